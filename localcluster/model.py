@@ -1,0 +1,95 @@
+"""Plain descriptions of a local cluster: what is wanted, where its files lie, which processes make it up."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Literal
+
+Flavour = Literal["control-plane", "node"]
+
+
+@dataclass(frozen=True)
+class DeviceSpec:
+    """A fake accelerator that a real device plugin offers: ``cambricon.com/mlu=4``."""
+
+    resource: str
+    count: int
+    visible_variable: str | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> DeviceSpec:
+        """Read ``RESOURCE=COUNT[:VARIABLE]``; raises ValueError that shows the expected form."""
+        resource, separator, rest = text.partition("=")
+        count, _, variable = rest.partition(":")
+        if not separator or "/" not in resource or not count.isdigit():
+            raise ValueError(f"device {text!r}: expected RESOURCE=COUNT[:VARIABLE], for example cambricon.com/mlu=4")
+        return cls(resource, int(count), variable or None)
+
+
+@dataclass(frozen=True)
+class ClusterSpec:
+    """What is wanted."""
+
+    name: str = "default"
+    flavour: Flavour = "node"
+    kwok_nodes: int = 0
+    kwok_resources: Mapping[str, str] = field(default_factory=dict)
+    devices: tuple[DeviceSpec, ...] = ()
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> ClusterSpec:
+        raw = json.loads(text)
+        raw["devices"] = tuple(DeviceSpec(**device) for device in raw["devices"])
+        return cls(**raw)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where the files of one cluster lie. Everything is under ``root``; ``binaries`` is shared and read-only."""
+
+    root: Path
+    binaries: Path
+    api_port: int
+
+    def binary(self, name: str) -> str:
+        return str(self.binaries / name)
+
+    def log(self, component: str) -> Path:
+        return self.root / "logs" / f"{component}.log"
+
+    def pki(self, name: str) -> Path:
+        return self.root / "pki" / name
+
+    def kubeconfig(self, user: str) -> Path:
+        """Kubeconfig of a component (``kubelet``, ``kube-proxy``, ``coredns``, …); ``admin`` is the user's."""
+        return self.root / "kubeconfig" / f"{user}.yaml"
+
+    @property
+    def api_url(self) -> str:
+        """The same address inside the cluster's network namespace and, through a forwarder, outside of it."""
+        return f"https://127.0.0.1:{self.api_port}"
+
+    @property
+    def containerd_socket(self) -> Path:
+        return self.root / "run" / "containerd.sock"
+
+    @property
+    def buildkit_socket(self) -> Path:
+        return self.root / "run" / "buildkitd.sock"
+
+
+@dataclass(frozen=True)
+class ProcessSpec:
+    """One supervised process. ``ready`` is polled until it answers True; the supervisor reports the log's end if it never does."""
+
+    name: str
+    argv: tuple[str, ...]
+    env: Mapping[str, str] = field(default_factory=dict)
+    ready: Callable[[], bool] | None = None
+    ready_timeout: float = 60.0
