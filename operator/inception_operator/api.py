@@ -1,0 +1,100 @@
+"""Names that are part of the API: group, labels, annotations, condition types, reasons. Nothing else spells them out."""
+
+from __future__ import annotations
+
+from typing import Final
+
+GROUP: Final = "training.inception.dev"
+VERSION: Final = "v1alpha1"
+API_VERSION: Final = f"{GROUP}/{VERSION}"
+KIND: Final = "InceptionTraining"
+PLURAL: Final = "inceptiontrainings"
+FIELD_MANAGER: Final = "inception-operator"
+
+LABEL_JOB: Final = f"{GROUP}/job"
+LABEL_SLOT: Final = f"{GROUP}/slot"
+LABEL_INCARNATION: Final = f"{GROUP}/incarnation"
+LABEL_ROLE: Final = f"{GROUP}/role"
+ANNOTATION_ASSIGNMENT: Final = f"{GROUP}/assignment"
+ROLE_WORKER: Final = "worker"
+CONTAINER: Final = "trainer"
+
+LAUNCHER_PORT: Final = 8080
+METRICS_PORT: Final = 8081
+MASTER_PORT_BASE: Final = 29500
+ASSIGNMENT_MOUNT: Final = "/etc/inception"
+ASSIGNMENT_FILE: Final = f"{ASSIGNMENT_MOUNT}/assignment"
+CHECKPOINT_MOUNT: Final = "/checkpoint"
+MAX_JOB_NAME_LENGTH: Final = 45
+
+
+class ConditionType:
+    """Condition types of ``status.conditions``."""
+
+    SUSPENDED: Final = "Suspended"
+    PODS_READY: Final = "PodsReady"
+    RUNNING: Final = "Running"
+    RESTARTING: Final = "Restarting"
+    SUCCEEDED: Final = "Succeeded"
+    FAILED: Final = "Failed"
+
+
+class Reason:
+    """Reasons of conditions and events; users build alerts on them, so they are never renamed lightly."""
+
+    CREATED: Final = "Created"
+    SUSPENDED: Final = "Suspended"
+    RESUMED: Final = "Resumed"
+    WAITING_FOR_PODS: Final = "WaitingForPods"
+    UNSCHEDULABLE: Final = "Unschedulable"
+    IMAGE_PULL_FAILED: Final = "ImagePullFailed"
+    CONTAINER_CONFIG_ERROR: Final = "ContainerConfigError"
+    POD_CREATION_REJECTED: Final = "PodCreationRejected"
+    ALL_PODS_READY: Final = "AllPodsReady"
+    ATTEMPT_STARTED: Final = "AttemptStarted"
+    ATTEMPT_RUNNING: Final = "AttemptRunning"
+    ATTEMPT_ENDED: Final = "AttemptEnded"
+    RESTARTING: Final = "Restarting"
+    COMPLETED: Final = "Completed"
+    ACTIVE: Final = "Active"
+    NOT_FAILED: Final = "NotFailed"
+    MAX_RESTARTS_EXCEEDED: Final = "MaxRestartsExceeded"
+    PERMANENT_FAILURE: Final = "PermanentFailure"
+    OUT_OF_MEMORY: Final = "OutOfMemory"
+    INVALID_SPEC: Final = "InvalidSpec"
+
+
+class Cause:
+    """``status.rootCause.reason``: what went wrong. The first block comes from the launcher's report."""
+
+    ERROR: Final = "Error"
+    SIGNAL: Final = "Signal"
+    OOM_KILLED: Final = "OOMKilled"
+    PEER_LOST: Final = "PeerLost"
+    USAGE_ERROR: Final = "UsageError"
+    DATA_ERROR: Final = "DataError"
+    INPUT_MISSING: Final = "InputMissing"
+    CONFIG_ERROR: Final = "ConfigError"
+    HANG: Final = "Hang"
+    STOPPED: Final = "Stopped"
+    CANNOT_RUN: Final = "CannotRun"
+
+    POD_DELETED: Final = "PodDeleted"
+    POD_FAILED: Final = "PodFailed"
+    EVICTED: Final = "Evicted"
+    DISRUPTED: Final = "Disrupted"
+    NODE_LOST: Final = "NodeLost"
+    ADMISSION_ERROR: Final = "UnexpectedAdmissionError"
+    NOT_RESPONDING: Final = "NotResponding"
+
+
+class State:
+    """``status.state``: one word for people, derived from the conditions."""
+
+    PENDING: Final = "Pending"
+    STARTING: Final = "Starting"
+    RUNNING: Final = "Running"
+    RESTARTING: Final = "Restarting"
+    SUSPENDED: Final = "Suspended"
+    SUCCEEDED: Final = "Succeeded"
+    FAILED: Final = "Failed"

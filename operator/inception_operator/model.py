@@ -1,0 +1,133 @@
+"""What `reconcile` sees and what it decides: plain frozen data, no I/O.
+
+The edge (`controller`, `client`) turns API objects into an `Observation` and a `Plan` into requests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """What a slot is told to do in one attempt; ``nnodes`` 0 is a hold. docs/architecture.md has the JSON."""
+
+    attempt: int
+    nnodes: int = 0
+    node_rank: int = 0
+    nproc_per_node: int = 0
+    master_addr: str = ""
+    master_port: int = 0
+    graceful: bool = False
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a launcher says about itself: the answer of ``/status`` or the pod's termination message."""
+
+    attempt: int
+    state: str
+    exit_code: int | None = None
+    rank: int | None = None
+    host: str | None = None
+    reason: str | None = None
+    message: str | None = None
+    time: datetime | None = None
+    step: int | None = None
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class PodView:
+    """The parts of a Pod that decisions need.
+
+    ``exit_code`` and ``terminated_reason`` are those of the terminated trainer container, ``waiting_reason`` and
+    ``waiting_message`` those of a waiting one. ``report`` is the termination message if there is one, else the latest
+    answer of ``/status``; ``reachable`` is None until the operator has tried to ask.
+    """
+
+    name: str
+    uid: str
+    slot: int
+    incarnation: int
+    phase: str = "Pending"
+    ready: bool = False
+    deleting: bool = False
+    created: datetime | None = None
+    started: datetime | None = None
+    ip: str | None = None
+    node: str | None = None
+    assignment: Assignment | None = None
+    exit_code: int | None = None
+    finished: datetime | None = None
+    terminated_reason: str | None = None
+    waiting_reason: str | None = None
+    waiting_message: str | None = None
+    reason: str | None = None
+    message: str | None = None
+    unschedulable_message: str | None = None
+    disruption_reason: str | None = None
+    report: Report | None = None
+    reachable: bool | None = None
+
+
+@dataclass(frozen=True)
+class Progress:
+    """The latest figures of rank 0, from its ``/metrics`` or its final report. Ratios are 0 to 1."""
+
+    time: datetime
+    progress: float | None = None
+    remaining_seconds: float | None = None
+    epoch: int | None = None
+    step: int | None = None
+    samples_per_second: float | None = None
+    accuracy_top1: float | None = None
+    accuracy_top5: float | None = None
+    loss: float | None = None
+    samples_seen: int | None = None
+    last_checkpoint: datetime | None = None
+
+
+@dataclass(frozen=True)
+class Observation:
+    """Everything one decision is made from. ``rejection`` is the API server's text when it refused the last pod creation."""
+
+    job: Json
+    pods: tuple[PodView, ...]
+    now: datetime
+    progress: Progress | None = None
+    rejection: str | None = None
+
+
+@dataclass(frozen=True)
+class Event:
+    """A Kubernetes Event on the job; made only when a condition changes."""
+
+    type: str
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to do, in this order: write the status, delete pods, create pods, hand out assignments, post events.
+
+    ``status`` is the complete wanted status, or None when it is as it should be. ``delete`` maps pod name to grace
+    period in seconds (None: the pod's own). Nothing after a failed status write is carried out.
+    """
+
+    status: Json | None = None
+    delete: Mapping[str, int | None] = field(default_factory=dict)
+    create: tuple[Json, ...] = ()
+    assign: Mapping[str, Assignment] = field(default_factory=dict)
+    events: tuple[Event, ...] = ()
+    requeue_after: float | None = None
+
+    @property
+    def empty(self) -> bool:
+        return self.status is None and not (self.delete or self.create or self.assign or self.events)
