@@ -1,0 +1,186 @@
+"""The programs a cluster consists of, and how to build them from their Go modules.
+
+Every folder under ``go/`` is a small module that pins one project with ``tool`` lines. Binaries land in
+``<cache>/bin/<hash of module and flags>/NAME``, so a changed pin never meets an old binary.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import re
+import subprocess
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from . import toolchain
+from .errors import BuildError
+from .paths import GO_MODULES, build_environment, cache_dir
+from .progress import Progress, quiet
+
+_HEARTBEAT = 30.0
+_KUBERNETES = "k8s.io/kubernetes"
+_VERSION_PACKAGES = ("k8s.io/component-base/version", "k8s.io/client-go/pkg/version")
+
+
+@dataclass(frozen=True)
+class Component:
+    """One binary: which module folder pins it, what to compile and with which flags."""
+
+    name: str
+    module: str
+    package: str
+    tags: tuple[str, ...] = ()
+    cgo: bool = False
+    debian: tuple[str, ...] = ()
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the Go module."""
+        return GO_MODULES / self.module
+
+    def flags(self) -> tuple[str, ...]:
+        """Arguments of ``go build`` besides output and package."""
+        tags = ("-tags", ",".join(self.tags)) if self.tags else ()
+        ldflags = ["-s", "-w"]
+        if self.module == "kubernetes":
+            ldflags += version_ldflags(pinned_version(self.folder, _KUBERNETES))
+        return ("-mod=readonly", "-buildvcs=false", "-trimpath", *tags, "-ldflags", " ".join(ldflags))
+
+
+_CONTAINERD_TAGS = ("no_btrfs", "no_devmapper", "no_zfs")
+_CNI = "github.com/containernetworking/plugins/plugins"
+
+
+def _table() -> Iterator[Component]:
+    # In the order in which a cold cache is best filled: kube-apiserver brings most of what others need.
+    yield Component("pause", "pause", ".")
+    yield Component("etcd", "etcd", "go.etcd.io/etcd/server/v3")
+    for name in ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubectl", "kubelet", "kube-proxy"):
+        yield Component(name, "kubernetes", f"{_KUBERNETES}/cmd/{name}")
+    yield Component("kwok", "kwok", "sigs.k8s.io/kwok/cmd/kwok")
+    for name in ("containerd", "containerd-shim-runc-v2", "ctr"):
+        package = f"github.com/containerd/containerd/v2/cmd/{name}"
+        yield Component(name, "containerd", package, tags=_CONTAINERD_TAGS)
+    yield Component(
+        "runc", "runc", "github.com/opencontainers/runc", ("seccomp",), True, ("gcc", "libseccomp-dev", "pkg-config")
+    )
+    for name in ("main/bridge", "main/loopback", "ipam/host-local"):
+        yield Component(name.partition("/")[2], "cni", f"{_CNI}/{name}")
+    yield Component("coredns", "coredns", "github.com/coredns/coredns")
+    for name in ("buildkitd", "buildctl"):
+        yield Component(name, "buildkit", f"github.com/moby/buildkit/cmd/{name}", tags=("no_oci_worker",))
+    yield Component("helm", "helm", "helm.sh/helm/v4/cmd/helm")
+    for name in ("promtool", "prometheus"):
+        yield Component(name, "prometheus", f"github.com/prometheus/prometheus/cmd/{name}")
+
+
+COMPONENTS: Mapping[str, Component] = {component.name: component for component in _table()}
+
+
+def pinned_version(folder: Path, module: str) -> str:
+    """The version of a module that the folder's go.mod requires."""
+    match = re.search(rf"^\s*(?:require\s+)?{re.escape(module)} (v\S+)", (folder / "go.mod").read_text(), re.MULTILINE)
+    if match is None:
+        raise BuildError(f"{folder / 'go.mod'} does not require {module}")
+    return match.group(1)
+
+
+def version_ldflags(version: str) -> list[str]:
+    """Linker flags that make Kubernetes programs report the version; without them they all say v0.0.0-master."""
+    major, minor = version.removeprefix("v").split(".")[:2]
+    values = {"gitVersion": version, "gitMajor": major, "gitMinor": minor, "gitTreeState": "clean"}
+    return [f"-X {package}.{key}={value}" for package in _VERSION_PACKAGES for key, value in values.items()]
+
+
+def select(names: Iterable[str]) -> list[Component]:
+    """The named components in table order; raises BuildError for a name that is not in the table."""
+    wanted = set(names)
+    unknown = wanted - COMPONENTS.keys()
+    if unknown:
+        raise BuildError(f"unknown component {', '.join(sorted(unknown))}; known: {', '.join(COMPONENTS)}")
+    return [component for component in COMPONENTS.values() if component.name in wanted]
+
+
+def fingerprint(component: Component) -> str:
+    """A hash over everything of ours that decides what the binary is."""
+    digest = hashlib.sha256()
+    for path in sorted(component.folder.iterdir()):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    for part in (*component.flags(), str(component.cgo)):
+        digest.update(part.encode() + b"\0")
+    return digest.hexdigest()[:16]
+
+
+def binary_path(component: Component) -> Path:
+    """Where the built binary lies, built or not."""
+    return cache_dir() / "bin" / fingerprint(component) / component.name
+
+
+def build(names: Iterable[str], progress: Progress = quiet) -> dict[str, Path]:
+    """Build what is missing of the named components; returns where every one of them lies."""
+    chosen = select(names)
+    paths = {component.name: binary_path(component) for component in chosen}
+    if all(path.exists() for path in paths.values()):
+        return paths
+    with _build_lock(progress):
+        missing = [component for component in chosen if not paths[component.name].exists()]
+        if missing:
+            _build_missing(missing, paths, progress)
+    return paths
+
+
+def _build_missing(missing: list[Component], paths: Mapping[str, Path], progress: Progress) -> None:
+    toolchain.ensure_packages([package for component in missing for package in component.debian], progress)
+    go = toolchain.find_go(progress)
+    for number, component in enumerate(missing, start=1):
+        title = f"{component.name} ({number}/{len(missing)})"
+        progress(f"building {title}")
+        seconds = _build_one(go, component, paths[component.name], progress)
+        progress(f"built {title} in {seconds:.0f} s")
+
+
+@contextmanager
+def _build_lock(progress: Progress) -> Iterator[None]:
+    path = cache_dir() / "bin" / ".lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            progress("waiting for another build to end")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _build_one(go: Path, component: Component, target: Path, progress: Progress) -> float:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(f".{target.name}.partial")
+    log = target.with_name(f"{target.name}.log")
+    command = [str(go), "build", *component.flags(), "-o", str(partial), component.package]
+    environment = {**build_environment(), "CGO_ENABLED": "1" if component.cgo else "0"}
+    started = time.monotonic()
+    with log.open("wb") as output, subprocess.Popen(
+        command, cwd=component.folder, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output
+    ) as process:
+        while process.poll() is None:
+            try:
+                process.wait(_HEARTBEAT)
+            except subprocess.TimeoutExpired:
+                progress(f"still building {component.name}, {time.monotonic() - started:.0f} s")
+    if process.returncode:
+        raise BuildError(f"{component.name} does not build; {log} ends with:\n{tail(log)}")
+    partial.rename(target)
+    log.unlink()
+    return time.monotonic() - started
+
+
+def tail(path: Path, lines: int = 20) -> str:
+    """The last lines of a text file, empty if there is none."""
+    try:
+        return "\n".join(path.read_text(errors="replace").splitlines()[-lines:])
+    except FileNotFoundError:
+        return ""

@@ -1,0 +1,33 @@
+"""Where things lie on this machine. The only place of this package that reads the environment."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+CACHE_VARIABLE = "LOCALCLUSTER_CACHE"
+PACKAGE = Path(__file__).resolve().parent
+GO_MODULES = PACKAGE / "go"
+
+
+def cache_dir() -> Path:
+    """Built binaries and running clusters; ``LOCALCLUSTER_CACHE`` overrides the checkout's own ``.cache``."""
+    configured = os.environ.get(CACHE_VARIABLE)
+    return Path(configured).resolve() if configured else PACKAGE.parent / ".cache" / "localcluster"
+
+
+def clusters_dir() -> Path:
+    """One folder per running cluster."""
+    return cache_dir() / "clusters"
+
+
+def child_environment() -> dict[str, str]:
+    """The environment of a Python child process that must be able to import this package from any folder."""
+    paths = [str(PACKAGE.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+
+
+def build_environment() -> dict[str, str]:
+    """The user's environment for Go, less what would change how our modules build."""
+    kept = {name: value for name, value in os.environ.items() if name not in {"GOFLAGS", "GOOS", "GOARCH"}}
+    return {**kept, "GOWORK": "off", "GOTOOLCHAIN": "local"}
