@@ -1,0 +1,80 @@
+"""Where images live: directories that outlive a cluster and are lent to one running cluster at a time."""
+
+from __future__ import annotations
+
+import fcntl
+import itertools
+import json
+import os
+from pathlib import Path
+
+from .model import Layout
+from .paths import cache_dir
+
+_RECORD = "built.json"
+
+
+def image_store(layout: Layout) -> Path:
+    """The store that the cluster uses now; raises FileNotFoundError when it never started."""
+    return _link(layout).resolve(strict=True)
+
+
+def borrow_store(layout: Layout) -> tuple[Path, int]:
+    """Lend the first free store to the cluster; it is given back when the returned file descriptor closes.
+
+    Images built for one cluster are so at hand for the next one. Clusters that run at the same time get stores of
+    their own.
+    """
+    stores = cache_dir() / "containerd"
+    stores.mkdir(parents=True, exist_ok=True)
+    for number in itertools.count():
+        store = stores / str(number)
+        descriptor = _try_lock(stores / f"{number}.lock")
+        if descriptor is not None:
+            store.mkdir(exist_ok=True)
+            _point(_link(layout), store)
+            return store, descriptor
+    raise AssertionError("unreachable")
+
+
+def _try_lock(path: Path) -> int | None:
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+def _link(layout: Layout) -> Path:
+    return layout.root / "images"
+
+
+def _point(link: Path, target: Path) -> None:
+    temporary = link.with_name(f".{link.name}.new")
+    temporary.unlink(missing_ok=True)
+    temporary.symlink_to(target)
+    temporary.replace(link)
+
+
+def recorded_key(store: Path, image: str) -> str | None:
+    """Key of the inputs that ``image`` was last built or imported from."""
+    value = _records(store).get(image)
+    return value if isinstance(value, str) else None
+
+
+def record_key(store: Path, image: str, key: str) -> None:
+    """Remember what ``image`` was made from."""
+    records = {**_records(store), image: key}
+    temporary = store / f"{_RECORD}.new"
+    temporary.write_text(json.dumps(records, indent=2, sort_keys=True))
+    temporary.replace(store / _RECORD)
+
+
+def _records(store: Path) -> dict[str, object]:
+    path = store / _RECORD
+    if not path.exists():
+        return {}
+    records: dict[str, object] = json.loads(path.read_text())
+    return records
