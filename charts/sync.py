@@ -1,0 +1,160 @@
+"""Brings the generated files of the chart and the plain manifests up to date, or says which of them drifted.
+
+Helm reads no file outside a chart, so the chart carries copies of the CRD and of the dashboards; the table in its README
+is made from the comments of values.yaml, and manifests/install.yaml from the rendered chart.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).resolve().parent.parent
+CHART = ROOT / "charts" / "inception-operator"
+CRD = ROOT / "manifests" / "crd.yaml"
+INSTALL = ROOT / "manifests" / "install.yaml"
+README = CHART / "README.md"
+DASHBOARDS = ROOT / "monitoring" / "dashboards"
+NAMESPACE = "inception-system"
+RELEASE = "inception-operator"
+TABLE_START, TABLE_END = "<!-- values: made by charts/sync.py -->", "<!-- end of values -->"
+_HELM_ONLY_LABELS = ("helm.sh/chart", "app.kubernetes.io/managed-by")
+_COMMENT, _KEY = re.compile(r"^(\s*)# -- (.+)$"), re.compile(r"^(\s*)([A-Za-z]+):(.*)$")
+
+
+class SyncError(Exception):
+    """Something needed to make the files is missing or wrong."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Write what is out of date, or with ``--check`` only name it; the exit status of the command."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true", help="write nothing, fail when a file is out of date")
+    parser.add_argument("--helm", default=os.environ.get("HELM") or shutil.which("helm"), help="path of helm")
+    options = parser.parse_args(arguments)
+    try:
+        stale = sync(options.helm, write=not options.check)
+    except SyncError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    for path in stale:
+        print(f"{'out of date' if options.check else 'written'}: {path.relative_to(ROOT)}")
+    return 1 if stale and options.check else 0
+
+
+def sync(helm: str | None, *, write: bool) -> list[Path]:
+    """The files that were out of date; they are brought up to date with ``write``. Without helm, install.yaml is an error."""
+    stale = _update(copies(), write=write)
+    stale += _update({README: readme()}, write=write)
+    if not helm:
+        raise SyncError("install.yaml is made with helm: give --helm PATH or the environment variable HELM")
+    return stale + _update({INSTALL: install_manifest(helm)}, write=write)
+
+
+def copies() -> dict[Path, str]:
+    """The chart's copies of files whose source lies elsewhere."""
+    wanted = {CHART / "files" / "crd.yaml": CRD.read_text(encoding="utf-8")}
+    for source in sorted(DASHBOARDS.glob("*.json")):
+        wanted[CHART / "files" / "dashboards" / source.name] = source.read_text(encoding="utf-8")
+    return wanted
+
+
+def _update(wanted: Mapping[Path, str], *, write: bool) -> list[Path]:
+    stale = [path for path, text in wanted.items() if not path.exists() or path.read_text(encoding="utf-8") != text]
+    if write:
+        for path in stale:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(wanted[path], encoding="utf-8")
+    return stale
+
+
+def values_rows(text: str) -> Iterator[tuple[str, str, str]]:
+    """Key, default and description of every commented key of a values.yaml, in its order."""
+    values = yaml.safe_load(text)
+    stack: list[tuple[int, str]] = []
+    comment: str | None = None
+    for line in text.splitlines():
+        if match := _COMMENT.match(line):
+            comment = match[2]
+        elif match := _KEY.match(line):
+            stack = [entry for entry in stack if entry[0] < len(match[1])]
+            stack.append((len(match[1]), match[2]))
+            if comment is not None:
+                path = [key for _, key in stack]
+                yield ".".join(path), _default(values, path), comment
+            comment = None
+
+
+def _default(values: Any, path: list[str]) -> str:
+    for key in path:
+        values = values[key]
+    if isinstance(values, dict | list):
+        return yaml.safe_dump(values, default_flow_style=True, width=10_000, sort_keys=False).strip()
+    return yaml.safe_dump(values).removesuffix("...\n").strip()
+
+
+def readme() -> str:
+    """The chart's README with its table of values made anew."""
+    head, start, rest = README.read_text(encoding="utf-8").partition(TABLE_START)
+    _, end, tail = rest.partition(TABLE_END)
+    if not start or not end:
+        raise SyncError(f"{README.relative_to(ROOT)} must hold the lines {TABLE_START} and {TABLE_END}")
+    rows = values_rows((CHART / "values.yaml").read_text(encoding="utf-8"))
+    table = "".join(f"| `{key}` | `{default}` | {text} |\n" for key, default, text in rows)
+    return f"{head}{start}\n\n| Key | Default | Meaning |\n|---|---|---|\n{table}\n{end}{tail}"
+
+
+def render(helm: str, *arguments: str, namespace: str = NAMESPACE) -> list[dict[str, Any]]:
+    """The objects that the chart renders to."""
+    command = [helm, "template", RELEASE, str(CHART), "--namespace", namespace, *arguments]
+    try:
+        done = subprocess.run(command, check=True, capture_output=True, text=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise SyncError(getattr(error, "stderr", None) or str(error)) from error
+    return [document for document in yaml.safe_load_all(done.stdout) if document]
+
+
+def install_manifest(helm: str) -> str:
+    """The text of manifests/install.yaml: namespace, CRD and the rendered chart without what only Helm needs."""
+    namespace = {
+        "apiVersion": "v1",
+        "kind": "Namespace",
+        "metadata": {"name": NAMESPACE, "labels": {"pod-security.kubernetes.io/enforce": "restricted"}},
+    }
+    crd = CRD.read_text(encoding="utf-8").partition("apiVersion:")
+    objects = render(helm, "--set", "crds.enabled=false", "--set", "metrics.dashboards.enabled=false")
+    for item in objects:
+        _drop_helm_labels(item)
+    parts = [_dump(namespace), crd[1] + crd[2], *(_dump(item) for item in sorted(objects, key=_install_order))]
+    return "# Made from the chart by charts/sync.py: kubectl apply --server-side -f install.yaml\n" + "---\n".join(parts)
+
+
+def _install_order(item: Mapping[str, Any]) -> tuple[int, str, str]:
+    kinds = ("ServiceAccount", "ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding", "Service")
+    kind, name = item["kind"], item["metadata"]["name"]
+    return (kinds.index(kind) if kind in kinds else len(kinds)), kind, name
+
+
+def _drop_helm_labels(item: dict[str, Any]) -> None:
+    template = item.get("spec", {}).get("template", {})
+    for metadata in (item["metadata"], template.get("metadata", {})):
+        for label in _HELM_ONLY_LABELS:
+            metadata.get("labels", {}).pop(label, None)
+
+
+def _dump(item: Mapping[str, Any]) -> str:
+    text: str = yaml.safe_dump(item, sort_keys=False, width=120)
+    return text
+
+
+if __name__ == "__main__":
+    sys.exit(main())
