@@ -1,0 +1,96 @@
+# The commands people and CI run. `make help` lists them; nothing is hidden in CI.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+CACHE ?= $(CURDIR)/.cache
+VENV := $(CACHE)/venv
+BIN := $(VENV)/bin
+SOURCES := operator trainer localcluster demo benchmarks charts tests docs
+export PYTHONPATH := $(CURDIR):$(CURDIR)/operator:$(CURDIR)/trainer
+export PATH := $(BIN):$(PATH)
+
+.PHONY: help
+help: ## Show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
+
+$(VENV)/.installed: requirements/dev.txt
+	@echo "== Python packages into $(VENV) (about 2 minutes, 6 GB) =="
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
+	@$(PYTHON) -m venv $(VENV) 2>/dev/null || { echo "== Debian package python3-venv =="; apt-get update -qq && apt-get install -y -qq python3-venv && $(PYTHON) -m venv $(VENV); }
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --require-hashes -r requirements/dev.txt
+	@touch $@
+
+.PHONY: venv
+venv: $(VENV)/.installed ## Make the Python environment
+
+.PHONY: demo
+demo: venv ## The main job on a real cluster: local by default, or KUBECONFIG=…, or CLUSTER=kind
+	@$(BIN)/python -m demo up
+
+.PHONY: demo-down
+demo-down: venv ## Remove everything the demo made
+	@$(BIN)/python -m demo down
+
+.PHONY: train-local
+train-local: venv ## The demo's training without Kubernetes, two processes under torchrun
+	$(BIN)/torchrun --standalone --nproc-per-node 2 -m inception_trainer train manifests/samples/local/bninception-digits.yaml
+
+.PHONY: test
+test: lint ## Everything: lint, unit, trainer, chart, real API server, real node
+	@echo "== Unit, trainer and chart tests =="
+	$(BIN)/pytest -q -n 2 tests/unit tests/trainer tests/chart
+	@echo "== Tests on the real API server and on the real node =="
+	$(BIN)/pytest -v tests/integration tests/e2e
+
+.PHONY: unit
+unit: venv ## Fast tests only
+	$(BIN)/pytest -q -n 2 tests/unit
+
+.PHONY: trainer-test
+trainer-test: venv ## Trainer and launcher tests
+	$(BIN)/pytest -q -n 2 tests/trainer
+
+.PHONY: integration
+integration: venv ## Tests on a real API server with fake nodes (any user)
+	$(BIN)/pytest -v tests/integration
+
+.PHONY: e2e
+e2e: venv ## Tests on a real node with real containers (root)
+	$(BIN)/pytest -v tests/e2e
+
+.PHONY: lint
+lint: venv ## ruff, mypy, import-linter, yamllint, hadolint, shellcheck, codespell, generated files
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy operator/inception_operator trainer/inception_trainer localcluster demo
+	$(BIN)/lint-imports --no-cache
+	$(BIN)/yamllint --strict .
+	$(BIN)/hadolint Dockerfile
+	$(BIN)/shellcheck .ci/run
+	$(BIN)/codespell README.md CONTRIBUTING.md CHANGELOG.md SECURITY.md docs operator trainer localcluster demo manifests
+
+.PHONY: format
+format: venv ## Format and fix what can be fixed
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+.PHONY: wheels
+wheels: venv ## Download the wheels that the images are built from, for closed networks
+	@$(BIN)/python -m demo wheels
+
+.PHONY: images
+images: venv ## Build both images with docker buildx
+	docker buildx build --target operator -t inception-operator:0.1.0 .
+	docker buildx build --target trainer -t inception-trainer:0.1.0 .
+
+.PHONY: lock
+lock: venv ## Pin all Python requirements again
+	PIP_FIND_LINKS= $(BIN)/pip-compile -q $(LOCKFLAGS) --extra operator --extra torch --extra trainer --extra localcluster --extra dev -o requirements/dev.txt pyproject.toml
+	for extra in operator trainer torch localcluster; do PIP_FIND_LINKS= $(BIN)/pip-compile -q $(LOCKFLAGS) --extra $$extra -c requirements/dev.txt -o requirements/$$extra.txt pyproject.toml; done
+LOCKFLAGS := --generate-hashes --allow-unsafe --strip-extras --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-annotate --no-header
+
+.PHONY: clean
+clean: ## Remove caches and build results of this checkout
+	rm -rf $(CACHE) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis out

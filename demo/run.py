@@ -1,0 +1,168 @@
+"""The demo itself: install, apply, follow, report; and the way back."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import tarfile
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from demo import clusters
+from demo.clusters import Progress, Ready
+from demo.follow import follow
+from demo.images import ROOT
+from demo.kube import DemoError, Kube
+
+OPERATOR_NAMESPACE = "inception-system"
+JOB_NAMESPACE = "inception-demo"
+RELEASE = "inception-operator"
+JOB = "bninception-digits"
+SAMPLE = ROOT / "manifests" / "samples" / f"{JOB}.yaml"
+CHART = ROOT / "charts" / "inception-operator"
+
+
+def up(kind: str, environment: Mapping[str, str], say: Progress) -> None:
+    """Everything from nothing to the report. DemoError says in one sentence why not."""
+    started = time.monotonic()
+    say(f"cluster: {kind}")
+    ready = clusters.STARTERS[kind](environment, say)
+    output = Path(environment.get("DEMO_OUTPUT", ROOT / "out" / "demo"))
+    shutil.rmtree(output, ignore_errors=True)
+    output.mkdir(parents=True)
+    install_operator(ready, say)
+    apply_job(ready, say)
+    job = follow(ready.kube, JOB_NAMESPACE, JOB, output / "metrics.prom")
+    collect_files(ready, output, say)
+    report(ready, job, output, time.monotonic() - started)
+    if not succeeded(job):
+        raise DemoError(f"the job did not succeed: {json.dumps(job['status'].get('rootCause', {}))}")
+
+
+def install_operator(ready: Ready, say: Progress) -> None:
+    """helm upgrade --install, then wait until the operator is ready."""
+    say(f"helm upgrade --install {RELEASE} charts/inception-operator -n {OPERATOR_NAMESPACE}")
+    repository, _, tag = ready.operator_image.rpartition(":")
+    ready.kube.run(
+        "upgrade", "--install", RELEASE, str(CHART), "--namespace", OPERATOR_NAMESPACE, "--create-namespace",
+        "--set", f"image.registry=,image.repository={repository},image.tag={tag}",
+        "--set", f"trainerImage={ready.trainer_image}",
+        tool=ready.kube.helm,
+    )  # fmt: skip
+    # The image's tag does not change when the checkout does.
+    ready.kube.run("rollout", "restart", f"deployment/{RELEASE}", "-n", OPERATOR_NAMESPACE)
+    ready.kube.run("rollout", "status", f"deployment/{RELEASE}", "-n", OPERATOR_NAMESPACE, "--timeout=180s")
+
+
+def apply_job(ready: Ready, say: Progress) -> None:
+    """Apply the sample into the demo's own namespace; what an earlier demo left there goes first."""
+    kube = ready.kube
+    if kube.read("get", "namespace", JOB_NAMESPACE) is None:
+        kube.run("create", "namespace", JOB_NAMESPACE)
+    kube.run("delete", "-n", JOB_NAMESPACE, "-f", str(SAMPLE), "--ignore-not-found", "--wait=true", "--timeout=180s")
+    say(f"kubectl apply -n {JOB_NAMESPACE} -f {SAMPLE.relative_to(ROOT)}")
+    kube.run("apply", "-n", JOB_NAMESPACE, "-f", str(SAMPLE))
+
+
+def collect_files(ready: Ready, output: Path, say: Progress) -> None:
+    """Copy the job's directory out of its volume, through a pod that mounts it."""
+    say("copying the job's files out of its volume")
+    kube = ready.kube
+    kube.run("apply", "-f", "-", stdin=json.dumps(reader_pod(ready.trainer_image)))
+    try:
+        kube.run("wait", "-n", JOB_NAMESPACE, "--for=condition=Ready", "pod/demo-files", "--timeout=120s")
+        with tempfile.TemporaryFile() as archive:
+            command = ("exec", "-n", JOB_NAMESPACE, "demo-files", "--", "tar", "c", "-C", f"/checkpoint/{JOB}", ".")
+            for block in kube.stream(*command):
+                archive.write(block)
+            archive.seek(0)
+            with tarfile.open(fileobj=archive) as files:
+                files.extractall(output, filter="data")
+    finally:
+        kube.run("delete", "pod", "demo-files", "-n", JOB_NAMESPACE, "--grace-period=0", "--force", "--wait=false")
+
+
+def reader_pod(image: str) -> dict[str, Any]:
+    """A pod under the restricted profile that mounts the job's claim and waits."""
+    security = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
+    container = {
+        "name": "files", "image": image, "command": ["sleep", "600"], "securityContext": security,
+        "volumeMounts": [{"name": "checkpoint", "mountPath": "/checkpoint", "readOnly": True}],
+    }  # fmt: skip
+    spec = {
+        "restartPolicy": "Never", "automountServiceAccountToken": False, "containers": [container],
+        "securityContext": {"runAsNonRoot": True, "runAsUser": 10001, "seccompProfile": {"type": "RuntimeDefault"}},
+        "volumes": [{"name": "checkpoint", "persistentVolumeClaim": {"claimName": JOB}}],
+    }  # fmt: skip
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "demo-files", "namespace": JOB_NAMESPACE},
+        "spec": spec,
+    }
+
+
+def succeeded(job: dict[str, Any]) -> bool:
+    """Whether the job's Succeeded condition is True."""
+    return any(c["type"] == "Succeeded" and c["status"] == "True" for c in job["status"]["conditions"])
+
+
+def report(ready: Ready, job: dict[str, Any], output: Path, wall_seconds: float) -> None:
+    """Print the short report: figures, where the files lie, how to go on."""
+    summary_file = output / "output" / "summary.json"
+    summary = json.loads(summary_file.read_text()) if summary_file.exists() else {}
+    table = ready.kube.run("get", "itrain", JOB, "-n", JOB_NAMESPACE)
+    checkpoints = sorted((output / "checkpoints").glob("*.pt"))
+    shown = Path(os.path.relpath(output))
+    print(
+        f"""
+{table.rstrip()}
+
+  top-1 on the held-out fifth   {100 * float(summary.get("accuracyTop1", "nan")):.2f} %
+  images/s (all ranks)          {float(summary.get("imagesPerSecond", "nan")):.0f}
+  samples seen, attempts        {summary.get("samplesSeen", "?")}, {summary.get("attempts", "?")}
+  training wall time            {float(summary.get("wallSeconds", "nan")):.0f} s
+  whole demo                    {wall_seconds:.0f} s on {ready.description}
+
+  curves        {shown}/output/curves.png
+  TensorBoard   tensorboard --logdir {shown}/output/tensorboard
+  checkpoint    {checkpoints[-1] if checkpoints else "none"}
+  /metrics      {shown}/metrics.prom
+  figures       {shown}/output/summary.json
+
+How to go on
+  {ready.go_on}
+  kubectl get itrain -n {JOB_NAMESPACE} -o wide; kubectl describe itrain {JOB} -n {JOB_NAMESPACE}
+  your own cluster:  make demo KUBECONFIG=… OPERATOR_IMAGE=… TRAINER_IMAGE=…   (docs/install.md)
+  tear down:         make demo-down
+""",
+        flush=True,
+    )
+
+
+def down(kind: str, environment: Mapping[str, str], say: Progress) -> None:
+    """Remove what `up` made: a cluster of its own as a whole, on another's cluster only our objects."""
+    shutil.rmtree(Path(environment.get("DEMO_OUTPUT", ROOT / "out" / "demo")), ignore_errors=True)
+    if kind == "local":
+        from localcluster.cluster import Cluster
+
+        say("removing the local cluster")
+        Cluster.remove(clusters.CLUSTER_NAME)
+    elif kind == "kind":
+        say(f"kind delete cluster --name {clusters.KIND_NAME}")
+        subprocess.run(["kind", "delete", "cluster", "--name", clusters.KIND_NAME], check=True)
+    else:
+        remove_objects(Kube(Path(environment["KUBECONFIG"].split(":")[0]), *clusters.client_tools(say)), say)
+
+
+def remove_objects(kube: Kube, say: Progress) -> None:
+    """Delete the demo's namespace and the release; the CRD stays, for others may have jobs."""
+    say(f"deleting namespace {JOB_NAMESPACE} and release {RELEASE}")
+    kube.run("delete", "namespace", JOB_NAMESPACE, "--ignore-not-found", "--timeout=180s")
+    kube.run("uninstall", RELEASE, "--namespace", OPERATOR_NAMESPACE, "--ignore-not-found", tool=kube.helm)
+    kube.run("delete", "namespace", OPERATOR_NAMESPACE, "--ignore-not-found", "--timeout=180s")
