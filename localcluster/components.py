@@ -1,7 +1,8 @@
 """The programs a cluster consists of, and how to build them from their Go modules.
 
 Every folder under ``go/`` is a small module that pins one project with ``tool`` lines. Binaries land in
-``<cache>/bin/<hash of module and flags>/NAME``, so a changed pin never meets an old binary.
+``<cache>/store/<hash of module and flags>/NAME``, so a changed pin never meets an old binary; ``<cache>/bin/NAME``
+links to the newest.
 """
 
 from __future__ import annotations
@@ -117,20 +118,39 @@ def fingerprint(component: Component) -> str:
 
 def binary_path(component: Component) -> Path:
     """Where the built binary lies, built or not."""
-    return cache_dir() / "bin" / fingerprint(component) / component.name
+    return cache_dir() / "store" / fingerprint(component) / component.name
+
+
+def binaries_dir() -> Path:
+    """The folder with a link to every built binary."""
+    return cache_dir() / "bin"
 
 
 def build(names: Iterable[str], progress: Progress = quiet) -> dict[str, Path]:
     """Build what is missing of the named components; returns where every one of them lies."""
     chosen = select(names)
     paths = {component.name: binary_path(component) for component in chosen}
-    if all(path.exists() for path in paths.values()):
+    if all(_linked(path) for path in paths.values()):
         return paths
     with _build_lock(progress):
         missing = [component for component in chosen if not paths[component.name].exists()]
         if missing:
             _build_missing(missing, paths, progress)
+        for path in paths.values():
+            _link(path)
     return paths
+
+
+def _linked(path: Path) -> bool:
+    return path.exists() and (binaries_dir() / path.name).resolve() == path.resolve()
+
+
+def _link(path: Path) -> None:
+    link = binaries_dir() / path.name
+    temporary = link.with_name(f".{link.name}.new")
+    temporary.unlink(missing_ok=True)
+    temporary.symlink_to(Path("..") / path.relative_to(cache_dir()))
+    temporary.rename(link)
 
 
 def _build_missing(missing: list[Component], paths: Mapping[str, Path], progress: Progress) -> None:
@@ -145,7 +165,7 @@ def _build_missing(missing: list[Component], paths: Mapping[str, Path], progress
 
 @contextmanager
 def _build_lock(progress: Progress) -> Iterator[None]:
-    path = cache_dir() / "bin" / ".lock"
+    path = binaries_dir() / ".lock"
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as file:
         try:
@@ -163,9 +183,12 @@ def _build_one(go: Path, component: Component, target: Path, progress: Progress)
     command = [str(go), "build", *component.flags(), "-o", str(partial), component.package]
     environment = {**build_environment(), "CGO_ENABLED": "1" if component.cgo else "0"}
     started = time.monotonic()
-    with log.open("wb") as output, subprocess.Popen(
-        command, cwd=component.folder, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output
-    ) as process:
+    with (
+        log.open("wb") as output,
+        subprocess.Popen(
+            command, cwd=component.folder, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output
+        ) as process,
+    ):
         while process.poll() is None:
             try:
                 process.wait(_HEARTBEAT)

@@ -58,7 +58,7 @@ def leaves() -> tuple[Leaf, ...]:
 
 
 def create(layout: Layout) -> None:
-    """Write ``ca.crt``, ``service-account.key`` and ``NAME.crt``, ``NAME.key`` of every leaf into the layout's pki folder."""
+    """Write ``ca.crt``, ``service-account.key`` and, for every leaf, ``NAME.crt`` and ``NAME.key``."""
     layout.pki("ca.crt").parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     authority_key = ec.generate_private_key(ec.SECP256R1())
     authority = _certificate_authority(authority_key)
@@ -71,7 +71,7 @@ def create(layout: Layout) -> None:
 
 
 def _builder(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey) -> x509.CertificateBuilder:
-    now = dt.datetime.now(dt.timezone.utc)
+    now = dt.datetime.now(dt.UTC)
     return (
         x509.CertificateBuilder()
         .subject_name(subject)
