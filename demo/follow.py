@@ -53,6 +53,7 @@ class Screen:
         self.last = ""
 
     def show(self, line: str) -> None:
+        """Show a line unless it is the one shown last."""
         if line == self.last:
             return
         self.last = line
@@ -60,6 +61,7 @@ class Screen:
         self.out.flush()
 
     def end(self) -> None:
+        """Leave the line as it is and go on below it."""
         if self.out.isatty() and self.last:
             self.out.write("\n")
 
