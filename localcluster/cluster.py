@@ -12,14 +12,17 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import components, controlplane, kwok, state, toolchain
 from .errors import ClusterStateError, CommandError, ComponentError, LocalClusterError
 from .linux import ProcessIdentity
 from .model import ClusterSpec, Layout
 from .paths import child_environment
-from .progress import Progress, quiet
+from .progress import Progress, quiet, to_stderr
+
+if TYPE_CHECKING:
+    from .images import ImageBuild
 
 _STOP_SECONDS = 60.0
 _NSENTER = ("nsenter", "--net", "--mount", "--pid")
@@ -36,26 +39,40 @@ class Cluster:
         self.spec = spec
 
     @classmethod
-    def up(cls, spec: ClusterSpec, progress: Progress = quiet, *, tied: bool = True) -> Cluster:
+    def up(cls, spec: ClusterSpec, progress: Progress = quiet, *, persistent: bool = False) -> Cluster:
         """Build what is missing, start the cluster and wait until it is usable.
 
-        A tied cluster ends with the calling process, however that ends; others run until ``down``. Raises
-        ClusterStateError if one of that name runs already, ComponentError if a component fails to start.
+        A cluster ends with the calling process, however that ends, unless it is persistent: then it runs until it is
+        taken down, and ``up`` of the same spec takes hold of the running one. Raises ClusterStateError if another one
+        of that name runs already, ComponentError if a component fails to start.
         """
         _require_abilities(spec, progress)
         components.build(controlplane.required_components(spec), progress)
         with state.clusters_lock():
             state.sweep(also=spec.name)
             if state.root_of(spec.name).exists():
-                raise ClusterStateError(f"cluster {spec.name} is already running")
+                return cls._running(spec, progress, persistent=persistent)
             layout = state.create(spec)
-            descriptor, identity = _start_supervisor(layout, tied=tied)
+            descriptor, identity = _start_supervisor(layout, persistent=persistent)
         try:
             _wait_until_ready(layout, descriptor, progress)
         except BaseException:
             _stop(identity)
             raise
         return cls(layout, spec)
+
+    @classmethod
+    def _running(cls, spec: ClusterSpec, progress: Progress, *, persistent: bool) -> Cluster:
+        root = state.root_of(spec.name)
+        if not persistent or not state.is_alive(root):
+            raise ClusterStateError(f"cluster {spec.name} is already running ({root})")
+        running, phase = state.read_spec(root), state.read_status(root).phase
+        if running != spec:
+            raise ClusterStateError(f"cluster {spec.name} is already running, but as {running}; take it down first")
+        if phase != "running":
+            raise ClusterStateError(f"cluster {spec.name} is {phase}; wait for it or take it down")
+        progress(f"cluster {spec.name} is already running")
+        return cls(state.layout_of(root), spec)
 
     @classmethod
     def attach(cls, name: str = "default") -> Cluster:
@@ -85,7 +102,19 @@ class Cluster:
 
     def down(self) -> None:
         """End the cluster and remove everything of it; nothing happens if it is gone."""
-        down(self.name)
+        self.remove(self.name)
+
+    @staticmethod
+    def remove(name: str) -> bool:
+        """End the named cluster, started by whomever; answers whether there was anything to end."""
+        root = state.root_of(name)
+        existed = root.exists()
+        identity = state.supervisor(root) if existed else None
+        if identity is not None:
+            _stop(identity)
+        with state.clusters_lock():
+            state.sweep(also=name)
+        return existed
 
     def status(self) -> state.Status:
         """How the cluster and its components are doing."""
@@ -129,23 +158,11 @@ class Cluster:
             raise ClusterStateError(f"no component {component} in cluster {self.name}; there are {', '.join(known)}")
         return path.read_text(errors="replace")
 
-    def build_image(self, *arguments: Any, **options: Any) -> Any:
-        """Build an image into the node's image store; see localcluster.images.build_image."""
+    def build_image(self, image: ImageBuild, progress: Progress = to_stderr) -> bool:
+        """Build an image straight into the node's image store; False when it is there already from the same inputs."""
         from . import images
 
-        return images.build_image(self, *arguments, **options)
-
-
-def down(name: str) -> bool:
-    """End the named cluster; answers whether there was anything to end."""
-    root = state.root_of(name)
-    existed = root.exists()
-    identity = state.supervisor(root) if existed else None
-    if identity is not None:
-        _stop(identity)
-    with state.clusters_lock():
-        state.sweep(also=name)
-    return existed
+        return images.build_image(self.layout, image, progress)
 
 
 def _require_abilities(spec: ClusterSpec, progress: Progress) -> None:
@@ -162,7 +179,7 @@ def _require_abilities(spec: ClusterSpec, progress: Progress) -> None:
         raise LocalClusterError(f"{', '.join(missing)} not found: install util-linux")
 
 
-def _start_supervisor(layout: Layout, *, tied: bool) -> tuple[int, ProcessIdentity]:
+def _start_supervisor(layout: Layout, *, persistent: bool) -> tuple[int, ProcessIdentity]:
     parent = ProcessIdentity.of(os.getpid())
     reading, writing = os.pipe()
     os.set_inheritable(writing, True)
@@ -171,7 +188,7 @@ def _start_supervisor(layout: Layout, *, tied: bool) -> tuple[int, ProcessIdenti
     # Not subprocess.Popen: its object would complain when it is dropped while the daemon still runs.
     with layout.log("supervisor").open("ab") as output, Path(os.devnull).open("rb") as null:
         actions = [(os.POSIX_SPAWN_DUP2, file.fileno(), number) for number, file in enumerate((null, output, output))]
-        arguments = [*command, *(["--tied"] if tied else [])]
+        arguments = [*command, *([] if persistent else ["--tied"])]
         pid = os.posix_spawn(sys.executable, arguments, child_environment(), file_actions=actions, setsid=True)
     os.close(writing)
     identity = ProcessIdentity.of(pid)
