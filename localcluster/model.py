@@ -40,10 +40,12 @@ class ClusterSpec:
     devices: tuple[DeviceSpec, ...] = ()
 
     def to_json(self) -> str:
+        """For another process."""
         return json.dumps(asdict(self))
 
     @classmethod
     def from_json(cls, text: str) -> ClusterSpec:
+        """The reverse of to_json."""
         raw = json.loads(text)
         raw["devices"] = tuple(DeviceSpec(**device) for device in raw["devices"])
         return cls(**raw)
@@ -58,12 +60,15 @@ class Layout:
     api_port: int
 
     def binary(self, name: str) -> str:
+        """Path of a built program."""
         return str(self.binaries / name)
 
     def log(self, component: str) -> Path:
+        """Where a component's output goes."""
         return self.root / "logs" / f"{component}.log"
 
     def pki(self, name: str) -> Path:
+        """A key or certificate: ``ca.crt``, ``admin.key``, …"""
         return self.root / "pki" / name
 
     def kubeconfig(self, user: str) -> Path:
@@ -77,16 +82,21 @@ class Layout:
 
     @property
     def containerd_socket(self) -> Path:
+        """Reachable from inside and outside of the cluster's namespaces."""
         return self.root / "run" / "containerd.sock"
 
     @property
     def buildkit_socket(self) -> Path:
+        """Reachable from inside and outside of the cluster's namespaces."""
         return self.root / "run" / "buildkitd.sock"
 
 
 @dataclass(frozen=True)
 class ProcessSpec:
-    """One supervised process. ``ready`` is polled until it answers True; the supervisor reports the log's end if it never does."""
+    """One supervised process.
+
+    ``ready`` is polled until it answers True; the supervisor reports the end of the log if it never does.
+    """
 
     name: str
     argv: tuple[str, ...]

@@ -108,13 +108,18 @@ def bring_up(layout: Layout, spec: ClusterSpec, group: ProcessGroup) -> None:
 
 
 def watch(root: Path, group: ProcessGroup) -> None:
-    """Write down how the components are doing, again whenever one of them ends."""
+    """Notice components that have ended: into the log and the status with them."""
     news = group.poll()
     for name in news:
         log(f"{name} {group.ended[name]}; its log ends with:\n{tail(state.layout_of(root).log(name))}")
+    if news:
+        note_running(root, group)
+
+
+def note_running(root: Path, group: ProcessGroup) -> None:
+    """Write down that the cluster runs, and how every component does."""
     components = {name: group.ended.get(name, "running") for name in group.names()}
-    if news or state.read_status(root).phase == "starting":
-        state.write_status(root, state.Status("running", components))
+    state.write_status(root, state.Status("running", components))
 
 
 # --- outer
@@ -164,7 +169,7 @@ def _run_control_plane(root: Path, layout: Layout, spec: ClusterSpec, report: Re
     group = ProcessGroup(layout, parent.check, report.progress)
     try:
         bring_up(layout, spec, group)
-        watch(root, group)
+        note_running(root, group)
         parent.started()
         report.ready()
         while True:
@@ -242,7 +247,7 @@ def _work(root: Path, report: Report) -> int:
     try:
         node.prepare(layout, spec)
         bring_up(layout, spec, group)
-        watch(root, group)
+        note_running(root, group)
     except Exception as error:
         log(traceback.format_exc())
         state.write_status(root, state.Status("failed", error=str(error)))
