@@ -1,7 +1,7 @@
 """Brings the generated files of the chart and the plain manifests up to date, or says which of them drifted.
 
-Helm reads no file outside a chart, so the chart carries copies of the CRD and of the dashboards; the table in its README
-is made from the comments of values.yaml, and manifests/install.yaml from the rendered chart.
+Helm reads no file outside a chart, so the chart carries copies of the CRD and of the dashboards; the table in its
+README is made from the comments of values.yaml, and manifests/install.yaml from the rendered chart.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def sync(helm: str | None, *, write: bool) -> list[Path]:
-    """The files that were out of date; they are brought up to date with ``write``. Without helm, install.yaml is an error."""
+    """The files that were out of date; ``write`` brings them up to date. Raises SyncError without helm."""
     stale = _update(copies(), write=write)
     stale += _update({README: readme()}, write=write)
     if not helm:
@@ -135,7 +135,9 @@ def install_manifest(helm: str) -> str:
     for item in objects:
         _drop_helm_labels(item)
     parts = [_dump(namespace), crd[1] + crd[2], *(_dump(item) for item in sorted(objects, key=_install_order))]
-    return "# Made from the chart by charts/sync.py: kubectl apply --server-side -f install.yaml\n" + "---\n".join(parts)
+    return "# Made from the chart by charts/sync.py: kubectl apply --server-side -f install.yaml\n" + "---\n".join(
+        parts
+    )
 
 
 def _install_order(item: Mapping[str, Any]) -> tuple[int, str, str]:

@@ -1,0 +1,84 @@
+"""Reads Grafana dashboards: the PromQL of every panel, with Grafana's variables filled in."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+DASHBOARDS = ROOT / "monitoring" / "dashboards"
+
+# What Grafana would fill in for "All" over a short range.
+VARIABLES: Mapping[str, str] = {
+    "namespace": ".*",
+    "job": ".*",
+    "datasource": "prometheus",
+    "__rate_interval": "1m",
+    "__interval": "15s",
+    "__range": "1h",
+}
+_VARIABLE = re.compile(r"\$(?:\{(\w+)(?::\w+)?\}|(\w+))")
+_LABEL_VALUES = re.compile(r"^label_values\((?:(?P<selector>.+),\s*)?(?P<label>\w+)\)$")
+
+
+@dataclass(frozen=True)
+class Query:
+    """One expression of a dashboard: where it stands, as written, and with variables filled in."""
+
+    dashboard: str
+    panel: str
+    raw: str
+    expression: str
+
+
+def paths() -> list[Path]:
+    """The source files of all dashboards."""
+    return sorted(DASHBOARDS.glob("*.json"))
+
+
+def load(path: Path) -> dict[str, Any]:
+    """A dashboard as plain data."""
+    dashboard: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return dashboard
+
+
+def panels(dashboard: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """All panels but rows, those inside collapsed rows too."""
+    for panel in dashboard["panels"]:
+        if panel["type"] == "row":
+            yield from panels(panel)
+        else:
+            yield panel
+
+
+def substitute(expression: str, variables: Mapping[str, str] = VARIABLES) -> str:
+    """An expression with Grafana's variables filled in; raises KeyError for an unknown variable."""
+    return _VARIABLE.sub(lambda match: variables[match[1] or match[2]], expression)
+
+
+def queries(path: Path, variables: Mapping[str, str] | None = None) -> list[Query]:
+    """The queries of all panels; ``variables`` override those filled in by default, for example ``namespace``."""
+    dashboard = load(path)
+    values = {**VARIABLES, **(variables or {})}
+    return [
+        Query(dashboard["title"], panel["title"], target["expr"], substitute(target["expr"], values))
+        for panel in panels(dashboard)
+        for target in panel["targets"]
+    ]
+
+
+def variable_selectors(path: Path, variables: Mapping[str, str] | None = None) -> list[Query]:
+    """The selectors that the choices of the dashboard's variables and its annotations come from."""
+    dashboard = load(path)
+    values = {**VARIABLES, **(variables or {})}
+    found = [(a["name"], a["expr"]) for a in dashboard["annotations"]["list"] if "expr" in a]
+    for variable in dashboard["templating"]["list"]:
+        if variable["type"] == "query":
+            match = _LABEL_VALUES.match(variable["definition"])
+            if match and match["selector"]:
+                found.append((variable["name"], match["selector"]))
+    return [Query(dashboard["title"], name, raw, substitute(raw, values)) for name, raw in found]
