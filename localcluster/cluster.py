@@ -152,11 +152,7 @@ class Cluster:
 
     def logs(self, component: str) -> str:
         """The whole log of a component."""
-        path = self.layout.log(component)
-        if not path.exists():
-            known = sorted(log.stem for log in path.parent.glob("*.log"))
-            raise ClusterStateError(f"no component {component} in cluster {self.name}; there are {', '.join(known)}")
-        return path.read_text(errors="replace")
+        return state.read_log(self.layout.root, component)
 
     def build_image(self, image: ImageBuild, progress: Progress = to_stderr) -> bool:
         """Build an image straight into the node's image store; False when it is there already from the same inputs."""

@@ -129,6 +129,17 @@ def read_status(root: Path) -> Status:
     return status
 
 
+def read_log(root: Path, component: str) -> str:
+    """The whole log of a component, also of a cluster that failed to start."""
+    path = root / "logs" / f"{component}.log"
+    if not path.exists():
+        known = ", ".join(sorted(log.stem for log in path.parent.glob("*.log")))
+        raise ClusterStateError(
+            f"cluster {root.name} has no log of {component}" + (f"; there are {known}" if known else "")
+        )
+    return path.read_text(errors="replace")
+
+
 def _write(path: Path, text: str) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     temporary.write_text(text)
