@@ -1,0 +1,225 @@
+"""One attempt on this node: torch elastic's agent in a process of its own, forked from the warm fork server."""
+
+import functools
+import logging
+import multiprocessing
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable
+from multiprocessing.context import ForkProcess
+from pathlib import Path
+from typing import Any
+
+from . import rank
+from .assignment import Assignment
+from .exitcodes import ExitCode, is_peer_loss
+from .linux import die_with_parent
+from .outcome import Failure, Outcome, Result
+from .wire import Request
+
+MONITOR_SECONDS = 0.02
+EXIT_BARRIER_SECONDS = 5.0
+"""How long the store outlives the local ranks for the sake of peers that are still ending."""
+SETTLE_SECONDS = 0.3
+"""How long a lost peer is given to turn out as another local rank's failure."""
+RENDEZVOUS_SECONDS = 300
+STOP_CODES = (ExitCode.STOPPED, -signal.SIGTERM, ExitCode.TERMINATED)
+_GLOBAL_GETFQDN = socket.getfqdn
+
+
+def environment(request: Request) -> dict[str, str]:
+    """Make the variables of the attempt that torch elastic does not set."""
+    return {
+        "INCEPTION_ATTEMPT": str(request.assignment.attempt),
+        "INCEPTION_STOP_FILE": str(request.stop_file),
+        "INCEPTION_PROGRESS_FILE": str(request.progress_file),
+        "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",
+    }
+
+
+def run(request: Request) -> Outcome:
+    """Run one attempt to its end."""
+    _detach()
+    os.environ.update(environment(request))
+    ranks = _Ranks(request)
+    ranks.install()
+    # Both look the host's name up in the DNS, which may take seconds and serves nothing here.
+    socket.getfqdn = lambda name="": name or socket.gethostname()
+    try:
+        _await_master(request.assignment)
+        values = _launch(request)
+    except Exception as error:
+        if not ranks.ended():
+            return _no_ranks(request, error)
+        return ranks.outcome()
+    # A program that ends with 0 after SIGTERM may have saved or finished: running it again is right in both cases.
+    foreign_stop = bool(request.program) and request.stop_file.exists()
+    stopped = foreign_stop or ExitCode.STOPPED in values.values()
+    return Outcome(request.assignment.attempt, Result.STOPPED if stopped else Result.SUCCEEDED)
+
+
+def _detach() -> None:
+    os.setsid()
+    die_with_parent()
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    if "LOGLEVEL" not in os.environ:
+        # The launcher reports failures itself; torch elastic's own account of them is a page long.
+        for name in ("torch.distributed.elastic", "torch.multiprocessing"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
+
+
+def _await_master(assignment: Assignment) -> None:
+    """Wait in small steps until the master's store listens: torch's own retries back off by seconds."""
+    if assignment.node_rank == 0:
+        return
+    address, end = (assignment.master_addr, assignment.master_port), time.monotonic() + RENDEZVOUS_SECONDS
+    while True:
+        try:
+            socket.create_connection(address, timeout=5).close()
+        except OSError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(MONITOR_SECONDS)
+        else:
+            return
+
+
+def _launch(request: Request) -> dict[int, Any]:
+    from torch.distributed.elastic.agent.server.local_elastic_agent import LocalElasticAgent
+    from torch.distributed.launcher import api
+
+    vars(api)["LocalElasticAgent"] = functools.partial(LocalElasticAgent, exit_barrier_timeout=EXIT_BARRIER_SECONDS)
+    config = _config(api.LaunchConfig, request)
+    values: dict[int, Any] = api.elastic_launch(config, rank.main)(request.folder, request.program)
+    return values
+
+
+def _config(kind: Callable[..., Any], request: Request) -> Any:
+    """Build torch's LaunchConfig, whose fields differ between 2.1 and today."""
+    assignment = request.assignment
+    known = kind.__dataclass_fields__  # type: ignore[attr-defined]
+    options: dict[str, Any] = {
+        "min_nodes": assignment.nnodes,
+        "max_nodes": assignment.nnodes,
+        "nproc_per_node": assignment.nproc_per_node,
+        "run_id": f"{request.job or 'job'}-{assignment.attempt}".replace("/", "-"),
+        "role": "trainer",
+        "rdzv_backend": "static",
+        "rdzv_endpoint": f"{assignment.master_addr}:{assignment.master_port}",
+        "rdzv_configs": {"rank": assignment.node_rank, "timeout": RENDEZVOUS_SECONDS},
+        "max_restarts": 0,
+        "monitor_interval": MONITOR_SECONDS,
+        "start_method": "fork",
+        "local_addr": assignment.master_addr if assignment.node_rank == 0 else socket.gethostname(),
+    }
+    logs = str(Path(request.folder) / "elastic")
+    if "logs_specs" in known:
+        from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
+
+        options["logs_specs"] = DefaultLogsSpecs(log_dir=logs)
+    else:
+        options["log_dir"] = logs
+    if "numa_options" not in known:
+        return kind(**options)
+    # Left to itself it counts the devices, which opens a context here that no forked rank could use.
+    config = kind(**options, numa_options=object())
+    config.numa_options = None
+    return config
+
+
+class _Ranks:
+    """Knows the rank processes of the agent, so that each of them is judged and none outlives the first failure."""
+
+    def __init__(self, request: Request) -> None:
+        self._request = request
+        self._folder = Path(request.folder)
+        self._processes: list[ForkProcess] = []
+        self._killed: set[int] = set()
+        self._seen: dict[int, float] = {}
+
+    def install(self) -> None:
+        """Have multiprocessing make ranks that are registered here."""
+        register, finish = self._processes.append, self.finish
+
+        class Rank(ForkProcess):
+            def start(self) -> None:
+                super().start()
+                register(self)
+
+            def run(self) -> None:
+                # In the rank itself everything is as if the agent had never been.
+                vars(multiprocessing.get_context("fork")).pop("Process", None)
+                socket.getfqdn = _GLOBAL_GETFQDN
+                super().run()
+
+            def terminate(self) -> None:
+                finish()
+
+        vars(multiprocessing.get_context("fork"))["Process"] = Rank
+
+    def ended(self) -> bool:
+        """Tell whether a rank has ended by itself with another code than 0."""
+        return bool(self._failures())
+
+    def finish(self) -> None:
+        """End all ranks after the first failure; torch elastic would give the others 30 seconds."""
+        deadline = time.monotonic() + SETTLE_SECONDS
+        while self._unfinished() and self._worth_waiting(deadline):
+            time.sleep(0.01)
+        self._failures()
+        for process in self._processes:
+            if process.is_alive():
+                self._killed.add(process.pid or 0)
+                process.kill()
+
+    def outcome(self) -> Outcome:
+        """Say how the attempt ended."""
+        failures = self._failures()
+        stopping = self._request.stop_file.exists()
+        codes = STOP_CODES if stopping else (ExitCode.STOPPED,)
+        stopped = all(failure.exit_code in codes for failure in failures)
+        result = Result.STOPPED if stopped else Result.FAILED
+        return Outcome(self._request.assignment.attempt, result, tuple(failures))
+
+    def _worth_waiting(self, deadline: float) -> bool:
+        failures = self._failures()
+        if self._request.stop_file.exists() and all(failure.exit_code in STOP_CODES for failure in failures):
+            # The others are still saving; the launcher sets the limit.
+            return True
+        return all(failure.peer_lost for failure in failures) and time.monotonic() < deadline
+
+    def _unfinished(self) -> bool:
+        alive = (local for local, process in enumerate(self._processes) if process.is_alive())
+        return any(rank.read_note(self._folder, local) is None for local in alive)
+
+    def _failures(self) -> list[Failure]:
+        return [
+            self._failure(local, process.exitcode)
+            for local, process in enumerate(self._processes)
+            if process.pid not in self._killed and process.exitcode
+        ]
+
+    def _failure(self, local: int, exit_code: int) -> Failure:
+        seen = self._seen.setdefault(local, time.time())
+        assignment = self._request.assignment
+        number = assignment.node_rank * assignment.nproc_per_node + local
+        note = rank.read_note(self._folder, local) or {}
+        return Failure(
+            exit_code=exit_code,
+            time=note.get("time", seen),
+            rank=number,
+            error=note.get("error", ""),
+            message=note.get("message", ""),
+            peer_lost=note.get("peerLost", False),
+        )
+
+
+def _no_ranks(request: Request, error: Exception) -> Outcome:
+    """Say that not even the rendezvous came about."""
+    message = f"{type(error).__name__}: {error}"
+    lost = request.assignment.nnodes > 1 and (isinstance(error, OSError) or is_peer_loss(type(error).__name__, message))
+    failure = Failure(ExitCode.ERROR, time.time(), None, type(error).__name__, message[:2000], lost)
+    return Outcome(request.assignment.attempt, Result.FAILED, (failure,))

@@ -1,0 +1,85 @@
+"""The assignment: what the operator asks of this slot (docs/architecture.md)."""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+
+class InvalidAssignmentError(ValueError):
+    """The assignment is torn or breaks the contract; the message names the key."""
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """Ranks of one attempt on this slot, or a hold when ``nnodes`` is 0."""
+
+    attempt: int
+    node_rank: int = 0
+    nnodes: int = 0
+    nproc_per_node: int = 0
+    master_addr: str = ""
+    master_port: int = 0
+    graceful: bool = False
+
+    @property
+    def hold(self) -> bool:
+        """Tell whether the slot shall stay warm without ranks."""
+        return self.nnodes == 0
+
+    @property
+    def world_size(self) -> int:
+        """Count the ranks of the attempt on all nodes."""
+        return self.nnodes * self.nproc_per_node
+
+
+def parse(text: str) -> Assignment | None:
+    """Read an assignment; ``None`` while the operator has written none yet."""
+    if not text.strip():
+        return None
+    try:
+        raw = json.loads(text)
+    except ValueError as error:
+        raise InvalidAssignmentError(f"not JSON: {error}") from error
+    if not isinstance(raw, dict):
+        raise InvalidAssignmentError("not a JSON object")
+    graceful = raw.get("graceful", False)
+    if not isinstance(graceful, bool):
+        raise InvalidAssignmentError("graceful: not true or false")
+    attempt, nnodes = _integer(raw, "attempt", 1), _integer(raw, "nnodes", 0)
+    if nnodes == 0:
+        return Assignment(attempt, graceful=graceful)
+    return Assignment(
+        attempt,
+        node_rank=_integer(raw, "nodeRank", 0, nnodes - 1),
+        nnodes=nnodes,
+        nproc_per_node=_integer(raw, "nprocPerNode", 1),
+        master_addr=_address(raw),
+        master_port=_integer(raw, "masterPort", 1, 65535),
+        graceful=graceful,
+    )
+
+
+def is_new(assignment: Assignment, accepted: Assignment | None) -> bool:
+    """Tell whether an assignment supersedes the newest one accepted so far.
+
+    Within one attempt only the change between holding and running is news, so a repeated file changes nothing.
+    """
+    if accepted is None or assignment.attempt > accepted.attempt:
+        return True
+    return assignment.attempt == accepted.attempt and assignment.hold != accepted.hold
+
+
+def _integer(raw: dict[str, Any], key: str, low: int, high: int | None = None) -> int:
+    value = raw.get(key)
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise InvalidAssignmentError(f"{key}: not a whole number: {value!r}")
+    if value < low or (high is not None and value > high):
+        raise InvalidAssignmentError(f"{key}: out of range: {value}")
+    return value
+
+
+def _address(raw: dict[str, Any]) -> str:
+    value = raw.get("masterAddr")
+    if not isinstance(value, str) or not value or any(c.isspace() for c in value):
+        raise InvalidAssignmentError(f"masterAddr: not an address: {value!r}")
+    return value

@@ -1,0 +1,136 @@
+"""The fork server: a process with torch imported that forks an agent per attempt.
+
+It never opens a device context, for no forked rank could use it: vendors' plug-ins stay unloaded until after the fork.
+"""
+
+import contextlib
+import gc
+import importlib
+import os
+import select
+import signal
+import socket
+import sys
+import time
+import traceback
+
+from . import agent, wire
+from .linux import die_with_parent, reap
+from .outcome import Failure, Outcome, Result
+
+NEEDED = ("torch", "torch.distributed", "torch.distributed.launcher.api", "torch.distributed.elastic.multiprocessing")
+USUAL = ("torch._dynamo", "torch.nn.parallel", "torch.optim", "torch.utils.data")
+"""Imported lazily by torch at the first step of nearly every program, at a price of seconds."""
+
+
+def modules(override: str | None) -> tuple[str, ...]:
+    """List what to import; ``override`` is INCEPTION_PRELOAD, a comma list that replaces all but the needed ones."""
+    if override is not None:
+        return (*NEEDED, *(name.strip() for name in override.split(",") if name.strip()))
+    try:
+        extra = tuple(importlib.import_module("inception_trainer.preload").MODULES)
+    except Exception as error:
+        print(f"inception-launcher: no list of the trainer's modules: {error}", file=sys.stderr)
+        extra = ()
+    return (*NEEDED, *USUAL, *extra)
+
+
+def preload(names: tuple[str, ...]) -> None:
+    """Import modules; only the needed ones must be there."""
+    for name in names:
+        try:
+            importlib.import_module(name)
+        except Exception as error:
+            if name in NEEDED:
+                raise
+            print(f"inception-launcher: not preloaded: {name}: {error}", file=sys.stderr)
+
+
+def warm_up(override: str | None) -> None:
+    """Import everything, and keep the collector from touching (and so copying) the shared pages afterwards."""
+    autoload = os.environ.get("TORCH_DEVICE_BACKEND_AUTOLOAD")
+    os.environ["TORCH_DEVICE_BACKEND_AUTOLOAD"] = "0"
+    gc.disable()
+    preload(modules(override))
+    if autoload is None:
+        del os.environ["TORCH_DEVICE_BACKEND_AUTOLOAD"]
+    else:
+        os.environ["TORCH_DEVICE_BACKEND_AUTOLOAD"] = autoload
+    gc.collect()
+    gc.freeze()
+    gc.enable()
+
+
+def main(descriptor: int) -> int:
+    """Serve the launcher at the other end of the socket until it is gone."""
+    die_with_parent()
+    channel = socket.socket(fileno=descriptor)
+    try:
+        warm_up(os.environ.get("INCEPTION_PRELOAD"))
+    except BaseException as error:
+        traceback.print_exc()
+        wire.send(channel, "broken", message=f"{type(error).__name__}: {error}"[:2000])
+        return 1
+    wake = _wake_on_child()
+    wire.send(channel, "ready")
+    agents: dict[int, int] = {}
+    while True:
+        ready, _, _ = select.select([channel.fileno(), wake], [], [])
+        if wake in ready:
+            with contextlib.suppress(BlockingIOError):
+                os.read(wake, 4096)
+            _report_ended(channel, agents)
+        if channel.fileno() in ready:
+            message = wire.receive(channel)
+            if message is None:
+                return 0
+            _start(channel, wire.Request.from_dict(message["request"]), agents)
+
+
+def _wake_on_child() -> int:
+    reader, writer = os.pipe()
+    os.set_blocking(reader, False)
+    os.set_blocking(writer, False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    return reader
+
+
+def _report_ended(channel: socket.socket, agents: dict[int, int]) -> None:
+    for pid, code in reap().items():
+        wire.send(channel, "exit", attempt=agents.pop(pid, 0), pid=pid, exitCode=code)
+
+
+def _start(channel: socket.socket, request: wire.Request, agents: dict[int, int]) -> None:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    attempt = request.assignment.attempt
+    try:
+        pid = os.fork()
+    except OSError as error:
+        failure = Failure(1, time.time(), None, type(error).__name__, f"cannot fork: {error}")
+        wire.send(channel, "outcome", outcome=Outcome(attempt, Result.FAILED, (failure,)).to_dict())
+        wire.send(channel, "exit", attempt=attempt, pid=0, exitCode=1)
+        return
+    if pid == 0:
+        _become_agent(channel, request)
+    agents[pid] = attempt
+    wire.send(channel, "agent", attempt=attempt, pid=pid)
+
+
+def _become_agent(channel: socket.socket, request: wire.Request) -> None:
+    code = 1
+    try:
+        wire.send(channel, "outcome", outcome=agent.run(request).to_dict())
+        code = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        with contextlib.suppress(OSError):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(code)
+
+
+if __name__ == "__main__":
+    sys.exit(main(int(sys.argv[1])))

@@ -1,0 +1,91 @@
+"""The report: what the launcher tells the operator, over HTTP and as termination message."""
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any
+
+TERMINATION_MESSAGE_BYTES = 4096
+CUT = " …"
+
+
+class State(StrEnum):
+    """The launcher's state in the words of the contract."""
+
+    STARTING = "Starting"
+    IDLE = "Idle"
+    RUNNING = "Running"
+    FAILED = "Failed"
+    STOPPED = "Stopped"
+    SUCCEEDED = "Succeeded"
+
+    @property
+    def ready(self) -> bool:
+        """Tell what ``/readyz`` answers in this state."""
+        return self in (State.IDLE, State.RUNNING, State.SUCCEEDED)
+
+
+@dataclass(frozen=True)
+class Report:
+    """One report; ``time`` is seconds since the epoch."""
+
+    attempt: int = 0
+    state: State = State.STARTING
+    time: float = 0.0
+    exit_code: int | None = None
+    rank: int | None = None
+    reason: str | None = None
+    message: str | None = None
+    host: str = ""
+    step: int | None = None
+    metrics: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Make the JSON object of the contract."""
+        return {
+            "attempt": self.attempt,
+            "state": str(self.state),
+            "exitCode": self.exit_code,
+            "rank": self.rank,
+            "host": self.host,
+            "reason": self.reason,
+            "message": self.message,
+            "time": timestamp(self.time),
+            "step": self.step,
+            "metrics": self.metrics,
+        }
+
+    def to_bytes(self) -> bytes:
+        """Encode the whole report; what is not valid text becomes a question mark."""
+        return json.dumps(self.to_dict(), ensure_ascii=False).encode("utf-8", "replace")
+
+
+def timestamp(seconds: float) -> str:
+    """Write a moment as the contract does, UTC with microseconds."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def with_progress(report: Report, progress: object) -> Report:
+    """Add step and metrics of a progress file; anything malformed is left out."""
+    if not isinstance(progress, dict):
+        return report
+    step, metrics = progress.get("step"), progress.get("metrics")
+    return dataclasses.replace(
+        report,
+        step=step if isinstance(step, int) else report.step,
+        metrics=metrics if isinstance(metrics, dict) else report.metrics,
+    )
+
+
+def termination_message(report: Report, limit: int = TERMINATION_MESSAGE_BYTES) -> bytes:
+    """Encode a report in at most ``limit`` bytes: first the message gives way, then the metrics."""
+    data, text = report.to_bytes(), report.message or ""
+    while len(data) > limit and text:
+        # Six bytes is the longest escape of one character, so a cut of this size never takes too much.
+        text = text[: len(text) - max(1, (len(data) - limit) // 6)]
+        data = dataclasses.replace(report, message=text + CUT if text else None).to_bytes()
+    if len(data) > limit:
+        data = dataclasses.replace(report, message=None, metrics={}).to_bytes()
+    return data

@@ -1,0 +1,127 @@
+"""The launcher's HTTP server: /status, /readyz and /healthz."""
+
+import contextlib
+import json
+import socket
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+from .report import Report, with_progress
+
+STALL_SECONDS = 30.0
+
+
+class Board:
+    """Where the main loop pins the report and the server's threads read it."""
+
+    def __init__(self, report: Report) -> None:
+        self._lock = threading.Lock()
+        self._report = report
+        self._progress: Path | None = None
+        self._beat = time.monotonic()
+        self.asked = False
+        """Somebody has read /status."""
+
+    def publish(self, report: Report, progress: Path | None) -> None:
+        """Pin a report and name the file that holds the progress of its attempt."""
+        with self._lock:
+            self._report, self._progress = report, progress
+
+    def beat(self) -> None:
+        """Note that the main loop is turning."""
+        self._beat = time.monotonic()
+
+    @property
+    def healthy(self) -> bool:
+        """Tell whether the main loop has turned lately."""
+        return time.monotonic() - self._beat < STALL_SECONDS
+
+    @property
+    def ready(self) -> bool:
+        """Tell what /readyz answers."""
+        with self._lock:
+            return self._report.state.ready
+
+    def report(self) -> Report:
+        """Give the pinned report with the latest progress."""
+        with self._lock:
+            report, progress = self._report, self._progress
+        return with_progress(report, _read(progress)) if progress is not None else report
+
+
+class Server(ThreadingHTTPServer):
+    """Serves a board on all addresses, IPv6 and IPv4."""
+
+    allow_reuse_address = True
+    daemon_threads = True
+
+    def __init__(self, port: int, board: Board) -> None:
+        self.board = board
+        try:
+            self.address_family = socket.AF_INET6
+            super().__init__(("::", port), _Handler)
+        except OSError:
+            self.address_family = socket.AF_INET
+            super().__init__(("0.0.0.0", port), _Handler)  # noqa: S104
+
+    def server_bind(self) -> None:
+        """Bind without looking the host's name up, which HTTPServer would do; take IPv4 along."""
+        if self.address_family == socket.AF_INET6:
+            self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self.socket.bind(self.server_address)
+        self.server_address = self.socket.getsockname()
+        self.server_name, self.server_port = "launcher", self.server_address[1]
+
+    def start(self) -> None:
+        """Serve in a thread of its own."""
+        threading.Thread(target=self.serve_forever, args=(0.1,), name="http", daemon=True).start()
+
+    def stop(self) -> None:
+        """Stop serving and close the port."""
+        self.shutdown()
+        self.server_close()
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A client that hangs up is not worth a traceback."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: Server
+    timeout = 10
+
+    def do_GET(self) -> None:
+        board = self.server.board
+        match self.path.partition("?")[0]:
+            case "/status":
+                board.asked = True
+                self._answer(200, board.report().to_bytes(), "application/json")
+            case "/readyz":
+                self._say(board.ready)
+            case "/healthz":
+                self._say(board.healthy)
+            case _:
+                self._answer(404, b"not found\n", "text/plain")
+
+    def _say(self, good: bool) -> None:
+        self._answer(200 if good else 503, b"ok\n" if good else b"no\n", "text/plain")
+
+    def _answer(self, status: int, body: bytes, kind: str) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        with contextlib.suppress(ConnectionError):
+            self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def _read(path: Path) -> object:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None

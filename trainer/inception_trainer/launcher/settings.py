@@ -1,0 +1,77 @@
+"""The launcher's settings: command line and environment, read once."""
+
+import argparse
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+
+class SettingsError(ValueError):
+    """A setting is malformed; the message names it."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything the launcher was told at its birth."""
+
+    assignment: Path = Path("/etc/inception/assignment")
+    port: int = 8080
+    termination_log: Path = Path("/dev/termination-log")
+    """Where the last report goes."""
+    program: tuple[str, ...] = ()
+    """What every rank runs; empty: the bundled trainer."""
+    warm_hold: float = 600.0
+    """How long a failed attempt waits for the next assignment."""
+    shutdown: float = 110.0
+    """How long ranks may take to save and stop when asked to."""
+    job: str = ""
+    host: str = ""
+
+
+def read(argv: Sequence[str], environ: Mapping[str, str]) -> Settings:
+    """Read command line and environment; a malformed value raises ``SettingsError``."""
+    argv, program = _split(argv)
+    options = _parser().parse_args(argv)
+    return Settings(
+        assignment=options.assignment,
+        port=options.port,
+        termination_log=options.termination_log,
+        program=program,
+        warm_hold=_seconds(environ, "INCEPTION_WARM_HOLD_SECONDS", Settings.warm_hold),
+        shutdown=_seconds(environ, "INCEPTION_SHUTDOWN_SECONDS", Settings.shutdown),
+        job=environ.get("INCEPTION_JOB", ""),
+        host=environ.get("POD_NAME") or os.uname().nodename,
+    )
+
+
+def _split(argv: Sequence[str]) -> tuple[list[str], tuple[str, ...]]:
+    """Take off what follows the first ``--``: argparse would swallow a later one that belongs to the program."""
+    argv = list(argv)
+    if "--" not in argv:
+        return argv, ()
+    at = argv.index("--")
+    return argv[:at], tuple(argv[at + 1 :])
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="inception_trainer launch",
+        description="Resident launcher of a worker pod: runs the ranks that the operator assigns to it.",
+        epilog="After --: a script, 'module:function', '-m module' or a command that every rank runs "
+        "instead of the bundled trainer.",
+    )
+    parser.add_argument("--assignment", type=Path, default=Settings.assignment, metavar="FILE")
+    parser.add_argument("--port", type=int, default=Settings.port, help="port of /status, /readyz and /healthz")
+    parser.add_argument("--termination-log", type=Path, default=Settings.termination_log, metavar="FILE")
+    return parser
+
+
+def _seconds(environ: Mapping[str, str], name: str, default: float) -> float:
+    text = environ.get(name, "")
+    if not text:
+        return default
+    if not re.fullmatch(r"\d+(\.\d+)?", text):
+        raise SettingsError(f"{name}: not a number of seconds: {text!r}")
+    return float(text)
