@@ -1,0 +1,96 @@
+"""Whatever is killed, the job restarts by itself from its checkpoint and sees every sample exactly once."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from node_jobs import Jobs, condition
+
+pytestmark = pytest.mark.timeout(1500)
+
+DIGITS_FOR_TRAINING = 1438
+BATCH = 64
+EPOCHS = 3
+SAMPLES = EPOCHS * (DIGITS_FOR_TRAINING // BATCH) * BATCH
+
+
+def running_job(jobs: Jobs, name: str) -> None:
+    jobs.apply(name)
+    jobs.wait_checkpoint(name)
+
+
+def assert_recovered(jobs: Jobs, name: str) -> None:
+    """Ended well, with the samples of an undisturbed run, although it did not run undisturbed."""
+    jobs.wait_succeeded(name)
+    summary = jobs.summary(name)
+    assert summary["samplesSeen"] == SAMPLES
+    assert summary["epochs"] == EPOCHS
+    assert summary["attempts"] == 2
+
+
+def test_killed_worker_process_restarts_warm(jobs: Jobs) -> None:
+    running_job(jobs, "killed-rank")
+    before = [pod["metadata"]["uid"] for pod in jobs.pods("killed-rank")]
+    victim = jobs.pod("killed-rank", 1)
+    jobs.kill_rank(victim)
+    status = jobs.wait("killed-rank", "restarted", lambda s: s.get("attempt") == 2)
+
+    cause = status["rootCause"]
+    assert (cause["pod"], cause["rank"], cause["reason"], cause["exitCode"]) == (victim, 1, "Signal", 137)
+    assert "SIGKILL" in cause["message"]
+    assert (status["restarts"], status["restartsCountTowardsMax"]) == (1, 1)
+    assert_recovered(jobs, "killed-rank")
+    assert [pod["metadata"]["uid"] for pod in jobs.pods("killed-rank")] == before, "slots must survive a dead process"
+    events = json.loads(jobs.kubectl("get", "events", "-o", "json"))["items"]
+    restarting = [event for event in events if event["reason"] == "Restarting"]
+    assert len(restarting) == 1
+    assert victim in restarting[0]["message"]
+
+
+def test_deleted_pod_is_replaced(jobs: Jobs) -> None:
+    running_job(jobs, "deleted-pod")
+    victim, survivor = jobs.pod("deleted-pod", 1), jobs.pod("deleted-pod", 0)
+    jobs.kubectl("delete", "pod", victim, "--force", "--grace-period=0")
+    status = jobs.wait("deleted-pod", "restarted", lambda s: s.get("attempt") == 2)
+
+    cause = status["rootCause"]
+    assert (cause["pod"], cause["rank"], cause["reason"]) == (victim, 1, "PodDeleted")
+    assert (status["restarts"], status["restartsCountTowardsMax"]) == (1, 0), "a lost pod is not the user's fault"
+    assert_recovered(jobs, "deleted-pod")
+    assert jobs.pod("deleted-pod", 0) == survivor, "the other slot stays warm"
+    assert jobs.pod("deleted-pod", 1) == "deleted-pod-1-2"
+
+
+def test_killed_operator_disturbs_nothing(jobs: Jobs) -> None:
+    running_job(jobs, "no-operator")
+    before = jobs.status("no-operator")
+    system = ("--namespace", "inception-system")
+    jobs.cluster.kubectl(
+        *system, "delete", "pod", "-l", "app.kubernetes.io/name=inception-operator", "--force", "--grace-period=0"
+    )
+    step = before["trainerStatus"]["step"]
+    after = jobs.wait("no-operator", "going on", lambda s: s.get("trainerStatus", {}).get("step", 0) > step)
+    assert (after["attempt"], after["restarts"]) == (1, 0)
+    jobs.wait_succeeded("no-operator")
+    assert jobs.summary("no-operator")["attempts"] == 1
+
+
+def test_suspended_job_saves_and_resumes(jobs: Jobs) -> None:
+    running_job(jobs, "suspended")
+    patch = '{{"spec": {{"runPolicy": {{"suspend": {}}}}}}}'
+    jobs.kubectl("patch", "itrain", "suspended", "--type=merge", "-p", patch.format("true"))
+    status = jobs.wait("suspended", "suspended", lambda s: condition(s, "Suspended") == "True")
+    assert status["state"] == "Suspended"
+    jobs.kubectl("wait", "--for=delete", "pod", "-l", "training.inception.dev/job=suspended", "--timeout=120s")
+    jobs.kubectl("patch", "itrain", "suspended", "--type=merge", "-p", patch.format("false"))
+    status = jobs.wait_succeeded("suspended")
+    assert status["restartsCountTowardsMax"] == 0
+    assert_recovered(jobs, "suspended")
+
+
+def test_deleted_job_leaves_no_pod(jobs: Jobs) -> None:
+    jobs.apply("short-lived")
+    jobs.wait("short-lived", "started", lambda s: s.get("nodes", {}).get("ready", 0) >= 1)
+    jobs.kubectl("delete", "itrain", "short-lived")
+    jobs.kubectl("wait", "--for=delete", "pod", "-l", "training.inception.dev/job=short-lived", "--timeout=180s")

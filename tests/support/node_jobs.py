@@ -1,0 +1,196 @@
+"""Training jobs on a real node: install the operator as a user would, apply jobs, look at them, hurt them."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from demo.clusters import Ready
+from demo.images import build_local_image, local_tag
+from demo.kube import Kube
+from demo.run import install_operator
+from localcluster.cluster import Cluster
+from localcluster.components import build
+
+Json = dict[str, Any]
+
+# Runs inside a worker pod: the process number of a local rank, left by the launcher under /tmp.
+KILL_RANK = """
+import glob, os, signal, sys
+newest = max(glob.glob('/tmp/**/pid-{local_rank}', recursive=True), key=os.path.getmtime)
+os.kill(int(open(newest).read()), signal.{signal})
+"""
+
+
+def install(cluster: Cluster, say: Callable[[str], None]) -> Ready:
+    """Build both images into the node and install the chart; the same code as `make demo`."""
+    for image in ("operator", "trainer"):
+        build_local_image(cluster.layout, image, say)
+    tools = build(["kubectl", "helm"], say)
+    kube = Kube(cluster.kubeconfig, str(tools["kubectl"]), str(tools["helm"]))
+    ready = Ready(kube, local_tag("operator"), local_tag("trainer"), "the test's node", "")
+    install_operator(ready, say)
+    return ready
+
+
+@dataclass(frozen=True)
+class Jobs:
+    """The jobs of one namespace."""
+
+    cluster: Cluster
+    namespace: str
+
+    def apply(self, name: str, *, claim: bool = True, **spec: Any) -> None:
+        """Apply a digits job; keywords replace fields of the spec."""
+        manifests: list[Json] = [persistent_claim(name)] if claim else []
+        manifests.append(digits_job(name, claim=claim, **spec))
+        for manifest in manifests:
+            self.kubectl("apply", "-f", "-", stdin=json.dumps(manifest))
+
+    def kubectl(self, *arguments: str, stdin: str | None = None) -> str:
+        return self.cluster.kubectl("--namespace", self.namespace, *arguments, input=stdin)
+
+    def get(self, name: str) -> Json:
+        return dict(json.loads(self.kubectl("get", "inceptiontraining", name, "-o", "json")))
+
+    def status(self, name: str) -> Json:
+        return dict(self.get(name).get("status", {}))
+
+    def pods(self, name: str) -> list[Json]:
+        selector = f"training.inception.dev/job={name}"
+        items = json.loads(self.kubectl("get", "pods", "-l", selector, "-o", "json"))["items"]
+        return sorted(items, key=lambda pod: str(pod["metadata"]["name"]))
+
+    def pod(self, name: str, slot: int) -> str:
+        """The newest living pod of a slot."""
+        living = [p for p in self.pods(name) if "deletionTimestamp" not in p["metadata"]]
+        mine = [p for p in living if p["metadata"]["labels"]["training.inception.dev/slot"] == str(slot)]
+        return str(max(mine, key=lambda pod: pod["metadata"]["creationTimestamp"])["metadata"]["name"])
+
+    def python(self, pod: str, code: str) -> str:
+        """Run Python inside a worker pod."""
+        return self.kubectl("exec", pod, "-c", "trainer", "--", "python3", "-c", code)
+
+    def kill_rank(self, pod: str, local_rank: int = 0, signal: str = "SIGKILL") -> None:
+        self.python(pod, KILL_RANK.format(local_rank=local_rank, signal=signal))
+
+    def wait(self, name: str, what: str, holds: Callable[[Json], bool], seconds: float = 240) -> Json:
+        """Poll the status until `holds`; the failure shows the last status and what the pods said."""
+        deadline = time.monotonic() + seconds
+        status: Json = {}
+        while time.monotonic() < deadline:
+            status = self.status(name)
+            if holds(status):
+                return status
+            if what != "failed" and condition(status, "Failed") == "True":
+                break
+            time.sleep(0.25)
+        raise AssertionError(f"{name}: not {what}\n{json.dumps(status, indent=1)}\n{self.logs(name)}")
+
+    def wait_succeeded(self, name: str, seconds: float = 420) -> Json:
+        return self.wait(name, "succeeded", lambda s: condition(s, "Succeeded") == "True", seconds)
+
+    def wait_failed(self, name: str, seconds: float = 120) -> Json:
+        return self.wait(name, "failed", lambda s: condition(s, "Failed") == "True", seconds)
+
+    def wait_step(self, name: str, step: int, attempt: int = 1, seconds: float = 240) -> Json:
+        """Until the trainer has reported that many steps in that attempt."""
+
+        def far_enough(status: Json) -> bool:
+            trainer = status.get("trainerStatus", {})
+            return status.get("attempt", 0) >= attempt and trainer.get("step", 0) >= step
+
+        return self.wait(name, f"at step {step} of attempt {attempt}", far_enough, seconds)
+
+    def wait_checkpoint(self, name: str) -> Json:
+        """Until a first checkpoint has been reported."""
+        return self.wait(name, "saved", lambda s: "lastCheckpointTime" in s.get("trainerStatus", {}))
+
+    def summary(self, name: str) -> Json:
+        """The job's summary.json, read through a pod of its own that mounts the claim."""
+        reader = f"{name}-reader"
+        self.kubectl("apply", "-f", "-", stdin=json.dumps(reader_pod(reader, name)))
+        try:
+            self.kubectl("wait", "--for=condition=Ready", f"pod/{reader}", "--timeout=60s")
+            path = f"/checkpoint/{name}/output/summary.json"
+            return dict(json.loads(self.kubectl("exec", reader, "--", "cat", path)))
+        finally:
+            self.kubectl("delete", "pod", reader, "--grace-period=0", "--force", "--wait=false")
+
+    def logs(self, name: str, lines: int = 25) -> str:
+        """The last lines of each pod, for failure messages."""
+        texts = []
+        for pod in self.pods(name):
+            pod_name = pod["metadata"]["name"]
+            text = self.cluster.kubectl(
+                "-n", self.namespace, "logs", pod_name, "-c", "trainer", f"--tail={lines}", check=False
+            )
+            texts.append(f"--- {pod_name} ({pod['status'].get('phase')})\n{text}")
+        return "\n".join(texts)
+
+
+def condition(status: Mapping[str, Any], kind: str) -> str | None:
+    """The value of one condition: True, False, Unknown, or None when it is absent."""
+    return next((c["status"] for c in status.get("conditions", ()) if c["type"] == kind), None)
+
+
+def condition_message(status: Mapping[str, Any], kind: str) -> str:
+    """Reason and message of one condition."""
+    found = [f"{c['reason']}: {c.get('message', '')}" for c in status.get("conditions", ()) if c["type"] == kind]
+    return found[0] if found else ""
+
+
+def digits_job(name: str, *, claim: bool = True, **spec: Any) -> Json:
+    """A small digits job of two nodes; keywords replace whole fields of the spec."""
+    container = {
+        "name": "trainer",
+        "resources": {"requests": {"cpu": "100m", "memory": "512Mi"}, "limits": {"memory": "3Gi"}},
+    }
+    body: Json = {
+        "training": {"recipe": "bninception-digits", "epochs": 3, "logEverySteps": 5},
+        "numNodes": 2,
+        "template": {"spec": {"containers": [container]}},
+    }
+    if claim:
+        body["checkpoint"] = {"volumeClaimName": name, "everySteps": 10}
+    return {
+        "apiVersion": "training.inception.dev/v1alpha1",
+        "kind": "InceptionTraining",
+        "metadata": {"name": name},
+        "spec": {**body, **spec},
+    }
+
+
+def persistent_claim(name: str) -> Json:
+    """A claim of the default storage class."""
+    spec = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}
+    return {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": name}, "spec": spec}
+
+
+def reader_pod(name: str, claim: str) -> Json:
+    """A pod that mounts a claim and waits to be asked."""
+    volume = {"name": "checkpoint", "persistentVolumeClaim": {"claimName": claim}}
+    mount = {"name": "checkpoint", "mountPath": "/checkpoint"}
+    container = {"name": "reader", "image": local_tag("trainer"), "command": ["sleep", "600"], "volumeMounts": [mount]}
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name},
+        "spec": {"restartPolicy": "Never", "containers": [container], "volumes": [volume]},
+    }
+
+
+@dataclass
+class Timeline:
+    """Moments of one experiment, in seconds of one clock."""
+
+    moments: dict[str, float] = field(default_factory=dict)
+
+    def mark(self, name: str) -> None:
+        self.moments.setdefault(name, time.time())
+
+    def between(self, first: str, second: str) -> float:
+        return self.moments[second] - self.moments[first]
