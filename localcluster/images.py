@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import subprocess
-import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -193,15 +192,3 @@ def _archive_path(name: str, recipe: bytes) -> Path:
     directory = cache_dir() / "images"
     directory.mkdir(parents=True, exist_ok=True)
     return directory / f"{name}-{hashlib.sha256(recipe).hexdigest()[:16]}.tar"
-
-
-def ensure_wheels(lock: Path, progress: Progress = to_stderr) -> Path:
-    """A directory with the wheels of a hashed requirements file, for use as a named context of a build."""
-    directory = cache_dir() / "wheels" / f"{lock.stem}-{hashlib.sha256(lock.read_bytes()).hexdigest()[:16]}"
-    if directory.exists():
-        return directory
-    progress(f"downloading the wheels of {lock.name}")
-    partial = directory.with_suffix(".partial")
-    pip = (sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", "--require-hashes")
-    _run((*pip, f"--requirement={lock}", f"--dest={partial}"), f"the wheels of {lock.name} cannot be downloaded")
-    return partial.rename(directory)

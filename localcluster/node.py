@@ -148,8 +148,8 @@ def processes(layout: Layout, spec: ClusterSpec) -> list[ProcessSpec]:
         _containerd(layout),
         _buildkitd(layout),
         _coredns(layout),
-        _kube_proxy(layout),
         _kubelet(layout),
+        _kube_proxy(layout),  # waits for the node to exist
         _provisioner(layout),
         *(_device_plugin(layout, device) for device in spec.devices),
     ]
@@ -177,7 +177,9 @@ def _buildkitd(layout: Layout) -> ProcessSpec:
 
 def _coredns(layout: Layout) -> ProcessSpec:
     argv = (layout.binary("coredns"), "-conf", str(nodeconfig.config_path(layout, "Corefile")))
-    return ProcessSpec("coredns", argv, _environment(layout))
+    return ProcessSpec(
+        "coredns", argv, _environment(layout), ready=lambda: _answers(nodeconfig.COREDNS_READY, "/ready")
+    )
 
 
 def _kube_proxy(layout: Layout) -> ProcessSpec:
@@ -262,10 +264,9 @@ def _node_ready(layout: Layout) -> bool:
 
 def finish(layout: Layout, spec: ClusterSpec) -> None:
     """Bring in the images, create the cluster's standard objects, and wait until DNS and devices are usable."""
+    _apply(layout)
     images.import_archive(layout, nodeconfig.PAUSE_IMAGE, images.ensure_pause_archive(Path(layout.binary("pause"))))
     images.import_archive(layout, images.BASE_IMAGE, images.ensure_base_archive())
-    _apply(layout)
-    _wait(layout, "coredns", "does not know the cluster's names", lambda: _answers(nodeconfig.COREDNS_READY, "/ready"))
     for device in spec.devices:
         name = _device_plugin_name(device)
         _wait(

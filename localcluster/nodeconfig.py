@@ -133,6 +133,9 @@ def kubelet(layout: Layout) -> str:
             "imageGCHighThresholdPercent": 100,
             "imageGCLowThresholdPercent": 99,
             "makeIPTablesUtilChains": False,
+            # Looked at often, so that devices are offered soon; sent only when something changed.
+            "nodeStatusUpdateFrequency": "1s",
+            "nodeStatusReportFrequency": "5m",
             "oomScoreAdj": 0,
             "protectKernelDefaults": True,
             "resolvConf": "",

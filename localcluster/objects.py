@@ -9,32 +9,13 @@ from .network import DNS_SERVICE_ADDRESS, NODE_ADDRESS
 
 STORAGE_CLASS = "standard"
 PROVISIONER = "localcluster/hostpath"
-COREDNS_ACCOUNT = {"kind": "ServiceAccount", "namespace": "kube-system", "name": "coredns"}
 
 Object = dict[str, Any]
 
 
 def standard_objects() -> tuple[Object, ...]:
-    """DNS Service and permissions, default StorageClass."""
-    return (*_dns_permissions(), _dns_service(), _dns_endpoints(), _storage_class())
-
-
-def _dns_permissions() -> tuple[Object, Object]:
-    name = "localcluster:coredns"
-    rules = [
-        {"apiGroups": [""], "resources": ["endpoints", "services", "pods", "namespaces"], "verbs": ["list", "watch"]},
-        {"apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "verbs": ["list", "watch"]},
-    ]
-    rbac = "rbac.authorization.k8s.io"
-    role = {"apiVersion": f"{rbac}/v1", "kind": "ClusterRole", "metadata": {"name": name}, "rules": rules}
-    binding = {
-        "apiVersion": f"{rbac}/v1",
-        "kind": "ClusterRoleBinding",
-        "metadata": {"name": name},
-        "roleRef": {"apiGroup": rbac, "kind": "ClusterRole", "name": name},
-        "subjects": [COREDNS_ACCOUNT],
-    }
-    return role, binding
+    """DNS Service, default StorageClass."""
+    return (_dns_service(), _dns_endpoints(), _storage_class())
 
 
 def _dns_service() -> Object:

@@ -53,7 +53,7 @@ def leaves() -> tuple[Leaf, ...]:
         Leaf("kwok", "localcluster-kwok", "system:masters"),
         Leaf("kubelet", f"system:node:{network.NODE_NAME}", "system:nodes"),
         Leaf("kube-proxy", "system:kube-proxy"),
-        Leaf("coredns", "system:serviceaccount:kube-system:coredns", "system:serviceaccounts"),
+        Leaf("coredns", "localcluster-coredns", "system:masters"),
     )
 
 
