@@ -1,0 +1,74 @@
+"""Command line of the operator: ``python -m inception_operator run --trainer-image IMAGE``."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from inception_operator import __version__
+from inception_operator.errors import OperatorError, SettingsError
+from inception_operator.logs import configure
+from inception_operator.settings import LOG_LEVELS, Settings
+
+
+def parse(argv: Sequence[str] | None, environment: dict[str, str]) -> Settings:
+    """Settings from the command line; KUBECONFIG is the default of ``--kubeconfig``."""
+    parser = argparse.ArgumentParser(prog="inception-operator", description="The Inception training operator")
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    run = commands.add_parser("run", help="run the operator", formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    defaults = Settings(trainer_image="-")
+    kubeconfig = environment.get("KUBECONFIG") or None
+    run.add_argument("--trainer-image", required=True, help="image of the bundled trainer and launcher")
+    run.add_argument("--http-port", type=int, default=defaults.http_port, help="port of /healthz, /readyz and /metrics")
+    run.add_argument("--lease-namespace", default=defaults.lease_namespace, help="namespace of the Lease")
+    run.add_argument("--lease-name", default=defaults.lease_name, help="name of the Lease of the leader")
+    run.add_argument("--no-leader-election", dest="leader_election", action="store_false", help="work at once, alone")
+    run.add_argument("--profiles-dir", type=Path, help="directory with further accelerator profiles")
+    run.add_argument("--kubeconfig", type=Path, default=kubeconfig, help="default: the service account of the pod")
+    run.add_argument("--log-format", choices=("json", "text"), default=defaults.log_format, help="form of log lines")
+    run.add_argument("--log-level", choices=LOG_LEVELS, default=defaults.log_level, help="least level that is logged")
+    run.add_argument("--workers", type=int, default=defaults.workers, help="trainings worked on at the same time")
+    values = vars(parser.parse_args(argv))
+    del values["command"]
+    try:
+        return Settings(**values)
+    except SettingsError as error:
+        parser.error(str(error))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; 0 after a signal, 1 when something broke."""
+    settings = parse(argv, dict(os.environ))
+    configure(settings.log_format, settings.log_level)
+    from inception_operator.app import run
+
+    try:
+        asyncio.run(run(settings))
+    except Exception as error:
+        for reason in _reasons(error):
+            logging.getLogger("inception_operator").error(
+                "the operator ends: %s: %s", type(reason).__name__, reason, exc_info=_traceback(reason)
+            )
+        return 1
+    return 0
+
+
+def _reasons(error: BaseException) -> list[BaseException]:
+    """The errors inside a group of them."""
+    if isinstance(error, BaseExceptionGroup):
+        return [reason for inner in error.exceptions for reason in _reasons(inner)]
+    return [error]
+
+
+def _traceback(error: BaseException) -> BaseException | None:
+    return None if isinstance(error, OperatorError) else error
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,163 @@
+"""One pass over one training: look, ask the pods that have something to tell, decide, act."""
+
+from __future__ import annotations
+
+import logging
+import time
+from datetime import UTC, datetime
+from typing import Protocol
+
+from inception_operator import podview
+from inception_operator.apply import Applier
+from inception_operator.client import JOBS, Client
+from inception_operator.errors import NotFoundError, StaleViewError
+from inception_operator.jobs import JobStore
+from inception_operator.metrics import Metrics
+from inception_operator.model import Json, Observation, Plan, PodView, Progress
+from inception_operator.probe import Probe
+from inception_operator.reflector import PodReflector
+from inception_operator.workqueue import ERROR_BASE, Key, WorkQueue
+
+AGAIN_BASE = 0.005
+"""A pass that changed something is followed by another one almost at once, until one finds nothing to do."""
+
+_log = logging.getLogger(__name__)
+
+
+class ProgressSource(Protocol):
+    """Where the latest figures of a training come from."""
+
+    def progress(self, key: Key) -> Progress | None:
+        """The figures to be written now, if any."""
+
+    def forget(self, key: Key) -> None:
+        """The training is gone."""
+
+
+class Decider(Protocol):
+    """The pure half."""
+
+    def reconcile(self, observation: Observation) -> Plan:
+        """What to do."""
+
+    def wants_report(self, job: Json, pod: PodView) -> bool:
+        """Whether a decision needs to hear from this pod first."""
+
+
+class Controller:
+    """Handles keys of the work queue."""
+
+    def __init__(
+        self,
+        client: Client,
+        jobs: JobStore,
+        pods: PodReflector,
+        probe: Probe,
+        progress: ProgressSource,
+        decider: Decider,
+        queue: WorkQueue,
+        metrics: Metrics,
+        identity: str,
+    ) -> None:
+        self._client = client
+        self._jobs = jobs
+        self._pods = pods
+        self._probe = probe
+        self._progress = progress
+        self._decider = decider
+        self._queue = queue
+        self._metrics = metrics
+        self._applier = Applier(client, jobs, pods, identity, metrics.status_written)
+        self._rejections: dict[Key, str] = {}
+
+    async def handle(self, key: Key) -> float | None:
+        """One pass; answers the base of the back-off when the key must come again."""
+        started = time.monotonic()
+        result = "error"
+        try:
+            result, again = await self._pass(key)
+            return again
+        except StaleViewError as error:
+            result = "conflict"
+            _log.debug("%s", error, extra={"key": key})
+            await self._reread(key)
+            return AGAIN_BASE
+        except NotFoundError:
+            # The status had nowhere to go: the training was deleted and the watch has yet to say so.
+            result = "gone"
+            self._jobs.forget(key)
+            self._forget(key)
+            return None
+        finally:
+            self._metrics.reconciles.labels(result).inc()
+            self._metrics.duration.observe(time.monotonic() - started)
+
+    async def _pass(self, key: Key) -> tuple[str, float | None]:
+        job = self._jobs.get(key)
+        if job is None:
+            self._forget(key)
+            return "gone", None
+        if "deletionTimestamp" in job["metadata"]:
+            return "gone", None
+        await self._ask(key, job)
+        # Asking took time: decide on the view of now.
+        job = self._jobs.get(key) or job
+        pods = self._views(key)
+        observation = Observation(
+            job=job,
+            pods=pods,
+            now=datetime.now(UTC),
+            progress=self._progress.progress(key),
+            rejection=self._rejections.get(key),
+        )
+        plan = self._decider.reconcile(observation)
+        return await self._act(key, job, pods, plan)
+
+    async def _act(self, key: Key, job: Json, pods: tuple[PodView, ...], plan: Plan) -> tuple[str, float | None]:
+        if plan.requeue_after is not None:
+            self._queue.add_after(key, plan.requeue_after)
+        if plan.empty:
+            self._rejections.pop(key, None)
+            return ("success" if plan.requeue_after is None else "waiting"), None
+        _log.debug("%s", _summary(plan), extra={"key": key})
+        rejection = await self._applier.apply(job, pods, plan)
+        if rejection is not None:
+            news = self._rejections.get(key) != rejection
+            self._rejections[key] = rejection
+            _log.warning("a pod was refused: %s", rejection, extra={"key": key})
+            # The first time the status has yet to say so.
+            return "rejected", AGAIN_BASE if news else ERROR_BASE
+        if plan.create:
+            self._rejections.pop(key, None)
+        return "success", AGAIN_BASE
+
+    async def _ask(self, key: Key, job: Json) -> None:
+        pods = self._views(key)
+        self._probe.retain(key, {pod.uid for pod in pods})
+        wanted = [pod for pod in pods if self._decider.wants_report(job, pod)]
+        if wanted:
+            await self._probe.refresh(key, wanted)
+
+    def _views(self, key: Key) -> tuple[PodView, ...]:
+        views = (podview.view(pod, *self._probe.answer(key, pod["metadata"]["uid"])) for pod in self._pods.pods(key))
+        return tuple(sorted((pod for pod in views if pod is not None), key=lambda pod: (pod.slot, pod.incarnation)))
+
+    async def _reread(self, key: Key) -> None:
+        try:
+            self._jobs.update(await self._client.get(JOBS, *key))
+        except NotFoundError:
+            self._jobs.forget(key)
+
+    def _forget(self, key: Key) -> None:
+        self._queue.forget(key)
+        self._progress.forget(key)
+        self._rejections.pop(key, None)
+        self._probe.retain(key, ())
+
+
+def _summary(plan: Plan) -> str:
+    state = (plan.status or {}).get("state")
+    return (
+        f"status {state or 'unchanged'}, create {len(plan.create)}, delete {len(plan.delete)}, "
+        f"assign {len(plan.assign)}, events {len(plan.events)}"
+    )

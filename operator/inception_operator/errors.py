@@ -1,0 +1,115 @@
+"""Everything the operator raises on purpose.
+
+OperatorError
+├── SettingsError              a setting is missing or malformed
+├── LeadershipLostError        another operator holds the Lease, or ours could not be renewed in time
+├── StalledWatchError          a watch is open but delivers nothing
+├── StaleViewError             a decision rested on a version of the training that is no longer the latest
+└── ApiError                   the API server answered with an error
+    ├── NotFoundError          404
+    ├── ConflictError          409, the object has changed meanwhile
+    │   └── AlreadyExistsError 409, the name is taken
+    ├── GoneError              410, the resource version is too old to watch from
+    ├── RejectedError          400, 403, 413, 422: admission, quota, rights or validation refuse it
+    ├── ThrottledError         429, with the pause the server asks for
+    └── UnavailableError       5xx, no connection, no answer in time
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+
+
+class OperatorError(Exception):
+    """Base of all errors of the operator."""
+
+
+class SettingsError(OperatorError):
+    """A setting is missing or malformed; the message names it."""
+
+
+class LeadershipLostError(OperatorError):
+    """This process may no longer write."""
+
+
+class StalledWatchError(OperatorError):
+    """A watch is open but misses changes that a list shows."""
+
+
+class StaleViewError(OperatorError):
+    """The training has changed since the decision was made; nothing was written."""
+
+
+class ApiError(OperatorError):
+    """The API server refused a request."""
+
+    def __init__(self, status: int, message: str, *, reason: str = "", retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.reason = reason
+        self.message = message
+        self.retry_after = retry_after
+
+
+class NotFoundError(ApiError):
+    """The object does not exist."""
+
+
+class ConflictError(ApiError):
+    """The object is not what the request assumed it to be."""
+
+
+class AlreadyExistsError(ConflictError):
+    """The name is taken."""
+
+
+class GoneError(ApiError):
+    """The resource version is no longer known to the server."""
+
+
+class RejectedError(ApiError):
+    """The request is refused for what it says: admission, quota, rights or validation."""
+
+
+class ThrottledError(ApiError):
+    """The server asks for a pause."""
+
+
+class UnavailableError(ApiError):
+    """The server failed, or could not be reached in time."""
+
+
+_BY_STATUS: dict[int, type[ApiError]] = {
+    400: RejectedError,
+    403: RejectedError,
+    404: NotFoundError,
+    409: ConflictError,
+    410: GoneError,
+    413: RejectedError,
+    422: RejectedError,
+    429: ThrottledError,
+}
+
+
+def api_error(status: int, body: bytes, headers: Mapping[str, str], request: str) -> ApiError:
+    """Turn an error response into the matching exception; ``request`` goes into the message."""
+    try:
+        answer = json.loads(body)
+    except ValueError:
+        answer = {}
+    if not isinstance(answer, dict):
+        answer = {}
+    reason = str(answer.get("reason") or "")
+    text = str(answer.get("message") or body[:200].decode("utf-8", "replace") or "no message")
+    kind = _BY_STATUS.get(status, UnavailableError if status >= 500 else ApiError)
+    if kind is ConflictError and reason == "AlreadyExists":
+        kind = AlreadyExistsError
+    return kind(status, f"{request}: {status} {text}", reason=reason, retry_after=_seconds(headers.get("Retry-After")))
+
+
+def _seconds(value: str | None) -> float | None:
+    try:
+        return None if value is None else max(0.0, float(value))
+    except ValueError:
+        return None

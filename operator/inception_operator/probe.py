@@ -1,0 +1,121 @@
+"""Asks pods: the launcher for its report, the trainer for its metrics. It never holds up a decision for a second."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass
+
+import aiohttp
+
+from inception_operator import api
+from inception_operator.model import PodView, Report
+from inception_operator.workqueue import Key
+
+STATUS_SECONDS = 0.7
+METRICS_SECONDS = 1.0
+MAX_STATUS_BYTES = 64 * 1024
+MAX_METRICS_BYTES = 1024 * 1024
+FIRST_PAUSE = 2.0
+MAX_PAUSE = 30.0
+
+Parse = Callable[[str], "Report | None"]
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """What is known about one pod; after a time-out it is left alone until ``again``."""
+
+    report: Report | None
+    reachable: bool
+    again: float = 0.0
+    pause: float = 0.0
+
+
+class Probe:
+    """HTTP to the pods, and the latest answer of each."""
+
+    def __init__(
+        self,
+        parse: Parse,
+        *,
+        clock: Callable[[], float],
+        launcher_port: int = api.LAUNCHER_PORT,
+        metrics_port: int = api.METRICS_PORT,
+    ) -> None:
+        self._parse = parse
+        self._clock = clock
+        self._launcher_port = launcher_port
+        self._metrics_port = metrics_port
+        # No kept connections: a pod that dies with one open would be noticed only by a time-out.
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=200, force_close=True), trust_env=False
+        )
+        self._answers: dict[Key, dict[str, _Answer]] = {}
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._session.close()
+
+    async def refresh(self, key: Key, pods: Iterable[PodView]) -> None:
+        """Ask all these pods of one training at once; ``answer`` tells the answers."""
+        answers = self._answers.setdefault(key, {})
+        due = [pod for pod in pods if pod.ip and self._due(answers.get(pod.uid))]
+        await asyncio.gather(*(self._ask(answers, pod) for pod in due))
+
+    def answer(self, key: Key, uid: str) -> tuple[Report | None, bool | None]:
+        """The latest report of a pod, and whether it could be reached; None for both when it was never asked."""
+        answer = self._answers.get(key, {}).get(uid)
+        return (None, None) if answer is None else (answer.report, answer.reachable)
+
+    def retain(self, key: Key, uids: Collection[str]) -> None:
+        """Drop what is known about all other pods of this training."""
+        answers = self._answers.get(key)
+        for uid in [uid for uid in answers or () if uid not in uids]:
+            del self._answers[key][uid]
+        if not answers:
+            self._answers.pop(key, None)
+
+    async def metrics(self, ip: str) -> str | None:
+        """The metrics page of local rank 0, or None if there is none in time."""
+        try:
+            return await self._get(
+                f"http://{_host(ip)}:{self._metrics_port}/metrics", METRICS_SECONDS, MAX_METRICS_BYTES
+            )
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError):
+            return None
+
+    def _due(self, answer: _Answer | None) -> bool:
+        return answer is None or answer.again <= self._clock()
+
+    async def _ask(self, answers: dict[str, _Answer], pod: PodView) -> None:
+        known = answers.get(pod.uid)
+        report = known.report if known else None
+        try:
+            text = await self._get(
+                f"http://{_host(pod.ip or '')}:{self._launcher_port}/status", STATUS_SECONDS, MAX_STATUS_BYTES
+            )
+            answers[pod.uid] = _Answer(self._parse(text) or report, reachable=True)
+        except TimeoutError:
+            # Nobody is there. Asking again in every pass would slow all decisions on this training.
+            pause = min(MAX_PAUSE, known.pause * 2 if known and known.pause else FIRST_PAUSE)
+            answers[pod.uid] = _Answer(report, reachable=False, again=self._clock() + pause, pause=pause)
+        except (aiohttp.ClientError, OSError, ValueError):
+            answers[pod.uid] = _Answer(report, reachable=False)
+
+    async def _get(self, url: str, seconds: float, limit: int) -> str:
+        timeout = aiohttp.ClientTimeout(total=seconds)
+        async with self._session.get(url, timeout=timeout, allow_redirects=False) as response:
+            if response.status != 200:
+                raise ValueError(f"{url}: status {response.status}")
+            body = bytearray()
+            # A pod is user code: what it sends is bounded.
+            async for chunk in response.content.iter_any():
+                body += chunk
+                if len(body) > limit:
+                    raise ValueError(f"{url}: more than {limit} bytes")
+            return body.decode("utf-8", "replace")
+
+
+def _host(ip: str) -> str:
+    return f"[{ip}]" if ":" in ip else ip

@@ -1,0 +1,223 @@
+"""Keeps a trimmed copy of every pod of ours by list and watch, and says which training each change belongs to.
+
+The relist replaces the view and reports what vanished meanwhile, which kopf does not do. Answers to our own writes are
+merged at once, so a decision never rests on a view older than what this process has done itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import aclosing
+from typing import Protocol
+
+from inception_operator import api
+from inception_operator.client import PODS, Resource
+from inception_operator.errors import ApiError, GoneError
+from inception_operator.model import Json
+from inception_operator.workqueue import Key
+
+SELECTOR = f"{api.LABEL_ROLE}={api.ROLE_WORKER}"
+IDLE_SECONDS = 90.0
+"""The API server sends a bookmark about once a minute; longer silence means a dead connection."""
+WATCH_SECONDS = 300
+MAX_BACKOFF = 30.0
+RECONNECT_PAUSE = 0.05
+TOMBSTONES = 20_000
+
+_log = logging.getLogger(__name__)
+
+
+class Source(Protocol):
+    """What the reflector needs of the client."""
+
+    async def list_page(
+        self, resource: Resource, query: Mapping[str, str], token: str = "", metadata_only: bool = False
+    ) -> Json:
+        """One page of a list."""
+
+    def watch(self, resource: Resource, query: Mapping[str, str], idle: float) -> AsyncGenerator[Json, None]:
+        """Watch events until the server ends the stream."""
+
+
+class PodReflector:
+    """The pods of all trainings, by training."""
+
+    def __init__(
+        self,
+        source: Source,
+        trim: Callable[[Json], Json],
+        notify: Callable[[Key], None],
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._source = source
+        self._trim = trim
+        self._notify = notify
+        self._clock = clock
+        self._sleep = sleep
+        self._pods: dict[Key, dict[str, Json]] = {}
+        self._dead: dict[str, None] = {}
+        self._moved = clock()
+        self._version: str | None = None
+        self._failures = 0
+        self.synced = asyncio.Event()
+
+    def pods(self, key: Key) -> tuple[Json, ...]:
+        """The trimmed pods of one training."""
+        return tuple(self._pods.get(key, {}).values())
+
+    @property
+    def age(self) -> float:
+        """Seconds since the watch showed a sign of life."""
+        return self._clock() - self._moved
+
+    def merge(self, raw: Json) -> None:
+        """Take over a pod from the answer to our own write; the watch will not report it as a change again."""
+        if raw.get("kind", "Pod") == "Pod" and raw["metadata"]["uid"] not in self._dead:
+            self._store(raw)
+
+    def remove(self, key: Key, name: str, uid: str) -> None:
+        """Forget a pod that the API server says is gone."""
+        self._bury(uid)
+        known = self._pods.get(key, {}).get(name)
+        if known is not None and _uid(known) == uid:
+            self._drop(key, name)
+
+    async def run(self) -> None:
+        """List and watch until cancelled; errors are retried with a growing pause."""
+        while True:
+            try:
+                if self._version is None:
+                    self._version = await self._relist()
+                await self._follow(self._version)
+                await self._sleep(RECONNECT_PAUSE)
+            except GoneError as error:
+                _log.info("the pod watch starts anew: %s", error)
+                self._version = None
+            except ApiError as error:
+                pause = max(self._pause(), error.retry_after or 0.0)
+                _log.warning("the pod watch is broken, again in %.1f s: %s", pause, error)
+                await self._sleep(pause)
+
+    def _pause(self) -> float:
+        pause = min(MAX_BACKOFF, 0.2 * 2.0 ** min(self._failures, 20))
+        self._failures += 1
+        return pause * (0.75 + 0.25 * random.random())  # noqa: S311
+
+    async def _relist(self) -> str:
+        """Replace the view by a list and report every difference; returns the version to watch from."""
+        listed: dict[Key, dict[str, Json]] = {}
+        token = ""
+        while True:
+            page = await self._source.list_page(PODS, {"labelSelector": SELECTOR}, token)
+            version = str(page["metadata"]["resourceVersion"])
+            for raw in page["items"]:
+                pod = self._trim(raw)
+                if (key := _key(pod)) is not None:
+                    listed.setdefault(key, {})[_name(pod)] = pod
+            token = page["metadata"].get("continue") or ""
+            if not token:
+                break
+        self._replace(listed, version)
+        self._moved = self._clock()
+        self.synced.set()
+        return version
+
+    def _replace(self, listed: dict[Key, dict[str, Json]], version: str) -> None:
+        changed = set()
+        for key, pods in list(self._pods.items()):
+            for name, pod in list(pods.items()):
+                fresh = listed.get(key, {}).get(name)
+                # What we wrote after the list was taken is not in it; the watch from there on confirms it.
+                if _version(pod) > int(version):
+                    continue
+                if fresh is None or _uid(fresh) != _uid(pod):
+                    self._bury(_uid(pod))
+                    self._drop(key, name)
+                    changed.add(key)
+        for key, pods in listed.items():
+            for pod in pods.values():
+                if self._store_trimmed(key, pod):
+                    changed.add(key)
+        for key in changed:
+            self._notify(key)
+
+    async def _follow(self, version: str) -> None:
+        """Apply watch events until the server ends the stream."""
+        seconds = int(WATCH_SECONDS * (0.9 + 0.2 * random.random()))  # noqa: S311
+        query = {"labelSelector": SELECTOR, "resourceVersion": version, "timeoutSeconds": str(seconds)}
+        async with aclosing(self._source.watch(PODS, query, IDLE_SECONDS)) as events:
+            async for event in events:
+                self._take(event["type"], event["object"])
+                self._version = event["object"]["metadata"]["resourceVersion"]
+                self._moved = self._clock()
+                self._failures = 0
+        self._moved = self._clock()
+
+    def _take(self, kind: str, raw: Json) -> None:
+        if kind == "DELETED":
+            self._deleted(raw)
+        elif kind != "BOOKMARK":
+            key = self._store(raw)
+            if key is not None:
+                self._notify(key)
+
+    def _store(self, raw: Json) -> Key | None:
+        pod = self._trim(raw)
+        key = _key(pod)
+        return key if key is not None and self._store_trimmed(key, pod) else None
+
+    def _store_trimmed(self, key: Key, pod: Json) -> bool:
+        """Keep ``pod`` if it is newer than what is known; True if it was."""
+        known = self._pods.setdefault(key, {})
+        old = known.get(_name(pod))
+        if old is not None and _version(old) >= _version(pod):
+            return False
+        known[_name(pod)] = pod
+        return True
+
+    def _deleted(self, raw: Json) -> None:
+        uid = raw["metadata"]["uid"]
+        self._bury(uid)
+        pod = self._trim(raw)
+        key = _key(pod)
+        if key is None:
+            return
+        known = self._pods.get(key, {}).get(_name(pod))
+        if known is not None and _uid(known) == uid:
+            self._drop(key, _name(pod))
+        self._notify(key)
+
+    def _drop(self, key: Key, name: str) -> None:
+        del self._pods[key][name]
+        if not self._pods[key]:
+            del self._pods[key]
+
+    def _bury(self, uid: str) -> None:
+        """Remember a dead pod for a while: the answer to our own delete may arrive after the watch reported its end."""
+        self._dead[uid] = None
+        if len(self._dead) > TOMBSTONES:
+            del self._dead[next(iter(self._dead))]
+
+
+def _key(pod: Json) -> Key | None:
+    metadata = pod["metadata"]
+    job = (metadata.get("labels") or {}).get(api.LABEL_JOB)
+    return (metadata["namespace"], job) if job else None
+
+
+def _name(pod: Json) -> str:
+    return str(pod["metadata"]["name"])
+
+
+def _uid(pod: Json) -> str:
+    return str(pod["metadata"]["uid"])
+
+
+def _version(pod: Json) -> int:
+    return int(pod["metadata"]["resourceVersion"])

@@ -1,0 +1,103 @@
+"""Compares what kopf's watch told us with a list of our own.
+
+It finds trainings that vanished while the watch was broken, which kopf never reports, and a watch that is open but
+deaf, which ends the process: a new one starts from a fresh list.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Protocol
+
+from inception_operator.client import JOBS, Resource
+from inception_operator.errors import ApiError, StalledWatchError
+from inception_operator.jobs import JobStore, key_of, version_of
+from inception_operator.model import Json
+from inception_operator.workqueue import Key
+
+GRACE_SECONDS = 15.0
+
+_log = logging.getLogger(__name__)
+
+
+class Source(Protocol):
+    """What this needs of the client."""
+
+    async def list_page(
+        self, resource: Resource, query: Mapping[str, str], token: str = "", metadata_only: bool = False
+    ) -> Json:
+        """One page of a list."""
+
+
+class Resync:
+    """The periodic comparison; ``age`` is how long ago the watch was last known to be complete."""
+
+    def __init__(
+        self,
+        source: Source,
+        jobs: JobStore,
+        notify: Callable[[Key], None],
+        *,
+        interval: float,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._source = source
+        self._jobs = jobs
+        self._notify = notify
+        self._interval = interval
+        self._clock = clock
+        self._sleep = sleep
+        self._proven = clock()
+
+    @property
+    def age(self) -> float:
+        """Seconds since the watch was last known to be complete."""
+        return self._clock() - self._proven
+
+    async def run(self) -> None:
+        """Compare until cancelled."""
+        while True:
+            await self._sleep(self._interval)
+            try:
+                await self.compare()
+            except ApiError as error:
+                _log.warning("the comparison with a list failed: %s", error)
+
+    async def compare(self) -> None:
+        """One comparison; raises StalledWatchError when the watch misses changes for longer than events can take."""
+        listed, version = await self._list()
+        for key in self._jobs:
+            job = self._jobs.get(key)
+            if job is not None and key not in listed and version_of(job) <= version:
+                _log.info("vanished without an event", extra={"key": key})
+                self._jobs.forget(key, job["metadata"]["uid"])
+                self._notify(key)
+        missed = self._missed(listed)
+        if missed:
+            await self._sleep(GRACE_SECONDS)
+            missed = self._missed(missed)
+        if missed:
+            raise StalledWatchError(
+                f"the watch misses changes of {len(missed)} trainings, {'/'.join(min(missed))} among them"
+            )
+        self._proven = self._clock()
+
+    def _missed(self, listed: Mapping[Key, tuple[str, int]]) -> dict[Key, tuple[str, int]]:
+        return {
+            key: (uid, version) for key, (uid, version) in listed.items() if not self._jobs.knows(key, uid, version)
+        }
+
+    async def _list(self) -> tuple[dict[Key, tuple[str, int]], int]:
+        listed: dict[Key, tuple[str, int]] = {}
+        token = ""
+        while True:
+            page = await self._source.list_page(JOBS, {}, token, metadata_only=True)
+            for raw in page["items"]:
+                listed[key_of(raw)] = (raw["metadata"]["uid"], version_of(raw))
+            token = page["metadata"].get("continue") or ""
+            if not token:
+                return listed, int(page["metadata"]["resourceVersion"])
