@@ -10,9 +10,13 @@ import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from demo.images import ROOT, VERSION, docker_build, fetch_wheels
+from demo.images import VERSION, build_local_image, docker_build, local_tag
 from demo.kube import DemoError, Kube
+
+if TYPE_CHECKING:
+    from localcluster.cluster import Cluster
 
 Progress = Callable[[str], None]
 CLUSTER_NAME = "demo"
@@ -55,36 +59,34 @@ def obstacle() -> str | None:
 
 def start_local(environment: Mapping[str, str], progress: Progress) -> Ready:
     """A real Kubernetes on this machine, built from source the first time."""
-    from localcluster.cluster import Cluster
     from localcluster.components import build
-    from localcluster.images import BASE_IMAGE, ImageBuild
-    from localcluster.model import ClusterSpec
 
     if reason := obstacle():
         raise DemoError(f"{reason} {ELSEWHERE}")
     tools = build(["kubectl", "helm"], progress)
-    cluster = Cluster.up(ClusterSpec(name=CLUSTER_NAME), progress=progress, persistent=True)
+    cluster = local_cluster(progress)
     for image in ("operator", "trainer"):
-        cluster.build_image(
-            ImageBuild(
-                tag=f"localhost/inception-{image}:{VERSION}",
-                context=ROOT,
-                dockerfile=ROOT / "Dockerfile",
-                target=image,
-                build_args={"BASE_IMAGE": BASE_IMAGE, "OPERATOR_BASE_IMAGE": BASE_IMAGE},
-                named_contexts={"wheels": fetch_wheels(image, progress)},
-                sources=(f"{image}/inception_{image}", "requirements"),
-            ),
-            progress,
-        )
+        build_local_image(cluster.layout, image, progress)
     kube = Kube(cluster.kubeconfig, str(tools["kubectl"]), str(tools["helm"]))
     return Ready(
         kube,
-        f"localhost/inception-operator:{VERSION}",
-        f"localhost/inception-trainer:{VERSION}",
+        local_tag("operator"),
+        local_tag("trainer"),
         "a real Kubernetes on this machine (kube-apiserver, kubelet, containerd and all)",
         f"The cluster keeps running: export KUBECONFIG={cluster.kubeconfig}\n  kubectl is {tools['kubectl']}",
     )
+
+
+def local_cluster(progress: Progress) -> Cluster:
+    """The demo's own cluster: the one that runs, else a new one that outlives this process."""
+    from localcluster.cluster import Cluster
+    from localcluster.errors import ClusterStateError
+    from localcluster.model import ClusterSpec
+
+    try:
+        return Cluster.attach(CLUSTER_NAME)
+    except ClusterStateError:
+        return Cluster.up(ClusterSpec(name=CLUSTER_NAME), progress, tied=False)
 
 
 def start_existing(environment: Mapping[str, str], progress: Progress) -> Ready:

@@ -8,10 +8,14 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 ROOT = Path(__file__).resolve().parent.parent
 VERSION = "0.1.0"
 LOCKS = {"operator": ("operator.txt",), "trainer": ("torch.txt", "trainer.txt")}
+if TYPE_CHECKING:
+    from localcluster.model import Layout
+
 Progress = Callable[[str], None]
 
 
@@ -51,3 +55,27 @@ def docker_build(image: str, tag: str, progress: Progress) -> None:
     """Build one image with docker buildx."""
     progress(f"docker buildx build --target {image}")
     subprocess.run(["docker", "buildx", "build", "--load", "--target", image, "-t", tag, str(ROOT)], check=True)
+
+
+def local_tag(image: str) -> str:
+    """The name of an image in the store of a local node."""
+    return f"localhost/inception-{image}:{VERSION}"
+
+
+def build_local_image(layout: Layout, image: str, progress: Progress) -> bool:
+    """Build one image into a local node; False when it was up to date."""
+    from localcluster.images import BASE_IMAGE, ImageBuild, build_image
+
+    return build_image(
+        layout,
+        ImageBuild(
+            tag=local_tag(image),
+            context=ROOT,
+            dockerfile=ROOT / "Dockerfile",
+            target=image,
+            build_args={"BASE_IMAGE": BASE_IMAGE, "OPERATOR_BASE_IMAGE": BASE_IMAGE},
+            named_contexts={"wheels": fetch_wheels(image, progress)},
+            sources=(f"{image}/inception_{image}", *(f"requirements/{lock}" for lock in LOCKS[image])),
+        ),
+        progress,
+    )

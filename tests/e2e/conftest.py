@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 import pytest
+
 from demo.clusters import Ready
 from localcluster.cluster import Cluster
 from node_jobs import Jobs, install

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+
 from node_jobs import Jobs, condition, condition_message
 
 pytestmark = pytest.mark.timeout(1500)

@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import dashboard
 import pytest
+
+import dashboard
 from demo import run
 from demo.clusters import Ready
 from demo.follow import follow

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+
 from node_jobs import Jobs, condition
 
 pytestmark = pytest.mark.timeout(1500)

@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Any
 
 import yaml
+
 from localcluster.cluster import Cluster
 from localcluster.components import build
 
