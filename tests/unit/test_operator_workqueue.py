@@ -1,0 +1,194 @@
+"""The work queue: nothing is lost, nothing is worked on twice at once, failures back off."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import random
+
+import pytest
+from fake_time import now, run
+
+from inception_operator.errors import UnavailableError
+from inception_operator.workqueue import Key, WorkQueue, work
+
+A, B, C = ("ns", "a"), ("ns", "b"), ("ns", "c")
+
+
+def test_a_key_waits_only_once() -> None:
+    async def main() -> None:
+        queue = WorkQueue()
+        for key in (A, B, A, A):
+            queue.add(key)
+        assert queue.depth == 2
+        assert [await queue.get(), await queue.get()] == [A, B]
+        assert queue.depth == 0
+
+    run(main())
+
+
+def test_a_key_added_while_it_is_worked_on_comes_again_afterwards() -> None:
+    async def main() -> None:
+        queue = WorkQueue()
+        queue.add(A)
+        await queue.get()
+        queue.add(A)
+        queue.add(A)
+        assert queue.depth == 0
+        queue.done(A)
+        assert await queue.get() == A
+        queue.done(A)
+        assert queue.depth == 0
+
+    run(main())
+
+
+def test_delayed_keys_come_in_the_order_of_their_dates() -> None:
+    async def main() -> list[tuple[Key, float]]:
+        queue = WorkQueue()
+        queue.add_after(C, 3)
+        queue.add_after(A, 2)
+        queue.add_after(B, 1)
+        return [(await queue.get(), round(now(), 2)) for _ in range(3)]
+
+    assert run(main()) == [(B, 1), (A, 2), (C, 3)]
+
+
+@pytest.mark.parametrize(
+    ("dates", "expected"),
+    [((5, 1), 1), ((1, 5), 1), ((5, 0), 0), ((5, -1), 0)],
+    ids=["an earlier date wins", "a later date is ignored", "now wins", "the past is now"],
+)
+def test_the_earliest_date_counts(dates: tuple[float, float], expected: float) -> None:
+    async def main() -> None:
+        queue = WorkQueue()
+        for date in dates:
+            queue.add_after(A, date)
+        assert await queue.get() == A
+        assert now() == pytest.approx(expected, abs=0.01)
+        queue.done(A)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(queue.get(), 20)
+
+    run(main())
+
+
+def test_a_forgotten_key_does_not_come() -> None:
+    async def main() -> None:
+        queue = WorkQueue()
+        queue.add_after(A, 1)
+        queue.forget(A)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(queue.get(), 20)
+        queue.close()
+
+    run(main())
+
+
+def test_retries_back_off_up_to_the_limit_and_start_over_after_success() -> None:
+    async def main() -> None:
+        queue = WorkQueue(max_backoff=1.0, jitter=lambda: 1.0)
+        delays = []
+        for _ in range(6):
+            delays.append(queue.retry(A, 0.1))
+            await queue.get()
+            queue.done(A)
+        assert delays == pytest.approx([0.1, 0.2, 0.4, 0.8, 1.0, 1.0])
+        queue.succeeded(A)
+        assert queue.retry(A, 0.1) == pytest.approx(0.1)
+        queue.close()
+
+    run(main())
+
+
+def test_the_oldest_age_covers_waiting_and_active_keys() -> None:
+    async def main() -> None:
+        waits: list[float] = []
+        queue = WorkQueue(waited=waits.append)
+        assert queue.oldest_age == 0
+        queue.add(A)
+        await asyncio.sleep(2)
+        queue.add(B)
+        await queue.get()
+        await asyncio.sleep(1)
+        assert queue.oldest_age == pytest.approx(3)
+        queue.done(A)
+        assert queue.oldest_age == pytest.approx(1)
+        assert waits == pytest.approx([2])
+
+    run(main())
+
+
+def test_an_error_delays_its_key_and_nothing_else(caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> list[tuple[Key, float]]:
+        queue = WorkQueue(jitter=lambda: 1.0)
+        seen: list[tuple[Key, float]] = []
+
+        async def handler(key: Key) -> float | None:
+            seen.append((key, round(now(), 2)))
+            if key == A and len(seen) < 3:
+                raise UnavailableError(0, "no answer")
+            return None
+
+        worker = asyncio.create_task(work(queue, handler))
+        queue.add(A)
+        queue.add(B)
+        await asyncio.sleep(1)
+        worker.cancel()
+        return seen
+
+    assert run(main()) == [(A, 0), (B, 0), (A, 0.1)]
+    assert "no answer" in caplog.text
+    assert "Traceback" not in caplog.text
+
+
+def test_a_bug_in_the_handler_is_logged_with_its_traceback(caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        queue = WorkQueue()
+
+        async def handler(_key: Key) -> float | None:
+            raise KeyError("oops")
+
+        worker = asyncio.create_task(work(queue, handler))
+        queue.add(A)
+        await asyncio.sleep(0.01)
+        worker.cancel()
+        queue.close()
+
+    run(main())
+    assert "Traceback" in caplog.text
+
+
+def test_many_workers_never_share_a_key_and_lose_no_change() -> None:
+    async def main() -> None:
+        queue = WorkQueue()
+        dice = random.Random(7)  # noqa: S311
+        keys = [("ns", str(number)) for number in range(10)]
+        wanted = dict.fromkeys(keys, 0)
+        handled = dict.fromkeys(keys, 0)
+        active: set[Key] = set()
+
+        async def handler(key: Key) -> float | None:
+            assert key not in active
+            active.add(key)
+            seen = wanted[key]
+            await asyncio.sleep(dice.random() / 10)
+            handled[key] = seen
+            active.remove(key)
+            return None
+
+        workers = [asyncio.create_task(work(queue, handler)) for _ in range(4)]
+        for count in itertools.count():
+            key = dice.choice(keys)
+            wanted[key] += 1
+            queue.add(key)
+            await asyncio.sleep(dice.random() / 50)
+            if count == 1000:
+                break
+        await asyncio.sleep(5)
+        for worker in workers:
+            worker.cancel()
+        assert handled == wanted
+        assert queue.oldest_age == 0
+
+    run(main())
