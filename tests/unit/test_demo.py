@@ -1,0 +1,111 @@
+"""The demo's decisions and its words; the run itself is tested on the real node."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from demo import clusters, images
+from demo.clusters import choose
+from demo.follow import Screen, blocking_message, ended, progress_line
+from demo.kube import DemoError, Kube
+
+
+@pytest.mark.parametrize(
+    ("environment", "kind"),
+    [
+        pytest.param({}, "local", id="nothing said"),
+        pytest.param({"KUBECONFIG": "/etc/config"}, "existing", id="KUBECONFIG"),
+        pytest.param({"CLUSTER": "kind"}, "kind", id="CLUSTER=kind"),
+        pytest.param({"CLUSTER": "local", "KUBECONFIG": "/etc/config"}, "local", id="CLUSTER wins"),
+    ],
+)
+def test_choice_of_cluster(environment: dict[str, str], kind: str) -> None:
+    assert choose(environment) == kind
+
+
+def test_unknown_cluster_lists_the_known() -> None:
+    with pytest.raises(DemoError, match=r"CLUSTER=k3s: expected one of local, kind, existing"):
+        choose({"CLUSTER": "k3s"})
+
+
+def test_machine_without_root_is_told_what_works(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clusters.os, "geteuid", lambda: 1000)
+    with pytest.raises(DemoError) as caught:
+        clusters.start_local({}, print)
+    text = str(caught.value)
+    assert text.startswith("A local node needs root")
+    for offer in ("KUBECONFIG=", "CLUSTER=kind", "make train-local"):
+        assert offer in text
+
+
+def test_machine_that_is_not_linux(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clusters.platform, "system", lambda: "Darwin")
+    assert clusters.obstacle() == "A local node needs Linux, this is Darwin."
+
+
+def test_own_cluster_without_images_says_how_to_get_them(tmp_path: Path) -> None:
+    with pytest.raises(DemoError, match=r"make images.*push"):
+        clusters.start_existing({"KUBECONFIG": str(tmp_path)}, print)
+
+
+def test_missing_kubeconfig_is_named() -> None:
+    environment = {"KUBECONFIG": "/nowhere/config", "OPERATOR_IMAGE": "a:1", "TRAINER_IMAGE": "b:1"}
+    with pytest.raises(DemoError, match="KUBECONFIG=/nowhere/config"):
+        clusters.start_existing(environment, print)
+
+
+def test_kind_without_docker_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clusters.shutil, "which", lambda tool: None)
+    with pytest.raises(DemoError, match="needs docker and kind"):
+        clusters.start_kind({}, print)
+
+
+def job(**status: Any) -> dict[str, Any]:
+    return {"status": status}
+
+
+def test_progress_line_shows_what_is_known() -> None:
+    trainer = {"progressPercentage": 50, "epoch": 4, "accuracyTop1": "0.9610", "samplesPerSecond": "270.5"}
+    line = progress_line(job(state="Running", nodes={"summary": "2/2"}, trainerStatus=trainer, restarts=1))
+    for word in ("Running", "nodes 2/2", " 50 %", "epoch 4", "top-1 0.9610", "img/s 270.5", "restarts 1"):
+        assert word in line
+    assert line.count("#") == line.count(".") - 2, "half of the bar, and the points of the two figures"
+
+
+def test_progress_line_of_a_new_job() -> None:
+    assert "Pending" in progress_line({})
+
+
+@pytest.mark.parametrize(
+    ("conditions", "expected"),
+    [([], False), ([("Succeeded", "Unknown")], False), ([("Succeeded", "True")], True), ([("Failed", "True")], True)],
+)
+def test_end_of_a_job(conditions: list[tuple[str, str]], expected: bool) -> None:
+    assert ended(job(conditions=[{"type": kind, "status": value} for kind, value in conditions])) is expected
+
+
+def test_blocking_message_is_the_clusters_own() -> None:
+    condition = {"type": "PodsReady", "status": "False", "reason": "Unschedulable", "message": "0/1 nodes"}
+    assert blocking_message(job(conditions=[condition])) == "Unschedulable: 0/1 nodes"
+    assert blocking_message(job(conditions=[{**condition, "status": "True"}])) is None
+
+
+def test_screen_prints_changes_once() -> None:
+    out = io.StringIO()
+    screen = Screen(out)
+    for line in ("a", "a", "b"):
+        screen.show(line)
+    assert out.getvalue() == "  a\n  b\n"
+
+
+def test_failed_tool_carries_its_complaint(tmp_path: Path) -> None:
+    with pytest.raises(DemoError, match="No such file"):
+        Kube(tmp_path / "config", kubectl="cat").run("/nowhere/at/all")
+
+
+def test_locks_of_the_images_exist() -> None:
+    assert {image: len(images.lock_digest(image)) for image in images.LOCKS} == {"operator": 16, "trainer": 16}
