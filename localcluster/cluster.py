@@ -46,8 +46,7 @@ class Cluster:
         taken down, and ``up`` of the same spec takes hold of the running one. Raises ClusterStateError if another one
         of that name runs already, ComponentError if a component fails to start.
         """
-        _require_abilities(spec, progress)
-        components.build(controlplane.required_components(spec), progress)
+        prepare(spec, progress)
         with state.clusters_lock():
             state.sweep(also=spec.name)
             if state.root_of(spec.name).exists():
@@ -159,6 +158,12 @@ class Cluster:
         from . import images
 
         return images.build_image(self.layout, image, progress)
+
+
+def prepare(spec: ClusterSpec, progress: Progress = quiet) -> None:
+    """Build and install what the cluster needs on this machine; quick when all is there."""
+    _require_abilities(spec, progress)
+    components.build(controlplane.required_components(spec), progress)
 
 
 def _require_abilities(spec: ClusterSpec, progress: Progress) -> None:

@@ -5,21 +5,21 @@
 ``namespace``       a fresh namespace in ``control_plane``, deleted afterwards;
 ``node_namespace``  a fresh namespace in ``node_cluster``, deleted afterwards.
 
-A cluster that cannot be started fails the test: a test that did not run must not look like one that passed. Starting
-is not counted into a test's own time-out if the fixture is requested at session scope, but building is slow the first
-time: run ``python -m localcluster build`` once.
+A cluster that cannot be started fails the test: a test that did not run must not look like one that passed. What the
+collected tests need is built before the first of them starts, so that the minutes of a first build count into nobody's
+time-out.
 """
 
 from __future__ import annotations
 
-import json
+import contextlib
 import os
 import uuid
 from collections.abc import Iterator
 
 import pytest
 
-from .cluster import Cluster
+from .cluster import Cluster, prepare
 from .errors import LocalClusterError
 from .model import ClusterSpec, DeviceSpec
 from .progress import to_stderr
@@ -29,18 +29,38 @@ FAKE_RESOURCES = {"cambricon.com/mlu": "8", "nvidia.com/gpu": "8"}
 REAL_DEVICES = (DeviceSpec("cambricon.com/mlu", 4),)
 
 
+def control_plane_spec() -> ClusterSpec:
+    """What the fixture ``control_plane`` starts."""
+    name = f"test-{os.getpid()}"
+    return ClusterSpec(name, flavour="control-plane", kwok_nodes=FAKE_NODES, kwok_resources=FAKE_RESOURCES)
+
+
+def node_cluster_spec() -> ClusterSpec:
+    """What the fixture ``node_cluster`` starts."""
+    return ClusterSpec(f"test-node-{os.getpid()}", flavour="node", devices=REAL_DEVICES)
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Build what the collected tests need; a failure is left to the fixture, which meets it again."""
+    used = {name for item in session.items for name in getattr(item, "fixturenames", ())}
+    specs = {"control_plane": control_plane_spec(), "node_cluster": node_cluster_spec()}
+    if session.config.option.collectonly:
+        return
+    for name in used & specs.keys():
+        with contextlib.suppress(LocalClusterError):
+            prepare(specs[name], to_stderr)
+
+
 @pytest.fixture(scope="session")
 def control_plane() -> Iterator[Cluster]:
     """A control plane with fake nodes that have FAKE_RESOURCES."""
-    name = f"test-{os.getpid()}"
-    spec = ClusterSpec(name, flavour="control-plane", kwok_nodes=FAKE_NODES, kwok_resources=FAKE_RESOURCES)
-    yield from _running(spec)
+    yield from _running(control_plane_spec())
 
 
 @pytest.fixture(scope="session")
 def node_cluster() -> Iterator[Cluster]:
     """A cluster with one real node that has REAL_DEVICES."""
-    yield from _running(ClusterSpec(f"test-node-{os.getpid()}", flavour="node", devices=REAL_DEVICES))
+    yield from _running(node_cluster_spec())
 
 
 @pytest.fixture
@@ -72,16 +92,3 @@ def _fresh_namespace(cluster: Cluster) -> Iterator[str]:
     cluster.kubectl("wait", "--for=create", "--timeout=30s", *account)
     yield name
     cluster.kubectl("delete", "namespace", name, "--wait=false")
-    _drop_finalizers(cluster, name)
-
-
-def _drop_finalizers(cluster: Cluster, namespace: str) -> None:
-    """Nobody is left to honour the finalizers of a test's objects; without this the namespace would never end."""
-    pods = json.loads(cluster.kubectl("get", "pods", f"--namespace={namespace}", "--output=json"))["items"]
-    for pod in pods:
-        if pod["metadata"].get("finalizers"):
-            patch = '{"metadata":{"finalizers":null}}'
-            name = pod["metadata"]["name"]
-            cluster.kubectl(
-                "patch", "pod", name, f"--namespace={namespace}", "--type=merge", f"--patch={patch}", check=False
-            )
