@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from .apiclient import ApiClient, ApiError
 from .network import NODE_NAME
@@ -84,10 +84,17 @@ def volume_for(claim: Object, directory: Path) -> Object:
     }
 
 
+class Api(Protocol):
+    """What the provisioner needs of the API server."""
+
+    def request(self, method: str, path: str, body: object = None) -> Any:
+        """One request; the decoded answer."""
+
+
 class Provisioner:
     """Carries plans out against the API server and the directory of volumes."""
 
-    def __init__(self, client: ApiClient, directory: Path) -> None:
+    def __init__(self, client: Api, directory: Path) -> None:
         self._client = client
         self._directory = directory
 
