@@ -1,4 +1,7 @@
-"""Names that are part of the API: group, labels, annotations, condition types, reasons. Nothing else spells them out."""
+"""Names that are part of the API: group, labels, annotations, condition types, reasons.
+
+Nothing else spells them out.
+"""
 
 from __future__ import annotations
 
@@ -25,6 +28,7 @@ MASTER_PORT_BASE: Final = 29500
 ASSIGNMENT_MOUNT: Final = "/etc/inception"
 ASSIGNMENT_FILE: Final = f"{ASSIGNMENT_MOUNT}/assignment"
 CHECKPOINT_MOUNT: Final = "/checkpoint"
+GRACE_SECONDS: Final = 120
 MAX_JOB_NAME_LENGTH: Final = 45
 
 
@@ -80,6 +84,7 @@ class Cause:
     CANNOT_RUN: Final = "CannotRun"
 
     POD_DELETED: Final = "PodDeleted"
+    POD_LOST: Final = "PodLost"
     POD_FAILED: Final = "PodFailed"
     EVICTED: Final = "Evicted"
     DISRUPTED: Final = "Disrupted"
@@ -96,5 +101,25 @@ class State:
     RUNNING: Final = "Running"
     RESTARTING: Final = "Restarting"
     SUSPENDED: Final = "Suspended"
+    SUCCEEDED: Final = "Succeeded"
+    FAILED: Final = "Failed"
+
+
+class ReportState:
+    """``state`` of a launcher's report; docs/architecture.md has the table."""
+
+    STARTING: Final = "Starting"
+    IDLE: Final = "Idle"
+    RUNNING: Final = "Running"
+    FAILED: Final = "Failed"
+    STOPPED: Final = "Stopped"
+    SUCCEEDED: Final = "Succeeded"
+
+
+class Phase:
+    """Phases of a Pod that decisions look at."""
+
+    PENDING: Final = "Pending"
+    RUNNING: Final = "Running"
     SUCCEEDED: Final = "Succeeded"
     FAILED: Final = "Failed"

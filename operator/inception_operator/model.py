@@ -25,6 +25,11 @@ class Assignment:
     master_port: int = 0
     graceful: bool = False
 
+    @property
+    def is_hold(self) -> bool:
+        """True when it only says: end what runs, keep warm."""
+        return self.nnodes == 0
+
 
 @dataclass(frozen=True)
 class Report:
@@ -48,7 +53,9 @@ class PodView:
 
     ``exit_code`` and ``terminated_reason`` are those of the terminated trainer container, ``waiting_reason`` and
     ``waiting_message`` those of a waiting one. ``report`` is the termination message if there is one, else the latest
-    answer of ``/status``; ``reachable`` is None until the operator has tried to ask.
+    answer of ``/status``. ``reachable`` is None until the operator has tried to ask; ``unreachable_since`` is the first
+    of the tries that have failed in a row. ``ready_changed`` is the last transition of the Ready condition. A pod being
+    deleted was asked to end at ``deletion_requested`` and is killed at ``deletion_deadline``.
     """
 
     name: str
@@ -74,6 +81,11 @@ class PodView:
     disruption_reason: str | None = None
     report: Report | None = None
     reachable: bool | None = None
+    owner_uid: str | None = None
+    ready_changed: datetime | None = None
+    deletion_requested: datetime | None = None
+    deletion_deadline: datetime | None = None
+    unreachable_since: datetime | None = None
 
 
 @dataclass(frozen=True)
@@ -95,7 +107,10 @@ class Progress:
 
 @dataclass(frozen=True)
 class Observation:
-    """Everything one decision is made from. ``rejection`` is the API server's text when it refused the last pod creation."""
+    """Everything one decision is made from.
+
+    ``rejection`` is the API server's text when it refused the last pod creation.
+    """
 
     job: Json
     pods: tuple[PodView, ...]
@@ -130,4 +145,5 @@ class Plan:
 
     @property
     def empty(self) -> bool:
+        """True when there is nothing to do now."""
         return self.status is None and not (self.delete or self.create or self.assign or self.events)

@@ -1,0 +1,60 @@
+"""Assignments as the JSON of a pod's annotation (docs/architecture.md, "Assignment")."""
+
+from __future__ import annotations
+
+import json
+
+from .api import MASTER_PORT_BASE
+from .model import Assignment, Json
+
+LOOPBACK = "127.0.0.1"
+
+
+def to_json(assignment: Assignment) -> str:
+    """The annotation's text; a hold carries no ranks and no address."""
+    data: Json = {"attempt": assignment.attempt, "nnodes": assignment.nnodes, "graceful": assignment.graceful}
+    if not assignment.is_hold:
+        data |= {
+            "nodeRank": assignment.node_rank,
+            "nprocPerNode": assignment.nproc_per_node,
+            "masterAddr": assignment.master_addr,
+            "masterPort": assignment.master_port,
+        }
+    return json.dumps(data, separators=(",", ":"), sort_keys=True)
+
+
+def from_json(text: str | None) -> Assignment | None:
+    """What an annotation says, or None when it is absent or not an assignment."""
+    if not text:
+        return None
+    try:
+        data = json.loads(text)
+        return Assignment(
+            attempt=int(data["attempt"]),
+            nnodes=int(data["nnodes"]),
+            node_rank=int(data.get("nodeRank", 0)),
+            nproc_per_node=int(data.get("nprocPerNode", 0)),
+            master_addr=str(data.get("masterAddr", "")),
+            master_port=int(data.get("masterPort", 0)),
+            graceful=bool(data.get("graceful", False)),
+        )
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def hold(attempt: int, *, graceful: bool) -> Assignment:
+    """End what runs of older attempts and be ready for this one."""
+    return Assignment(attempt=attempt, graceful=graceful)
+
+
+def work(attempt: int, slot: int, nodes: int, nproc: int, master: str | None, *, graceful: bool) -> Assignment:
+    """Ranks for one slot; node ranks are slot numbers, so they are stable over attempts."""
+    return Assignment(
+        attempt=attempt,
+        nnodes=nodes,
+        node_rank=slot,
+        nproc_per_node=nproc,
+        master_addr=LOOPBACK if nodes == 1 else master or "",
+        master_port=MASTER_PORT_BASE + attempt % 1000,
+        graceful=graceful,
+    )

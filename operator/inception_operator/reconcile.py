@@ -1,0 +1,337 @@
+"""The decision: what to do about one job, from what is seen of it. No I/O, no clock, no randomness.
+
+An attempt *gathers* until every slot has a launcher that is up; then it is *issued*: PodsReady is persisted as True and
+every slot is told its ranks. Whatever goes wrong ends the attempt as a whole and the next one gathers, mostly from the
+same pods. All counters are in the status, which is written before anything acts on them, so a pass may break off
+anywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from . import assignment, conditions, failure, progress, slots
+from .api import Cause, ConditionType, Phase, Reason
+from .failure import Action, Failure, Scene
+from .model import Assignment, Json, Observation, Plan, PodView
+from .pods import build_pod
+from .profiles import Devices, Profile, resolve
+from .slots import Slots
+from .spec import Job, SpecError, parse
+from .status import Draft
+from .times import parse_time
+from .waiting import waiting_for
+
+ACK_POLL: Final = 1.0
+STARTING_POLL: Final = 2.0
+REJECTED_POLL: Final = 5.0
+PROGRESS_POLL: Final = progress.INTERVAL.total_seconds()
+# A kubelet that refuses a pod would refuse the next one at once, too.
+ADMISSION_PAUSE: Final = timedelta(seconds=10)
+# A launcher that does not answer does not save either.
+MUTE_GRACE_SECONDS: Final = 10
+LONG_AGO: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True)
+class Context:
+    """What all decisions share: the table of accelerators and the operator's defaults."""
+
+    profiles: Mapping[str, Profile]
+    image: str
+    pull_policy: str | None = None
+
+
+def reconcile(observation: Observation, context: Context) -> Plan:
+    """One decision. Deciding twice on the same observation is deciding nothing the second time."""
+    job = observation.job
+    if job["metadata"].get("deletionTimestamp"):
+        return Plan()
+    draft = Draft(job, observation.now, observation.progress)
+    pods = slots.owned(observation.pods, job["metadata"]["uid"])
+    if draft.terminal:
+        return draft.plan(delete=_leftovers(pods))
+    if draft.new:
+        draft.begin(_first_attempt(pods))
+    try:
+        spec = parse(job)
+        devices = resolve(spec, context.profiles)
+    except SpecError as error:
+        draft.fail(Reason.INVALID_SPEC, str(error))
+        return draft.plan(delete=_leftovers(pods))
+    return _Pass(observation, context, spec, devices, draft, pods).decide()
+
+
+def wants_report(job: Json, pod: PodView) -> bool:
+    """Whether to ask this pod's launcher for its report before deciding; healthy pods at work are left alone."""
+    if not _at_work(job) or pod.phase != Phase.RUNNING or not pod.ip or pod.deleting or slots.finished(pod):
+        return False
+    if not pod.ready or pod.reachable is None:
+        return True
+    order = pod.assignment
+    return order is not None and not order.is_hold and not slots.acknowledged(pod, order.attempt)
+
+
+def wants_progress(job: Json, pod: PodView) -> bool:
+    """Whether to read this pod's training metrics: rank 0's, while the attempt is running."""
+    if not _at_work(job) or not conditions.is_true(_conditions(job), ConditionType.RUNNING):
+        return False
+    return pod.slot == 0 and pod.ready and bool(pod.ip) and not pod.deleting and not slots.finished(pod)
+
+
+def _at_work(job: Json) -> bool:
+    if job["metadata"].get("deletionTimestamp") or ((job.get("spec") or {}).get("runPolicy") or {}).get("suspend"):
+        return False
+    return not conditions.terminal(_conditions(job))
+
+
+def _conditions(job: Json) -> list[Json]:
+    return (job.get("status") or {}).get("conditions") or []
+
+
+def _leftovers(pods: Iterable[PodView]) -> dict[str, None]:
+    """Pods that still hold devices; ended ones stay for their logs."""
+    return {pod.name: None for pod in pods if not pod.deleting and pod.phase not in (Phase.SUCCEEDED, Phase.FAILED)}
+
+
+def _first_attempt(pods: Iterable[PodView]) -> int:
+    """1, or more than any pod has seen if the status was lost: launchers and checkpoints ignore older attempts."""
+    seen = [0]
+    for pod in pods:
+        seen.append(pod.incarnation)
+        seen += [known.attempt for known in (pod.assignment, pod.report) if known is not None]
+    return max(seen) + 1
+
+
+@dataclass
+class _Pass:
+    """One decision in the making: the draft of the status, and the requests collected so far."""
+
+    observation: Observation
+    context: Context
+    job: Job
+    devices: Devices
+    draft: Draft
+    pods: tuple[PodView, ...]
+    slots: Slots = ()
+    delete: dict[str, int | None] = field(default_factory=dict)
+    create: list[Json] = field(default_factory=list)
+    assign: dict[str, Assignment] = field(default_factory=dict)
+    requeue: float | None = None
+
+    @property
+    def now(self) -> datetime:
+        return self.observation.now
+
+    @property
+    def scene(self) -> Scene:
+        return Scene(self.draft.attempt, self.devices.nproc, self.draft.issued, self.now)
+
+    def decide(self) -> Plan:
+        self.slots, surplus = slots.arrange(self.pods, self.job.num_nodes)
+        if self._all_succeeded():
+            return self._succeed()
+        if self.job.suspend:
+            return self._suspend()
+        if self.draft.is_true(ConditionType.SUSPENDED):
+            self.draft.resume()
+        self.draft.start()
+        self._remove(pod for pod in surplus if not pod.deleting)
+        return self._work()
+
+    def _work(self) -> Plan:
+        failures = failure.collect(self.slots, self.scene)
+        if failures and failure.must_wait(failures, self.slots, self.scene):
+            self._again(failure.SETTLE_POLL)
+            return self._plan()
+        if failures:
+            cause = failure.root_cause(failures)
+            ended = self._end_attempt(cause, failures)
+            if ended is not None:
+                return ended
+        if self.draft.issued is None:
+            self._gather()
+        if self.draft.issued is not None:
+            self._drive()
+        return self._plan()
+
+    def _all_succeeded(self) -> bool:
+        return all(pod is not None and slots.succeeded(pod, self.draft.attempt) for pod in self.slots)
+
+    def _succeed(self) -> Plan:
+        first = self.slots[0]
+        report = first.report if first is not None else None
+        self.draft.succeed(None if report is None else progress.from_report(report, self.now))
+        self.delete = dict(_leftovers(self.pods))
+        return self._plan()
+
+    def _suspend(self) -> Plan:
+        self.draft.suspend()
+        self._remove(pod for pod in self.pods if not pod.deleting)
+        return self._plan()
+
+    def _fail(self, reason: str, text: str, cause: Failure) -> Plan:
+        self.draft.fail(reason, text, cause)
+        self.delete = dict(_leftovers(self.pods))
+        return self._plan()
+
+    def _end_attempt(self, cause: Failure, failures: Iterable[Failure]) -> Plan | None:
+        """Count the restart, or end the job."""
+        action = failure.action(cause, self.draft.root_cause)
+        if action is Action.FAIL:
+            reason = Reason.OUT_OF_MEMORY if cause.reason == Cause.OOM_KILLED else Reason.PERMANENT_FAILURE
+            return self._fail(reason, cause.text, cause)
+        counted = action is Action.RESTART
+        limit = self.job.max_restarts
+        if counted and self.draft.restarts_counted >= limit:
+            return self._fail(
+                Reason.MAX_RESTARTS_EXCEEDED, f"all {limit} restarts are used up; the last cause is {cause.text}", cause
+            )
+        self.draft.restart(cause, counted=counted)
+        mute = {other.slot for other in failures if other.reason == Cause.NOT_RESPONDING}
+        self._remove((pod for pod in self.slots if pod is not None and pod.slot in mute), MUTE_GRACE_SECONDS)
+        return None
+
+    def _gather(self) -> None:
+        """Fill empty slots; with all launchers up, issue the attempt, else keep the others warm."""
+        self._remove(pod for pod in self.slots if pod is not None and self._ended(pod))
+        self._remove((pod for pod in self.slots if pod is not None and self._mute(pod)), MUTE_GRACE_SECONDS)
+        present = [pod for pod in self.slots if pod is not None and not self._leaving(pod)]
+        lingering = [pod for pod in self.pods if slots.lingering(pod, self.now)]
+        self._fill(lingering)
+        if len(present) == len(self.slots) and not lingering and all(slots.available(pod) for pod in present):
+            self.draft.issue(len(self.slots))
+            return
+        self._hold(present)
+        rejection = self.observation.rejection if self.create else None
+        reason, text = waiting_for(self.slots, rejection, self.draft, lingering)
+        self.draft.wait(reason, text)
+        self._watch_gathering(present, lingering)
+
+    def _ended(self, pod: PodView) -> bool:
+        return slots.finished(pod) and not self._leaving(pod)
+
+    def _mute(self, pod: PodView) -> bool:
+        """A survivor of an earlier attempt whose launcher has gone silent."""
+        if self._leaving(pod) or pod.incarnation == self.draft.attempt:
+            return False
+        silent = slots.silent_since(pod, self._gathering_since())
+        return silent is not None and self.now >= silent + slots.SILENCE
+
+    def _gathering_since(self) -> datetime:
+        """No later than the end of the last attempt, as far as the status tells."""
+        cause = self.draft.root_cause or {}
+        return parse_time(cause.get("time")) or LONG_AGO
+
+    def _leaving(self, pod: PodView) -> bool:
+        return pod.deleting or pod.name in self.delete
+
+    def _fill(self, lingering: list[PodView]) -> None:
+        # The pod of a one-node job is born with its assignment, so making it is issuing the attempt.
+        if self.job.num_nodes == 1 and lingering:
+            return
+        pause = self._admission_pause()
+        for index, pod in enumerate(self.slots):
+            empty = pod is None or (self._leaving(pod) and pod.incarnation < self.draft.attempt)
+            if empty and pause > 0:
+                self._again(pause)
+            elif empty:
+                self.create.append(self._pod(index))
+
+    def _admission_pause(self) -> float:
+        cause = self.draft.root_cause or {}
+        time = parse_time(cause.get("time"))
+        if (
+            cause.get("reason") != Cause.ADMISSION_ERROR
+            or cause.get("attempt") != self.draft.attempt - 1
+            or time is None
+        ):
+            return 0.0
+        return (time + ADMISSION_PAUSE - self.now).total_seconds()
+
+    def _pod(self, slot: int) -> Json:
+        order = self._order(slot) if self.job.num_nodes == 1 else None
+        overlay = self.job.trainer_overlay.get("image")
+        image = self.job.image or overlay or self.context.image
+        attempt, policy = self.draft.attempt, self.context.pull_policy
+        return build_pod(self.job, self.devices, slot, attempt, image=image, order=order, pull_policy=policy)
+
+    def _order(self, slot: int) -> Assignment:
+        first = self.slots[0]
+        master = first.ip if first is not None else None
+        attempt, graceful = self.draft.attempt, self._graceful()
+        return assignment.work(attempt, slot, self.job.num_nodes, self.devices.nproc, master, graceful=graceful)
+
+    def _graceful(self) -> bool:
+        """Whether ranks of the attempt before can still save together; from the status, so every pass says the same."""
+        cause = self.draft.root_cause or {}
+        if cause.get("attempt") != self.draft.attempt - 1:
+            return self.draft.attempt > 1
+        return cause.get("reason") in failure.GRACEFUL
+
+    def _hold(self, present: list[PodView]) -> None:
+        for pod in present:
+            order = pod.assignment
+            if (
+                order is not None
+                and not order.is_hold
+                and order.attempt < self.draft.attempt
+                and not slots.finished(pod)
+            ):
+                self.assign[pod.name] = assignment.hold(self.draft.attempt, graceful=self._graceful())
+
+    def _watch_gathering(self, present: list[PodView], lingering: list[PodView]) -> None:
+        if self.observation.rejection and self.create:
+            self._again(REJECTED_POLL)
+        if any(pod.phase == Phase.RUNNING and not slots.available(pod) for pod in present):
+            self._again(STARTING_POLL)
+        for pod in lingering:
+            if pod.deletion_deadline is not None:
+                self._again((pod.deletion_deadline + slots.LINGER_SLACK - self.now).total_seconds())
+
+    def _drive(self) -> None:
+        """Hand out what has not been handed out, and see whether the ranks run."""
+        attempt = self.draft.attempt
+        for slot, pod in enumerate(self.slots):
+            if pod is not None and not slots.given(pod, attempt) and not slots.finished(pod):
+                self.assign[pod.name] = self._order(slot)
+        first = self.slots[0]
+        if first is not None and slots.acknowledged(first, attempt):
+            self.draft.run()
+        self._watch_attempt()
+
+    def _watch_attempt(self) -> None:
+        scene = self.scene
+        for pod in self.slots:
+            limit = None if pod is None else failure.deadline(pod, scene)
+            if limit is not None:
+                self._again(min(ACK_POLL, max(0.0, (limit - self.now).total_seconds())))
+        if self.draft.is_true(ConditionType.RUNNING):
+            self._again(PROGRESS_POLL)
+
+    def _remove(self, pods: Iterable[PodView], grace: int | None = None) -> None:
+        self.delete |= {pod.name: grace for pod in pods}
+
+    def _again(self, seconds: float) -> None:
+        seconds = max(seconds, 0.1)
+        self.requeue = seconds if self.requeue is None else min(self.requeue, seconds)
+
+    def _plan(self) -> Plan:
+        ready = sum(pod is not None and self._counts_as_ready(pod) for pod in self.slots)
+        self.draft.describe(
+            desired=self.job.num_nodes,
+            ready=ready,
+            accelerator=self.devices.summary,
+            model=self.job.model,
+        )
+        return self.draft.plan(
+            delete=self.delete, create=tuple(self.create), assign=self.assign, requeue_after=self.requeue
+        )
+
+    def _counts_as_ready(self, pod: PodView) -> bool:
+        if self.draft.is_true(ConditionType.SUSPENDED) or self.draft.is_true(ConditionType.FAILED):
+            return False
+        return slots.succeeded(pod, self.draft.attempt) or (pod.name not in self.delete and slots.available(pod))

@@ -1,0 +1,95 @@
+"""Slots: which pod fills which, and what a pod is good for at the moment."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+
+from .api import Cause, Phase, ReportState
+from .model import PodView
+
+SILENCE = timedelta(seconds=30)
+LINGER_SLACK = timedelta(seconds=5)
+_LAUNCHER_UP = frozenset((ReportState.IDLE, ReportState.RUNNING, ReportState.FAILED, ReportState.STOPPED))
+_NODE_GONE = frozenset(("DeletionByTaintManager",))
+
+Slots = tuple[PodView | None, ...]
+
+
+def owned(pods: Iterable[PodView], uid: str) -> tuple[PodView, ...]:
+    """Pods whose controller is this very job; labels alone prove nothing."""
+    return tuple(pod for pod in pods if pod.owner_uid == uid)
+
+
+def arrange(pods: Iterable[PodView], nodes: int) -> tuple[Slots, tuple[PodView, ...]]:
+    """The newest pod of each slot, and the surplus: older ones and those of slots that no longer exist."""
+    newest: dict[int, PodView] = {}
+    surplus: list[PodView] = []
+    for pod in sorted(pods, key=lambda pod: (-pod.incarnation, pod.name)):
+        if pod.slot < nodes and pod.slot not in newest:
+            newest[pod.slot] = pod
+        else:
+            surplus.append(pod)
+    return tuple(newest.get(slot) for slot in range(nodes)), tuple(surplus)
+
+
+def finished(pod: PodView) -> bool:
+    """The trainer container has ended; a side container may still run."""
+    return pod.exit_code is not None or pod.phase in (Phase.SUCCEEDED, Phase.FAILED)
+
+
+def given(pod: PodView, attempt: int) -> bool:
+    """The pod has been told to run this attempt."""
+    order = pod.assignment
+    return order is not None and order.attempt == attempt and not order.is_hold
+
+
+def busy(pod: PodView) -> bool:
+    """Ranks may be running in it."""
+    return (
+        pod.phase == Phase.RUNNING and not finished(pod) and pod.assignment is not None and not pod.assignment.is_hold
+    )
+
+
+def succeeded(pod: PodView, attempt: int) -> bool:
+    """Ended with 0 in this attempt. One that ended with 0 in an earlier attempt has no part in this one."""
+    if not given(pod, attempt) or not finished(pod):
+        return False
+    if pod.report is not None and pod.report.attempt != attempt:
+        return False
+    return pod.exit_code == 0 or (pod.exit_code is None and pod.phase == Phase.SUCCEEDED)
+
+
+def available(pod: PodView) -> bool:
+    """A launcher is up and can take an assignment."""
+    if pod.deleting or finished(pod) or pod.phase != Phase.RUNNING or not pod.ip:
+        return False
+    state = pod.report.state if pod.report is not None else None
+    if state == ReportState.SUCCEEDED:
+        return False
+    return pod.ready or (pod.reachable is not False and state in _LAUNCHER_UP)
+
+
+def acknowledged(pod: PodView, attempt: int) -> bool:
+    """The launcher has begun this attempt, as far as one can tell."""
+    if not given(pod, attempt):
+        return False
+    if finished(pod):
+        return True
+    if pod.report is not None and pod.report.attempt == attempt:
+        return pod.report.state in (ReportState.RUNNING, ReportState.SUCCEEDED)
+    return pod.reachable is False and pod.ready and pod.phase == Phase.RUNNING
+
+
+def lingering(pod: PodView, now: datetime) -> bool:
+    """Being deleted but still allowed to save its state: the next attempt must not start over its head."""
+    if not pod.deleting or not busy(pod) or pod.disruption_reason in _NODE_GONE or pod.reason == Cause.NODE_LOST:
+        return False
+    return pod.deletion_deadline is not None and now < pod.deletion_deadline + LINGER_SLACK
+
+
+def silent_since(pod: PodView, since: datetime) -> datetime | None:
+    """Since when a launcher that was up neither is ready nor answers; None when it does."""
+    if pod.ready or pod.reachable is not False or pod.phase != Phase.RUNNING or finished(pod):
+        return None
+    return max(since, pod.ready_changed or since, pod.unreachable_since or since)

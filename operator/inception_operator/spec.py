@@ -1,0 +1,208 @@
+"""The custom resource, parsed once into frozen data.
+
+What the schema cannot refuse is refused here, naming the field and the remedy.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from .api import CHECKPOINT_MOUNT, CONTAINER, MAX_JOB_NAME_LENGTH
+from .model import Json
+
+MAX_NODES = 1000
+MAX_PROCESSES = 64
+DEFAULT_MAX_RESTARTS = 10
+DEFAULT_MODEL = "bninception"
+RESERVED_PREFIXES = ("PET_", "MASTER_", "INCEPTION_")
+RESERVED_NAMES = frozenset(("RANK", "WORLD_SIZE", "LOCAL_RANK", "POD_NAME", "POD_IP", "NODE_NAME"))
+OWN_VOLUMES = frozenset(("assignment",))
+_NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
+
+
+class SpecError(ValueError):
+    """A job that can never run as it is written. The text names the field and the remedy."""
+
+    def __init__(self, path: str, problem: str) -> None:
+        super().__init__(f"{path}: {problem}")
+        self.path = path
+
+
+@dataclass(frozen=True)
+class Accelerator:
+    """``spec.accelerator``."""
+
+    profile: str = "cpu"
+    resource_name: str | None = None
+    devices_per_node: int | None = None
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """``spec.checkpoint``: exactly one of a claim and a path, and how often to save."""
+
+    volume_claim_name: str | None = None
+    path: str | None = None
+    options: Json = field(default_factory=dict)
+
+    def directory(self, job: str) -> str:
+        """The directory of one job, which no other job writes to."""
+        root = CHECKPOINT_MOUNT if self.path is None else self.path.rstrip("/")
+        return f"{root}/{job}"
+
+
+@dataclass(frozen=True)
+class Job:
+    """One InceptionTraining.
+
+    ``num_proc_per_node`` None means auto, ``image`` None the template's or the default one.
+    """
+
+    name: str
+    namespace: str
+    uid: str
+    generation: int
+    image: str | None = None
+    training: Json = field(default_factory=dict)
+    accelerator: Accelerator = Accelerator()
+    num_nodes: int = 1
+    num_proc_per_node: int | None = None
+    template: Json = field(default_factory=dict)
+    checkpoint: Checkpoint | None = None
+    suspend: bool = False
+    max_restarts: int = DEFAULT_MAX_RESTARTS
+
+    @property
+    def trainer_overlay(self) -> Json:
+        """What the template says about the trainer container."""
+        containers: list[Json] = (self.template.get("spec") or {}).get("containers") or []
+        return next((c for c in containers if c.get("name") == CONTAINER), {})
+
+    @property
+    def model(self) -> str:
+        """The network, for people."""
+        model = self.training.get("model") or {}
+        return str(model.get("name") or self.training.get("recipe") or DEFAULT_MODEL)[:64]
+
+
+def parse(resource: Json) -> Job:
+    """The job a custom resource describes; raises `SpecError` when it can never run."""
+    metadata, spec = resource["metadata"], resource.get("spec") or {}
+    template = _mapping(spec, "template")
+    _check_name(metadata["name"])
+    _check_template(template)
+    return Job(
+        name=metadata["name"],
+        namespace=metadata["namespace"],
+        uid=metadata["uid"],
+        generation=int(metadata.get("generation") or 0),
+        image=spec.get("image") or None,
+        training=_mapping(spec, "training"),
+        accelerator=_accelerator(_mapping(spec, "accelerator")),
+        num_nodes=_integer(spec, "spec", "numNodes", 1, MAX_NODES) or 1,
+        num_proc_per_node=_processes(spec),
+        template=template,
+        checkpoint=_checkpoint(spec.get("checkpoint")),
+        suspend=bool(_mapping(spec, "runPolicy").get("suspend")),
+        max_restarts=_max_restarts(_mapping(spec, "failurePolicy")),
+    )
+
+
+def _check_name(name: str) -> None:
+    if len(name) > MAX_JOB_NAME_LENGTH or not _NAME.fullmatch(name):
+        raise SpecError(
+            "metadata.name",
+            f"must be at most {MAX_JOB_NAME_LENGTH} lower-case letters, digits and hyphens; choose another name",
+        )
+
+
+def _mapping(source: Json, key: str) -> Json:
+    value = source.get(key)
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise SpecError(f"spec.{key}", "must be an object")
+    return value
+
+
+def _integer(source: Json, path: str, key: str, least: int, most: int) -> int | None:
+    value = source.get(key)
+    if value is None:
+        return None
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+        raise SpecError(f"{path}.{key}", f"{value!r} is not a number from {least} to {most}")
+    return value
+
+
+def _accelerator(source: Json) -> Accelerator:
+    return Accelerator(
+        profile=source.get("profile") or "cpu",
+        resource_name=source.get("resourceName") or None,
+        devices_per_node=_integer(source, "spec.accelerator", "devicesPerNode", 1, MAX_PROCESSES),
+    )
+
+
+def _processes(spec: Json) -> int | None:
+    if spec.get("numProcPerNode", "auto") == "auto":
+        return None
+    return _integer(spec, "spec", "numProcPerNode", 1, MAX_PROCESSES)
+
+
+def _max_restarts(source: Json) -> int:
+    limit = _integer(source, "spec.failurePolicy", "maxRestarts", 0, 2**31 - 1)
+    return DEFAULT_MAX_RESTARTS if limit is None else limit
+
+
+def _checkpoint(source: Any) -> Checkpoint | None:
+    if not source:
+        return None
+    claim, path = source.get("volumeClaimName"), source.get("path")
+    if bool(claim) == bool(path):
+        raise SpecError("spec.checkpoint", "needs exactly one of volumeClaimName and path")
+    if path and not path.startswith("/"):
+        raise SpecError("spec.checkpoint.path", "must be absolute, below a volume that spec.template mounts")
+    options = {key: source[key] for key in ("everySteps", "everySeconds", "keep") if source.get(key) is not None}
+    return Checkpoint(claim or None, path or None, options)
+
+
+def _check_template(template: Json) -> None:
+    pod = template.get("spec") or {}
+    if not isinstance(pod, dict):
+        raise SpecError("spec.template.spec", "must be an object")
+    for volume in pod.get("volumes") or ():
+        if volume.get("name") in OWN_VOLUMES:
+            raise SpecError(
+                "spec.template.spec.volumes", f"the name {volume['name']} is taken by the operator; choose another"
+            )
+    for index, container in enumerate(pod.get("containers") or ()):
+        _check_container(f"spec.template.spec.containers[{index}]", container)
+    if pod.get("restartPolicy", "Never") != "Never":
+        raise SpecError(
+            "spec.template.spec.restartPolicy", "must be Never or left out: the operator restarts all ranks together"
+        )
+
+
+def _check_container(path: str, container: Json) -> None:
+    name = container.get("name")
+    if name != CONTAINER and not container.get("image"):
+        raise SpecError(
+            f"{path}.name",
+            f"{name!r} needs an image of its own; to change the container that trains, name it {CONTAINER}",
+        )
+    if name != CONTAINER:
+        return
+    for key in ("command", "args"):
+        if container.get(key):
+            raise SpecError(f"{path}.{key}", "programs other than the bundled trainer are not supported; remove it")
+    for variable in _reserved(container):
+        raise SpecError(f"{path}.env", f"{variable} is set by the operator or the launcher; remove it")
+
+
+def _reserved(container: Json) -> Iterator[str]:
+    for entry in container.get("env") or ():
+        name = str(entry.get("name", ""))
+        if name in RESERVED_NAMES or name.startswith(RESERVED_PREFIXES):
+            yield name

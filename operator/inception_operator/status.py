@@ -1,0 +1,242 @@
+"""The status under construction: every transition of a job is one method here, and `Draft.plan` says what to write.
+
+A draft is made from what the API server holds and compared with it at the end, so a pass that decides nothing writes
+nothing.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Final
+
+from . import conditions, progress
+from .api import ConditionType, Reason
+from .conditions import FALSE, TRUE
+from .failure import Failure
+from .model import Assignment, Event, Json, Plan, Progress
+from .times import format_time, parse_time
+
+NORMAL: Final = "Normal"
+WARNING: Final = "Warning"
+MAX_TEXT: Final = 2048
+# Not true any more once no rank runs.
+_SPEED: Final = ("samplesPerSecond", "estimatedRemainingSeconds")
+_KEYS: Final = frozenset(
+    (
+        *("observedGeneration", "conditions", "state", "startTime", "completionTime"),
+        *(
+            "attempt",
+            "restarts",
+            "restartsCountTowardsMax",
+            "nodes",
+            "accelerator",
+            "model",
+            "trainerStatus",
+            "rootCause",
+        ),
+    )
+)
+
+
+class Draft:
+    """The status of one job in one pass."""
+
+    def __init__(self, job: Json, now: datetime, figures: Progress | None = None) -> None:
+        current = job.get("status") or {}
+        self._old: Json = {key: value for key, value in current.items() if key in _KEYS}
+        self._old["conditions"] = [c for c in current.get("conditions") or () if c.get("type") in conditions.OWN]
+        self._new: Json = copy.deepcopy(self._old)
+        self._conditions: list[Json] = self._new["conditions"]
+        self._generation = int(job["metadata"].get("generation") or 0)
+        self._now = format_time(now)
+        self._figures = figures
+        self._events: list[Event] = []
+
+    @property
+    def new(self) -> bool:
+        """The job has never been visited."""
+        return not self._new.get("attempt")
+
+    @property
+    def attempt(self) -> int:
+        """Number of the latest attempt."""
+        return int(self._new.get("attempt") or 0)
+
+    @property
+    def restarts_counted(self) -> int:
+        """Restarts that count towards the limit."""
+        return int(self._new.get("restartsCountTowardsMax") or 0)
+
+    @property
+    def started(self) -> bool:
+        """Pods have been wanted before."""
+        return "startTime" in self._new
+
+    @property
+    def terminal(self) -> bool:
+        """The job has ended for good."""
+        return conditions.terminal(self._conditions)
+
+    @property
+    def root_cause(self) -> Json | None:
+        """Why the last attempt that failed did so."""
+        cause: Json | None = self._new.get("rootCause")
+        return cause
+
+    @property
+    def issued(self) -> datetime | None:
+        """Since when the attempt's assignments may have gone out; None while it gathers its pods."""
+        condition = conditions.find(self._conditions, ConditionType.PODS_READY)
+        if condition is None or condition["status"] != TRUE:
+            return None
+        return parse_time(condition.get("lastTransitionTime")) or parse_time(self._now)
+
+    def is_true(self, kind: str) -> bool:
+        """Whether a condition is True."""
+        return conditions.is_true(self._conditions, kind)
+
+    def message(self, kind: str, reason: str) -> str | None:
+        """The message of a condition while it has this reason."""
+        condition = conditions.find(self._conditions, kind)
+        return condition["message"] if condition is not None and condition["reason"] == reason else None
+
+    def begin(self, attempt: int) -> None:
+        """First visit: every own condition, the first attempt, zero restarts."""
+        for kind, status, reason, message in conditions.INITIAL:
+            self._put(kind, status, reason, message)
+        self._new |= {"attempt": attempt, "restarts": 0, "restartsCountTowardsMax": 0}
+        self._event(NORMAL, Reason.CREATED, "the job has been accepted")
+
+    def start(self) -> None:
+        """Pods are wanted for the first time."""
+        self._new.setdefault("startTime", self._now)
+
+    def suspend(self) -> None:
+        """No pods until the user says so."""
+        text = "the job is suspended"
+        self._put(ConditionType.PODS_READY, FALSE, Reason.SUSPENDED, text)
+        self._stop_running(Reason.SUSPENDED, text)
+        self._put(ConditionType.RESTARTING, FALSE, Reason.SUSPENDED, text)
+        if self._put(ConditionType.SUSPENDED, TRUE, Reason.SUSPENDED, text):
+            self._event(NORMAL, Reason.SUSPENDED, "suspended; the pods save a checkpoint and end")
+
+    def resume(self) -> None:
+        """Go on with a new attempt; none is used up if the job had not started."""
+        if self.started:
+            self._new["attempt"] = self.attempt + 1
+        self._put(ConditionType.SUSPENDED, FALSE, Reason.RESUMED, "the job has been resumed")
+        self._event(NORMAL, Reason.RESUMED, f"resumed with attempt {self.attempt}")
+
+    def wait(self, reason: str, message: str) -> None:
+        """Some pods are not ready yet, for a reason that people may have to act on."""
+        message = message[:MAX_TEXT]
+        known = self.message(ConditionType.PODS_READY, reason) is not None
+        changed = self._put(ConditionType.PODS_READY, FALSE, reason, message)
+        if changed and not known and reason != Reason.WAITING_FOR_PODS:
+            self._event(WARNING, reason, message)
+
+    def issue(self, nodes: int) -> None:
+        """All pods are there: from here on the attempt's assignments go out."""
+        self._put(ConditionType.PODS_READY, TRUE, Reason.ALL_PODS_READY, f"{nodes} of {nodes} pods ready")
+        self._event(NORMAL, Reason.ATTEMPT_STARTED, f"attempt {self.attempt} started on {nodes} nodes")
+
+    def run(self) -> None:
+        """The ranks of the attempt are running."""
+        text = f"attempt {self.attempt} is running"
+        self._put(ConditionType.RESTARTING, FALSE, Reason.ATTEMPT_RUNNING, text)
+        if self._put(ConditionType.RUNNING, TRUE, Reason.ATTEMPT_RUNNING, text):
+            self._event(NORMAL, Reason.ATTEMPT_RUNNING, text)
+
+    def restart(self, cause: Failure, *, counted: bool) -> None:
+        """End the attempt and count the next one. Written before anything acts on it."""
+        ended = f"attempt {cause.attempt} ended"
+        self._new["rootCause"] = cause.to_json()
+        self._new["attempt"] = self.attempt + 1
+        self._new["restarts"] = int(self._new.get("restarts") or 0) + 1
+        if counted:
+            self._new["restartsCountTowardsMax"] = self.restarts_counted + 1
+        self._put(ConditionType.PODS_READY, FALSE, Reason.ATTEMPT_ENDED, ended)
+        self._stop_running(Reason.ATTEMPT_ENDED, ended)
+        text = f"{ended}: {cause.text}"[:MAX_TEXT]
+        self._put(ConditionType.RESTARTING, TRUE, Reason.RESTARTING, text)
+        self._event(WARNING, Reason.RESTARTING, text)
+
+    def succeed(self, final: Progress | None) -> None:
+        """All ranks have ended with 0."""
+        self._merge(final or self._figures, at_once=True)
+        known = self._new.get("trainerStatus") or {"lastUpdatedTime": self._now}
+        self._new["trainerStatus"] = known | {"progressPercentage": 100, "estimatedRemainingSeconds": 0}
+        self._end(Reason.COMPLETED, f"attempt {self.attempt} completed")
+        self._put(ConditionType.SUCCEEDED, TRUE, Reason.COMPLETED, "all ranks have ended with success")
+        self._event(NORMAL, Reason.COMPLETED, "all ranks have ended with success")
+
+    def fail(self, reason: str, message: str, cause: Failure | None = None) -> None:
+        """The job can never succeed, or not within its limit."""
+        message = message[:MAX_TEXT]
+        if cause is not None:
+            self._new["rootCause"] = cause.to_json()
+        self._end(Reason.ATTEMPT_ENDED, f"attempt {self.attempt} ended")
+        self._put(ConditionType.SUCCEEDED, FALSE, reason, message)
+        self._put(ConditionType.FAILED, TRUE, reason, message)
+        self._event(WARNING, reason, message)
+
+    def describe(self, *, desired: int, ready: int, accelerator: str, model: str) -> None:
+        """The columns for people."""
+        self._new["nodes"] = {"desired": desired, "ready": ready, "summary": f"{ready}/{desired}"}
+        self._new["accelerator"] = accelerator
+        self._new["model"] = model
+
+    def plan(
+        self,
+        *,
+        delete: Mapping[str, int | None] | None = None,
+        create: tuple[Json, ...] = (),
+        assign: Mapping[str, Assignment] | None = None,
+        requeue_after: float | None = None,
+    ) -> Plan:
+        """The plan with the complete status, or without one when it is as it should be."""
+        self._new["state"] = conditions.state_word(self._conditions)
+        self._new["observedGeneration"] = self._generation
+        for condition in self._conditions:
+            condition["observedGeneration"] = self._generation
+        if self.is_true(ConditionType.RUNNING):
+            self._merge(self._figures, at_once=self._new != self._old)
+        return Plan(
+            status=None if self._new == self._old else self._new,
+            delete=dict(delete or {}),
+            create=create,
+            assign=dict(assign or {}),
+            events=tuple(self._events),
+            requeue_after=requeue_after,
+        )
+
+    def _end(self, reason: str, message: str) -> None:
+        self._new["completionTime"] = self._now
+        if self.is_true(ConditionType.SUSPENDED):
+            self._put(ConditionType.SUSPENDED, FALSE, reason, message)
+        self._put(ConditionType.PODS_READY, FALSE, reason, message)
+        self._put(ConditionType.RESTARTING, FALSE, reason, message)
+        if reason == Reason.COMPLETED:
+            self._put(ConditionType.RUNNING, FALSE, reason, message)
+        else:
+            self._stop_running(reason, message)
+
+    def _stop_running(self, reason: str, message: str) -> None:
+        if self.is_true(ConditionType.RUNNING):
+            self._merge(self._figures, at_once=True)
+        self._put(ConditionType.RUNNING, FALSE, reason, message)
+        for key in _SPEED:
+            self._new.get("trainerStatus", {}).pop(key, None)
+
+    def _merge(self, figures: Progress | None, *, at_once: bool) -> None:
+        news = None if figures is None else progress.merged(self._new.get("trainerStatus"), figures, at_once=at_once)
+        if news is not None:
+            self._new["trainerStatus"] = news
+
+    def _put(self, kind: str, status: str, reason: str, message: str) -> bool:
+        return conditions.put(self._conditions, kind, status, reason, message, self._now)
+
+    def _event(self, kind: str, reason: str, message: str) -> None:
+        self._events.append(Event(kind, reason, message))

@@ -1,0 +1,51 @@
+"""Why an attempt is still gathering: the reason and message of PodsReady=False."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final, Protocol
+
+from .api import ConditionType, Reason
+from .model import PodView
+from .slots import Slots, available
+
+_IMAGE: Final = frozenset(
+    ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError")
+)
+_CONFIG: Final = frozenset(
+    ("CreateContainerConfigError", "CreateContainerError", "CreatePodSandboxError", "RunContainerError")
+)
+
+
+class Written(Protocol):
+    """Where the message that is already written can be looked up."""
+
+    def message(self, kind: str, reason: str) -> str | None:
+        """The message of a condition while it has this reason."""
+
+
+def waiting_for(slots: Slots, rejection: str | None, written: Written, lingering: Sequence[PodView]) -> tuple[str, str]:
+    """The most telling reason, the one a person can act on first."""
+    if rejection:
+        return Reason.POD_CREATION_REJECTED, rejection
+    pods = [pod for pod in slots if pod is not None and not pod.deleting]
+    for reason, causes in ((Reason.IMAGE_PULL_FAILED, _IMAGE), (Reason.CONTAINER_CONFIG_ERROR, _CONFIG)):
+        stuck = [pod for pod in pods if pod.waiting_reason in causes]
+        if stuck:
+            return reason, _steady(stuck, written.message(ConditionType.PODS_READY, reason))
+    for pod in pods:
+        if pod.unschedulable_message is not None:
+            return Reason.UNSCHEDULABLE, f"pod {pod.name}: {pod.unschedulable_message}"
+    ready = sum(available(pod) for pod in pods)
+    if ready == len(slots) and lingering:
+        return Reason.WAITING_FOR_PODS, f"waiting for pod {lingering[0].name} to save and end"
+    return Reason.WAITING_FOR_PODS, f"{ready} of {len(slots)} pods ready"
+
+
+def _steady(stuck: list[PodView], written: str | None) -> str:
+    """The kubelet alternates between the error and its back-off; the text stays while the same pod is stuck."""
+    for pod in stuck:
+        if written is not None and written.startswith(f"pod {pod.name}: "):
+            return written
+    pod = stuck[0]
+    return f"pod {pod.name}: {pod.waiting_message or pod.waiting_reason}"
