@@ -1,0 +1,387 @@
+"""What a real API server makes of the CRD: rejections with their words, defaults, immutability, status, columns."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from localcluster.cluster import Cluster
+from localcluster.errors import CommandError
+
+ROOT = Path(__file__).resolve().parents[2]
+MANIFESTS = ROOT / "manifests"
+CRD = "inceptiontrainings.training.inception.dev"
+RECIPE: dict[str, Any] = {"recipe": "bninception-digits"}
+UNTIL_SUSPENDED = "cannot change while the job is not suspended; set spec.runPolicy.suspend to true first"
+
+Spec = dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def api(control_plane: Cluster) -> Cluster:
+    """The control plane, with our kind established."""
+    control_plane.kubectl("apply", "--server-side", f"--filename={MANIFESTS / 'crd.yaml'}")
+    control_plane.kubectl("wait", "--for=condition=Established", "--timeout=30s", f"crd/{CRD}")
+    return control_plane
+
+
+def manifest(spec: Spec, name: str = "job") -> str:
+    kind = {"apiVersion": "training.inception.dev/v1alpha1", "kind": "InceptionTraining"}
+    return json.dumps({**kind, "metadata": {"name": name}, "spec": spec})
+
+
+def write(api: Cluster, namespace: str, spec: Spec, *arguments: str, name: str = "job") -> dict[str, Any]:
+    """Applies a job as a user would, and returns what is stored."""
+    options = ("--server-side", f"--namespace={namespace}", "--filename=-", "--output=json")
+    stored: dict[str, Any] = json.loads(api.kubectl("apply", *options, *arguments, input=manifest(spec, name)))
+    return stored
+
+
+def rejection(api: Cluster, spec: Spec, name: str = "job", namespace: str = "default") -> str:
+    """The words with which the API server refuses a job."""
+    with pytest.raises(CommandError) as caught:
+        write(api, namespace, spec, "--dry-run=server", name=name)
+    return re.sub(r"\s+", " ", str(caught.value))
+
+
+def trainer(**fields: Any) -> Spec:
+    return {"training": RECIPE, "template": {"spec": {"containers": [{"name": "trainer", **fields}]}}}
+
+
+REJECTED = {
+    "no training": ({}, "spec.training: Required value"),
+    "nothing to train on": ({"training": {}}, "spec.training needs a recipe or data.kind"),
+    "unknown kind of data": (
+        {"training": {"data": {"kind": "Pictures"}}},
+        'spec.training.data.kind: Unsupported value: "P',
+    ),
+    "folder without path": (
+        {"training": {"data": {"kind": "ImageFolder"}}},
+        "spec.training.data.path is required with kind ImageFolder",
+    ),
+    "relative path": (
+        {"training": {"data": {"kind": "ImageFolder", "path": "data"}}},
+        "spec.training.data.path in body should match",
+    ),
+    "empty batch": (
+        {"training": {**RECIPE, "batch": {"global": 0}}},
+        "spec.training.batch.global in body should be greater than or equal to 1",
+    ),
+    "unquoted decimal": (
+        {"training": {**RECIPE, "optimizer": {"learningRate": 0.1}}},
+        "spec.training.optimizer.learningRate: expected string",
+    ),
+    "no learning": (
+        {"training": {**RECIPE, "optimizer": {"learningRate": "0"}}},
+        "spec.training.optimizer.learningRate must be greater than 0",
+    ),
+    "momentum of 1": (
+        {"training": {**RECIPE, "optimizer": {"momentum": "1"}}},
+        "spec.training.optimizer.momentum in body should match",
+    ),
+    "steps without epochs": (
+        {"training": {**RECIPE, "schedule": {"name": "Step"}}},
+        "spec.training.schedule needs milestones or stepEpochs with name Step",
+    ),
+    "two kinds of steps": (
+        {"training": {**RECIPE, "schedule": {"name": "Step", "milestones": [3], "stepEpochs": 3}}},
+        "spec.training.schedule takes milestones or stepEpochs, not both",
+    ),
+    "no nodes": ({"training": RECIPE, "numNodes": 0}, "spec.numNodes in body should be greater than or equal to 1"),
+    "too many nodes": (
+        {"training": RECIPE, "numNodes": 1001},
+        "spec.numNodes in body should be less than or equal to 1000",
+    ),
+    "no ranks": (
+        {"training": RECIPE, "numProcPerNode": 0},
+        "spec.numProcPerNode must be a number from 1 to 64 or auto",
+    ),
+    "wordy ranks": (
+        {"training": RECIPE, "numProcPerNode": "gpu"},
+        "spec.numProcPerNode must be a number from 1 to 64 or auto",
+    ),
+    "checkpoint nowhere": (
+        {"training": RECIPE, "checkpoint": {"keep": 2}},
+        "spec.checkpoint needs exactly one of volumeClaimName and path",
+    ),
+    "checkpoint in two places": (
+        {"training": RECIPE, "checkpoint": {"volumeClaimName": "a", "path": "/b"}},
+        "spec.checkpoint needs exactly one of volumeClaimName and path",
+    ),
+    "devices of a CPU": (
+        {"training": RECIPE, "accelerator": {"devicesPerNode": 2}},
+        "spec.accelerator.resourceName and devicesPerNode need a profile other than cpu",
+    ),
+    "resource without domain": (
+        {"training": RECIPE, "accelerator": {"profile": "nvidia", "resourceName": "gpu"}},
+        "spec.accelerator.resourceName in body should match",
+    ),
+    "rank in the environment": (
+        trainer(env=[{"name": "RANK", "value": "0"}]),
+        "spec.template.spec.containers[0].env: Forbidden: spec.template may not set INCEPTION_*",
+    ),
+    "launcher's variable": (trainer(env=[{"name": "INCEPTION_JOB"}]), "spec.template may not set INCEPTION_*"),
+    "torchrun's variable": (trainer(env=[{"name": "PET_NNODES"}]), "spec.template may not set INCEPTION_*"),
+    "own program": (trainer(command=["python"]), "spec.template may not set command or args of the container trainer"),
+    "side container without image": (
+        {"training": RECIPE, "template": {"spec": {"containers": [{"name": "side"}]}}},
+        "spec.template needs an image for each container that is not called trainer",
+    ),
+    "operator's volume": (
+        {"training": RECIPE, "template": {"spec": {"volumes": [{"name": "assignment", "emptyDir": {}}]}}},
+        "spec.template may not replace the volume assignment",
+    ),
+    "restarting pods": (
+        {"training": RECIPE, "template": {"spec": {"restartPolicy": "Always"}}},
+        "spec.template.spec.restartPolicy: Unsupported value",
+    ),
+    "unknown field": ({"training": {**RECIPE, "epoch": 3}}, "spec.training.epoch"),
+}
+
+
+@pytest.mark.parametrize("case", REJECTED)
+def test_a_job_that_can_never_run_is_rejected_with_the_field(api: Cluster, case: str) -> None:
+    spec, words = REJECTED[case]
+    assert words in rejection(api, spec)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("a" * 46, "metadata.name must have at most 45 characters"),
+        ("a.b", "metadata.name must be an RFC 1035 label"),
+        ("1a", "metadata.name must be an RFC 1035 label"),
+    ],
+    ids=["long", "dot", "digit"],
+)
+def test_a_name_that_pods_cannot_have_is_rejected(api: Cluster, name: str, words: str) -> None:
+    assert words in rejection(api, {"training": RECIPE}, name)
+
+
+def test_the_longest_name_is_accepted(api: Cluster) -> None:
+    write(api, "default", {"training": RECIPE}, "--dry-run=server", name="a" * 45)
+
+
+def test_defaults_are_stored(api: Cluster) -> None:
+    stored = write(api, "default", {"training": RECIPE, "checkpoint": {"path": "/x"}}, "--dry-run=server")
+    assert stored["spec"] == {
+        "training": RECIPE,
+        "accelerator": {"profile": "cpu"},
+        "numNodes": 1,
+        "numProcPerNode": "auto",
+        "checkpoint": {"path": "/x", "everySeconds": 60, "keep": 3},
+        "runPolicy": {"suspend": False},
+        "failurePolicy": {"maxRestarts": 10},
+    }
+
+
+def test_pod_fields_without_a_description_are_kept(api: Cluster) -> None:
+    template = {"spec": {"hostname": "x", "volumes": [{"name": "v", "emptyDir": {}}], "affinity": {"nodeAffinity": {}}}}
+    stored = write(api, "default", {"training": RECIPE, "template": template}, "--dry-run=server")
+    assert stored["spec"]["template"] == template
+
+
+CHANGES: dict[str, Any] = {
+    "training": {"recipe": "bninception-imagenet"},
+    "image": "other:1",
+    "accelerator": {"profile": "nvidia"},
+    "numNodes": 2,
+    "numProcPerNode": 2,
+    "template": {"spec": {"nodeSelector": {"disk": "slow"}}},
+    "checkpoint": {"path": "/other"},
+}
+BEFORE: Spec = {
+    "training": RECIPE,
+    "image": "trainer:1",
+    "template": {"spec": {"nodeSelector": {"disk": "fast"}}},
+    "checkpoint": {"path": "/x"},
+}
+
+
+@pytest.mark.parametrize("field", CHANGES)
+def test_a_running_job_keeps_its_spec(api: Cluster, namespace: str, field: str) -> None:
+    write(api, namespace, BEFORE)
+    words = rejection(api, {**BEFORE, field: CHANGES[field]}, namespace=namespace)
+    assert f"spec.{field}: Forbidden: spec.{field} {UNTIL_SUSPENDED}" in words
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        {},
+        {"spec": {"tolerations": [{"operator": "Exists"}]}},
+        {"spec": {"nodeSelector": {"disk": "fast"}, "hostname": "new"}},
+        {"metadata": {"labels": {"a": "b"}}},
+    ],
+    ids=[
+        "an undescribed field for another",
+        "a described field for another",
+        "undescribed field added",
+        "labels for spec",
+    ],
+)
+def test_a_running_job_keeps_every_part_of_its_template(api: Cluster, namespace: str, template: Spec) -> None:
+    write(api, namespace, BEFORE)
+    assert f"spec.template {UNTIL_SUSPENDED}" in rejection(api, {**BEFORE, "template": template}, namespace=namespace)
+
+
+def test_a_field_that_was_absent_cannot_appear_while_the_job_runs(api: Cluster, namespace: str) -> None:
+    write(api, namespace, {"training": RECIPE})
+    words = rejection(api, BEFORE, namespace=namespace)
+    assert all(f"spec.{field} {UNTIL_SUSPENDED}" in words for field in ("image", "template", "checkpoint"))
+
+
+def test_life_cycle_and_limits_change_at_any_time(api: Cluster, namespace: str) -> None:
+    write(api, namespace, BEFORE)
+    stored = write(api, namespace, {**BEFORE, "failurePolicy": {"maxRestarts": 3}, "runPolicy": {"suspend": True}})
+    assert stored["spec"]["failurePolicy"] == {"maxRestarts": 3}
+    assert stored["metadata"]["generation"] == 2
+
+
+def test_suspending_and_changing_at_once_is_rejected(api: Cluster, namespace: str) -> None:
+    write(api, namespace, BEFORE)
+    words = rejection(api, {**BEFORE, "numNodes": 2, "runPolicy": {"suspend": True}}, namespace=namespace)
+    assert f"spec.numNodes {UNTIL_SUSPENDED}" in words
+
+
+def test_a_suspended_job_can_change_in_every_field_and_resume_with_it(api: Cluster, namespace: str) -> None:
+    write(api, namespace, {**BEFORE, "runPolicy": {"suspend": True}})
+    stored = write(api, namespace, {**CHANGES, "runPolicy": {"suspend": False}})
+    assert {field: stored["spec"][field] for field in CHANGES if field != "checkpoint"} == {
+        field: value for field, value in CHANGES.items() if field != "checkpoint"
+    }
+    assert f"spec.image {UNTIL_SUSPENDED}" in rejection(api, {**CHANGES, "image": "third:1"}, namespace=namespace)
+
+
+STATUS: dict[str, Any] = {
+    "observedGeneration": 1,
+    "state": "Running",
+    "attempt": 2,
+    "restarts": 1,
+    "restartsCountTowardsMax": 1,
+    "nodes": {"desired": 2, "ready": 2, "summary": "2/2"},
+    "accelerator": "cambricon.com/mlu x2",
+    "model": "bninception",
+    "startTime": "2026-01-01T00:00:00Z",
+    "conditions": [
+        {
+            "type": "Running",
+            "status": "True",
+            "reason": "AttemptRunning",
+            "message": "attempt 2 runs",
+            "lastTransitionTime": "2026-01-01T00:00:00Z",
+            "observedGeneration": 1,
+        }
+    ],
+    "trainerStatus": {
+        "progressPercentage": 50,
+        "estimatedRemainingSeconds": 90,
+        "epoch": 3,
+        "step": 120,
+        "samplesPerSecond": "812.5",
+        "accuracyTop1": "0.9712",
+        "accuracyTop5": "0.999",
+        "loss": "0.101",
+        "samplesSeen": 7680,
+        "lastCheckpointTime": "2026-01-01T00:00:00Z",
+        "lastUpdatedTime": "2026-01-01T00:00:00.123456Z",
+    },
+    "rootCause": {
+        "attempt": 1,
+        "pod": "job-1-1",
+        "node": "node-a",
+        "rank": 1,
+        "exitCode": 137,
+        "reason": "OOMKilled",
+        "message": "killed",
+        "time": "2026-01-01T00:00:00Z",
+    },
+}
+
+
+def patch_status(api: Cluster, namespace: str, patch: Spec) -> dict[str, Any]:
+    target = (f"--namespace={namespace}", "inceptiontraining/job")
+    options = ("--subresource=status", "--type=merge", f"--patch={json.dumps(patch)}", "--output=json")
+    result: dict[str, Any] = json.loads(api.kubectl("patch", *target, *options))
+    return result
+
+
+def test_status_and_spec_are_written_apart(api: Cluster, namespace: str) -> None:
+    job = json.loads(manifest(BEFORE))
+    job["status"] = STATUS
+    api.kubectl("create", f"--namespace={namespace}", "--filename=-", input=json.dumps(job))
+    stored = json.loads(api.kubectl("get", f"--namespace={namespace}", "itrain", "job", "--output=json"))
+    assert "status" not in stored
+
+    stored = patch_status(api, namespace, {"status": STATUS, "spec": {"failurePolicy": {"maxRestarts": 0}}})
+    assert stored["status"] == STATUS, "every field that the operator writes has a place"
+    assert stored["spec"]["failurePolicy"] == {"maxRestarts": 10}
+    assert stored["metadata"]["generation"] == 1
+
+
+def test_status_of_an_old_object_that_breaks_a_rule_can_still_be_written(api: Cluster, namespace: str) -> None:
+    """Rules of the spec never stand between the operator and the status."""
+    write(api, namespace, BEFORE)
+    assert patch_status(api, namespace, {"status": {"state": "Failed"}})["status"] == {"state": "Failed"}
+
+
+def test_kubectl_get_shows_what_people_ask_for(api: Cluster, namespace: str) -> None:
+    write(api, namespace, BEFORE)
+    patch_status(api, namespace, {"status": STATUS})
+    header, row = api.kubectl("get", f"--namespace={namespace}", "itrain").splitlines()
+    assert header.split() == "NAME STATE NODES ACCELERATOR PROGRESS TOP1 IMG/S RESTARTS AGE".split()
+    assert row.split()[:-1] == "job Running 2/2 cambricon.com/mlu x2 50 0.9712 812.5 1".split()
+    header, row = api.kubectl("get", f"--namespace={namespace}", "training", "--output=wide").splitlines()
+    assert header.split()[-3:] == ["MODEL", "ETA", "REASON"]
+    assert row.split()[-3:] == ["bninception", "90", "OOMKilled"]
+
+
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        ("itrain.spec.training", "Training is what the bundled trainer does"),
+        ("itrain.spec.training.optimizer.learningRate", "highest learning rate"),
+        ("itrain.spec.template.spec.containers.env", "reserved"),
+        ("itrain.status.rootCause", "naming the first failure"),
+    ],
+)
+def test_kubectl_explain_documents_the_fields(api: Cluster, path: str, words: str) -> None:
+    assert words in re.sub(r"\s+", " ", api.kubectl("explain", path))
+
+
+@pytest.mark.parametrize("path", sorted((MANIFESTS / "samples").glob("*.yaml")), ids=lambda path: str(path.stem))
+def test_samples_are_accepted(api: Cluster, path: Path) -> None:
+    answer = api.kubectl("apply", "--server-side", "--dry-run=server", f"--filename={path}")
+    assert f"inceptiontraining.training.inception.dev/{path.stem} serverside-applied" in answer
+
+
+def test_the_crd_is_structurally_sound(api: Cluster) -> None:
+    crd = json.loads(api.kubectl("get", "crd", CRD, "--output=json"))
+    conditions = {condition["type"]: condition["status"] for condition in crd["status"]["conditions"]}
+    assert conditions.get("NonStructuralSchema", "False") == "False"
+    assert conditions["NamesAccepted"] == conditions["Established"] == "True"
+
+
+def test_install_manifest_applies_twice_without_a_change(api: Cluster) -> None:
+    apply = ("apply", "--server-side", "--field-manager=install", f"--filename={MANIFESTS / 'install.yaml'}")
+    try:
+        # The API server may need a moment until the new namespace accepts objects; apply keeps the order of the file.
+        assert "deployment.apps/inception-operator serverside-applied" in api.kubectl(*apply, "--force-conflicts")
+        get = (
+            "get",
+            "--namespace=inception-system",
+            "deployment/inception-operator",
+            "--output=jsonpath={.metadata.generation}",
+        )
+        before = api.kubectl(*get)
+        api.kubectl(*apply)
+        assert api.kubectl(*get) == before
+    finally:
+        api.kubectl("delete", "namespace", "inception-system", "--wait=false", "--ignore-not-found")
+        for role in ("inception-operator", "inception-operator-view", "inception-operator-edit"):
+            api.kubectl("delete", "clusterrole", role, "--ignore-not-found")
+        api.kubectl("delete", "clusterrolebinding", "inception-operator", "--ignore-not-found")
