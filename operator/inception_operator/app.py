@@ -7,6 +7,7 @@ import logging
 import signal
 import time
 from collections.abc import Coroutine
+from functools import partial
 from typing import Any
 
 import kopf
@@ -14,16 +15,17 @@ from prometheus_client import disable_created_metrics
 
 from inception_operator import podview, report
 from inception_operator.client import Client, load_configuration
-from inception_operator.controller import Controller
-from inception_operator.decider import Decider
-from inception_operator.errors import OperatorError
+from inception_operator.controller import Controller, Decider
+from inception_operator.errors import OperatorError, SettingsError
 from inception_operator.handlers import make_registry, make_settings
 from inception_operator.jobs import JobStore
 from inception_operator.leader import Leader
 from inception_operator.metrics import Metrics
 from inception_operator.model import PodView
 from inception_operator.probe import Probe
+from inception_operator.profiles import ProfileError, check_disjoint, load_profiles
 from inception_operator.progress import from_metrics
+from inception_operator.reconcile import Context, reconcile, wants_progress, wants_report
 from inception_operator.reflector import PodReflector
 from inception_operator.resync import Resync
 from inception_operator.scraper import Scraper
@@ -36,7 +38,7 @@ _log = logging.getLogger(__name__)
 
 async def run(settings: Settings) -> None:
     """Run until SIGTERM or SIGINT; anything that breaks is raised."""
-    disable_created_metrics()
+    disable_created_metrics()  # type: ignore[no-untyped-call]
     configuration = await load_configuration(settings.kubeconfig)
     app = App(settings, configuration)
     try:
@@ -55,7 +57,7 @@ class App:
         self._metrics = Metrics(self._jobs.values)
         self._client = Client(configuration, self._metrics.count_request)
         self._queue = WorkQueue(waited=self._metrics.wait.observe)
-        self._probe = Probe(report.from_json, clock=time.monotonic)
+        self._probe = Probe(report.from_json, self._queue.add, clock=time.monotonic)
         self._pods = PodReflector(self._client, podview.trim_pod, self._queue.add)
         self._resync = Resync(self._client, self._jobs, self._queue.add, interval=settings.resync_seconds)
         self._scraper = Scraper(
@@ -63,6 +65,7 @@ class App:
             self._views,
             self._probe,
             from_metrics,
+            wants_progress,
             self._queue.add,
             interval=settings.scrape_seconds,
             report_interval=settings.progress_seconds,
@@ -73,7 +76,7 @@ class App:
             self._pods,
             self._probe,
             self._scraper,
-            Decider(settings.trainer_image, settings.profiles_dir),
+            Decider(partial(reconcile, context=_context(settings)), wants_report),
             self._queue,
             self._metrics,
             settings.identity,
@@ -194,3 +197,15 @@ async def _forever(name: str, coroutine: Coroutine[Any, Any, Any]) -> None:
     await coroutine
     if name != "trainings":
         raise OperatorError(f"task {name} ended")
+
+
+def _context(settings: Settings) -> Context:
+    """Built-in accelerator profiles, and those of the given directory, which replace built-in ones of the same name."""
+    try:
+        profiles = load_profiles()
+        if settings.profiles_dir is not None:
+            profiles |= load_profiles(settings.profiles_dir)
+            check_disjoint(profiles.values())
+    except (ProfileError, OSError) as error:
+        raise SettingsError(f"--profiles-dir: {error}") from error
+    return Context(profiles=profiles, image=settings.trainer_image)

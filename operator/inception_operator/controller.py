@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Protocol
 
@@ -34,14 +36,12 @@ class ProgressSource(Protocol):
         """The training is gone."""
 
 
-class Decider(Protocol):
+@dataclass(frozen=True)
+class Decider:
     """The pure half."""
 
-    def reconcile(self, observation: Observation) -> Plan:
-        """What to do."""
-
-    def wants_report(self, job: Json, pod: PodView) -> bool:
-        """Whether a decision needs to hear from this pod first."""
+    reconcile: Callable[[Observation], Plan]
+    wants_report: Callable[[Json, PodView], bool]
 
 
 class Controller:
@@ -99,7 +99,8 @@ class Controller:
             return "gone", None
         if "deletionTimestamp" in job["metadata"]:
             return "gone", None
-        await self._ask(key, job)
+        if not await self._ask(key, job):
+            return "waiting", None
         # Asking took time: decide on the view of now.
         job = self._jobs.get(key) or job
         pods = self._views(key)
@@ -131,12 +132,11 @@ class Controller:
             self._rejections.pop(key, None)
         return "success", AGAIN_BASE
 
-    async def _ask(self, key: Key, job: Json) -> None:
+    async def _ask(self, key: Key, job: Json) -> bool:
         pods = self._views(key)
         self._probe.retain(key, {pod.uid for pod in pods})
         wanted = [pod for pod in pods if self._decider.wants_report(job, pod)]
-        if wanted:
-            await self._probe.refresh(key, wanted)
+        return not wanted or await self._probe.refresh(key, wanted)
 
     def _views(self, key: Key) -> tuple[PodView, ...]:
         views = (podview.view(pod, *self._probe.answer(key, pod["metadata"]["uid"])) for pod in self._pods.pods(key))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 import aiohttp
@@ -16,6 +16,7 @@ STATUS_SECONDS = 0.7
 METRICS_SECONDS = 1.0
 MAX_STATUS_BYTES = 64 * 1024
 MAX_METRICS_BYTES = 1024 * 1024
+PATIENCE = 0.1
 FIRST_PAUSE = 2.0
 MAX_PAUSE = 30.0
 
@@ -32,18 +33,28 @@ class _Answer:
     pause: float = 0.0
 
 
+@dataclass(frozen=True)
+class _Round:
+    """Questions to several pods of one training that are under way."""
+
+    asked: asyncio.Future[list[None]]
+    uids: frozenset[str]
+
+
 class Probe:
     """HTTP to the pods, and the latest answer of each."""
 
     def __init__(
         self,
         parse: Parse,
+        notify: Callable[[Key], None],
         *,
         clock: Callable[[], float],
         launcher_port: int = api.LAUNCHER_PORT,
         metrics_port: int = api.METRICS_PORT,
     ) -> None:
         self._parse = parse
+        self._notify = notify
         self._clock = clock
         self._launcher_port = launcher_port
         self._metrics_port = metrics_port
@@ -52,16 +63,39 @@ class Probe:
             connector=aiohttp.TCPConnector(limit=200, force_close=True), trust_env=False
         )
         self._answers: dict[Key, dict[str, _Answer]] = {}
+        self._rounds: dict[Key, _Round] = {}
 
     async def close(self) -> None:
-        """Close the connections."""
+        """Give up all questions and close the connections."""
+        asked = [round_.asked for round_ in self._rounds.values()]
+        for future in asked:
+            future.cancel()
+        await asyncio.gather(*asked, return_exceptions=True)
         await self._session.close()
 
-    async def refresh(self, key: Key, pods: Iterable[PodView]) -> None:
-        """Ask all these pods of one training at once; ``answer`` tells the answers."""
+    async def refresh(self, key: Key, pods: Collection[PodView]) -> bool:
+        """Ask all these pods of one training at once; True if ``answer`` now tells what they say.
+
+        Healthy pods answer within milliseconds. Where one does not, the result is False, asking goes on in the
+        background and ``notify`` hears of its end: a worker that waited for time-outs would hold up other trainings.
+        """
         answers = self._answers.setdefault(key, {})
-        due = [pod for pod in pods if pod.ip and self._due(answers.get(pod.uid))]
-        await asyncio.gather(*(self._ask(answers, pod) for pod in due))
+        fresh: set[str] = set()
+        while True:
+            round_ = self._rounds.get(key)
+            if round_ is None:
+                due = [pod for pod in pods if pod.ip and pod.uid not in fresh and self._due(answers.get(pod.uid))]
+                if not due:
+                    return True
+                asked = asyncio.gather(*(self._ask(answers, pod) for pod in due))
+                round_ = self._rounds[key] = _Round(asked, frozenset(pod.uid for pod in due))
+            await asyncio.wait((round_.asked,), timeout=PATIENCE)
+            if not round_.asked.done():
+                round_.asked.add_done_callback(lambda _: self._notify(key))
+                return False
+            del self._rounds[key]
+            round_.asked.result()
+            fresh |= round_.uids
 
     def answer(self, key: Key, uid: str) -> tuple[Report | None, bool | None]:
         """The latest report of a pod, and whether it could be reached; None for both when it was never asked."""
@@ -75,6 +109,9 @@ class Probe:
             del self._answers[key][uid]
         if not answers:
             self._answers.pop(key, None)
+            round_ = self._rounds.get(key)
+            if round_ is not None and round_.asked.done():
+                del self._rounds[key]
 
     async def metrics(self, ip: str) -> str | None:
         """The metrics page of local rank 0, or None if there is none in time."""

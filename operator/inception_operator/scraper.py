@@ -9,7 +9,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from inception_operator.api import ConditionType
 from inception_operator.jobs import JobStore
 from inception_operator.model import Json, PodView, Progress
 from inception_operator.probe import Probe
@@ -43,6 +42,7 @@ class Scraper:
         pods: Callable[[Key], tuple[PodView, ...]],
         probe: Probe,
         parse: Parse,
+        wants: Callable[[Json, PodView], bool],
         notify: Callable[[Key], None],
         *,
         interval: float,
@@ -52,6 +52,7 @@ class Scraper:
         self._pods = pods
         self._probe = probe
         self._parse = parse
+        self._wants = wants
         self._notify = notify
         self._interval = interval
         self._report_interval = report_interval
@@ -103,20 +104,8 @@ class Scraper:
             self._notify(key)
 
     def _target(self, key: Key, job: Json) -> str | None:
-        """Address of rank 0 of the present attempt, if the training runs."""
-        if not _running(job):
-            return None
-        attempt = _attempt(job)
-        for pod in self._pods(key):
-            order = pod.assignment
-            if order and order.attempt == attempt and order.nnodes > 0 and order.node_rank == 0 and not pod.deleting:
-                return pod.ip
-        return None
-
-
-def _running(job: Json) -> bool:
-    conditions = (job.get("status") or {}).get("conditions") or ()
-    return any(c["type"] == ConditionType.RUNNING and c["status"] == "True" for c in conditions)
+        """Address of rank 0, if the training runs."""
+        return next((pod.ip for pod in self._pods(key) if self._wants(job, pod)), None)
 
 
 def _attempt(job: Json) -> int:
