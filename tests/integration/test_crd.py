@@ -52,7 +52,7 @@ def trainer(**fields: Any) -> Spec:
     return {"training": RECIPE, "template": {"spec": {"containers": [{"name": "trainer", **fields}]}}}
 
 
-REJECTED = {
+REJECTED: dict[str, tuple[Spec, str]] = {
     "no training": ({}, "spec.training: Required value"),
     "nothing to train on": ({"training": {}}, "spec.training needs a recipe or data.kind"),
     "unknown kind of data": (
@@ -212,7 +212,7 @@ def test_a_running_job_keeps_its_spec(api: Cluster, namespace: str, field: str) 
 @pytest.mark.parametrize(
     "template",
     [
-        {},
+        {"spec": {"hostname": "new"}},
         {"spec": {"tolerations": [{"operator": "Exists"}]}},
         {"spec": {"nodeSelector": {"disk": "fast"}, "hostname": "new"}},
         {"metadata": {"labels": {"a": "b"}}},
@@ -333,8 +333,8 @@ def test_kubectl_get_shows_what_people_ask_for(api: Cluster, namespace: str) -> 
     write(api, namespace, BEFORE)
     patch_status(api, namespace, {"status": STATUS})
     header, row = api.kubectl("get", f"--namespace={namespace}", "itrain").splitlines()
-    assert header.split() == "NAME STATE NODES ACCELERATOR PROGRESS TOP1 IMG/S RESTARTS AGE".split()
-    assert row.split()[:-1] == "job Running 2/2 cambricon.com/mlu x2 50 0.9712 812.5 1".split()
+    assert header.split() == ["NAME", "STATE", "NODES", "ACCELERATOR", "PROGRESS", "TOP1", "IMG/S", "RESTARTS", "AGE"]
+    assert row.split()[:-1] == ["job", "Running", "2/2", "cambricon.com/mlu", "x2", "50", "0.9712", "812.5", "1"]
     header, row = api.kubectl("get", f"--namespace={namespace}", "training", "--output=wide").splitlines()
     assert header.split()[-3:] == ["MODEL", "ETA", "REASON"]
     assert row.split()[-3:] == ["bninception", "90", "OOMKilled"]
