@@ -2,8 +2,8 @@
 
 ``control_plane``   one control plane per test process, with two fake nodes (localcluster.kwok says how to steer them);
 ``node_cluster``    one cluster with a real node per test process, offering four ``cambricon.com/mlu``; needs root;
-``namespace``       a fresh namespace in ``control_plane``, deleted afterwards;
-``node_namespace``  a fresh namespace in ``node_cluster``, deleted afterwards.
+``namespace``       a fresh namespace, deleted afterwards: in ``node_cluster`` if the test uses that, else in
+                    ``control_plane``.
 
 A cluster that cannot be started fails the test: a test that did not run must not look like one that passed. What the
 collected tests need is built before the first of them starts, so that the minutes of a first build count into nobody's
@@ -15,7 +15,7 @@ from __future__ import annotations
 import contextlib
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pytest
 
@@ -42,13 +42,17 @@ def node_cluster_spec() -> ClusterSpec:
 
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Build what the collected tests need; a failure is left to the fixture, which meets it again."""
-    used = {name for item in session.items for name in getattr(item, "fixturenames", ())}
-    specs = {"control_plane": control_plane_spec(), "node_cluster": node_cluster_spec()}
     if session.config.option.collectonly:
         return
-    for name in used & specs.keys():
+    specs = {"control_plane": control_plane_spec(), "node_cluster": node_cluster_spec()}
+    for name in specs.keys() & {name for item in session.items for name in _clusters_of(item)}:
         with contextlib.suppress(LocalClusterError):
             prepare(specs[name], to_stderr)
+
+
+def _clusters_of(item: pytest.Item) -> set[str]:
+    fixtures: Sequence[str] = getattr(item, "fixturenames", ())
+    return {*fixtures, _cluster_fixture(fixtures)} if "namespace" in fixtures else set(fixtures)
 
 
 @pytest.fixture(scope="session")
@@ -64,15 +68,14 @@ def node_cluster() -> Iterator[Cluster]:
 
 
 @pytest.fixture
-def namespace(control_plane: Cluster) -> Iterator[str]:
-    """The name of a fresh namespace in ``control_plane``."""
-    yield from _fresh_namespace(control_plane)
+def namespace(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The name of a fresh namespace in the cluster that the test uses."""
+    cluster: Cluster = request.getfixturevalue(_cluster_fixture(request.fixturenames))
+    yield from _fresh_namespace(cluster)
 
 
-@pytest.fixture
-def node_namespace(node_cluster: Cluster) -> Iterator[str]:
-    """The name of a fresh namespace in ``node_cluster``."""
-    yield from _fresh_namespace(node_cluster)
+def _cluster_fixture(fixtures: Sequence[str]) -> str:
+    return "node_cluster" if "node_cluster" in fixtures else "control_plane"
 
 
 def _running(spec: ClusterSpec) -> Iterator[Cluster]:
