@@ -84,7 +84,6 @@ class Cause:
     CANNOT_RUN: Final = "CannotRun"
 
     POD_DELETED: Final = "PodDeleted"
-    POD_LOST: Final = "PodLost"
     POD_FAILED: Final = "PodFailed"
     EVICTED: Final = "Evicted"
     DISRUPTED: Final = "Disrupted"

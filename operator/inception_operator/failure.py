@@ -52,7 +52,6 @@ _CAUSE_OF_CONTAINER_REASON: Final = {
 INFRASTRUCTURE: Final = frozenset(
     (
         Cause.POD_DELETED,
-        Cause.POD_LOST,
         Cause.EVICTED,
         Cause.DISRUPTED,
         Cause.NODE_LOST,
@@ -61,7 +60,8 @@ INFRASTRUCTURE: Final = frozenset(
     )
 )
 # After these all ranks are still there and can save together before they end.
-GRACEFUL: Final = frozenset((Cause.POD_DELETED, Cause.DISRUPTED, Cause.STOPPED))
+_GRACEFUL: Final = frozenset((Cause.POD_DELETED, Cause.DISRUPTED, Cause.STOPPED))
+_GONE: Final = "the pod is gone"
 
 
 class Action(Enum):
@@ -115,6 +115,7 @@ class Failure:
 class Scene:
     """What failures are looked for in. ``issued`` is when the attempt's assignments went out; None while it gathers."""
 
+    job: str
     attempt: int
     nproc: int
     issued: datetime | None
@@ -156,6 +157,11 @@ def action(failure: Failure, previous: Json | None) -> Action:
     return Action.RESTART
 
 
+def was_graceful(cause: Json) -> bool:
+    """Whether the other ranks of the attempt that this root cause ended can still save together."""
+    return cause.get("reason") in _GRACEFUL and cause.get("message") != _GONE
+
+
 def _was_out_of_memory(cause: Json | None, attempt: int) -> bool:
     return cause is not None and cause.get("reason") == Cause.OOM_KILLED and cause.get("attempt") == attempt
 
@@ -166,11 +172,7 @@ def _remoteness(failure: Failure) -> int:
 
 def _of_slot(slot: int, pod: PodView | None, scene: Scene) -> Failure | None:
     if pod is None:
-        return (
-            None
-            if scene.issued is None
-            else Failure(scene.attempt, slot, Cause.POD_LOST, scene.now, message="the pod is gone")
-        )
+        return None if scene.issued is None else _gone(slot, scene)
     if slot_rules.succeeded(pod, scene.attempt):
         return None
     involved = scene.issued is not None or slot_rules.given(pod, scene.attempt)
@@ -241,12 +243,15 @@ def _ended(pod: PodView, scene: Scene) -> Failure:
         return _failure(
             pod, scene, imposed, pod.finished, pod.message or pod.disruption_reason or pod.reason or "", code
         )
-    if pod.report is not None and pod.report.attempt < scene.attempt and scene.issued is not None:
+    if pod.report is not None and 0 < pod.report.attempt < scene.attempt and scene.issued is not None:
         # Its own failure has been counted in the attempt it belongs to.
-        return _failure(pod, scene, Cause.POD_LOST, pod.finished, "the pod ended before this attempt reached it", code)
+        text = "the pod ended before this attempt reached it"
+        return _failure(pod, scene, Cause.NOT_RESPONDING, pod.finished, text, code)
     if code == 0:
         return _failure(pod, scene, Cause.ERROR, pod.finished, "the container ended without having trained", code)
-    return _failure(pod, scene, _cause_of_code(code), pod.finished, pod.message or pod.terminated_reason or "", code)
+    said = pod.report.message if pod.report is not None else None
+    text = said or pod.message or pod.terminated_reason or ""
+    return _failure(pod, scene, _cause_of_code(code), pod.finished, text, code)
 
 
 def _imposed(pod: PodView) -> str | None:
@@ -257,6 +262,13 @@ def _imposed(pod: PodView) -> str | None:
     if cause is None and pod.exit_code is None and (pod.reason or "").startswith("OutOf"):
         cause = Cause.ADMISSION_ERROR
     return cause or _CAUSE_OF_CONTAINER_REASON.get(pod.terminated_reason or "")
+
+
+def _gone(slot: int, scene: Scene) -> Failure:
+    # In a later attempt the slot may be filled by a pod of any attempt before; its name went with it.
+    name = f"{scene.job}-{slot}-1" if scene.attempt == 1 else None
+    rank = slot * scene.nproc
+    return Failure(scene.attempt, slot, Cause.POD_DELETED, scene.now, pod=name, rank=rank, message=_GONE)
 
 
 def _removed(pod: PodView, scene: Scene) -> Failure:

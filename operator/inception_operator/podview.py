@@ -5,7 +5,7 @@ Both run for every Pod event, so they look only at the keys they need.
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from . import assignment, report
@@ -46,7 +46,12 @@ def trim_pod(pod: Json) -> Json:
     return {"metadata": small, "spec": _pick(pod.get("spec") or {}, ("nodeName",)), "status": state}
 
 
-def view(pod: Json, answer: Report | None = None, reachable: bool | None = None) -> PodView | None:
+def view(
+    pod: Json,
+    answer: Report | None = None,
+    reachable: bool | None = None,
+    unreachable_since: datetime | None = None,
+) -> PodView | None:
     """What decisions need of a Pod; None when its labels are not those of a slot.
 
     `answer` is the latest ``/status`` answer of this very pod (by uid); a termination message overrules it.
@@ -82,6 +87,7 @@ def view(pod: Json, answer: Report | None = None, reachable: bool | None = None)
         disruption_reason=_disruption(conditions.get("DisruptionTarget")),
         report=last_word or answer,
         reachable=reachable,
+        unreachable_since=unreachable_since,
         owner_uid=owner.get("uid") if owner else None,
         **fields,
     )

@@ -128,7 +128,7 @@ class _Pass:
 
     @property
     def scene(self) -> Scene:
-        return Scene(self.draft.attempt, self.devices.nproc, self.draft.issued, self.now)
+        return Scene(self.job.name, self.draft.attempt, self.devices.nproc, self.draft.issued, self.now)
 
     def decide(self) -> Plan:
         self.slots, surplus = slots.arrange(self.pods, self.job.num_nodes)
@@ -270,7 +270,7 @@ class _Pass:
         cause = self.draft.root_cause or {}
         if cause.get("attempt") != self.draft.attempt - 1:
             return self.draft.attempt > 1
-        return cause.get("reason") in failure.GRACEFUL
+        return failure.was_graceful(cause)
 
     def _hold(self, present: list[PodView]) -> None:
         for pod in present:
