@@ -1,4 +1,4 @@
-"""Where things lie on this machine. The only place of this package that reads the environment."""
+"""Where things lie on this machine. The only place of this package where a variable decides something."""
 
 from __future__ import annotations
 
