@@ -172,7 +172,8 @@ class Launcher:
 
     def _publish(self) -> None:
         report = self.machine.report
-        progress = self._request.progress_file if self._request is not None else None
+        current = self._request is not None and self._request.assignment.attempt == report.attempt
+        progress = self._request.progress_file if self._request is not None and current else None
         self.board.publish(report, progress)
         cause = "" if report.exit_code is None else f" {report.reason or ''} exit code {report.exit_code}"
         where = "" if report.rank is None else f" rank {report.rank}"

@@ -8,6 +8,7 @@ import re
 import runpy
 import shutil
 import signal
+import subprocess
 import sys
 import time
 import traceback
@@ -15,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .exitcodes import ExitCode, is_peer_loss
+from .exitcodes import ExitCode, contract_code, is_peer_loss
 from .linux import die_with_parent
 
 BUNDLED = "inception_trainer.entry:train"
@@ -157,7 +158,10 @@ def _execute(name: str, arguments: list[str]) -> None:
     if path is None:
         code = ExitCode.NOT_EXECUTABLE if Path(name).exists() else ExitCode.NOT_FOUND
         raise CannotRunError(f"{name}: {'not executable' if Path(name).exists() else 'not found'}", code)
-    os.execv(path, [name, *arguments])  # noqa: S606
+    # Not exec: torch elastic waits for this process to hand back a value.
+    process = subprocess.Popen([path, *arguments])
+    signal.signal(signal.SIGTERM, lambda number, _: process.send_signal(number))
+    raise SystemExit(contract_code(process.wait()))
 
 
 def _exit_status(code: object) -> tuple[int, str, str]:

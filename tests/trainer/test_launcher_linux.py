@@ -1,0 +1,45 @@
+"""Process tree and memory cgroup."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from inception_trainer.launcher import linux
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "kills"),
+    [
+        pytest.param("memory.events", "low 0\noom 3\noom_kill 2\noom_group_kill 0\n", 2, id="v2"),
+        pytest.param("memory/memory.oom_control", "oom_kill_disable 0\nunder_oom 0\noom_kill 5\n", 5, id="v1"),
+        pytest.param("memory.events", "oom_kill many\n", 0, id="malformed"),
+        pytest.param("elsewhere", "", 0, id="no cgroup"),
+    ],
+)
+def test_oom_kills(tmp_path: Path, name: str, content: str, kills: int) -> None:
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(content, encoding="ascii")
+    assert linux.oom_kills(tmp_path) == kills
+
+
+def test_descendants_include_those_that_left_the_group() -> None:
+    code = "import os, sys; os.setsid(); pid = os.fork(); print(pid, flush=True) if pid else None; sys.stdin.read()"
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        grandchild = int(process.stdout.readline())
+        assert {process.pid, grandchild} <= linux.descendants(os.getpid())
+        spared = linux.descendants(os.getpid(), spare=[process.pid])
+        assert process.pid not in spared
+        assert grandchild in spared
+        linux.kill([process.pid, grandchild])
+
+
+def test_signals_to_the_dead_are_ignored() -> None:
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    linux.kill([process.pid])
+    linux.kill_group(process.pid)

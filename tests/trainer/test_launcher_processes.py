@@ -1,0 +1,271 @@
+"""Launchers as real processes: attempts, root causes, recovery, endings."""
+
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from launchers import Gang, all_processes, wait_for
+
+pytestmark = pytest.mark.timeout(180)
+
+
+@pytest.fixture
+def gang(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Gang]:
+    options = getattr(request, "param", {})
+    with Gang(tmp_path, **options) as gang:
+        yield gang
+    assert wait_for("an empty process table", lambda: not gang.processes())
+
+
+def of(size: int = 1, **options: object) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("gang", [{"size": size, **options}], indirect=True, ids=[f"{size} launchers"])
+
+
+@of(2)
+def test_two_nodes_recover_from_every_kind_of_death(gang: Gang) -> None:
+    first, second = gang.launchers
+    for launcher in gang.launchers:
+        assert launcher.wait_state("Idle")["attempt"] == 0
+        assert launcher.ready()
+
+    gang.assign(1, nproc=2)
+    pids = gang.first_steps(1, 4)
+    wait_for("steps in the report", lambda: (first.status()["step"] or 0) > 1)
+    os.kill(pids[1], signal.SIGKILL)
+    report = first.wait_state("Failed", 1)
+    assert (report["reason"], report["exitCode"], report["rank"]) == ("Signal", 137, 1)
+    assert (report["message"], report["host"]) == ("SIGKILL", "job-0-1")
+    assert report["step"] >= 1
+    assert not first.ready()
+    consequence = second.wait_state("Failed", 1)
+    assert consequence["reason"] == "PeerLost"
+    assert consequence["rank"] in (2, 3)
+
+    gang.assign(2, nproc=2)
+    gang.first_steps(2, 4)
+    gang.do(2, 3, "raise")
+    report = second.wait_state("Failed", 2)
+    assert (report["reason"], report["exitCode"], report["rank"]) == ("Error", 1, 3)
+    assert report["message"].startswith("ValueError: bad luck")
+
+    gang.assign(3)
+    gang.first_steps(3, 2)
+    gang.do(3, 1, "stop")
+    gang.assign(4)
+    gang.first_steps(4, 2)
+
+    gang.assign(5, graceful=True)
+    gang.first_steps(5, 2)
+
+    gang.hold(6, graceful=True)
+    for launcher in gang.launchers:
+        assert launcher.wait_state("Idle", 6)["exitCode"] is None
+    gang.assign(6)
+    gang.first_steps(6, 2)
+    (gang.folder / "finish").touch()
+    for launcher in gang.launchers:
+        assert launcher.wait_exit() == 0
+        assert launcher.last_word()["state"] == "Succeeded"
+
+
+@of(1)
+def test_a_coded_error_ends_the_launcher_when_nobody_listens(gang: Gang) -> None:
+    (launcher,) = gang.launchers
+    gang.assign(1)
+    gang.first_steps(1, 1)
+    gang.do(1, 0, "missing")
+    assert launcher.wait_exit() == 66
+    word = launcher.last_word()
+    assert (word["state"], word["reason"], word["exitCode"]) == ("Failed", "InputMissing", 66)
+    assert (word["rank"], word["message"]) == (0, "/data/train: no such folder")
+    assert "Traceback" not in launcher.read_log()
+
+
+@of(1)
+def test_ends_in_one_warm_pod(gang: Gang) -> None:
+    (launcher,) = gang.launchers
+    launcher.wait_state("Idle")
+    for attempt, action, reason, code, message in (
+        (1, "exit-7", "Error", 7, "exit code 7"),
+        (2, "segfault", "Signal", 139, "SIGSEGV"),
+    ):
+        gang.assign(attempt, nproc=2)
+        gang.first_steps(attempt, 2)
+        gang.do(attempt, 1, action)
+        report = launcher.wait_state("Failed", attempt)
+        assert (report["reason"], report["exitCode"], report["rank"]) == (reason, code, 1)
+        assert report["message"] == message
+
+    launcher.assignment.write_text('{"attempt": 9, "nno', encoding="utf-8")
+    wait_for("a complaint", lambda: "assignment ignored: not JSON" in launcher.read_log())
+    gang.assign(1)
+    assert launcher.status()["attempt"] == 2
+
+    gang.assign(3)
+    (rank,) = gang.first_steps(3, 1)
+    gang.do(3, 0, "detach")
+    strays = wait_for("strays", lambda: [pid for pid in gang.processes() if _is_sleep(pid)])
+    launcher.terminate()
+    assert launcher.wait_exit() == 75
+    word = launcher.last_word()
+    assert (word["state"], word["reason"], word["exitCode"], word["attempt"]) == ("Stopped", "Stopped", 75, 3)
+    assert not set(gang.processes()) & {rank, *strays}
+
+
+def _is_sleep(pid: int) -> bool:
+    try:
+        return b"time.sleep(600)" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
+
+
+@of(1)
+def test_orphans_are_reaped(gang: Gang) -> None:
+    (launcher,) = gang.launchers
+    gang.assign(1)
+    gang.first_steps(1, 1)
+    gang.do(1, 0, "detach")
+    wait_for("the lasting stray", lambda: any(map(_is_sleep, gang.processes())))
+    # The short-lived one is adopted by the launcher and must not stay a zombie.
+    wait_for("no zombie", lambda: len(_children(launcher.process.pid)) == 2 and not _zombies(launcher.process.pid))
+    launcher.terminate()
+    assert launcher.wait_exit() == 75
+
+
+def _children(parent: int) -> list[list[str]]:
+    return [fields for fields in map(_stat, all_processes()) if fields[1:2] == [str(parent)]]
+
+
+def _zombies(parent: int) -> list[list[str]]:
+    return [fields for fields in _children(parent) if fields[0] == "Z"]
+
+
+def _stat(pid: int) -> list[str]:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(") ")[2].split()
+    except OSError:
+        return []
+
+
+@of(1)
+def test_death_of_the_fork_server(gang: Gang) -> None:
+    (launcher,) = gang.launchers
+    launcher.wait_state("Idle")
+    gang.assign(1)
+    gang.first_steps(1, 1)
+    (server,) = (pid for pid in gang.processes() if _stat(pid)[1:2] == [str(launcher.process.pid)])
+    os.kill(server, signal.SIGKILL)
+    report = launcher.wait_state("Failed", 1)
+    assert (report["reason"], report["exitCode"]) == ("Signal", 137)
+    assert "fork server" in report["message"]
+    gang.assign(2)
+    gang.first_steps(2, 1)
+    assert launcher.get("/healthz") == (200, b"ok\n")
+
+
+@of(1)
+def test_death_of_the_launcher_takes_everything_along(gang: Gang) -> None:
+    gang.assign(1)
+    gang.first_steps(1, 1)
+    gang.launchers[0].close()
+
+
+@pytest.mark.parametrize(
+    ("gang", "code", "message"),
+    [
+        ({"program": ["/no/such/script.py"]}, 127, "/no/such/script.py: no such script"),
+        ({"program": ["tiny_program:nothing"]}, 127, "tiny_program:nothing: no such function"),
+        ({"program": ["no_such_module:train"]}, 127, "no_such_module:train: No module named 'no_such_module'"),
+        ({"program": ["no-such-command"]}, 127, "no-such-command: not found"),
+        ({"program": ["/dev/null"]}, 126, "/dev/null: not executable"),
+    ],
+    indirect=["gang"],
+    ids=["script", "function", "module", "command", "not executable"],
+)
+def test_programs_that_cannot_run(gang: Gang, code: int, message: str) -> None:
+    gang.assign(1)
+    assert gang.launchers[0].wait_exit() == code
+    assert gang.launchers[0].last_word()["reason"] == "CannotRun"
+    assert gang.launchers[0].last_word()["message"] == message
+
+
+SCRIPT = str(Path(__file__).parents[1] / "support" / "tiny_program.py")
+
+
+@pytest.mark.parametrize(
+    "gang",
+    [
+        {"program": [SCRIPT]},
+        {"program": ["-m", "tiny_program"]},
+        {"program": ["python3", "-u", SCRIPT]},
+        {"program": [sys.executable, "-c", "import tiny_program; tiny_program.train()"]},
+    ],
+    indirect=True,
+    ids=["script", "module", "python script", "command"],
+)
+def test_programs_of_the_user(gang: Gang) -> None:
+    gang.assign(1)
+    gang.first_steps(1, 1)
+    (gang.folder / "finish").touch()
+    assert gang.launchers[0].wait_exit() == 0
+
+
+SAVER = """
+import os, pathlib, signal, sys, time
+folder, rank = pathlib.Path(os.environ["TINY_FOLDER"]), os.environ["RANK"]
+def save(*_):
+    (folder / f"saved-{rank}").touch()
+    sys.exit(0)
+signal.signal(signal.SIGTERM, save)
+(folder / f"step-1-{rank}").write_text(str(os.getpid()))
+time.sleep(600)
+"""
+
+
+@of(1, program=[sys.executable, "-c", SAVER])
+def test_a_foreign_program_saves_on_sigterm(gang: Gang) -> None:
+    (launcher,) = gang.launchers
+    gang.assign(1, nproc=2)
+    gang.first_steps(1, 2)
+    launcher.terminate()
+    assert launcher.wait_exit() == 75
+    assert all((gang.folder / f"saved-{rank}").exists() for rank in range(2))
+
+
+@of(1, INCEPTION_SHUTDOWN_SECONDS="0.5")
+def test_ranks_that_do_not_stop_are_killed(gang: Gang) -> None:
+    (launcher,) = gang.launchers
+    gang.assign(1)
+    (pid,) = gang.first_steps(1, 1)
+    os.kill(pid, signal.SIGSTOP)
+    launcher.terminate()
+    assert launcher.wait_exit() == 75
+    assert launcher.last_word()["message"] == "the ranks did not stop in time and were killed"
+
+
+@of(1, INCEPTION_WARM_HOLD_SECONDS="0")
+def test_warm_hold_ends(gang: Gang) -> None:
+    (launcher,) = gang.launchers
+    launcher.wait_state("Idle")
+    gang.assign(1)
+    gang.first_steps(1, 1)
+    gang.do(1, 0, "exit-7")
+    assert launcher.wait_exit() == 7
+
+
+@of(1)
+def test_sigterm_before_any_attempt(gang: Gang) -> None:
+    (launcher,) = gang.launchers
+    wait_for("an answer", lambda: launcher.get("/healthz"))
+    launcher.terminate()
+    assert launcher.wait_exit() == 75
+    assert launcher.last_word()["state"] == "Stopped"
+
+
+@of(1, INCEPTION_SHUTDOWN_SECONDS="soon")
+def test_malformed_setting(gang: Gang) -> None:
+    assert gang.launchers[0].wait_exit() == 64

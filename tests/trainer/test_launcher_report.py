@@ -1,0 +1,95 @@
+"""The report's shape and the cutting of the termination message."""
+
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from inception_trainer.launcher.report import Report, State, termination_message, timestamp, with_progress
+
+FAILED = Report(
+    3, State.FAILED, 1767225600.123456, 66, 1, "InputMissing", "no such file", "job-0-1", 120, {"loss": 0.1}
+)
+
+
+def test_shape_of_the_contract() -> None:
+    assert FAILED.to_dict() == {
+        "attempt": 3,
+        "state": "Failed",
+        "exitCode": 66,
+        "rank": 1,
+        "host": "job-0-1",
+        "reason": "InputMissing",
+        "message": "no such file",
+        "time": "2026-01-01T00:00:00.123456Z",
+        "step": 120,
+        "metrics": {"loss": 0.1},
+    }
+
+
+@pytest.mark.parametrize(
+    ("state", "ready"),
+    [
+        (State.STARTING, False),
+        (State.IDLE, True),
+        (State.RUNNING, True),
+        (State.FAILED, False),
+        (State.STOPPED, False),
+        (State.SUCCEEDED, True),
+    ],
+)
+def test_readiness(state: State, ready: bool) -> None:
+    assert state.ready is ready
+
+
+def test_timestamp_always_has_microseconds() -> None:
+    assert timestamp(0.0) == "1970-01-01T00:00:00.000000Z"
+
+
+@pytest.mark.parametrize("progress", [None, [], "x", {"step": "x", "metrics": 3}, {}])
+def test_malformed_progress_changes_nothing(progress: object) -> None:
+    assert with_progress(FAILED, progress) == FAILED
+
+
+def test_progress() -> None:
+    report = with_progress(FAILED, {"step": 130, "metrics": {"loss": 0.05}, "time": "x"})
+    assert (report.step, report.metrics) == (130, {"loss": 0.05})
+
+
+def _with(message: str, **metrics: float) -> Report:
+    return Report(3, State.FAILED, 1.0, 1, 0, "Error", message, "host", 1, dict(metrics))
+
+
+def test_short_message_is_kept_whole() -> None:
+    assert json.loads(termination_message(FAILED)) == FAILED.to_dict()
+
+
+def test_long_message_is_cut_at_its_end() -> None:
+    message = json.loads(termination_message(_with("head " + "x" * 9000)))["message"]
+    assert message.startswith("head xxx")
+    assert message.endswith(" …")
+    assert len(message) > 3500
+
+
+def test_metrics_give_way_last() -> None:
+    report = _with("words " * 50, **{f"metric{n}": 1.0 for n in range(500)})
+    data = json.loads(termination_message(report))
+    assert data["metrics"] == {}
+    assert data["exitCode"] == 1
+
+
+@settings(deadline=None)
+@given(st.text(st.characters(), max_size=6000))
+def test_any_text_fits_and_stays_json(text: str) -> None:
+    data = termination_message(_with(text))
+    assert len(data) <= 4096
+    assert json.loads(data.decode("utf-8"))["reason"] == "Error"
+
+
+@settings(deadline=None)
+@given(st.text('é\u0001"😀\ud800', min_size=1000, max_size=3000))
+def test_awkward_text_fits(text: str) -> None:
+    data = termination_message(_with(text))
+    assert len(data) <= 4096
+    json.loads(data.decode("utf-8"))
