@@ -18,7 +18,7 @@ from .progress import to_stderr
 _DESCRIPTION = """\
 A real Kubernetes on this machine, built from source, without a container engine.
 
-The first build takes a quarter of an hour on two cores; later starts take seconds. Everything lies in one folder
+On two cores the first build takes 8 (control-plane) to 15 minutes (node); later starts take seconds. Everything lies in one folder
 (LOCALCLUSTER_CACHE, else .cache/localcluster of the checkout); `down` leaves only built binaries and images there.
 """
 _UP = """\

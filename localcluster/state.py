@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -152,8 +153,14 @@ def sweep(also: str | None = None) -> None:
     The logs of a cluster that failed to start stay for an hour, except those of the cluster named ``also``.
     """
     for root in roots():
-        if not is_alive(root) and (root.name == also or _is_forgotten(root)):
+        if is_alive(root):
+            continue
+        if root.name == also:
             remove(root)
+        elif _is_forgotten(root):
+            # What cannot be removed yet must not keep a cluster of another name from starting.
+            with contextlib.suppress(OSError, ClusterStateError):
+                remove(root)
 
 
 def _is_forgotten(root: Path) -> bool:
