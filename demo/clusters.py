@@ -10,13 +10,9 @@ import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from demo.images import VERSION, build_local_image, docker_build, local_tag
 from demo.kube import DemoError, Kube
-
-if TYPE_CHECKING:
-    from localcluster.cluster import Cluster
 
 Progress = Callable[[str], None]
 CLUSTER_NAME = "demo"
@@ -59,12 +55,14 @@ def obstacle() -> str | None:
 
 def start_local(environment: Mapping[str, str], progress: Progress) -> Ready:
     """A real Kubernetes on this machine, built from source the first time."""
+    from localcluster.cluster import Cluster
     from localcluster.components import build
+    from localcluster.model import ClusterSpec
 
     if reason := obstacle():
         raise DemoError(f"{reason} {ELSEWHERE}")
     tools = build(["kubectl", "helm"], progress)
-    cluster = local_cluster(progress)
+    cluster = Cluster.up(ClusterSpec(name=CLUSTER_NAME), progress, persistent=True)
     for image in ("operator", "trainer"):
         build_local_image(cluster.layout, image, progress)
     kube = Kube(cluster.kubeconfig, str(tools["kubectl"]), str(tools["helm"]))
@@ -75,18 +73,6 @@ def start_local(environment: Mapping[str, str], progress: Progress) -> Ready:
         "a real Kubernetes on this machine (kube-apiserver, kubelet, containerd and all)",
         f"The cluster keeps running: export KUBECONFIG={cluster.kubeconfig}\n  kubectl is {tools['kubectl']}",
     )
-
-
-def local_cluster(progress: Progress) -> Cluster:
-    """The demo's own cluster: the one that runs, else a new one that outlives this process."""
-    from localcluster.cluster import Cluster
-    from localcluster.errors import ClusterStateError
-    from localcluster.model import ClusterSpec
-
-    try:
-        return Cluster.attach(CLUSTER_NAME)
-    except ClusterStateError:
-        return Cluster.up(ClusterSpec(name=CLUSTER_NAME), progress, tied=False)
 
 
 def start_existing(environment: Mapping[str, str], progress: Progress) -> Ready:

@@ -149,9 +149,9 @@ def down(kind: str, environment: Mapping[str, str], say: Progress) -> None:
     """Remove what `up` made: a cluster of its own as a whole, on another's cluster only our objects."""
     shutil.rmtree(Path(environment.get("DEMO_OUTPUT", ROOT / "out" / "demo")), ignore_errors=True)
     if kind == "local":
-        from localcluster.cluster import down as remove_cluster
+        from localcluster.cluster import Cluster
 
-        say("removing the local cluster" if remove_cluster(clusters.CLUSTER_NAME) else "there is no local cluster")
+        say("removing the local cluster" if Cluster.remove(clusters.CLUSTER_NAME) else "there is no local cluster")
     elif kind == "kind":
         say(f"kind delete cluster --name {clusters.KIND_NAME}")
         subprocess.run(["kind", "delete", "cluster", "--name", clusters.KIND_NAME], check=True)
