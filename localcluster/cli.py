@@ -18,8 +18,9 @@ from .progress import to_stderr
 _DESCRIPTION = """\
 A real Kubernetes on this machine, built from source, without a container engine.
 
-On two cores the first build takes 8 (control-plane) to 15 minutes (node); later starts take seconds. Everything lies in one folder
-(LOCALCLUSTER_CACHE, else .cache/localcluster of the checkout); `down` leaves only built binaries and images there.
+On two cores the first build takes 8 (control-plane) to 15 minutes (node); later starts take seconds. Everything lies
+in one folder (LOCALCLUSTER_CACHE, else .cache/localcluster of the checkout); `down` leaves only built binaries and
+images there.
 """
 _UP = """\
 Start a cluster that runs until `down`. One of the same name that runs already is left alone.
