@@ -7,8 +7,8 @@ import itertools
 import random
 
 import pytest
-from fake_time import now, run
 
+from fake_time import now, run
 from inception_operator.errors import UnavailableError
 from inception_operator.workqueue import Key, WorkQueue, work
 

@@ -1,0 +1,43 @@
+"""Small Kubernetes objects for tests of the operator."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from inception_operator import api
+
+
+def job(name: str = "job", *, version: int = 1, uid: str = "job-uid", **status: Any) -> dict[str, Any]:
+    """An InceptionTraining."""
+    return {
+        "apiVersion": api.API_VERSION,
+        "kind": api.KIND,
+        "metadata": {"namespace": "ns", "name": name, "uid": uid, "resourceVersion": str(version), "generation": 1},
+        "spec": {"training": {"data": {"kind": "Digits"}}},
+        "status": status,
+    }
+
+
+def pod(
+    name: str = "job-0-1", *, version: int = 1, uid: str = "", owner: str = "job-uid", ip: str | None = None
+) -> dict[str, Any]:
+    """A pod of slot 0 of the training ``job``, or of what the name says: ``<job>-<slot>-<incarnation>``."""
+    training, slot, incarnation = name.rsplit("-", 2)
+    return {
+        "kind": "Pod",
+        "metadata": {
+            "namespace": "ns",
+            "name": name,
+            "uid": uid or f"{name}-uid",
+            "resourceVersion": str(version),
+            "labels": {
+                api.LABEL_JOB: training,
+                api.LABEL_SLOT: slot,
+                api.LABEL_INCARNATION: incarnation,
+                api.LABEL_ROLE: api.ROLE_WORKER,
+            },
+            "ownerReferences": [{"kind": api.KIND, "name": training, "uid": owner, "controller": True}],
+        },
+        "spec": {},
+        "status": {"phase": "Running", "podIP": ip} if ip else {"phase": "Pending"},
+    }

@@ -1,0 +1,199 @@
+"""Carrying out plans: the order, what counts as success, and what a failure stops."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+
+from inception_operator import api, podview
+from inception_operator.apply import Applier
+from inception_operator.client import EVENTS, PODS, Resource
+from inception_operator.errors import (
+    AlreadyExistsError,
+    ApiError,
+    ConflictError,
+    NotFoundError,
+    RejectedError,
+    StaleViewError,
+    UnavailableError,
+)
+from inception_operator.jobs import JobStore
+from inception_operator.model import Assignment, Event, Json, Plan
+from inception_operator.workqueue import Key
+from operator_objects import job, pod
+
+WORK = Assignment(attempt=2, nnodes=2, node_rank=0, nproc_per_node=1, master_addr="10.0.0.1", master_port=29502)
+
+
+class FakeClient:
+    """Writes down requests; ``faults`` maps verb and name to an error."""
+
+    def __init__(self, **faults: ApiError) -> None:
+        self.log: list[str] = []
+        self.bodies: list[Json] = []
+        self.faults = faults
+        self.found = pod("job-0-2", version=9)
+
+    async def _do(self, verb: str, name: str, body: Any, answer: Json) -> Json:
+        self.log.append(f"{verb} {name}")
+        self.bodies.append(body)
+        await asyncio.sleep(0)
+        if verb in self.faults:
+            raise self.faults[verb]
+        return answer
+
+    async def apply_status(self, resource: Resource, body: Json) -> Json:
+        return await self._do("status", body["metadata"]["name"], body, job(version=5, **body["status"]))
+
+    async def create(self, resource: Resource, namespace: str, body: Json) -> Json:
+        verb = "event" if resource == EVENTS else "create"
+        name = body["reason"] if resource == EVENTS else body["metadata"]["name"]
+        return await self._do(verb, name, body, pod("job-0-2", version=8))
+
+    async def merge(self, resource: Resource, namespace: str, name: str, body: Json) -> Json:
+        assert resource == PODS
+        return await self._do("assign", name, body, pod(name, version=7))
+
+    async def delete(self, resource: Resource, namespace: str, name: str, *, uid: str, grace: int | None) -> Json:
+        return await self._do("delete", name, {"uid": uid, "grace": grace}, pod(name, version=6))
+
+    async def get(self, resource: Resource, namespace: str, name: str) -> Json:
+        return await self._do("get", name, None, self.found)
+
+
+class Cache:
+    def __init__(self) -> None:
+        self.merged: list[str] = []
+        self.removed: list[str] = []
+
+    def merge(self, raw: Json) -> None:
+        self.merged.append(raw["metadata"]["name"])
+
+    def remove(self, key: Key, name: str, uid: str) -> None:
+        self.removed.append(name)
+
+
+class Scene:
+    def __init__(self, **faults: ApiError) -> None:
+        self.client, self.cache, self.jobs = FakeClient(**faults), Cache(), JobStore()
+        self.written: list[str] = []
+        self.jobs.update(job())
+        self.applier = Applier(
+            self.client,  # type: ignore[arg-type]
+            self.jobs,
+            self.cache,
+            "me",
+            lambda _job, status: self.written.append(status["state"]),
+        )
+
+    async def apply(self, **plan: Any) -> str | None:
+        views = [view for raw in (pod("job-0-1"), pod("job-1-1")) if (view := podview.view(raw)) is not None]
+        return await self.applier.apply(job(), views, Plan(**plan))
+
+
+STATUS = {"state": "Running"}
+EVERYTHING: dict[str, Any] = {
+    "status": STATUS,
+    "delete": {"job-1-1": 0},
+    "create": ({"metadata": {"name": "job-0-2"}},),
+    "assign": {"job-0-1": WORK},
+    "events": (Event("Normal", "AttemptStarted", "x" * 3000),),
+}
+
+
+async def test_the_status_goes_first_and_events_last() -> None:
+    scene = Scene()
+    assert await scene.apply(**EVERYTHING) is None
+    log = scene.client.log
+    assert log[0] == "status job"
+    assert log[-1] == "event AttemptStarted"
+    assert sorted(log[1:3]) == ["assign job-0-1", "delete job-1-1"]
+    assert log[3] == "create job-0-2"
+    assert scene.written == ["Running"]
+    assert sorted(scene.cache.merged) == ["job-0-1", "job-0-2", "job-1-1"]
+
+
+async def test_bodies_carry_their_preconditions() -> None:
+    scene = Scene()
+    await scene.apply(**EVERYTHING)
+    by_verb = {line.split()[0]: body for line, body in zip(scene.client.log, scene.client.bodies, strict=True)}
+    assert by_verb["status"]["metadata"] == {
+        "name": "job",
+        "namespace": "ns",
+        "uid": "job-uid",
+        "resourceVersion": "1",
+    }
+    assert by_verb["delete"] == {"uid": "job-1-1-uid", "grace": 0}
+    assert by_verb["assign"]["metadata"]["uid"] == "job-0-1-uid"
+    order = json.loads(by_verb["assign"]["metadata"]["annotations"][api.ANNOTATION_ASSIGNMENT])
+    assert order["attempt"] == 2
+    assert by_verb["event"]["involvedObject"]["uid"] == "job-uid"
+    assert len(by_verb["event"]["message"]) == 1024
+
+
+async def test_the_answer_to_the_status_write_is_the_new_view() -> None:
+    scene = Scene()
+    await scene.apply(status=STATUS)
+    known = scene.jobs.get(("ns", "job"))
+    assert known is not None
+    assert known["status"] == STATUS
+    assert known["metadata"]["resourceVersion"] == "5"
+
+
+@pytest.mark.parametrize(
+    ("fault", "expected"),
+    [
+        (ConflictError(409, "changed"), StaleViewError),
+        (NotFoundError(404, "gone"), NotFoundError),
+        (UnavailableError(500, "down"), UnavailableError),
+    ],
+    ids=["conflict", "gone", "down"],
+)
+async def test_nothing_happens_after_a_failed_status_write(fault: ApiError, expected: type[Exception]) -> None:
+    scene = Scene(status=fault)
+    with pytest.raises(expected):
+        await scene.apply(**EVERYTHING)
+    assert scene.client.log == ["status job"]
+    assert scene.written == []
+
+
+async def test_a_refused_pod_is_reported_in_the_server_s_words() -> None:
+    scene = Scene(create=RejectedError(403, "exceeded quota: pods"))
+    assert await scene.apply(create=EVERYTHING["create"]) == "exceeded quota: pods"
+
+
+async def test_a_pod_that_exists_already_is_ours() -> None:
+    scene = Scene(create=AlreadyExistsError(409, "exists"))
+    assert await scene.apply(create=EVERYTHING["create"]) is None
+    assert scene.client.log == ["create job-0-2", "get job-0-2"]
+    assert scene.cache.merged == ["job-0-2"]
+
+
+async def test_a_pod_of_the_same_name_that_is_not_ours_is_an_error() -> None:
+    scene = Scene(create=AlreadyExistsError(409, "exists"))
+    scene.client.found = pod("job-0-2", owner="an-earlier-job")
+    with pytest.raises(ConflictError, match="belongs to something else"):
+        await scene.apply(create=EVERYTHING["create"])
+
+
+@pytest.mark.parametrize("verb", ["assign", "delete"])
+@pytest.mark.parametrize("fault", [NotFoundError(404, "gone"), ConflictError(409, "another uid")])
+async def test_a_pod_that_is_gone_is_forgotten(verb: str, fault: ApiError) -> None:
+    scene = Scene(**{verb: fault})
+    await scene.apply(**{verb: EVERYTHING[verb]})
+    assert len(scene.cache.removed) == 1
+
+
+async def test_all_requests_end_before_the_first_failure_is_raised() -> None:
+    scene = Scene(assign=UnavailableError(500, "down"))
+    with pytest.raises(UnavailableError):
+        await scene.apply(assign={"job-0-1": WORK, "job-1-1": WORK}, delete={"job-0-1": None})
+    assert len(scene.client.log) == 3
+
+
+async def test_a_lost_event_changes_nothing() -> None:
+    scene = Scene(event=UnavailableError(500, "down"))
+    assert await scene.apply(events=EVERYTHING["events"]) is None

@@ -1,0 +1,162 @@
+"""One pass over a training, with the API server and the decision faked."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+from inception_operator.controller import AGAIN_BASE, Controller, Decider
+from inception_operator.errors import ConflictError, NotFoundError, RejectedError
+from inception_operator.jobs import JobStore
+from inception_operator.metrics import Metrics
+from inception_operator.model import Json, Observation, Plan, Progress
+from inception_operator.podview import trim_pod
+from inception_operator.probe import Probe
+from inception_operator.reflector import PodReflector
+from inception_operator.workqueue import ERROR_BASE, Key, WorkQueue
+from operator_objects import job, pod
+
+KEY = ("ns", "job")
+CREATE = ({"metadata": {"name": "job-0-1"}},)
+
+
+class FakeClient:
+    def __init__(self) -> None:
+        self.fault: Exception | None = None
+        self.current: Json | None = job(version=20)
+
+    async def apply_status(self, _resource: Any, body: Json) -> Json:
+        if self.fault:
+            raise self.fault
+        return job(version=10, **body["status"])
+
+    async def create(self, _resource: Any, _namespace: str, _body: Json) -> Json:
+        if self.fault:
+            raise self.fault
+        return pod(version=11)
+
+    async def get(self, _resource: Any, _namespace: str, _name: str) -> Json:
+        if self.current is None:
+            raise NotFoundError(404, "gone")
+        return self.current
+
+
+class NoProgress:
+    def __init__(self) -> None:
+        self.forgotten: list[Key] = []
+
+    def progress(self, _key: Key) -> Progress | None:
+        return None
+
+    def forget(self, key: Key) -> None:
+        self.forgotten.append(key)
+
+
+class Scene:
+    """A controller whose decision is the next of `plans`."""
+
+    def __init__(self, *plans: Plan) -> None:
+        self.plans = list(plans)
+        self.seen: list[Observation] = []
+        self.client, self.jobs, self.metrics, self.queue = FakeClient(), JobStore(), Metrics(), WorkQueue()
+        self.pods = PodReflector(self.client, trim_pod, self.queue.add)  # type: ignore[arg-type]
+        self.progress = NoProgress()
+        self.probe = Probe(lambda _text: None, self.queue.add, clock=time.monotonic)
+        self.jobs.update(job())
+        self.controller = Controller(
+            self.client,  # type: ignore[arg-type]
+            self.jobs,
+            self.pods,
+            self.probe,
+            self.progress,
+            Decider(self._decide, lambda _job, _pod: False),
+            self.queue,
+            self.metrics,
+            "me",
+        )
+
+    def _decide(self, observation: Observation) -> Plan:
+        self.seen.append(observation)
+        return self.plans.pop(0)
+
+    async def handle(self) -> float | None:
+        again = await self.controller.handle(KEY)
+        self.queue.close()
+        await self.probe.close()
+        return again
+
+    def counted(self, result: str) -> float:
+        return self.metrics.registry.get_sample_value("inception_operator_reconcile_total", {"result": result}) or 0.0
+
+
+async def test_an_empty_plan_is_the_end() -> None:
+    scene = Scene(Plan())
+    assert await scene.handle() is None
+    assert scene.counted("success") == 1
+
+
+async def test_a_date_in_the_plan_is_kept() -> None:
+    scene = Scene(Plan(requeue_after=0.01))
+    assert await scene.handle() is None
+    assert scene.counted("waiting") == 1
+    scene.queue.add_after(("ns", "other"), 0.02)
+    assert await asyncio.wait_for(scene.queue.get(), 5) == KEY
+    scene.queue.close()
+
+
+async def test_a_change_is_followed_by_another_look_and_counts_as_a_transition() -> None:
+    scene = Scene(Plan(status={"state": "Running"}))
+    assert await scene.handle() == AGAIN_BASE
+    value = scene.metrics.registry.get_sample_value("inception_operator_job_transitions_total", {"state": "Running"})
+    assert value == 1
+
+
+async def test_pods_and_reports_reach_the_decision_in_order() -> None:
+    scene = Scene(Plan())
+    for name in ("job-1-1", "job-0-2", "job-0-1"):
+        scene.pods.merge(pod(name))
+    await scene.handle()
+    assert [view.name for view in scene.seen[0].pods] == ["job-0-1", "job-0-2", "job-1-1"]
+
+
+async def test_a_stale_view_is_read_afresh_and_nothing_is_counted() -> None:
+    scene = Scene(Plan(status={"state": "Failed"}))
+    scene.client.fault = ConflictError(409, "changed")
+    assert await scene.handle() == AGAIN_BASE
+    known = scene.jobs.get(KEY)
+    assert known is not None
+    assert known["metadata"]["resourceVersion"] == "20"
+    assert scene.counted("conflict") == 1
+    name = "inception_operator_job_transitions_total"
+    assert scene.metrics.registry.get_sample_value(name, {"state": "Failed"}) == 0
+
+
+async def test_a_training_that_vanished_is_forgotten() -> None:
+    scene = Scene(Plan(status={"state": "Failed"}))
+    scene.client.fault = NotFoundError(404, "gone")
+    assert await scene.handle() is None
+    assert scene.jobs.get(KEY) is None
+    assert scene.progress.forgotten == [KEY]
+
+
+async def test_a_training_that_is_being_deleted_is_left_alone() -> None:
+    scene = Scene()
+    ending = job(version=2)
+    ending["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+    scene.jobs.update(ending)
+    assert await scene.handle() is None
+    assert scene.seen == []
+
+
+async def test_a_refusal_is_told_to_the_next_decision_until_a_pod_is_made() -> None:
+    plans = [Plan(create=CREATE)] * 3 + [Plan()]
+    scene = Scene(*plans)
+    scene.client.fault = RejectedError(403, "exceeded quota")
+    assert await scene.handle() == AGAIN_BASE, "the status has yet to say so"
+    assert await scene.handle() == ERROR_BASE
+    scene.client.fault = None
+    assert await scene.handle() == AGAIN_BASE
+    await scene.handle()
+    assert [seen.rejection for seen in scene.seen] == [None, "exceeded quota", "exceeded quota", None]
+    assert scene.counted("rejected") == 2

@@ -1,0 +1,218 @@
+"""Leader election: one at a time, loss is noticed in time, a clean exit hands over at once."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from fake_time import now, run
+from inception_operator.client import Resource
+from inception_operator.errors import (
+    AlreadyExistsError,
+    ConflictError,
+    LeadershipLostError,
+    NotFoundError,
+    UnavailableError,
+)
+from inception_operator.leader import Leader
+from inception_operator.model import Json
+from inception_operator.settings import Settings
+
+
+class FakeLeases:
+    """One Lease with resource versions; can be told to be down."""
+
+    def __init__(self) -> None:
+        self.lease: Json | None = None
+        self.version = 0
+        self.down = False
+        self.hanging = False
+
+    async def _arrive(self) -> None:
+        if self.hanging:
+            await asyncio.sleep(1000)
+        if self.down:
+            raise UnavailableError(503, "down")
+
+    def _store(self, body: Json) -> Json:
+        self.version += 1
+        self.lease = {**body, "metadata": {**body["metadata"], "resourceVersion": str(self.version)}}
+        return self.lease
+
+    async def get(self, resource: Resource, namespace: str, name: str) -> Json:
+        await self._arrive()
+        if self.lease is None:
+            raise NotFoundError(404, "no lease")
+        return self.lease
+
+    async def create(self, resource: Resource, namespace: str, body: Json) -> Json:
+        await self._arrive()
+        if self.lease is not None:
+            raise AlreadyExistsError(409, "there is one")
+        return self._store(body)
+
+    async def replace(self, resource: Resource, namespace: str, name: str, body: Json) -> Json:
+        await self._arrive()
+        if self.lease is None:
+            raise NotFoundError(404, "no lease")
+        if body["metadata"]["resourceVersion"] != str(self.version):
+            raise ConflictError(409, "changed")
+        return self._store(body)
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        assert self.lease is not None
+        return dict(self.lease["spec"])
+
+
+def leader(leases: FakeLeases, identity: str) -> Leader:
+    return Leader(leases, Settings(trainer_image="i", identity=identity), clock=now)
+
+
+def test_the_first_takes_a_lease_that_does_not_exist() -> None:
+    async def main() -> None:
+        leases = FakeLeases()
+        one = leader(leases, "one")
+        await one.acquire()
+        assert one.leading
+        assert leases.spec["holderIdentity"] == "one"
+        assert leases.spec["leaseTransitions"] == 0
+
+    run(main())
+
+
+def test_a_renewal_keeps_the_acquire_time() -> None:
+    async def main() -> None:
+        leases = FakeLeases()
+        one = leader(leases, "one")
+        await one.acquire()
+        before = leases.spec
+        holding = asyncio.create_task(one.hold())
+        await asyncio.sleep(60)
+        assert leases.version in (30, 31)
+        assert leases.spec["acquireTime"] == before["acquireTime"]
+        assert leases.spec["leaseTransitions"] == 0
+        holding.cancel()
+
+    run(main())
+
+
+def test_a_second_waits_while_the_first_renews_and_follows_a_crash_after_the_duration() -> None:
+    async def main() -> None:
+        leases = FakeLeases()
+        one, two = leader(leases, "one"), leader(leases, "two")
+        await one.acquire()
+        holding = asyncio.create_task(one.hold())
+        waiting = asyncio.create_task(two.acquire())
+        await asyncio.sleep(60)
+        assert not waiting.done()
+        holding.cancel()
+        crashed = now()
+        await waiting
+        assert 13 <= now() - crashed <= 20
+        assert leases.spec["holderIdentity"] == "two"
+        assert leases.spec["leaseTransitions"] == 1
+
+    run(main())
+
+
+def test_a_released_lease_is_taken_at_the_next_look() -> None:
+    async def main() -> None:
+        leases = FakeLeases()
+        one, two = leader(leases, "one"), leader(leases, "two")
+        await one.acquire()
+        waiting = asyncio.create_task(two.acquire())
+        await asyncio.sleep(10)
+        await one.release()
+        assert not one.leading
+        released = now()
+        await waiting
+        assert now() - released < 3
+
+    run(main())
+
+
+def test_only_one_of_many_wins() -> None:
+    async def main() -> None:
+        leases = FakeLeases()
+        many = [leader(leases, str(number)) for number in range(5)]
+        tasks = [asyncio.create_task(one.acquire()) for one in many]
+        await asyncio.sleep(10)
+        assert sum(one.leading for one in many) == 1
+        for task in tasks:
+            task.cancel()
+
+    run(main())
+
+
+@pytest.mark.parametrize("fault", ["down", "hanging"])
+def test_a_leader_gives_up_before_others_may_take_over(fault: str) -> None:
+    async def main() -> None:
+        leases = FakeLeases()
+        one = leader(leases, "one")
+        await one.acquire()
+        setattr(leases, fault, True)
+        with pytest.raises(LeadershipLostError, match="could not be renewed"):
+            await one.hold()
+        assert now() < 15
+        assert not one.leading
+
+    run(main())
+
+
+def test_a_short_outage_does_not_end_leadership() -> None:
+    async def main() -> None:
+        leases = FakeLeases()
+        one = leader(leases, "one")
+        await one.acquire()
+        holding = asyncio.create_task(one.hold())
+        leases.down = True
+        await asyncio.sleep(7)
+        leases.down = False
+        await asyncio.sleep(60)
+        assert not holding.done()
+        assert one.leading
+        holding.cancel()
+
+    run(main())
+
+
+def test_a_leader_that_was_replaced_ends() -> None:
+    async def main() -> None:
+        leases = FakeLeases()
+        one = leader(leases, "one")
+        await one.acquire()
+        assert leases.lease is not None
+        leases._store({**leases.lease, "spec": {**leases.spec, "holderIdentity": "thief"}})
+        with pytest.raises(LeadershipLostError, match="thief holds"):
+            await one.hold()
+
+    run(main())
+
+
+def test_a_deleted_lease_is_made_again() -> None:
+    async def main() -> None:
+        leases = FakeLeases()
+        one = leader(leases, "one")
+        await one.acquire()
+        holding = asyncio.create_task(one.hold())
+        leases.lease = None
+        await asyncio.sleep(5)
+        assert not holding.done()
+        assert leases.spec["holderIdentity"] == "one"
+        holding.cancel()
+
+    run(main())
+
+
+def test_release_without_the_api_server_is_no_error() -> None:
+    async def main() -> None:
+        leases = FakeLeases()
+        one = leader(leases, "one")
+        await one.acquire()
+        leases.down = True
+        await one.release()
+
+    run(main())

@@ -1,0 +1,192 @@
+"""Asking pods: answers are kept, silence is bounded and does not hold anybody up, figures find their training."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+
+from inception_operator import podview, probe, report
+from inception_operator.jobs import JobStore
+from inception_operator.model import Json, PodView
+from inception_operator.probe import Probe
+from inception_operator.progress import from_metrics
+from inception_operator.scraper import Scraper
+from inception_operator.workqueue import Key
+from operator_objects import job, pod
+
+KEY = ("ns", "job")
+IDLE = {"attempt": 2, "state": "Idle"}
+
+
+class Launcher:
+    """Plays the launcher and the trainer of one pod."""
+
+    def __init__(self) -> None:
+        self.answer: Json | str = IDLE
+        self.metrics = "trainer_step 5\ntrainer_progress_ratio 0.5\n"
+        self.pause = 0.0
+        self.asked = 0
+
+    async def status(self, _request: web.Request) -> web.Response:
+        self.asked += 1
+        await asyncio.sleep(self.pause)
+        return web.Response(text=self.answer if isinstance(self.answer, str) else json.dumps(self.answer))
+
+    async def page(self, _request: web.Request) -> web.Response:
+        return web.Response(text=self.metrics)
+
+
+@asynccontextmanager
+async def asking(
+    notify: Callable[[Key], None] = lambda _key: None, clock: Callable[[], float] = time.monotonic
+) -> AsyncIterator[tuple[Probe, Launcher]]:
+    launcher = Launcher()
+    app = web.Application()
+    app.router.add_get("/status", launcher.status)
+    app.router.add_get("/metrics", launcher.page)
+    async with TestServer(app, host="127.0.0.1") as server:
+        port = server.port or 0
+        asker = Probe(report.from_json, notify, clock=clock, launcher_port=port, metrics_port=port)
+        try:
+            yield asker, launcher
+        finally:
+            await asker.close()
+
+
+def view(name: str = "job-0-1", ip: str | None = "127.0.0.1") -> PodView:
+    found = podview.view(pod(name, ip=ip))
+    assert found is not None
+    return found
+
+
+async def test_an_answer_is_kept_for_the_next_decision() -> None:
+    async with asking() as (asker, _):
+        assert asker.answer(KEY, view().uid) == (None, None)
+        assert await asker.refresh(KEY, [view()])
+        found, reachable = asker.answer(KEY, view().uid)
+        assert found is not None
+        assert (found.attempt, found.state, reachable) == (2, "Idle", True)
+        asker.retain(KEY, ())
+        assert asker.answer(KEY, view().uid) == (None, None)
+
+
+@pytest.mark.parametrize("nonsense", ["", "hello", "[]", '{"state": "Idle"}', "x" * 100_000])
+async def test_nonsense_is_no_report(nonsense: str) -> None:
+    async with asking() as (asker, launcher):
+        launcher.answer = nonsense
+        assert await asker.refresh(KEY, [view()])
+        assert asker.answer(KEY, view().uid)[0] is None
+
+
+async def test_the_last_good_report_outlives_the_launcher() -> None:
+    async with asking() as (asker, launcher):
+        await asker.refresh(KEY, [view()])
+        launcher.answer = "broken"
+        await asker.refresh(KEY, [view()])
+        found, _ = asker.answer(KEY, view().uid)
+        assert found is not None
+
+
+async def test_a_refused_connection_is_asked_again_every_time(unused_tcp_port: int) -> None:
+    asker = Probe(report.from_json, lambda _key: None, clock=time.monotonic, launcher_port=unused_tcp_port)
+    assert await asker.refresh(KEY, [view()])
+    assert asker.answer(KEY, view().uid) == (None, False)
+    assert await asker.metrics("127.0.0.1") is None
+    await asker.close()
+
+
+async def test_silence_does_not_hold_up_the_caller(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probe, "PATIENCE", 0.02)
+    monkeypatch.setattr(probe, "STATUS_SECONDS", 0.1)
+    clock, noticed = [0.0], asyncio.Event()
+    async with asking(lambda _key: noticed.set(), lambda: clock[0]) as (asker, launcher):
+        launcher.pause = 5.0
+        assert not await asker.refresh(KEY, [view()])
+        assert asker.answer(KEY, view().uid) == (None, None)
+        async with asyncio.timeout(5):
+            await noticed.wait()
+        assert await asker.refresh(KEY, [view()])
+        assert asker.answer(KEY, view().uid) == (None, False)
+        assert launcher.asked == 1, "a pod that kept silent is left alone for a while"
+        clock[0] += probe.FIRST_PAUSE
+        launcher.pause = 0.0
+        assert await asker.refresh(KEY, [view()])
+        assert asker.answer(KEY, view().uid)[1] is True
+
+
+async def test_a_pod_that_appears_while_others_are_asked_is_asked_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probe, "PATIENCE", 0.02)
+    async with asking() as (asker, launcher):
+        launcher.pause = 0.1
+        assert not await asker.refresh(KEY, [view()])
+        await asyncio.sleep(0.2)
+        launcher.pause = 0.0
+        assert await asker.refresh(KEY, [view(), view("job-1-1")])
+        assert asker.answer(KEY, view("job-1-1").uid)[1] is True
+
+
+async def test_a_pod_without_an_address_is_not_asked() -> None:
+    async with asking() as (asker, launcher):
+        assert await asker.refresh(KEY, [view(ip=None)])
+        assert launcher.asked == 0
+
+
+def scraper(asker: Probe, jobs: JobStore, notices: list[Key], ip: str = "127.0.0.1") -> Scraper:
+    return Scraper(
+        jobs,
+        lambda _key: (view(ip=ip),),
+        asker,
+        from_metrics,
+        lambda raw, _pod: raw["status"].get("state") == "Running",
+        notices.append,
+        interval=0.01,
+        report_interval=10,
+    )
+
+
+async def test_figures_are_read_while_the_training_runs_and_reported_at_intervals() -> None:
+    notices: list[Key] = []
+    jobs = JobStore()
+    jobs.update(job(version=1, state="Pending"))
+    async with asking() as (asker, launcher):
+        reader = scraper(asker, jobs, notices)
+        await reader.scrape_all()
+        assert reader.progress(KEY) is None
+        jobs.update(job(version=2, state="Running", attempt=1))
+        await reader.scrape_all()
+        launcher.metrics = "trainer_step 6\n"
+        await reader.scrape_all()
+        found = reader.progress(KEY)
+        assert found is not None
+        assert found.step == 6
+        assert notices == [KEY]
+        jobs.update(job(version=3, state="Running", attempt=2))
+        assert reader.progress(KEY) is None, "figures of an earlier attempt are not those of this one"
+        reader.forget(KEY)
+
+
+async def test_an_unreachable_pod_is_scraped_less_and_less_often(unused_tcp_port: int) -> None:
+    jobs = JobStore()
+    jobs.update(job(version=2, state="Running", attempt=1))
+    asker = Probe(report.from_json, lambda _key: None, clock=time.monotonic, metrics_port=unused_tcp_port)
+    asked = 0
+    original = asker.metrics
+
+    async def counting(ip: str) -> str | None:
+        nonlocal asked
+        asked += 1
+        return await original(ip)
+
+    asker.metrics = counting  # type: ignore[method-assign]
+    reader = scraper(asker, jobs, [])
+    for _ in range(40):
+        await reader.scrape_all()
+    assert 5 <= asked <= 8
+    await asker.close()

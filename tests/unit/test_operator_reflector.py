@@ -1,0 +1,219 @@
+"""The pod reflector: a complete view after every disturbance, and one notice per real change."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from typing import Any
+
+import pytest
+
+from fake_time import now, run
+from inception_operator.client import Resource
+from inception_operator.errors import GoneError, UnavailableError
+from inception_operator.model import Json
+from inception_operator.podview import trim_pod
+from inception_operator.reflector import PodReflector
+from inception_operator.workqueue import Key
+from operator_objects import pod
+
+JOB = ("ns", "job")
+Step = tuple[str, Any]
+
+
+class FakeSource:
+    """Answers lists and watches from a script; once it is used up, watches stay silent."""
+
+    def __init__(self, *script: Step) -> None:
+        self.script = list(script)
+        self.calls: list[str] = []
+
+    async def list_page(
+        self, resource: Resource, query: Mapping[str, str], token: str = "", metadata_only: bool = False
+    ) -> Json:
+        self.calls.append(f"list {token}".strip())
+        kind, answer = self.script.pop(0)
+        assert kind == "list", f"unexpected list, expected {kind}"
+        if isinstance(answer, Exception):
+            raise answer
+        pods, version, following = answer
+        return {"metadata": {"resourceVersion": str(version), "continue": following}, "items": pods}
+
+    async def watch(self, resource: Resource, query: Mapping[str, str], idle: float) -> AsyncGenerator[Json, None]:
+        self.calls.append(f"watch {query['resourceVersion']}")
+        kind, answer = self.script.pop(0) if self.script else ("watch", [None])
+        assert kind == "watch", f"unexpected watch, expected {kind}"
+        for event in answer:
+            if isinstance(event, Exception):
+                raise event
+            if event is None:
+                await asyncio.sleep(10_000)
+            else:
+                yield {"type": event[0], "object": event[1]}
+
+
+def listed(*pods: Json, version: int = 10, following: str = "") -> Step:
+    return "list", (list(pods), version, following)
+
+
+def watched(*events: Any) -> Step:
+    return "watch", list(events)
+
+
+def observe(
+    *script: Step, act: Callable[[PodReflector, list[Key]], Awaitable[None]] | None = None, seconds: float = 100
+) -> tuple[PodReflector, list[Key], FakeSource]:
+    """Run a reflector over the script in fake time."""
+
+    async def main() -> tuple[PodReflector, list[Key], FakeSource]:
+        notices: list[Key] = []
+        source = FakeSource(*script)
+        reflector = PodReflector(source, trim_pod, notices.append, clock=now)
+        task = asyncio.create_task(reflector.run())
+        await asyncio.sleep(1)
+        if act is not None:
+            await act(reflector, notices)
+        await asyncio.sleep(seconds)
+        assert not task.done()
+        task.cancel()
+        await asyncio.wait((task,))
+        return reflector, notices, source
+
+    return run(main())
+
+
+def names(reflector: PodReflector, key: Key = JOB) -> list[str]:
+    return sorted(pod["metadata"]["name"] for pod in reflector.pods(key))
+
+
+def test_a_list_of_several_pages_fills_the_view() -> None:
+    reflector, notices, source = observe(
+        listed(pod("job-0-1"), following="next"), listed(pod("job-1-1"), pod("other-0-1"))
+    )
+    assert reflector.synced.is_set()
+    assert names(reflector) == ["job-0-1", "job-1-1"]
+    assert names(reflector, ("ns", "other")) == ["other-0-1"]
+    assert sorted(notices) == [JOB, ("ns", "other")]
+    assert source.calls == ["list", "list next", "watch 10"]
+
+
+def test_watch_events_change_the_view_and_say_whose_it_is() -> None:
+    events = [
+        ("ADDED", pod("job-1-1", version=11)),
+        ("MODIFIED", pod("job-0-1", version=12)),
+        ("DELETED", pod("job-1-1")),
+    ]
+    reflector, notices, _ = observe(listed(pod("job-0-1")), watched(*events, None))
+    assert names(reflector) == ["job-0-1"]
+    assert reflector.pods(JOB)[0]["metadata"]["resourceVersion"] == "12"
+    assert notices == [JOB] * 4
+
+
+def test_a_watch_that_ends_goes_on_from_the_last_version() -> None:
+    bookmark = ("BOOKMARK", {"metadata": {"resourceVersion": "40"}})
+    _, _, source = observe(
+        listed(pod()),
+        watched(bookmark),
+        watched(("MODIFIED", pod(version=41))),
+        watched(UnavailableError(0, "cut")),
+        watched(None),
+    )
+    assert source.calls == ["list", "watch 10", "watch 40", "watch 41", "watch 41"]
+
+
+def test_after_gone_a_new_list_reports_what_vanished_changed_and_appeared() -> None:
+    kept, lost, changed = pod("kept-0-1"), pod("lost-0-1"), pod("changed-0-1")
+    again = [kept, pod("changed-0-1", version=15), pod("new-0-1", version=16)]
+    reflector, notices, source = observe(
+        listed(kept, lost, changed), watched(GoneError(410, "expired")), listed(*again, version=20), watched(None)
+    )
+    assert source.calls == ["list", "watch 10", "list", "watch 20"]
+    assert names(reflector, ("ns", "lost")) == []
+    assert set(notices[3:]) == {("ns", "lost"), ("ns", "changed"), ("ns", "new")}
+
+
+def test_a_successor_of_the_same_name_replaces_its_predecessor() -> None:
+    fresh = pod("job-0-1", uid="second", version=15)
+    reflector, _, _ = observe(
+        listed(pod()), watched(GoneError(410, "expired")), listed(fresh, version=20), watched(None)
+    )
+    assert [p["metadata"]["uid"] for p in reflector.pods(JOB)] == ["second"]
+
+
+def test_errors_are_retried_with_growing_pauses() -> None:
+    failing = [("list", UnavailableError(503, "down"))] * 8
+    reflector, _, source = observe(*failing, listed(pod()), watched(None))
+    assert names(reflector) == ["job-0-1"]
+    assert source.calls == ["list"] * 9 + ["watch 10"]
+
+
+def test_the_age_grows_while_nothing_moves() -> None:
+    async def act(reflector: PodReflector, _notices: list[Key]) -> None:
+        assert reflector.age == pytest.approx(1)
+
+    observe(listed(pod()), watched(None), act=act)
+
+
+def test_our_own_writes_are_seen_at_once_and_not_reported_again() -> None:
+    async def act(reflector: PodReflector, notices: list[Key]) -> None:
+        before = len(notices)
+        reflector.merge(pod("job-1-1", version=30))
+        assert names(reflector) == ["job-0-1", "job-1-1"]
+        assert len(notices) == before
+
+    echo = ("ADDED", pod("job-1-1", version=30))
+
+    async def act_later(reflector: PodReflector, notices: list[Key]) -> None:
+        await act(reflector, notices)
+
+    _, notices, _ = observe(listed(pod()), watched(None), act=act_later)
+    assert notices == [JOB]
+
+    async def echoed() -> None:
+        found: list[Key] = []
+        reflector = PodReflector(FakeSource(listed(), watched(echo, None)), trim_pod, found.append, clock=now)
+        reflector.merge(pod("job-1-1", version=30))
+        task = asyncio.create_task(reflector.run())
+        await asyncio.sleep(1)
+        task.cancel()
+        await asyncio.wait((task,))
+        assert found == []
+        assert names(reflector) == ["job-1-1"], "a list taken before our write does not undo it"
+
+    run(echoed())
+
+
+def test_an_older_event_never_replaces_a_newer_view() -> None:
+    async def act(reflector: PodReflector, _notices: list[Key]) -> None:
+        reflector.merge(pod(version=50))
+        reflector.merge(pod(version=49))
+        assert reflector.pods(JOB)[0]["metadata"]["resourceVersion"] == "50"
+
+    observe(listed(pod()), watched(None), act=act)
+
+
+def test_a_dead_pod_does_not_come_back_with_a_late_answer() -> None:
+    async def act(reflector: PodReflector, _notices: list[Key]) -> None:
+        reflector.merge(pod(version=60))
+        assert names(reflector) == []
+
+    observe(listed(pod()), watched(("DELETED", pod(version=55)), None), act=act)
+
+
+def test_a_pod_that_the_server_no_longer_knows_is_removed() -> None:
+    async def act(reflector: PodReflector, _notices: list[Key]) -> None:
+        reflector.remove(JOB, "job-0-1", "somebody else")
+        assert names(reflector) == ["job-0-1"]
+        reflector.remove(JOB, "job-0-1", "job-0-1-uid")
+        assert names(reflector) == []
+        reflector.merge({"kind": "Status", "status": "Success"})
+
+    observe(listed(pod()), watched(None), act=act)
+
+
+def test_a_pod_that_loses_its_label_belongs_to_nobody() -> None:
+    stray = pod("job-1-1", version=11)
+    del stray["metadata"]["labels"]
+    reflector, notices, _ = observe(listed(pod()), watched(("ADDED", stray), None))
+    assert names(reflector) == ["job-0-1"]
+    assert notices == [JOB]
