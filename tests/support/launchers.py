@@ -38,7 +38,9 @@ def wait_for(what: str, look: Callable[[], T | None], seconds: float = 45.0, pau
 class Launcher:
     """One launcher process, its assignment file, its port and its termination message."""
 
-    def __init__(self, folder: Path, index: int, program: Sequence[str] = (TINY,), **environment: str) -> None:
+    def __init__(
+        self, folder: Path, index: int, program: Sequence[str] = (TINY,), preload: str | None = "", **environment: str
+    ) -> None:
         self.index, self.port, self.folder = index, free_port(), folder
         self.assignment, self.termination = folder / f"assignment-{index}", folder / f"termination-{index}"
         self.log = folder / f"log-{index}"
@@ -47,9 +49,9 @@ class Launcher:
         self.environment = inherited | {
             "PYTHONPATH": os.pathsep.join(paths),
             "TINY_FOLDER": str(folder),
-            "INCEPTION_PRELOAD": "",
             "OMP_NUM_THREADS": "1",
             "POD_NAME": f"job-{index}-1",
+            **({} if preload is None else {"INCEPTION_PRELOAD": preload}),
             **environment,
         }
         options = ["--assignment", str(self.assignment), "--port", str(self.port)]
@@ -122,9 +124,16 @@ class Launcher:
 class Gang:
     """The launchers of one job, side by side on loopback."""
 
-    def __init__(self, folder: Path, size: int = 1, program: Sequence[str] = (TINY,), **environment: str) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        size: int = 1,
+        program: Sequence[str] = (TINY,),
+        preload: str | None = "",
+        **environment: str,
+    ) -> None:
         self.folder = folder
-        self.launchers = [Launcher(folder, index, program, **environment) for index in range(size)]
+        self.launchers = [Launcher(folder, index, program, preload, **environment) for index in range(size)]
 
     def __enter__(self) -> "Gang":
         return self
