@@ -1,0 +1,262 @@
+"""Checkpoints that survive any moment of death, and a lease that keeps a dead attempt from writing.
+
+Layout below ``checkpoint.path`` (docs/architecture.md)::
+
+    lease.json                        {"attempt": 3}: who may write
+    latest.json                       {"file": ..., "sha256": ..., "step": ...}, written last
+    checkpoints/step-000000120.pt     with step-000000120.pt.sha256 beside it; best.pt, final.pt
+
+A file appears under its name only once its bytes and its checksum are on the disk. Nothing is unpickled beyond
+tensors and plain values (``weights_only=True``).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+
+from inception_trainer.errors import ConfigError, DataError, Fenced
+from inception_trainer.log import logger
+
+FORMAT = 1
+Payload = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A finished write."""
+
+    step: int
+    size: int
+    """Bytes."""
+    seconds: float
+    """From the request to the rename."""
+    blocked_seconds: float
+    """Of these, how long training stood still."""
+
+
+class CheckpointStore:
+    """The checkpoint folder as seen by the one rank that uses it; one background write at a time."""
+
+    def __init__(
+        self, root: Path, attempt: int | None, keep: int, saved: Callable[[Saved], None] | None = None
+    ) -> None:
+        self.root, self._folder, self._keep = root, root / "checkpoints", keep
+        self._saved = saved or (lambda _saved: None)
+        self._attempt = attempt
+        self._writer: threading.Thread | None = None
+        self._failure: BaseException | None = None
+        self._blocked = 0.0
+
+    def acquire(self) -> int:
+        """Take the lease and return this attempt's number; raises Fenced when a newer attempt holds it.
+
+        Without a number of its own a run is the successor of the last one.
+        """
+        self._folder.mkdir(parents=True, exist_ok=True)
+        holder = self._holder()
+        if self._attempt is None:
+            self._attempt = holder + 1
+        self._check_fence()
+        if holder != self._attempt:
+            _write_atomically(self.root / "lease.json", json.dumps({"attempt": self._attempt}).encode())
+        self._remove_leftovers()
+        return self._attempt
+
+    def load(self) -> Payload | None:
+        """The newest checkpoint that is whole, None when there is none yet; DataError when all are damaged."""
+        problems: list[str] = []
+        for path, checksum in self._candidates():
+            try:
+                return _read(path, checksum)
+            except (OSError, ValueError, RuntimeError, EOFError, KeyError) as error:
+                problems.append(f"{path.name}: {error}")
+                logger.warning("checkpoint %s cannot be used (%s); trying the one before", path.name, error)
+        if problems:
+            raise DataError(
+                f"none of the checkpoints in {self._folder} can be read ({'; '.join(problems)}); "
+                "restore one, or remove the folder to begin again"
+            )
+        return None
+
+    def save(self, payload: Payload, step: int, *, best: bool = False, final: bool = False) -> None:
+        """Write in the background once the write before is done; its errors are raised by the next call or wait."""
+        started = time.monotonic()
+        self.wait()
+        self._writer = threading.Thread(
+            target=self._write, args=(payload, step, best, final, started), name="checkpoint-writer", daemon=True
+        )
+        self._blocked = time.monotonic() - started
+        self._writer.start()
+
+    @property
+    def busy(self) -> bool:
+        """Whether a write is under way."""
+        return self._writer is not None and self._writer.is_alive()
+
+    def wait(self, timeout: float | None = None) -> None:
+        """Until no write is under way; raises what the write raised."""
+        if self._writer is not None:
+            self._writer.join(timeout)
+        failure, self._failure = self._failure, None
+        if failure is not None:
+            raise failure
+
+    def _write(self, payload: Payload, step: int, best: bool, final: bool, started: float) -> None:
+        try:
+            size = self._commit(payload, step, best, final)
+            self._saved(Saved(step, size, time.monotonic() - started, self._blocked))
+        except BaseException as error:
+            self._failure = error
+            # A successor removes our temporary file: that is being fenced, not a broken disk.
+            try:
+                self._check_fence()
+            except Fenced as fenced:
+                self._failure = fenced
+
+    def _commit(self, payload: Payload, step: int, best: bool, final: bool) -> int:
+        self._check_fence()
+        name = f"step-{step:09d}.pt"
+        temporary = self._folder / f".{name}.{self._attempt}.tmp"
+        size, checksum = _serialise(payload, temporary)
+        self._check_fence()
+        _write_atomically(self._folder / f"{name}.sha256", f"{checksum}  {name}\n".encode())
+        temporary.replace(self._folder / name)
+        for wanted, alias in ((best, "best.pt"), (final, "final.pt")):
+            if wanted:
+                self._alias(name, alias, checksum)
+        _sync_folder(self._folder)
+        self._check_fence()
+        latest = {"file": f"checkpoints/{name}", "sha256": checksum, "step": step}
+        _write_atomically(self.root / "latest.json", json.dumps(latest).encode())
+        self._prune(name)
+        return size
+
+    def _alias(self, name: str, alias: str, checksum: str) -> None:
+        temporary = self._folder / f".{alias}.tmp"
+        temporary.unlink(missing_ok=True)
+        try:
+            os.link(self._folder / name, temporary)
+        except OSError:  # a file system without hard links
+            _write_atomically(temporary, (self._folder / name).read_bytes())
+        _write_atomically(self._folder / f"{alias}.sha256", f"{checksum}  {alias}\n".encode())
+        temporary.replace(self._folder / alias)
+
+    def _prune(self, newest: str) -> None:
+        steps = sorted(path.name for path in self._folder.glob("step-*.pt"))
+        older = [name for name in steps if name != newest]
+        for name in older[: max(0, len(steps) - self._keep)]:
+            (self._folder / name).unlink(missing_ok=True)
+            (self._folder / f"{name}.sha256").unlink(missing_ok=True)
+
+    def _candidates(self) -> Iterator[tuple[Path, str]]:
+        latest = _json(self.root / "latest.json")
+        first = self.root / str(latest["file"]) if latest and {"file", "sha256"} <= latest.keys() else None
+        if first is not None and latest is not None and first.is_file():
+            yield first, str(latest["sha256"])
+        for path in sorted(self._folder.glob("step-*.pt"), reverse=True):
+            if path != first:
+                with suppress(OSError):
+                    yield path, Path(f"{path}.sha256").read_text(encoding="ascii").split()[0]
+
+    def _holder(self) -> int:
+        lease = _json(self.root / "lease.json")
+        attempt = lease.get("attempt") if lease else None
+        return attempt if isinstance(attempt, int) else 0
+
+    def _check_fence(self) -> None:
+        holder = self._holder()
+        if self._attempt is not None and holder > self._attempt:
+            raise Fenced(f"attempt {holder} owns {self.root}; attempt {self._attempt} must not write there any more")
+
+    def _remove_leftovers(self) -> None:
+        for path in self._folder.glob(".*.tmp"):
+            path.unlink(missing_ok=True)
+
+
+def check_fingerprint(saved: Mapping[str, Any], wanted: Mapping[str, Any], root: Path) -> None:
+    """Raise ConfigError listing the keys in which a checkpoint's configuration differs from this one."""
+    keys = sorted(saved.keys() | wanted.keys())
+    differences = [
+        f"{key}: {saved.get(key)!r} in the checkpoint, {wanted.get(key)!r} now"
+        for key in keys
+        if saved.get(key) != wanted.get(key)
+    ]
+    if differences:
+        raise ConfigError(
+            f"checkpoint.path: {root} holds a checkpoint of another configuration ({'; '.join(differences)}); "
+            "use another folder, or undo the change"
+        )
+
+
+class _HashingFile(io.RawIOBase):
+    """Counts and hashes what passes through to a file."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file, self.digest, self.size = file, hashlib.sha256(), 0
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        self.digest.update(data)
+        written = self._file.write(data)
+        self.size += written
+        return written
+
+
+def _serialise(payload: Payload, path: Path) -> tuple[int, str]:
+    with path.open("wb") as file:
+        hashing = _HashingFile(file)
+        torch.save(payload, hashing)  # type: ignore[arg-type]
+        file.flush()
+        os.fsync(file.fileno())
+    return hashing.size, hashing.digest.hexdigest()
+
+
+def _read(path: Path, checksum: str) -> Payload:
+    data = path.read_bytes()
+    found = hashlib.sha256(data).hexdigest()
+    if found != checksum:
+        raise ValueError(f"its SHA-256 is {found[:12]}..., not {checksum[:12]}...")
+    payload: Payload = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    if payload.get("format") != FORMAT:
+        raise ValueError(f"its format is {payload.get('format')!r}, this version reads {FORMAT}")
+    return payload
+
+
+def _json(path: Path) -> dict[str, Any] | None:
+    try:
+        data = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return None
+    return data if isinstance(data, dict) else None
+
+
+def _write_atomically(path: Path, data: bytes) -> None:
+    temporary = path.with_name(f".{path.name}.tmp")
+    with temporary.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,80 @@
+"""The command line: ``train``, ``launch``, ``recipes``.
+
+::
+
+    python -m inception_trainer train job.yaml --set epochs=4
+    torchrun --nproc-per-node 2 -m inception_trainer train job.yaml
+    python -m inception_trainer train --set recipe=bninception-digits --set checkpoint.path=out
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from inception_trainer import __version__, entry, recipes
+from inception_trainer import settings as environment
+from inception_trainer.config import TrainingConfig, load, load_file
+from inception_trainer.errors import ConfigError, TrainerError, UsageError
+from inception_trainer.settings import Settings
+
+
+class _Parser(argparse.ArgumentParser):
+    """Raises UsageError (exit 64) instead of ending the process with 2."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message}; see {self.prog} --help")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns its exit code or ends the process with it."""
+    try:
+        options, rest = _parser().parse_known_args(argv)
+        if options.command == "launch":
+            from inception_trainer.launcher.main import main as launch
+
+            return launch(rest)
+        if rest:
+            raise UsageError(f"unknown arguments: {' '.join(rest)}")
+        return _recipes() if options.command == "recipes" else _train(options.config, options.set)
+    except TrainerError as error:
+        entry.end(error, environment.from_environment() if not isinstance(error, UsageError) else None)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="python -m inception_trainer", description="Train image classifiers on any accelerator.")
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="command", parser_class=_Parser)
+    train = commands.add_parser("train", help="train one network in this process, or as one rank under torchrun")
+    train.add_argument("config", nargs="?", type=Path, help="YAML or JSON file; default: INCEPTION_CONFIG")
+    train.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override one key")
+    commands.add_parser("launch", help="resident launcher of a pod", add_help=False)
+    commands.add_parser("recipes", help="list the named presets")
+    return parser
+
+
+def _recipes() -> int:
+    for name in recipes.names():
+        print(f"{name:28}{recipes.summary(name)}")
+    return 0
+
+
+def _train(path: Path | None, overrides: list[str]) -> int:
+    environment.prepare()
+
+    def configuration(settings: Settings) -> TrainingConfig:
+        if path is not None:
+            return load_file(path, overrides)
+        if settings.config_json is None and not overrides:
+            raise ConfigError("no configuration: give a file, INCEPTION_CONFIG, or --set recipe=NAME")
+        return load(settings.config_json, overrides, "INCEPTION_CONFIG")
+
+    # Parsed before torch is imported, so that a wrong key is reported in a tenth of a second.
+    settings = environment.from_environment()
+    config = configuration(settings)
+    from torch.distributed.elastic.multiprocessing.errors import record
+
+    record(entry.with_config)(lambda _settings: config)
+    return 0

@@ -1,0 +1,98 @@
+"""What the ranks say to one another. With one rank every call is free and no process group exists."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+T = TypeVar("T")
+
+
+class Comm:
+    """The process group of a run; reduces and gathers small host-side values through gloo."""
+
+    def __init__(self, rank: int, world_size: int, backend: str) -> None:
+        self.rank, self.world_size = rank, world_size
+        if world_size > 1:
+            dist.init_process_group(backend, rank=rank, world_size=world_size)
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this is rank 0, which writes files."""
+        return self.rank == 0
+
+    def sum(self, values: Tensor) -> Tensor:
+        """Element-wise sum over the ranks of a CPU tensor, in place."""
+        if self.world_size > 1:
+            dist.all_reduce(values)
+        return values
+
+    def gather(self, values: Tensor) -> Tensor:
+        """``[world_size, *values.shape]`` in rank order, on every rank; CPU tensors."""
+        if self.world_size == 1:
+            return values[None]
+        parts = [torch.empty_like(values) for _ in range(self.world_size)]
+        dist.all_gather(parts, values)
+        return torch.stack(parts)
+
+    def broadcast(self, values: Tensor) -> None:
+        """Overwrite with rank 0's values; any device."""
+        if self.world_size > 1:
+            dist.broadcast(values, 0)
+
+    def from_first(self, produce: Callable[[], T]) -> T:
+        """Rank 0 produces a small picklable value, all ranks return it; its exception is raised on every rank."""
+        if self.world_size == 1:
+            return produce()
+        box: list[Any] = [None, None]
+        if self.is_first:
+            try:
+                box[0] = produce()
+            except Exception as error:
+                box[1] = error
+        dist.broadcast_object_list(box, 0, device=torch.device("cpu"))
+        if box[1] is not None:
+            raise box[1]
+        value: T = box[0]
+        return value
+
+    def barrier(self) -> None:
+        """Wait until every rank is here."""
+        self.sum(torch.zeros(1))
+
+    def close(self) -> None:
+        """Leave the process group."""
+        if self.world_size > 1 and dist.is_initialized():
+            dist.destroy_process_group()
+
+
+class Agreement:
+    """Requests of single ranks that all ranks act on at the same step boundary.
+
+    ``propose`` starts an all-reduce of this rank's requests, ``decided`` reads the one started before: it travels
+    while a step computes, so agreeing costs no waiting, and a request takes effect one boundary later.
+    """
+
+    def __init__(self, comm: Comm, names: tuple[str, ...]) -> None:
+        self._comm, self._names = comm, names
+        self._flags = torch.zeros(len(names), dtype=torch.int32)
+        self._work: Any = None
+
+    def propose(self, requests: dict[str, bool]) -> None:
+        """Send this rank's requests; every rank must call this at the same boundary."""
+        self._flags = torch.tensor([requests[name] for name in self._names], dtype=torch.int32)
+        if self._comm.world_size > 1:
+            self._work = dist.all_reduce(self._flags, dist.ReduceOp.MAX, async_op=True)
+
+    def decided(self) -> frozenset[str]:
+        """The names that any rank requested at the last proposal; nothing before the first."""
+        if self._work is not None:
+            self._work.wait()
+            self._work = None
+        names = frozenset(name for name, flag in zip(self._names, self._flags.tolist(), strict=True) if flag)
+        self._flags.zero_()
+        return names

@@ -1,0 +1,250 @@
+"""The training configuration: one schema for ``spec.training`` of the custom resource and for the trainer's own file.
+
+:func:`load` turns YAML or JSON text, a recipe and ``--set`` overrides into a :class:`TrainingConfig` whose defaults
+are filled in. Every error is a ConfigError that names the full key path.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from inception_trainer import recipes
+from inception_trainer.errors import ConfigError, InputMissing
+from inception_trainer.schema import dump, key, parse
+
+IN_MEMORY = ("Digits", "Synthetic")
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Which network, and where its weights start from."""
+
+    name: str = key("bninception")
+    weights: str | None = key(None)
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Where the samples come from."""
+
+    kind: str = key("", choices=("Digits", "Synthetic", "ImageFolder"))
+    path: str | None = key(None)
+    image_size: int = key(0, at_least=8, at_most=2048)
+    num_classes: int | None = key(None, at_least=2)
+    samples: int = key(1024, at_least=1)
+    workers: int | None = key(None, at_least=0, at_most=64)
+
+
+@dataclass(frozen=True)
+class BatchConfig:
+    """Samples per optimizer step over all ranks (``global``), and per micro-batch of one rank."""
+
+    global_: int = key(64, at_least=1)
+    per_device: int | None = key(None, at_least=1)
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """SGD in torch's sense; the rate is the peak of the schedule for ``batch.global`` samples."""
+
+    name: str = key("SGD", choices=("SGD",))
+    learning_rate: float = key(0.1, above=0)
+    momentum: float = key(0.9, at_least=0, below=1)
+    weight_decay: float = key(0.0001, at_least=0)
+    nesterov: bool = key(False)
+
+
+@dataclass(frozen=True)
+class ScheduleConfig:
+    """How the learning rate moves, step by step; epochs count from 0."""
+
+    name: str = key("Cosine", choices=("Cosine", "Step", "Constant"))
+    warmup_epochs: float = key(0.0, at_least=0)
+    milestones: tuple[int, ...] = key((), at_least=0)
+    gamma: float = key(0.1, above=0, at_most=1)
+    step_epochs: int | None = key(None, at_least=1)
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """Cross entropy; smoothing as torch defines it (RECIPES 5.1)."""
+
+    label_smoothing: float = key(0.0, at_least=0, below=1)
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """When the validation set is measured; always at the end too."""
+
+    every_epochs: int = key(1, at_least=1)
+
+
+@dataclass(frozen=True)
+class CheckpointConfig:
+    """Where and how often state survives; no path, no checkpoints."""
+
+    path: str | None = key(None)
+    every_steps: int | None = key(None, at_least=1)
+    every_seconds: float = key(60.0, at_least=0)
+    keep: int = key(3, at_least=1)
+
+
+@dataclass(frozen=True)
+class OutputConfig:
+    """Where summary, curves and TensorBoard files go."""
+
+    path: str | None = key(None)
+
+
+@dataclass(frozen=True)
+class AcceleratorConfig:
+    """One row of the accelerator table: plug-in module to import, torch device type, collective back end."""
+
+    profile: str = key("cpu")
+    module: str | None = key(None)
+    device: str = key("cpu")
+    backend: str = key("gloo")
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """Everything a training is made of (table in docs/architecture.md)."""
+
+    mode: str = key("Train", choices=("Train",))
+    recipe: str | None = key(None)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    batch: BatchConfig = field(default_factory=BatchConfig)
+    epochs: int | None = key(None, at_least=1)
+    max_steps: int | None = key(None, at_least=1)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    precision: str = key("Auto", choices=("Auto", "FP32", "BF16"))
+    seed: int = key(0, at_least=0, at_most=2**32 - 1)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    log_every_steps: int = key(10, at_least=1)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    output: OutputConfig = field(default_factory=OutputConfig)
+    accelerator: AcceleratorConfig = field(default_factory=AcceleratorConfig)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data with the keys of the file."""
+        plain: dict[str, Any] = dump(self)
+        return plain
+
+
+def from_mapping(data: Mapping[str, Any]) -> TrainingConfig:
+    """Apply the recipe, check everything, fill in the defaults that depend on other keys."""
+    merged = _with_recipe(data)
+    config = parse(TrainingConfig, merged)
+    if not config.data.kind:
+        raise ConfigError("data.kind: missing; choose Digits, Synthetic or ImageFolder, or name a recipe")
+    if config.data.kind == "ImageFolder" and config.data.path is None:
+        raise ConfigError("data.path: missing; data.kind ImageFolder needs the folder that holds train/ and val/")
+    if config.schedule.name == "Step" and not (config.schedule.milestones or config.schedule.step_epochs):
+        raise ConfigError("schedule.milestones: missing; schedule.name Step needs milestones or stepEpochs")
+    if config.optimizer.nesterov and config.optimizer.momentum == 0:
+        raise ConfigError("optimizer.nesterov: true needs optimizer.momentum above 0")
+    return _resolved(config)
+
+
+def load(text: str | None, overrides: Sequence[str] = (), source: str = "the configuration") -> TrainingConfig:
+    """Parse YAML or JSON text and ``key=value`` overrides (values are YAML)."""
+    data = _document(text or "", source)
+    for override in overrides:
+        _override(data, override)
+    return from_mapping(data)
+
+
+def load_file(path: Path, overrides: Sequence[str] = ()) -> TrainingConfig:
+    """Like :func:`load`; raises InputMissing when there is no such file."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise InputMissing(f"configuration file {path} cannot be read: {error.strerror}") from None
+    return load(text, overrides, str(path))
+
+
+def fingerprint(config: TrainingConfig) -> dict[str, Any]:
+    """What decides the result of a training: a checkpoint continues only under the same values."""
+    plain = config.as_dict()
+    counted = {name: plain.get(name) for name in ("model", "optimizer", "schedule", "loss", "epochs", "seed")}
+    counted["data"] = {name: value for name, value in plain["data"].items() if name != "workers"}
+    counted["batch"] = {"global": config.batch.global_}
+    if config.epochs is None:
+        counted["maxSteps"] = config.max_steps
+    return _flat(counted)
+
+
+def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, item in value.items():
+        full = f"{prefix}{name}"
+        flat.update(_flat(item, f"{full}.") if isinstance(item, Mapping) else {full: item})
+    return flat
+
+
+def _resolved(config: TrainingConfig) -> TrainingConfig:
+    data = config.data
+    small = data.kind in IN_MEMORY
+    data = dataclasses.replace(
+        data,
+        image_size=data.image_size or (32 if data.kind == "Digits" else 224),
+        workers=data.workers if data.workers is not None else (0 if small else 2),
+    )
+    epochs = config.epochs if config.epochs or config.max_steps else 1
+    output = config.output
+    if output.path is None and config.checkpoint.path is not None:
+        output = OutputConfig(path=str(Path(config.checkpoint.path) / "output"))
+    return dataclasses.replace(config, data=data, epochs=epochs, output=output)
+
+
+def _with_recipe(data: Mapping[str, Any]) -> dict[str, Any]:
+    name = data.get("recipe")
+    if name is None:
+        return dict(data)
+    if not isinstance(name, str):
+        raise ConfigError(f"recipe: {name!r} is not a text; choose {', '.join(recipes.names())}")
+    return merge(recipes.read(name), data)
+
+
+def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """``base`` with the values of ``over``; mappings merge, everything else is replaced."""
+    result = dict(base)
+    for name, value in over.items():
+        old = result.get(name)
+        both = isinstance(old, Mapping) and isinstance(value, Mapping)
+        result[name] = merge(old, value) if both else value  # type: ignore[arg-type]
+    return result
+
+
+def _document(text: str, source: str) -> dict[str, Any]:
+    try:
+        data = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{source}: neither YAML nor JSON: {' '.join(str(error).split())}") from None
+    if data is None:
+        return {}
+    if not isinstance(data, dict):
+        raise ConfigError(f"{source}: {type(data).__name__} instead of a mapping; write keys such as `recipe: ...`")
+    return data
+
+
+def _override(data: dict[str, Any], override: str) -> None:
+    name, equals, text = override.partition("=")
+    if not equals or not name:
+        raise ConfigError(f"--set {override}: write it as key=value, for example --set batch.global=128")
+    *parents, last = name.split(".")
+    for parent in parents:
+        inner = data.setdefault(parent, {})
+        if not isinstance(inner, dict):
+            raise ConfigError(f"--set {override}: {parent} is {inner!r}, not a mapping")
+        data = inner
+    data[last] = yaml.safe_load(text)

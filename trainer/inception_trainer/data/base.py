@@ -1,0 +1,51 @@
+"""What a dataset is to the engine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+Indices = NDArray[np.int64]
+UNREADABLE = -100
+"""Label of an image that could not be read: the loss ignores it (torch's default ``ignore_index``)."""
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+class Batch(NamedTuple):
+    """``images`` uint8 ``[n, 1 or 3, side, side]`` and ``labels`` int64 ``[n]``, both in host memory."""
+
+    images: Tensor
+    labels: Tensor
+
+
+class Dataset(Protocol):
+    """One split, addressed by index."""
+
+    def __len__(self) -> int: ...
+
+    def batch(self, indices: Indices, epoch: int | None) -> Batch:
+        """The samples in this order; augmented for ``epoch``, or as they are when it is None."""
+        ...
+
+    def stream(self, batches: list[Indices], epoch: int | None) -> AbstractContextManager[Iterator[Batch]]:
+        """The batches one after the other, read ahead where that pays."""
+        ...
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Training and validation split with what both share."""
+
+    train: Dataset
+    val: Dataset
+    num_classes: int
+    class_names: tuple[str, ...]
+    mean: tuple[float, ...] = field(default=IMAGENET_MEAN)
+    std: tuple[float, ...] = field(default=IMAGENET_STD)

@@ -1,0 +1,30 @@
+"""From ``data.kind`` to the two splits."""
+
+from __future__ import annotations
+
+from inception_trainer.config import TrainingConfig
+from inception_trainer.data.base import Splits
+from inception_trainer.errors import ConfigError
+
+
+def open_splits(config: TrainingConfig) -> Splits:
+    """Open what ``data`` names; raises InputMissing, DataError, or ConfigError for too few classes."""
+    splits = _open(config)
+    wanted = config.data.num_classes
+    if wanted is not None and wanted < splits.num_classes:
+        raise ConfigError(f"data.numClasses: {wanted} is less than the {splits.num_classes} classes in the data")
+    return splits
+
+
+def _open(config: TrainingConfig) -> Splits:
+    if config.data.kind == "Digits":
+        from inception_trainer.data.digits import open_digits
+
+        return open_digits(config.data, config.seed)
+    if config.data.kind == "Synthetic":
+        from inception_trainer.data.synthetic import open_synthetic
+
+        return open_synthetic(config.data, config.seed)
+    from inception_trainer.data.imagefolder import open_image_folder
+
+    return open_image_folder(config.data, config.seed)

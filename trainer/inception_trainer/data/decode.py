@@ -1,0 +1,89 @@
+"""One image file to a square uint8 tensor, with torchvision where it works and Pillow elsewhere.
+
+Training: a random resized crop (area 0.08 to 1, ratio 3/4 to 4/3) and a random flip from five uniform numbers.
+Validation: the short side to 256/224 of the input, centre crop (RECIPES 4, columns A and B).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from inception_trainer.errors import ConfigError
+
+Decoder = Callable[[str, int, "Sequence[float] | None"], Tensor]
+BROKEN = (OSError, RuntimeError, ValueError, SyntaxError)
+"""What decoders raise for a file that is no image (Pillow uses SyntaxError for broken PNG)."""
+
+MARGIN = 256 / 224
+Box = tuple[float, float, float, float]
+
+
+def best_decoder() -> Decoder:
+    """Torchvision's decoder when the package imports, else Pillow's; ConfigError when neither does."""
+    try:
+        # A torchvision built for another torch fails with RuntimeError, not ImportError.
+        return _torchvision(import_module("torchvision.io"), import_module("torchvision.transforms.v2.functional"))
+    except (ImportError, RuntimeError, AttributeError):
+        pass
+    try:
+        return _pillow(import_module("PIL.Image"))
+    except ImportError:
+        raise ConfigError("data.kind: ImageFolder needs torchvision or Pillow, and neither can be imported") from None
+
+
+def crop_box(width: int, height: int, draws: Sequence[float] | None) -> Box:
+    """Left, top, width and height of the region to scale; the centre square with margin without draws."""
+    if draws is None:
+        side = min(width, height) / MARGIN
+        return (width - side) / 2, (height - side) / 2, side, side
+    area = width * height * (0.08 + 0.92 * draws[0])
+    ratio = math.exp(math.log(3 / 4) + draws[1] * math.log(16 / 9))
+    crop_width = min(width, max(1, round(math.sqrt(area * ratio))))
+    crop_height = min(height, max(1, round(math.sqrt(area / ratio))))
+    left, top = int(draws[2] * (width - crop_width + 1)), int(draws[3] * (height - crop_height + 1))
+    return left, top, crop_width, crop_height
+
+
+def _flips(draws: Sequence[float] | None) -> bool:
+    return draws is not None and draws[4] < 0.5
+
+
+def _torchvision(io: Any, functional: Any) -> Decoder:
+    rgb = io.ImageReadMode.RGB
+
+    def decode(path: str, side: int, draws: Sequence[float] | None) -> Tensor:
+        with open(path, "rb") as file:  # noqa: PTH123 - one call per image
+            data = torch.frombuffer(bytearray(file.read()), dtype=torch.uint8)
+        image = io.decode_image(data, mode=rgb)
+        left, top, width, height = (int(v) for v in crop_box(image.shape[2], image.shape[1], draws))
+        size = [side, side]
+        image = functional.resized_crop(image, top, left, max(1, height), max(1, width), size, antialias=True)
+        image = image.flip(-1) if _flips(draws) else image
+        return torch.as_tensor(image).contiguous()
+
+    return decode
+
+
+def _pillow(image_module: Any) -> Decoder:
+    def decode(path: str, side: int, draws: Sequence[float] | None) -> Tensor:
+        with image_module.open(path) as opened:
+            width, height = opened.size
+            left, top, crop_width, crop_height = crop_box(width, height, draws)
+            # JPEG can be decoded at 1/2, 1/4, 1/8: the smallest that still covers the crop.
+            scale = side / max(1, min(crop_width, crop_height))
+            opened.draft("RGB", (max(1, int(width * scale)), max(1, int(height * scale))))
+            x, y = opened.size[0] / width, opened.size[1] / height
+            box = (left * x, top * y, (left + crop_width) * x, (top + crop_height) * y)
+            scaled = opened.convert("RGB").resize((side, side), image_module.Resampling.BILINEAR, box=box)
+        pixels = np.asarray(scaled, dtype=np.uint8).transpose(2, 0, 1)
+        pixels = pixels[:, :, ::-1] if _flips(draws) else pixels
+        return torch.from_numpy(pixels.copy())
+
+    return decode

@@ -1,0 +1,82 @@
+"""The 1,797 handwritten digits (8x8, grey, 10 classes) that scikit-learn ships, read without importing it.
+
+Within each class every fifth sample, in the order of the file, is held out for validation.
+"""
+
+from __future__ import annotations
+
+import gzip
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from inception_trainer.config import DataConfig
+from inception_trainer.data.base import Batch, Indices, Splits
+from inception_trainer.data.memory import InMemory
+from inception_trainer.errors import DataError, InputMissing
+
+SIDE, CLASSES, BRIGHTEST = 8, 10, 16
+MEAN, STD = (0.31,) * 3, (0.34,) * 3
+"""Of the upsampled training digits, rounded."""
+
+
+class Digits(InMemory):
+    """One split: ``images`` uint8 ``[n, 1, side, side]``."""
+
+    def __init__(self, images: torch.Tensor, labels: torch.Tensor, seed: int) -> None:
+        super().__init__(len(labels), seed, shifts=True)
+        self._images, self._labels = images, labels
+
+    def _read(self, indices: Indices) -> Batch:
+        index = torch.from_numpy(indices)
+        return Batch(self._images[index], self._labels[index])
+
+
+def open_digits(config: DataConfig, seed: int) -> Splits:
+    """Both splits at ``imageSize``; raises InputMissing when scikit-learn's file is not there."""
+    table = _table(_file(config))
+    labels = table[:, -1].astype(np.int64)
+    held_out = held_out_fifth(labels)
+    pixels = torch.from_numpy(table[:, :-1].reshape(-1, 1, SIDE, SIDE)) * (255.0 / BRIGHTEST)
+    images = functional.interpolate(pixels, size=(config.image_size,) * 2, mode="bilinear", align_corners=False)
+    images = images.round_().to(torch.uint8)
+    train, val = (
+        Digits(images[torch.from_numpy(chosen)], torch.from_numpy(labels[chosen]), seed)
+        for chosen in (~held_out, held_out)
+    )
+    return Splits(train, val, CLASSES, tuple(map(str, range(CLASSES))), MEAN, STD)
+
+
+def held_out_fifth(labels: Indices) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+    """True for every fifth sample of each class, counted from its first."""
+    held_out = np.zeros(len(labels), np.bool_)
+    for label in np.unique(labels):
+        held_out[np.flatnonzero(labels == label)[::5]] = True
+    return held_out
+
+
+def _file(config: DataConfig) -> Path:
+    if config.path is not None:
+        path = Path(config.path)
+        path = path / "digits.csv.gz" if path.is_dir() else path
+        remedy = "leave data.path out to read the copy inside scikit-learn"
+    else:
+        spec = importlib.util.find_spec("sklearn")
+        roots = list(spec.submodule_search_locations or ()) if spec else []
+        if not roots:
+            raise InputMissing("data.kind Digits reads the digits inside scikit-learn, which is not installed here")
+        path, remedy = Path(roots[0], "datasets", "data", "digits.csv.gz"), "reinstall scikit-learn"
+    if not path.is_file():
+        raise InputMissing(f"data.kind Digits: no file {path}; {remedy}")
+    return path
+
+
+def _table(path: Path) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
+    try:
+        text = gzip.decompress(path.read_bytes()).decode("ascii")
+        return np.array(text.replace("\n", ",").rstrip(",").split(","), np.float32).reshape(-1, SIDE * SIDE + 1)
+    except (OSError, EOFError, ValueError) as error:
+        raise DataError(f"data.kind Digits: {path} is no table of 65 columns: {error}") from None

@@ -1,0 +1,181 @@
+"""ImageNet-style folders: ``train/<class>/*`` and ``val/<class>/*`` (or ``validation_preprocess/``, or ``val.txt``).
+
+The class index is the position in the sorted folder names of ``train/``. Loader processes decode and crop; the
+crop of a training image is a pure function of (seed, epoch, index).
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils import data as torch_data
+
+from inception_trainer.config import DataConfig
+from inception_trainer.data.base import UNREADABLE, Batch, Indices, Splits
+from inception_trainer.data.decode import BROKEN, Decoder, best_decoder
+from inception_trainer.data.order import uniforms
+from inception_trainer.errors import DataError, InputMissing
+
+SUFFIXES = (".jpeg", ".jpg", ".png", ".bmp", ".webp")
+VALIDATION_FOLDERS = ("val", "validation_preprocess")
+MOST_UNREADABLE = 0.01
+"""Share of unreadable images in a split that is skipped before the run ends."""
+
+Sample = tuple[str, int]
+
+
+class ImageFolder:
+    """One split as a list of (file, class index)."""
+
+    def __init__(self, samples: list[Sample], config: DataConfig, seed: int, decoder: Decoder) -> None:
+        self._samples, self._seed, self._decoder = samples, seed, decoder
+        self._side, self._workers = config.image_size, config.workers or 0
+        self._most_unreadable = max(10, int(MOST_UNREADABLE * len(samples)))
+        self._unreadable: set[str] = set()
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    def sample(self, index: int, epoch: int | None) -> tuple[Tensor, int]:
+        """One uint8 image ``[3, side, side]`` and its label, UNREADABLE for a broken file."""
+        path, label = self._samples[index]
+        draws = None
+        if epoch is not None:
+            draws = uniforms(np.array([index]), self._seed, epoch, 5)[0].tolist()
+        try:
+            return self._decoder(path, self._side, draws), label
+        except FileNotFoundError:
+            raise InputMissing(f"data.path: {path} was there at the start and is gone") from None
+        except BROKEN:
+            return torch.full((3, self._side, self._side), 128, dtype=torch.uint8), UNREADABLE
+
+    def batch(self, indices: Indices, epoch: int | None) -> Batch:
+        """Decode in this process."""
+        return self._checked(_collate([self.sample(int(i), epoch) for i in indices], self._side), indices)
+
+    @contextmanager
+    def stream(self, batches: list[Indices], epoch: int | None) -> Iterator[Iterator[Batch]]:
+        """Decode in ``data.workers`` processes, a few batches ahead."""
+        if not self._workers or not batches:
+            yield (self.batch(indices, epoch) for indices in batches)
+            return
+        keys = [[(int(i), epoch) for i in indices] for indices in batches]
+        loader: Any = torch_data.DataLoader(
+            _Keyed(self),
+            batch_sampler=keys,
+            num_workers=self._workers,
+            collate_fn=_Collate(self._side),
+            worker_init_fn=_ignore_sigterm,
+        )
+        loaded = iter(loader)
+        try:
+            yield (self._checked(batch, indices) for batch, indices in zip(loaded, batches, strict=True))
+        finally:
+            # Workers end now, not when the garbage collector finds the iterator.
+            loaded._shutdown_workers()  # noqa: SLF001
+
+    def _checked(self, batch: Batch, indices: Indices) -> Batch:
+        for position in (batch.labels == UNREADABLE).nonzero().flatten().tolist():
+            self._unreadable.add(self._samples[int(indices[position])][0])
+        if len(self._unreadable) > self._most_unreadable:
+            some = ", ".join(sorted(self._unreadable)[:3])
+            raise DataError(f"more than {self._most_unreadable} images cannot be read, among them {some}")
+        return batch
+
+
+class _Keyed(torch_data.Dataset[tuple[Tensor, int]]):
+    """Lets a DataLoader address samples by (index, epoch)."""
+
+    def __init__(self, folder: ImageFolder) -> None:
+        self._folder = folder
+
+    def __getitem__(self, key: tuple[int, int | None]) -> tuple[Tensor, int]:
+        return self._folder.sample(*key)
+
+
+class _Collate:
+    def __init__(self, side: int) -> None:
+        self._side = side
+
+    def __call__(self, samples: list[tuple[Tensor, int]]) -> Batch:
+        return _collate(samples, self._side)
+
+
+def _collate(samples: list[tuple[Tensor, int]], side: int) -> Batch:
+    labels = torch.tensor([label for _, label in samples], dtype=torch.int64)
+    images = [image for image, _ in samples]
+    return Batch(torch.stack(images) if images else torch.zeros(0, 3, side, side, dtype=torch.uint8), labels)
+
+
+def _ignore_sigterm(_worker: int) -> None:
+    # The whole process group gets SIGTERM; a graceful stop still needs the batches in flight.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+def open_image_folder(config: DataConfig, seed: int) -> Splits:
+    """Both splits below ``data.path``; raises InputMissing with what was expected and what was found."""
+    root = Path(config.path or "")
+    if not root.is_dir():
+        raise InputMissing(f"data.path: no folder {root}; expected one that holds train/<class>/ and val/<class>/")
+    classes = _classes(_folder(root, ("train",)))
+    train = _scan(root / "train", classes)
+    val = _validation(root, classes)
+    decoder = best_decoder()
+    return Splits(
+        ImageFolder(train, config, seed, decoder),
+        ImageFolder(val, config, seed, decoder),
+        max(len(classes), config.num_classes or 0),
+        tuple(classes),
+    )
+
+
+def _folder(root: Path, names: tuple[str, ...]) -> Path:
+    for name in names:
+        if (root / name).is_dir():
+            return root / name
+    found = ", ".join(sorted(entry.name for entry in root.iterdir())[:8]) or "nothing"
+    raise InputMissing(f"data.path: {root} holds no folder {' or '.join(names)}; found: {found}")
+
+
+def _classes(folder: Path) -> list[str]:
+    classes = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir())
+    if not classes:
+        raise InputMissing(f"data.path: {folder} holds no class folders; expected {folder}/<class>/<image>")
+    return classes
+
+
+def _scan(folder: Path, classes: list[str]) -> list[Sample]:
+    numbers = {name: number for number, name in enumerate(classes)}
+    samples: list[Sample] = []
+    for entry in sorted(os.scandir(folder), key=lambda item: item.name):
+        if not entry.is_dir():
+            continue
+        if entry.name not in numbers:
+            raise DataError(f"data.path: {entry.path} is a class that train/ does not have")
+        names = sorted(name for name in os.listdir(entry.path) if name.lower().endswith(SUFFIXES))  # noqa: PTH208
+        samples += [(f"{entry.path}/{name}", numbers[entry.name]) for name in names]
+    if not samples:
+        raise InputMissing(f"data.path: no images below {folder}; expected {folder}/<class>/*{'|*'.join(SUFFIXES)}")
+    return samples
+
+
+def _validation(root: Path, classes: list[str]) -> list[Sample]:
+    folder = _folder(root, VALIDATION_FOLDERS)
+    listing = root / "val.txt"
+    if any(entry.is_dir() for entry in os.scandir(folder)) or not listing.is_file():
+        return _scan(folder, classes)
+    samples: list[Sample] = []
+    for number, line in enumerate(listing.read_text(encoding="utf-8").splitlines(), 1):
+        name, _, label = line.strip().rpartition(" ")
+        if not name or not label.isdigit() or int(label) >= len(classes):
+            raise DataError(f"data.path: {listing} line {number}: {line!r} is not `<file> <class index>`")
+        samples.append((str(folder / name.removeprefix(f"{folder.name}/")), int(label)))
+    return samples

@@ -1,0 +1,51 @@
+"""Base of the small datasets that live in memory: a batch is an indexing operation, so there is nothing to prefetch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from inception_trainer.data.base import Batch, Indices
+from inception_trainer.data.order import uniforms
+
+
+class InMemory:
+    """Random shifts by up to 1/16 of the side are the only augmentation, and only where ``shifts`` says so."""
+
+    def __init__(self, length: int, seed: int, *, shifts: bool) -> None:
+        self._length, self._seed, self._shifts = length, seed, shifts
+
+    def __len__(self) -> int:
+        return self._length
+
+    def _read(self, indices: Indices) -> Batch:
+        raise NotImplementedError
+
+    def batch(self, indices: Indices, epoch: int | None) -> Batch:
+        """Index, then shift when an epoch is given."""
+        images, labels = self._read(indices)
+        if epoch is not None and self._shifts and len(indices):
+            images = shifted(images, uniforms(indices, self._seed, epoch, 2))
+        return Batch(images, labels)
+
+    @contextmanager
+    def stream(self, batches: list[Indices], epoch: int | None) -> Iterator[Iterator[Batch]]:
+        """The batches, made when they are asked for."""
+        yield (self.batch(indices, epoch) for indices in batches)
+
+
+def shifted(images: Tensor, draws: np.ndarray[tuple[int, int], np.dtype[np.float64]]) -> Tensor:
+    """Move each image ``[n, c, h, w]`` by up to 1/16 of its side; uncovered borders become 0."""
+    reach = max(1, images.shape[-1] // 16)
+    offsets = torch.from_numpy((draws * (2 * reach + 1)).astype(np.int64))
+    padded = functional.pad(images, (reach,) * 4)
+    rows = offsets[:, :1] + torch.arange(images.shape[-2])
+    columns = offsets[:, 1:] + torch.arange(images.shape[-1])
+    sample = torch.arange(len(images))[:, None, None, None]
+    channel = torch.arange(images.shape[1])[None, :, None, None]
+    return padded[sample, channel, rows[:, None, :, None], columns[:, None, None, :]]

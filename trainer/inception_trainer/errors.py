@@ -1,0 +1,76 @@
+"""Every error the trainer raises on purpose, with the exit code it ends the process with.
+
+::
+
+    TrainerError            1   base; carries ``exit_code``
+    ├── UsageError         64   the command line is wrong
+    ├── DataError          65   the data or the checkpoints are there but cannot be used
+    ├── InputMissing       66   a file or folder that the configuration names does not exist
+    ├── Stopped            75   saved and ended because someone asked for it
+    ├── ConfigError        78   the configuration is wrong; names the key, the value and the remedy
+    ├── Fenced              1   a newer attempt owns the checkpoint folder
+    ├── NonFiniteLoss       1   the loss or a weight became NaN or infinite
+    └── RanksDiverged       1   the ranks no longer hold the same weights
+
+Codes 64, 65, 66 and 78 tell the operator that trying again cannot help.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class TrainerError(Exception):
+    """Base of the tree; ``exit_code`` ends the process, no traceback is printed."""
+
+    exit_code = 1
+
+
+class UsageError(TrainerError):
+    """The command line is wrong."""
+
+    exit_code = 64
+
+
+class DataError(TrainerError):
+    """Data or checkpoints exist but cannot be used."""
+
+    exit_code = 65
+
+
+class InputMissing(TrainerError):  # noqa: N818 - the name of the contract
+    """A file or folder named by the configuration does not exist; the message names it."""
+
+    exit_code = 66
+
+
+class Stopped(TrainerError):  # noqa: N818 - the name of the contract
+    """Ended on request, after a checkpoint where there is a place for one."""
+
+    exit_code = 75
+
+
+class ConfigError(TrainerError):
+    """The configuration is wrong; the message names the full key, the value and the remedy."""
+
+    exit_code = 78
+
+
+class Fenced(TrainerError):  # noqa: N818 - the name of the contract
+    """A newer attempt owns the checkpoint folder: this one must not write."""
+
+
+class NonFiniteLoss(TrainerError):  # noqa: N818 - the name of the contract
+    """The loss or a weight became NaN or infinite."""
+
+
+class RanksDiverged(TrainerError):  # noqa: N818 - the name of the contract
+    """The ranks hold different weights where they must be equal."""
+
+
+def closest(name: str, known: Iterable[str]) -> str:
+    """Return `` (did you mean X?)`` for the known name nearest to ``name``, or an empty string."""
+    by_lower = {candidate.lower(): candidate for candidate in known}
+    match = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.5)
+    return f" (did you mean {by_lower[match[0]]}?)" if match else ""

@@ -1,0 +1,72 @@
+"""How far a job is, over all its attempts: the plain-data half of a checkpoint."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+MOST_ROWS = 2000
+"""Longer curves are thinned to every other point: a picture cannot show more."""
+
+Row = list[float]
+
+
+@dataclass
+class History:
+    """The curves. Train rows are [step, loss, top-1, learning rate, img/s], evaluations [step, loss, top-1, top-5]."""
+
+    train: list[Row] = field(default_factory=list)
+    evaluations: list[Row] = field(default_factory=list)
+    restarts: list[int] = field(default_factory=list)
+    """Steps from which an attempt after the first continued."""
+
+    def add_train(self, row: Row) -> None:
+        """Append, thinning when the curve has become too long."""
+        self.train.append(row)
+        if len(self.train) > MOST_ROWS:
+            self.train = self.train[::2]
+
+
+@dataclass
+class Progress:
+    """Exact over restarts: written with every checkpoint, never derived from a clock of one process."""
+
+    step: int = 0
+    """Optimizer steps done."""
+    samples_seen: int = 0
+    """Training samples consumed, over all epochs and ranks."""
+    skipped_samples: int = 0
+    """Unreadable ones among them."""
+    evaluated_step: int = -1
+    """The step of the last evaluation, -1 before the first."""
+    accuracy_top1: float = 0.0
+    accuracy_top5: float = 0.0
+    loss: float = 0.0
+    """Of the last evaluation, as the accuracies (0 to 1)."""
+    best_accuracy: float = -1.0
+    best_step: int = -1
+    wall_seconds: float = 0.0
+    train_seconds: float = 0.0
+    train_samples: int = 0
+    """Time and samples of the log intervals that count as warmed up: their ratio is the speed."""
+    summary: dict[str, Any] = field(default_factory=dict)
+    """The result, once the job is finished."""
+    history: History = field(default_factory=History)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Progress:
+        """The reverse; keys of another version are dropped, missing ones get their default."""
+        known = {f.name for f in dataclasses.fields(cls)}
+        values = {name: value for name, value in data.items() if name in known}
+        return cls(**{**values, "history": History(**data.get("history", {}))})
+
+    @property
+    def images_per_second(self) -> float:
+        """Global training speed over all attempts, warm-up excluded; 0 when nothing was measured."""
+        return self.train_samples / self.train_seconds if self.train_seconds > 0 else 0.0

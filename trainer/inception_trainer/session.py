@@ -1,0 +1,294 @@
+"""Puts a run together in the order that is fastest and safe: files are read while the ranks find one another."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import torch
+from torch import nn
+
+from inception_trainer import device, models, sinks
+from inception_trainer.checkpoint import CheckpointStore, Payload, check_fingerprint
+from inception_trainer.comm import Comm
+from inception_trainer.config import TrainingConfig
+from inception_trainer.data import Splits, open_splits
+from inception_trainer.device import Accelerator
+from inception_trainer.engine import Job, Trainer
+from inception_trainer.errors import InputMissing
+from inception_trainer.evaluation import Evaluator
+from inception_trainer.log import configure, logger
+from inception_trainer.metrics import Bus, EndRecord, RunInfo
+from inception_trainer.plan import BatchPlan, LengthPlan, batch_plan
+from inception_trainer.progress import Progress
+from inception_trainer.results import full_fingerprint
+from inception_trainer.settings import Settings
+from inception_trainer.state import TrainingState
+from inception_trainer.steps import Normalise, Stepper, make_optimizer, parallel
+from inception_trainer.stopping import StopRequest
+from inception_trainer.weights import load_weights
+
+T = TypeVar("T")
+LARGEST_EVALUATION_BATCH = 256
+GRACE_SECONDS = 2.0
+"""How long a failing rank waits for a checkpoint that is being written."""
+
+
+class Background(Generic[T]):
+    """A function running in a thread; ``result`` waits, and raises what it raised."""
+
+    def __init__(self, function: Callable[[], T]) -> None:
+        self._outcome: list[tuple[T | None, BaseException | None]] = []
+        self._thread = threading.Thread(target=self._run, args=(function,), name="loader", daemon=True)
+        self._thread.start()
+
+    def _run(self, function: Callable[[], T]) -> None:
+        try:
+            self._outcome.append((function(), None))
+        except BaseException as error:
+            self._outcome.append((None, error))
+
+    def result(self) -> T:
+        """What the function returned."""
+        self._thread.join()
+        value, error = self._outcome[0]
+        if error is not None:
+            raise error
+        return value  # type: ignore[return-value]
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where this process begins, equal on all ranks but for ``payload``, which only rank 0 holds."""
+
+    attempt: int
+    progress: Progress
+    resumes: bool
+    """Whether a checkpoint was found."""
+    saved_ranks: int = 0
+    """How many ranks wrote it."""
+    has_momentum: bool = False
+    payload: Payload | None = None
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What a run has before it has a network."""
+
+    config: TrainingConfig
+    settings: Settings
+    accelerator: Accelerator
+    stop: StopRequest
+    store: CheckpointStore | None
+    splits: Splits
+    comm: Comm
+    bus: Bus
+    start: Start
+    info: RunInfo
+    batch: BatchPlan
+    length: LengthPlan
+
+
+def run(config: TrainingConfig, settings: Settings) -> dict[str, Any]:
+    """Train as ``config`` says, as the rank that ``settings`` says; returns the summary.
+
+    Raises the errors of :mod:`inception_trainer.errors`; Stopped after a graceful stop.
+    """
+    configure(settings.job, settings.attempt or 1, settings.rank)
+    output = Path(config.output.path) if config.output.path else None
+    bus = Bus(sinks.build(settings, output))
+    store = _store(config, settings, bus)
+    try:
+        around = _surroundings(config, settings, bus, store)
+        summary = _finished_before(around) or Trainer(_job(around)).run()
+        around.comm.close()
+        return summary
+    except BaseException:
+        if store is not None:
+            with suppress(BaseException):
+                store.wait(GRACE_SECONDS)
+        raise
+    finally:
+        bus.close()
+
+
+def _store(config: TrainingConfig, settings: Settings, bus: Bus) -> CheckpointStore | None:
+    if settings.rank != 0 or config.checkpoint.path is None:
+        return None
+    return CheckpointStore(Path(config.checkpoint.path), settings.attempt, config.checkpoint.keep, bus.checkpoint)
+
+
+def _surroundings(config: TrainingConfig, settings: Settings, bus: Bus, store: CheckpointStore | None) -> Surroundings:
+    stop = StopRequest(settings.stop_file)
+    stop.install()
+    batch = batch_plan(config.batch, settings.world_size)
+    model = models.canonical(config.model.name)
+    accelerator = device.resolve(config.accelerator, config.precision, settings.local_rank, settings.local_world_size)
+    loading = Background(lambda: _load(store, settings))
+    splits = open_splits(config)
+    length = LengthPlan.of(config, len(splits.train))
+    comm = Comm(settings.rank, settings.world_size, accelerator.process_group_backend)
+    start = _agree(comm, loading, config, splits)
+    info = RunInfo(
+        job=settings.job,
+        attempt=start.attempt,
+        model=model,
+        parameters=0,
+        precision=accelerator.precision,
+        device=accelerator.device.type,
+        profile=accelerator.profile,
+        backend=config.accelerator.backend if comm.world_size > 1 else "none",
+        rank=comm.rank,
+        world_size=comm.world_size,
+        steps_per_epoch=length.steps_per_epoch,
+        total_steps=length.total_steps,
+        epochs=length.epochs,
+        global_batch=batch.global_batch,
+        start_step=start.progress.step,
+        config=config.as_dict(),
+        output=Path(config.output.path) if config.output.path else None,
+    )
+    return Surroundings(config, settings, accelerator, stop, store, splits, comm, bus, start, info, batch, length)
+
+
+def _load(store: CheckpointStore | None, settings: Settings) -> tuple[int, Payload | None]:
+    if store is None:
+        return settings.attempt or 1, None
+    try:
+        return store.acquire(), store.load()
+    except OSError as error:
+        raise InputMissing(f"checkpoint.path: {store.root} cannot be used: {error.strerror}") from None
+
+
+def _agree(
+    comm: Comm, loading: Background[tuple[int, Payload | None]], config: TrainingConfig, splits: Splits
+) -> Start:
+    """What rank 0 found in the checkpoint folder becomes known to all, errors included."""
+
+    def found() -> Start:
+        attempt, payload = loading.result()
+        if payload is None:
+            return Start(attempt, Progress(), resumes=False)
+        check_fingerprint(payload["fingerprint"], full_fingerprint(config, splits), Path(config.checkpoint.path or ""))
+        progress = Progress.from_dict(payload["progress"])
+        return Start(attempt, progress, True, payload["world_size"], bool(payload["optimizer"]["momentum"]))
+
+    start = comm.from_first(found)
+    if start.resumes:
+        start.progress.history.restarts.append(start.progress.step)
+    return dataclasses.replace(start, payload=loading.result()[1])
+
+
+def _finished_before(around: Surroundings) -> dict[str, Any] | None:
+    """The stored result of a job that needs no more steps, after handing it to the sinks again."""
+    progress = around.start.progress
+    if not progress.summary or progress.evaluated_step != progress.step or progress.step != around.length.total_steps:
+        return None
+    progress.history.restarts.pop()
+    logger.info("finished before, at step %d: nothing to do", progress.step)
+    around.bus.start(dataclasses.replace(around.info, parameters=progress.summary["parameters"]))
+    around.bus.end(EndRecord(progress.summary, progress.history, finished=True))
+    around.comm.barrier()
+    return progress.summary
+
+
+def _job(around: Surroundings) -> Job:
+    config, comm, accelerator, splits = around.config, around.comm, around.accelerator, around.splits
+    network = _network(around)
+    optimizer = make_optimizer(config.optimizer, network, accelerator.device)
+    state = TrainingState(network, optimizer, comm)
+    wrapped = parallel(network, accelerator, comm, around.batch.micro_batches)
+    _restore(state, around)
+    normalise = Normalise(splits.mean, splits.std, accelerator.device)
+    smoothing, seed = config.loss.label_smoothing, config.seed
+    stepper = Stepper(wrapped, optimizer, accelerator, normalise, around.batch, smoothing, seed, comm)
+    largest = max(part.stop - part.start for part in around.batch.micro_slices(comm.world_size - 1))
+    evaluator = Evaluator(network, splits.val, accelerator, normalise, comm, min(LARGEST_EVALUATION_BATCH, 2 * largest))
+    info = dataclasses.replace(around.info, parameters=sum(p.numel() for p in network.parameters()))
+    _announce(around, info)
+    first = comm.rank - around.settings.local_rank
+    return Job(
+        config=config,
+        info=info,
+        accelerator=accelerator,
+        comm=comm,
+        splits=splits,
+        batch=around.batch,
+        length=around.length,
+        state=state,
+        stepper=stepper,
+        evaluator=evaluator,
+        progress=around.start.progress,
+        store=around.store,
+        saves=config.checkpoint.path is not None,
+        bus=around.bus,
+        stop=around.stop,
+        pod_ranks=range(first, first + around.settings.local_world_size),
+    )
+
+
+def _network(around: Surroundings) -> nn.Module:
+    """The network on its device. Initial values are only computed where they will be used: on rank 0 of a new job."""
+    config, comm, start = around.config, around.comm, around.start
+    classes = max(around.splits.num_classes, config.data.num_classes or 0)
+    if start.payload is None and comm.is_first:
+        torch.manual_seed(config.seed)
+        network = models.create(config.model.name, classes)
+    else:
+        with torch.device("meta"):
+            network = models.create(config.model.name, classes)
+        if start.payload is None:
+            network.to_empty(device="cpu")
+        else:
+            network.load_state_dict(start.payload["model"], assign=True)
+    if config.model.weights is not None and not start.resumes:
+        weights = Path(config.model.weights)
+        comm.from_first(lambda: load_weights(network, weights))
+    return network.to(around.accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+
+
+def _restore(state: TrainingState, around: Surroundings) -> None:
+    start = around.start
+    if not start.resumes:
+        return
+    payload = start.payload
+    state.restore_optimizer(payload and payload["optimizer"]["momentum"], present=start.has_momentum)
+    state.restore_statistics(None if payload is None else payload["rank_statistics"], start.saved_ranks)
+    logger.info(
+        "continuing at step %d (%d samples seen), saved by %d ranks",
+        start.progress.step,
+        start.progress.samples_seen,
+        start.saved_ranks,
+    )
+
+
+def _announce(around: Surroundings, info: RunInfo) -> None:
+    config, length, batch = around.config, around.length, around.batch
+    share = batch.micro_slices(0)[0]
+    logger.info(
+        "%s (%s parameters) on %d x %s (%s), %s, back end %s",
+        info.model,
+        f"{info.parameters:,}",
+        info.world_size,
+        info.device,
+        around.accelerator.name,
+        info.precision,
+        info.backend,
+    )
+    logger.info(
+        "batch %d = %d ranks x %d micro-batches of up to %d, peak learning rate %g, %d steps per epoch, %d steps",
+        batch.global_batch,
+        info.world_size,
+        batch.micro_batches,
+        share.stop - share.start,
+        config.optimizer.learning_rate,
+        length.steps_per_epoch,
+        length.total_steps,
+    )
+    if not config.checkpoint.path:
+        logger.warning("checkpoint.path is not set: this run cannot be continued")

@@ -1,0 +1,30 @@
+"""The places a training reports to; :func:`build` picks those that this process feeds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from inception_trainer.metrics import Sink
+from inception_trainer.settings import Settings
+from inception_trainer.sinks.console import Console
+from inception_trainer.sinks.curves import Curves
+from inception_trainer.sinks.files import ProgressFile, Summary
+from inception_trainer.sinks.prometheus import Prometheus
+from inception_trainer.sinks.raport import Raport
+from inception_trainer.sinks.tensorboard import TensorBoard
+
+
+def build(settings: Settings, output: Path | None) -> list[Sink]:
+    """Sinks of this rank: the pod's own on local rank 0, the job's on rank 0; curves last, they are slow."""
+    sinks: list[Sink] = []
+    if settings.local_rank == 0:
+        if settings.progress_file is not None:
+            sinks.append(ProgressFile(settings.progress_file))
+        snapshot = output / "metrics.prom" if output is not None and settings.rank == 0 else None
+        if settings.metrics_port or snapshot is not None:
+            sinks.append(Prometheus(settings.metrics_port, snapshot))
+    if settings.rank == 0:
+        sinks.append(Console())
+        if output is not None:
+            sinks += [Summary(output), Raport(output), TensorBoard(output), Curves(output)]
+    return sinks

@@ -1,0 +1,80 @@
+"""Progress for people: a line per log interval, or one line redrawn in place on a terminal."""
+
+from __future__ import annotations
+
+import sys
+from typing import TextIO
+
+from inception_trainer.log import logger
+from inception_trainer.metrics import EndRecord, EvaluationRecord, LogRecord, RunInfo, Sink
+
+BAR = 24
+
+
+class Console(Sink):
+    """Epoch, step, loss, accuracy, speed and remaining time."""
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self._stream = stream or sys.stdout
+        self._redraws = self._stream.isatty()
+        self._info: RunInfo | None = None
+
+    def start(self, info: RunInfo) -> None:
+        """Remember the lengths."""
+        self._info = info
+
+    def log(self, record: LogRecord) -> None:
+        """Draw or print."""
+        if self._info is None:
+            return
+        text = describe(record, self._info)
+        if self._redraws:
+            filled = round(BAR * record.progress)
+            self._stream.write(f"\r\x1b[K{'█' * filled}{'░' * (BAR - filled)} {text}")
+            self._stream.flush()
+        else:
+            logger.info("%s", text)
+
+    def evaluation(self, record: EvaluationRecord) -> None:
+        """Print."""
+        self._break()
+        logger.info(
+            "step %d: validation top-1 %.2f %%, top-5 %.2f %%, loss %.4f over %d images in %.1f s%s",
+            record.step,
+            100 * record.accuracy_top1,
+            100 * record.accuracy_top5,
+            record.loss,
+            record.samples,
+            record.seconds,
+            ", best so far" if record.is_best else "",
+        )
+
+    def end(self, record: EndRecord) -> None:
+        """Print the result."""
+        self._break()
+        summary = record.summary
+        logger.info(
+            "%s after %d steps: top-1 %.2f %%, loss %.4f, %d samples seen, %.0f img/s",
+            summary["exitReason"],
+            summary["steps"],
+            100 * summary["accuracyTop1"],
+            summary["loss"],
+            summary["samplesSeen"],
+            summary["imagesPerSecond"],
+        )
+
+    def _break(self) -> None:
+        if self._redraws:
+            self._stream.write("\n")
+
+
+def describe(record: LogRecord, info: RunInfo) -> str:
+    """One line with everything worth seeing every few seconds."""
+    minutes, seconds = divmod(round(record.remaining_seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return (
+        f"epoch {min(int(record.epoch) + 1, info.epochs)}/{info.epochs} step {record.step}/{info.total_steps} "
+        f"{100 * record.progress:.0f} % loss {record.loss:.4f} top-1 {100 * record.accuracy_top1:.1f} % "
+        f"lr {record.learning_rate:.5f} {record.images_per_second:.0f} img/s {record.step_seconds * 1000:.0f} ms/step "
+        f"data {100 * record.data_wait_ratio:.0f} % left {hours}:{minutes:02}:{seconds:02}"
+    )

@@ -1,0 +1,205 @@
+"""Prometheus metrics of one pod, served by its local rank 0 (names: docs/architecture.md).
+
+Values that hold for the whole job (loss, accuracy, progress) are the same in every pod; ``trainer_samples_total``
+counts this pod's samples only, so that ``sum(rate())`` is the job's speed.
+"""
+
+from __future__ import annotations
+
+import socketserver
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+
+from inception_trainer import __version__
+from inception_trainer.checkpoint import Saved
+from inception_trainer.log import logger
+from inception_trainer.metrics import EndRecord, EvaluationRecord, LogRecord, RunInfo, Sink, StepRecord
+from inception_trainer.sinks.files import replace_file
+
+STEP_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+CHECKPOINT_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
+RETRY_SECONDS = 1.0
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def server_bind(self) -> None:
+        # HTTPServer would look its own name up, which blocks for seconds where there is no name service.
+        socketserver.TCPServer.server_bind(self)
+
+
+class Prometheus(Sink):
+    """Serves ``/metrics`` on ``port`` (0: nowhere) and leaves a copy in ``snapshot`` at the end."""
+
+    def __init__(self, port: int, snapshot: Path | None = None) -> None:
+        self._port, self._snapshot = port, snapshot
+        self._server: _Server | None = None
+        self._closing = threading.Event()
+        self.registry = CollectorRegistry()
+        self._define()
+
+    def _define(self) -> None:
+        def gauge(name: str, text: str, labels: tuple[str, ...] = ()) -> Gauge:
+            return Gauge(f"trainer_{name}", text, labels, registry=self.registry)
+
+        self._progress = gauge("progress_ratio", "Share of the job's steps that is done")
+        self._epoch = gauge("epoch", "Current epoch, from 0")
+        self._step = gauge("step", "Optimizer steps done by the job, over all attempts")
+        self._loss = gauge("loss", "Mean training loss of the last log interval")
+        self._accuracy = gauge("accuracy_ratio", "Top-k accuracy, 0 to 1", ("split", "k"))
+        self._rate = gauge("learning_rate", "Learning rate of the last step")
+        self._seen = gauge("samples_seen", "Training samples consumed by the job, over all attempts and pods")
+        self._speed = gauge("samples_per_second", "Training samples per second of the whole job, last log interval")
+        self._remaining = gauge("estimated_remaining_seconds", "Time to the end of the job at the current speed")
+        self._attempt = gauge("attempt", "Attempt that this process belongs to")
+        self._last_step = gauge("last_step_timestamp_seconds", "When the last step ended")
+        self._saved = gauge("checkpoint_last_success_timestamp_seconds", "When the last checkpoint was complete")
+        self._size = gauge("checkpoint_size_bytes", "Size of the last checkpoint")
+        self._memory = gauge("device_memory_peak_bytes", "Most device memory allocated by this process")
+        self._define_counters()
+
+    def _define_counters(self) -> None:
+        registry = self.registry
+        self._samples = Counter("trainer_samples", "Samples processed by this pod", ("phase",), registry=registry)
+        self._steps = Counter("trainer_steps", "Optimizer steps done by this process", registry=registry)
+        self._skipped = Gauge(
+            "trainer_skipped_samples", "Unreadable samples skipped by the job, over all attempts", registry=registry
+        )
+        self._duration = Histogram(
+            "trainer_step_duration_seconds",
+            "Time of a step: waiting for data, computing",
+            ("part",),
+            buckets=STEP_BUCKETS,
+            registry=registry,
+        )
+        self._checkpoint = Histogram(
+            "trainer_checkpoint_duration_seconds",
+            "Time from the request of a checkpoint until it is on the disk",
+            buckets=CHECKPOINT_BUCKETS,
+            registry=registry,
+        )
+        self._build = Info("trainer_build", "What runs here", registry=registry)
+        for phase in ("train", "val"):
+            self._samples.labels(phase)
+        for part in ("data", "compute"):
+            self._duration.labels(part)
+        for split in ("train", "val"):
+            for k in ("1", "5"):
+                self._accuracy.labels(split, k)
+
+    def start(self, info: RunInfo) -> None:
+        """Fill in what is known and open the port, in the background when it is busy."""
+        self._info = info
+        self._attempt.set(info.attempt)
+        self._build.info(
+            {
+                "version": __version__,
+                "model": info.model,
+                "precision": info.precision,
+                "device": info.device,
+                "profile": info.profile,
+                "backend": info.backend,
+                "world_size": str(info.world_size),
+            }
+        )
+        if self._port:
+            threading.Thread(target=self._serve, name="metrics-server", daemon=True).start()
+
+    def step(self, record: StepRecord) -> None:
+        """Counters, gauges that need no device, and the two parts of the duration."""
+        self._steps.inc()
+        self._samples.labels("train").inc(record.pod_samples)
+        self._step.set(record.step)
+        self._epoch.set(record.step // self._info.steps_per_epoch)
+        self._progress.set(record.step / self._info.total_steps)
+        self._seen.set(record.samples_seen)
+        self._last_step.set_to_current_time()
+        self._duration.labels("data").observe(record.data_seconds)
+        self._duration.labels("compute").observe(record.compute_seconds)
+
+    def log(self, record: LogRecord) -> None:
+        """Reduced figures."""
+        self._loss.set(record.loss)
+        self._rate.set(record.learning_rate)
+        self._speed.set(record.images_per_second)
+        self._remaining.set(record.remaining_seconds)
+        self._skipped.set(record.skipped_samples)
+        self._accuracy.labels("train", "1").set(record.accuracy_top1)
+        self._accuracy.labels("train", "5").set(record.accuracy_top5)
+        if record.peak_memory_bytes is not None:
+            self._memory.set(record.peak_memory_bytes)
+
+    def evaluation(self, record: EvaluationRecord) -> None:
+        """Validation accuracy."""
+        self._samples.labels("val").inc(record.pod_samples)
+        self._accuracy.labels("val", "1").set(record.accuracy_top1)
+        self._accuracy.labels("val", "5").set(record.accuracy_top5)
+
+    def checkpoint(self, record: Saved) -> None:
+        """Duration, size and time."""
+        self._checkpoint.observe(record.seconds)
+        self._size.set(record.size)
+        self._saved.set_to_current_time()
+
+    def end(self, record: EndRecord) -> None:
+        """Final values, and the copy."""
+        summary = record.summary
+        self._step.set(summary["steps"])
+        self._seen.set(summary["samplesSeen"])
+        self._epoch.set(summary["steps"] // self._info.steps_per_epoch)
+        self._progress.set(1.0 if record.finished else summary["steps"] / self._info.total_steps)
+        if summary["evaluatedStep"] >= 0:
+            self._accuracy.labels("val", "1").set(summary["accuracyTop1"])
+            self._accuracy.labels("val", "5").set(summary["accuracyTop5"])
+        if record.finished:
+            self._remaining.set(0)
+        if self._snapshot is not None:
+            self._snapshot.parent.mkdir(parents=True, exist_ok=True)
+            replace_file(self._snapshot, generate_latest(self.registry).decode())
+
+    def close(self) -> None:
+        """Free the port."""
+        self._closing.set()
+        if self._server is not None:
+            self._server.shutdown()
+            self._server.server_close()
+
+    def _serve(self) -> None:
+        warned = False
+        while not self._closing.is_set():
+            try:
+                # The address may be in TIME_WAIT of the attempt before: HTTPServer sets SO_REUSEADDR.
+                self._server = _Server(("", self._port), _handler(self.registry))
+            except OSError as error:
+                if not warned:
+                    logger.warning("metrics port %d: %s; trying again in the background", self._port, error.strerror)
+                warned = True
+                self._closing.wait(RETRY_SECONDS)
+                continue
+            self._server.serve_forever(poll_interval=0.2)
+            return
+
+
+def _handler(registry: CollectorRegistry) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            """Serve ``/metrics``."""
+            found = self.path.partition("?")[0] == "/metrics"
+            body = generate_latest(registry) if found else b"try /metrics\n"
+            self.send_response(200 if found else 404)
+            self.send_header("Content-Type", CONTENT_TYPE_LATEST if found else "text/plain")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name is the base class's
+            """Scrapes are not news."""
+
+    return Handler

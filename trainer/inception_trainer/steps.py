@@ -1,0 +1,157 @@
+"""One optimizer step: micro-batches forward and backward, gradients summed over micro-batches and ranks, update.
+
+Nothing here waits for the device: losses and hits are added up where they were computed and read at log intervals.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.parallel import DistributedDataParallel
+
+from inception_trainer.comm import Comm
+from inception_trainer.config import OptimizerConfig
+from inception_trainer.data import Batch
+from inception_trainer.data.order import stream_key
+from inception_trainer.device import Accelerator, supports_fused_sgd
+from inception_trainer.plan import BatchPlan
+
+
+@dataclass(frozen=True)
+class Window:
+    """Sums over the steps since the last reading, over all ranks."""
+
+    loss: float
+    top1: float
+    top5: float
+    samples: float
+    skipped: float
+    data_seconds: float
+    compute_seconds: float
+    """Seconds are means over the ranks."""
+
+
+class Normalise:
+    """uint8 images of the host to normalised floats ``[n, 3, side, side]`` on the device, channels last."""
+
+    def __init__(self, mean: tuple[float, ...], std: tuple[float, ...], device: torch.device) -> None:
+        self._device = device
+        deviation = torch.tensor(std, device=device).view(1, 3, 1, 1)
+        self._scale = 1 / (255 * deviation)
+        self._shift = torch.tensor(mean, device=device).view(1, 3, 1, 1) / deviation
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Grey images ``[n, 1, ...]`` are repeated over the three channels."""
+        x = images.to(self._device, non_blocking=True).float()
+        return (x * self._scale - self._shift).contiguous(memory_format=torch.channels_last)
+
+
+def count_hits(loss: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
+    """``[loss, top-1 hits, top-5 hits, counted, skipped]`` on the device; negative labels are skipped."""
+    best = logits.detach().topk(min(5, logits.shape[1]), 1).indices
+    hits = best == labels[:, None]
+    counted = (labels >= 0).sum()
+    kind = torch.float64 if loss.device.type == "cpu" else torch.float32
+    parts = (loss.detach(), hits[:, 0].sum(), hits.sum(), counted, len(labels) - counted)
+    return torch.stack([part.to(kind) for part in parts])
+
+
+def make_optimizer(config: OptimizerConfig, model: nn.Module, device: torch.device) -> torch.optim.Optimizer:
+    """SGD over all parameters, as one fused kernel where the device has it."""
+    return torch.optim.SGD(
+        model.parameters(),
+        lr=config.learning_rate,
+        momentum=config.momentum,
+        weight_decay=config.weight_decay,
+        nesterov=config.nesterov,
+        fused=supports_fused_sgd(device),
+    )
+
+
+def parallel(model: nn.Module, accelerator: Accelerator, comm: Comm, micro_batches: int) -> nn.Module:
+    """Wrap for several ranks: rank 0's weights everywhere, gradients averaged while backward still runs."""
+    if comm.world_size == 1:
+        return model
+    return DistributedDataParallel(
+        model,
+        device_ids=None if accelerator.is_cpu else [accelerator.device.index],
+        broadcast_buffers=False,
+        gradient_as_bucket_view=True,
+        static_graph=micro_batches == 1,
+    )
+
+
+class Stepper:
+    """Owns the forward and backward passes of training."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        accelerator: Accelerator,
+        normalise: Normalise,
+        plan: BatchPlan,
+        label_smoothing: float,
+        seed: int,
+        comm: Comm,
+    ) -> None:
+        self._model, self._optimizer, self._accelerator, self._comm = model, optimizer, accelerator, comm
+        self._normalise, self._plan, self._smoothing, self._seed = normalise, plan, label_smoothing, seed
+        self._draws = any(isinstance(module, nn.modules.dropout._DropoutNd) for module in model.modules())  # noqa: SLF001
+        self._clear()
+
+    def step(self, batches: Iterator[Batch], step: int, rate: float) -> tuple[float, float]:
+        """Do optimizer step number ``step``; returns the seconds spent waiting for data and computing."""
+        began = time.perf_counter()
+        if self._draws:
+            # Dropout too is a function of counters, so that a resumed run draws the same.
+            torch.manual_seed(int(stream_key(self._seed, step, self._comm.rank, 4) >> 1))
+        waited = 0.0
+        for micro in range(self._plan.micro_batches):
+            asked = time.perf_counter()
+            batch = next(batches)
+            waited += time.perf_counter() - asked
+            with self._synchronised(micro == self._plan.micro_batches - 1):
+                self._micro_step(batch)
+        for group in self._optimizer.param_groups:
+            group["lr"] = rate
+        self._optimizer.step()
+        self._optimizer.zero_grad(set_to_none=True)
+        computed = time.perf_counter() - began - waited
+        self._waited += waited
+        self._computed += computed
+        return waited, computed
+
+    def read(self) -> Window:
+        """Sums of all ranks since the last call; waits for the device. Every rank must call it."""
+        local = torch.cat((self._sums.double().cpu(), torch.tensor([self._waited, self._computed]).double()))
+        loss, top1, top5, samples, skipped, waited, computed = self._comm.sum(local).tolist()
+        self._clear()
+        ranks = self._comm.world_size
+        return Window(loss, top1, top5, samples, skipped, waited / ranks, computed / ranks)
+
+    def _micro_step(self, batch: Batch) -> None:
+        labels = batch.labels.to(self._accelerator.device, non_blocking=True)
+        with self._accelerator.autocast():
+            logits = self._model(self._normalise(batch.images))
+        loss = functional.cross_entropy(logits.float(), labels, reduction="sum", label_smoothing=self._smoothing)
+        # Ranks are averaged by their wrapper: summed losses over the global batch give the mean of all its samples.
+        torch.autograd.backward(loss * (self._comm.world_size / self._plan.global_batch))
+        self._sums += count_hits(loss, logits, labels)
+
+    def _synchronised(self, wanted: bool) -> AbstractContextManager[object]:
+        if wanted or not isinstance(self._model, DistributedDataParallel):
+            return nullcontext()
+        context: AbstractContextManager[object] = self._model.no_sync()
+        return context
+
+    def _clear(self) -> None:
+        kind = torch.float64 if self._accelerator.is_cpu else torch.float32
+        self._sums = torch.zeros(5, dtype=kind, device=self._accelerator.device)
+        self._waited = self._computed = 0.0
