@@ -1,0 +1,132 @@
+"""The conventions that every field of our API keeps."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+CRD: dict[str, Any] = yaml.safe_load((ROOT / "manifests" / "crd.yaml").read_text(encoding="utf-8"))
+VERSION: dict[str, Any] = CRD["spec"]["versions"][0]
+SCHEMA: dict[str, Any] = VERSION["schema"]["openAPIV3Schema"]
+OPAQUE, LIST_TYPE, RULES = "x-kubernetes-preserve-unknown-fields", "x-kubernetes-list-type", "x-kubernetes-validations"
+
+
+def walk(schema: dict[str, Any], path: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    yield path, schema
+    for name, child in schema.get("properties", {}).items():
+        yield from walk(child, f"{path}.{name}")
+    if "items" in schema:
+        yield from walk(schema["items"], f"{path}[]")
+    if isinstance(schema.get("additionalProperties"), dict):
+        yield from walk(schema["additionalProperties"], f"{path}{{}}")
+
+
+NODES = dict(walk(SCHEMA, ""))
+FIELDS = {path: node for path, node in NODES.items() if path != ".metadata"}
+DECIMALS = ("learningRate", "momentum", "weightDecay", "gamma", "labelSmoothing")
+
+
+@pytest.mark.parametrize("path", FIELDS)
+def test_every_field_is_described_in_whole_sentences(path: str) -> None:
+    text = FIELDS[path].get("description", "")
+    assert re.fullmatch(r"[A-Z].*\.", text, re.DOTALL), text
+    assert "{{" not in text, "the chart would take it for a template"
+
+
+@pytest.mark.parametrize("path", [path for path, node in NODES.items() if node.get("type") == "array"])
+def test_every_list_is_bounded_and_says_how_it_merges(path: str) -> None:
+    node = NODES[path]
+    assert node["maxItems"] <= 256
+    assert node[LIST_TYPE] in ("atomic", "map", "set")
+    if node[LIST_TYPE] == "map":
+        assert set(node["x-kubernetes-list-map-keys"]) <= set(node["items"]["required"])
+
+
+def test_strings_and_maps_are_bounded() -> None:
+    for path, node in NODES.items():
+        if node.get("type") == "string" and "format" not in node and path not in (".apiVersion", ".kind"):
+            assert "maxLength" in node or path.endswith("conditions[].status"), path
+        if isinstance(node.get("additionalProperties"), dict):
+            assert "maxProperties" in node, path
+
+
+def test_numbers_are_bounded_integers() -> None:
+    for path, node in NODES.items():
+        assert node.get("type") != "number", path
+        if node.get("type") == "integer":
+            assert node["format"] in ("int32", "int64"), path
+            if path.startswith(".spec.") and ".template." not in path:
+                assert "minimum" in node, path
+                assert "maximum" in node, path
+
+
+def test_decimals_are_strings_with_a_pattern() -> None:
+    for path, node in NODES.items():
+        if path.rsplit(".", 1)[-1] in DECIMALS:
+            assert node["type"] == "string", path
+            assert re.fullmatch(node["pattern"], "0.5"), path
+            assert not re.fullmatch(node["pattern"], "-0.5"), path
+            assert not re.fullmatch(node["pattern"], "half"), path
+
+
+def test_patterns_are_anchored() -> None:
+    for path, node in NODES.items():
+        if "pattern" in node:
+            assert node["pattern"].startswith("^"), path
+            assert node["pattern"].endswith("$") or node["pattern"] == "^/.+", path
+
+
+def test_names_follow_the_conventions() -> None:
+    for path in NODES:
+        name = re.sub(r"[\[\]{}]", "", path.rsplit(".", 1)[-1])
+        assert re.fullmatch(r"[a-z][A-Za-z0-9]*|", name), path
+        assert "phase" not in name.lower(), path
+        assert not name.endswith("Timestamp"), path
+
+
+def test_rules_name_their_field_and_say_why() -> None:
+    rules = [(path, rule) for path, node in NODES.items() for rule in node.get(RULES, ())]
+    assert len(rules) > 15
+    for path, rule in rules:
+        assert rule["message"].startswith(("spec.", "metadata.name ")), path
+        assert not rule["message"].endswith("."), path
+        assert "reason" in rule, path
+
+
+def test_every_spec_field_but_the_policies_is_immutable() -> None:
+    spec = SCHEMA["properties"]["spec"]
+    guarded = {rule["fieldPath"].removeprefix(".") for rule in spec[RULES] if "oldSelf" in rule["rule"]}
+    assert guarded == set(spec["properties"]) - {"runPolicy", "failurePolicy"}
+
+
+def test_only_pods_hold_opaque_parts() -> None:
+    assert all(path.startswith(".spec.template.spec") for path, node in NODES.items() if node.get(OPAQUE))
+
+
+def test_status_is_a_sub_resource_and_scale_is_none_yet() -> None:
+    assert VERSION["subresources"] == {"status": {}}
+    assert VERSION["served"] is VERSION["storage"] is True
+
+
+def test_columns_point_at_fields_and_are_described() -> None:
+    columns = VERSION["additionalPrinterColumns"]
+    names = [column["name"] for column in columns if not column.get("priority")]
+    assert names == ["STATE", "NODES", "ACCELERATOR", "PROGRESS", "TOP1", "IMG/S", "RESTARTS", "AGE"]
+    assert [column["name"] for column in columns if column.get("priority")] == ["MODEL", "ETA", "REASON"]
+    for column in columns:
+        assert column["description"].endswith(".")
+        path = column["jsonPath"]
+        assert path == ".metadata.creationTimestamp" or NODES[path]["type"] == column["type"], path
+
+
+def test_conditions_have_the_shape_of_kubernetes() -> None:
+    conditions = NODES[".status.conditions"]
+    assert (conditions[LIST_TYPE], conditions["x-kubernetes-list-map-keys"]) == ("map", ["type"])
+    assert set(conditions["items"]["required"]) == {"type", "status", "lastTransitionTime", "reason", "message"}
+    assert set(conditions["items"]["properties"]) == {*conditions["items"]["required"], "observedGeneration"}

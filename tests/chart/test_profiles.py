@@ -1,0 +1,94 @@
+"""The table of accelerators as data: valid rows, anchored patterns, no name that means two things."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import jsonschema  # type: ignore[import-untyped]
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+DIRECTORY = ROOT / "operator" / "inception_operator" / "profiles"
+SCHEMA: dict[str, Any] = json.loads((DIRECTORY / "schema.json").read_text(encoding="utf-8"))
+ROWS: dict[str, dict[str, Any]] = {
+    path.stem: yaml.safe_load(path.read_text(encoding="utf-8")) for path in sorted(DIRECTORY.glob("*.yaml"))
+}
+
+
+def counts(row: dict[str, Any], resource: str) -> bool:
+    """What the table says, read anew: whole names, then the ignored ones, then patterns."""
+    if resource == row["resource"] or resource in row.get("exact", ()):
+        return True
+    if resource in row.get("ignore", ()):
+        return False
+    return any(re.fullmatch(pattern, resource) for pattern in row.get("patterns", ()))
+
+
+def test_the_profiles_of_this_version() -> None:
+    assert set(ROWS) == {"cpu", "nvidia", "cambricon"}
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_rows_fit_the_schema_and_their_file(name: str) -> None:
+    jsonschema.Draft202012Validator(SCHEMA).validate(ROWS[name])
+    assert ROWS[name]["name"] == name
+
+
+def test_the_schema_itself_is_valid_and_closed() -> None:
+    jsonschema.Draft202012Validator.check_schema(SCHEMA)
+    assert SCHEMA["additionalProperties"] is False
+    with pytest.raises(jsonschema.ValidationError, match="unexpected"):
+        jsonschema.Draft202012Validator(SCHEMA).validate({**ROWS["cpu"], "devices": []})
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_patterns_are_anchored_and_compile(name: str) -> None:
+    for pattern in ROWS[name].get("patterns", ()):
+        assert pattern.startswith("^")
+        assert pattern.endswith("$")
+        re.compile(pattern)
+
+
+def test_no_name_is_claimed_twice() -> None:
+    names = [name for row in ROWS.values() for name in (row["resource"], *row.get("exact", ()), *row.get("ignore", ()))]
+    assert len(names) == len(set(names))
+    for row in ROWS.values():
+        for name in names:
+            if counts(row, name):
+                assert name in (row["resource"], *row.get("exact", ()))
+
+
+@pytest.mark.parametrize(
+    ("resource", "profile"),
+    [
+        ("nvidia.com/gpu", "nvidia"),
+        ("nvidia.com/gpu.shared", "nvidia"),
+        ("nvidia.com/mig-1g.10gb", "nvidia"),
+        ("nvidia.com/mig-1g.10gb.me", "nvidia"),
+        ("volcano.sh/vgpu-number", "nvidia"),
+        ("nvidia.com/gpumem", None),
+        ("nvidia.com/gpumem-percentage", None),
+        ("volcano.sh/vgpu-memory", None),
+        ("example.com/nvidia.com-gpu", None),
+        ("cambricon.com/mlu", "cambricon"),
+        ("cambricon.com/mlu370", "cambricon"),
+        ("cambricon.com/mlu590", "cambricon"),
+        ("cambricon.com/mlu270-x5k", "cambricon"),
+        ("cambricon.com/mlu.share", "cambricon"),
+        ("cambricon.com/mlu370.share", "cambricon"),
+        ("cambricon.com/mlu370.mim-2m.8gb", "cambricon"),
+        ("cambricon.com/mlu.smlu.profile1", "cambricon"),
+        ("cambricon.com/vmlu", "cambricon"),
+        ("cambricon.com/mlu.smlu.vmemory", None),
+        ("cambricon.com/mlu.smlu.vcore", None),
+        ("cambricon.com/real-mlu-counts", None),
+        ("cambricon.com/mlux", None),
+    ],
+)
+def test_names_mean_what_vendors_say(resource: str, profile: str | None) -> None:
+    found = [name for name, row in ROWS.items() if counts(row, resource)]
+    assert found == ([profile] if profile else [])
