@@ -85,6 +85,21 @@ def test_a_coded_error_ends_the_launcher_when_nobody_listens(gang: Gang) -> None
     assert "Traceback" not in launcher.read_log()
 
 
+RECORDED = """
+import json, os
+with open(os.environ["TORCHELASTIC_ERROR_FILE"], "w") as file:
+    json.dump({"message": {"message": "DataError: label 12 of 10", "extraInfo": {}}}, file)
+raise SystemExit(65)
+"""
+
+
+@of(1, program=[sys.executable, "-c", RECORDED])
+def test_the_error_file_gives_the_message(gang: Gang) -> None:
+    gang.assign(1)
+    assert gang.launchers[0].wait_exit() == 65
+    assert gang.launchers[0].last_word()["message"] == "DataError: label 12 of 10"
+
+
 @of(1)
 def test_ends_in_one_warm_pod(gang: Gang) -> None:
     (launcher,) = gang.launchers

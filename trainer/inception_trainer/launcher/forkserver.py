@@ -19,6 +19,12 @@ from .linux import die_with_parent, reap
 from .outcome import Failure, Outcome, Result
 
 NEEDED = ("torch", "torch.distributed", "torch.distributed.launcher.api", "torch.distributed.elastic.multiprocessing")
+HIDDEN = (
+    "multiprocessing.popen_fork",
+    "multiprocessing.queues",
+    "torch.distributed.elastic.rendezvous.static_tcp_rendezvous",
+)
+"""Imported by torch elastic only when an attempt starts."""
 USUAL = ("torch._dynamo", "torch.nn.parallel", "torch.optim", "torch.utils.data")
 """Imported lazily by torch at the first step of nearly every program, at a price of seconds."""
 
@@ -26,13 +32,14 @@ USUAL = ("torch._dynamo", "torch.nn.parallel", "torch.optim", "torch.utils.data"
 def modules(override: str | None) -> tuple[str, ...]:
     """List what to import; ``override`` is INCEPTION_PRELOAD, a comma list that replaces all but the needed ones."""
     if override is not None:
-        return (*NEEDED, *(name.strip() for name in override.split(",") if name.strip()))
+        return (*NEEDED, *HIDDEN, *(name.strip() for name in override.split(",") if name.strip()))
     try:
         extra = tuple(importlib.import_module("inception_trainer.preload").MODULES)
+        importlib.import_module("inception_trainer.settings").prepare()
     except Exception as error:
         print(f"inception-launcher: no list of the trainer's modules: {error}", file=sys.stderr)
         extra = ()
-    return (*NEEDED, *USUAL, *extra)
+    return (*NEEDED, *HIDDEN, *USUAL, *extra)
 
 
 def preload(names: tuple[str, ...]) -> None:
@@ -133,4 +140,7 @@ def _become_agent(channel: socket.socket, request: wire.Request) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(int(sys.argv[1])))
+    status = main(int(sys.argv[1]))
+    sys.stderr.flush()
+    # A normal exit unloads hundreds of extension modules, slowly and not always silently.
+    os._exit(status)

@@ -65,6 +65,8 @@ def main(folder: str, program: tuple[str, ...]) -> int:
         # SIGTERM was sent before this rank could be known.
         return ExitCode.STOPPED
     code, error, message = run(program or (BUNDLED,))
+    if code not in (ExitCode.DONE, ExitCode.STOPPED) and not message:
+        error, message = recorded()
     note = {"exitCode": code, "error": error, "message": message[:_MESSAGE_CHARACTERS], "time": time.time()}
     note["peerLost"] = int(os.environ.get("WORLD_SIZE", "1")) > 1 and is_peer_loss(error, message)
     _write(note_path(Path(folder), int(os.environ["LOCAL_RANK"])), note)
@@ -109,6 +111,18 @@ def run(program: Sequence[str]) -> tuple[int, str, str]:
         head = f"{type(error).__name__}: {error}".strip()
         return ExitCode.ERROR, type(error).__name__, head
     return ExitCode.DONE, "", ""
+
+
+def recorded() -> tuple[str, str]:
+    """Read exception type and message from torch elastic's error file, where a program may have left them."""
+    try:
+        content = json.loads(Path(os.environ.get("TORCHELASTIC_ERROR_FILE", "")).read_text(encoding="utf-8"))
+        message = content["message"]
+        text = str(message["message"] if isinstance(message, dict) else message)
+    except (OSError, ValueError, KeyError, TypeError):
+        return "", ""
+    found = re.match(r"(?:[\w.]+\.)?(\w+): ", text)
+    return found[1] if found else "", text
 
 
 def call(program: Sequence[str]) -> None:
