@@ -1,0 +1,233 @@
+"""Faults around the operator: it is killed, replaced, cut off; and how fast it answers a failure, with live launchers."""
+
+from __future__ import annotations
+
+import statistics
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from cut_proxy import CutProxy
+from fake_launcher import FakeLauncher
+from inception_operator import api
+from localcluster.cluster import Cluster
+from operator_process import OperatorProcess
+from trainings import Trainings, wait_for
+
+CRD = Path(__file__).resolve().parents[2] / "manifests" / "crd.yaml"
+HOLD = {"kwok.localcluster/hold": "true"}
+pytestmark = pytest.mark.timeout(180)
+
+
+@pytest.fixture(scope="module")
+def training_api(control_plane: Cluster) -> Cluster:
+    control_plane.kubectl("apply", "--server-side", f"--filename={CRD}")
+    control_plane.kubectl("wait", "--for=condition=Established", "--timeout=30s", f"crd/{api.PLURAL}.{api.GROUP}")
+    return control_plane
+
+
+@pytest.fixture
+def trainings(training_api: Cluster, namespace: str) -> Trainings:
+    return Trainings(training_api, namespace)
+
+
+@pytest.fixture
+def operator(training_api: Cluster, tmp_path: Path) -> Iterator[OperatorProcess]:
+    with OperatorProcess(training_api.kubeconfig, tmp_path / "operator.log") as process:
+        yield process
+        assert "Traceback" not in process.log
+
+
+def test_counters_survive_the_operator(trainings: Trainings, tmp_path: Path) -> None:
+    operator = OperatorProcess(trainings.cluster.kubeconfig, tmp_path / "log")
+    with operator:
+        trainings.create("job", nodes=1, failurePolicy={"maxRestarts": 2})
+        for attempt in (1, 2, 3):
+            trainings.wait_state("job", "Running", attempt=attempt)
+            operator.kill()
+            trainings.annotate(f"job-0-{attempt}", fail_after="1ms")
+            wait_for(
+                "the pod fails",
+                lambda name=f"job-0-{attempt}": trainings.pods("job")[name]["status"]["phase"] == "Failed",  # type: ignore[misc]
+            )
+            operator.start()
+        status = trainings.wait_state("job", "Failed")
+    assert (status["attempt"], status["restartsCountTowardsMax"]) == (3, 2)
+    assert max(trainings.pods("job")) == "job-0-3"
+
+
+def test_a_restarted_operator_restarts_no_healthy_training(trainings: Trainings, tmp_path: Path) -> None:
+    operator = OperatorProcess(trainings.cluster.kubeconfig, tmp_path / "log")
+    with operator:
+        trainings.create("job")
+        trainings.wait_state("job", "Running")
+        wait_for("the event", lambda: "AttemptRunning" in trainings.reasons("job"))
+        before = trainings.get("job")["metadata"]["resourceVersion"]
+        pods = {name: pod["metadata"]["uid"] for name, pod in trainings.pods("job").items()}
+        operator.kill()
+        operator.start()
+        wait_for("it has looked", lambda: operator.metric("reconcile_total") > 1)
+        time.sleep(1)
+        assert trainings.get("job")["metadata"]["resourceVersion"] == before
+        assert {name: pod["metadata"]["uid"] for name, pod in trainings.pods("job").items()} == pods
+
+
+def test_what_happened_while_no_operator_ran_is_made_up_for(trainings: Trainings, tmp_path: Path) -> None:
+    operator = OperatorProcess(trainings.cluster.kubeconfig, tmp_path / "log")
+    with operator:
+        trainings.create("job")
+        trainings.create("doomed")
+        trainings.wait_state("job", "Running")
+        operator.kill()
+        trainings.delete_pod("job-1-1")
+        trainings.delete("doomed")
+        trainings.create("late")
+        operator.start()
+        trainings.wait_state("job", "Running", attempt=2)
+        trainings.wait_state("late", "Running")
+
+
+def test_sigterm_is_a_clean_and_quick_end(operator: OperatorProcess, trainings: Trainings) -> None:
+    trainings.create("job")
+    trainings.wait_state("job", "Running")
+    code, seconds = operator.stop()
+    assert code == 0
+    assert seconds < 5
+    assert "ERROR" not in operator.log
+
+
+def test_a_second_operator_stands_by_and_takes_over(trainings: Trainings, tmp_path: Path) -> None:
+    lease = f"lease-{uuid.uuid4().hex[:8]}"
+    kubeconfig = trainings.cluster.kubeconfig
+    first = OperatorProcess(kubeconfig, tmp_path / "first", lease=lease)
+    second = OperatorProcess(kubeconfig, tmp_path / "second", lease=lease)
+    with first, second.standing_by():
+        trainings.create("job")
+        trainings.wait_state("job", "Running")
+        assert (first.metric("leader"), second.metric("leader")) == (1, 0)
+        assert second.fetch("/readyz")[0] == second.fetch("/healthz")[0] == 200
+        assert second.writes() == 0
+        assert first.stop()[0] == 0
+        released = time.monotonic()
+        trainings.delete_pod("job-0-1")
+        trainings.wait_state("job", "Running", attempt=2)
+        assert time.monotonic() - released < 8, "a released lease is not waited for"
+        first.start(wait_for_work=False)
+        second.kill()
+        killed = time.monotonic()
+        trainings.delete_pod("job-0-2")
+        trainings.wait_state("job", "Running", attempt=3, seconds=40)
+        assert time.monotonic() - killed > 5, "a lease that was not released is respected"
+
+
+def test_an_operator_that_lost_its_lease_ends(training_api: Cluster, tmp_path: Path) -> None:
+    lease = f"lease-{uuid.uuid4().hex[:8]}"
+    with OperatorProcess(training_api.kubeconfig, tmp_path / "log", lease=lease) as operator:
+        patch = '{"spec": {"holderIdentity": "somebody else"}}'
+        training_api.kubectl("patch", "lease", lease, "--namespace=default", "--type=merge", f"--patch={patch}")
+        assert operator.wait(30) == 1
+        assert "LeadershipLostError" in operator.log
+        assert "somebody else holds" in operator.log
+
+
+def test_cut_connections_and_an_outage_lose_nothing(trainings: Trainings, tmp_path: Path) -> None:
+    with (
+        CutProxy(trainings.cluster.kubeconfig, tmp_path) as proxy,
+        OperatorProcess(proxy.kubeconfig, tmp_path / "log") as operator,
+    ):
+        trainings.create("job")
+        trainings.wait_state("job", "Running")
+        for attempt in (2, 3):
+            proxy.cut()
+            trainings.delete_pod(next(name for name in trainings.pods("job") if name.startswith("job-1-")))
+            trainings.wait_state("job", "Running", attempt=attempt)
+        with proxy.outage():
+            trainings.delete_pod("job-0-1")
+            trainings.create("late")
+            time.sleep(3)
+        trainings.wait_state("job", "Running", attempt=4, seconds=60)
+        trainings.wait_state("late", "Running", seconds=60)
+        assert operator.fetch("/healthz")[0] == 200
+        assert operator.stop()[0] == 0
+
+
+@pytest.fixture
+def launchers() -> Iterator[list[FakeLauncher]]:
+    with ExitStack() as stack:
+        yield [stack.enter_context(FakeLauncher(f"127.0.0.{number}")) for number in (81, 82)]
+
+
+def start_with(trainings: Trainings, launchers: list[FakeLauncher]) -> None:
+    """A training on two nodes whose launchers answer."""
+    trainings.create("job", annotations=HOLD, failurePolicy={"maxRestarts": 100})
+    wait_for("pods", lambda: len(trainings.pods("job")) == len(launchers))
+    for slot, launcher in enumerate(launchers):
+        trainings.play_kubelet(f"job-{slot}-1", launcher.ip, ready=True)
+    follow(trainings, launchers, 1)
+    trainings.wait_state("job", "Running", attempt=1)
+
+
+def follow(trainings: Trainings, launchers: list[FakeLauncher], attempt: int) -> float:
+    """Wait until both pods are told this attempt, and begin it; answers when the last one was told."""
+    told = 0.0
+    for slot, launcher in enumerate(launchers):
+
+        def given(name: str = f"job-{slot}-1") -> bool:
+            order = trainings.assignment(name)
+            return order is not None and order["attempt"] == attempt and order["nnodes"] == len(launchers)
+
+        wait_for(f"attempt {attempt} for slot {slot}", given, pause=0.001)
+        told = time.monotonic()
+        launcher.report = {"attempt": attempt, "state": "Running"}
+    return told
+
+
+def test_a_failed_rank_is_answered_within_a_moment(
+    trainings: Trainings, operator: OperatorProcess, launchers: list[FakeLauncher]
+) -> None:
+    start_with(trainings, launchers)
+    delays = []
+    for attempt in range(2, 10):
+        now = datetime.now(UTC).isoformat()
+        report = {
+            "attempt": attempt - 1,
+            "state": "Failed",
+            "exitCode": 137,
+            "rank": 1,
+            "reason": "Signal",
+            "time": now,
+        }
+        launchers[1].report = {**report, "host": "job-1-1", "message": "SIGKILL"}
+        trainings.play_kubelet("job-1-1", launchers[1].ip, ready=False)
+        started = time.monotonic()
+        delays.append(follow(trainings, launchers, attempt) - started)
+        trainings.play_kubelet("job-1-1", launchers[1].ip, ready=True)
+        status = trainings.wait_state("job", "Running", attempt=attempt)
+    assert status["rootCause"]["message"] == "SIGKILL"
+    assert status["rootCause"]["rank"] == 1
+    assert sorted(trainings.pods("job")) == ["job-0-1", "job-1-1"], "the pods stay"
+    print(f"\nreadiness lost to assignment seen: {sorted(round(delay * 1000) for delay in delays)} ms")
+    assert statistics.median(delays) < 0.5
+
+
+def test_figures_of_rank_0_reach_the_status_at_most_every_ten_seconds(
+    trainings: Trainings, operator: OperatorProcess, launchers: list[FakeLauncher]
+) -> None:
+    launchers[0].metrics = 'trainer_progress_ratio 0.25\ntrainer_accuracy_ratio{split="val",k="1"} 0.5\n'
+    start_with(trainings, launchers)
+    first = wait_for("figures", lambda: trainings.status("job").get("trainerStatus"), seconds=30)
+    assert (first["progressPercentage"], first["accuracyTop1"]) == (25, "0.5000")
+    launchers[0].metrics = "trainer_progress_ratio 0.75\n"
+    seen = wait_for(
+        "new figures",
+        lambda: (s := trainings.status("job")["trainerStatus"])["progressPercentage"] == 75 and s,
+        seconds=40,
+    )
+    pause = datetime.fromisoformat(seen["lastUpdatedTime"]) - datetime.fromisoformat(first["lastUpdatedTime"])
+    assert pause.total_seconds() >= 10
+    assert operator.metric("job_progress_ratio", namespace=trainings.namespace, name="job") == 0.75

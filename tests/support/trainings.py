@@ -1,0 +1,164 @@
+"""InceptionTrainings and their pods on an API server with fake nodes, through plain requests."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+from inception_operator import api
+from localcluster.apiclient import ApiClient, ApiError
+from localcluster.cluster import Cluster
+
+Json = dict[str, Any]
+T = TypeVar("T")
+
+
+def wait_for(what: str, look: Callable[[], T | None], seconds: float = 20.0, pause: float = 0.05) -> T:
+    """Look until something true is seen."""
+    end = time.monotonic() + seconds
+    while True:
+        found = look()
+        if found:
+            return found
+        if time.monotonic() > end:
+            raise AssertionError(f"{what}: not within {seconds:.0f} s, last seen {found!r}")
+        time.sleep(pause)
+
+
+def training(name: str, *, nodes: int = 2, annotations: dict[str, str] | None = None, **spec: Any) -> Json:
+    """A small training on CPUs; ``annotations`` go onto its pods and steer the fake nodes."""
+    template = {"template": {"metadata": {"annotations": annotations}}} if annotations else {}
+    return {
+        "apiVersion": api.API_VERSION,
+        "kind": api.KIND,
+        "metadata": {"name": name},
+        "spec": {
+            "numNodes": nodes,
+            "training": {"data": {"kind": "Digits"}},
+            "accelerator": {"profile": "cpu"},
+            "checkpoint": {"path": "/tmp/inception"},
+            **template,
+            **spec,
+        },
+    }
+
+
+class Trainings:
+    """The trainings of one namespace."""
+
+    def __init__(self, cluster: Cluster, namespace: str) -> None:
+        self.cluster = cluster
+        self.namespace = namespace
+        self._api = ApiClient(cluster.kubeconfig)
+        self._jobs = f"/apis/{api.API_VERSION}/namespaces/{namespace}/{api.PLURAL}"
+        self._core = f"/api/v1/namespaces/{namespace}"
+
+    def create(self, name: str, **options: Any) -> Json:
+        """Create a training; see `training`."""
+        created: Json = self._api.request("POST", self._jobs, training(name, **options))
+        return created
+
+    def get(self, name: str) -> Json:
+        """The training."""
+        found: Json = self._api.request("GET", f"{self._jobs}/{name}")
+        return found
+
+    def all(self) -> list[Json]:
+        """All trainings."""
+        items: list[Json] = self._api.request("GET", self._jobs)["items"]
+        return items
+
+    def status(self, name: str) -> Json:
+        """Its status, empty at first."""
+        status: Json = self.get(name).get("status") or {}
+        return status
+
+    def change(self, name: str, **spec: Any) -> None:
+        """Merge keys into the spec."""
+        self.cluster.kubectl(
+            *("patch", "itrain", name, f"--namespace={self.namespace}", "--type=merge"),
+            f"--patch={json.dumps({'spec': spec})}",
+        )
+
+    def delete(self, name: str) -> None:
+        """Delete the training; the garbage collector removes its pods."""
+        self._api.request("DELETE", f"{self._jobs}/{name}")
+
+    def pods(self, name: str | None = None) -> dict[str, Json]:
+        """Pods by name, of one training or of all."""
+        selector = f"?labelSelector={api.LABEL_JOB}%3D{name}" if name else ""
+        items = self._api.request("GET", f"{self._core}/pods{selector}")["items"]
+        return {pod["metadata"]["name"]: pod for pod in items}
+
+    def delete_pod(self, name: str) -> None:
+        """Delete a pod at once, as if its node had gone."""
+        self._api.request("DELETE", f"{self._core}/pods/{name}", {"gracePeriodSeconds": 0})
+
+    def annotate(self, pod: str, **annotations: str) -> None:
+        """Steer the fake node: fail_after="1ms" stands for kwok.localcluster/fail-after."""
+        pairs = [f"kwok.localcluster/{key.replace('_', '-')}={value}" for key, value in annotations.items()]
+        self.cluster.kubectl("annotate", "pod", pod, f"--namespace={self.namespace}", *pairs)
+
+    def play_kubelet(self, pod: str, ip: str, *, ready: bool) -> None:
+        """Write the status of a running pod, whose node otherwise does nothing with it."""
+        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        path = f"{self._core}/pods/{pod}"
+        found = self._api.request("GET", path)
+        running = {"name": api.CONTAINER, "state": {"running": {"startedAt": now}}, "ready": ready, "restartCount": 0}
+        condition = {"type": "Ready", "status": str(ready), "lastTransitionTime": now}
+        found["status"] |= {
+            "phase": "Running",
+            "podIP": ip,
+            "podIPs": [{"ip": ip}],
+            "startTime": now,
+            "conditions": [c for c in found["status"].get("conditions", []) if c["type"] != "Ready"] + [condition],
+            "containerStatuses": [{**running, "image": "i", "imageID": "i", "started": True}],
+        }
+        self._api.request("PUT", f"{path}/status", found)
+
+    def assignment(self, pod: str) -> Json | None:
+        """What the pod is told to do."""
+        found = self._api.request("GET", f"{self._core}/pods/{pod}")
+        text = (found["metadata"].get("annotations") or {}).get(api.ANNOTATION_ASSIGNMENT)
+        return json.loads(text) if text else None
+
+    def reasons(self, name: str) -> list[str]:
+        """Reasons of the events on a training, in order."""
+        items = self._api.request("GET", f"{self._core}/events")["items"]
+        mine = [event for event in items if event["involvedObject"]["name"] == name]
+        return [e["reason"] for e in sorted(mine, key=lambda e: int(e["metadata"]["resourceVersion"]))]
+
+    def quota(self, pods: int) -> None:
+        """Allow no more than so many pods."""
+        body = {"metadata": {"name": "pods"}, "spec": {"hard": {"pods": str(pods)}}}
+        self._api.request("POST", f"{self._core}/resourcequotas", {"apiVersion": "v1", "kind": "ResourceQuota", **body})
+
+    def lift_quota(self) -> None:
+        """Remove the limit."""
+        self._api.request("DELETE", f"{self._core}/resourcequotas/pods")
+
+    def condition(self, name: str, kind: str) -> Json:
+        """A condition of a training, empty when it is not set."""
+        conditions = self.status(name).get("conditions") or []
+        return next((c for c in conditions if c["type"] == kind), {})
+
+    def wait_state(self, name: str, state: str, *, attempt: int | None = None, seconds: float = 20.0) -> Json:
+        """The status once it shows this state, in this attempt."""
+
+        def look() -> Json | None:
+            status = self.status(name)
+            right = status.get("state") == state and attempt in (None, status.get("attempt"))
+            return status if right else None
+
+        return wait_for(f"{name} {state} in attempt {attempt}", look, seconds)
+
+    def gone(self, name: str) -> bool:
+        """Whether there is no such training."""
+        try:
+            self.get(name)
+        except ApiError as error:
+            return error.status == 404
+        return False
