@@ -364,24 +364,3 @@ def test_the_crd_is_structurally_sound(api: Cluster) -> None:
     conditions = {condition["type"]: condition["status"] for condition in crd["status"]["conditions"]}
     assert conditions.get("NonStructuralSchema", "False") == "False"
     assert conditions["NamesAccepted"] == conditions["Established"] == "True"
-
-
-def test_install_manifest_applies_twice_without_a_change(api: Cluster) -> None:
-    apply = ("apply", "--server-side", "--field-manager=install", f"--filename={MANIFESTS / 'install.yaml'}")
-    try:
-        # The API server may need a moment until the new namespace accepts objects; apply keeps the order of the file.
-        assert "deployment.apps/inception-operator serverside-applied" in api.kubectl(*apply, "--force-conflicts")
-        get = (
-            "get",
-            "--namespace=inception-system",
-            "deployment/inception-operator",
-            "--output=jsonpath={.metadata.generation}",
-        )
-        before = api.kubectl(*get)
-        api.kubectl(*apply)
-        assert api.kubectl(*get) == before
-    finally:
-        api.kubectl("delete", "namespace", "inception-system", "--wait=false", "--ignore-not-found")
-        for role in ("inception-operator", "inception-operator-view", "inception-operator-edit"):
-            api.kubectl("delete", "clusterrole", role, "--ignore-not-found")
-        api.kubectl("delete", "clusterrolebinding", "inception-operator", "--ignore-not-found")
