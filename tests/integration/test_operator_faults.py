@@ -1,4 +1,4 @@
-"""Faults around the operator: it is killed, replaced, cut off; and how fast it answers a failure, with live launchers."""
+"""Faults around the operator: it is killed, replaced, cut off; and how fast it answers a failure of live launchers."""
 
 from __future__ import annotations
 
