@@ -6,6 +6,7 @@ import fcntl
 import itertools
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from .model import Layout
@@ -20,21 +21,32 @@ def image_store(layout: Layout) -> Path:
 
 
 def borrow_store(layout: Layout) -> tuple[Path, int]:
-    """Lend the first free store to the cluster; it is given back when the returned file descriptor closes.
+    """Lend a free store to the cluster; it is given back when the returned file descriptor closes.
 
-    Images built for one cluster are so at hand for the next one. Clusters that run at the same time get stores of
-    their own.
+    Images built for one cluster are so at hand for the next one: the store that was built into last comes first.
+    Clusters that run at the same time get stores of their own.
     """
     stores = cache_dir() / "containerd"
     stores.mkdir(parents=True, exist_ok=True)
-    for number in itertools.count():
-        store = stores / str(number)
-        descriptor = _try_lock(stores / f"{number}.lock")
+    for store in _candidates(stores):
+        descriptor = _try_lock(store.with_suffix(".lock"))
         if descriptor is not None:
             store.mkdir(exist_ok=True)
             _point(_link(layout), store)
             return store, descriptor
-    raise AssertionError("unreachable")
+    raise AssertionError("unreachable: there is always another number")
+
+
+def _candidates(stores: Path) -> Iterator[Path]:
+    existing = [path for path in stores.iterdir() if path.is_dir()]
+    yield from sorted(existing, key=_last_use, reverse=True)
+    taken = {path.name for path in existing}
+    yield from (stores / str(number) for number in itertools.count() if str(number) not in taken)
+
+
+def _last_use(store: Path) -> float:
+    record = store / _RECORD
+    return record.stat().st_mtime if record.exists() else 0.0
 
 
 def _try_lock(path: Path) -> int | None:

@@ -98,6 +98,17 @@ def test_a_store_is_lent_to_one_cluster_at_a_time(layout: Layout, tmp_path: Path
     assert again == first
 
 
+def test_the_store_with_the_newest_images_comes_first(layout: Layout, tmp_path: Path) -> None:
+    stores = [tmp_path / "cache" / "containerd" / str(number) for number in range(3)]
+    for age, store in zip((5, 1, 9), stores, strict=True):
+        store.mkdir(parents=True)
+        imagestore.record_key(store, "image", "key")
+        os.utime(store / "built.json", (1000 - age, 1000 - age))
+    store, descriptor = imagestore.borrow_store(layout)
+    os.close(descriptor)
+    assert store == stores[1]
+
+
 def test_keys_of_images_are_remembered(tmp_path: Path) -> None:
     assert imagestore.recorded_key(tmp_path, "a") is None
     imagestore.record_key(tmp_path, "a", "1")
