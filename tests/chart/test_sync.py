@@ -20,13 +20,15 @@ def test_the_api_reference_is_up_to_date() -> None:
 
 
 def test_drift_is_found_and_repaired(helm: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    copy = tmp_path / "install.yaml"
+    copy, readme = tmp_path / "install.yaml", tmp_path / "README.md"
     copy.write_text("old")
-    monkeypatch.setattr(sync, "ROOT", tmp_path)
-    monkeypatch.setattr(sync, "INSTALL", copy)
+    readme.write_text(f"head\n{sync.TABLE_START}\n{sync.TABLE_END}\ntail\n")
+    for name, value in {"ROOT": tmp_path, "INSTALL": copy, "README": readme, "copies": dict}.items():
+        monkeypatch.setattr(sync, name, value)
     assert sync.main(["--check", "--helm", helm]) == 1
     assert copy.read_text() == "old"
     assert sync.main(["--helm", helm]) == 0
+    assert "| `crds.keep` | `true` |" in readme.read_text()
     assert sync.main(["--check", "--helm", helm]) == 0
 
 

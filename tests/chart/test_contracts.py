@@ -1,0 +1,126 @@
+"""The CRD, the trainer's schema, the operator's parser and the samples say the same."""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from inception_operator import profiles, spec
+from inception_trainer import config, models, recipes
+from inception_trainer.schema import camel
+
+ROOT = Path(__file__).resolve().parents[2]
+CRD: dict[str, Any] = yaml.safe_load((ROOT / "manifests" / "crd.yaml").read_text(encoding="utf-8"))
+SPEC: dict[str, Any] = CRD["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]
+SAMPLES = {path.stem: path for path in sorted((ROOT / "manifests" / "samples").glob("*.yaml"))}
+LOCAL = sorted((ROOT / "manifests" / "samples" / "local").glob("*.yaml"))
+# The operator adds these from elsewhere in the spec.
+OPERATORS = {"checkpoint", "output", "accelerator"}
+
+
+def jobs(path: Path) -> list[dict[str, Any]]:
+    documents = list(yaml.safe_load_all(path.read_text(encoding="utf-8")))
+    return [document for document in documents if document["kind"] == "InceptionTraining"]
+
+
+def trainer_keys(kind: Any, prefix: str = "") -> dict[str, Any]:
+    """The trainer's keys by path, with the limits of each."""
+    found: dict[str, Any] = {}
+    hints = typing.get_type_hints(kind)
+    for field in dataclasses.fields(kind):
+        path = prefix + camel(field.name)
+        if dataclasses.is_dataclass(hints[field.name]):
+            found |= trainer_keys(hints[field.name], f"{path}.")
+        else:
+            found[path] = field.metadata
+    return found
+
+
+def crd_keys(schema: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, child in schema["properties"].items():
+        if "properties" in child:
+            found |= crd_keys(child, f"{prefix}{name}.")
+        else:
+            found[prefix + name] = child
+    return found
+
+
+TRAINER = {
+    path: node for path, node in trainer_keys(config.TrainingConfig).items() if path.split(".")[0] not in OPERATORS
+}
+TYPED = crd_keys(SPEC["training"])
+
+
+def test_the_api_has_exactly_the_keys_of_the_trainer() -> None:
+    assert set(TYPED) == set(TRAINER)
+
+
+@pytest.mark.parametrize("path", TYPED)
+def test_the_api_allows_no_value_that_the_trainer_refuses(path: str) -> None:
+    limits, node = TRAINER[path], TYPED[path]
+    if limits["choices"] is not None:
+        assert node["enum"] == list(limits["choices"])
+    if node["type"] == "integer":
+        if limits["at_least"] is not None:
+            assert node["minimum"] >= limits["at_least"]
+        if limits["at_most"] is not None:
+            assert node["maximum"] <= limits["at_most"]
+
+
+def test_the_api_knows_the_networks_of_the_trainer() -> None:
+    assert set(TYPED["model.name"]["enum"]) == set(models.names())
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_samples_are_understood_by_operator_and_trainer(name: str) -> None:
+    (sample,) = jobs(SAMPLES[name])
+    assert sample["metadata"]["name"] == name
+    sample["metadata"] |= {"namespace": "default", "uid": "1"}
+    job = spec.parse(sample)
+    devices = profiles.resolve(job, profiles.load_profiles())
+    assert devices.nproc == max(devices.count, 1)
+    training = config.from_mapping(sample["spec"]["training"])
+    assert training.batch.global_ % (job.num_nodes * devices.nproc) == 0
+
+
+@pytest.mark.parametrize("path", LOCAL, ids=lambda path: str(path.stem))
+def test_local_files_are_understood_by_the_trainer(path: Path) -> None:
+    config.load_file(path)
+
+
+def test_the_main_sample_fits_a_machine_with_two_cores() -> None:
+    (sample,) = jobs(SAMPLES["bninception-digits"])
+    (container,) = sample["spec"]["template"]["spec"]["containers"]
+    assert (sample["spec"]["numNodes"], sample["spec"]["accelerator"]) == (2, {"profile": "cpu"})
+    assert container["resources"]["requests"] == {"cpu": "250m", "memory": "1Gi"}
+    assert sample["spec"]["training"]["recipe"] in recipes.names()
+
+
+@pytest.mark.parametrize("path", ["accelerator.profile", "numNodes", "failurePolicy.maxRestarts", "runPolicy.suspend"])
+def test_defaults_of_the_api_are_those_of_the_operator(path: str) -> None:
+    node: Any = {"properties": SPEC}
+    for key in path.split("."):
+        node = node["properties"][key]
+    job = spec.parse({"metadata": {"name": "j", "namespace": "n", "uid": "1"}, "spec": {}})
+    assert (
+        node["default"]
+        == {
+            "accelerator.profile": job.accelerator.profile,
+            "numNodes": job.num_nodes,
+            "failurePolicy.maxRestarts": job.max_restarts,
+            "runPolicy.suspend": job.suspend,
+        }[path]
+    )
+
+
+def test_checkpoint_defaults_are_those_of_the_trainer() -> None:
+    node = SPEC["checkpoint"]["properties"]
+    defaults = config.CheckpointConfig()
+    assert (node["everySeconds"]["default"], node["keep"]["default"]) == (defaults.every_seconds, defaults.keep)
+    assert "default" not in node["everySteps"]
