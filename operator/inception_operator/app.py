@@ -17,6 +17,7 @@ from inception_operator import podview, report
 from inception_operator.client import Client, load_configuration
 from inception_operator.controller import Controller, Decider
 from inception_operator.errors import OperatorError, SettingsError
+from inception_operator.events import EventPoster
 from inception_operator.handlers import make_registry, make_settings
 from inception_operator.jobs import JobStore
 from inception_operator.leader import Leader
@@ -70,6 +71,7 @@ class App:
             interval=settings.scrape_seconds,
             report_interval=settings.progress_seconds,
         )
+        self._events = EventPoster(self._client, settings.identity)
         self._controller = Controller(
             self._client,
             self._jobs,
@@ -79,7 +81,7 @@ class App:
             Decider(partial(reconcile, context=_context(settings)), wants_report),
             self._queue,
             self._metrics,
-            settings.identity,
+            self._events,
         )
         self._leader = Leader(self._client, settings)
         self._server = Server(
@@ -121,6 +123,7 @@ class App:
                     _spawn(group, "lease", self._leader.hold())
                 _spawn(group, "pods", self._pods.run())
                 _spawn(group, "trainings", self._watch_trainings())
+                _spawn(group, "events", self._events.run())
                 _spawn(group, "resync", self._resync.run())
                 _spawn(group, "scraper", self._scraper.run())
                 # Before all pods are known, a missing one would look like a lost one.
@@ -131,6 +134,7 @@ class App:
         finally:
             self._leading = False
             await self._leader.release()
+            await self._events.drain()
 
     async def _watch_trainings(self) -> None:
         ready = asyncio.Event()

@@ -6,29 +6,22 @@ Every request is idempotent, so a pass that broke off anywhere is simply repeate
 from __future__ import annotations
 
 import asyncio
-import datetime
-import logging
-import uuid
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Protocol
 
 from inception_operator import api
 from inception_operator.assignment import to_json
-from inception_operator.client import EVENTS, JOBS, PODS, Client
+from inception_operator.client import JOBS, PODS, Client
 from inception_operator.errors import (
     AlreadyExistsError,
-    ApiError,
     ConflictError,
     NotFoundError,
     RejectedError,
     StaleViewError,
 )
+from inception_operator.events import EventPoster
 from inception_operator.jobs import JobStore, key_of
-from inception_operator.model import Assignment, Event, Json, Plan, PodView
-
-MAX_NOTE = 1024
-
-_log = logging.getLogger(__name__)
+from inception_operator.model import Assignment, Json, Plan, PodView
 
 
 class PodCache(Protocol):
@@ -42,20 +35,21 @@ class PodCache(Protocol):
 
 
 class Applier:
-    """Turns plans into requests.
-
-    ``instance`` names this process in events; ``written`` hears of every status that is safely stored, and of the job
-    as it was before.
-    """
+    """Turns plans into requests; ``written`` hears of every status that is stored, and of the job as it was before."""
 
     def __init__(
-        self, client: Client, jobs: JobStore, pods: PodCache, instance: str, written: Callable[[Json, Json], None]
+        self,
+        client: Client,
+        jobs: JobStore,
+        pods: PodCache,
+        events: EventPoster,
+        written: Callable[[Json, Json], None],
     ) -> None:
-        self._written = written
         self._client = client
         self._jobs = jobs
         self._pods = pods
-        self._instance = instance
+        self._events = events
+        self._written = written
 
     async def apply(self, job: Json, pods: Iterable[PodView], plan: Plan) -> str | None:
         """Carry out ``plan``; answers the API server's text if it refused to create a pod."""
@@ -67,7 +61,7 @@ class Applier:
         await _all(urgent)
         rejections = await _all([self._create(job, pod) for pod in plan.create])
         for event in plan.events:
-            await self._post(job, event)
+            self._events.post(job, event)
         return next((text for text in rejections if text is not None), None)
 
     async def _write_status(self, job: Json, status: Json) -> None:
@@ -116,41 +110,6 @@ class Applier:
             self._pods.merge(await self._client.merge(PODS, job["metadata"]["namespace"], name, body))
         except (NotFoundError, ConflictError):
             self._pods.remove(key_of(job), name, uid)
-
-    async def _post(self, job: Json, event: Event) -> None:
-        """Events tell people; losing one changes nothing."""
-        try:
-            await self._client.create(EVENTS, job["metadata"]["namespace"], _event(job, event, self._instance))
-        except ApiError as error:
-            _log.info("an event was not stored: %s", error, extra={"key": key_of(job)})
-
-
-def _event(job: Json, event: Event, instance: str) -> Json:
-    metadata = job["metadata"]
-    now = datetime.datetime.now(datetime.UTC)
-    seconds = now.strftime("%Y-%m-%dT%H:%M:%SZ")
-    return {
-        "apiVersion": "v1",
-        "kind": "Event",
-        "metadata": {"name": f"{metadata['name']}.{uuid.uuid4().hex[:16]}", "namespace": metadata["namespace"]},
-        "involvedObject": {
-            "apiVersion": api.API_VERSION,
-            "kind": api.KIND,
-            "name": metadata["name"],
-            "namespace": metadata["namespace"],
-            "uid": metadata["uid"],
-            "resourceVersion": metadata["resourceVersion"],
-        },
-        "type": event.type,
-        "reason": event.reason,
-        "message": event.message[:MAX_NOTE],
-        "firstTimestamp": seconds,
-        "lastTimestamp": seconds,
-        "count": 1,
-        "source": {"component": api.FIELD_MANAGER},
-        "reportingComponent": api.FIELD_MANAGER,
-        "reportingInstance": instance,
-    }
 
 
 async def _all(requests: Iterable[Awaitable[Any]]) -> list[Any]:

@@ -13,6 +13,7 @@ from inception_operator import podview
 from inception_operator.apply import Applier
 from inception_operator.client import JOBS, Client
 from inception_operator.errors import NotFoundError, StaleViewError
+from inception_operator.events import EventPoster
 from inception_operator.jobs import JobStore
 from inception_operator.metrics import Metrics
 from inception_operator.model import Json, Observation, Plan, PodView, Progress
@@ -57,7 +58,7 @@ class Controller:
         decider: Decider,
         queue: WorkQueue,
         metrics: Metrics,
-        identity: str,
+        events: EventPoster,
     ) -> None:
         self._client = client
         self._jobs = jobs
@@ -67,7 +68,7 @@ class Controller:
         self._decider = decider
         self._queue = queue
         self._metrics = metrics
-        self._applier = Applier(client, jobs, pods, identity, metrics.status_written)
+        self._applier = Applier(client, jobs, pods, events, metrics.status_written)
         self._rejections: dict[Key, str] = {}
 
     async def handle(self, key: Key) -> float | None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from inception_operator.controller import AGAIN_BASE, Controller, Decider
 from inception_operator.errors import ConflictError, NotFoundError, RejectedError
+from inception_operator.events import EventPoster
 from inception_operator.jobs import JobStore
 from inception_operator.metrics import Metrics
 from inception_operator.model import Json, Observation, Plan, Progress
@@ -73,7 +74,7 @@ class Scene:
             Decider(self._decide, lambda _job, _pod: False),
             self.queue,
             self.metrics,
-            "me",
+            EventPoster(self.client, "me"),
         )
 
     def _decide(self, observation: Observation) -> Plan:

@@ -1,0 +1,91 @@
+"""Events: in order for each training, bounded, and never in anybody's way."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from fake_time import run
+from inception_operator import events
+from inception_operator.client import EVENTS, Resource
+from inception_operator.errors import UnavailableError
+from inception_operator.events import EventPoster
+from inception_operator.model import Event, Json
+from operator_objects import job
+
+
+class Sink:
+    def __init__(self, pause: float = 0.0) -> None:
+        self.bodies: list[Json] = []
+        self.pause = pause
+        self.failures = 0
+
+    async def create(self, resource: Resource, namespace: str, body: Json) -> Json:
+        assert (resource, namespace) == (EVENTS, "ns")
+        await asyncio.sleep(self.pause)
+        if self.failures:
+            self.failures -= 1
+            raise UnavailableError(503, "down")
+        self.bodies.append(body)
+        return body
+
+
+def event(reason: str = "AttemptStarted", message: str = "text") -> Event:
+    return Event("Normal", reason, message)
+
+
+def test_an_event_names_its_training_and_its_sender_and_is_bounded() -> None:
+    async def main() -> None:
+        sink = Sink()
+        poster = EventPoster(sink, "me")
+        poster.post(job(), event(message="x" * 3000))
+        await poster.drain()
+        (body,) = sink.bodies
+        assert body["involvedObject"]["uid"] == "job-uid"
+        assert (body["reason"], body["reportingInstance"]) == ("AttemptStarted", "me")
+        assert len(body["message"]) == 1024
+
+    run(main())
+
+
+def test_events_of_a_training_keep_their_order_and_a_lost_one_stops_nothing() -> None:
+    async def main() -> None:
+        sink = Sink(pause=0.5)
+        poster = EventPoster(sink, "me")
+        posting = asyncio.create_task(poster.run())
+        sink.failures = 1
+        for number in range(5):
+            poster.post(job(), event(str(number)))
+        await asyncio.sleep(10)
+        assert [body["reason"] for body in sink.bodies] == ["1", "2", "3", "4"]
+        posting.cancel()
+
+    run(main())
+
+
+def test_at_the_end_the_rest_is_posted_for_a_moment_only() -> None:
+    async def main() -> None:
+        sink = Sink(pause=0.4)
+        poster = EventPoster(sink, "me")
+        for number in range(5):
+            poster.post(job(), event(str(number)))
+        await poster.drain()
+        assert len(sink.bodies) == 2
+
+    run(main())
+
+
+def test_too_many_events_are_dropped(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setattr(events, "MAX_WAITING", 2)
+
+    async def main() -> None:
+        sink = Sink()
+        poster = EventPoster(sink, "me", lanes=1)
+        for number in range(3):
+            poster.post(job(), event(str(number)))
+        await poster.drain()
+        assert [body["reason"] for body in sink.bodies] == ["0", "1"]
+
+    run(main())
+    assert "2 is not posted" in caplog.text
