@@ -35,8 +35,8 @@ def main() -> int:
         elif command == "down":
             down(choose(os.environ), os.environ, say)
         else:
-            for image in LOCKS:
-                print(fetch_wheels(image, say))
+            for image, locks in LOCKS.items():
+                print(fetch_wheels(image, locks, say))
     except (DemoError, subprocess.CalledProcessError) as error:
         print(f"\ndemo: {error}", file=sys.stderr)
         return 1

@@ -1,54 +1,57 @@
-"""The two images: wheels fetched once by their lock, images built from the Dockerfile."""
+"""The two images: wheels fetched once by their locks, images built from the Dockerfile."""
 
 from __future__ import annotations
 
 import hashlib
 import os
+import platform
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-ROOT = Path(__file__).resolve().parent.parent
-VERSION = "0.1.0"
-LOCKS = {"operator": ("operator.txt",), "trainer": ("torch.txt", "trainer.txt")}
 if TYPE_CHECKING:
     from localcluster.model import Layout
 
+ROOT = Path(__file__).resolve().parent.parent
+VERSION = "0.1.0"
+LOCKS = {"operator": ("operator.txt",), "trainer": ("torch.txt", "trainer.txt")}
+GLIBC_MINORS = (5, 12, 17, 24, 26, 27, 28, 31, 34)
 Progress = Callable[[str], None]
 
 
-def cache() -> Path:
-    """Where downloads live: INCEPTION_CACHE or .cache of this checkout."""
-    return Path(os.environ.get("INCEPTION_CACHE", ROOT / ".cache"))
+def fetch_wheels(name: str, locks: tuple[str, ...], progress: Progress, python: str | None = None) -> Path:
+    """Download the wheels of some locks into the cache, for builds without an index; once for the same locks.
 
-
-def lock_digest(image: str) -> str:
-    """Short hash over the locks that an image installs."""
-    digest = hashlib.sha256()
-    for lock in LOCKS[image]:
-        digest.update((ROOT / "requirements" / lock).read_bytes())
-    return digest.hexdigest()[:16]
-
-
-def fetch_wheels(image: str, progress: Progress) -> Path:
-    """Download the wheels of one image into the cache; a second call with the same locks does nothing."""
-    folder = cache() / "wheels" / image
+    `python` is the version they are for, such as 3.13; None for the one that runs this.
+    """
+    files = [ROOT / "requirements" / lock for lock in locks]
+    digest = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
+    folder = Path(os.environ.get("INCEPTION_CACHE", ROOT / ".cache")) / "wheels" / name
     stamp = folder / ".lock"
-    if stamp.exists() and stamp.read_text() == lock_digest(image):
+    if stamp.exists() and stamp.read_text() == digest:
         return folder
-    size = ", torch is 2.9 GB" if image == "trainer" else ""
-    progress(f"downloading the wheels of the {image} image{size}")
-    folder.mkdir(parents=True, exist_ok=True)
-    for wheel in folder.glob("*.whl"):
-        wheel.unlink()
-    for lock in LOCKS[image]:
+    progress(f"downloading the wheels of {' and '.join(locks)}" + (", 3 GB" if "torch.txt" in locks else ""))
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    for file in files:
         argv = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
-        argv += ["--only-binary", ":all:", "--require-hashes", "--dest", str(folder)]
-        subprocess.run([*argv, "-r", str(ROOT / "requirements" / lock)], check=True)
-    stamp.write_text(lock_digest(image))
+        argv += ["--only-binary", ":all:", "--require-hashes", "--dest", str(folder), *platform_options(python)]
+        subprocess.run([*argv, "-r", str(file)], check=True)
+    stamp.write_text(digest)
     return folder
+
+
+def platform_options(python: str | None) -> list[str]:
+    """pip's options to download for another Python on this machine's architecture."""
+    if python is None:
+        return []
+    machine = platform.machine()
+    tags = [f"manylinux_2_{minor}_{machine}" for minor in GLIBC_MINORS]
+    tags += [f"manylinux{year}_{machine}" for year in ("1", "2010", "2014")]
+    return ["--python-version", python, *(word for tag in tags for word in ("--platform", tag))]
 
 
 def docker_build(image: str, tag: str, progress: Progress) -> None:
@@ -63,19 +66,24 @@ def local_tag(image: str) -> str:
 
 
 def build_local_image(layout: Layout, image: str, progress: Progress) -> bool:
-    """Build one image into a local node; False when it was up to date."""
-    from localcluster.images import BASE_IMAGE, ImageBuild, build_image
+    """Build one image into a local node; False when it was up to date.
 
-    return build_image(
-        layout,
-        ImageBuild(
-            tag=local_tag(image),
-            context=ROOT,
-            dockerfile=ROOT / "Dockerfile",
-            target=image,
-            build_args={"BASE_IMAGE": BASE_IMAGE, "OPERATOR_BASE_IMAGE": BASE_IMAGE},
-            named_contexts={"wheels": fetch_wheels(image, progress)},
-            sources=(f"{image}/inception_{image}", *(f"requirements/{lock}" for lock in LOCKS[image])),
-        ),
-        progress,
+    The trainer's base brings Debian's CPU build of torch, as a vendor's base would bring its own.
+    """
+    from localcluster import images
+
+    base, lock, python = {
+        "operator": (images.PYTHON_BASE, "operator.txt", "3.11"),
+        "trainer": (images.TORCH_BASE, "trainer.txt", "3.13"),
+    }[image]
+    images.import_base(layout, base, progress)
+    build = images.ImageBuild(
+        tag=local_tag(image),
+        context=ROOT,
+        dockerfile=ROOT / "Dockerfile",
+        target=image,
+        build_args={"BASE_IMAGE": base.tag, "OPERATOR_BASE_IMAGE": base.tag},
+        named_contexts={"wheels": fetch_wheels(f"{image}-local", (lock,), progress, python)},
+        sources=(f"{image}/inception_{image}", *(f"requirements/{lock}" for lock in LOCKS[image])),
     )
+    return images.build_image(layout, build, progress)

@@ -16,11 +16,28 @@ from .model import Layout
 from .paths import cache_dir
 from .progress import Progress, to_stderr
 
-BASE_IMAGE = "localhost/python-base:bookworm"
-BASE_SUITE = "bookworm"
-BASE_PACKAGES = ("ca-certificates", "python3", "python3-venv")
-
 _WHOLE_FILE_LIMIT = 1 << 20
+
+
+@dataclass(frozen=True)
+class BaseImage:
+    """An image made of Debian packages alone."""
+
+    tag: str
+    suite: str
+    packages: tuple[str, ...]
+
+    @property
+    def recipe(self) -> str:
+        """What decides the image's content, for hashing."""
+        return json.dumps([self.suite, *self.packages])
+
+
+_PYTHON = ("ca-certificates", "python3", "python3-venv")
+PYTHON_BASE = BaseImage("localhost/python-base:bookworm", "bookworm", _PYTHON)
+# Debian's torch is a CPU build: a quarter of the size of the one that brings CUDA.
+TORCH_BASE = BaseImage("localhost/torch-base:trixie", "trixie", (*_PYTHON, "python3-torch", "python3-torchvision"))
+BASE_IMAGE = PYTHON_BASE.tag
 
 
 @dataclass(frozen=True)
@@ -81,7 +98,13 @@ def _buildctl(layout: Layout, *arguments: str) -> tuple[str, ...]:
 def build_key(build: ImageBuild) -> str:
     """A hash over everything that decides what the image is."""
     digest = hashlib.sha256()
-    settings = [BASE_SUITE, *BASE_PACKAGES, build.target, dict(build.build_args), sorted(build.named_contexts)]
+    settings = [
+        PYTHON_BASE.recipe,
+        TORCH_BASE.recipe,
+        build.target,
+        dict(build.build_args),
+        sorted(build.named_contexts),
+    ]
     digest.update(json.dumps(settings, sort_keys=True).encode())
     _add_files(digest, build.dockerfile.parent, [build.dockerfile, *_ignore_files(build)])
     _add_files(digest, build.context, context_files(build.context, build.sources))
@@ -160,20 +183,24 @@ def _run(command: tuple[str, ...], complaint: str, *, quiet: bool = False) -> No
         )
 
 
-def ensure_base_archive(progress: Progress = to_stderr) -> Path:
-    """The base image as an OCI archive, made from Debian packages unless cached. Needs the package mirrors once."""
-    recipe = json.dumps([BASE_SUITE, *BASE_PACKAGES])
-    archive = _archive_path("python-base", recipe.encode())
+def ensure_base_archive(base: BaseImage = PYTHON_BASE, progress: Progress = to_stderr) -> Path:
+    """A base image as an OCI archive, made from Debian packages unless cached. Needs the package mirrors once."""
+    archive = _archive_path(base.tag.rpartition("/")[2].replace(":", "-"), base.recipe.encode())
     if archive.exists():
         return archive
-    progress(f"making {BASE_IMAGE} from Debian packages, about a minute")
+    progress(f"making {base.tag} from Debian packages, about a minute")
     root = archive.with_suffix(".root")
-    include = f"--include={','.join(BASE_PACKAGES)}"
-    _run(("mmdebstrap", "--quiet", "--variant=minbase", include, BASE_SUITE, f"{root}", "--format=tar"), BASE_IMAGE)
+    include = f"--include={','.join(base.packages)}"
+    _run(("mmdebstrap", "--quiet", "--variant=minbase", include, base.suite, f"{root}", "--format=tar"), base.tag)
     config = ociarchive.ImageConfig(env=("PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",))
-    ociarchive.write(archive, BASE_IMAGE, root, config)
+    ociarchive.write(archive, base.tag, root, config)
     root.unlink()
     return archive
+
+
+def import_base(layout: Layout, base: BaseImage, progress: Progress = to_stderr) -> None:
+    """Have a base image on the node."""
+    import_archive(layout, base.tag, ensure_base_archive(base, progress))
 
 
 def ensure_pause_archive(binary: Path) -> Path:

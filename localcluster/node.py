@@ -266,7 +266,7 @@ def finish(layout: Layout, spec: ClusterSpec) -> None:
     """Bring in the images, create the cluster's standard objects, and wait until DNS and devices are usable."""
     _apply(layout)
     images.import_archive(layout, nodeconfig.PAUSE_IMAGE, images.ensure_pause_archive(Path(layout.binary("pause"))))
-    images.import_archive(layout, images.BASE_IMAGE, images.ensure_base_archive())
+    images.import_base(layout, images.PYTHON_BASE)
     for device in spec.devices:
         name = _device_plugin_name(device)
         _wait(

@@ -108,4 +108,5 @@ def test_failed_tool_carries_its_complaint(tmp_path: Path) -> None:
 
 
 def test_locks_of_the_images_exist() -> None:
-    assert {image: len(images.lock_digest(image)) for image in images.LOCKS} == {"operator": 16, "trainer": 16}
+    for names in images.LOCKS.values():
+        assert all((images.ROOT / "requirements" / name).is_file() for name in names)
