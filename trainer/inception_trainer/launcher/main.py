@@ -275,8 +275,9 @@ def _temporary_folder() -> str:
     try:
         return tempfile.mkdtemp(prefix="inception-")
     except OSError:
-        # A read-only root file system: the pod's shared memory is always writable.
-        return tempfile.mkdtemp(prefix="inception-", dir="/dev/shm")
+        # A read-only root file system: the pod's shared memory is always writable, for torch's own files too.
+        os.environ["TMPDIR"] = tempfile.tempdir = "/dev/shm"  # noqa: S108
+        return tempfile.mkdtemp(prefix="inception-")
 
 
 def _wake_pipe() -> int:

@@ -1,0 +1,96 @@
+"""What the agent tells torch elastic, in old and new versions, and the fork server's list of imports."""
+
+import socket
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from inception_trainer.launcher import agent, forkserver, wire
+from inception_trainer.launcher.assignment import Assignment
+
+REQUEST = wire.Request(Assignment(3, 1, 2, 4, "10.0.0.1", 29503), "/tmp/a", ("x:y",), "team/digits")
+
+
+@dataclass
+class OldLaunchConfig:
+    """As in torch 2.1: no log specifications, no NUMA options."""
+
+    min_nodes: int
+    max_nodes: int
+    nproc_per_node: int
+    run_id: str = ""
+    role: str = ""
+    rdzv_endpoint: str = ""
+    rdzv_backend: str = ""
+    rdzv_configs: dict[str, Any] = field(default_factory=dict)
+    max_restarts: int = 3
+    monitor_interval: float = 30
+    start_method: str = "spawn"
+    log_dir: str | None = None
+    local_addr: str | None = None
+
+
+def test_config_of_an_old_torch() -> None:
+    config = agent._config(OldLaunchConfig, REQUEST)
+    assert (config.min_nodes, config.max_nodes, config.nproc_per_node, config.max_restarts) == (2, 2, 4, 0)
+    assert (config.rdzv_backend, config.rdzv_endpoint) == ("static", "10.0.0.1:29503")
+    assert config.rdzv_configs["rank"] == 1
+    assert config.run_id == "team-digits-3"
+    assert config.log_dir == "/tmp/a/elastic"
+
+
+def test_config_of_this_torch_asks_no_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    api = pytest.importorskip("torch.distributed.launcher.api")
+    torch = pytest.importorskip("torch")
+    if hasattr(torch, "accelerator"):
+        monkeypatch.setattr(torch.accelerator, "is_available", lambda: pytest.fail("opened a device context"))
+    config = agent._config(api.LaunchConfig, REQUEST)
+    assert config.start_method == "fork"
+    assert getattr(config, "numa_options", None) is None
+
+
+def test_environment_of_the_attempt() -> None:
+    assert agent.environment(REQUEST) == {
+        "INCEPTION_ATTEMPT": "3",
+        "INCEPTION_STOP_FILE": "/tmp/a/stop",
+        "INCEPTION_PROGRESS_FILE": "/tmp/a/progress.json",
+        "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",
+    }
+
+
+@pytest.mark.parametrize(
+    ("error", "lost"),
+    [
+        (ConnectionRefusedError("no master"), True),
+        (RuntimeError("The client socket has failed to connect to any network address"), True),
+        (RuntimeError("the server socket has failed to bind: EADDRINUSE, address already in use"), False),
+        (ValueError("a bug"), False),
+    ],
+    ids=["refused", "unreachable", "port taken", "bug"],
+)
+def test_no_rendezvous(error: Exception, lost: bool) -> None:
+    (failure,) = agent._no_ranks(REQUEST, error).failures
+    assert (failure.peer_lost, failure.rank, failure.exit_code) == (lost, None, 1)
+
+
+def test_imports_can_be_replaced_except_for_the_needed_ones() -> None:
+    assert forkserver.modules("") == (*forkserver.NEEDED, *forkserver.HIDDEN)
+    assert forkserver.modules("a, b,")[-2:] == ("a", "b")
+
+
+def test_a_missing_module_is_only_mentioned(capfd: pytest.CaptureFixture[str]) -> None:
+    forkserver.preload(("json", "no_such_module"))
+    assert "not preloaded: no_such_module" in capfd.readouterr().err
+
+
+def test_packets(tmp_path: Path) -> None:
+    ours, theirs = wire.pair()
+    with ours, theirs:
+        wire.send(ours, "start", request=REQUEST.to_dict())
+        message = wire.receive(theirs)
+        assert message is not None
+        assert wire.Request.from_dict(message["request"]) == REQUEST
+        ours.shutdown(socket.SHUT_RDWR)
+        assert wire.receive(theirs) is None

@@ -1,0 +1,151 @@
+"""What a rank makes of a program: the forms it may have, and how its end is told."""
+
+import json
+import os
+import signal
+import sys
+import types
+from pathlib import Path
+
+import pytest
+
+from inception_trainer.launcher import rank
+
+
+class CodedError(Exception):
+    exit_code = 66
+
+
+@pytest.fixture(autouse=True)
+def _own_process_state(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(sys, "argv", ["pytest"])
+    monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path)])
+    monkeypatch.delenv("TORCHELASTIC_ERROR_FILE", raising=False)
+
+
+def module(monkeypatch: pytest.MonkeyPatch, error: BaseException | None = None) -> list[list[str]]:
+    calls: list[list[str]] = []
+
+    def train() -> None:
+        calls.append(sys.argv)
+        if error is not None:
+            raise error
+
+    made = types.ModuleType("made_program")
+    vars(made)["train"] = train
+    monkeypatch.setitem(sys.modules, "made_program", made)
+    return calls
+
+
+def test_function(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = module(monkeypatch)
+    assert rank.run(["made_program:train", "--fast"]) == (0, "", "")
+    assert calls == [["made_program:train", "--fast"]]
+
+
+SCRIPT = "import sys, pathlib; assert __name__ == '__main__'; pathlib.Path(sys.argv[1]).touch(); sys.exit({code})"
+
+
+@pytest.mark.parametrize("python", [[], ["python"], ["/usr/bin/python3", "-u"], ["python3.11"]], ids=str)
+def test_script(tmp_path: Path, python: list[str]) -> None:
+    script, mark = tmp_path / "script.py", tmp_path / "mark"
+    script.write_text(SCRIPT.format(code=7), encoding="utf-8")
+    assert rank.run([*python, str(script), str(mark)]) == (7, "", "")
+    assert mark.exists()
+    assert sys.path[0] == str(tmp_path)
+
+
+def test_module(tmp_path: Path) -> None:
+    (tmp_path / "some_module.py").write_text(SCRIPT.format(code=""), encoding="utf-8")
+    assert rank.run(["python", "-m", "some_module", str(tmp_path / "mark")]) == (0, "", "")
+    assert (tmp_path / "mark").exists()
+
+
+@pytest.mark.parametrize(
+    ("shell", "code"),
+    [("exit 0", 0), ("exit 66", 66), ("kill -9 $$", 137)],
+    ids=["success", "a code", "a signal"],
+)
+def test_command(shell: str, code: int) -> None:
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        assert rank.run(["sh", "-c", shell])[0] == code
+    finally:
+        signal.signal(signal.SIGTERM, handler)
+
+
+@pytest.mark.parametrize(
+    ("program", "code", "message"),
+    [
+        pytest.param("/no/such/script.py", 127, "/no/such/script.py: no such script", id="script"),
+        pytest.param(
+            "no_such_module:train", 127, "no_such_module:train: No module named 'no_such_module'", id="no module"
+        ),
+        pytest.param("os:no_such", 127, "os:no_such: no such function", id="function"),
+        pytest.param("no-such-command", 127, "no-such-command: not found", id="command"),
+        pytest.param("/dev/null", 126, "/dev/null: not executable", id="not executable"),
+    ],
+)
+def test_cannot_run(program: str, code: int, message: str) -> None:
+    assert rank.run([program]) == (code, "CannotRunError", message)
+
+
+def test_a_missing_import_of_the_program_is_its_own_error(tmp_path: Path) -> None:
+    (tmp_path / "imports_more.py").write_text("import no_such_module", encoding="utf-8")
+    code, error, _ = rank.run(["imports_more:train"])
+    assert (code, error) == (1, "ModuleNotFoundError")
+
+
+@pytest.mark.parametrize(
+    ("raised", "expected"),
+    [
+        pytest.param(ValueError("bad luck"), (1, "ValueError", "ValueError: bad luck"), id="exception"),
+        pytest.param(CodedError("no data"), (66, "CodedError", "no data"), id="with a code"),
+        pytest.param(SystemExit(), (0, "", ""), id="exit"),
+        pytest.param(SystemExit(0), (0, "", ""), id="exit 0"),
+        pytest.param(SystemExit(75), (75, "", ""), id="exit 75"),
+        pytest.param(SystemExit(-1), (255, "", ""), id="exit -1"),
+        pytest.param(SystemExit("words"), (1, "SystemExit", "words"), id="exit with words"),
+        pytest.param(KeyboardInterrupt(), (1, "KeyboardInterrupt", "KeyboardInterrupt:"), id="interrupt"),
+    ],
+)
+def test_ends(monkeypatch: pytest.MonkeyPatch, raised: BaseException, expected: tuple[int, str, str]) -> None:
+    module(monkeypatch, raised)
+    assert rank.run(["made_program:train"]) == expected
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        pytest.param(
+            {"message": {"message": "torch.distributed.DistBackendError: lost"}},
+            ("DistBackendError", "torch.distributed.DistBackendError: lost"),
+            id="as torch writes it",
+        ),
+        pytest.param({"message": "just words"}, ("", "just words"), id="words"),
+        pytest.param({"else": 1}, ("", ""), id="foreign"),
+        pytest.param([], ("", ""), id="list"),
+    ],
+)
+def test_error_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: object, expected: tuple[str, str]
+) -> None:
+    path = tmp_path / "error.json"
+    path.write_text(json.dumps(content), encoding="utf-8")
+    monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(path))
+    assert rank.recorded() == expected
+
+
+def test_no_error_file() -> None:
+    assert rank.recorded() == ("", "")
+
+
+def test_notes_and_process_numbers(tmp_path: Path) -> None:
+    assert rank.read_note(tmp_path, 0) is None
+    rank.note_path(tmp_path, 0).write_text("{torn", encoding="utf-8")
+    assert rank.read_note(tmp_path, 0) is None
+    rank.note_path(tmp_path, 0).write_text('{"exitCode": 7}', encoding="utf-8")
+    assert rank.read_note(tmp_path, 0) == {"exitCode": 7}
+    rank.pid_path(tmp_path, 0).write_text(str(os.getpid()), encoding="ascii")
+    rank.pid_path(tmp_path, 1).write_text("", encoding="ascii")
+    assert rank.pids(tmp_path) == [os.getpid()]
