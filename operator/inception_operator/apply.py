@@ -108,7 +108,13 @@ class Applier:
         body = {"metadata": {"uid": uid, "annotations": {api.ANNOTATION_ASSIGNMENT: to_json(order)}}}
         try:
             self._pods.merge(await self._client.merge(PODS, job["metadata"]["namespace"], name, body))
-        except (NotFoundError, ConflictError):
+        except NotFoundError:
+            self._pods.remove(key_of(job), name, uid)
+        except RejectedError:
+            # A successor of the same name makes the uid an "immutable field"; any other refusal is real.
+            found = await self._client.get(PODS, job["metadata"]["namespace"], name)
+            if found["metadata"]["uid"] == uid:
+                raise
             self._pods.remove(key_of(job), name, uid)
 
 

@@ -10,7 +10,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -30,10 +30,17 @@ class OperatorProcess:
     Without ``lease`` it works at once and alone; with the name of a Lease (in ``default``) it stands for election.
     """
 
-    def __init__(self, kubeconfig: Path, log: Path, *arguments: str, lease: str | None = None) -> None:
+    def __init__(
+        self,
+        kubeconfig: Path,
+        log: Path,
+        *arguments: str,
+        lease: str | None = None,
+        program: Sequence[str] = ("-m", "inception_operator"),
+    ) -> None:
         election = ("--no-leader-election",) if lease is None else ("--lease-name", lease)
         self._argv = [
-            *(sys.executable, "-m", "inception_operator", "run", "--trainer-image", TRAINER_IMAGE),
+            *(sys.executable, *program, "run", "--trainer-image", TRAINER_IMAGE),
             *("--http-port", "0", "--kubeconfig", str(kubeconfig), "--log-format", "text", "--log-level", "debug"),
             *election,
             *arguments,

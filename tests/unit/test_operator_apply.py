@@ -178,12 +178,27 @@ async def test_a_pod_of_the_same_name_that_is_not_ours_is_an_error() -> None:
         await scene.apply(create=EVERYTHING["create"])
 
 
-@pytest.mark.parametrize("verb", ["assign", "delete"])
-@pytest.mark.parametrize("fault", [NotFoundError(404, "gone"), ConflictError(409, "another uid")])
+@pytest.mark.parametrize(
+    ("verb", "fault"),
+    [
+        ("assign", NotFoundError(404, "gone")),
+        ("assign", RejectedError(422, "metadata.uid: field is immutable")),
+        ("delete", NotFoundError(404, "gone")),
+        ("delete", ConflictError(409, "another uid")),
+    ],
+)
 async def test_a_pod_that_is_gone_is_forgotten(verb: str, fault: ApiError) -> None:
     scene = Scene(**{verb: fault})
     await scene.apply(**{verb: EVERYTHING[verb]})
     assert len(scene.cache.removed) == 1
+
+
+async def test_an_assignment_that_is_refused_for_another_reason_is_an_error() -> None:
+    scene = Scene(assign=RejectedError(403, "forbidden"))
+    scene.client.found = pod("job-0-1")
+    with pytest.raises(RejectedError, match="forbidden"):
+        await scene.apply(assign=EVERYTHING["assign"])
+    assert scene.cache.removed == []
 
 
 async def test_all_requests_end_before_the_first_failure_is_raised() -> None:
