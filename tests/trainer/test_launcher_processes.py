@@ -115,19 +115,25 @@ def test_ends_in_one_warm_pod(gang: Gang) -> None:
         assert (report["reason"], report["exitCode"], report["rank"]) == (reason, code, 1)
         assert report["message"] == message
 
+    gang.assign(3)
+    (rank,) = gang.first_steps(3, 1)
+    os.kill(int(_stat(rank)[1]), signal.SIGKILL)
+    report = launcher.wait_state("Failed", 3)
+    assert (report["reason"], report["message"]) == ("Signal", "the agent ended: SIGKILL")
+
     launcher.assignment.write_text('{"attempt": 9, "nno', encoding="utf-8")
     wait_for("a complaint", lambda: "assignment ignored: not JSON" in launcher.read_log())
     gang.assign(1)
-    assert launcher.status()["attempt"] == 2
+    assert launcher.status()["attempt"] == 3
 
-    gang.assign(3)
-    (rank,) = gang.first_steps(3, 1)
-    gang.do(3, 0, "detach")
+    gang.assign(4)
+    (rank,) = gang.first_steps(4, 1)
+    gang.do(4, 0, "detach")
     strays = wait_for("strays", lambda: [pid for pid in gang.processes() if _is_sleep(pid)])
     launcher.terminate()
     assert launcher.wait_exit() == 75
     word = launcher.last_word()
-    assert (word["state"], word["reason"], word["exitCode"], word["attempt"]) == ("Stopped", "Stopped", 75, 3)
+    assert (word["state"], word["reason"], word["exitCode"], word["attempt"]) == ("Stopped", "Stopped", 75, 4)
     assert not set(gang.processes()) & {rank, *strays}
 
 

@@ -113,7 +113,7 @@ def _config(kind: Callable[..., Any], request: Request) -> Any:
         "max_restarts": 0,
         "monitor_interval": MONITOR_SECONDS,
         "start_method": "fork",
-        "local_addr": assignment.master_addr if assignment.node_rank == 0 else socket.gethostname(),
+        "local_addr": os.environ.get("POD_IP") or None,
     }
     logs = str(Path(request.folder) / "elastic")
     if "logs_specs" in known:
