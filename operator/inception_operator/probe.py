@@ -79,15 +79,15 @@ class Probe:
         Healthy pods answer within milliseconds. Where one does not, the result is False, asking goes on in the
         background and ``notify`` hears of its end: a worker that waited for time-outs would hold up other trainings.
         """
-        answers = self._answers.setdefault(key, {})
         fresh: set[str] = set()
         while True:
             round_ = self._rounds.get(key)
             if round_ is None:
+                answers = self._answers.get(key, {})
                 due = [pod for pod in pods if pod.ip and pod.uid not in fresh and self._due(answers.get(pod.uid))]
                 if not due:
                     return True
-                asked = asyncio.gather(*(self._ask(answers, pod) for pod in due))
+                asked = asyncio.gather(*(self._ask(key, pod) for pod in due))
                 round_ = self._rounds[key] = _Round(asked, frozenset(pod.uid for pod in due))
             await asyncio.wait((round_.asked,), timeout=PATIENCE)
             if not round_.asked.done():
@@ -125,20 +125,21 @@ class Probe:
     def _due(self, answer: _Answer | None) -> bool:
         return answer is None or answer.again <= self._clock()
 
-    async def _ask(self, answers: dict[str, _Answer], pod: PodView) -> None:
-        known = answers.get(pod.uid)
+    async def _ask(self, key: Key, pod: PodView) -> None:
+        known = self._answers.get(key, {}).get(pod.uid)
         report = known.report if known else None
         try:
-            text = await self._get(
-                f"http://{_host(pod.ip or '')}:{self._launcher_port}/status", STATUS_SECONDS, MAX_STATUS_BYTES
-            )
-            answers[pod.uid] = _Answer(self._parse(text) or report, reachable=True)
+            url = f"http://{_host(pod.ip or '')}:{self._launcher_port}/status"
+            text = await self._get(url, STATUS_SECONDS, MAX_STATUS_BYTES)
+            answer = _Answer(self._parse(text) or report, reachable=True)
         except TimeoutError:
             # Nobody is there. Asking again in every pass would slow all decisions on this training.
             pause = min(MAX_PAUSE, known.pause * 2 if known and known.pause else FIRST_PAUSE)
-            answers[pod.uid] = _Answer(report, reachable=False, again=self._clock() + pause, pause=pause)
+            answer = _Answer(report, reachable=False, again=self._clock() + pause, pause=pause)
         except (aiohttp.ClientError, OSError, ValueError):
-            answers[pod.uid] = _Answer(report, reachable=False)
+            answer = _Answer(report, reachable=False)
+        # Looked up only now: the training's answers may have been dropped and begun anew while this one was under way.
+        self._answers.setdefault(key, {})[pod.uid] = answer
 
     async def _get(self, url: str, seconds: float, limit: int) -> str:
         timeout = aiohttp.ClientTimeout(total=seconds)

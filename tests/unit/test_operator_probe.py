@@ -132,6 +132,17 @@ async def test_a_pod_that_appears_while_others_are_asked_is_asked_too(monkeypatc
         assert asker.answer(KEY, view("job-1-1").uid)[1] is True
 
 
+async def test_an_answer_under_way_survives_that_nothing_is_known_yet(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probe, "PATIENCE", 0.02)
+    async with asking() as (asker, launcher):
+        launcher.pause = 0.1
+        assert not await asker.refresh(KEY, [view()])
+        asker.retain(KEY, {view().uid})
+        await asyncio.sleep(0.2)
+        assert await asker.refresh(KEY, [view()])
+        assert asker.answer(KEY, view().uid)[1] is True
+
+
 async def test_a_pod_without_an_address_is_not_asked() -> None:
     async with asking() as (asker, launcher):
         assert await asker.refresh(KEY, [view(ip=None)])
