@@ -35,14 +35,15 @@ def create_cgroups(layout: Layout, mount_point: Path = MOUNT_POINT) -> None:
         for setting in ("cpuset.cpus", "cpuset.mems"):
             if (cgroup / setting).exists() and not (hierarchy / "cgroup.controllers").exists():
                 (cgroup / setting).write_text((hierarchy / setting).read_text())
-    controllers = mount_point / "cgroup.controllers"
-    if controllers.exists():
-        _delegate(mount_point, controllers.read_text().split())
+    if (mount_point / "cgroup.controllers").exists():
+        _delegate(mount_point)
 
 
-def _delegate(cgroup: Path, controllers: list[str]) -> None:
-    wanted = " ".join(f"+{controller}" for controller in controllers)
-    (cgroup / "cgroup.subtree_control").write_text(wanted)
+def _delegate(cgroup: Path) -> None:
+    for controller in (cgroup / "cgroup.controllers").read_text().split():
+        # One that cannot be delegated is not needed, or the kubelet names it.
+        with contextlib.suppress(OSError), (cgroup / "cgroup.subtree_control").open("a") as control:
+            control.write(f"+{controller}\n")
 
 
 def remove_cgroups(layout: Layout, mount_point: Path = MOUNT_POINT, timeout: float = 10.0) -> None:

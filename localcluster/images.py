@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import subprocess
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -68,8 +70,24 @@ def build_image(layout: Layout, build: ImageBuild, progress: Progress = to_stder
     _run(
         _buildctl(layout, "prune", "--filter", "type==source.local"), "the build contexts cannot be dropped", quiet=True
     )
+    _drop_replaced(layout)
     record_key(store, build.tag, key)
     return True
+
+
+def _drop_replaced(layout: Layout) -> None:
+    """Forget images that lost their name to a newer build: containerd keeps them under their digest."""
+    listing = subprocess.run(_ctr(layout, "images", "list"), capture_output=True, text=True, check=True).stdout
+    replaced = replaced_images(listing)
+    if replaced:
+        _run(_ctr(layout, "images", "remove", *replaced), "replaced images cannot be removed", quiet=True)
+
+
+def replaced_images(listing: str) -> tuple[str, ...]:
+    """References by digest, in the table of ``ctr images list``, to images that no name refers to."""
+    rows = [line.split()[:3] for line in listing.splitlines()[1:] if line.strip()]
+    named = {digest for reference, _, digest in rows if not reference.startswith("sha256:")}
+    return tuple(reference for reference, _, digest in rows if reference.startswith("sha256:") and digest not in named)
 
 
 def build_command(layout: Layout, build: ImageBuild) -> tuple[str, ...]:
@@ -186,16 +204,20 @@ def _run(command: tuple[str, ...], complaint: str, *, quiet: bool = False) -> No
 def ensure_base_archive(base: BaseImage = PYTHON_BASE, progress: Progress = to_stderr) -> Path:
     """A base image as an OCI archive, made from Debian packages unless cached. Needs the package mirrors once."""
     archive = _archive_path(base.tag.rpartition("/")[2].replace(":", "-"), base.recipe.encode())
-    if archive.exists():
-        return archive
-    progress(f"making {base.tag} from Debian packages, about a minute")
+    with _lock(archive):
+        if not archive.exists():
+            progress(f"making {base.tag} from Debian packages, about a minute")
+            _make_base_archive(base, archive)
+    return archive
+
+
+def _make_base_archive(base: BaseImage, archive: Path) -> None:
     root = archive.with_suffix(".root")
     include = f"--include={','.join(base.packages)}"
     _run(("mmdebstrap", "--quiet", "--variant=minbase", include, base.suite, f"{root}", "--format=tar"), base.tag)
     config = ociarchive.ImageConfig(env=("PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",))
     ociarchive.write(archive, base.tag, root, config)
     root.unlink()
-    return archive
 
 
 def import_base(layout: Layout, base: BaseImage, progress: Progress = to_stderr) -> None:
@@ -206,13 +228,22 @@ def import_base(layout: Layout, base: BaseImage, progress: Progress = to_stderr)
 def ensure_pause_archive(binary: Path) -> Path:
     """The pause image as an OCI archive around the binary."""
     archive = _archive_path("pause", binary.read_bytes())
-    if not archive.exists():
-        layer = archive.with_suffix(".layer")
-        ociarchive.write_layer(layer, {"pause": binary})
-        config = ociarchive.ImageConfig(entrypoint=("/pause",), user="65535:65535")
-        ociarchive.write(archive, "localhost/pause:1", layer, config)
-        layer.unlink()
+    with _lock(archive):
+        if not archive.exists():
+            layer = archive.with_suffix(".layer")
+            ociarchive.write_layer(layer, {"pause": binary})
+            config = ociarchive.ImageConfig(entrypoint=("/pause",), user="65535:65535")
+            ociarchive.write(archive, "localhost/pause:1", layer, config)
+            layer.unlink()
     return archive
+
+
+@contextmanager
+def _lock(archive: Path) -> Iterator[None]:
+    """Held while an archive is made: clusters that start together need the same ones."""
+    with archive.with_suffix(".lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def _archive_path(name: str, recipe: bytes) -> Path:

@@ -5,6 +5,7 @@ Every cluster has a network namespace of its own, so all clusters use the same a
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -16,11 +17,8 @@ DNS_SERVICE_ADDRESS = "10.96.0.10"
 CLUSTER_DOMAIN = "cluster.local"
 
 _NODE_LINK = "node0"
-_SYSCTLS = {
-    "net/ipv4/ip_forward": "1",
-    # Replies between two pods of the bridge must pass connection tracking, else they carry the wrong address.
-    "net/bridge/bridge-nf-call-iptables": "1",
-}
+_FORWARDING = Path("/proc/sys/net/ipv4/ip_forward")
+_BRIDGE_FILTER = Path("/proc/sys/net/bridge/bridge-nf-call-iptables")
 
 
 def link_commands() -> tuple[tuple[str, ...], ...]:
@@ -40,7 +38,16 @@ def prepare_network() -> None:
     """Configure the current network namespace; call once, inside the cluster's namespaces."""
     for command in link_commands():
         subprocess.run(command, check=True, capture_output=True, text=True)
-    for name, value in _SYSCTLS.items():
-        sysctl = Path("/proc/sys", name)
-        if sysctl.exists():
-            sysctl.write_text(value)
+    _FORWARDING.write_text("1")
+    if not _BRIDGE_FILTER.exists() and shutil.which("modprobe"):
+        subprocess.run(("modprobe", "br_netfilter"), check=False, capture_output=True)
+    if bridge_is_filtered():
+        _BRIDGE_FILTER.write_text("1")
+
+
+def bridge_is_filtered() -> bool:
+    """Whether packets between two pods of the bridge can pass connection tracking.
+
+    Without it, replies of a Service's pod would keep the pod's address; kube-proxy must then rewrite the sender too.
+    """
+    return _BRIDGE_FILTER.exists()

@@ -26,7 +26,7 @@ from .components import tail
 from .errors import CommandError, ComponentError
 from .imagestore import borrow_store
 from .model import ClusterSpec, DeviceSpec, Layout, ProcessSpec
-from .network import NODE_ADDRESS, NODE_NAME, SERVICE_CIDR, prepare_network
+from .network import NODE_ADDRESS, NODE_NAME, SERVICE_CIDR, bridge_is_filtered, prepare_network
 from .paths import child_environment
 
 _CAP_SYS_RESOURCE = 24
@@ -83,7 +83,12 @@ def prepare(layout: Layout, spec: ClusterSpec) -> None:
     cgroups.create_cgroups(layout)
     # The descriptor stays open: the store is given back when this process ends, however it ends.
     store, _ = borrow_store(layout)
-    texts = nodeconfig.render_all(layout, store, restrict_oom_score=not _has_capability(_CAP_SYS_RESOURCE))
+    texts = nodeconfig.render_all(
+        layout,
+        store,
+        restrict_oom_score=not _has_capability(_CAP_SYS_RESOURCE),
+        masquerade_all=not bridge_is_filtered(),
+    )
     for path, text in texts.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)

@@ -24,14 +24,14 @@ def config_path(layout: Layout, name: str) -> Path:
     return layout.root / "config" / name
 
 
-def render_all(layout: Layout, image_store: Path, *, restrict_oom_score: bool) -> dict[Path, str]:
+def render_all(layout: Layout, image_store: Path, *, restrict_oom_score: bool, masquerade_all: bool) -> dict[Path, str]:
     """Every configuration file of the node with its text."""
     return {
         config_path(layout, "containerd.toml"): containerd(layout, image_store, restrict_oom_score=restrict_oom_score),
         config_path(layout, "buildkitd.toml"): buildkitd(layout, image_store),
         config_path(layout, "cni/10-bridge.conflist"): cni(layout),
         config_path(layout, "kubelet.yaml"): kubelet(layout),
-        config_path(layout, "kube-proxy.yaml"): kube_proxy(layout),
+        config_path(layout, "kube-proxy.yaml"): kube_proxy(layout, masquerade_all=masquerade_all),
         config_path(layout, "Corefile"): corefile(layout),
     }
 
@@ -145,7 +145,7 @@ def kubelet(layout: Layout) -> str:
     )
 
 
-def kube_proxy(layout: Layout) -> str:
+def kube_proxy(layout: Layout, *, masquerade_all: bool) -> str:
     """kube-proxy in nftables mode; the kernel's connection tracking limits belong to the host and stay as they are."""
     return _yaml(
         {
@@ -162,7 +162,7 @@ def kube_proxy(layout: Layout) -> str:
             "healthzBindAddress": KUBE_PROXY_HEALTH,
             "hostnameOverride": NODE_NAME,
             "mode": "nftables",
-            "nftables": {"minSyncPeriod": "100ms"},
+            "nftables": {"minSyncPeriod": "100ms", "masqueradeAll": masquerade_all},
             "oomScoreAdj": 0,
         }
     )

@@ -55,7 +55,7 @@ def test_kubelet_runs_on_either_cgroup_version_and_confines_pods(layout: Layout)
 
 
 def test_kube_proxy_leaves_the_host_kernel_alone(layout: Layout) -> None:
-    config = yaml.safe_load(nodeconfig.kube_proxy(layout))
+    config = yaml.safe_load(nodeconfig.kube_proxy(layout, masquerade_all=False))
     assert config["mode"] == "nftables"
     assert config["conntrack"] == {
         "maxPerCore": 0,
@@ -78,7 +78,7 @@ def test_pod_network_is_one_bridge(layout: Layout) -> None:
 
 
 def test_all_files_lie_in_the_cluster(layout: Layout) -> None:
-    files = nodeconfig.render_all(layout, Path("/store"), restrict_oom_score=False)
+    files = nodeconfig.render_all(layout, Path("/store"), restrict_oom_score=False, masquerade_all=True)
     assert len(files) == 6
     assert all(path.is_relative_to(layout.root) for path in files)
 

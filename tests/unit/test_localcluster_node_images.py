@@ -158,3 +158,13 @@ def test_files_that_git_ignores_do_not_count(tmp_path: Path) -> None:
     for name in ("a.py", "b.log"):
         (tmp_path / name).write_text("")
     assert [path.name for path in images.context_files(tmp_path, ["."])] == [".gitignore", "a.py"]
+
+
+def test_an_image_that_lost_its_name_is_found() -> None:
+    listing = """\
+REF           TYPE  DIGEST     SIZE
+localhost/a:1 t     sha256:new 1 MiB
+sha256:id1    t     sha256:old 1 MiB
+sha256:id2    t     sha256:new 1 MiB
+"""
+    assert images.replaced_images(listing) == ("sha256:id1",)
