@@ -293,8 +293,16 @@ def deadline(pod: PodView, scene: Scene) -> datetime | None:
         return silent + SILENCE
     if pod.reachable is not True or slot_rules.acknowledged(pod, scene.attempt):
         return None
-    saving = pod.report is not None and pod.report.attempt < scene.attempt and pod.report.state == ReportState.RUNNING
-    return scene.issued + SILENCE + (timedelta(seconds=GRACE_SECONDS) if saving else timedelta())
+    patience = SILENCE + timedelta(seconds=GRACE_SECONDS) if _may_be_saving(pod, scene) else SILENCE
+    return scene.issued + patience
+
+
+def _may_be_saving(pod: PodView, scene: Scene) -> bool:
+    """It was asked to let the ranks of an earlier attempt save first, and they still run."""
+    order, report = pod.assignment, pod.report
+    if order is None or not order.graceful or report is None:
+        return False
+    return report.attempt < scene.attempt and report.state == ReportState.RUNNING
 
 
 def _unresponsive(pod: PodView, scene: Scene) -> Failure | None:

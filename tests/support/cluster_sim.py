@@ -1,0 +1,391 @@
+"""A cluster without a cluster: pods whose launchers follow the contract, an operator that can crash between writes.
+
+Pure and deterministic; tests choose the order of events. Plans are applied write by write.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from inception_operator import assignment, podview, report
+from inception_operator.api import ANNOTATION_ASSIGNMENT, LABEL_INCARNATION, LABEL_SLOT, ReportState
+from inception_operator.model import Assignment, Event, Json, Observation, Plan, PodView, Report
+from inception_operator.profiles import load_profiles
+from inception_operator.reconcile import Context, reconcile, wants_report
+from inception_operator.times import format_time
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+CONTEXT = Context(profiles=load_profiles(), image="trainer:test")
+REASONS = {64: "UsageError", 65: "DataError", 66: "InputMissing", 70: "Hang", 75: "Stopped", 78: "ConfigError"}
+
+
+class CrashError(Exception):
+    """The operator died between two writes."""
+
+
+@dataclass
+class Pod:
+    """A pod and its launcher."""
+
+    raw: Json
+    ip: str
+    phase: str = "Pending"
+    ready: bool = False
+    ready_changed: datetime = START
+    conditions: list[Json] = field(default_factory=list)
+    reason: str | None = None
+    exit_code: int | None = None
+    terminated_reason: str | None = None
+    last_word: Report | None = None
+    deletion_deadline: datetime | None = None
+    grace: int = 0
+    report: Report = field(default_factory=lambda: Report(0, ReportState.STARTING))
+    accepted: Assignment | None = None
+    reachable: bool = True
+    stuck: bool = False
+
+    @property
+    def name(self) -> str:
+        return str(self.raw["metadata"]["name"])
+
+    @property
+    def uid(self) -> str:
+        return str(self.raw["metadata"]["uid"])
+
+    @property
+    def slot(self) -> int:
+        return int(self.raw["metadata"]["labels"][LABEL_SLOT])
+
+    @property
+    def incarnation(self) -> int:
+        return int(self.raw["metadata"]["labels"][LABEL_INCARNATION])
+
+    @property
+    def over(self) -> bool:
+        return self.phase in ("Succeeded", "Failed")
+
+    @property
+    def training(self) -> bool:
+        return self.phase == "Running" and self.report.state == ReportState.RUNNING
+
+    @property
+    def order(self) -> Assignment | None:
+        return assignment.from_json(self.raw["metadata"].get("annotations", {}).get(ANNOTATION_ASSIGNMENT))
+
+    def to_api(self) -> Json:
+        """The Pod as the API server would serve it."""
+        pod = copy.deepcopy(self.raw)
+        if self.deletion_deadline is not None:
+            pod["metadata"]["deletionTimestamp"] = format_time(self.deletion_deadline)
+            pod["metadata"]["deletionGracePeriodSeconds"] = self.grace
+        pod["spec"]["nodeName"] = "node-0"
+        ready = {
+            "type": "Ready",
+            "status": "True" if self.ready else "False",
+            "lastTransitionTime": format_time(self.ready_changed),
+        }
+        state: Json = {"running": {}} if self.phase == "Running" else {"waiting": {"reason": "ContainerCreating"}}
+        if self.exit_code is not None:
+            last = report.to_json(self.last_word) if self.last_word else None
+            terminated: Json = {"exitCode": self.exit_code, "reason": self.terminated_reason or "Error"}
+            terminated["finishedAt"] = format_time(self.ready_changed)
+            if last is not None:
+                terminated["message"] = json.dumps(last)
+            state = {"terminated": terminated}
+        pod["status"] = {
+            "phase": self.phase,
+            "podIP": self.ip if self.phase != "Pending" else "",
+            "conditions": [ready, *self.conditions],
+            "containerStatuses": [{"name": "trainer", "state": state}],
+        }
+        if self.reason:
+            pod["status"]["reason"] = self.reason
+            pod["status"].pop("containerStatuses")
+        return pod
+
+
+def job(nodes: int = 2, **spec: Any) -> Json:
+    """A job as the API server would hand it out, defaults filled in."""
+    return {
+        "metadata": {"name": "job", "namespace": "ns", "uid": "job-uid", "generation": 1, "resourceVersion": "1"},
+        "spec": {"numNodes": nodes, "training": {"data": {"kind": "Digits"}}, **spec},
+    }
+
+
+class Sim:
+    """The world. ``operate`` is one pass of the operator, everything else is the world's doing."""
+
+    def __init__(self, resource: Json | None = None) -> None:
+        self.job = resource if resource is not None else job()
+        self.now = START
+        self.pods: dict[str, Pod] = {}
+        self.events: list[Event] = []
+        self.statuses: list[Json] = []
+        self.answers: dict[str, tuple[Report | None, bool]] = {}
+        self.quota: int | None = None
+        self.rejection: str | None = None
+        self.resumes = 0
+        self.trained: dict[tuple[int, int], set[str]] = {}
+        self._serial = 0
+
+    @property
+    def status(self) -> Json:
+        status: Json = self.job.get("status") or {}
+        return status
+
+    @property
+    def nodes(self) -> int:
+        return int(self.job["spec"]["numNodes"])
+
+    def condition(self, kind: str) -> str | None:
+        found = [c for c in self.status.get("conditions", ()) if c["type"] == kind]
+        return found[0]["status"] if found else None
+
+    def full_condition(self, kind: str) -> Json:
+        return next(c for c in self.status["conditions"] if c["type"] == kind)
+
+    def pods_ready(self, status: Json | None = None) -> tuple[str, str, str]:
+        """Status, reason and message of PodsReady."""
+        found = next(c for c in (status or self.status)["conditions"] if c["type"] == "PodsReady")
+        return found["status"], found["reason"], found["message"]
+
+    @property
+    def counters(self) -> tuple[int, int, int]:
+        """Attempt, restarts, and those that count."""
+        return self.status["attempt"], self.status["restarts"], self.status["restartsCountTowardsMax"]
+
+    @property
+    def reasons(self) -> list[str]:
+        return [event.reason for event in self.events]
+
+    def pod(self, slot: int) -> Pod:
+        """The newest pod of a slot."""
+        return max((pod for pod in self.pods.values() if pod.slot == slot), key=lambda pod: pod.incarnation)
+
+    @property
+    def terminal(self) -> bool:
+        return self.condition("Succeeded") == "True" or self.condition("Failed") == "True"
+
+    # --- the operator -------------------------------------------------------------------------------------------------
+
+    def observe(self) -> Observation:
+        """Ask the launchers that are to be asked, then look."""
+        for pod in self.pods.values():
+            view = self._view(pod)
+            if wants_report(self.job, view):
+                known = self.answers.get(pod.uid, (None, False))[0]
+                self.answers[pod.uid] = (pod.report, True) if pod.reachable else (known, False)
+        views = tuple(self._view(pod) for pod in self.pods.values())
+        return Observation(copy.deepcopy(self.job), views, self.now, rejection=self.rejection)
+
+    def _view(self, pod: Pod) -> PodView:
+        answer = self.answers.get(pod.uid, (None, None))
+        view = podview.view(podview.trim_pod(pod.to_api()), *answer)
+        assert view is not None
+        return view
+
+    def operate(self, crash_after: int | None = None) -> Plan:
+        """One pass; with ``crash_after`` the operator dies after that many writes and forgets everything it knew."""
+        plan = reconcile(self.observe(), CONTEXT)
+        try:
+            self._apply(plan, crash_after)
+        except CrashError:
+            self.answers.clear()
+            self.rejection = None
+        return plan
+
+    def settle(self, limit: int = 6) -> int:
+        """Pass after pass while the world stands still, until one decides nothing; answers how many did."""
+        for passes in range(limit):
+            if self.operate().empty:
+                return passes
+        raise AssertionError(f"not settled after {limit} passes: {self.operate()}")
+
+    def _apply(self, plan: Plan, crash_after: int | None) -> None:
+        writes = 0
+
+        def write() -> None:
+            nonlocal writes
+            if crash_after is not None and writes >= crash_after:
+                raise CrashError
+            writes += 1
+
+        if plan.status is not None:
+            write()
+            self._write_status(plan.status)
+        for name, grace in plan.delete.items():
+            write()
+            if name in self.pods:
+                self.delete(self.pods[name], grace)
+        for body in plan.create:
+            write()
+            self._create(body)
+        for name, order in plan.assign.items():
+            write()
+            if name in self.pods:
+                self.pods[name].raw["metadata"]["annotations"][ANNOTATION_ASSIGNMENT] = assignment.to_json(order)
+        for event in plan.events:
+            write()
+            self.events.append(event)
+
+    def _write_status(self, status: Json) -> None:
+        self.job["status"] = copy.deepcopy(status)
+        self.statuses.append(copy.deepcopy(status))
+
+    def _create(self, body: Json) -> None:
+        name = body["metadata"]["name"]
+        if name in self.pods:
+            return
+        if self.quota is not None and len(self.pods) >= self.quota:
+            self.rejection = f"pods {name} is forbidden: exceeded quota"
+            return
+        self.rejection = None
+        self._serial += 1
+        raw = copy.deepcopy(body)
+        raw["metadata"] |= {"uid": f"uid-{self._serial}", "creationTimestamp": format_time(self.now)}
+        self.pods[name] = Pod(raw, ip=f"10.0.0.{self._serial}", ready_changed=self.now)
+
+    # --- the world ----------------------------------------------------------------------------------------------------
+
+    def tick(self, seconds: float = 1.0) -> None:
+        self.now += timedelta(seconds=seconds)
+
+    def _ready(self, pod: Pod, ready: bool) -> None:
+        if pod.ready != ready:
+            pod.ready, pod.ready_changed = ready, self.now
+
+    def start(self, pod: Pod) -> None:
+        """The kubelet starts the container and the launcher becomes warm."""
+        if pod.phase == "Pending" and pod.deletion_deadline is None:
+            pod.phase = "Running"
+            pod.report = Report(0, ReportState.IDLE, time=self.now)
+            self._ready(pod, True)
+
+    def obey(self, pod: Pod) -> None:
+        """The launcher reads its assignment."""
+        order = pod.order
+        idle = pod.phase == "Running" and pod.report.state != ReportState.SUCCEEDED and not pod.stuck
+        if order is None or not idle or pod.deletion_deadline is not None:
+            return
+        held = pod.accepted is not None and pod.accepted.is_hold and pod.accepted.attempt == order.attempt
+        if pod.accepted is not None and order.attempt <= pod.accepted.attempt and not (held and not order.is_hold):
+            return
+        pod.accepted = order
+        state = ReportState.IDLE if order.is_hold else ReportState.RUNNING
+        pod.report = Report(order.attempt, state, time=self.now)
+        self._ready(pod, True)
+        if not order.is_hold:
+            self._begin_training(pod, order)
+
+    def _begin_training(self, pod: Pod, order: Assignment) -> None:
+        assert order.node_rank == pod.slot
+        self.trained.setdefault((order.attempt, order.node_rank), set()).add(pod.uid)
+        for other in self.pods.values():
+            if other is not pod and other.slot == pod.slot and other.training:
+                late = other.deletion_deadline is not None and self.now >= other.deletion_deadline
+                assert late or other.stuck, f"{pod.name} trains while {other.name} still does"
+
+    def fail_ranks(self, pod: Pod, code: int, reason: str | None = None) -> None:
+        """The ranks of a pod end; the launcher stays and says why."""
+        if not pod.training:
+            return
+        text = reason or REASONS.get(code) or ("Signal" if code > 128 else "Error")
+        state = ReportState.STOPPED if code == 75 else ReportState.FAILED
+        rank = pod.slot
+        pod.report = Report(
+            pod.report.attempt, state, exit_code=code, rank=rank, reason=text, message="because", time=self.now
+        )
+        self._ready(pod, False)
+
+    def lose_peers(self) -> None:
+        """Ranks whose peers are gone end as a consequence."""
+        alive = {p.slot for p in self.pods.values() if p.training and p.report.attempt == self.status.get("attempt")}
+        if len(alive) < self.nodes:
+            for pod in self.pods.values():
+                if pod.training and pod.deletion_deadline is None:
+                    self.fail_ranks(pod, 1, "PeerLost")
+
+    def exit(self, pod: Pod, code: int | None = None, reason: str | None = None) -> None:
+        """The container ends: by itself with its report as termination message, or killed without one."""
+        if pod.phase != "Running":
+            return
+        if code is None:
+            known = pod.report.exit_code
+            code = known if known is not None else 75
+            pod.last_word = pod.report
+        pod.exit_code, pod.terminated_reason = code, reason
+        pod.phase = "Succeeded" if code == 0 else "Failed"
+        self._ready(pod, False)
+
+    def finish(self, pod: Pod) -> None:
+        """The ranks of a pod end with success, which takes all of them to be there."""
+        attempt = pod.report.attempt
+        there = {p.slot for p in self.pods.values() if p.report.attempt == attempt and (p.training or p.exit_code == 0)}
+        if pod.training and len(there) == self.nodes:
+            metrics = {"accuracyTop1": 0.97, "progress": 1.0}
+            pod.report = Report(attempt, ReportState.SUCCEEDED, exit_code=0, time=self.now, step=10, metrics=metrics)
+            self.exit(pod)
+
+    def refuse(self, pod: Pod, reason: str) -> None:
+        """The kubelet or the node ends the pod without a container status."""
+        if not pod.over:
+            pod.phase, pod.reason = "Failed", reason
+            self._ready(pod, False)
+
+    def delete(self, pod: Pod, grace: int | None = None) -> None:
+        seconds = 120 if grace is None else grace
+        deadline = self.now + timedelta(seconds=seconds)
+        if pod.deletion_deadline is None or deadline < pod.deletion_deadline:
+            pod.deletion_deadline, pod.grace = deadline, seconds
+
+    def disrupt(self, pod: Pod, reason: str = "EvictionByEvictionAPI") -> None:
+        pod.conditions = [{"type": "DisruptionTarget", "status": "True", "reason": reason}]
+        self.delete(pod)
+
+    def remove(self, pod: Pod) -> None:
+        """The pod leaves the API server."""
+        self.pods.pop(pod.name, None)
+        self.answers.pop(pod.uid, None)
+
+    def suspend(self, value: bool) -> None:
+        policy = self.job["spec"].setdefault("runPolicy", {})
+        if bool(policy.get("suspend")) != value:
+            policy["suspend"] = value
+            self.job["metadata"]["generation"] += 1
+
+    def calm(self, seconds: float = 1.0) -> None:
+        """One quiet second: everything that is under way gets done."""
+        for pod in list(self.pods.values()):
+            if pod.deletion_deadline is not None:
+                self.remove(pod)
+            else:
+                self.start(pod)
+                self.obey(pod)
+        self.tick(seconds)
+
+    def work(self) -> None:
+        """One second in which launchers get on, but pods that are being deleted take their time."""
+        for pod in list(self.pods.values()):
+            self.start(pod)
+            self.obey(pod)
+            late = pod.deletion_deadline is not None and self.now >= pod.deletion_deadline
+            if late:
+                self.remove(pod)
+        self.tick()
+
+    def run_until(self, done: str, limit: int = 400) -> None:
+        """Quiet seconds and passes until a condition is True or the job has ended."""
+        for _ in range(limit):
+            self.operate()
+            if self.terminal or self.condition(done) == "True":
+                return
+            self.calm()
+        raise AssertionError(f"never {done}: {self.status} {[(p.name, p.phase, p.report) for p in self.pods.values()]}")
+
+    def finish_all(self) -> None:
+        for pod in list(self.pods.values()):
+            self.finish(pod)

@@ -1,0 +1,308 @@
+"""Failures one by one, on the simulated cluster: what counts, what ends the job, what is replaced."""
+
+from __future__ import annotations
+
+import pytest
+
+from cluster_sim import CONTEXT, Sim, job
+from inception_operator import assignment
+from inception_operator.reconcile import reconcile
+
+CONDITIONS = ("Suspended", "PodsReady", "Running", "Restarting", "Succeeded", "Failed")
+
+
+@pytest.fixture
+def sim() -> Sim:
+    """Two nodes, running."""
+    sim = Sim()
+    sim.run_until("Running")
+    sim.events.clear()
+    return sim
+
+
+@pytest.mark.parametrize(("code", "counted"), [(1, 1), (7, 1), (70, 1), (137, 1), (143, 1), (75, 0)], ids=str)
+def test_failed_ranks_restart_at_once_in_the_same_pods(sim: Sim, code: int, counted: int) -> None:
+    before = sorted(sim.pods)
+    sim.fail_ranks(sim.pod(1), code)
+    plan = sim.operate()
+    assert sim.counters == (2, 1, counted)
+    assert sorted(sim.pods) == before
+    assert {order.attempt for order in plan.assign.values()} == {2}
+    assert {order.is_hold for order in plan.assign.values()} == {False}
+    assert {order.graceful for order in plan.assign.values()} == {code == 75}
+    assert sim.reasons == ["Restarting", "AttemptStarted"]
+    cause = sim.status["rootCause"]
+    assert (cause["attempt"], cause["pod"], cause["rank"], cause["exitCode"]) == (1, "job-1-1", 1, code)
+    assert sim.status["state"] == "Restarting"
+    sim.run_until("Running")
+    assert sim.condition("Restarting") == "False"
+
+
+@pytest.mark.parametrize("code", [64, 65, 66, 78, 126, 127])
+def test_hopeless_codes_end_the_job_at_once(sim: Sim, code: int) -> None:
+    sim.fail_ranks(sim.pod(0), code)
+    plan = sim.operate()
+    assert sim.status["state"] == "Failed"
+    assert sim.counters == (1, 0, 0)
+    assert sorted(plan.delete) == ["job-0-1", "job-1-1"]
+    assert sim.status["completionTime"]
+    assert sim.condition("Succeeded") == "False"
+    assert "because" in sim.full_condition("Failed")["message"]
+    assert sim.reasons == ["PermanentFailure"]
+
+
+def test_limit_counts_only_what_counts() -> None:
+    sim = Sim(job(2, failurePolicy={"maxRestarts": 2}))
+    for code in (1, 75, 1, 75, 1):
+        sim.run_until("Running")
+        sim.fail_ranks(sim.pod(0), code)
+        sim.operate()
+    assert sim.status["state"] == "Failed"
+    assert sim.counters == (5, 4, 2)
+    failed = sim.full_condition("Failed")
+    assert failed["reason"] == "MaxRestartsExceeded"
+    assert "exit code 1" in failed["message"]
+
+
+def test_out_of_memory_twice_in_a_row_ends_the_job(sim: Sim) -> None:
+    for reason, state in (
+        ("OOMKilled", "Running"),
+        ("Error", "Running"),
+        ("OOMKilled", "Running"),
+        ("OOMKilled", "Failed"),
+    ):
+        sim.fail_ranks(sim.pod(0), 137 if reason == "OOMKilled" else 1, reason)
+        sim.operate()
+        if state == "Running":
+            sim.run_until("Running")
+        assert sim.status["state"] == state
+    assert sim.full_condition("Failed")["reason"] == "OutOfMemory"
+
+
+def test_lost_peer_waits_for_the_cause(sim: Sim) -> None:
+    sim.fail_ranks(sim.pod(0), 1, "PeerLost")
+    plan = sim.operate()
+    assert plan.empty
+    assert plan.requeue_after == 0.2
+    sim.tick(1)
+    sim.fail_ranks(sim.pod(1), 137)
+    sim.operate()
+    assert (sim.status["rootCause"]["pod"], sim.status["rootCause"]["reason"]) == ("job-1-1", "Signal")
+    assert sim.counters == (2, 1, 1)
+
+
+def test_lost_peer_alone_restarts_after_two_seconds(sim: Sim) -> None:
+    sim.fail_ranks(sim.pod(0), 1, "PeerLost")
+    sim.tick(1.9)
+    assert sim.operate().empty
+    sim.tick(0.2)
+    sim.operate()
+    assert sim.status["rootCause"]["reason"] == "PeerLost"
+    assert sim.counters == (2, 1, 1)
+
+
+def test_all_slots_having_spoken_nobody_is_waited_for(sim: Sim) -> None:
+    sim.fail_ranks(sim.pod(0), 1, "PeerLost")
+    sim.fail_ranks(sim.pod(1), 1, "PeerLost")
+    sim.operate()
+    assert sim.counters == (2, 1, 1)
+
+
+def test_earliest_genuine_failure_is_the_cause(sim: Sim) -> None:
+    sim.fail_ranks(sim.pod(1), 7)
+    sim.tick(0.5)
+    sim.fail_ranks(sim.pod(0), 9)
+    sim.operate()
+    assert sim.status["rootCause"]["exitCode"] == 7
+
+
+def test_deleted_pod_is_replaced_and_the_survivor_saves_and_waits(sim: Sim) -> None:
+    sim.delete(sim.pod(1))
+    plan = sim.operate()
+    assert sim.counters == (2, 1, 0)
+    assert [p["metadata"]["name"] for p in plan.create] == ["job-1-2"]
+    assert plan.assign == {"job-0-1": assignment.hold(2, graceful=True)}
+    assert sim.status["rootCause"]["reason"] == "PodDeleted"
+    sim.run_until("Running")
+    assert sorted(sim.pods) == ["job-0-1", "job-1-2"]
+    assert sim.counters == (2, 1, 0)
+
+
+def test_vanished_pod_leaves_nobody_to_save_with(sim: Sim) -> None:
+    sim.remove(sim.pod(1))
+    plan = sim.operate()
+    assert plan.assign == {"job-0-1": assignment.hold(2, graceful=False)}
+    cause = sim.status["rootCause"]
+    assert (cause["pod"], cause["rank"], cause["reason"]) == ("job-1-1", 1, "PodDeleted")
+
+
+def test_next_attempt_waits_while_a_deleted_pod_saves(sim: Sim) -> None:
+    leaving = sim.pod(1)
+    sim.delete(leaving)
+    sim.operate()
+    for _ in range(5):
+        sim.work()
+        sim.operate()
+    assert sim.pods_ready() == ("False", "WaitingForPods", "waiting for pod job-1-1 to save and end")
+    sim.exit(leaving, 75)
+    sim.operate()
+    assert sim.condition("PodsReady") == "True"
+
+
+def test_pod_of_a_dead_node_is_not_waited_for_for_ever(sim: Sim) -> None:
+    sim.delete(sim.pod(1))
+    sim.operate()
+    sim.work()
+    plan = sim.operate()
+    assert plan.requeue_after is not None
+    sim.tick(126)
+    sim.operate()
+    assert sim.condition("PodsReady") == "True"
+
+
+@pytest.mark.parametrize(
+    ("disruption", "cause", "graceful"),
+    [
+        ("EvictionByEvictionAPI", "Disrupted", True),
+        ("PreemptionByScheduler", "Disrupted", True),
+        ("DeletionByTaintManager", "NodeLost", False),
+    ],
+)
+def test_disruption_does_not_count(sim: Sim, disruption: str, cause: str, graceful: bool) -> None:
+    sim.disrupt(sim.pod(0), disruption)
+    plan = sim.operate()
+    assert sim.counters == (2, 1, 0)
+    assert sim.status["rootCause"]["reason"] == cause
+    assert plan.assign["job-1-1"].graceful is graceful
+
+
+@pytest.mark.parametrize(
+    ("reason", "cause"), [("Evicted", "Evicted"), ("UnexpectedAdmissionError", "UnexpectedAdmissionError")]
+)
+def test_kubelet_ended_the_pod(sim: Sim, reason: str, cause: str) -> None:
+    sim.refuse(sim.pod(0), reason)
+    sim.operate()
+    assert sim.counters == (2, 1, 0)
+    assert sim.status["rootCause"]["reason"] == cause
+    sim.run_until("Running")
+    assert sim.counters == (2, 1, 0)
+
+
+def test_refused_pods_are_not_made_in_a_hot_loop() -> None:
+    sim = Sim(job(1))
+    for _ in range(60):
+        sim.operate()
+        for each in list(sim.pods.values()):
+            sim.refuse(each, "UnexpectedAdmissionError")
+        sim.tick(0.5)
+    assert sim.counters[0] <= 5
+    assert sim.counters[2] == 0
+
+
+def test_pod_that_cannot_start_counts_while_gathering() -> None:
+    sim = Sim(job(2, failurePolicy={"maxRestarts": 2}))
+    for _ in range(12):
+        sim.operate()
+        for each in list(sim.pods.values()):
+            sim.start(each)
+            if each.slot == 1:
+                sim.exit(each, 1)
+        if sim.terminal:
+            break
+    assert sim.counters == (3, 2, 2)
+    assert sim.status["state"] == "Failed"
+
+
+def test_pod_lost_while_gathering_is_simply_replaced() -> None:
+    sim = Sim()
+    sim.operate()
+    gone = sim.pods["job-1-1"]
+    sim.delete(gone)
+    assert sim.operate().empty, "the name is still taken"
+    sim.remove(gone)
+    plan = sim.operate()
+    assert [p["metadata"]["name"] for p in plan.create] == ["job-1-1"]
+    assert sim.counters == (1, 0, 0)
+
+
+def test_ended_survivor_is_replaced_without_counting_again(sim: Sim) -> None:
+    victim = sim.pod(1)
+    sim.fail_ranks(victim, 1)
+    seen = sim.observe()
+    sim.exit(victim)
+    sim._apply(reconcile(seen, CONTEXT), None)
+    assert sim.counters == (2, 1, 1)
+    sim.run_until("Running")
+    assert sim.counters == (3, 2, 1)
+    assert sorted(sim.pods) == ["job-0-1", "job-1-3"]
+
+
+def test_success_of_an_earlier_attempt_is_none_of_this_one(sim: Sim) -> None:
+    sim.finish(sim.pod(1))
+    sim.fail_ranks(sim.pod(0), 1)
+    sim.operate()
+    assert sim.counters == (2, 1, 1)
+    sim.run_until("Running")
+    assert sorted(sim.pods) == ["job-0-1", "job-1-2"]
+    sim.calm()
+    sim.finish_all()
+    sim.operate()
+    assert sim.status["state"] == "Succeeded"
+
+
+def test_launcher_that_does_not_take_up_the_attempt_is_replaced(sim: Sim) -> None:
+    sim.pod(1).stuck = True
+    sim.fail_ranks(sim.pod(0), 1)
+    sim.operate()
+    for _ in range(29):
+        sim.work()
+        plan = sim.operate()
+        assert plan.requeue_after is not None
+        assert plan.requeue_after <= 1
+    assert sim.counters == (2, 1, 1)
+    sim.work()
+    plan = sim.operate()
+    assert sim.counters == (3, 2, 1)
+    assert plan.delete == {"job-1-1": 10}
+    assert [p["metadata"]["name"] for p in plan.create] == ["job-1-3"]
+    assert sim.status["rootCause"]["reason"] == "NotResponding"
+    sim.run_until("Running")
+    assert sim.counters == (3, 2, 1)
+
+
+def test_ranks_that_still_save_get_their_time(sim: Sim) -> None:
+    sim.pod(1).stuck = True
+    sim.fail_ranks(sim.pod(0), 75)
+    sim.operate()
+    sim.work()
+    sim.tick(100)
+    sim.operate()
+    assert sim.counters == (2, 1, 0)
+    sim.tick(60)
+    sim.operate()
+    assert sim.status["rootCause"]["reason"] == "NotResponding"
+
+
+def test_pod_that_has_gone_silent_is_replaced(sim: Sim) -> None:
+    mute = sim.pod(1)
+    mute.reachable = False
+    sim._ready(mute, False)
+    sim.tick(29)
+    assert sim.operate().status is None or sim.counters == (1, 0, 0)
+    sim.tick(1)
+    sim.operate()
+    assert sim.status["rootCause"]["reason"] == "NotResponding"
+    assert sim.counters == (2, 1, 0)
+
+
+def test_surviving_silent_launcher_is_replaced_while_gathering(sim: Sim) -> None:
+    sim.remove(sim.pod(1))
+    sim.operate()
+    mute = sim.pod(0)
+    mute.reachable = False
+    sim._ready(mute, False)
+    sim.tick(31)
+    plan = sim.operate()
+    assert plan.delete == {"job-0-1": 10}
+    assert [p["metadata"]["name"] for p in plan.create] == ["job-0-2"]
+    assert sim.counters == (2, 1, 0)

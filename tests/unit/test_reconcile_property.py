@@ -1,0 +1,172 @@
+"""Whatever happens in whatever order, wherever the operator dies: the job ends or runs, and counters stay true."""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Callable
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from cluster_sim import CONTEXT, Pod, Sim, job
+from inception_operator.model import Json
+from inception_operator.reconcile import reconcile
+
+NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
+CODES = (1, 7, 70, 75, 134, 137, 143)
+FATAL = (64, 65, 66, 78, 126, 127)
+
+ON_POD: dict[str, Callable[[Sim, Pod, int], None]] = {
+    "start": lambda sim, pod, n: sim.start(pod),
+    "obey": lambda sim, pod, n: sim.obey(pod),
+    "fail": lambda sim, pod, n: sim.fail_ranks(pod, CODES[n % len(CODES)]),
+    "fatal": lambda sim, pod, n: sim.fail_ranks(pod, FATAL[n % len(FATAL)]) if n > 9 else None,
+    "exit": lambda sim, pod, n: sim.exit(pod),
+    "killed": lambda sim, pod, n: sim.exit(pod, 137, "OOMKilled" if n % 2 else None),
+    "refuse": lambda sim, pod, n: sim.refuse(pod, ("Evicted", "UnexpectedAdmissionError", "OutOfcpu")[n % 3]),
+    "delete": lambda sim, pod, n: sim.delete(pod),
+    "disrupt": lambda sim, pod, n: sim.disrupt(pod, ("EvictionByEvictionAPI", "DeletionByTaintManager")[n % 2]),
+    "remove": lambda sim, pod, n: sim.remove(pod),
+    "finish": lambda sim, pod, n: sim.finish(pod),
+    # A launcher that hangs and cannot be asked either looks well as long as its probe says so.
+    "unreachable": lambda sim, pod, n: setattr(pod, "reachable", bool(n % 2) or pod.stuck),
+    "stuck": lambda sim, pod, n: setattr(pod, "stuck", pod.reachable),
+}
+ON_WORLD: dict[str, Callable[[Sim, int], None]] = {
+    "calm": lambda sim, n: sim.calm(),
+    "work": lambda sim, n: sim.work(),
+    "later": lambda sim, n: sim.tick(n * 4),
+    "peers": lambda sim, n: sim.lose_peers(),
+    "suspend": lambda sim, n: sim.suspend(n % 3 == 0),
+    "quota": lambda sim, n: setattr(sim, "quota", 1 if n % 4 == 0 else None),
+    "pass": lambda sim, n: None,
+    "crash": lambda sim, n: None,
+}
+STEP = st.tuples(st.sampled_from([*ON_POD, *ON_WORLD, "work", "work", "work"]), st.integers(0, 11))
+STEPS = st.lists(STEP, max_size=60)
+
+
+class Watch:
+    """Checks what must hold after every single write."""
+
+    def __init__(self, sim: Sim) -> None:
+        self.sim = sim
+        self.limit = sim.job["spec"].get("failurePolicy", {}).get("maxRestarts", 10)
+        self.seen = 0
+
+    def check(self) -> None:
+        for before, after in zip(self.sim.statuses[:-1], self.sim.statuses[1:], strict=True):
+            self._transition(before, after)
+        del self.sim.statuses[:-1]
+        for pod in self.sim.pods.values():
+            assert len(pod.name) <= 63
+            assert NAME.fullmatch(pod.name)
+        if self.sim.nodes > 1:
+            assert all(len(pods) <= 1 for pods in self.sim.trained.values()), "two pods had one rank of one attempt"
+
+    def _transition(self, before: Json, after: Json) -> None:
+        assert before != after, "a status was written that was there already"
+        assert after["restartsCountTowardsMax"] <= min(self.limit, after["restarts"])
+        assert after["restarts"] - before["restarts"] in (0, 1)
+        resumed = truth(before, "Suspended") and not truth(after, "Suspended") and "startTime" in before
+        assert after["attempt"] - before["attempt"] == after["restarts"] - before["restarts"] + resumed_by(
+            resumed, after
+        )
+        for kind in ("Succeeded", "Failed"):
+            assert truth(after, kind) or not truth(before, kind), "a job that had ended came back"
+        assert len({c["type"] for c in after["conditions"]}) == 6
+
+
+def resumed_by(resumed: bool, after: Json) -> int:
+    return int(resumed and not (truth(after, "Succeeded") or truth(after, "Failed")))
+
+
+def truth(status: Json, kind: str) -> bool:
+    return any(c["type"] == kind and c["status"] == "True" for c in status["conditions"])
+
+
+def play(sim: Sim, steps: list[tuple[str, int]], *, running: bool = False) -> None:
+    watch = Watch(sim)
+    if running:
+        sim.run_until("Running")
+    for name, number in steps:
+        if name in ON_POD:
+            pods = sorted(sim.pods.values(), key=lambda pod: pod.uid)
+            if pods:
+                ON_POD[name](sim, pods[number % len(pods)], number)
+        else:
+            ON_WORLD[name](sim, number)
+        if name in ("pass", "crash", "calm", "work"):
+            sim.operate(crash_after=number % 5 if name == "crash" else None)
+            watch.check()
+
+
+def bring_home(sim: Sim) -> None:
+    """No more trouble: the job must end by itself."""
+    sim.quota = None
+    sim.suspend(False)
+    for pod in sim.pods.values():
+        pod.reachable = True
+    for _ in range(300):
+        sim.run_until("Running")
+        if sim.terminal:
+            return
+        sim.calm()
+        sim.finish_all()
+        sim.operate()
+    raise AssertionError(sim.status)
+
+
+@pytest.mark.parametrize("nodes", [1, 2, 3])
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(steps=STEPS, limit=st.integers(0, 3), running=st.booleans())
+def test_any_history_converges(nodes: int, steps: list[tuple[str, int]], limit: int, running: bool) -> None:
+    sim = Sim(job(nodes, failurePolicy={"maxRestarts": limit}))
+    play(sim, steps, running=running)
+    bring_home(sim)
+    Watch(sim).check()
+    sim.settle()
+    assert all(pod.over or pod.deletion_deadline is not None for pod in sim.pods.values()), "a pod was left running"
+    finished = copy.deepcopy(sim.status)
+    for pod in list(sim.pods.values()):
+        sim.remove(pod)
+    sim.suspend(True)
+    sim.operate()
+    sim.suspend(False)
+    sim.operate()
+    assert sim.pods == {}, "an ended job made a pod"
+    assert sim.status["conditions"][0]["type"] == finished["conditions"][0]["type"]
+    assert {k: v for k, v in sim.status.items() if k not in ("observedGeneration", "conditions")} == {
+        k: v for k, v in finished.items() if k not in ("observedGeneration", "conditions")
+    }
+
+
+@pytest.mark.parametrize("nodes", [1, 2])
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(steps=STEPS, running=st.booleans())
+def test_standing_world_settles(nodes: int, steps: list[tuple[str, int]], running: bool) -> None:
+    sim = Sim(job(nodes))
+    play(sim, [step for step in steps if step[0] not in ("stuck", "unreachable", "quota")], running=running)
+    seen = sim.observe()
+    plan = reconcile(seen, CONTEXT)
+    if plan.status is not None:
+        again = copy.deepcopy(seen.job)
+        again["status"] = copy.deepcopy(plan.status)
+        second = reconcile(type(seen)(again, seen.pods, seen.now, rejection=seen.rejection), CONTEXT)
+        assert second.status is None
+        assert second.events == ()
+    assert sim.settle() <= 3
+
+
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(steps=STEPS, order=st.permutations(range(6)))
+def test_order_of_pods_is_irrelevant(steps: list[tuple[str, int]], order: list[int]) -> None:
+    sim = Sim(job(2))
+    play(sim, steps, running=True)
+    seen = sim.observe()
+    index = {pod.name: position for position, pod in enumerate(seen.pods)}
+    shuffled = tuple(sorted(seen.pods, key=lambda pod: order[index[pod.name] % 6]))
+    other = type(seen)(seen.job, shuffled, seen.now, rejection=seen.rejection)
+    assert reconcile(other, CONTEXT) == reconcile(seen, CONTEXT)
