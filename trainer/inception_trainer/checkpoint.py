@@ -16,6 +16,7 @@ import hashlib
 import io
 import json
 import os
+import pickle
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -80,7 +81,7 @@ class CheckpointStore:
         for path, checksum in self._candidates():
             try:
                 return _read(path, checksum)
-            except (OSError, ValueError, RuntimeError, EOFError, KeyError) as error:
+            except (OSError, ValueError, RuntimeError, EOFError, KeyError, pickle.UnpicklingError) as error:
                 problems.append(f"{path.name}: {error}")
                 logger.warning("checkpoint %s cannot be used (%s); trying the one before", path.name, error)
         if problems:

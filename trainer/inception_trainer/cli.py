@@ -63,18 +63,18 @@ def _recipes() -> int:
 
 def _train(path: Path | None, overrides: list[str]) -> int:
     environment.prepare()
-
-    def configuration(settings: Settings) -> TrainingConfig:
-        if path is not None:
-            return load_file(path, overrides)
-        if settings.config_json is None and not overrides:
-            raise ConfigError("no configuration: give a file, INCEPTION_CONFIG, or --set recipe=NAME")
-        return load(settings.config_json, overrides, "INCEPTION_CONFIG")
-
-    # Parsed before torch is imported, so that a wrong key is reported in a tenth of a second.
     settings = environment.from_environment()
-    config = configuration(settings)
+    # Parsed before torch is imported, so that a wrong key is reported in a tenth of a second.
+    config = _configuration(path, overrides, settings)
     from torch.distributed.elastic.multiprocessing.errors import record
 
-    record(entry.with_config)(lambda _settings: config)
+    record(entry.train_as_process)(config, settings)
     return 0
+
+
+def _configuration(path: Path | None, overrides: list[str], settings: Settings) -> TrainingConfig:
+    if path is not None:
+        return load_file(path, overrides)
+    if settings.config_json is None and not overrides:
+        raise ConfigError("no configuration: give a file, INCEPTION_CONFIG, or --set recipe=NAME")
+    return load(settings.config_json, overrides, "INCEPTION_CONFIG")

@@ -16,6 +16,7 @@ import torch
 
 from inception_trainer.config import AcceleratorConfig
 from inception_trainer.errors import ConfigError
+from inception_trainer.settings import Settings
 
 CPU = "cpu"
 EMULATED_BF16 = ("sdaa",)
@@ -49,17 +50,18 @@ class Accelerator:
         return int(ask()) if ask else None
 
 
-def resolve(config: AcceleratorConfig, precision: str, local_rank: int, local_world_size: int) -> Accelerator:
-    """Import the plug-in, choose device ``local_rank``, resolve the precision.
+def resolve(config: AcceleratorConfig, precision: str, settings: Settings) -> Accelerator:
+    """Import the plug-in, choose the device of this local rank, resolve the precision.
 
     Raises ConfigError when the accelerator is not there: falling back to the CPU is never silent, so it never happens.
     """
     if config.module is not None:
         _import(config)
     if config.device == CPU:
-        torch.set_num_threads(threads_per_rank(local_world_size))
+        torch.set_num_threads(threads_per_rank(settings))
         name = torch.backends.cpu.get_cpu_capability()
         return Accelerator(config.profile, torch.device(CPU), "gloo", _cpu_precision(precision), name)
+    local_rank = settings.local_rank
     module = _available(config, local_rank)
     module.set_device(local_rank)
     device = torch.device(config.device, local_rank)
@@ -126,15 +128,16 @@ def _cpu_flags() -> set[str]:
     return set(line.split())
 
 
-def threads_per_rank(local_world_size: int) -> int:
-    """Threads for one of the ranks of this pod: the CPU limit, or what the process may run on, divided."""
+def threads_per_rank(settings: Settings) -> int:
+    """The CPU limit of this pod, or what the process may run on, divided by its ranks; at most OMP_NUM_THREADS."""
     cpus = float(len(os.sched_getaffinity(0)))
     try:
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
         cpus = cpus if quota == "max" else min(cpus, int(quota) / int(period))
     except (OSError, ValueError):
         pass
-    return max(1, int(cpus / max(1, local_world_size)))
+    share = max(1, int(cpus / max(1, settings.local_world_size)))
+    return min(share, settings.threads or share)
 
 
 def supports_fused_sgd(device: torch.device) -> bool:

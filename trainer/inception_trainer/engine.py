@@ -273,8 +273,10 @@ class Trainer:
 
     def _end(self, reason: str, *, finished: bool) -> dict[str, Any]:
         job, progress = self._job, self._progress
-        progress.wall_seconds = self._wall_seconds()
-        summary = summary_of(progress, job.config, job.info, reason)
+        if not finished:
+            progress.wall_seconds = self._wall_seconds()
+        # A finished job's figures are those in its final checkpoint, so that running it again changes nothing.
+        summary = progress.summary if finished else summary_of(progress, job.config, job.info, reason)
         job.bus.start(job.info)
         job.bus.end(EndRecord(summary, progress.history, finished))
         return summary

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from typing import NoReturn
 
@@ -18,40 +17,48 @@ from inception_trainer.settings import Settings
 def train() -> None:
     """Run this rank as the environment says; the launcher calls this in every process that it forks.
 
-    Returns when the training is finished. Ends the process (SystemExit) with the code of a TrainerError, 75 after a
-    graceful stop included. Any other exception leaves this function, for torch elastic to record.
+    Returns when the training is finished. A TrainerError (``exit_code``; Stopped and its 75 after a graceful stop
+    included) and any other exception leave this function, after the former was written to torch elastic's error file.
     """
-    with_config(_from_environment)
-
-
-def with_config(make: Callable[[Settings], TrainingConfig]) -> None:
-    """Like :func:`train` with a configuration from elsewhere."""
     environment.prepare()
-    settings = None
+    settings = environment.from_environment()
     try:
-        settings = environment.from_environment()
-        config = make(settings)
-        from inception_trainer import session
+        if settings.config_json is None:
+            raise ConfigError("INCEPTION_CONFIG: not set")
+        _run(load(settings.config_json, source="INCEPTION_CONFIG"), settings)
+    except TrainerError as error:
+        write_error_file(error, settings)
+        raise
 
-        session.run(config, settings)
+
+def train_as_process(config: TrainingConfig, settings: Settings) -> None:
+    """Like :func:`train` for a process of its own: a TrainerError ends it with its code and one line, no traceback."""
+    try:
+        _run(config, settings)
     except TrainerError as error:
         end(error, settings)
 
 
+def _run(config: TrainingConfig, settings: Settings) -> None:
+    from inception_trainer import session
+
+    session.run(config, settings)
+
+
+def write_error_file(error: TrainerError, settings: Settings) -> None:
+    """Leave the message where torch elastic looks for the reason of a failure."""
+    if settings.error_file is None:
+        return
+    extra = {"timestamp": str(int(time.time())), "exitCode": error.exit_code}
+    content = {"message": {"message": f"{type(error).__name__}: {error}", "extraInfo": extra}}
+    with suppress(OSError):
+        settings.error_file.write_text(json.dumps(content), encoding="utf-8")
+
+
 def end(error: TrainerError, settings: Settings | None = None) -> NoReturn:
     """Report ``error`` and end the process with its code."""
-    message = f"{type(error).__name__}: {error}"
-    if settings is not None and settings.error_file is not None:
-        stamp = str(int(time.time()))
-        content = {"message": {"message": message, "extraInfo": {"timestamp": stamp, "exitCode": error.exit_code}}}
-        with suppress(OSError):
-            settings.error_file.write_text(json.dumps(content), encoding="utf-8")
+    if settings is not None:
+        write_error_file(error, settings)
     sys.stdout.flush()
-    print(message, file=sys.stderr, flush=True)
+    print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
     raise SystemExit(error.exit_code) from None
-
-
-def _from_environment(settings: Settings) -> TrainingConfig:
-    if settings.config_json is None:
-        raise ConfigError("INCEPTION_CONFIG: not set, and no configuration file was given")
-    return load(settings.config_json, source="INCEPTION_CONFIG")

@@ -1,12 +1,10 @@
 """What the launcher imports before it forks the ranks: everything heavy, nothing that starts a thread or a device.
 
-Call :func:`load` (it also prepares the environment, which must happen before torch is imported), or import
-:data:`MODULES` in their order.
+Importing this module prepares the environment (OpenMP reads it when torch is loaded), so import it before torch;
+then import :data:`MODULES` in their order, skipping what is not installed.
 """
 
 from __future__ import annotations
-
-import importlib
 
 from inception_trainer import settings
 
@@ -29,14 +27,4 @@ MODULES: tuple[str, ...] = (
 )
 """Modules of the trainer and what they import; those that are not installed are skipped."""
 
-
-def load() -> tuple[str, ...]:
-    """Import :data:`MODULES`; returns the names of those that could not be imported."""
-    settings.prepare()
-    missing = []
-    for name in MODULES:
-        try:
-            importlib.import_module(name)
-        except ImportError:
-            missing.append(name)
-    return tuple(missing)
+settings.prepare()

@@ -66,5 +66,5 @@ def summary_of(progress: Progress, config: TrainingConfig, info: RunInfo, reason
         "profile": info.profile,
         "backend": info.backend,
         "seed": config.seed,
-        "versions": {"trainer": __version__, "torch": torch.__version__},
+        "versions": {"trainer": __version__, "torch": str(torch.__version__)},
     }

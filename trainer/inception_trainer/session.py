@@ -128,7 +128,7 @@ def _surroundings(config: TrainingConfig, settings: Settings, bus: Bus, store: C
     stop.install()
     batch = batch_plan(config.batch, settings.world_size)
     model = models.canonical(config.model.name)
-    accelerator = device.resolve(config.accelerator, config.precision, settings.local_rank, settings.local_world_size)
+    accelerator = device.resolve(config.accelerator, config.precision, settings)
     loading = Background(lambda: _load(store, settings))
     splits = open_splits(config)
     length = LengthPlan.of(config, len(splits.train))
@@ -203,6 +203,7 @@ def _job(around: Surroundings) -> Job:
     optimizer = make_optimizer(config.optimizer, network, accelerator.device)
     state = TrainingState(network, optimizer, comm)
     wrapped = parallel(network, accelerator, comm, around.batch.micro_batches)
+    state.share_buffers()
     _restore(state, around)
     normalise = Normalise(splits.mean, splits.std, accelerator.device)
     smoothing, seed = config.loss.label_smoothing, config.seed

@@ -32,6 +32,8 @@ class Settings:
     world_size: int = 1
     local_rank: int = 0
     local_world_size: int = 1
+    threads: int | None = None
+    """OMP_NUM_THREADS, an upper limit on the threads of this rank."""
     error_file: Path | None = None
     """Where torch elastic wants to read why this process failed."""
 
@@ -51,6 +53,7 @@ def from_environment(environ: Mapping[str, str] | None = None) -> Settings:
         world_size=world,
         local_rank=_number(env, "LOCAL_RANK", 0),
         local_world_size=_number(env, "LOCAL_WORLD_SIZE", world),
+        threads=_number(env, "OMP_NUM_THREADS", 0) or None,
         error_file=_path(env, "TORCHELASTIC_ERROR_FILE"),
     )
 

@@ -40,6 +40,16 @@ class TrainingState:
             raise NonFiniteLoss("a weight became NaN or infinite; the last checkpoint is kept, lower the learning rate")
         return {"model": model, "optimizer": {"name": "SGD", "momentum": momentum}, "rank_statistics": per_rank}
 
+    def share_buffers(self) -> None:
+        """Give every rank rank 0's buffers: DistributedDataParallel shares only parameters when it starts."""
+        buffers = list(self.model.buffers())
+        for kind in sorted({buffer.dtype for buffer in buffers}, key=str):
+            same = [buffer for buffer in buffers if buffer.dtype == kind]
+            flat = torch.cat([buffer.flatten() for buffer in same])
+            self._comm.broadcast(flat)
+            for buffer, part in zip(same, flat.split([buffer.numel() for buffer in same]), strict=True):
+                buffer.copy_(part.view_as(buffer))
+
     def restore_optimizer(self, momentum: Mapping[str, Tensor] | None, *, present: bool) -> None:
         """Give every rank rank 0's momentum; ``present`` (equal on all ranks) says whether there is one."""
         if not present:

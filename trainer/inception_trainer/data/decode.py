@@ -7,7 +7,9 @@ Validation: the short side to 256/224 of the input, centre crop (RECIPES 4, colu
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from importlib import import_module
 from typing import Any
 
@@ -26,12 +28,13 @@ Box = tuple[float, float, float, float]
 
 
 def best_decoder() -> Decoder:
-    """Torchvision's decoder when the package imports, else Pillow's; ConfigError when neither does."""
-    try:
-        # A torchvision built for another torch fails with RuntimeError, not ImportError.
-        return _torchvision(import_module("torchvision.io"), import_module("torchvision.transforms.v2.functional"))
-    except (ImportError, RuntimeError, AttributeError):
-        pass
+    """Torchvision's decoder when it imports and works, else Pillow's; ConfigError when neither does."""
+    # A torchvision built for another torch fails with RuntimeError, not ImportError.
+    with suppress(ImportError, RuntimeError, AttributeError):
+        decode = _torchvision(import_module("torchvision.io"), import_module("torchvision.transforms.v2.functional"))
+        # Once its decoders are gone, Pillow takes over: no need for a warning per loader process until then.
+        warnings.filterwarnings("ignore", "The image decoding and encoding capabilities", DeprecationWarning)
+        return decode
     try:
         return _pillow(import_module("PIL.Image"))
     except ImportError:

@@ -145,8 +145,13 @@ def _folder(root: Path, names: tuple[str, ...]) -> Path:
     raise InputMissing(f"data.path: {root} holds no folder {' or '.join(names)}; found: {found}")
 
 
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    with os.scandir(folder) as entries:
+        return sorted(entries, key=lambda entry: entry.name)
+
+
 def _classes(folder: Path) -> list[str]:
-    classes = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir())
+    classes = [entry.name for entry in _entries(folder) if entry.is_dir()]
     if not classes:
         raise InputMissing(f"data.path: {folder} holds no class folders; expected {folder}/<class>/<image>")
     return classes
@@ -155,7 +160,7 @@ def _classes(folder: Path) -> list[str]:
 def _scan(folder: Path, classes: list[str]) -> list[Sample]:
     numbers = {name: number for number, name in enumerate(classes)}
     samples: list[Sample] = []
-    for entry in sorted(os.scandir(folder), key=lambda item: item.name):
+    for entry in _entries(folder):
         if not entry.is_dir():
             continue
         if entry.name not in numbers:
@@ -170,7 +175,7 @@ def _scan(folder: Path, classes: list[str]) -> list[Sample]:
 def _validation(root: Path, classes: list[str]) -> list[Sample]:
     folder = _folder(root, VALIDATION_FOLDERS)
     listing = root / "val.txt"
-    if any(entry.is_dir() for entry in os.scandir(folder)) or not listing.is_file():
+    if any(entry.is_dir() for entry in _entries(folder)) or not listing.is_file():
         return _scan(folder, classes)
     samples: list[Sample] = []
     for number, line in enumerate(listing.read_text(encoding="utf-8").splitlines(), 1):

@@ -9,8 +9,8 @@ from inception_trainer.metrics import EndRecord, RunInfo, Sink
 from inception_trainer.progress import Row
 
 TRAIN, VALIDATION, MUTED = "#7aa6c2", "#c8502d", "#8a8f98"
-SMOOTHING = 0.9
-"""Share of the running mean kept from point to point."""
+SHORT = 20
+"""Curves of so few points are drawn as they are; longer ones are averaged over a twentieth of their length."""
 
 
 class Curves(Sink):
@@ -44,7 +44,7 @@ def draw(path: Path, record: EndRecord, info: RunInfo) -> None:
     _points(left, history.evaluations, 1, scale, "validation", VALIDATION)
     _line(right, history.train, 2, scale, 100)
     _points(right, history.evaluations, 2, scale, "validation top-1", VALIDATION, 100)
-    left.set(title="Loss", ylabel="cross entropy", ylim=(0, None))
+    left.set(title="Loss", ylabel="cross entropy", ylim=(0, _loss_limit(history.train, history.evaluations)))
     right.set(title="Accuracy", ylabel="%", ylim=(0, 101))
     for axes in (left, right):
         _style(axes, [step * scale for step in history.restarts], info.total_steps * scale)
@@ -61,18 +61,25 @@ def draw(path: Path, record: EndRecord, info: RunInfo) -> None:
 
 def smoothed(values: list[float]) -> list[float]:
     """Exponential running mean, unbiased at its start."""
+    keep = 1 - SHORT / max(SHORT, len(values))
     total = weight = 0.0
     result = []
     for value in values:
-        total, weight = SMOOTHING * total + value, SMOOTHING * weight + 1
+        total, weight = keep * total + value, keep * weight + 1
         result.append(total / weight)
     return result
+
+
+def _loss_limit(train: list[Row], evaluations: list[Row]) -> float:
+    """Room for the training curve and the last validation: early validations can be off by orders of magnitude."""
+    return 1.1 * max([row[1] for row in train] + [row[1] for row in evaluations[-1:]], default=1.0)
 
 
 def _line(axes: Any, rows: list[Row], column: int, scale: float, factor: float = 1) -> None:
     x = [row[0] * scale for row in rows]
     y = [row[column] * factor for row in rows]
-    axes.plot(x, y, color=TRAIN, alpha=0.35, linewidth=0.9)
+    if len(y) > SHORT:
+        axes.plot(x, y, color=TRAIN, alpha=0.35, linewidth=0.9)
     axes.plot(x, smoothed(y), color=TRAIN, linewidth=1.8, label="training")
 
 

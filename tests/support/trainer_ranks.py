@@ -1,0 +1,153 @@
+"""Runs the trainer's ranks as real processes, forked from a server that has torch imported already."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import multiprocessing
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload(["inception_trainer.preload", "inception_trainer.session", "torch._dynamo"])
+
+TINY: dict[str, Any] = {
+    "data": {"kind": "Synthetic", "imageSize": 32, "numClasses": 4, "samples": 48},
+    "batch": {"global": 8},
+    "epochs": 2,
+    "optimizer": {"learningRate": 0.01},
+    "precision": "FP32",
+    "logEverySteps": 1,
+}
+
+
+@dataclass
+class Gang:
+    """The ranks of one attempt."""
+
+    folder: Path
+    processes: list[Any] = field(default_factory=list)
+
+    def wait(self, timeout: float = 150.0) -> list[int]:
+        """Exit codes in rank order, negative for signals."""
+        deadline = time.monotonic() + timeout
+        for process in self.processes:
+            process.join(max(0.0, deadline - time.monotonic()))
+        alive = [process for process in self.processes if process.is_alive()]
+        for process in alive:
+            process.kill()
+        assert not alive, f"ranks still run after {timeout} s:\n{self.output()}"
+        return [process.exitcode for process in self.processes]
+
+    def progress(self) -> dict[str, Any]:
+        """What local rank 0 reports to the launcher."""
+        with contextlib.suppress(OSError, ValueError):
+            content: dict[str, Any] = json.loads((self.folder / "progress.json").read_text())
+            return content
+        return {"step": -1, "metrics": {}}
+
+    def until(self, condition: Callable[[], bool], timeout: float = 100.0) -> None:
+        """Wait for something that running ranks bring about."""
+        deadline = time.monotonic() + timeout
+        while not condition():
+            assert time.monotonic() < deadline, self.output()
+            assert any(process.is_alive() for process in self.processes) or condition(), self.output()
+            time.sleep(0.005)
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal to every rank."""
+        for process in self.processes:
+            os.kill(process.pid, number)
+
+    def output(self) -> str:
+        """What the ranks printed."""
+        return "\n".join(path.read_text() for path in sorted(self.folder.glob("rank-*.log")))
+
+
+def start(folder: Path, config: dict[str, Any], world: int = 1, attempt: int = 1, seen: Path | None = None) -> Gang:
+    """Start ``world`` ranks; ``seen`` is a folder where each leaves the training samples it was given."""
+    folder.mkdir(parents=True, exist_ok=True)
+    gang = Gang(folder)
+    base = {
+        "INCEPTION_CONFIG": json.dumps(config),
+        "INCEPTION_ATTEMPT": str(attempt),
+        "INCEPTION_STOP_FILE": str(folder / "stop"),
+        "INCEPTION_PROGRESS_FILE": str(folder / "progress.json"),
+        "INCEPTION_JOB": "default/test",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(free_port()),
+        "WORLD_SIZE": str(world),
+        "LOCAL_WORLD_SIZE": str(world),
+        "OMP_NUM_THREADS": "1",
+    }
+    for rank in range(world):
+        error_file = folder / f"error-{rank}.json"
+        own = {"RANK": str(rank), "LOCAL_RANK": str(rank), "TORCHELASTIC_ERROR_FILE": str(error_file)}
+        process = CONTEXT.Process(target=_rank, args=(base | own, str(folder), str(seen or "")))
+        process.start()
+        gang.processes.append(process)
+    return gang
+
+
+def run(folder: Path, config: dict[str, Any], world: int = 1, attempt: int = 1, seen: Path | None = None) -> list[int]:
+    """Run to the end."""
+    return start(folder, config, world, attempt, seen).wait()
+
+
+def free_port() -> int:
+    """A TCP port that was free a moment ago."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def seen_samples(folder: Path) -> Iterator[tuple[int, int]]:
+    """All (epoch, index) that the ranks trained on, in no order."""
+    for path in folder.iterdir():
+        for line in path.read_text().splitlines():
+            epoch, *indices = map(int, line.split())
+            yield from ((epoch, index) for index in indices)
+
+
+def _rank(environment: dict[str, str], folder: str, seen: str) -> None:
+    os.environ.update(environment)
+    log = open(Path(folder, f"rank-{environment['RANK']}.log"), "a", buffering=1)  # noqa: SIM115, PTH123
+    os.dup2(log.fileno(), 1)
+    os.dup2(log.fileno(), 2)
+    sys.stdout, sys.stderr = log, log
+    if seen:
+        _record_samples(Path(seen))
+    from inception_trainer.entry import train
+
+    try:
+        train()
+    except Exception as error:
+        code = getattr(error, "exit_code", None)
+        if code is None:
+            raise
+        print(f"{type(error).__name__}: {error}", flush=True)
+        sys.exit(code)
+
+
+def _record_samples(folder: Path) -> None:
+    from inception_trainer.data.memory import InMemory
+
+    folder.mkdir(parents=True, exist_ok=True)
+    original = InMemory.batch
+    path = folder / str(os.getpid())
+
+    def batch(self: Any, indices: Any, epoch: int | None) -> Any:
+        if epoch is not None:
+            with path.open("a") as file:
+                file.write(" ".join(map(str, [epoch, *indices.tolist()])) + "\n")
+        return original(self, indices, epoch)
+
+    InMemory.batch = batch  # type: ignore[method-assign]

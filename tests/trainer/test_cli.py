@@ -1,0 +1,96 @@
+"""The command line: exit codes, and how much is imported to find a mistake."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from inception_trainer import cli, entry
+from inception_trainer.errors import UsageError
+from inception_trainer.settings import from_environment
+
+TRAINER = Path(cli.__file__).parents[1]
+
+
+def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(TRAINER), **variables}
+    command = [sys.executable, "-m", "inception_trainer", *arguments]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=100, check=False)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        ([], 64, "command"),
+        (["fly"], 64, "fly"),
+        (["train", "--fast"], 64, "--fast"),
+        (["train"], 78, "recipe=NAME"),
+        (["train", "/nowhere/job.yaml"], 66, "/nowhere/job.yaml"),
+        (["train", "--set", "recipe=resnet"], 78, "bninception-digits"),
+        (["train", "--set", "epochs"], 78, "key=value"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_mistakes(arguments, code, words, capsys) -> None:
+    with pytest.raises(SystemExit) as caught:
+        cli.main(arguments)
+    assert caught.value.code == code
+    output = capsys.readouterr()
+    assert words in output.err
+    assert "Traceback" not in output.err
+
+
+def test_mistakes_are_found_without_torch() -> None:
+    code = "import sys; from inception_trainer import cli\ntry: cli.main(['train', '--set', 'recipe=none'])\n"
+    code += "except SystemExit as e: print(e.code, 'torch' in sys.modules, 'numpy' in sys.modules)"
+    environment = {"PYTHONPATH": str(TRAINER)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout.split() == ["78", "False", "False"]
+
+
+def test_recipes(capsys) -> None:
+    assert cli.main(["recipes"]) == 0
+    assert "bninception-imagenet" in capsys.readouterr().out
+
+
+def test_error_file_for_torch_elastic(tmp_path) -> None:
+    done = run("train", INCEPTION_CONFIG="{}", TORCHELASTIC_ERROR_FILE=str(tmp_path / "error.json"))
+    assert done.returncode == 78
+    message = json.loads((tmp_path / "error.json").read_text())["message"]
+    assert message["message"].startswith("ConfigError: data.kind: missing")
+    assert message["extraInfo"]["exitCode"] == 78
+
+
+@pytest.mark.timeout(150)
+def test_a_whole_run_from_a_file(tmp_path) -> None:
+    (tmp_path / "job.yaml").write_text(
+        "data: {kind: Digits}\nbatch: {global: 16}\nmaxSteps: 2\nepochs: 1\nprecision: FP32\n"
+        f"checkpoint: {{path: {tmp_path}}}\n"
+    )
+    done = run("train", str(tmp_path / "job.yaml"), "--set", "seed=3", OMP_NUM_THREADS="1")
+    assert done.returncode == 0, done.stderr
+    assert "Completed after 2 steps" in done.stdout
+    summary = json.loads((tmp_path / "output" / "summary.json").read_text())
+    assert (summary["steps"], summary["samplesSeen"], summary["seed"]) == (2, 32, 3)
+
+
+def test_settings_are_read_once_from_the_contract() -> None:
+    settings = from_environment(
+        {"INCEPTION_ATTEMPT": "3", "RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "4"}
+    )
+    assert (settings.attempt, settings.rank, settings.world_size, settings.local_world_size) == (3, 5, 8, 4)
+    assert settings.metrics_port == 0
+    with pytest.raises(UsageError, match="RANK='x'"):
+        from_environment({"RANK": "x"})
+
+
+def test_entry_without_configuration(monkeypatch) -> None:
+    monkeypatch.delenv("INCEPTION_CONFIG", raising=False)
+    with pytest.raises(Exception, match="INCEPTION_CONFIG: not set") as caught:
+        entry.train()
+    assert caught.value.exit_code == 78

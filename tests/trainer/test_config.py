@@ -1,0 +1,151 @@
+"""The configuration: every mistake names the key, the value and the remedy."""
+
+import dataclasses
+import json
+
+import pytest
+
+from inception_trainer import recipes
+from inception_trainer.config import TrainingConfig, fingerprint, from_mapping, load, load_file
+from inception_trainer.errors import ConfigError, InputMissing
+
+DIGITS = {"data": {"kind": "Digits"}}
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        ({"data": {"kind": "Digits"}, "epoch": 3}, ["epoch: unknown key", "did you mean epochs?"]),
+        ({**DIGITS, "batch": {"globl": 3}}, ["batch.globl: unknown key", "did you mean global?"]),
+        ({**DIGITS, "optimizer": {"learningrate": 1}}, ["optimizer.learningrate", "learningRate"]),
+        ({**DIGITS, "optimizer": {"learningRate": "fast"}}, ["optimizer.learningRate", "'fast'", "decimal"]),
+        ({**DIGITS, "optimizer": {"learningRate": 0}}, ["optimizer.learningRate", "greater than 0"]),
+        ({**DIGITS, "optimizer": {"learningRate": ".nan"}}, ["optimizer.learningRate"]),
+        ({**DIGITS, "optimizer": {"momentum": 1}}, ["optimizer.momentum", "less than 1"]),
+        ({**DIGITS, "optimizer": {"nesterov": "yes"}}, ["optimizer.nesterov", "'yes'", "true nor false"]),
+        ({**DIGITS, "optimizer": {"nesterov": True, "momentum": 0}}, ["optimizer.nesterov", "momentum"]),
+        ({**DIGITS, "optimizer": []}, ["optimizer", "not a mapping"]),
+        ({**DIGITS, "epochs": 1.5}, ["epochs", "1.5", "whole number"]),
+        ({**DIGITS, "epochs": True}, ["epochs", "True", "whole number"]),
+        ({**DIGITS, "epochs": 0}, ["epochs", "at least 1"]),
+        ({**DIGITS, "seed": -1}, ["seed", "at least 0"]),
+        ({**DIGITS, "precision": "bf16"}, ["precision", "'bf16'", "did you mean BF16?", "Auto, FP32, BF16"]),
+        ({**DIGITS, "schedule": {"name": "Cosin"}}, ["schedule.name", "did you mean Cosine?"]),
+        ({**DIGITS, "schedule": {"name": "Step"}}, ["schedule.milestones", "stepEpochs"]),
+        ({**DIGITS, "schedule": {"milestones": 3}}, ["schedule.milestones", "not a list"]),
+        ({**DIGITS, "schedule": {"milestones": [1, "x"]}}, ["schedule.milestones[1]", "'x'"]),
+        ({**DIGITS, "mode": "Evaluate"}, ["mode", "Train"]),
+        ({**DIGITS, "data": {"kind": "digits"}}, ["data.kind", "did you mean Digits?"]),
+        ({**DIGITS, "data": {"kind": "Digits", "workers": 65}}, ["data.workers", "at most 64"]),
+        ({"data": {"kind": "ImageFolder"}}, ["data.path", "train/"]),
+        ({}, ["data.kind", "missing", "recipe"]),
+        ({"recipe": "bninception-digit"}, ["recipe", "did you mean bninception-digits?", "bninception-imagenet"]),
+        ({"recipe": 3}, ["recipe", "not a text"]),
+    ],
+    ids=lambda value: json.dumps(value)[:50] if isinstance(value, dict) else "",
+)
+def test_mistakes(data, words) -> None:
+    with pytest.raises(ConfigError) as caught:
+        from_mapping(data)
+    assert caught.value.exit_code == 78
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_decimals_may_be_strings() -> None:
+    text = from_mapping({**DIGITS, "optimizer": {"learningRate": "0.05"}, "epochs": "3"})
+    number = from_mapping({**DIGITS, "optimizer": {"learningRate": 0.05}, "epochs": 3})
+    assert text == number
+
+
+def test_defaults_follow_the_table() -> None:
+    config = from_mapping(DIGITS)
+    assert (config.mode, config.model.name, config.precision, config.seed) == ("Train", "bninception", "Auto", 0)
+    assert (config.data.image_size, config.data.workers, config.data.samples) == (32, 0, 1024)
+    assert (config.batch.global_, config.batch.per_device, config.epochs, config.max_steps) == (64, None, 1, None)
+    optimizer = config.optimizer
+    assert (optimizer.name, optimizer.learning_rate, optimizer.momentum, optimizer.weight_decay) == (
+        "SGD",
+        0.1,
+        0.9,
+        0.0001,
+    )
+    assert (config.schedule.name, config.schedule.warmup_epochs, config.loss.label_smoothing) == ("Cosine", 0, 0)
+    assert (config.evaluation.every_epochs, config.log_every_steps) == (1, 10)
+    checkpoint = config.checkpoint
+    assert (checkpoint.path, checkpoint.every_steps, checkpoint.every_seconds, checkpoint.keep) == (None, None, 60, 3)
+    accelerator = config.accelerator
+    assert (accelerator.profile, accelerator.module, accelerator.device, accelerator.backend) == (
+        "cpu",
+        None,
+        "cpu",
+        "gloo",
+    )
+    assert from_mapping({"data": {"kind": "Synthetic"}}).data.image_size == 224
+    assert from_mapping({"data": {"kind": "ImageFolder", "path": "/data"}}).data.workers == 2
+
+
+def test_output_goes_below_the_checkpoints() -> None:
+    assert from_mapping({**DIGITS, "checkpoint": {"path": "/job"}}).output.path == "/job/output"
+
+
+def test_round_trip() -> None:
+    config = from_mapping({"recipe": "bninception-imagenet", "data": {"path": "/data"}, "seed": 4})
+    assert from_mapping(json.loads(json.dumps(config.as_dict()))) == config
+
+
+def test_frozen() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        from_mapping(DIGITS).seed = 3  # type: ignore[misc]
+
+
+def test_recipe_is_a_base_that_keys_override() -> None:
+    config = load("recipe: bninception-imagenet\ndata: {path: /data}\noptimizer: {learningRate: 0.1}", ["epochs=3"])
+    assert (config.epochs, config.optimizer.learning_rate, config.optimizer.momentum) == (3, 0.1, 0.9)
+    assert (config.batch.global_, config.schedule.step_epochs, config.data.kind) == (512, 30, "ImageFolder")
+
+
+@pytest.mark.parametrize("name", recipes.names())
+def test_every_recipe_is_valid(name) -> None:
+    assert isinstance(from_mapping({"recipe": name, "data": {"path": "/data"}}), TrainingConfig)
+    assert recipes.summary(name)
+
+
+@pytest.mark.parametrize("text", ["[1, 2]", "a: [", "just text"])
+def test_documents_that_are_no_mapping(text) -> None:
+    with pytest.raises(ConfigError, match=r"INCEPTION_CONFIG"):
+        load(text, source="INCEPTION_CONFIG")
+
+
+@pytest.mark.parametrize("override", ["epochs", "=3", "epochs.x=3"])
+def test_bad_overrides(override) -> None:
+    with pytest.raises(ConfigError, match="--set"):
+        load("recipe: bninception-digits\nepochs: 2", [override])
+
+
+def test_missing_file_is_named(tmp_path) -> None:
+    with pytest.raises(InputMissing, match=r"none\.yaml"):
+        load_file(tmp_path / "none.yaml")
+
+
+@pytest.mark.parametrize(
+    ("change", "counts"),
+    [
+        ({"seed": 1}, True),
+        ({"epochs": 9}, True),
+        ({"batch": {"global": 32}}, True),
+        ({"model": {"name": "inception_v2"}}, True),
+        ({"loss": {"labelSmoothing": 0.1}}, True),
+        ({"schedule": {"warmupEpochs": 1}}, True),
+        ({"data": {"kind": "Digits", "imageSize": 64}}, True),
+        ({"data": {"kind": "Digits", "workers": 3}}, False),
+        ({"batch": {"perDevice": 8}}, False),
+        ({"logEverySteps": 3}, False),
+        ({"checkpoint": {"keep": 9}}, False),
+        ({"precision": "BF16"}, False),
+        ({"maxSteps": 5, "epochs": 1}, False),
+    ],
+    ids=str,
+)
+def test_fingerprint(change, counts) -> None:
+    assert (fingerprint(from_mapping(DIGITS)) != fingerprint(from_mapping(DIGITS | change))) == counts

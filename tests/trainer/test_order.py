@@ -1,0 +1,105 @@
+"""Every sample of an epoch is seen exactly once, whatever happens to the number of ranks."""
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from inception_trainer.config import from_mapping
+from inception_trainer.data.order import permutation, uniforms
+from inception_trainer.plan import (
+    BatchPlan,
+    LengthPlan,
+    evaluation_share,
+    learning_rate,
+    micro_batches_of_epoch,
+)
+
+SEEDS = st.integers(0, 2**32 - 1)
+
+
+@given(st.integers(1, 500), SEEDS, st.integers(0, 1000))
+def test_order_is_a_permutation(length, seed, epoch) -> None:
+    order = permutation(length, seed, epoch)
+    assert sorted(order.tolist()) == list(range(length))
+    assert np.array_equal(order, permutation(length, seed, epoch))
+
+
+def test_order_depends_on_seed_and_epoch() -> None:
+    orders = {tuple(permutation(50, seed, epoch).tolist()) for seed in range(5) for epoch in range(5)}
+    assert len(orders) == 25
+
+
+def test_order_is_the_same_for_ever() -> None:
+    """A change here breaks the promise that a checkpoint of an older version continues exactly."""
+    assert permutation(10, 0, 0).tolist() == [2, 0, 5, 7, 3, 6, 4, 1, 8, 9]
+
+
+@given(st.data())
+@settings(max_examples=60, deadline=None)
+def test_samples_are_seen_once_across_world_sizes(data) -> None:
+    batch = data.draw(st.integers(16, 40))
+    samples = data.draw(st.integers(batch, 200))
+    worlds = data.draw(st.lists(st.integers(1, 8), min_size=1, max_size=4))
+    steps = samples // batch
+    cuts = sorted(data.draw(st.lists(st.integers(0, steps), min_size=len(worlds) - 1, max_size=len(worlds) - 1)))
+    bounds = [0, *cuts, steps]
+    seen: list[int] = []
+    for world, first, last in zip(worlds, bounds, bounds[1:], strict=False):
+        plan = BatchPlan(batch, world)
+        for rank in range(world):
+            parts = micro_batches_of_epoch(plan, rank, samples, 7, 3, first, last)
+            seen += [int(i) for part in parts for i in part]
+    assert len(seen) == len(set(seen)) == steps * batch
+    assert set(seen) == set(permutation(samples, 7, 3)[: steps * batch].tolist())
+
+
+@given(st.integers(1, 6), st.integers(1, 4), st.integers(2, 8))
+def test_micro_batches_do_not_depend_on_who_computes_them(world, accumulation, per_device) -> None:
+    batch = world * accumulation * per_device
+    alone = BatchPlan(batch, 1, per_device).micro_slices(0)
+    shared = BatchPlan(batch, world, per_device)
+    assert shared.micro_batches == accumulation
+    assert alone == [part for rank in range(world) for part in shared.micro_slices(rank)]
+
+
+@given(st.integers(0, 100), st.integers(1, 20))
+def test_evaluation_shares_cover_everything_once(samples, world) -> None:
+    shares = [evaluation_share(samples, rank, world) for rank in range(world)]
+    assert np.concatenate(shares).tolist() == list(range(samples))
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+@given(st.lists(st.integers(0, 10_000), min_size=1, max_size=50, unique=True), SEEDS, st.integers(0, 99))
+def test_augmentation_depends_on_the_sample_only(indices, seed, epoch) -> None:
+    together = uniforms(np.array(indices), seed, epoch, 3)
+    single = np.concatenate([uniforms(np.array([index]), seed, epoch, 3) for index in indices])
+    assert np.array_equal(together, single)
+    assert ((together >= 0) & (together < 1)).all()
+
+
+def rates(extra) -> list[float]:
+    config = from_mapping({"data": {"kind": "Digits"}, "batch": {"global": 10}, "epochs": 4, **extra})
+    length = LengthPlan.of(config, 105)
+    peak = config.optimizer.learning_rate
+    return [learning_rate(peak, config.schedule, length, step) for step in range(length.total_steps)]
+
+
+def test_cosine_with_warm_up() -> None:
+    found = rates({"optimizer": {"learningRate": 1}, "schedule": {"name": "Cosine", "warmupEpochs": 1}})
+    assert len(found) == 40
+    assert found[:10] == [(step + 1) / 10 for step in range(10)]
+    assert found[10] == 1
+    assert found[25] == 0.5
+    assert found == found[:10] + sorted(found[10:], reverse=True)
+    assert found[-1] < 0.01
+
+
+def test_steps() -> None:
+    found = rates({"optimizer": {"learningRate": 1}, "schedule": {"name": "Step", "milestones": [1, 3], "gamma": 0.5}})
+    assert found == [1.0] * 10 + [0.5] * 20 + [0.25] * 10
+    found = rates({"optimizer": {"learningRate": 1}, "schedule": {"name": "Step", "stepEpochs": 2, "gamma": 0.5}})
+    assert found == [1.0] * 20 + [0.5] * 20
+
+
+def test_max_steps_interrupts_without_bending_the_schedule() -> None:
+    assert rates({"maxSteps": 7}) == rates({})[:7]

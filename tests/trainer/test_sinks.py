@@ -1,0 +1,258 @@
+"""What others read: Prometheus series, the launcher's progress file, summary, raport, TensorBoard, curves."""
+
+import json
+import re
+import socket
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from inception_trainer.checkpoint import Saved
+from inception_trainer.metrics import Bus, EndRecord, EvaluationRecord, LogRecord, RunInfo, Sink, StepRecord
+from inception_trainer.progress import MOST_ROWS, History, Progress
+from inception_trainer.sinks.curves import Curves, smoothed
+from inception_trainer.sinks.files import ProgressFile
+from inception_trainer.sinks.prometheus import Prometheus
+from inception_trainer.sinks.raport import Raport
+from inception_trainer.sinks.tensorboard import TensorBoard
+from trainer_ranks import free_port
+
+INFO = RunInfo(
+    job="default/test",
+    attempt=2,
+    model="bninception",
+    parameters=10,
+    precision="FP32",
+    device="cpu",
+    profile="cpu",
+    backend="gloo",
+    rank=0,
+    world_size=2,
+    steps_per_epoch=10,
+    total_steps=20,
+    epochs=2,
+    global_batch=8,
+    start_step=5,
+    config={"epochs": 2},
+    output=None,
+)
+LOG = LogRecord(10, 1.0, 0.5, 0.8, 0.99, 0.1, 800.0, 0.01, 0.25, 0.5, 12.0, 80, 0, None)
+EVALUATION = EvaluationRecord(10, 1.0, 0.4, 0.9, 1.0, 30, 15, 1.5, True)
+SUMMARY = {
+    "steps": 20,
+    "epochs": 2.0,
+    "samplesSeen": 160,
+    "accuracyTop1": 0.95,
+    "accuracyTop5": 1.0,
+    "loss": 0.3,
+    "evaluatedStep": 20,
+    "imagesPerSecond": 800.0,
+    "exitReason": "Completed",
+}
+HISTORY = History([[10, 0.5, 0.8, 0.1, 800.0], [20, 0.3, 0.9, 0.0, 800.0]], [[10, 0.4, 0.9, 1.0]], [5])
+END = EndRecord(SUMMARY, HISTORY, finished=True)
+
+
+def feed(*sinks: Sink, end: EndRecord = END) -> None:
+    bus = Bus(sinks)
+    bus.start(INFO)
+    bus.step(StepRecord(10, 0.002, 0.02, 4, 80))
+    bus.log(LOG)
+    bus.evaluation(EVALUATION)
+    bus.checkpoint(Saved(10, 1000, 0.2, 0.0))
+    bus.end(end)
+    bus.close()
+    assert len(bus._sinks) == len(sinks), "a sink failed"
+
+
+CONTRACT = (
+    "trainer_progress_ratio",
+    "trainer_epoch",
+    "trainer_step",
+    "trainer_loss",
+    "trainer_accuracy_ratio",
+    "trainer_learning_rate",
+    "trainer_samples_total",
+    "trainer_samples_per_second",
+    "trainer_estimated_remaining_seconds",
+    "trainer_steps_total",
+    "trainer_step_duration_seconds",
+    "trainer_attempt",
+    "trainer_last_step_timestamp_seconds",
+    "trainer_checkpoint_last_success_timestamp_seconds",
+    "trainer_checkpoint_duration_seconds",
+    "trainer_checkpoint_size_bytes",
+    "trainer_samples_seen",
+    "trainer_build_info",
+)
+
+
+def families(text: str) -> dict:
+    return {family.name: family for family in text_string_to_metric_families(text)}
+
+
+@pytest.fixture(scope="module")
+def exposition(tmp_path_factory) -> str:
+    path = tmp_path_factory.mktemp("prom") / "metrics.prom"
+    feed(Prometheus(0, path))
+    return path.read_text()
+
+
+def test_series_of_the_contract(exposition) -> None:
+    samples = {sample.name for family in families(exposition).values() for sample in family.samples}
+    histograms = {name for name in CONTRACT if f"{name}_bucket" in samples}
+    assert histograms == {"trainer_step_duration_seconds", "trainer_checkpoint_duration_seconds"}
+    assert set(CONTRACT) <= samples | histograms
+
+
+def test_exposition_follows_the_conventions(exposition) -> None:
+    for family in families(exposition).values():
+        assert re.fullmatch(r"trainer_[a-z_]+", family.name)
+        assert family.documentation
+        assert not family.documentation.endswith(".")
+        if family.type == "histogram":
+            assert family.name.endswith("_seconds")
+        for sample in family.samples:
+            assert set(sample.labels) <= {"split", "k", "phase", "part", "le", *BUILD_LABELS}
+            assert sample.name.endswith("_total") == (family.type == "counter") or sample.name.endswith("_created")
+
+
+BUILD_LABELS = {"version", "model", "precision", "device", "profile", "backend", "world_size"}
+
+
+def test_known_label_sets_are_there_from_the_start() -> None:
+    registry = Prometheus(0).registry
+    for labels in ({"split": s, "k": k} for s in ("val", "train") for k in ("1", "5")):
+        assert registry.get_sample_value("trainer_accuracy_ratio", labels) == 0
+    for phase in ("train", "val"):
+        assert registry.get_sample_value("trainer_samples_total", {"phase": phase}) == 0
+
+
+def test_values() -> None:
+    sink = Prometheus(0)
+    feed(sink)
+    value = sink.registry.get_sample_value
+    assert value("trainer_samples_total", {"phase": "train"}) == 4
+    assert value("trainer_samples_total", {"phase": "val"}) == 15
+    assert value("trainer_samples_seen") == 160
+    assert value("trainer_attempt") == 2
+    assert value("trainer_progress_ratio") == 1
+    assert value("trainer_accuracy_ratio", {"split": "val", "k": "1"}) == 0.95
+    assert value("trainer_accuracy_ratio", {"split": "train", "k": "1"}) == 0.8
+    assert value("trainer_checkpoint_size_bytes") == 1000
+    assert value("trainer_build_info", dict.fromkeys(BUILD_LABELS) | build_labels(sink)) == 1
+
+
+def build_labels(sink: Prometheus) -> dict[str, str]:
+    [family] = [family for family in sink.registry.collect() if family.name == "trainer_build"]
+    assert set(family.samples[0].labels) == BUILD_LABELS
+    return family.samples[0].labels
+
+
+def scrape(port: int, path: str = "/metrics") -> str:
+    deadline = time.monotonic() + 20
+    while True:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as response:
+                return response.read().decode()
+        except OSError:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+
+
+def test_port_that_is_busy_is_taken_later() -> None:
+    port = free_port()
+    with socket.socket() as squatter:
+        squatter.bind(("0.0.0.0", port))
+        squatter.listen()
+        sink = Prometheus(port)
+        sink.start(INFO)
+    assert "trainer_attempt 2.0" in scrape(port)
+    sink.close()
+
+
+def test_progress_file(tmp_path) -> None:
+    sink = ProgressFile(tmp_path / "progress.json")
+    sink.start(INFO)
+    sink.step(StepRecord(6, 0.1, 0.1, 4, 48))
+    first = json.loads((tmp_path / "progress.json").read_text())
+    assert first["step"] == 6
+    assert first["metrics"]["progress"] == 0.3
+    sink.step(StepRecord(7, 0.1, 0.1, 4, 56))
+    assert json.loads((tmp_path / "progress.json").read_text())["step"] == 6, "at most once a second"
+    sink.log(LOG)
+    sink.evaluation(EVALUATION)
+    sink.end(END)
+    last = json.loads((tmp_path / "progress.json").read_text())
+    assert last["step"] == 20
+    metrics = last["metrics"]
+    assert (metrics["accuracyTop1"], metrics["loss"], metrics["samplesPerSecond"]) == (0.95, 0.5, 800.0)
+    assert (metrics["progress"], metrics["samplesSeen"]) == (1.0, 160)
+    assert last["time"].endswith("+00:00")
+
+
+def test_raport_lines(tmp_path) -> None:
+    feed(Raport(tmp_path))
+    lines = (tmp_path / "raport.json").read_text().splitlines()
+    assert all(line.startswith("DLLL ") for line in lines)
+    records = [json.loads(line[5:]) for line in lines]
+    steps = [record["step"] for record in records if record["type"] == "LOG"]
+    assert steps == ["PARAMETER", [0, 9], [0], []]
+    assert next(r for r in records if r.get("step") == [0])["data"]["val.top1"] == 90.0
+
+
+def test_tensorboard_tags(tmp_path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    feed(TensorBoard(tmp_path))
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    assert set(events.Tags()["scalars"]) == {
+        *("train/loss", "train/lr", "train/top1", "val/loss", "val/top1", "val/top5"),
+        *("perf/images_per_second", "perf/data_wait_ratio", "perf/step_seconds"),
+    }
+    assert events.Scalars("val/top1")[0].step == 10
+
+
+@pytest.mark.timeout(120)
+def test_curves_are_a_picture(tmp_path) -> None:
+    feed(Curves(tmp_path))
+    assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_smoothing_keeps_short_curves_and_constants() -> None:
+    assert smoothed([1.0, 5.0, 2.0]) == [1.0, 5.0, 2.0]
+    assert smoothed([3.0] * 100) == pytest.approx([3.0] * 100)
+
+
+def test_a_broken_sink_is_dropped() -> None:
+    class Broken(Sink):
+        def log(self, record: LogRecord) -> None:
+            raise OSError("disk full")
+
+    bus = Bus([Broken()])
+    bus.start(INFO)
+    bus.log(LOG)
+    bus.log(LOG)
+    assert bus._sinks == []
+
+
+def test_history_stays_bounded_and_survives_a_round_trip() -> None:
+    progress = Progress(step=3, samples_seen=24)
+    for step in range(3 * MOST_ROWS):
+        progress.history.add_train([step, 0.1, 0.2, 0.3, 0.4])
+    assert len(progress.history.train) <= MOST_ROWS
+    assert progress.history.train[0][0] == 0
+    again = Progress.from_dict(json.loads(json.dumps(progress.as_dict())) | {"unknown": 1})
+    assert again == progress
+
+
+def test_end_of_a_stopped_run(tmp_path: Path) -> None:
+    summary = SUMMARY | {"steps": 10, "evaluatedStep": -1}
+    path = tmp_path / "progress.json"
+    feed(ProgressFile(path), Curves(tmp_path), end=EndRecord(summary, HISTORY, finished=False))
+    assert json.loads(path.read_text())["metrics"]["progress"] == 0.5
+    assert not (tmp_path / "curves.png").exists()
