@@ -51,6 +51,7 @@ class Launcher:
             "TINY_FOLDER": str(folder),
             "OMP_NUM_THREADS": "1",
             "POD_NAME": f"job-{index}-1",
+            "TMPDIR": str(folder),
             **({} if preload is None else {"INCEPTION_PRELOAD": preload}),
             **environment,
         }
