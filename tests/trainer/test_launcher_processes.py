@@ -232,12 +232,19 @@ def test_a_foreign_program_saves_on_sigterm(gang: Gang) -> None:
     assert all((gang.folder / f"saved-{rank}").exists() for rank in range(2))
 
 
-@of(1, INCEPTION_SHUTDOWN_SECONDS="0.5")
+DEAF = """
+import os, pathlib, signal, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+pathlib.Path(os.environ["TINY_FOLDER"], "step-1-0").write_text(str(os.getpid()))
+time.sleep(600)
+"""
+
+
+@of(1, program=[sys.executable, "-c", DEAF], INCEPTION_SHUTDOWN_SECONDS="0.5")
 def test_ranks_that_do_not_stop_are_killed(gang: Gang) -> None:
     (launcher,) = gang.launchers
     gang.assign(1)
-    (pid,) = gang.first_steps(1, 1)
-    os.kill(pid, signal.SIGSTOP)
+    gang.first_steps(1, 1)
     launcher.terminate()
     assert launcher.wait_exit() == 75
     assert launcher.last_word()["message"] == "the ranks did not stop in time and were killed"
