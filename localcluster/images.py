@@ -67,9 +67,6 @@ def build_image(layout: Layout, build: ImageBuild, progress: Progress = to_stder
         return False
     progress(f"building {build.tag}")
     _run(build_command(layout, build), f"{build.tag} does not build")
-    _run(
-        _buildctl(layout, "prune", "--filter", "type==source.local"), "the build contexts cannot be dropped", quiet=True
-    )
     _drop_replaced(layout)
     record_key(store, build.tag, key)
     return True

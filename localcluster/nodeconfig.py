@@ -16,7 +16,7 @@ CONTAINERD_STATE = Path("/run/containerd")
 COREDNS_READY = "127.0.0.1:8181"
 KUBE_PROXY_HEALTH = "127.0.0.1:10256"
 KUBELET_HEALTH = "127.0.0.1:10248"
-BUILD_CACHE_LIMIT = "16GB"
+BUILD_CACHE_LIMIT = "10GB"
 
 
 def config_path(layout: Layout, name: str) -> Path:
