@@ -28,7 +28,6 @@ from .waiting import waiting_for
 ACK_POLL: Final = 1.0
 STARTING_POLL: Final = 2.0
 REJECTED_POLL: Final = 5.0
-PROGRESS_POLL: Final = progress.INTERVAL.total_seconds()
 # A kubelet that refuses a pod would refuse the next one at once, too.
 ADMISSION_PAUSE: Final = timedelta(seconds=10)
 # A launcher that does not answer does not save either.
@@ -309,8 +308,6 @@ class _Pass:
             limit = None if pod is None else failure.deadline(pod, scene)
             if limit is not None:
                 self._again(min(ACK_POLL, max(0.0, (limit - self.now).total_seconds())))
-        if self.draft.is_true(ConditionType.RUNNING):
-            self._again(PROGRESS_POLL)
 
     def _remove(self, pods: Iterable[PodView], grace: int | None = None) -> None:
         self.delete |= {pod.name: grace for pod in pods}

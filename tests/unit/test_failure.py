@@ -1,0 +1,262 @@
+"""What counts as a failure, which one is the cause, and what follows from it."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from inception_operator import failure
+from inception_operator.assignment import work
+from inception_operator.failure import Action, Failure, Scene
+from inception_operator.model import PodView, Report
+
+NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
+ISSUED = NOW - timedelta(seconds=10)
+
+
+def pod(slot: int = 0, **fields: Any) -> PodView:
+    base: dict[str, Any] = {
+        "name": f"job-{slot}-1",
+        "uid": f"uid-{slot}",
+        "slot": slot,
+        "incarnation": 1,
+        "phase": "Running",
+        "ready": True,
+        "ip": "10.0.0.1",
+        "node": "node-a",
+        "reachable": True,
+        "assignment": work(3, slot, 2, 4, "10.0.0.1", graceful=False),
+        "report": Report(3, "Running"),
+    }
+    return PodView(**(base | fields))
+
+
+def scene(**fields: Any) -> Scene:
+    base: dict[str, Any] = {"job": "job", "attempt": 3, "nproc": 4, "issued": ISSUED, "now": NOW}
+    return Scene(**(base | fields))
+
+
+def only(view: PodView | None, **fields: Any) -> Failure | None:
+    found = failure.collect((view,), scene(**fields))
+    return found[0] if found else None
+
+
+def ended(code: int | None, **fields: Any) -> PodView:
+    return pod(phase="Failed", ready=False, exit_code=code, finished=NOW, report=None, **fields)
+
+
+ENDINGS = [
+    pytest.param(ended(1), "Error", Action.RESTART, id="any code"),
+    pytest.param(ended(64), "UsageError", Action.FAIL, id="usage"),
+    pytest.param(ended(65), "DataError", Action.FAIL, id="data"),
+    pytest.param(ended(66), "InputMissing", Action.FAIL, id="input"),
+    pytest.param(ended(78), "ConfigError", Action.FAIL, id="config"),
+    pytest.param(ended(70), "Hang", Action.RESTART, id="hang"),
+    pytest.param(ended(75), "Stopped", Action.RESTART_IGNORING_LIMIT, id="stopped"),
+    pytest.param(ended(126), "CannotRun", Action.FAIL, id="not executable"),
+    pytest.param(ended(127), "CannotRun", Action.FAIL, id="not found"),
+    pytest.param(ended(128, terminated_reason="StartError"), "CannotRun", Action.RESTART, id="start error"),
+    pytest.param(ended(137), "Signal", Action.RESTART, id="killed"),
+    pytest.param(ended(139), "Signal", Action.RESTART, id="crashed"),
+    pytest.param(ended(137, terminated_reason="OOMKilled"), "OOMKilled", Action.RESTART, id="memory"),
+    pytest.param(
+        ended(137, terminated_reason="ContainerStatusUnknown"), "NodeLost", Action.RESTART_IGNORING_LIMIT, id="unknown"
+    ),
+    pytest.param(
+        ended(143, disruption_reason="TerminationByKubelet"), "Evicted", Action.RESTART_IGNORING_LIMIT, id="disrupted"
+    ),
+    pytest.param(
+        ended(1, disruption_reason="DeletionByTaintManager"), "NodeLost", Action.RESTART_IGNORING_LIMIT, id="tainted"
+    ),
+    pytest.param(ended(None, reason="Evicted"), "Evicted", Action.RESTART_IGNORING_LIMIT, id="evicted"),
+    pytest.param(
+        ended(None, reason="UnexpectedAdmissionError"),
+        "UnexpectedAdmissionError",
+        Action.RESTART_IGNORING_LIMIT,
+        id="refused by the kubelet",
+    ),
+    pytest.param(
+        ended(None, reason="OutOfcpu"), "UnexpectedAdmissionError", Action.RESTART_IGNORING_LIMIT, id="out of cpu"
+    ),
+    pytest.param(ended(None, reason="DeadlineExceeded"), "PodFailed", Action.RESTART, id="any reason"),
+    pytest.param(None, "PodDeleted", Action.RESTART_IGNORING_LIMIT, id="gone"),
+    pytest.param(pod(deleting=True), "PodDeleted", Action.RESTART_IGNORING_LIMIT, id="being deleted"),
+    pytest.param(
+        pod(deleting=True, disruption_reason="EvictionByEvictionAPI"),
+        "Disrupted",
+        Action.RESTART_IGNORING_LIMIT,
+        id="being evicted",
+    ),
+]
+
+
+@pytest.mark.parametrize(("view", "reason", "action"), ENDINGS)
+def test_table(view: PodView | None, reason: str, action: Action) -> None:
+    found = only(view)
+    assert found is not None
+    assert found.reason == reason
+    assert failure.action(found, None) is action
+    assert (found.attempt, found.rank) == (3, 0)
+
+
+def test_report_says_who_and_why() -> None:
+    report = Report(3, "Failed", exit_code=7, rank=6, reason="Error", message="ValueError: x", time=NOW)
+    found = only(pod(report=report, ready=False))
+    assert found is not None
+    assert found.to_json() == {
+        "attempt": 3,
+        "pod": "job-0-1",
+        "node": "node-a",
+        "rank": 6,
+        "exitCode": 7,
+        "reason": "Error",
+        "message": "ValueError: x",
+        "time": "2026-01-01T12:00:00Z",
+    }
+    assert found.text == "Error of rank 6 in pod job-0-1 on node node-a, exit code 7: ValueError: x"
+
+
+def test_rank_without_a_report_is_the_first_of_its_node() -> None:
+    found = failure.collect((pod(0), pod(1, deleting=True)), scene())
+    assert [each.rank for each in found] == [4]
+
+
+def test_report_of_another_attempt_is_no_failure_of_this_one() -> None:
+    report = Report(2, "Failed", exit_code=7)
+    assert only(pod(report=report, ready=False)) is None
+
+
+def test_launcher_that_never_could_start_ends_the_job() -> None:
+    report = Report(0, "Failed", exit_code=127, reason="CannotRun", message="no torch")
+    view = pod(phase="Failed", exit_code=127, ready=False, report=report, assignment=None, incarnation=3)
+    found = only(view, issued=None)
+    assert found is not None
+    assert failure.action(found, None) is Action.FAIL
+    assert found.message == "no torch"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "reason"), [(-5, "Error"), (5, "PodDeleted")], ids=["failed first", "failed when told to go"]
+)
+def test_deleted_pod_with_a_failure_of_its_own(seconds: float, reason: str) -> None:
+    report = Report(3, "Failed", exit_code=1, reason="Error", time=NOW + timedelta(seconds=seconds))
+    found = only(pod(deleting=True, deletion_requested=NOW, report=report))
+    assert found is not None
+    assert found.reason == reason
+
+
+GATHERING = [
+    pytest.param(None, False, id="not made yet"),
+    pytest.param(pod(deleting=True, assignment=None, incarnation=3), False, id="deleted before it was told"),
+    pytest.param(pod(deleting=True), True, id="one-node pod deleted at work"),
+    pytest.param(ended(1, assignment=None), False, id="ended in an earlier attempt"),
+]
+
+
+@pytest.mark.parametrize(("view", "fails"), GATHERING)
+def test_while_gathering(view: PodView | None, fails: bool) -> None:
+    assert (only(view, issued=None) is not None) is fails
+
+
+def test_pod_made_for_this_attempt_counts_while_gathering() -> None:
+    found = only(ended(1, assignment=None, incarnation=3), issued=None)
+    assert found is not None
+    assert failure.action(found, None) is Action.RESTART
+
+
+def fail(slot: int, reason: str, seconds: float) -> Failure:
+    return Failure(3, slot, reason, NOW + timedelta(seconds=seconds))
+
+
+@pytest.mark.parametrize(
+    ("failures", "slot"),
+    [
+        ([fail(0, "Error", 1), fail(1, "Error", 0)], 1),
+        ([fail(0, "PeerLost", 0), fail(1, "Error", 1)], 1),
+        ([fail(0, "Stopped", 0), fail(1, "PodDeleted", 1)], 1),
+        ([fail(0, "PeerLost", 0), fail(1, "Stopped", 1)], 1),
+        ([fail(1, "PeerLost", 0), fail(0, "PeerLost", 1)], 1),
+        ([fail(1, "Error", 0), fail(0, "Error", 0)], 0),
+    ],
+    ids=["earliest", "not a consequence", "not an echo", "stop before loss", "only consequences", "same moment"],
+)
+def test_root_cause(failures: list[Failure], slot: int) -> None:
+    assert failure.root_cause(failures).slot == slot
+    assert failure.root_cause(failures[::-1]).slot == slot
+
+
+@pytest.mark.parametrize(
+    ("failures", "waits"),
+    [
+        ([fail(0, "PeerLost", -1)], True),
+        ([fail(0, "PeerLost", -3)], False),
+        ([fail(0, "PeerLost", 60)], False),
+        ([fail(0, "PeerLost", -1), fail(1, "PeerLost", -1)], False),
+        ([fail(0, "PeerLost", -1), fail(1, "Error", -1)], False),
+    ],
+    ids=["young", "old", "clock ahead", "all have spoken", "cause is there"],
+)
+def test_waiting_for_the_cause(failures: list[Failure], waits: bool) -> None:
+    assert failure.must_wait(failures, (pod(0), pod(1)), scene()) is waits
+
+
+@pytest.mark.parametrize(
+    ("previous", "action"),
+    [
+        (None, Action.RESTART),
+        ({"reason": "OOMKilled", "attempt": 2}, Action.FAIL),
+        ({"reason": "OOMKilled", "attempt": 1}, Action.RESTART),
+        ({"reason": "Error", "attempt": 2}, Action.RESTART),
+    ],
+    ids=["first", "twice in a row", "not in a row", "another cause"],
+)
+def test_out_of_memory(previous: dict[str, Any] | None, action: Action) -> None:
+    assert failure.action(fail(0, "OOMKilled", 0), previous) is action
+
+
+def test_lost_peer_with_a_permanent_code_is_still_a_consequence() -> None:
+    lost = Failure(3, 0, "PeerLost", NOW, exit_code=65)
+    assert failure.action(lost, None) is Action.RESTART
+
+
+LATE = ISSUED - timedelta(seconds=60)
+
+
+@pytest.mark.parametrize(
+    ("view", "fails"),
+    [
+        (pod(report=Report(2, "Running")), True),
+        (pod(report=Report(2, "Running"), reachable=None), False),
+        (pod(report=Report(2, "Running"), reachable=False), False),
+        (pod(report=Report(3, "Idle")), True),
+        (pod(ready=False, reachable=False, ready_changed=LATE), True),
+        (pod(ready=False, reachable=False, ready_changed=LATE, unreachable_since=NOW), False),
+        (pod(ready=False, reachable=False, ready_changed=NOW), False),
+        (pod(ready=False, reachable=True), False),
+        (pod(), False),
+    ],
+    ids=[
+        "old attempt",
+        "not asked",
+        "by readiness",
+        "idle",
+        "silent",
+        "just silent",
+        "just unready",
+        "unready",
+        "well",
+    ],
+)
+def test_not_responding(view: PodView, fails: bool) -> None:
+    late = {"issued": NOW - timedelta(seconds=30)}
+    found = only(view, **late)
+    assert (found is not None and found.reason == "NotResponding") is fails
+    assert only(view, issued=NOW - timedelta(seconds=29)) is None
+
+
+def test_long_messages_are_cut() -> None:
+    found = Failure(1, 0, "Error", NOW, message="x" * 5000)
+    assert len(found.text) <= failure.MAX_MESSAGE
+    assert len(found.to_json()["message"]) <= failure.MAX_MESSAGE

@@ -1,0 +1,271 @@
+"""The pod of a slot: what it holds, what a template may change and what it may not."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from kubernetes_validate import validate
+
+from inception_operator import assignment
+from inception_operator.api import MAX_JOB_NAME_LENGTH
+from inception_operator.model import Json
+from inception_operator.pods import build_pod, merge, pod_name
+from inception_operator.profiles import load_profiles, resolve
+from inception_operator.spec import parse
+
+TABLE = load_profiles()
+
+
+def build(slot: int = 0, attempt: int = 1, order: Any = None, **spec: Any) -> Json:
+    metadata = {"name": "digits", "namespace": "team", "uid": "u-1", "generation": 1}
+    job = parse({"metadata": metadata, "spec": {"training": {"recipe": "bninception-digits"}, **spec}})
+    return build_pod(job, resolve(job, TABLE), slot, attempt, image="trainer:1", order=order)
+
+
+def container(pod: Json) -> Json:
+    found: Json = next(c for c in pod["spec"]["containers"] if c["name"] == "trainer")
+    return found
+
+
+def env(pod: Json) -> dict[str, Any]:
+    return {entry["name"]: entry.get("value", entry.get("valueFrom")) for entry in container(pod)["env"]}
+
+
+def trainer(**fields: Any) -> Json:
+    return {"spec": {"containers": [{"name": "trainer", **fields}]}}
+
+
+SPECS = [
+    {},
+    {"numNodes": 4, "checkpoint": {"volumeClaimName": "claim", "keep": 2}},
+    {"accelerator": {"profile": "nvidia", "devicesPerNode": 8}},
+    {"accelerator": {"profile": "cambricon", "resourceName": "cambricon.com/mlu370"}},
+    {"template": {"metadata": {"labels": {"team": "a"}}, "spec": {"nodeSelector": {"a": "b"}}}},
+]
+
+
+@pytest.mark.parametrize("spec", SPECS, ids=["plain", "checkpoint", "nvidia", "cambricon", "template"])
+def test_pod_is_a_pod(spec: Json) -> None:
+    validate(build(**spec), "1.33", strict=True)
+
+
+@pytest.mark.parametrize("spec", SPECS, ids=["plain", "checkpoint", "nvidia", "cambricon", "template"])
+def test_pod_is_restricted(spec: Json) -> None:
+    pod = build(**spec)["spec"]
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert pod["securityContext"]["runAsUser"] >= 10000
+    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert not {"hostNetwork", "hostPID", "hostIPC"} & pod.keys()
+    for each in pod["containers"]:
+        context = each["securityContext"]
+        assert context["allowPrivilegeEscalation"] is False
+        assert context["capabilities"] == {"drop": ["ALL"]}
+        assert context["readOnlyRootFilesystem"] is True
+    kinds = {key for volume in pod["volumes"] for key in volume if key != "name"}
+    assert kinds <= {"emptyDir", "downwardAPI", "persistentVolumeClaim"}
+    assert pod["automountServiceAccountToken"] is False
+
+
+def test_what_every_pod_has() -> None:
+    pod = build(slot=1, attempt=3)
+    spec, main = pod["spec"], container(pod)
+    assert pod["metadata"]["name"] == "digits-1-3"
+    assert pod["metadata"]["labels"] == {
+        "training.inception.dev/job": "digits",
+        "training.inception.dev/slot": "1",
+        "training.inception.dev/incarnation": "3",
+        "training.inception.dev/role": "worker",
+        "app.kubernetes.io/name": "inception-training",
+        "app.kubernetes.io/instance": "digits",
+        "app.kubernetes.io/component": "worker",
+        "app.kubernetes.io/managed-by": "inception-operator",
+    }
+    assert pod["metadata"]["annotations"] == {"sidecar.istio.io/inject": "false"}
+    assert (spec["restartPolicy"], spec["terminationGracePeriodSeconds"]) == ("Never", 120)
+    assert spec["enableServiceLinks"] is False
+    assert {"name": "shm", "emptyDir": {"medium": "Memory"}} in spec["volumes"]
+    assert {mount["mountPath"] for mount in main["volumeMounts"]} == {"/dev/shm", "/tmp", "/etc/inception"}
+    assert main["command"] == ["python3", "-m", "inception_trainer", "launch"]
+    assert {port["name"]: port["containerPort"] for port in main["ports"]} == {"launcher": 8080, "metrics": 8081}
+    assert main["readinessProbe"]["httpGet"] == {"path": "/readyz", "port": 8080}
+
+
+def test_environment() -> None:
+    values = env(build(checkpoint={"volumeClaimName": "claim", "everySteps": 5}))
+    assert json.loads(values["INCEPTION_CONFIG"]) == {
+        "recipe": "bninception-digits",
+        "accelerator": {"profile": "cpu", "module": None, "device": "cpu", "backend": "gloo"},
+        "checkpoint": {"path": "/checkpoint/digits", "everySteps": 5},
+        "output": {"path": "/checkpoint/digits/output"},
+    }
+    assert values["INCEPTION_JOB"] == "team/digits"
+    assert values["INCEPTION_SHUTDOWN_SECONDS"] == "110"
+    assert values["INCEPTION_METRICS_PORT"] == "8081"
+    assert values["POD_IP"]["fieldRef"]["fieldPath"] == "status.podIP"
+    assert values["HOME"] == "/tmp"
+
+
+@pytest.mark.parametrize("path", ["/data/runs", "/data/runs/"])
+def test_checkpoint_path_of_the_template(path: str) -> None:
+    pod = build(checkpoint={"path": path})
+    assert json.loads(env(pod)["INCEPTION_CONFIG"])["checkpoint"]["path"] == "/data/runs/digits"
+    assert "/checkpoint" not in {mount["mountPath"] for mount in container(pod)["volumeMounts"]}
+
+
+def test_no_checkpoint() -> None:
+    assert "checkpoint" not in json.loads(env(build())["INCEPTION_CONFIG"])
+
+
+def test_assignment_from_birth() -> None:
+    order = assignment.work(2, 0, 1, 4, None, graceful=False)
+    text = build(order=order)["metadata"]["annotations"]["training.inception.dev/assignment"]
+    assert json.loads(text) == {
+        "attempt": 2,
+        "nodeRank": 0,
+        "nnodes": 1,
+        "nprocPerNode": 4,
+        "masterAddr": "127.0.0.1",
+        "masterPort": 29502,
+        "graceful": False,
+    }
+    assert assignment.from_json(text) == order
+
+
+def test_devices_are_requested_and_limited_alike() -> None:
+    resources = {"requests": {"cpu": "4"}, "limits": {"memory": "8Gi", "nvidia.com/gpu": 2}}
+    pod = build(accelerator={"profile": "nvidia"}, template=trainer(resources=resources))
+    assert container(pod)["resources"] == {
+        "requests": {"cpu": "4", "nvidia.com/gpu": "2"},
+        "limits": {"memory": "8Gi", "nvidia.com/gpu": "2"},
+    }
+    assert {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"} in pod["spec"]["tolerations"]
+
+
+def test_cpu_requests_no_device() -> None:
+    assert "resources" not in container(build())
+
+
+@pytest.mark.parametrize(
+    ("limit", "nproc", "threads"), [("4", 2, "2"), ("500m", 1, "1"), (3, 2, "1"), (None, 2, None), ("4Gi", 1, None)]
+)
+def test_threads_follow_the_cpu_limit(limit: Any, nproc: int, threads: str | None) -> None:
+    limits = {} if limit is None else {"cpu": limit}
+    pod = build(numProcPerNode=nproc, template=trainer(resources={"limits": limits}))
+    assert env(pod).get("OMP_NUM_THREADS") == threads
+
+
+@pytest.mark.parametrize(
+    ("spec", "image"),
+    [
+        ({}, "trainer:1"),
+        ({"image": "mine:2"}, "mine:2"),
+        ({"template": trainer(image="templates:3")}, "templates:3"),
+        ({"image": "mine:2", "template": trainer(image="templates:3")}, "mine:2"),
+    ],
+    ids=["default", "spec", "template", "both"],
+)
+def test_image(spec: Json, image: str) -> None:
+    assert container(build(**spec))["image"] == image
+
+
+def test_template_is_merged_by_name() -> None:
+    pod = build(
+        template={
+            "metadata": {
+                "labels": {"team": "a", "training.inception.dev/job": "other"},
+                "annotations": {"note": "b", "training.inception.dev/assignment": "{}"},
+            },
+            "spec": {
+                "nodeSelector": {"disk": "ssd"},
+                "tolerations": [{"key": "spot", "operator": "Exists"}],
+                "terminationGracePeriodSeconds": 300,
+                "securityContext": {"fsGroup": 5},
+                "containers": [
+                    {
+                        "name": "trainer",
+                        "env": [{"name": "HOME", "value": "/data"}, {"name": "EXTRA", "value": "1"}],
+                        "volumeMounts": [
+                            {"name": "data", "mountPath": "/data"},
+                            {"name": "x", "mountPath": "/etc/inception"},
+                        ],
+                        "securityContext": {"readOnlyRootFilesystem": False},
+                    },
+                    {"name": "logs", "image": "logs:1"},
+                ],
+                "volumes": [
+                    {"name": "data", "persistentVolumeClaim": {"claimName": "d"}},
+                    {"name": "tmp", "hostPath": {}},
+                ],
+            },
+        },
+        accelerator={"profile": "cambricon"},
+    )
+    spec, main, values = pod["spec"], container(pod), env(pod)
+    assert pod["metadata"]["labels"]["team"] == "a"
+    assert pod["metadata"]["labels"]["training.inception.dev/job"] == "digits"
+    assert pod["metadata"]["annotations"] == {"sidecar.istio.io/inject": "false", "note": "b"}
+    assert spec["nodeSelector"] == {"disk": "ssd"}
+    assert [t["key"] for t in spec["tolerations"]] == ["cambricon.com/mlu", "spot"]
+    assert spec["securityContext"]["fsGroup"] == 5
+    assert spec["securityContext"]["runAsNonRoot"] is True
+    assert (values["HOME"], values["EXTRA"], values["INCEPTION_SHUTDOWN_SECONDS"]) == ("/data", "1", "290")
+    assert [c["name"] for c in spec["containers"]] == ["trainer", "logs"]
+    assert main["securityContext"]["allowPrivilegeEscalation"] is False
+    assert main["securityContext"]["readOnlyRootFilesystem"] is False
+    mounts = {mount["mountPath"]: mount["name"] for mount in main["volumeMounts"]}
+    assert mounts == {"/dev/shm": "shm", "/tmp": "tmp", "/data": "data", "/etc/inception": "assignment"}
+    volumes = {volume["name"]: volume for volume in spec["volumes"]}
+    assert volumes["tmp"] == {"name": "tmp", "hostPath": {}}, "a volume is replaced as a whole"
+    assert sorted(volumes) == ["assignment", "data", "shm", "tmp"]
+
+
+def test_profile_brings_environment_and_runtime_class() -> None:
+    from dataclasses import replace
+
+    row = replace(TABLE["nvidia"], env=(("NCCL_X", "1"),), runtime_class="nvidia")
+    job = parse(
+        {"metadata": {"name": "j", "namespace": "n", "uid": "u"}, "spec": {"accelerator": {"profile": "nvidia"}}}
+    )
+    pod = build_pod(job, resolve(job, {"nvidia": row}), 0, 1, image="i", pull_policy="Never")
+    assert env(pod)["NCCL_X"] == "1"
+    assert pod["spec"]["runtimeClassName"] == "nvidia"
+    assert container(pod)["imagePullPolicy"] == "Never"
+
+
+NAMES = st.from_regex(rf"[a-z]([-a-z0-9]{{0,{MAX_JOB_NAME_LENGTH - 2}}}[a-z0-9])?", fullmatch=True)
+
+
+@given(NAMES, st.integers(0, 999), st.integers(1, 10**9))
+def test_names_are_valid_host_names(job: str, slot: int, incarnation: int) -> None:
+    name = pod_name(job, slot, incarnation)
+    assert len(name) <= 63
+    assert name.rsplit("-", 2) == [job, str(slot), str(incarnation)]
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+    lambda inner: st.dictionaries(st.sampled_from(["a", "env", "volumes"]), inner, max_size=3),
+    max_leaves=8,
+)
+OBJECT = st.dictionaries(st.sampled_from(["a", "b", "env"]), JSON, max_size=3)
+
+
+@given(OBJECT, OBJECT)
+def test_merge_is_idempotent_and_leaves_its_arguments_alone(base: Json, overlay: Json) -> None:
+    before = json.dumps([base, overlay])
+    merged = merge(base, overlay)
+    assert merge(merged, overlay) == merged
+    assert merge(base, {}) == base
+    assert json.dumps([base, overlay]) == before
+
+
+def test_every_pod_of_a_job_is_its_own_object() -> None:
+    first, second = build(0, accelerator={"profile": "nvidia"}), build(1, accelerator={"profile": "nvidia"})
+    first["spec"]["tolerations"].clear()
+    first["spec"]["containers"][0]["env"].clear()
+    assert second["spec"]["tolerations"]
+    assert second["spec"]["containers"][0]["env"]
