@@ -25,7 +25,8 @@ RUN --mount=type=bind,from=wheels,target=/wheels \
     /opt/venv/bin/pip install --no-cache-dir --require-hashes $offline -r /opt/inception/requirements/operator.txt
 COPY operator/inception_operator /opt/inception/inception_operator
 RUN /opt/venv/bin/python -m compileall -q /opt/inception/inception_operator
-ENV PATH=/opt/venv/bin:$PATH PYTHONPATH=/opt/inception PYTHONUNBUFFERED=1
+# Libraries ask for the user's name, and the number that the pod runs as has none.
+ENV PATH=/opt/venv/bin:$PATH PYTHONPATH=/opt/inception PYTHONUNBUFFERED=1 USER=inception
 USER 10001:10001
 ENTRYPOINT ["python3", "-m", "inception_operator"]
 CMD ["run"]
@@ -44,7 +45,7 @@ RUN --mount=type=bind,from=wheels,target=/wheels \
     /opt/venv/bin/pip install --no-cache-dir --require-hashes $offline -r /opt/inception/requirements/trainer.txt
 COPY trainer/inception_trainer /opt/inception/inception_trainer
 RUN /opt/venv/bin/python -m compileall -q /opt/inception/inception_trainer
-ENV PATH=/opt/venv/bin:$PATH PYTHONPATH=/opt/inception PYTHONUNBUFFERED=1 HOME=/tmp
+ENV PATH=/opt/venv/bin:$PATH PYTHONPATH=/opt/inception PYTHONUNBUFFERED=1 USER=inception HOME=/tmp
 USER 10001:10001
 ENTRYPOINT ["python3", "-m", "inception_trainer"]
 CMD ["--help"]

@@ -91,10 +91,25 @@ def _launch(request: Request) -> dict[int, Any]:
     from torch.distributed.elastic.agent.server.local_elastic_agent import LocalElasticAgent
     from torch.distributed.launcher import api
 
+    _avoid_missing_libuv()
     vars(api)["LocalElasticAgent"] = functools.partial(LocalElasticAgent, exit_barrier_timeout=EXIT_BARRIER_SECONDS)
     config = _config(api.LaunchConfig, request)
     values: dict[int, Any] = api.elastic_launch(config, rank.main)(request.folder, request.program)
     return values
+
+
+def _avoid_missing_libuv() -> None:
+    """Take the plain store where torch was built without libuv, as Debian's is; torch fails there instead."""
+    from torch.distributed import TCPStore
+    from torch.distributed.elastic.rendezvous import static_tcp_rendezvous
+
+    try:
+        TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    except RuntimeError as error:
+        if "libuv" not in str(error):
+            raise
+        os.environ["USE_LIBUV"] = "0"
+        vars(static_tcp_rendezvous)["TCPStore"] = functools.partial(TCPStore, use_libuv=False)
 
 
 def _config(kind: Callable[..., Any], request: Request) -> Any:
