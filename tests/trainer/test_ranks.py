@@ -116,6 +116,12 @@ def test_killed_job_continues_from_its_last_checkpoint(tmp_path) -> None:
     assert summary(tmp_path)["samplesSeen"] == 96
 
 
+def test_rank_without_validation_samples_joins_in(tmp_path) -> None:
+    tiny = config(tmp_path, epochs=1, data={"samples": 8})
+    assert trainer_ranks.run(tmp_path, tiny, 3) == [0, 0, 0]
+    assert summary(tmp_path)["evaluatedStep"] == 1
+
+
 def test_stop_file_works_like_the_signal(tmp_path) -> None:
     gang = trainer_ranks.start(tmp_path, config(tmp_path, epochs=50), 2)
     gang.until(lambda: gang.progress()["step"] >= 1)

@@ -41,13 +41,13 @@ class TrainingState:
         return {"model": model, "optimizer": {"name": "SGD", "momentum": momentum}, "rank_statistics": per_rank}
 
     def share_buffers(self) -> None:
-        """Give every rank rank 0's buffers: DistributedDataParallel shares only parameters when it starts."""
+        """Give every rank rank 0's buffers: older DistributedDataParallels do not share them."""
         buffers = list(self.model.buffers())
         for kind in sorted({buffer.dtype for buffer in buffers}, key=str):
             same = [buffer for buffer in buffers if buffer.dtype == kind]
             flat = torch.cat([buffer.flatten() for buffer in same])
             self._comm.broadcast(flat)
-            for buffer, part in zip(same, flat.split([buffer.numel() for buffer in same]), strict=True):
+            for buffer, part in zip(same, torch.split(flat, [buffer.numel() for buffer in same]), strict=True):
                 buffer.copy_(part.view_as(buffer))
 
     def restore_optimizer(self, momentum: Mapping[str, Tensor] | None, *, present: bool) -> None:

@@ -5,10 +5,12 @@ Nothing here waits for the device: losses and hits are added up where they were 
 
 from __future__ import annotations
 
+import inspect
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -81,10 +83,16 @@ def parallel(model: nn.Module, accelerator: Accelerator, comm: Comm, micro_batch
     return DistributedDataParallel(
         model,
         device_ids=None if accelerator.is_cpu else [accelerator.device.index],
-        broadcast_buffers=False,
+        **_own_statistics(),
         gradient_as_bucket_view=True,
         static_graph=micro_batches == 1,
     )
+
+
+def _own_statistics() -> dict[str, Any]:
+    # torch 2.15 renamed the argument; both names leave the batch norm statistics of each rank alone while it trains.
+    known = inspect.signature(DistributedDataParallel.__init__).parameters
+    return {"forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers": False}
 
 
 class Stepper:
