@@ -32,8 +32,9 @@ def training_api(control_plane: Cluster) -> Cluster:
 
 
 @pytest.fixture
-def trainings(training_api: Cluster, namespace: str) -> Trainings:
-    return Trainings(training_api, namespace)
+def trainings(training_api: Cluster, namespace: str) -> Iterator[Trainings]:
+    with Trainings(training_api, namespace) as found:
+        yield found
 
 
 @pytest.fixture

@@ -27,8 +27,9 @@ def operator(control_plane: Cluster, tmp_path_factory: pytest.TempPathFactory) -
 
 
 @pytest.fixture
-def trainings(control_plane: Cluster, operator: OperatorProcess, namespace: str) -> Trainings:
-    return Trainings(control_plane, namespace)
+def trainings(control_plane: Cluster, operator: OperatorProcess, namespace: str) -> Iterator[Trainings]:
+    with Trainings(control_plane, namespace) as found:
+        yield found
 
 
 def test_a_training_gets_its_pods_its_assignments_and_runs(trainings: Trainings) -> None:

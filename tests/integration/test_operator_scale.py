@@ -18,14 +18,16 @@ pytestmark = pytest.mark.timeout(300)
 def test_two_hundred_trainings_at_once(control_plane: Cluster, namespace: str, tmp_path: Path) -> None:
     control_plane.kubectl("apply", "--server-side", f"--filename={ROOT / 'manifests' / 'crd.yaml'}")
     control_plane.kubectl("wait", "--for=condition=Established", "--timeout=30s", f"crd/{api.PLURAL}.{api.GROUP}")
-    trainings = Trainings(control_plane, namespace)
     # Trainings of other tests would count.
     wait_for("a quiet cluster", lambda: not control_plane.kubectl("get", "itrain", "-A", "-o=name"), seconds=90)
     names = [f"job-{number}" for number in range(JOBS)]
     manifests = [training(name) for name in names]
     for manifest in manifests:
         manifest["metadata"]["namespace"] = namespace
-    with OperatorProcess(control_plane.kubeconfig, tmp_path / "log", "--log-level", "info") as operator:
+    with (
+        Trainings(control_plane, namespace) as trainings,
+        OperatorProcess(control_plane.kubeconfig, tmp_path / "log", "--log-level", "info") as operator,
+    ):
         control_plane.apply(*manifests)
         labels = {"namespace": namespace, "state": "Running"}
         wait_for("all run", lambda: operator.metric("job_state", **labels) == JOBS, seconds=200, pause=1.0)
@@ -35,5 +37,5 @@ def test_two_hundred_trainings_at_once(control_plane: Cluster, namespace: str, t
         assert operator.rss_mib() < 150
         assert operator.metric("reconcile_total", result="error") == 0
         assert {status["attempt"] for status in (job["status"] for job in trainings.all())} == {1}
-        wait_for("the queue is empty", lambda: operator.metric("queue_oldest_age_seconds") == 0)
+        wait_for("the queue is short", lambda: operator.metric("queue_oldest_age_seconds") < 1)
         assert operator.stop()[0] == 0

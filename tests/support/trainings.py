@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from types import TracebackType
 from typing import Any, TypeVar
 
 from inception_operator import api
@@ -47,7 +48,7 @@ def training(name: str, *, nodes: int = 2, annotations: dict[str, str] | None = 
 
 
 class Trainings:
-    """The trainings of one namespace."""
+    """The trainings of one namespace; as a context manager it deletes them at the end: later tests are alone."""
 
     def __init__(self, cluster: Cluster, namespace: str) -> None:
         self.cluster = cluster
@@ -55,6 +56,14 @@ class Trainings:
         self._api = ApiClient(cluster.kubeconfig)
         self._jobs = f"/apis/{api.API_VERSION}/namespaces/{namespace}/{api.PLURAL}"
         self._core = f"/api/v1/namespaces/{namespace}"
+
+    def __enter__(self) -> Trainings:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._api.request("DELETE", self._jobs)
 
     def create(self, name: str, **options: Any) -> Json:
         """Create a training; see `training`."""
@@ -153,7 +162,14 @@ class Trainings:
             right = status.get("state") == state and attempt in (None, status.get("attempt"))
             return status if right else None
 
-        return wait_for(f"{name} {state} in attempt {attempt}", look, seconds)
+        try:
+            return wait_for(f"{name} {state} in attempt {attempt}", look, seconds)
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{json.dumps(self.picture(name), indent=1)}") from None
+
+    def picture(self, name: str) -> Json:
+        """What can be seen of a training, for messages."""
+        return {"status": self.status(name), "pods": {pod: raw["status"] for pod, raw in self.pods(name).items()}}
 
     def gone(self, name: str) -> bool:
         """Whether there is no such training."""
