@@ -45,10 +45,17 @@ def given(pod: PodView, attempt: int) -> bool:
 
 
 def busy(pod: PodView) -> bool:
-    """Ranks may be running in it."""
-    return (
-        pod.phase == Phase.RUNNING and not finished(pod) and pod.assignment is not None and not pod.assignment.is_hold
-    )
+    """Ranks may be running in it, as far as one can tell."""
+    order = pod.assignment
+    if order is None or pod.phase != Phase.RUNNING or finished(pod):
+        return False
+    report = pod.report
+    if report is None or pod.reachable is False:
+        return True
+    if report.state in (ReportState.FAILED, ReportState.STOPPED):
+        # What has ended stays ended until there is new work; a hold is none.
+        return report.attempt < (order.attempt - 1 if order.is_hold else order.attempt)
+    return not (order.is_hold and report.state == ReportState.IDLE and report.attempt >= order.attempt)
 
 
 def succeeded(pod: PodView, attempt: int) -> bool:
@@ -83,7 +90,10 @@ def acknowledged(pod: PodView, attempt: int) -> bool:
 
 def lingering(pod: PodView, now: datetime) -> bool:
     """Being deleted but still allowed to save its state: the next attempt must not start over its head."""
-    if not pod.deleting or not busy(pod) or pod.disruption_reason in _NODE_GONE or pod.reason == Cause.NODE_LOST:
+    if not pod.deleting or not busy(pod):
+        return False
+    lost = pod.disruption_reason in _NODE_GONE or pod.reason == Cause.NODE_LOST
+    if lost and not pod.ready:
         return False
     return pod.deletion_deadline is not None and now < pod.deletion_deadline + LINGER_SLACK
 

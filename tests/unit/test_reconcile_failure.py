@@ -149,6 +149,18 @@ def test_next_attempt_waits_while_a_deleted_pod_saves(sim: Sim) -> None:
     assert sim.condition("PodsReady") == "True"
 
 
+@pytest.mark.parametrize("dead", [True, False])
+def test_taint_alone_does_not_say_that_a_pod_is_dead(sim: Sim, dead: bool) -> None:
+    leaving = sim.pod(1)
+    sim.disrupt(leaving, "DeletionByTaintManager")
+    if dead:
+        sim._ready(leaving, False)
+    sim.operate()
+    sim.work()
+    sim.operate()
+    assert (sim.condition("PodsReady") == "True") is dead
+
+
 def test_pod_of_a_dead_node_is_not_waited_for_for_ever(sim: Sim) -> None:
     sim.delete(sim.pod(1))
     sim.operate()
