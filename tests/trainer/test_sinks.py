@@ -1,5 +1,6 @@
 """What others read: Prometheus series, the launcher's progress file, summary, raport, TensorBoard, curves."""
 
+import dataclasses
 import json
 import re
 import socket
@@ -192,6 +193,16 @@ def test_progress_file(tmp_path) -> None:
     assert (metrics["accuracyTop1"], metrics["loss"], metrics["samplesPerSecond"]) == (0.95, 0.5, 800.0)
     assert (metrics["progress"], metrics["samplesSeen"]) == (1.0, 160)
     assert last["time"].endswith("+00:00")
+
+
+def test_accuracy_of_an_earlier_attempt_is_shown_from_the_start(tmp_path) -> None:
+    info = dataclasses.replace(INFO, evaluated=(0.7, 0.9))
+    served, reported = Prometheus(0), ProgressFile(tmp_path / "progress.json")
+    bus = Bus([served, reported])
+    bus.start(info)
+    bus.step(StepRecord(6, 0.1, 0.1, 4, 48))
+    assert served.registry.get_sample_value("trainer_accuracy_ratio", {"split": "val", "k": "5"}) == 0.9
+    assert json.loads((tmp_path / "progress.json").read_text())["metrics"]["accuracyTop1"] == 0.7
 
 
 def test_raport_lines(tmp_path) -> None:

@@ -36,6 +36,8 @@ class RunInfo:
     start_step: int
     config: dict[str, Any]
     output: Path | None
+    evaluated: tuple[float, float] | None = None
+    """Validation top-1 and top-5 that an earlier attempt measured last."""
 
 
 @dataclass(frozen=True)

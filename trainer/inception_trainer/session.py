@@ -152,8 +152,13 @@ def _surroundings(config: TrainingConfig, settings: Settings, bus: Bus, store: C
         start_step=start.progress.step,
         config=config.as_dict(),
         output=Path(config.output.path) if config.output.path else None,
+        evaluated=_evaluated(start.progress),
     )
     return Surroundings(config, settings, accelerator, stop, store, splits, comm, bus, start, info, batch, length)
+
+
+def _evaluated(progress: Progress) -> tuple[float, float] | None:
+    return (progress.accuracy_top1, progress.accuracy_top5) if progress.evaluated_step >= 0 else None
 
 
 def _load(store: CheckpointStore | None, settings: Settings) -> tuple[int, Payload | None]:

@@ -85,11 +85,8 @@ def _line(axes: Any, rows: list[Row], column: int, scale: float, factor: float =
 
 def _points(axes: Any, rows: list[Row], column: int, scale: float, label: str, color: str, factor: float = 1) -> None:
     x, y = [row[0] * scale for row in rows], [row[column] * factor for row in rows]
-    axes.plot(x, y, color=color, linewidth=1.6, marker="o", markersize=3.5, label=label)
-    if y:
-        axes.annotate(
-            f"{y[-1]:.4g}", (x[-1], y[-1]), (4, 6), textcoords="offset points", color=color, fontsize=9, ha="right"
-        )
+    last = f", at the end {y[-1]:.4g}" if y else ""
+    axes.plot(x, y, color=color, linewidth=1.6, marker="o", markersize=3.5, label=label + last)
 
 
 def _style(axes: Any, restarts: list[float], end: float) -> None:

@@ -34,8 +34,10 @@ class ProgressFile(Sink):
         self._steps_per_epoch = 1
 
     def start(self, info: RunInfo) -> None:
-        """Remember the lengths."""
+        """Remember the lengths, and the accuracy of an earlier attempt."""
         self._total, self._steps_per_epoch = info.total_steps, info.steps_per_epoch
+        if info.evaluated is not None:
+            self._metrics |= dict(zip(("accuracyTop1", "accuracyTop5"), info.evaluated, strict=True))
 
     def step(self, record: StepRecord) -> None:
         """Write unless the last write is younger than a second."""

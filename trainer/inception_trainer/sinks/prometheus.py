@@ -96,6 +96,8 @@ class Prometheus(Sink):
         """Fill in what is known and open the port, in the background when it is busy."""
         self._info = info
         self._attempt.set(info.attempt)
+        for k, accuracy in zip(("1", "5"), info.evaluated or (), strict=False):
+            self._accuracy.labels("val", k).set(accuracy)
         self._build.info(
             {
                 "version": __version__,
