@@ -56,6 +56,8 @@ def train() -> None:
     import torch
     import torch.distributed as dist
 
+    # It obeys the stop file, so it must not die of the SIGTERM that programs of others get.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     folder, attempt, rank = Path(os.environ["TINY_FOLDER"]), os.environ["INCEPTION_ATTEMPT"], os.environ["RANK"]
     dist.init_process_group("gloo", timeout=timedelta(seconds=60))
     step = 0
