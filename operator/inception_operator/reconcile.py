@@ -308,6 +308,9 @@ class _Pass:
             limit = None if pod is None else failure.deadline(pod, scene)
             if limit is not None:
                 self._again(min(ACK_POLL, max(0.0, (limit - self.now).total_seconds())))
+            if pod is not None and not pod.ready and not slots.finished(pod):
+                # Readiness that never came back since the last attempt cannot drop again to tell of a failure.
+                self._again(ACK_POLL)
 
     def _remove(self, pods: Iterable[PodView], grace: int | None = None) -> None:
         self.delete |= {pod.name: grace for pod in pods}

@@ -100,11 +100,13 @@ def _launch(request: Request) -> dict[int, Any]:
 
 def _avoid_missing_libuv() -> None:
     """Take the plain store where torch was built without libuv, as Debian's is; torch fails there instead."""
-    from torch.distributed import TCPStore
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]
     from torch.distributed.elastic.rendezvous import static_tcp_rendezvous
 
     try:
-        TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+        TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False, use_libuv=True)
+    except TypeError:
+        return  # a torch from before libuv
     except RuntimeError as error:
         if "libuv" not in str(error):
             raise
