@@ -100,7 +100,7 @@ def _launch(request: Request) -> dict[int, Any]:
 
 def _avoid_missing_libuv() -> None:
     """Take the plain store where torch was built without libuv, as Debian's is; torch fails there instead."""
-    from torch.distributed import TCPStore  # type: ignore[attr-defined]
+    from torch.distributed import TCPStore, rendezvous  # type: ignore[attr-defined]
     from torch.distributed.elastic.rendezvous import static_tcp_rendezvous
 
     try:
@@ -110,8 +110,10 @@ def _avoid_missing_libuv() -> None:
     except RuntimeError as error:
         if "libuv" not in str(error):
             raise
+        # Older releases heed the variable only in some of the places where they make a store.
         os.environ["USE_LIBUV"] = "0"
-        vars(static_tcp_rendezvous)["TCPStore"] = functools.partial(TCPStore, use_libuv=False)
+        for module in (static_tcp_rendezvous, rendezvous):
+            vars(module)["TCPStore"] = functools.partial(TCPStore, use_libuv=False)
 
 
 def _config(kind: Callable[..., Any], request: Request) -> Any:
