@@ -1,6 +1,7 @@
 """One attempt on this node: torch elastic's agent in a process of its own, forked from the warm fork server."""
 
 import functools
+import importlib
 import logging
 import multiprocessing
 import os
@@ -100,8 +101,7 @@ def _launch(request: Request) -> dict[int, Any]:
 
 def _avoid_missing_libuv() -> None:
     """Take the plain store where torch was built without libuv, as Debian's is; torch fails there instead."""
-    from torch.distributed import TCPStore, rendezvous  # type: ignore[attr-defined]
-    from torch.distributed.elastic.rendezvous import static_tcp_rendezvous
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
     try:
         TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False, use_libuv=True)
@@ -112,7 +112,8 @@ def _avoid_missing_libuv() -> None:
             raise
         # Older releases heed the variable only in some of the places where they make a store.
         os.environ["USE_LIBUV"] = "0"
-        for module in (static_tcp_rendezvous, rendezvous):
+        for name in ("rendezvous", "elastic.rendezvous.static_tcp_rendezvous"):
+            module = importlib.import_module(f"torch.distributed.{name}")
             vars(module)["TCPStore"] = functools.partial(TCPStore, use_libuv=False)
 
 
