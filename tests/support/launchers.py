@@ -25,12 +25,18 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def wait_for(what: str, look: Callable[[], T | None], seconds: float = 45.0, pause: float = 0.02) -> T:
+def wait_for(
+    what: str,
+    look: Callable[[], T | None],
+    seconds: float = 45.0,
+    pause: float = 0.02,
+    explain: Callable[[], str] = str,
+) -> T:
     """Look until something true is seen."""
     end = time.monotonic() + seconds
     while not (seen := look()):
         if time.monotonic() > end:
-            raise AssertionError(f"not seen within {seconds} s: {what}")
+            raise AssertionError(f"not seen within {seconds} s: {what}\n{explain()}")
         time.sleep(pause)
     return seen
 
@@ -52,6 +58,8 @@ class Launcher:
             "OMP_NUM_THREADS": "1",
             "POD_NAME": f"job-{index}-1",
             "TMPDIR": str(folder),
+            # Whatever this machine's name resolves to.
+            "GLOO_SOCKET_IFNAME": "lo",
             **({} if preload is None else {"INCEPTION_PRELOAD": preload}),
             **environment,
         }
@@ -96,7 +104,7 @@ class Launcher:
             fits = report.get("state") == state and attempt in (None, report["attempt"])
             return report if fits else None
 
-        return wait_for(f"{state} of launcher {self.index}; log:\n{self.read_log()}", look)
+        return wait_for(f"{state} of launcher {self.index}", look, explain=self.read_log)
 
     def wait_exit(self) -> int:
         """Wait for the end of the launcher."""
@@ -169,9 +177,12 @@ class Gang:
     def first_steps(self, attempt: int, ranks: int) -> list[int]:
         """Wait until every rank has made its first step; returns their process numbers."""
         paths = [self.folder / f"step-{attempt}-{rank}" for rank in range(ranks)]
-        logs = "\n".join(launcher.read_log() for launcher in self.launchers)
-        wait_for(f"first step of attempt {attempt}; logs:\n{logs}", lambda: all(path.exists() for path in paths))
+        wait_for(f"first step of attempt {attempt}", lambda: all(p.exists() for p in paths), explain=self.read_logs)
         return [int(path.read_text(encoding="utf-8")) for path in paths]
+
+    def read_logs(self) -> str:
+        """Read what all have printed."""
+        return "\n".join(launcher.read_log() for launcher in self.launchers)
 
     def processes(self) -> list[int]:
         """List all living processes that belong to the gang, wherever they have gone."""

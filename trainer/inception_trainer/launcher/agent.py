@@ -1,5 +1,6 @@
 """One attempt on this node: torch elastic's agent in a process of its own, forked from the warm fork server."""
 
+import contextlib
 import functools
 import importlib
 import logging
@@ -21,12 +22,13 @@ from .outcome import Failure, Outcome, Result
 from .wire import Request
 
 MONITOR_SECONDS = 0.02
-EXIT_BARRIER_SECONDS = 5.0
+LINGER_SECONDS = 5.0
 """How long the store outlives the local ranks for the sake of peers that are still ending."""
 SETTLE_SECONDS = 0.3
 """How long a lost peer is given to turn out as another local rank's failure."""
 RENDEZVOUS_SECONDS = 300
 STOP_CODES = (ExitCode.STOPPED, -signal.SIGTERM, ExitCode.TERMINATED)
+CHATTY = ("torch.distributed.elastic", "torch.multiprocessing")
 _GLOBAL_GETFQDN = socket.getfqdn
 
 
@@ -68,7 +70,7 @@ def _detach() -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     if "LOGLEVEL" not in os.environ:
         # The launcher reports failures itself; torch elastic's own account of them is a page long.
-        for name in ("torch.distributed.elastic", "torch.multiprocessing"):
+        for name in (name for name in logging.root.manager.loggerDict if name.startswith(CHATTY)):
             logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
@@ -93,10 +95,28 @@ def _launch(request: Request) -> dict[int, Any]:
     from torch.distributed.launcher import api
 
     _avoid_missing_libuv()
-    vars(api)["LocalElasticAgent"] = functools.partial(LocalElasticAgent, exit_barrier_timeout=EXIT_BARRIER_SECONDS)
+
+    class Agent(LocalElasticAgent):
+        def _exit_barrier(self) -> None:
+            with contextlib.suppress(Exception):
+                _farewell(self._store, request.assignment)
+
+    vars(api)["LocalElasticAgent"] = Agent
     config = _config(api.LaunchConfig, request)
     values: dict[int, Any] = api.elastic_launch(config, rank.main)(request.folder, request.program)
     return values
+
+
+def _farewell(store: Any, assignment: Assignment) -> None:
+    """Let the node that hosts the store leave last, within bounds.
+
+    Torch's own barrier has every node wait; those that lose the store meanwhile spend seconds on describing it.
+    """
+    ended = store.add("inception/ended", 1)
+    deadline = time.monotonic() + LINGER_SECONDS
+    while assignment.node_rank == 0 and ended < assignment.nnodes and time.monotonic() < deadline:
+        time.sleep(MONITOR_SECONDS)
+        ended = store.add("inception/ended", 0)
 
 
 def _avoid_missing_libuv() -> None:
