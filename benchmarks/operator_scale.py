@@ -84,6 +84,8 @@ def measure(cluster: Cluster, jobs: int, log: Path) -> Result:
             each={name: operator.metric("api_requests_total", **labels) / jobs for name, labels in KINDS.items()},
             duplicates=len(pods) - jobs * PODS_PER_JOB,
         )
+    # What is left would be worked on, and counted, in the next run.
+    cluster.kubectl("delete", "itrain", "--all", f"--namespace={namespace}")
     cluster.kubectl("delete", "namespace", namespace, "--wait=false")
     return result
 
