@@ -67,6 +67,22 @@ def test_feature_map_sizes(side: int, map_side: int) -> None:
     assert small(images).shape == (2, 10)
 
 
+@pytest.mark.parametrize("side", [31, 32, 36, 39, 40, 48, 63, 64, 96, 128, 160, 192, 224, 225, 256, 299])
+def test_image_sizes_are_checked_before_the_first_step(side: int) -> None:
+    with torch.device("meta"):
+        network, images = models.create("bninception", 10).eval(), torch.empty(2, 3, side, side)
+    try:
+        network(images)
+        works = side >= 32
+    except RuntimeError:
+        works = False
+    if works:
+        models.check_image_size("bninception", side)
+    else:
+        with pytest.raises(ConfigError, match=rf"data\.imageSize: {side} does not fit"):
+            models.check_image_size("bninception", side)
+
+
 def test_unknown_name_lists_the_known_ones() -> None:
     with pytest.raises(ConfigError, match=r"model\.name: 'bninceptoin' is unknown \(did you mean bninception\?\)"):
         models.create("bninceptoin", 10)

@@ -128,6 +128,7 @@ def _surroundings(config: TrainingConfig, settings: Settings, bus: Bus, store: C
     stop.install()
     batch = batch_plan(config.batch, settings.world_size)
     model = models.canonical(config.model.name)
+    models.check_image_size(model, config.data.image_size)
     accelerator = device.resolve(config.accelerator, config.precision, settings)
     loading = Background(lambda: _load(store, settings))
     splits = open_splits(config)

@@ -7,9 +7,10 @@ from collections.abc import Callable
 from torch import nn
 
 from inception_trainer.errors import ConfigError, closest
-from inception_trainer.models.bninception import BNInception
+from inception_trainer.models import bninception
 
-_REGISTRY: dict[str, Callable[[int], nn.Module]] = {"bninception": BNInception}
+_REGISTRY: dict[str, Callable[[int], nn.Module]] = {"bninception": bninception.BNInception}
+_ACCEPTS: dict[str, Callable[[int], bool]] = {"bninception": bninception.accepts}
 _ALIASES = {"inception_v2": "bninception"}
 
 
@@ -24,6 +25,14 @@ def canonical(name: str) -> str:
     if found not in _REGISTRY:
         raise ConfigError(f"model.name: {name!r} is unknown{closest(name, names())}; known: {', '.join(names())}")
     return found
+
+
+def check_image_size(name: str, side: int) -> None:
+    """Raise ConfigError when the network cannot take square inputs of ``side`` pixels."""
+    accepts = _ACCEPTS[canonical(name)]
+    if not accepts(side):
+        near = min((size for size in range(8, 2 * side + 64) if accepts(size)), key=lambda size: abs(size - side))
+        raise ConfigError(f"data.imageSize: {side} does not fit {name}, whose maps must halve evenly; try {near}")
 
 
 def create(name: str, num_classes: int) -> nn.Module:
