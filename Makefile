@@ -71,6 +71,15 @@ lint: venv ## ruff, mypy, import-linter, yamllint, hadolint, shellcheck, codespe
 	$(BIN)/shellcheck .ci/run
 	$(BIN)/codespell README.md CONTRIBUTING.md CHANGELOG.md SECURITY.md docs operator trainer localcluster demo manifests
 
+.PHONY: sync
+sync: venv ## Bring generated copies up to date: chart files, install.yaml, docs/api.md
+	HELM=$$($(BIN)/python -c 'from localcluster.components import build; print(build(["helm"])["helm"])') $(BIN)/python charts/sync.py
+	$(BIN)/python docs/generate_api.py
+
+.PHONY: chart-test
+chart-test: venv ## Tests of chart, manifests, dashboards and profiles
+	$(BIN)/pytest -q -n 2 tests/chart
+
 .PHONY: format
 format: venv ## Format and fix what can be fixed
 	$(BIN)/ruff format .

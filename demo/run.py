@@ -44,14 +44,14 @@ def up(kind: str, environment: Mapping[str, str], say: Progress) -> None:
         raise DemoError(f"the job did not succeed: {json.dumps(job['status'].get('rootCause', {}))}")
 
 
-def install_operator(ready: Ready, say: Progress) -> None:
-    """helm upgrade --install, then wait until the operator is ready."""
+def install_operator(ready: Ready, say: Progress, *values: str) -> None:
+    """helm upgrade --install, with more arguments of helm if given, then wait until the operator is ready."""
     say(f"helm upgrade --install {RELEASE} charts/inception-operator -n {OPERATOR_NAMESPACE}")
     repository, _, tag = ready.operator_image.rpartition(":")
     ready.kube.run(
         "upgrade", "--install", RELEASE, str(CHART), "--namespace", OPERATOR_NAMESPACE, "--create-namespace",
         "--set", f"image.registry=,image.repository={repository},image.tag={tag}",
-        "--set", f"trainerImage={ready.trainer_image}",
+        "--set", f"trainerImage={ready.trainer_image}", *values,
         tool=ready.kube.helm,
     )  # fmt: skip
     # The image's tag does not change when the checkout does.

@@ -157,6 +157,8 @@ def process(layout: Layout, port: int) -> ProcessSpec:
         layout.binary("kwok"),
         f"--kubeconfig={layout.kubeconfig('kwok')}",
         f"--config={config}",
+        # Without leases the node controller takes the nodes for lost after a minute.
+        "--node-lease-duration-seconds=40",
         "--manage-all-nodes=false",
         f"--manage-nodes-with-label-selector={NODE_MARK}=true",
         f"--cidr={_POD_RANGE}",

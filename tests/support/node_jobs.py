@@ -25,6 +25,10 @@ os.kill(int(open(newest).read()), signal.{signal})
 """
 
 
+# The vendor's resource and variable on a machine that has neither the device nor the plug-in for torch.
+MLU_ON_CPU = {"resource": "cambricon.com/mlu", "unit": 1, "torch": {"module": None, "device": "cpu", "backend": "gloo"}}
+
+
 def install(cluster: Cluster, say: Callable[[str], None]) -> Ready:
     """Build both images into the node and install the chart; the same code as `make demo`."""
     for image in ("operator", "trainer"):
@@ -32,7 +36,7 @@ def install(cluster: Cluster, say: Callable[[str], None]) -> Ready:
     tools = build(["kubectl", "helm"], say)
     kube = Kube(cluster.kubeconfig, str(tools["kubectl"]), str(tools["helm"]))
     ready = Ready(kube, local_tag("operator"), local_tag("trainer"), "the test's node", "")
-    install_operator(ready, say)
+    install_operator(ready, say, "--set-json", f"profiles.cambricon={json.dumps(MLU_ON_CPU)}")
     return ready
 
 
@@ -147,7 +151,7 @@ def digits_job(name: str, *, claim: bool = True, **spec: Any) -> Json:
     """A small digits job of two nodes; keywords replace whole fields of the spec."""
     container = {
         "name": "trainer",
-        "resources": {"requests": {"cpu": "100m", "memory": "512Mi"}, "limits": {"memory": "3Gi"}},
+        "resources": {"requests": {"cpu": "100m", "memory": "512Mi"}, "limits": {"cpu": "1", "memory": "3Gi"}},
     }
     body: Json = {
         "training": {"recipe": "bninception-digits", "epochs": 3, "logEverySteps": 5},
