@@ -260,3 +260,12 @@ def test_long_messages_are_cut() -> None:
     found = Failure(1, 0, "Error", NOW, message="x" * 5000)
     assert len(found.text) <= failure.MAX_MESSAGE
     assert len(found.to_json()["message"]) <= failure.MAX_MESSAGE
+
+
+def test_success_of_an_earlier_attempt_does_not_count_for_this_one() -> None:
+    found = only(ended(0, terminated_reason="Completed"))
+    assert found is None
+    late = pod(phase="Succeeded", exit_code=0, finished=NOW, report=Report(2, "Succeeded", exit_code=0))
+    found = only(late)
+    assert found is not None
+    assert failure.action(found, None) is Action.RESTART_IGNORING_LIMIT

@@ -6,6 +6,7 @@ import pytest
 
 from cluster_sim import CONTEXT, Sim, job
 from inception_operator import assignment
+from inception_operator.model import Report
 from inception_operator.reconcile import reconcile
 
 CONDITIONS = ("Suspended", "PodsReady", "Running", "Restarting", "Succeeded", "Failed")
@@ -318,3 +319,26 @@ def test_surviving_silent_launcher_is_replaced_while_gathering(sim: Sim) -> None
     assert plan.delete == {"job-0-1": 10}
     assert [p["metadata"]["name"] for p in plan.create] == ["job-0-2"]
     assert sim.counters == (2, 1, 0)
+
+
+def test_one_node_pod_is_made_only_after_the_old_one_has_saved() -> None:
+    sim = Sim(job(1))
+    sim.run_until("Running")
+    leaving = sim.pod(0)
+    sim.delete(leaving)
+    plan = sim.operate()
+    assert plan.create == ()
+    assert sim.counters == (2, 1, 0)
+    sim.exit(leaving, 75)
+    assert [p["metadata"]["name"] for p in sim.operate().create] == ["job-0-2"]
+
+
+def test_one_node_pod_keeps_the_assignment_it_was_born_with() -> None:
+    sim = Sim(job(1))
+    sim.operate()
+    sim.start(sim.pod(0))
+    sim._ready(sim.pod(0), False)
+    sim.pod(0).report = Report(0, "Starting")
+    plan = sim.operate()
+    assert plan.empty
+    assert plan.requeue_after == 2
