@@ -21,8 +21,8 @@ SHELL ["/bin/sh", "-euc"]
 COPY requirements/operator.txt /opt/inception/requirements/
 RUN --mount=type=bind,from=wheels,target=/wheels \
     python3 -m venv /opt/venv; \
-    offline=""; if ls /wheels/*.whl >/dev/null 2>&1; then offline="--no-index --find-links /wheels"; fi; \
-    /opt/venv/bin/pip install --no-cache-dir --require-hashes $offline -r /opt/inception/requirements/operator.txt
+    set --; if ls /wheels/*.whl >/dev/null 2>&1; then set -- --no-index --find-links /wheels; fi; \
+    /opt/venv/bin/pip install --no-cache-dir --require-hashes "$@" -r /opt/inception/requirements/operator.txt
 COPY operator/inception_operator /opt/inception/inception_operator
 RUN /opt/venv/bin/python -m compileall -q /opt/inception/inception_operator
 # Libraries ask for the user's name, and the number that the pod runs as has none.
@@ -38,11 +38,11 @@ COPY requirements/torch.txt requirements/trainer.txt /opt/inception/requirements
 # The base's own site-packages stay visible, so that a vendor's torch is found and kept.
 RUN --mount=type=bind,from=wheels,target=/wheels \
     python3 -m venv --system-site-packages /opt/venv; \
-    offline=""; if ls /wheels/*.whl >/dev/null 2>&1; then offline="--no-index --find-links /wheels"; fi; \
+    set --; if ls /wheels/*.whl >/dev/null 2>&1; then set -- --no-index --find-links /wheels; fi; \
     if ! /opt/venv/bin/python -c 'import torch' 2>/dev/null; then \
-      /opt/venv/bin/pip install --no-cache-dir --require-hashes $offline -r /opt/inception/requirements/torch.txt; \
+      /opt/venv/bin/pip install --no-cache-dir --require-hashes "$@" -r /opt/inception/requirements/torch.txt; \
     fi; \
-    /opt/venv/bin/pip install --no-cache-dir --require-hashes $offline -r /opt/inception/requirements/trainer.txt
+    /opt/venv/bin/pip install --no-cache-dir --require-hashes "$@" -r /opt/inception/requirements/trainer.txt
 COPY trainer/inception_trainer /opt/inception/inception_trainer
 RUN /opt/venv/bin/python -m compileall -q /opt/inception/inception_trainer
 ENV PATH=/opt/venv/bin:$PATH PYTHONPATH=/opt/inception PYTHONUNBUFFERED=1 USER=inception HOME=/tmp

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import kubernetes_validate
 import pytest
 
 from inception_operator.__main__ import parse
+from inception_operator.profiles import load_profiles
 
 OUR_GROUP = "training.inception.dev"
 FOREIGN_GROUPS = ("monitoring.coreos.com",)
@@ -20,6 +22,7 @@ Render = Callable[..., list[Object]]
 MONITORS = {
     name: {"podMonitor": {"enabled": True, "labels": {"release": "prometheus"}}} for name in ("operator", "trainer")
 }
+ABACUS = {"resource": "example.com/abacus", "unit": 1, "torch": {"module": None, "device": "cpu", "backend": "gloo"}}
 VALUES: dict[str, dict[str, Any]] = {
     "default": {},
     "minimal": {
@@ -59,6 +62,7 @@ VALUES: dict[str, dict[str, Any]] = {
         "podLabels": {"a": "b"},
         "podAnnotations": {"a": "b"},
         "extraArgs": ["--workers=4"],
+        "profiles": {"abacus": ABACUS},
         "extraEnv": [{"name": "A", "value": "b"}],
         "networkPolicy": {
             "enabled": True,
@@ -119,7 +123,7 @@ def test_no_two_objects_share_a_name(objects: list[Object]) -> None:
 def test_pods_meet_the_restricted_profile(objects: list[Object]) -> None:
     pod = pod_of(objects)["spec"]
     assert not any(pod.get(key) for key in ("hostNetwork", "hostPID", "hostIPC"))
-    assert all(volume.keys() <= {"name", "emptyDir"} for volume in pod["volumes"])
+    assert all(volume.keys() <= {"name", "emptyDir", "configMap"} for volume in pod["volumes"])
     context = pod["securityContext"]
     assert context["runAsNonRoot"] is True
     assert min(context["runAsUser"], context["runAsGroup"]) >= 10000
@@ -287,6 +291,18 @@ def test_dashboards_are_labelled_for_grafana(render: Render) -> None:
     assert board["metadata"]["namespace"] == "grafana"
     assert annotations_of(board) == {"grafana_folder": "ML"}
     assert not of_kind(render(VALUES["minimal"]), "ConfigMap")
+
+
+def test_profiles_of_the_values_reach_the_operator(render: Render, tmp_path: Path) -> None:
+    rows = only(render(VALUES["full"]), "ConfigMap", "-profiles")["data"]
+    for name, text in rows.items():
+        (tmp_path / name).write_text(text)
+    assert load_profiles(tmp_path)["abacus"].resource == "example.com/abacus"
+    pod = pod_of(render(VALUES["full"]))
+    assert "checksum/profiles" in annotations_of(pod)
+    folder = next(m["mountPath"] for m in pod["spec"]["containers"][0]["volumeMounts"] if m["name"] == "profiles")
+    arguments = pod["spec"]["containers"][0]["args"]
+    assert arguments[arguments.index("--profiles-dir") + 1] == folder
 
 
 def test_network_policy_lets_through_what_the_operator_needs(render: Render) -> None:
