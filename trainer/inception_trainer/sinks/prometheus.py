@@ -40,6 +40,7 @@ class Prometheus(Sink):
         self._port, self._snapshot = port, snapshot
         self._server: _Server | None = None
         self._closing = threading.Event()
+        self._stepped = False
         self.registry = CollectorRegistry()
         self._define()
 
@@ -57,6 +58,9 @@ class Prometheus(Sink):
         self._speed = gauge("samples_per_second", "Training samples per second of the whole job, last log interval")
         self._remaining = gauge("estimated_remaining_seconds", "Time to the end of the job at the current speed")
         self._attempt = gauge("attempt", "Attempt that this process belongs to")
+        self._first_step = gauge(
+            "first_step_timestamp_seconds", "When the first step of this attempt ended; 0: not yet"
+        )
         self._last_step = gauge("last_step_timestamp_seconds", "When the last step ended")
         self._saved = gauge("checkpoint_last_success_timestamp_seconds", "When the last checkpoint was complete")
         self._size = gauge("checkpoint_size_bytes", "Size of the last checkpoint")
@@ -114,6 +118,9 @@ class Prometheus(Sink):
 
     def step(self, record: StepRecord) -> None:
         """Counters, gauges that need no device, and the two parts of the duration."""
+        if not self._stepped:
+            self._first_step.set_to_current_time()
+            self._stepped = True
         self._steps.inc()
         self._samples.labels("train").inc(record.pod_samples)
         self._step.set(record.step)
