@@ -15,7 +15,7 @@ from inception_trainer.data.order import uniforms
 
 
 class InMemory:
-    """Random shifts by up to 1/16 of the side are the only augmentation, and only where ``shifts`` says so."""
+    """Random shifts by up to 1/32 of the side are the only augmentation, and only where ``shifts`` says so."""
 
     def __init__(self, length: int, seed: int, *, shifts: bool) -> None:
         self._length, self._seed, self._shifts = length, seed, shifts
@@ -40,8 +40,8 @@ class InMemory:
 
 
 def shifted(images: Tensor, draws: np.ndarray[tuple[int, int], np.dtype[np.float64]]) -> Tensor:
-    """Move each image ``[n, c, h, w]`` by up to 1/16 of its side; uncovered borders become 0."""
-    reach = max(1, images.shape[-1] // 16)
+    """Move each image ``[n, c, h, w]`` by up to 1/32 of its side; uncovered borders become 0."""
+    reach = max(1, images.shape[-1] // 32)
     offsets = torch.from_numpy((draws * (2 * reach + 1)).astype(np.int64))
     padded = functional.pad(images, (reach,) * 4)
     rows = offsets[:, :1] + torch.arange(images.shape[-2])
