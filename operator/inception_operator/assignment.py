@@ -13,6 +13,8 @@ LOOPBACK = "127.0.0.1"
 def to_json(assignment: Assignment) -> str:
     """The annotation's text; a hold carries no ranks and no address."""
     data: Json = {"attempt": assignment.attempt, "nnodes": assignment.nnodes, "graceful": assignment.graceful}
+    if assignment.end:
+        data["end"] = True
     if not assignment.is_hold:
         data |= {
             "nodeRank": assignment.node_rank,
@@ -37,6 +39,7 @@ def from_json(text: str | None) -> Assignment | None:
             master_addr=str(data.get("masterAddr", "")),
             master_port=int(data.get("masterPort", 0)),
             graceful=bool(data.get("graceful", False)),
+            end=bool(data.get("end", False)),
         )
     except (ValueError, KeyError, TypeError, AttributeError):
         return None
@@ -45,6 +48,11 @@ def from_json(text: str | None) -> Assignment | None:
 def hold(attempt: int, *, graceful: bool) -> Assignment:
     """End what runs of older attempts and be ready for this one."""
     return Assignment(attempt=attempt, graceful=graceful)
+
+
+def end(attempt: int) -> Assignment:
+    """End what runs and the launcher with it: the job is over, and its pods stay for their logs."""
+    return Assignment(attempt=attempt, end=True)
 
 
 def work(attempt: int, slot: int, nodes: int, nproc: int, master: str | None, *, graceful: bool) -> Assignment:

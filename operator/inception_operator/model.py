@@ -15,7 +15,7 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True)
 class Assignment:
-    """What a slot is told to do in one attempt; ``nnodes`` 0 is a hold. docs/architecture.md has the JSON."""
+    """What a slot is told to do in one attempt: ``nnodes`` 0 is a hold, ``end`` the last word (docs/architecture.md)."""
 
     attempt: int
     nnodes: int = 0
@@ -24,6 +24,7 @@ class Assignment:
     master_addr: str = ""
     master_port: int = 0
     graceful: bool = False
+    end: bool = False
 
     @property
     def is_hold(self) -> bool:

@@ -30,6 +30,8 @@ STARTING_POLL: Final = 2.0
 REJECTED_POLL: Final = 5.0
 # A kubelet that refuses a pod would refuse the next one at once, too.
 ADMISSION_PAUSE: Final = timedelta(seconds=10)
+# What a launcher gets to end with its job before its pod is deleted.
+WIND_UP: Final = timedelta(seconds=30)
 # A launcher that does not answer does not save either.
 MUTE_GRACE_SECONDS: Final = 10
 LONG_AGO: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -52,7 +54,7 @@ def reconcile(observation: Observation, context: Context) -> Plan:
     draft = Draft(job, observation.now, observation.progress)
     pods = slots.owned(observation.pods, job["metadata"]["uid"])
     if draft.terminal:
-        return draft.plan(delete=_leftovers(pods))
+        return _wind_up(draft, pods, observation.now)
     if draft.new:
         draft.begin(_first_attempt(pods))
     try:
@@ -60,7 +62,7 @@ def reconcile(observation: Observation, context: Context) -> Plan:
         devices = resolve(spec, context.profiles)
     except SpecError as error:
         draft.fail(Reason.INVALID_SPEC, str(error))
-        return draft.plan(delete=_leftovers(pods))
+        return _wind_up(draft, pods, observation.now)
     return _Pass(observation, context, spec, devices, draft, pods).decide()
 
 
@@ -91,9 +93,24 @@ def _conditions(job: Json) -> list[Json]:
     return (job.get("status") or {}).get("conditions") or []
 
 
-def _leftovers(pods: Iterable[PodView]) -> dict[str, None]:
-    """Pods that still hold devices; ended ones stay for their logs."""
-    return {pod.name: None for pod in pods if not pod.deleting and pod.phase not in (Phase.SUCCEEDED, Phase.FAILED)}
+def _wind_up(draft: Draft, pods: Iterable[PodView], now: datetime) -> Plan:
+    """The job is over. Launchers end by themselves, so that the logs stay; what cannot or does not is deleted."""
+    delete: dict[str, None] = {}
+    assign: dict[str, Assignment] = {}
+    patient = now < (draft.completed or now) + WIND_UP
+    waiting = False
+    for pod in pods:
+        if pod.deleting or pod.phase in (Phase.SUCCEEDED, Phase.FAILED):
+            continue
+        told = pod.assignment is not None and pod.assignment.end
+        if patient and (told or slots.finished(pod)):
+            waiting = True
+        elif patient and slots.available(pod):
+            assign[pod.name] = assignment.end(draft.attempt)
+            waiting = True
+        else:
+            delete[pod.name] = None
+    return draft.plan(delete=delete, assign=assign, requeue_after=STARTING_POLL if waiting else None)
 
 
 def _first_attempt(pods: Iterable[PodView]) -> int:
@@ -164,8 +181,7 @@ class _Pass:
         first = self.slots[0]
         report = first.report if first is not None else None
         self.draft.succeed(None if report is None else progress.from_report(report, self.now))
-        self.delete = dict(_leftovers(self.pods))
-        return self._plan()
+        return self._over()
 
     def _suspend(self) -> Plan:
         self.draft.suspend()
@@ -174,8 +190,11 @@ class _Pass:
 
     def _fail(self, reason: str, text: str, cause: Failure) -> Plan:
         self.draft.fail(reason, text, cause)
-        self.delete = dict(_leftovers(self.pods))
-        return self._plan()
+        return self._over()
+
+    def _over(self) -> Plan:
+        self._describe()
+        return _wind_up(self.draft, self.pods, self.now)
 
     def _end_attempt(self, cause: Failure, failures: Iterable[Failure]) -> Plan | None:
         """Count the restart, or end the job."""
@@ -319,7 +338,7 @@ class _Pass:
         seconds = max(seconds, 0.1)
         self.requeue = seconds if self.requeue is None else min(self.requeue, seconds)
 
-    def _plan(self) -> Plan:
+    def _describe(self) -> None:
         ready = sum(pod is not None and self._counts_as_ready(pod) for pod in self.slots)
         self.draft.describe(
             desired=self.job.num_nodes,
@@ -327,6 +346,9 @@ class _Pass:
             accelerator=self.devices.summary,
             model=self.job.model,
         )
+
+    def _plan(self) -> Plan:
+        self._describe()
         return self.draft.plan(
             delete=self.delete, create=tuple(self.create), assign=self.assign, requeue_after=self.requeue
         )

@@ -80,6 +80,11 @@ class Draft:
         return conditions.terminal(self._conditions)
 
     @property
+    def completed(self) -> datetime | None:
+        """When the job ended for good."""
+        return parse_time(self._new.get("completionTime"))
+
+    @property
     def root_cause(self) -> Json | None:
         """Why the last attempt that failed did so."""
         cause: Json | None = self._new.get("rootCause")

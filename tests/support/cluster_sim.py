@@ -271,6 +271,9 @@ class Sim:
         idle = pod.phase == "Running" and pod.report.state != ReportState.SUCCEEDED and not pod.stuck
         if order is None or not idle or pod.deletion_deadline is not None:
             return
+        if order.end:
+            self.exit(pod)
+            return
         held = pod.accepted is not None and pod.accepted.is_hold and pod.accepted.attempt == order.attempt
         if pod.accepted is not None and order.attempt <= pod.accepted.attempt and not (held and not order.is_hold):
             return

@@ -104,6 +104,22 @@ def test_failure_is_held_warm_for_a_listening_operator() -> None:
     assert play(Tick(asked=False)).last == (Exit(66),)
 
 
+def end_of(attempt: int) -> Assigned:
+    return Assigned(Assignment(attempt, end=True))
+
+
+def test_end_of_the_job_ends_a_held_launcher_with_its_code() -> None:
+    play = running()(failed(1), Emptied(), end_of(1))
+    assert (play.state, play.last) == (State.FAILED, (Exit(66),))
+
+
+def test_end_of_the_job_kills_ranks_that_still_run() -> None:
+    play = running()(end_of(1))
+    assert play.last == (Kill(),)
+    assert play(Emptied()).last == (Exit(75),)
+    assert play(Assigned(run_of(2))).last == ()
+
+
 def test_failure_ends_at_once_when_nobody_listens() -> None:
     assert running(asked=False)(failed(1), Emptied()).last == (Exit(66),)
 

@@ -45,11 +45,33 @@ def test_hopeless_codes_end_the_job_at_once(sim: Sim, code: int) -> None:
     plan = sim.operate()
     assert sim.status["state"] == "Failed"
     assert sim.counters == (1, 0, 0)
-    assert sorted(plan.delete) == ["job-0-1", "job-1-1"]
+    assert plan.delete == {}
+    assert [order.end for _, order in sorted(plan.assign.items())] == [True, True]
     assert sim.status["completionTime"]
     assert sim.condition("Succeeded") == "False"
     assert "because" in sim.full_condition("Failed")["message"]
     assert sim.reasons == ["PermanentFailure"]
+
+
+def test_pods_of_a_failed_job_end_by_themselves_and_keep_their_logs(sim: Sim) -> None:
+    sim.fail_ranks(sim.pod(0), 66)
+    sim.operate()
+    for pod in sim.pods.values():
+        sim.obey(pod)
+    sim.tick(60)
+    sim.settle()
+    assert [pod.exit_code for pod in sim.pods.values()] == [66, 75]
+    assert all(pod.deletion_deadline is None for pod in sim.pods.values())
+
+
+def test_pod_that_does_not_end_with_its_job_is_deleted(sim: Sim) -> None:
+    sim.fail_ranks(sim.pod(0), 66)
+    sim.operate()
+    sim.obey(sim.pod(0))
+    sim.tick(29)
+    assert sim.operate().delete == {}
+    sim.tick(2)
+    assert list(sim.operate().delete) == ["job-1-1"]
 
 
 def test_limit_counts_only_what_counts() -> None:

@@ -128,6 +128,8 @@ def test_any_history_converges(nodes: int, steps: list[tuple[str, int]], limit: 
     bring_home(sim)
     Watch(sim).check()
     sim.settle()
+    sim.tick(60)
+    sim.settle()
     assert all(pod.over or pod.deletion_deadline is not None for pod in sim.pods.values()), "a pod was left running"
     finished = copy.deepcopy(sim.status)
     for pod in list(sim.pods.values()):

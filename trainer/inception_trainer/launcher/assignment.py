@@ -20,6 +20,7 @@ class Assignment:
     master_addr: str = ""
     master_port: int = 0
     graceful: bool = False
+    end: bool = False
 
     @property
     def hold(self) -> bool:
@@ -42,12 +43,10 @@ def parse(text: str) -> Assignment | None:
         raise InvalidAssignmentError(f"not JSON: {error}") from error
     if not isinstance(raw, dict):
         raise InvalidAssignmentError("not a JSON object")
-    graceful = raw.get("graceful", False)
-    if not isinstance(graceful, bool):
-        raise InvalidAssignmentError("graceful: not true or false")
+    graceful, end = _boolean(raw, "graceful"), _boolean(raw, "end")
     attempt, nnodes = _integer(raw, "attempt", 1), _integer(raw, "nnodes", 0)
     if nnodes == 0:
-        return Assignment(attempt, graceful=graceful)
+        return Assignment(attempt, graceful=graceful, end=end)
     return Assignment(
         attempt,
         node_rank=_integer(raw, "nodeRank", 0, nnodes - 1),
@@ -62,11 +61,21 @@ def parse(text: str) -> Assignment | None:
 def is_new(assignment: Assignment, accepted: Assignment | None) -> bool:
     """Tell whether an assignment supersedes the newest one accepted so far.
 
-    Within one attempt only the change between holding and running is news, so a repeated file changes nothing.
+    Within one attempt only the end and the change between holding and running are news, so a repeated file changes
+    nothing.
     """
     if accepted is None or assignment.attempt > accepted.attempt:
         return True
-    return assignment.attempt == accepted.attempt and assignment.hold != accepted.hold
+    if assignment.attempt < accepted.attempt or accepted.end:
+        return False
+    return assignment.end or assignment.hold != accepted.hold
+
+
+def _boolean(raw: dict[str, Any], key: str) -> bool:
+    value = raw.get(key, False)
+    if not isinstance(value, bool):
+        raise InvalidAssignmentError(f"{key}: not true or false")
+    return value
 
 
 def _integer(raw: dict[str, Any], key: str, low: int, high: int | None = None) -> int:

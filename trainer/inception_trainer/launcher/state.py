@@ -184,6 +184,8 @@ def _ending(exit_code: int) -> str:
 def _assigned(machine: Machine, assignment: Assignment, now: Now) -> Step:
     if machine.terminating or not is_new(assignment, machine.accepted):
         return machine, ()
+    if assignment.end:
+        return _terminate(_set(machine, accepted=assignment), now, graceful=assignment.graceful)
     machine = _set(machine, accepted=assignment, pending=assignment)
     if machine.running is None:
         return _start_pending(machine, now)
@@ -273,12 +275,14 @@ def _emptied(machine: Machine, now: Now) -> Step:
     return _tick(_set(machine, hold_until=now.monotonic + machine.warm_hold), now)
 
 
-def _terminate(machine: Machine, now: Now) -> Step:
+def _terminate(machine: Machine, now: Now, *, graceful: bool = True) -> Step:
     if machine.terminating:
         return _kill(machine) if machine.running is not None and not machine.killing else (machine, ())
     machine = _set(machine, terminating=True, pending=None)
     if machine.running is not None:
-        return (machine, ()) if machine.killing else _ask_stop(machine, now)
+        if machine.killing:
+            return machine, ()
+        return _ask_stop(machine, now) if graceful else _kill(machine)
     if machine.report.exit_code is None:
         machine = _finish(machine, now, State.STOPPED, ExitCode.STOPPED, Reason.STOPPED)
     return _exit(machine, machine.report.exit_code or 0)
