@@ -15,7 +15,7 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True)
 class Assignment:
-    """What a slot is told to do in one attempt: ``nnodes`` 0 is a hold, ``end`` the last word (docs/architecture.md)."""
+    """What a slot is told to do in one attempt: ``nnodes`` 0 is a hold, ``end`` the last word (see `assignment`)."""
 
     attempt: int
     nnodes: int = 0
