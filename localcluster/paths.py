@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from pathlib import Path
 
 CACHE_VARIABLE = "LOCALCLUSTER_CACHE"
 PACKAGE = Path(__file__).resolve().parent
 GO_MODULES = PACKAGE / "go"
+# Leaves two dozen characters for a cluster's name below what state.root_of allows.
+_LONGEST_FOLDER = 60
 
 
 def cache_dir() -> Path:
@@ -17,8 +20,12 @@ def cache_dir() -> Path:
 
 
 def clusters_dir() -> Path:
-    """One folder per running cluster."""
-    return cache_dir() / "clusters"
+    """One folder per running cluster: in the cache, or where that lies too deep for the addresses of sockets, outside."""
+    folder = cache_dir() / "clusters"
+    if len(str(folder)) <= _LONGEST_FOLDER:
+        return folder
+    digest = hashlib.sha256(str(folder).encode()).hexdigest()[:8]
+    return Path("/var/tmp") / f"localcluster-{os.getuid()}-{digest}"  # noqa: S108
 
 
 def child_environment() -> dict[str, str]:

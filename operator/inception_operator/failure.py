@@ -134,8 +134,8 @@ def root_cause(failures: Sequence[Failure]) -> Failure:
 
 
 def must_wait(failures: Sequence[Failure], slots: Slots, scene: Scene) -> bool:
-    """Only lost peers so far, and a slot that has not spoken yet may still say why."""
-    if any(failure.reason != Cause.PEER_LOST for failure in failures):
+    """Only lost peers and ranks stopped along with others so far, and a slot that has not spoken may still say why."""
+    if any(failure.reason not in (Cause.PEER_LOST, Cause.STOPPED) for failure in failures):
         return False
     settled = {failure.slot for failure in failures}
     settled |= {i for i, pod in enumerate(slots) if pod is not None and slot_rules.succeeded(pod, scene.attempt)}

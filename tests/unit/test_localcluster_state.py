@@ -6,6 +6,8 @@ import os
 import signal
 import socket
 import subprocess
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,9 +19,22 @@ from localcluster.model import ClusterSpec, DeviceSpec
 
 
 @pytest.fixture(autouse=True)
-def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(paths.CACHE_VARIABLE, str(tmp_path / "c"))
-    paths.clusters_dir().mkdir(parents=True)
+def _cache(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    # Not below tmp_path: that is too deep for sockets.
+    with tempfile.TemporaryDirectory() as folder:
+        monkeypatch.setenv(paths.CACHE_VARIABLE, folder)
+        paths.clusters_dir().mkdir(parents=True)
+        yield
+
+
+def test_a_deep_checkout_keeps_its_clusters_elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    near = paths.clusters_dir()
+    assert near.is_relative_to(paths.cache_dir())
+    monkeypatch.setenv(paths.CACHE_VARIABLE, str(tmp_path / ("deep" * 20)))
+    far = paths.clusters_dir()
+    assert not far.is_relative_to(paths.cache_dir())
+    assert len(str(state.root_of("test-node-1234567"))) < len(str(tmp_path)) + 80
+    assert far == paths.clusters_dir() != near
 
 
 def _dead() -> ProcessIdentity:
