@@ -20,7 +20,7 @@ def cache_dir() -> Path:
 
 
 def clusters_dir() -> Path:
-    """One folder per running cluster: in the cache, or where that lies too deep for the addresses of sockets, outside."""
+    """One folder per running cluster: in the cache, or outside where that lies too deep for socket addresses."""
     folder = cache_dir() / "clusters"
     if len(str(folder)) <= _LONGEST_FOLDER:
         return folder

@@ -58,9 +58,7 @@ class Prometheus(Sink):
         self._speed = gauge("samples_per_second", "Training samples per second of the whole job, last log interval")
         self._remaining = gauge("estimated_remaining_seconds", "Time to the end of the job at the current speed")
         self._attempt = gauge("attempt", "Attempt that this process belongs to")
-        self._first_step = gauge(
-            "first_step_timestamp_seconds", "When this attempt made its first step; 0: not yet"
-        )
+        self._first_step = gauge("first_step_timestamp_seconds", "When this attempt made its first step; 0: not yet")
         self._last_step = gauge("last_step_timestamp_seconds", "When the last step ended")
         self._saved = gauge("checkpoint_last_success_timestamp_seconds", "When the last checkpoint was complete")
         self._size = gauge("checkpoint_size_bytes", "Size of the last checkpoint")
