@@ -7,7 +7,6 @@ PYTHON ?= python3
 CACHE ?= $(CURDIR)/.cache
 VENV := $(CACHE)/venv
 BIN := $(VENV)/bin
-SOURCES := operator trainer localcluster demo benchmarks charts tests docs
 export PYTHONPATH := $(CURDIR):$(CURDIR)/operator:$(CURDIR)/trainer
 export PATH := $(BIN):$(PATH)
 
@@ -15,23 +14,36 @@ export PATH := $(BIN):$(PATH)
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
 
+# make_venv FOLDER LOCK
+define make_venv
+$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'; \
+$(PYTHON) -m venv $(1) 2>/dev/null || { echo "== Debian package python3-venv =="; apt-get update -qq; apt-get install -y -qq python3-venv; $(PYTHON) -m venv $(1); }; \
+$(1)/bin/python -m pip install --disable-pip-version-check --quiet --require-hashes -r $(2)
+endef
+
 $(VENV)/.installed: requirements/dev.txt
 	@echo "== Python packages into $(VENV) (about 2 minutes, 6 GB) =="
-	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
-	@$(PYTHON) -m venv $(VENV) 2>/dev/null || { echo "== Debian package python3-venv =="; apt-get update -qq && apt-get install -y -qq python3-venv && $(PYTHON) -m venv $(VENV); }
-	$(BIN)/python -m pip install --disable-pip-version-check --quiet --require-hashes -r requirements/dev.txt
+	@$(call make_venv,$(VENV),requirements/dev.txt)
 	@touch $@
+
+# The demo needs no torch on this machine: a small environment of its own is there in seconds.
+$(CACHE)/venv-demo/.installed: requirements/localcluster.txt
+	@echo "== Python packages of the demo into $(CACHE)/venv-demo =="
+	@$(call make_venv,$(CACHE)/venv-demo,requirements/localcluster.txt)
+	@touch $@
+
+DEMO := $(CACHE)/venv-demo/bin/python -m demo
 
 .PHONY: venv
 venv: $(VENV)/.installed ## Make the Python environment
 
 .PHONY: demo
-demo: venv ## The main job on a real cluster: local by default, or KUBECONFIG=…, or CLUSTER=kind
-	@$(BIN)/python -m demo up
+demo: $(CACHE)/venv-demo/.installed ## The main job on a real cluster: local by default, or KUBECONFIG=…, or CLUSTER=kind
+	@$(DEMO) up
 
 .PHONY: demo-down
-demo-down: venv ## Remove everything the demo made
-	@$(BIN)/python -m demo down
+demo-down: $(CACHE)/venv-demo/.installed ## Remove everything the demo made
+	@$(DEMO) down
 
 .PHONY: train-local
 train-local: venv ## The demo's training without Kubernetes, two processes under torchrun
@@ -86,8 +98,8 @@ format: venv ## Format and fix what can be fixed
 	$(BIN)/ruff check --fix .
 
 .PHONY: wheels
-wheels: venv ## Download the wheels that the images are built from, for closed networks
-	@$(BIN)/python -m demo wheels
+wheels: $(CACHE)/venv-demo/.installed ## Download the wheels that the images are built from, for closed networks
+	@$(DEMO) wheels
 
 .PHONY: images
 images: venv ## Build both images with docker buildx
