@@ -105,7 +105,7 @@ class Jobs:
 
         def far_enough(status: Json) -> bool:
             trainer = status.get("trainerStatus", {})
-            return status.get("attempt", 0) >= attempt and trainer.get("step", 0) >= step
+            return bool(status.get("attempt", 0) >= attempt and trainer.get("step", 0) >= step)
 
         return self.wait(name, f"at step {step} of attempt {attempt}", far_enough, seconds)
 
