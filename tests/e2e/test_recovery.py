@@ -23,11 +23,11 @@ def running_job(jobs: Jobs, name: str) -> None:
 
 def assert_recovered(jobs: Jobs, name: str) -> None:
     """Ended well, with the samples of an undisturbed run, although it did not run undisturbed."""
-    jobs.wait_succeeded(name)
+    status = jobs.wait_succeeded(name)
     summary = jobs.summary(name)
     assert summary["samplesSeen"] == SAMPLES
     assert summary["epochs"] == EPOCHS
-    assert summary["attempts"] == 2
+    assert summary["attempts"] == 2, jobs.story(name, status)
 
 
 def test_killed_worker_process_restarts_warm(jobs: Jobs) -> None:

@@ -92,7 +92,7 @@ class Jobs:
             if what != "failed" and condition(status, "Failed") == "True":
                 break
             time.sleep(0.25)
-        raise AssertionError(f"{name}: not {what}\n{json.dumps(status, indent=1)}\n{self.logs(name)}")
+        raise AssertionError(f"{name}: not {what}\n{self.story(name, status)}")
 
     def wait_succeeded(self, name: str, seconds: float = 420) -> Json:
         return self.wait(name, "succeeded", lambda s: condition(s, "Succeeded") == "True", seconds)
@@ -123,6 +123,12 @@ class Jobs:
             return dict(json.loads(self.kubectl("exec", reader, "--", "cat", path)))
         finally:
             self.kubectl("delete", "pod", reader, "--grace-period=0", "--force", "--wait=false")
+
+    def story(self, name: str, status: Json) -> str:
+        """Status, events and logs of a job, for failure messages."""
+        columns = "T:.lastTimestamp,R:.reason,O:.involvedObject.name,M:.message"
+        events = self.kubectl("get", "events", "--sort-by=.lastTimestamp", "-o", f"custom-columns={columns}")
+        return f"{json.dumps(status, indent=1)}\n{events}\n{self.logs(name)}"
 
     def logs(self, name: str, lines: int = 25) -> str:
         """The last lines of each pod, for failure messages."""
