@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -135,17 +136,22 @@ def test_the_name_of_a_running_cluster_is_taken(control_plane: Cluster) -> None:
 
 
 @pytest.fixture
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A cache with the binaries of the common one, and no clusters."""
+def cache(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A cache with the common binaries and no clusters. Not below tmp_path: that is too deep for sockets."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield from _cache_in(Path(folder), monkeypatch)
+
+
+def _cache_in(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     paths_by_name = components.build(
         controlplane.required_components(ClusterSpec(flavour="control-plane", kwok_nodes=1))
     )
-    monkeypatch.setenv(paths.CACHE_VARIABLE, str(tmp_path))
+    monkeypatch.setenv(paths.CACHE_VARIABLE, str(folder))
     for name, binary in paths_by_name.items():
         copy = components.binary_path(components.COMPONENTS[name])
         copy.parent.mkdir(parents=True, exist_ok=True)
         copy.symlink_to(binary)
-    yield tmp_path
+    yield folder
     for root in state.roots():
         Cluster.remove(root.name)
 

@@ -97,7 +97,8 @@ def test_an_exit_code_that_says_never_ends_the_training_at_once(trainings: Train
     status = trainings.wait_state("job", "Failed")
     assert status["attempt"] == 1
     assert trainings.condition("job", "Failed")["reason"] == "PermanentFailure"
-    wait_for("the survivor goes", lambda: "job-1-1" not in trainings.pods("job"))
+    wait_for("the last word", lambda: trainings.assignment("job-1-1").get("end"))
+    wait_for("the survivor goes, for its launcher is play-acted", lambda: "job-1-1" not in trainings.pods("job"), 60)
 
 
 def test_the_restart_limit_ends_the_training(trainings: Trainings) -> None:
@@ -187,10 +188,10 @@ def test_nothing_is_written_while_nothing_changes(trainings: Trainings, operator
     trainings.wait_state("job", "Running")
     wait_for("the events", lambda: "AttemptRunning" in trainings.reasons("job"))
     version = trainings.get("job")["metadata"]["resourceVersion"]
+    before = operator.metric("reconcile_total")
     trainings.cluster.kubectl(
         *("label", "itrain", "job", f"--namespace={trainings.namespace}", "touched=yes"),
     )
-    before = operator.metric("reconcile_total")
     wait_for("a pass", lambda: operator.metric("reconcile_total") > before)
     touched = trainings.get("job")
     assert touched["metadata"]["resourceVersion"] != version
