@@ -97,7 +97,7 @@ def test_an_exit_code_that_says_never_ends_the_training_at_once(trainings: Train
     status = trainings.wait_state("job", "Failed")
     assert status["attempt"] == 1
     assert trainings.condition("job", "Failed")["reason"] == "PermanentFailure"
-    wait_for("the last word", lambda: trainings.assignment("job-1-1").get("end"))
+    wait_for("the last word", lambda: (trainings.assignment("job-1-1") or {}).get("end"))
     wait_for("the survivor goes, for its launcher is play-acted", lambda: "job-1-1" not in trainings.pods("job"), 60)
 
 
