@@ -15,6 +15,8 @@ def to_json(assignment: Assignment) -> str:
     data: Json = {"attempt": assignment.attempt, "nnodes": assignment.nnodes, "graceful": assignment.graceful}
     if assignment.end:
         data["end"] = True
+    if assignment.nudge:
+        data["nudge"] = assignment.nudge
     if not assignment.is_hold:
         data |= {
             "nodeRank": assignment.node_rank,
@@ -40,6 +42,7 @@ def from_json(text: str | None) -> Assignment | None:
             master_port=int(data.get("masterPort", 0)),
             graceful=bool(data.get("graceful", False)),
             end=bool(data.get("end", False)),
+            nudge=int(data.get("nudge", 0)),
         )
     except (ValueError, KeyError, TypeError, AttributeError):
         return None

@@ -25,6 +25,7 @@ class Assignment:
     master_port: int = 0
     graceful: bool = False
     end: bool = False
+    nudge: int = 0
 
     @property
     def is_hold(self) -> bool:

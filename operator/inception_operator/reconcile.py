@@ -9,7 +9,7 @@ anywhere.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -30,6 +30,8 @@ STARTING_POLL: Final = 2.0
 REJECTED_POLL: Final = 5.0
 # A kubelet that refuses a pod would refuse the next one at once, too.
 ADMISSION_PAUSE: Final = timedelta(seconds=10)
+NUDGE_EVERY: Final = timedelta(seconds=1)
+MAX_NUDGES: Final = 10
 # What a launcher gets to end with its job before its pod is deleted.
 WIND_UP: Final = timedelta(seconds=30)
 # A launcher that does not answer does not save either.
@@ -316,10 +318,25 @@ class _Pass:
         for slot, pod in enumerate(self.slots):
             if pod is not None and not slots.given(pod, attempt) and not slots.finished(pod):
                 self.assign[pod.name] = self._order(slot)
+            elif pod is not None and (nudge := self._nudge(pod)):
+                self.assign[pod.name] = replace(self._order(slot), nudge=nudge)
         first = self.slots[0]
         if first is not None and slots.acknowledged(first, attempt):
             self.draft.run()
         self._watch_attempt()
+
+    def _nudge(self, pod: PodView) -> int:
+        """Number of the reminder that is due for a launcher that has not seen its assignment, or 0.
+
+        A kubelet now and then does not refresh the file for a minute; another change of the annotation makes it look.
+        """
+        order, report, issued = pod.assignment, pod.report, self.draft.issued
+        if order is None or report is None or issued is None or not pod.reachable or slots.finished(pod):
+            return 0
+        if report.attempt >= order.attempt:
+            return 0
+        due = min(MAX_NUDGES, int((self.now - issued) / NUDGE_EVERY))
+        return due if due > order.nudge else 0
 
     def _watch_attempt(self) -> None:
         scene = self.scene

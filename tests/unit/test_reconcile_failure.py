@@ -77,6 +77,21 @@ def test_pod_that_does_not_end_with_its_job_is_deleted(sim: Sim) -> None:
     assert list(sim.operate().delete) == ["job-1-1"]
 
 
+def test_launcher_that_has_not_seen_its_assignment_is_reminded(sim: Sim) -> None:
+    sim.fail_ranks(sim.pod(1), 1)
+    sim.operate()
+    sim.obey(sim.pod(0))
+    assert sim.operate().assign == {}
+    sim.tick(3)
+    (reminder,) = sim.operate().assign.items()
+    assert (reminder[0], reminder[1].attempt, reminder[1].is_hold) == ("job-1-1", 2, False)
+    assert reminder[1].nudge >= 1
+    assert sim.operate().assign == {}, "one reminder at a time"
+    sim.obey(sim.pod(1))
+    sim.tick(3)
+    assert sim.operate().assign == {}
+
+
 def test_limit_counts_only_what_counts() -> None:
     sim = Sim(job(2, failurePolicy={"maxRestarts": 2}))
     for code in (1, 75, 1, 75, 1):
