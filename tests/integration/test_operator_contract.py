@@ -30,19 +30,6 @@ SYSTEM = "inception-system"
 pytestmark = pytest.mark.timeout(180)
 
 
-@pytest.fixture(scope="module")
-def training_api(control_plane: Cluster) -> Cluster:
-    control_plane.kubectl("apply", "--server-side", f"--filename={MANIFESTS / 'crd.yaml'}")
-    control_plane.kubectl("wait", "--for=condition=Established", "--timeout=30s", f"crd/{api.PLURAL}.{api.GROUP}")
-    return control_plane
-
-
-@pytest.fixture
-def trainings(training_api: Cluster, namespace: str) -> Iterator[Trainings]:
-    with Trainings(training_api, namespace) as found:
-        yield found
-
-
 @pytest_asyncio.fixture
 async def client(training_api: Cluster) -> AsyncIterator[Client]:
     client = Client(await load_configuration(training_api.kubeconfig))

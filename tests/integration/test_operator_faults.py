@@ -14,27 +14,12 @@ import pytest
 
 from cut_proxy import CutProxy
 from fake_launcher import FakeLauncher
-from inception_operator import api
 from localcluster.cluster import Cluster
 from operator_process import OperatorProcess
 from trainings import Trainings, wait_for
 
-CRD = Path(__file__).resolve().parents[2] / "manifests" / "crd.yaml"
 HOLD = {"kwok.localcluster/hold": "true"}
 pytestmark = pytest.mark.timeout(180)
-
-
-@pytest.fixture(scope="module")
-def training_api(control_plane: Cluster) -> Cluster:
-    control_plane.kubectl("apply", "--server-side", f"--filename={CRD}")
-    control_plane.kubectl("wait", "--for=condition=Established", "--timeout=30s", f"crd/{api.PLURAL}.{api.GROUP}")
-    return control_plane
-
-
-@pytest.fixture
-def trainings(training_api: Cluster, namespace: str) -> Iterator[Trainings]:
-    with Trainings(training_api, namespace) as found:
-        yield found
 
 
 @pytest.fixture

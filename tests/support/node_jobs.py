@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from demo.clusters import Ready
@@ -100,15 +100,6 @@ class Jobs:
     def wait_failed(self, name: str, seconds: float = 120) -> Json:
         return self.wait(name, "failed", lambda s: condition(s, "Failed") == "True", seconds)
 
-    def wait_step(self, name: str, step: int, attempt: int = 1, seconds: float = 240) -> Json:
-        """Until the trainer has reported that many steps in that attempt."""
-
-        def far_enough(status: Json) -> bool:
-            trainer = status.get("trainerStatus", {})
-            return bool(status.get("attempt", 0) >= attempt and trainer.get("step", 0) >= step)
-
-        return self.wait(name, f"at step {step} of attempt {attempt}", far_enough, seconds)
-
     def wait_checkpoint(self, name: str) -> Json:
         """Until a first checkpoint has been reported."""
         return self.wait(name, "saved", lambda s: "lastCheckpointTime" in s.get("trainerStatus", {}))
@@ -191,16 +182,3 @@ def reader_pod(name: str, claim: str) -> Json:
         "metadata": {"name": name},
         "spec": {"restartPolicy": "Never", "containers": [container], "volumes": [volume]},
     }
-
-
-@dataclass
-class Timeline:
-    """Moments of one experiment, in seconds of one clock."""
-
-    moments: dict[str, float] = field(default_factory=dict)
-
-    def mark(self, name: str) -> None:
-        self.moments.setdefault(name, time.time())
-
-    def between(self, first: str, second: str) -> float:
-        return self.moments[second] - self.moments[first]

@@ -86,6 +86,8 @@ def start(folder: Path, config: dict[str, Any], world: int = 1, attempt: int = 1
         "WORLD_SIZE": str(world),
         "LOCAL_WORLD_SIZE": str(world),
         "OMP_NUM_THREADS": "1",
+        # These ranks run on the CPU, also on a machine that has a GPU.
+        "CUDA_VISIBLE_DEVICES": "",
     }
     for rank in range(world):
         error_file = folder / f"error-{rank}.json"

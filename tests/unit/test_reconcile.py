@@ -16,15 +16,6 @@ from inception_operator.reconcile import reconcile, wants_progress, wants_report
 CONDITIONS = ("Suspended", "PodsReady", "Running", "Restarting", "Succeeded", "Failed")
 
 
-@pytest.fixture
-def sim() -> Sim:
-    """Two nodes, running."""
-    sim = Sim()
-    sim.run_until("Running")
-    sim.events.clear()
-    return sim
-
-
 def test_first_visit_writes_everything_before_it_makes_pods() -> None:
     plan = Sim().operate(crash_after=1)
     status = plan.status

@@ -12,15 +12,6 @@ from inception_operator.reconcile import reconcile
 CONDITIONS = ("Suspended", "PodsReady", "Running", "Restarting", "Succeeded", "Failed")
 
 
-@pytest.fixture
-def sim() -> Sim:
-    """Two nodes, running."""
-    sim = Sim()
-    sim.run_until("Running")
-    sim.events.clear()
-    return sim
-
-
 @pytest.mark.parametrize(("code", "counted"), [(1, 1), (7, 1), (70, 1), (137, 1), (143, 1), (75, 0)], ids=str)
 def test_failed_ranks_restart_in_the_same_pods(sim: Sim, code: int, counted: int) -> None:
     before = sorted(sim.pods)
