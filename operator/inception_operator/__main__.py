@@ -26,6 +26,7 @@ def parse(argv: Sequence[str] | None, environment: dict[str, str]) -> Settings:
     kubeconfig = environment.get("KUBECONFIG") or None
     run.add_argument("--trainer-image", required=True, help="image of the bundled trainer and launcher")
     run.add_argument("--http-port", type=int, default=defaults.http_port, help="port of /healthz, /readyz and /metrics")
+    run.add_argument("--advertise-address", help="IP address at which launchers ring; default: they do not")
     run.add_argument("--lease-namespace", default=defaults.lease_namespace, help="namespace of the Lease")
     run.add_argument("--lease-name", default=defaults.lease_name, help="name of the Lease of the leader")
     run.add_argument("--no-leader-election", dest="leader_election", action="store_false", help="work at once, alone")

@@ -85,7 +85,12 @@ class App:
         )
         self._leader = Leader(self._client, settings)
         self._server = Server(
-            settings.http_host, settings.http_port, healthy=self._sick, ready=self._unready, metrics=self._page
+            settings.http_host,
+            settings.http_port,
+            healthy=self._sick,
+            ready=self._unready,
+            metrics=self._page,
+            ring=self._controller.ring,
         )
         self._stop = asyncio.Event()
         self._leading = False
@@ -212,4 +217,4 @@ def _context(settings: Settings) -> Context:
             check_disjoint(profiles.values())
     except (ProfileError, OSError) as error:
         raise SettingsError(f"--profiles-dir: {error}") from error
-    return Context(profiles=profiles, image=settings.trainer_image)
+    return Context(profiles=profiles, image=settings.trainer_image, bell=settings.bell)

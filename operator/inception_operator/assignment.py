@@ -17,6 +17,8 @@ def to_json(assignment: Assignment) -> str:
         data["end"] = True
     if assignment.nudge:
         data["nudge"] = assignment.nudge
+    if assignment.bell:
+        data["bell"] = assignment.bell
     if not assignment.is_hold:
         data |= {
             "nodeRank": assignment.node_rank,
@@ -43,6 +45,7 @@ def from_json(text: str | None) -> Assignment | None:
             graceful=bool(data.get("graceful", False)),
             end=bool(data.get("end", False)),
             nudge=int(data.get("nudge", 0)),
+            bell=str(data.get("bell", "")),
         )
     except (ValueError, KeyError, TypeError, AttributeError):
         return None
@@ -58,7 +61,9 @@ def end(attempt: int) -> Assignment:
     return Assignment(attempt=attempt, end=True)
 
 
-def work(attempt: int, slot: int, nodes: int, nproc: int, master: str | None, *, graceful: bool) -> Assignment:
+def work(
+    attempt: int, slot: int, nodes: int, nproc: int, master: str | None, *, graceful: bool, bell: str = ""
+) -> Assignment:
     """Ranks for one slot; node ranks are slot numbers, so they are stable over attempts."""
     return Assignment(
         attempt=attempt,
@@ -68,4 +73,5 @@ def work(attempt: int, slot: int, nodes: int, nproc: int, master: str | None, *,
         master_addr=LOOPBACK if nodes == 1 else master or "",
         master_port=MASTER_PORT_BASE + attempt % 1000,
         graceful=graceful,
+        bell=bell,
     )

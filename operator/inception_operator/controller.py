@@ -11,6 +11,7 @@ from typing import Protocol
 
 from inception_operator import podview
 from inception_operator.apply import Applier
+from inception_operator.bell import Bell
 from inception_operator.client import JOBS, Client
 from inception_operator.errors import NotFoundError, StaleViewError
 from inception_operator.events import EventPoster
@@ -70,6 +71,15 @@ class Controller:
         self._metrics = metrics
         self._applier = Applier(client, jobs, pods, events, metrics.status_written)
         self._rejections: dict[Key, str] = {}
+        self._bell = Bell(time.monotonic)
+
+    def ring(self, namespace: str, name: str, pod: str) -> bool:
+        """A launcher says that it has something to tell; False when there is no such pod."""
+        key = (namespace, name)
+        uid = next((p["metadata"]["uid"] for p in self._pods.pods(key) if p["metadata"]["name"] == pod), None)
+        if uid is not None and self._bell.ring(key, uid):
+            self._queue.add(key)
+        return uid is not None
 
     async def handle(self, key: Key) -> float | None:
         """One pass; answers the base of the back-off when the key must come again."""
@@ -135,9 +145,15 @@ class Controller:
 
     async def _ask(self, key: Key, job: Json) -> bool:
         pods = self._views(key)
-        self._probe.retain(key, {pod.uid for pod in pods})
-        wanted = [pod for pod in pods if self._decider.wants_report(job, pod)]
-        return not wanted or await self._probe.refresh(key, wanted)
+        uids = {pod.uid for pod in pods}
+        self._probe.retain(key, uids)
+        self._bell.retain(key, uids)
+        rung = self._bell.rung(key)
+        wanted = [pod for pod in pods if pod.uid in rung or self._decider.wants_report(job, pod)]
+        if wanted and not await self._probe.refresh(key, wanted):
+            return False
+        self._bell.answered(key, rung)
+        return True
 
     def _views(self, key: Key) -> tuple[PodView, ...]:
         views = (podview.view(pod, *self._probe.answer(key, pod["metadata"]["uid"])) for pod in self._pods.pods(key))
@@ -154,6 +170,7 @@ class Controller:
         self._progress.forget(key)
         self._rejections.pop(key, None)
         self._probe.retain(key, ())
+        self._bell.retain(key, ())
 
 
 def _summary(plan: Plan) -> str:

@@ -26,6 +26,7 @@ class Assignment:
     graceful: bool = False
     end: bool = False
     nudge: int = 0
+    bell: str = ""
 
     @property
     def is_hold(self) -> bool:

@@ -46,6 +46,7 @@ class Context:
     profiles: Mapping[str, Profile]
     image: str
     pull_policy: str | None = None
+    bell: str = ""
 
 
 def reconcile(observation: Observation, context: Context) -> Plan:
@@ -283,7 +284,9 @@ class _Pass:
         first = self.slots[0]
         master = first.ip if first is not None else None
         attempt, graceful = self.draft.attempt, self._graceful()
-        return assignment.work(attempt, slot, self.job.num_nodes, self.devices.nproc, master, graceful=graceful)
+        bell = self.context.bell
+        nodes, nproc = self.job.num_nodes, self.devices.nproc
+        return assignment.work(attempt, slot, nodes, nproc, master, graceful=graceful, bell=bell)
 
     def _graceful(self) -> bool:
         """Whether ranks of the attempt before can still save together; from the status, so every pass says the same."""

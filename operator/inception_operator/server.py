@@ -1,4 +1,4 @@
-"""/healthz, /readyz and /metrics: health means that work moves, not that HTTP answers."""
+"""/healthz, /readyz, /metrics and /ring: health means that work moves, not that HTTP answers."""
 
 from __future__ import annotations
 
@@ -10,13 +10,18 @@ from aiohttp import web
 Check = Callable[[], "str | None"]
 """Answers None when all is well, else what is wrong."""
 
+Ring = Callable[[str, str, str], bool]
+"""Told namespace, training and pod; answers whether it knows them."""
+
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
 class Server:
-    """HTTP for the kubelet and Prometheus."""
+    """HTTP for the kubelet, Prometheus and launchers."""
 
-    def __init__(self, host: str, port: int, *, healthy: Check, ready: Check, metrics: Callable[[], bytes]) -> None:
+    def __init__(
+        self, host: str, port: int, *, healthy: Check, ready: Check, metrics: Callable[[], bytes], ring: Ring
+    ) -> None:
         self._host = host
         self._requested_port = port
         self._metrics = metrics
@@ -24,6 +29,7 @@ class Server:
         app.router.add_get("/healthz", _checked(healthy))
         app.router.add_get("/readyz", _checked(ready))
         app.router.add_get("/metrics", self._page)
+        app.router.add_post("/ring/{namespace}/{training}/{pod}", _rung(ring))
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
         self.port = port
 
@@ -47,5 +53,13 @@ def _checked(check: Check) -> Callable[[web.Request], Awaitable[web.Response]]:
     async def answer(_request: web.Request) -> web.Response:
         problem = check()
         return web.Response(text=problem or "ok", status=503 if problem else 200)
+
+    return answer
+
+
+def _rung(ring: Ring) -> Callable[[web.Request], Awaitable[web.Response]]:
+    async def answer(request: web.Request) -> web.Response:
+        known = ring(*(request.match_info[name] for name in ("namespace", "training", "pod")))
+        return web.Response(status=202 if known else 404)
 
     return answer

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import re
 import socket
@@ -29,6 +30,7 @@ class Settings:
     trainer_image: str
     http_host: str = "0.0.0.0"  # noqa: S104 - probes and Prometheus come from other hosts
     http_port: int = 8080
+    advertise_address: str | None = None
     leader_election: bool = True
     lease_namespace: str = "default"
     lease_name: str = "inception-operator"
@@ -50,6 +52,9 @@ class Settings:
     def __post_init__(self) -> None:
         self._check(bool(_IMAGE.fullmatch(self.trainer_image)), "--trainer-image", "an image reference")
         self._check(0 <= self.http_port < 65536, "--http-port", "a port from 0 to 65535")
+        self._check(_is_address(self.advertise_address), "--advertise-address", "an IP address")
+        rings = self.advertise_address is None or self.http_port > 0
+        self._check(rings, "--advertise-address", "--http-port with a fixed port beside it")
         self._check(self.workers >= 1, "--workers", "at least 1")
         self._check(self.log_level in LOG_LEVELS, "--log-level", f"one of {', '.join(LOG_LEVELS)}")
         self._check(self.log_format in ("json", "text"), "--log-format", "json or text")
@@ -57,7 +62,22 @@ class Settings:
         ordered = 0 < self.lease_retry_period < self.lease_renew_deadline < self.lease_duration
         self._check(ordered, "lease times", "retry period < renew deadline < duration")
 
+    @property
+    def bell(self) -> str:
+        """Host and port at which launchers ring, or nothing."""
+        if self.advertise_address is None:
+            return ""
+        host = f"[{self.advertise_address}]" if ":" in self.advertise_address else self.advertise_address
+        return f"{host}:{self.http_port}"
+
     @staticmethod
     def _check(valid: bool, name: str, expected: str) -> None:
         if not valid:
             raise SettingsError(f"{name}: expected {expected}")
+
+
+def _is_address(text: str | None) -> bool:
+    try:
+        return text is None or bool(ipaddress.ip_address(text))
+    except ValueError:
+        return False

@@ -151,9 +151,11 @@ def test_the_operator_understands_its_arguments(render: Render, name: str) -> No
     container = container_of(render(VALUES[name]))
     assert container["command"] == ["python", "-m", "inception_operator"]
     environment = {entry["name"] for entry in container["env"]}
-    assert {"POD_NAME", "POD_NAMESPACE"} <= environment
-    settings = parse([argument.replace("$(POD_NAMESPACE)", "system") for argument in container["args"]], {})
+    assert {"POD_NAME", "POD_NAMESPACE", "POD_IP"} <= environment
+    values = {"$(POD_NAMESPACE)": "system", "$(POD_IP)": "fd00::5"}
+    settings = parse([values.get(argument, argument) for argument in container["args"]], {})
     assert settings.http_port == 8080
+    assert settings.bell == "[fd00::5]:8080"
     assert settings.lease_namespace == "system"
     assert settings.lease_name == ("other" if name == "full" else "inception-operator")
     assert settings.trainer_image == ("registry.example/trainer:9" if name == "full" else "inception-trainer:0.1.0")
@@ -309,7 +311,10 @@ def test_network_policy_lets_through_what_the_operator_needs(render: Render) -> 
     policy = only(render({"networkPolicy": {"enabled": True}}), "NetworkPolicy")["spec"]
     assert policy["policyTypes"] == ["Ingress", "Egress"]
     assert policy["ingress"] == [{"ports": [{"port": "http", "protocol": "TCP"}]}]
+    some = {"networkPolicy": {"enabled": True, "metricsFrom": [{"podSelector": {}}]}}
+    senders = only(render(some), "NetworkPolicy")["spec"]["ingress"][0]["from"]
+    trainers = {"matchLabels": {"app.kubernetes.io/name": "inception-training"}}
+    assert senders == [{"podSelector": {}}, {"namespaceSelector": {}, "podSelector": trainers}], "launchers ring"
     ports = [{entry["port"] for entry in rule["ports"]} for rule in policy["egress"]]
     assert ports == [{53}, {443, 6443}, {8080, 8081}]
-    trainers = {"matchLabels": {"app.kubernetes.io/name": "inception-training"}}
     assert policy["egress"][2]["to"] == [{"namespaceSelector": {}, "podSelector": trainers}]

@@ -148,7 +148,7 @@ def test_the_installed_rights_are_enough(limited_kubeconfig: Path, trainings: Tr
         trainings.wait_state("job", "Suspended")
         wait_for("events", lambda: "Suspended" in trainings.reasons("job"))
         assert operator.metric("api_requests_total", code="403") == 0
-        assert operator.stop()[0] == 0
+        assert operator.stop() == 0
 
 
 @pytest.mark.parametrize("writes", range(1, 9))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 import time
 import uuid
 from collections.abc import Iterator
@@ -14,6 +13,8 @@ import pytest
 
 from cut_proxy import CutProxy
 from fake_launcher import FakeLauncher
+from inception_trainer.launcher.bell import ring_and_wait
+from launchers import free_port
 from localcluster.cluster import Cluster
 from operator_process import OperatorProcess
 from trainings import Trainings, wait_for
@@ -78,13 +79,16 @@ def test_what_happened_while_no_operator_ran_is_made_up_for(trainings: Trainings
         trainings.wait_state("late", "Running")
 
 
-def test_sigterm_is_a_clean_and_quick_end(operator: OperatorProcess, trainings: Trainings) -> None:
+def test_sigterm_is_a_clean_end(operator: OperatorProcess, trainings: Trainings) -> None:
     trainings.create("job")
     trainings.wait_state("job", "Running")
-    code, seconds = operator.stop()
-    assert code == 0
-    assert seconds < 5
+    assert operator.stop() == 0
     assert "ERROR" not in operator.log
+
+
+def holder_of(trainings: Trainings, lease: str) -> str:
+    jsonpath = "jsonpath={.spec.holderIdentity}"
+    return trainings.cluster.kubectl("get", "lease", lease, "--namespace=default", "-o", jsonpath)
 
 
 def test_a_second_operator_stands_by_and_takes_over(trainings: Trainings, tmp_path: Path) -> None:
@@ -98,11 +102,11 @@ def test_a_second_operator_stands_by_and_takes_over(trainings: Trainings, tmp_pa
         assert (first.metric("leader"), second.metric("leader")) == (1, 0)
         assert second.fetch("/readyz")[0] == second.fetch("/healthz")[0] == 200
         assert second.writes() == 0
-        assert first.stop()[0] == 0
-        released = time.monotonic()
+        holder = holder_of(trainings, lease)
+        assert first.stop() == 0
+        assert holder_of(trainings, lease) != holder, "released, not left to run out"
         trainings.delete_pod("job-0-1")
         trainings.wait_state("job", "Running", attempt=2)
-        assert time.monotonic() - released < 8, "a released lease is not waited for"
         first.start(wait_for_work=False)
         second.kill()
         killed = time.monotonic()
@@ -139,7 +143,7 @@ def test_cut_connections_and_an_outage_lose_nothing(trainings: Trainings, tmp_pa
         trainings.wait_state("job", "Running", attempt=4, seconds=60)
         trainings.wait_state("late", "Running", seconds=60)
         assert operator.fetch("/healthz")[0] == 200
-        assert operator.stop()[0] == 0
+        assert operator.stop() == 0
 
 
 @pytest.fixture
@@ -158,9 +162,8 @@ def start_with(trainings: Trainings, launchers: list[FakeLauncher]) -> None:
     trainings.wait_state("job", "Running", attempt=1)
 
 
-def follow(trainings: Trainings, launchers: list[FakeLauncher], attempt: int) -> float:
-    """Wait until both pods are told this attempt, and begin it; answers when the last one was told."""
-    told = 0.0
+def follow(trainings: Trainings, launchers: list[FakeLauncher], attempt: int) -> None:
+    """Wait until both pods are told this attempt, and begin it."""
     for slot, launcher in enumerate(launchers):
 
         def given(name: str = f"job-{slot}-1") -> bool:
@@ -168,17 +171,14 @@ def follow(trainings: Trainings, launchers: list[FakeLauncher], attempt: int) ->
             return order is not None and order["attempt"] == attempt and order["nnodes"] == len(launchers)
 
         wait_for(f"attempt {attempt} for slot {slot}", given, pause=0.001)
-        told = time.monotonic()
         launcher.report = {"attempt": attempt, "state": "Running"}
-    return told
 
 
-def test_a_failed_rank_is_answered_within_a_moment(
+def test_a_failed_rank_is_answered_on_the_same_pods(
     trainings: Trainings, operator: OperatorProcess, launchers: list[FakeLauncher]
 ) -> None:
     start_with(trainings, launchers)
-    delays = []
-    for attempt in range(2, 10):
+    for attempt in range(2, 6):
         now = datetime.now(UTC).isoformat()
         report = {
             "attempt": attempt - 1,
@@ -190,15 +190,29 @@ def test_a_failed_rank_is_answered_within_a_moment(
         }
         launchers[1].report = {**report, "host": "job-1-1", "message": "SIGKILL"}
         trainings.play_kubelet("job-1-1", launchers[1].ip, ready=False)
-        started = time.monotonic()
-        delays.append(follow(trainings, launchers, attempt) - started)
+        follow(trainings, launchers, attempt)
         trainings.play_kubelet("job-1-1", launchers[1].ip, ready=True)
         status = trainings.wait_state("job", "Running", attempt=attempt)
     assert status["rootCause"]["message"] == "SIGKILL"
     assert status["rootCause"]["rank"] == 1
     assert sorted(trainings.pods("job")) == ["job-0-1", "job-1-1"], "the pods stay"
-    print(f"\nreadiness lost to assignment seen: {sorted(round(delay * 1000) for delay in delays)} ms")
-    assert statistics.median(delays) < 0.5
+
+
+def test_a_launcher_that_rings_is_heard_before_its_readiness_drops(
+    trainings: Trainings, launchers: list[FakeLauncher], tmp_path: Path
+) -> None:
+    port = free_port()
+    bell = ("--http-port", str(port), "--advertise-address", "127.0.0.1")
+    with OperatorProcess(trainings.cluster.kubeconfig, tmp_path / "operator.log", *bell):
+        start_with(trainings, launchers)
+        order = trainings.assignment("job-1-1")
+        assert order is not None
+        assert order["bell"] == f"127.0.0.1:{port}"
+        # Nothing but the ring tells of the failure: the pods stay ready.
+        launchers[1].report = {"attempt": 1, "state": "Failed", "exitCode": 137, "rank": 1, "reason": "Signal"}
+        ring_and_wait(order["bell"], f"{trainings.namespace}/job", "job-1-1")
+        follow(trainings, launchers, 2)
+        assert trainings.wait_state("job", "Running", attempt=2)["rootCause"]["pod"] == "job-1-1"
 
 
 def test_figures_of_rank_0_reach_the_status_at_most_every_ten_seconds(

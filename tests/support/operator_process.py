@@ -91,12 +91,11 @@ class OperatorProcess:
         assert found is not None
         self._port = int(found.group(1))
 
-    def stop(self) -> tuple[int, float]:
-        """SIGTERM; answers the exit code and the seconds it took."""
+    def stop(self) -> int:
+        """SIGTERM; answers the exit code."""
         process = self._take()
-        started = time.monotonic()
         process.send_signal(signal.SIGTERM)
-        return process.wait(30), time.monotonic() - started
+        return process.wait(30)
 
     def kill(self) -> None:
         """SIGKILL."""

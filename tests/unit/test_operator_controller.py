@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Collection
 from typing import Any
 
 from inception_operator.controller import AGAIN_BASE, Controller, Decider
@@ -11,7 +12,7 @@ from inception_operator.errors import ConflictError, NotFoundError, RejectedErro
 from inception_operator.events import EventPoster
 from inception_operator.jobs import JobStore
 from inception_operator.metrics import Metrics
-from inception_operator.model import Json, Observation, Plan, Progress
+from inception_operator.model import Json, Observation, Plan, PodView, Progress
 from inception_operator.podview import trim_pod
 from inception_operator.probe import Probe
 from inception_operator.reflector import PodReflector
@@ -119,6 +120,24 @@ async def test_pods_and_reports_reach_the_decision_in_order() -> None:
         scene.pods.merge(pod(name))
     await scene.handle()
     assert [view.name for view in scene.seen[0].pods] == ["job-0-1", "job-0-2", "job-1-1"]
+
+
+async def test_a_pod_that_rings_is_asked_though_it_looks_well() -> None:
+    scene = Scene(Plan(), Plan())
+    scene.pods.merge(pod("job-0-1"))
+    asked: list[str] = []
+
+    async def refresh(_key: Key, pods: Collection[PodView]) -> bool:
+        asked.extend(view.name for view in pods)
+        return True
+
+    scene.probe.refresh = refresh  # type: ignore[method-assign]
+    assert not scene.controller.ring("ns", "job", "job-7-1"), "no such pod"
+    assert scene.controller.ring("ns", "job", "job-0-1")
+    assert await asyncio.wait_for(scene.queue.get(), 5) == KEY
+    await scene.controller.handle(KEY)
+    await scene.handle()
+    assert asked == ["job-0-1"], "once"
 
 
 async def test_a_stale_view_is_read_afresh_and_nothing_is_counted() -> None:

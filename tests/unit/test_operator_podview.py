@@ -165,7 +165,10 @@ def test_no_assignment(text: str | None) -> None:
 
 @pytest.mark.parametrize(
     "order",
-    [assignment.hold(3, graceful=True), assignment.work(1001, 1, 2, 8, "10.0.0.1", graceful=False)],
+    [
+        assignment.hold(3, graceful=True),
+        assignment.work(1001, 1, 2, 8, "10.0.0.1", graceful=False, bell="10.0.0.9:8080"),
+    ],
     ids=["hold", "work"],
 )
 def test_assignments_survive_their_json(order: Assignment) -> None:

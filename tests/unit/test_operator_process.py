@@ -31,7 +31,15 @@ async def fetch(port: int, path: str) -> tuple[int, str]:
 
 async def test_the_server_tells_what_is_wrong() -> None:
     problem: str | None = None
-    server = Server("127.0.0.1", 0, healthy=lambda: problem, ready=lambda: "listing", metrics=lambda: b"one 1\n")
+    rung: list[tuple[str, ...]] = []
+
+    def ring(*names: str) -> bool:
+        rung.append(names)
+        return names[2] == "job-0-1"
+
+    server = Server(
+        "127.0.0.1", 0, healthy=lambda: problem, ready=lambda: "listing", metrics=lambda: b"one 1\n", ring=ring
+    )
     await server.start()
     try:
         assert await fetch(server.port, "/healthz") == (200, "ok")
@@ -40,6 +48,11 @@ async def test_the_server_tells_what_is_wrong() -> None:
         assert await fetch(server.port, "/readyz") == (503, "listing")
         assert await fetch(server.port, "/metrics") == (200, "one 1\n")
         assert (await fetch(server.port, "/other"))[0] == 404
+        async with aiohttp.ClientSession(f"http://127.0.0.1:{server.port}") as session:
+            for path, status in (("/ring/ns/job/job-0-1", 202), ("/ring/ns/job/other", 404), ("/ring/ns/job", 404)):
+                async with session.post(path) as response:
+                    assert response.status == status
+        assert rung == [("ns", "job", "job-0-1"), ("ns", "job", "other")]
     finally:
         await server.close()
 
@@ -135,7 +148,14 @@ def test_kubeconfig_falls_back_to_the_environment() -> None:
 
 
 @pytest.mark.parametrize(
-    ("option", "value"), [("--http-port", "70000"), ("--workers", "0"), ("--trainer-image", ""), ("--lease-name", "")]
+    ("option", "value"),
+    [
+        ("--http-port", "70000"),
+        ("--workers", "0"),
+        ("--trainer-image", ""),
+        ("--lease-name", ""),
+        ("--advertise-address", "host"),
+    ],
 )
 def test_bad_values_are_named(option: str, value: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:

@@ -21,6 +21,8 @@ class Assignment:
     master_port: int = 0
     graceful: bool = False
     end: bool = False
+    bell: str = ""
+    """Where to ring when the ranks have ended; empty: nowhere."""
 
     @property
     def hold(self) -> bool:
@@ -55,6 +57,7 @@ def parse(text: str) -> Assignment | None:
         master_addr=_address(raw),
         master_port=_integer(raw, "masterPort", 1, 65535),
         graceful=graceful,
+        bell=_bell(raw),
     )
 
 
@@ -92,3 +95,9 @@ def _address(raw: dict[str, Any]) -> str:
     if not isinstance(value, str) or not value or any(c.isspace() for c in value):
         raise InvalidAssignmentError(f"masterAddr: not an address: {value!r}")
     return value
+
+
+def _bell(raw: dict[str, Any]) -> str:
+    """A convenience: what is no address leaves the assignment valid."""
+    value = raw.get("bell")
+    return value if isinstance(value, str) and not any(c.isspace() for c in value) else ""

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from . import linux, rank, settings, state, wire
+from . import bell, linux, rank, settings, state, wire
 from .assignment import Assignment, InvalidAssignmentError, parse
 from .exitcodes import ExitCode, Reason, signal_name
 from .outcome import Failure, Outcome, Result
@@ -175,9 +175,16 @@ class Launcher:
         current = self._request is not None and self._request.assignment.attempt == report.attempt
         progress = self._request.progress_file if self._request is not None and current else None
         self.board.publish(report, progress)
+        self._ring(report)
         cause = "" if report.exit_code is None else f" {report.reason or ''} exit code {report.exit_code}"
         where = "" if report.rank is None else f" rank {report.rank}"
         log.info("attempt %d: %s%s%s %s", report.attempt, report.state, cause, where, report.message or "")
+
+    def _ring(self, report: Report) -> None:
+        if report.state in (State.FAILED, State.STOPPED) and self._request is not None:
+            address = self._request.assignment.bell
+            if address and self.options.job:
+                bell.ring(address, self.options.job, self.options.host)
 
     def _do(self, command: state.Command) -> None:
         match command:
