@@ -35,12 +35,19 @@ def parse(argv: Sequence[str] | None, environment: dict[str, str]) -> Settings:
     run.add_argument("--log-format", choices=("json", "text"), default=defaults.log_format, help="form of log lines")
     run.add_argument("--log-level", choices=LOG_LEVELS, default=defaults.log_level, help="least level that is logged")
     run.add_argument("--workers", type=int, default=defaults.workers, help="trainings worked on at the same time")
+    run.add_argument("--namespaces", action="append", default=[], help="only these, by comma; without it all of them")
     values = vars(parser.parse_args(argv))
     del values["command"]
+    values["namespaces"] = _names(values["namespaces"])
     try:
         return Settings(**values)
     except SettingsError as error:
         parser.error(str(error))
+
+
+def _names(lists: Sequence[str]) -> tuple[str, ...]:
+    """The names of several lists, each once."""
+    return tuple(dict.fromkeys(name.strip() for text in lists for name in text.split(",")))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -14,15 +14,16 @@ import kopf
 from prometheus_client import disable_created_metrics
 
 from inception_operator import podview, report
-from inception_operator.client import Client, load_configuration
+from inception_operator.client import JOBS, Client, load_configuration
 from inception_operator.controller import Controller, Decider
-from inception_operator.errors import OperatorError, SettingsError
+from inception_operator.errors import ApiError, OperatorError, RejectedError, SettingsError
 from inception_operator.events import EventPoster
 from inception_operator.handlers import make_registry, make_settings
 from inception_operator.jobs import JobStore
 from inception_operator.leader import Leader
 from inception_operator.metrics import Metrics
 from inception_operator.model import PodView
+from inception_operator.podstore import PodStore
 from inception_operator.probe import Probe
 from inception_operator.profiles import ProfileError, check_disjoint, load_profiles
 from inception_operator.progress import from_metrics
@@ -59,8 +60,14 @@ class App:
         self._client = Client(configuration, self._metrics.count_request)
         self._queue = WorkQueue(waited=self._metrics.wait.observe)
         self._probe = Probe(report.from_json, self._queue.add, clock=time.monotonic)
-        self._pods = PodReflector(self._client, podview.trim_pod, self._queue.add)
-        self._resync = Resync(self._client, self._jobs, self._queue.add, interval=settings.resync_seconds)
+        self._pods = PodStore(self._reflect, settings.namespaces)
+        self._resync = Resync(
+            self._client,
+            self._jobs,
+            self._queue.add,
+            interval=settings.resync_seconds,
+            namespaces=settings.namespaces,
+        )
         self._scraper = Scraper(
             self._jobs,
             self._views,
@@ -95,6 +102,9 @@ class App:
         self._stop = asyncio.Event()
         self._leading = False
 
+    def _reflect(self, namespace: str | None) -> PodReflector:
+        return PodReflector(self._client, podview.trim_pod, self._queue.add, namespace=namespace)
+
     async def run(self) -> None:
         """Serve, wait for leadership, work; returns after a signal."""
         await self._server.start()
@@ -119,6 +129,7 @@ class App:
         await self._client.close()
 
     async def _operate(self) -> None:
+        await self._check_namespaces()
         if self._settings.leader_election:
             await self._leader.acquire()
         self._leading = True
@@ -132,7 +143,7 @@ class App:
                 _spawn(group, "resync", self._resync.run())
                 _spawn(group, "scraper", self._scraper.run())
                 # Before all pods are known, a missing one would look like a lost one.
-                await self._pods.synced.wait()
+                await self._pods.wait_synced()
                 for number in range(self._settings.workers):
                     _spawn(group, f"worker-{number}", work(self._queue, self._controller.handle))
                 _log.info("working")
@@ -141,6 +152,17 @@ class App:
             await self._leader.release()
             await self._events.drain()
 
+    async def _check_namespaces(self) -> None:
+        """A namespace without rights would end the process later, in many words."""
+        for namespace in self._settings.namespaces:
+            try:
+                await self._client.list_page(JOBS, {}, metadata_only=True, namespace=namespace)
+            except RejectedError as error:
+                remedy = f"give the operator its Role in {namespace} or take it off the list"
+                raise SettingsError(f"--namespaces: {error.message}; {remedy}") from error
+            except ApiError as error:
+                _log.warning("the rights in %s are not known yet: %s", namespace, error)
+
     async def _watch_trainings(self) -> None:
         ready = asyncio.Event()
         reclaim = asyncio.create_task(self._reclaim_signals(ready), name="signals")
@@ -148,7 +170,8 @@ class App:
             await kopf.operator(
                 registry=make_registry(self._configuration, self._jobs, self._queue.add),
                 settings=make_settings(),
-                clusterwide=True,
+                clusterwide=not self._settings.namespaces,
+                namespaces=self._settings.namespaces,
                 standalone=True,
                 ready_flag=ready,
             )
@@ -184,8 +207,8 @@ class App:
         return None
 
     def _unready(self) -> str | None:
-        if self._leading and not self._pods.synced.is_set():
-            return "pods are not listed yet"
+        if self._leading and (missing := self._pods.unsynced):
+            return f"pods of {missing} are not listed yet"
         return None
 
     def _page(self) -> bytes:

@@ -95,12 +95,17 @@ class Client:
         return await self._request("get", "GET", resource, resource.path(namespace, name))
 
     async def list_page(
-        self, resource: Resource, query: Mapping[str, str], token: str = "", metadata_only: bool = False
+        self,
+        resource: Resource,
+        query: Mapping[str, str],
+        token: str = "",
+        metadata_only: bool = False,
+        namespace: str | None = None,
     ) -> Json:
-        """One page of a list over all namespaces; ``metadata.continue`` of the answer is the next token."""
+        """One page of a list, over all namespaces without one; ``metadata.continue`` tells the next token."""
         query = {**query, "limit": str(PAGE), **({"continue": token} if token else {})}
         accept = PARTIAL_LIST if metadata_only else None
-        return await self._request("list", "GET", resource, resource.path(), query=query, accept=accept)
+        return await self._request("list", "GET", resource, resource.path(namespace), query=query, accept=accept)
 
     async def create(self, resource: Resource, namespace: str, body: Json) -> Json:
         """Create; the answer is the stored object."""
@@ -130,11 +135,16 @@ class Client:
             body["gracePeriodSeconds"] = grace
         return await self._request("delete", "DELETE", resource, resource.path(namespace, name), body=body)
 
-    async def watch(self, resource: Resource, query: Mapping[str, str], idle: float) -> AsyncGenerator[Json, None]:
-        """Events over all namespaces until the server ends the stream; silence longer than ``idle`` is an error."""
+    async def watch(
+        self, resource: Resource, query: Mapping[str, str], idle: float, namespace: str | None = None
+    ) -> AsyncGenerator[Json, None]:
+        """Events, over all namespaces without one, until the server ends the stream.
+
+        Silence longer than ``idle`` is an error.
+        """
         query = {**query, "watch": "true", "allowWatchBookmarks": "true"}
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=5, sock_read=idle)
-        path = resource.path()
+        path = resource.path(namespace)
         response = await self._send("watch", "GET", resource, path, query, timeout=timeout)
         try:
             async for line in response.response.content:

@@ -18,8 +18,8 @@ from inception_operator.events import EventPoster
 from inception_operator.jobs import JobStore
 from inception_operator.metrics import Metrics
 from inception_operator.model import Json, Observation, Plan, PodView, Progress
+from inception_operator.podstore import Pods
 from inception_operator.probe import Probe
-from inception_operator.reflector import PodReflector
 from inception_operator.workqueue import ERROR_BASE, Key, WorkQueue
 
 AGAIN_BASE = 0.005
@@ -53,7 +53,7 @@ class Controller:
         self,
         client: Client,
         jobs: JobStore,
-        pods: PodReflector,
+        pods: Pods,
         probe: Probe,
         progress: ProgressSource,
         decider: Decider,

@@ -35,16 +35,23 @@ class Source(Protocol):
     """What the reflector needs of the client."""
 
     async def list_page(
-        self, resource: Resource, query: Mapping[str, str], token: str = "", metadata_only: bool = False
+        self,
+        resource: Resource,
+        query: Mapping[str, str],
+        token: str = "",
+        metadata_only: bool = False,
+        namespace: str | None = None,
     ) -> Json:
         """One page of a list."""
 
-    def watch(self, resource: Resource, query: Mapping[str, str], idle: float) -> AsyncGenerator[Json, None]:
+    def watch(
+        self, resource: Resource, query: Mapping[str, str], idle: float, namespace: str | None = None
+    ) -> AsyncGenerator[Json, None]:
         """Watch events until the server ends the stream."""
 
 
 class PodReflector:
-    """The pods of all trainings, by training."""
+    """The pods of all trainings of one namespace, or of all namespaces, by training."""
 
     def __init__(
         self,
@@ -52,12 +59,14 @@ class PodReflector:
         trim: Callable[[Json], Json],
         notify: Callable[[Key], None],
         *,
+        namespace: str | None = None,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._source = source
         self._trim = trim
         self._notify = notify
+        self._namespace = namespace
         self._clock = clock
         self._sleep = sleep
         self._pods: dict[Key, dict[str, Json]] = {}
@@ -114,7 +123,7 @@ class PodReflector:
         listed: dict[Key, dict[str, Json]] = {}
         token = ""
         while True:
-            page = await self._source.list_page(PODS, {"labelSelector": SELECTOR}, token)
+            page = await self._source.list_page(PODS, {"labelSelector": SELECTOR}, token, namespace=self._namespace)
             version = str(page["metadata"]["resourceVersion"])
             for raw in page["items"]:
                 pod = self._trim(raw)
@@ -151,7 +160,7 @@ class PodReflector:
         """Apply watch events until the server ends the stream."""
         seconds = int(WATCH_SECONDS * (0.9 + 0.2 * random.random()))  # noqa: S311
         query = {"labelSelector": SELECTOR, "resourceVersion": version, "timeoutSeconds": str(seconds)}
-        async with aclosing(self._source.watch(PODS, query, IDLE_SECONDS)) as events:
+        async with aclosing(self._source.watch(PODS, query, IDLE_SECONDS, self._namespace)) as events:
             async for event in events:
                 self._take(event["type"], event["object"])
                 self._version = event["object"]["metadata"]["resourceVersion"]

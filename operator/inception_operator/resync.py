@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Protocol
 
 from inception_operator.client import JOBS, Resource
@@ -27,7 +27,12 @@ class Source(Protocol):
     """What this needs of the client."""
 
     async def list_page(
-        self, resource: Resource, query: Mapping[str, str], token: str = "", metadata_only: bool = False
+        self,
+        resource: Resource,
+        query: Mapping[str, str],
+        token: str = "",
+        metadata_only: bool = False,
+        namespace: str | None = None,
     ) -> Json:
         """One page of a list."""
 
@@ -42,6 +47,7 @@ class Resync:
         notify: Callable[[Key], None],
         *,
         interval: float,
+        namespaces: Sequence[str] = (),
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
@@ -49,6 +55,7 @@ class Resync:
         self._jobs = jobs
         self._notify = notify
         self._interval = interval
+        self._scopes: tuple[str | None, ...] = tuple(namespaces) or (None,)
         self._clock = clock
         self._sleep = sleep
         self._proven = clock()
@@ -92,12 +99,17 @@ class Resync:
         }
 
     async def _list(self) -> tuple[dict[Key, tuple[str, int]], int]:
+        """All trainings, and the version that every one of the lists has reached."""
         listed: dict[Key, tuple[str, int]] = {}
+        versions = [await self._list_scope(scope, listed) for scope in self._scopes]
+        return listed, min(versions)
+
+    async def _list_scope(self, namespace: str | None, listed: dict[Key, tuple[str, int]]) -> int:
         token = ""
         while True:
-            page = await self._source.list_page(JOBS, {}, token, metadata_only=True)
+            page = await self._source.list_page(JOBS, {}, token, metadata_only=True, namespace=namespace)
             for raw in page["items"]:
                 listed[key_of(raw)] = (raw["metadata"]["uid"], version_of(raw))
             token = page["metadata"].get("continue") or ""
             if not token:
-                return listed, int(page["metadata"]["resourceVersion"])
+                return int(page["metadata"]["resourceVersion"])

@@ -16,6 +16,7 @@ from inception_operator.errors import SettingsError
 LogFormat = Literal["json", "text"]
 LOG_LEVELS = ("debug", "info", "warning", "error")
 _IMAGE = re.compile(r"\S+")
+_NAMESPACE = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 
 
 def _identity() -> str:
@@ -25,7 +26,7 @@ def _identity() -> str:
 
 @dataclass(frozen=True)
 class Settings:
-    """How one operator process runs. Durations are seconds."""
+    """How one operator process runs. Durations are seconds; no ``namespaces`` means all."""
 
     trainer_image: str
     http_host: str = "0.0.0.0"  # noqa: S104 - probes and Prometheus come from other hosts
@@ -47,6 +48,7 @@ class Settings:
     resync_seconds: float = 60.0
     max_watch_age: float = 180.0
     max_key_age: float = 120.0
+    namespaces: tuple[str, ...] = ()
     identity: str = field(default_factory=_identity)
 
     def __post_init__(self) -> None:
@@ -59,6 +61,8 @@ class Settings:
         self._check(self.log_level in LOG_LEVELS, "--log-level", f"one of {', '.join(LOG_LEVELS)}")
         self._check(self.log_format in ("json", "text"), "--log-format", "json or text")
         self._check(bool(self.lease_namespace and self.lease_name), "--lease-namespace and --lease-name", "a name")
+        for name in self.namespaces:
+            self._check(bool(_NAMESPACE.fullmatch(name)), "--namespaces", f"names of namespaces, not {name!r}")
         ordered = 0 < self.lease_retry_period < self.lease_renew_deadline < self.lease_duration
         self._check(ordered, "lease times", "retry period < renew deadline < duration")
 

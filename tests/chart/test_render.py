@@ -11,6 +11,7 @@ import pytest
 
 from inception_operator.__main__ import parse
 from inception_operator.profiles import load_profiles
+from inception_operator.settings import Settings
 
 OUR_GROUP = "training.inception.dev"
 FOREIGN_GROUPS = ("monitoring.coreos.com",)
@@ -38,6 +39,7 @@ VALUES: dict[str, dict[str, Any]] = {
             {"maxSkew": 1, "topologyKey": "topology.kubernetes.io/zone", "whenUnsatisfiable": "ScheduleAnyway"}
         ],
     },
+    "namespaces": {"watchNamespaces": ["team-a", "team-b", "team-a"], "metrics": MONITORS},
     "full": {
         "fullnameOverride": "trainings",
         "commonLabels": {"team": "ml"},
@@ -96,6 +98,12 @@ def container_of(objects: Iterable[Object]) -> Object:
     return result
 
 
+def settings_of(container: Object) -> Settings:
+    """What the operator makes of its arguments."""
+    values = {"$(POD_NAMESPACE)": "system", "$(POD_IP)": "fd00::5"}
+    return parse([values.get(argument, argument) for argument in container["args"]], {})
+
+
 @pytest.fixture(params=VALUES)
 def objects(request: pytest.FixtureRequest, render: Render) -> list[Object]:
     return render(VALUES[request.param])
@@ -152,8 +160,7 @@ def test_the_operator_understands_its_arguments(render: Render, name: str) -> No
     assert container["command"] == ["python", "-m", "inception_operator"]
     environment = {entry["name"] for entry in container["env"]}
     assert {"POD_NAME", "POD_NAMESPACE", "POD_IP"} <= environment
-    values = {"$(POD_NAMESPACE)": "system", "$(POD_IP)": "fd00::5"}
-    settings = parse([values.get(argument, argument) for argument in container["args"]], {})
+    settings = settings_of(container)
     assert settings.http_port == 8080
     assert settings.bell == "[fd00::5]:8080"
     assert settings.lease_namespace == "system"
@@ -167,17 +174,20 @@ def test_images_carry_the_version_of_the_chart(render: Render) -> None:
     assert full["image"] == "registry.example/inception-operator:9.9.9@sha256:" + "0" * 64
 
 
+JOB_RULES = [
+    {"apiGroups": [OUR_GROUP], "resources": ["inceptiontrainings"], "verbs": ["get", "list", "watch"]},
+    {"apiGroups": [OUR_GROUP], "resources": ["inceptiontrainings/status"], "verbs": ["patch"]},
+    {"apiGroups": [OUR_GROUP], "resources": ["inceptiontrainings/finalizers"], "verbs": ["update"]},
+    {"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "watch", "create", "patch", "delete"]},
+    {"apiGroups": [""], "resources": ["events"], "verbs": ["create", "patch"]},
+]
+
+
 def test_rights_are_exactly_these(render: Render) -> None:
     objects = render()
     cluster = {item["metadata"]["name"]: item["rules"] for item in of_kind(objects, "ClusterRole")}
     assert cluster == {
-        "release-inception-operator": [
-            {"apiGroups": [OUR_GROUP], "resources": ["inceptiontrainings"], "verbs": ["get", "list", "watch"]},
-            {"apiGroups": [OUR_GROUP], "resources": ["inceptiontrainings/status"], "verbs": ["patch"]},
-            {"apiGroups": [OUR_GROUP], "resources": ["inceptiontrainings/finalizers"], "verbs": ["update"]},
-            {"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "watch", "create", "patch", "delete"]},
-            {"apiGroups": [""], "resources": ["events"], "verbs": ["create", "patch"]},
-        ],
+        "release-inception-operator": JOB_RULES,
         "release-inception-operator-view": [
             {"apiGroups": [OUR_GROUP], "resources": ["inceptiontrainings"], "verbs": ["get", "list", "watch"]}
         ],
@@ -200,6 +210,36 @@ def test_rights_are_exactly_these(render: Render) -> None:
     ]
     # Only the first role is bound; the others are collected by the cluster's own roles.
     assert only(objects, "ClusterRoleBinding")["roleRef"]["name"] == "release-inception-operator"
+
+
+def test_a_list_of_namespaces_takes_the_place_of_cluster_wide_rights(render: Render) -> None:
+    objects = render(VALUES["namespaces"])
+    roles = {(item["metadata"]["namespace"], item["metadata"]["name"]): item for item in of_kind(objects, "Role")}
+    name = "release-inception-operator"
+    assert roles.keys() == {("team-a", name), ("team-b", name), ("system", f"{name}-leader")}
+    assert roles["team-a", name]["rules"] == roles["team-b", name]["rules"] == JOB_RULES
+    bound = {
+        (item["metadata"]["namespace"], item["roleRef"]["kind"], item["roleRef"]["name"])
+        for item in of_kind(objects, "RoleBinding")
+    }
+    assert bound == {(place, "Role", role) for place, role in roles}
+    assert of_kind(objects, "ClusterRoleBinding") == []
+    # What other people's roles collect; it gives the operator nothing.
+    assert {item["metadata"]["name"] for item in of_kind(objects, "ClusterRole")} == {f"{name}-view", f"{name}-edit"}
+
+
+def test_a_list_of_namespaces_reaches_operator_monitor_and_policy(render: Render) -> None:
+    policy = {"networkPolicy": {"enabled": True, "metricsFrom": [{"podSelector": {}}]}}
+    objects = render(VALUES["namespaces"] | policy)
+    assert settings_of(container_of(objects)).namespaces == ("team-a", "team-b")
+    assert settings_of(container_of(render())).namespaces == ()
+    names = {"matchNames": ["team-a", "team-b"]}
+    assert only(objects, "PodMonitor", "-trainers")["spec"]["namespaceSelector"] == names
+    policy = only(objects, "NetworkPolicy")["spec"]
+    (peer,) = policy["egress"][2]["to"]
+    assert policy["ingress"][0]["from"][1] == peer
+    (expression,) = peer["namespaceSelector"]["matchExpressions"]
+    assert expression == {"key": "kubernetes.io/metadata.name", "operator": "In", "values": ["team-a", "team-b"]}
 
 
 def test_no_right_is_a_wildcard_or_reads_secrets(objects: list[Object]) -> None:

@@ -83,6 +83,7 @@ def test_a_misspelt_key_is_refused(template: Callable[..., Any], path: Path_) ->
         (("networkPolicy", "apiServerPorts"), [0]),
         (("networkPolicy", "apiServerCIDRs"), ["everywhere"]),
         (("extraEnv",), [{"value": "x"}]),
+        (("watchNamespaces",), ["Team A"]),
         (("trainerImage",), "two words"),
     ],
     ids=lambda value: ".".join(value) if isinstance(value, tuple) else repr(value),

@@ -106,6 +106,7 @@ async def test_requests_say_what_the_api_server_needs() -> None:
         await client.delete(PODS, "ns", "pod", uid="u", grace=0)
         await client.create(PODS, "ns", {"spec": {}})
         await client.list_page(PODS, {"labelSelector": "a=b"}, "token")
+        await client.list_page(JOBS, {}, namespace="team")
     path = "/apis/training.inception.dev/v1alpha1/namespaces/ns/inceptiontrainings/job/status"
     manager = "fieldManager=inception-operator"
     options = {"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": {"uid": "u"}, "gracePeriodSeconds": 0}
@@ -120,8 +121,14 @@ async def test_requests_say_what_the_api_server_needs() -> None:
         ("DELETE", "/api/v1/namespaces/ns/pods/pod", "application/json", options),
         ("POST", "/api/v1/namespaces/ns/pods", "application/json", {"spec": {}}),
         ("GET", "/api/v1/pods?labelSelector=a%3Db&limit=500&continue=token", "application/json", None),
+        (
+            "GET",
+            "/apis/training.inception.dev/v1alpha1/namespaces/team/inceptiontrainings?limit=500",
+            "application/json",
+            None,
+        ),
     ]
-    assert [verb for verb, _, _ in counted] == ["patch", "patch", "delete", "create", "list"]
+    assert [verb for verb, _, _ in counted] == ["patch", "patch", "delete", "create", "list", "list"]
 
 
 async def test_no_more_requests_at_once_than_allowed() -> None:

@@ -54,18 +54,26 @@ class FakeSource:
     def __init__(self, *listed: Json, version: int = 100) -> None:
         self.listed, self.version = list(listed), version
         self.failing = False
+        self.versions: dict[str | None, int] = {}
 
     async def list_page(
-        self, resource: Resource, query: Mapping[str, str], token: str = "", metadata_only: bool = False
+        self,
+        resource: Resource,
+        query: Mapping[str, str],
+        token: str = "",
+        metadata_only: bool = False,
+        namespace: str | None = None,
     ) -> Json:
         assert metadata_only
         if self.failing:
             raise UnavailableError(503, "down")
-        return {"metadata": {"resourceVersion": str(self.version)}, "items": self.listed}
+        found = [raw for raw in self.listed if namespace in (None, raw["metadata"]["namespace"])]
+        version = self.versions.get(namespace, self.version)
+        return {"metadata": {"resourceVersion": str(version)}, "items": found}
 
 
-def resync(source: FakeSource, jobs: JobStore, notices: list[Key]) -> Resync:
-    return Resync(source, jobs, notices.append, interval=60, clock=now)
+def resync(source: FakeSource, jobs: JobStore, notices: list[Key], *namespaces: str) -> Resync:
+    return Resync(source, jobs, notices.append, interval=60, namespaces=namespaces, clock=now)
 
 
 def test_a_training_that_vanished_silently_is_found() -> None:
@@ -77,6 +85,23 @@ def test_a_training_that_vanished_silently_is_found() -> None:
         await resync(FakeSource(job("kept", uid="a")), jobs, notices).compare()
         assert notices == [("ns", "lost")]
         assert sorted(jobs) == [("ns", "kept"), ("ns", "new")]
+
+    run(main())
+
+
+def test_each_namespace_of_a_list_is_compared_by_itself() -> None:
+    async def main() -> None:
+        jobs, notices = JobStore(), list[Key]()
+        jobs.update(job("lost", uid="a", version=90))
+        jobs.update(job("new", uid="b", version=95))
+        elsewhere = job("elsewhere", uid="c")
+        elsewhere["metadata"]["namespace"] = "other"
+        source = FakeSource(elsewhere)
+        # The list that was taken first says nothing about what was made after it.
+        source.versions = {"ns": 94, "second": 110}
+        await resync(source, jobs, notices, "ns", "second").compare()
+        assert notices == [("ns", "lost")]
+        assert sorted(jobs) == [("ns", "new")], "a training elsewhere is none of ours"
 
     run(main())
 

@@ -142,6 +142,20 @@ def test_the_command_line_becomes_settings() -> None:
     assert (settings.lease_namespace, settings.lease_name, settings.log_format) == ("ns", "l", "text")
 
 
+@pytest.mark.parametrize(
+    ("options", "namespaces"),
+    [
+        ([], ()),
+        (["--namespaces", "a"], ("a",)),
+        (["--namespaces", "b,a, b"], ("b", "a")),
+        (["--namespaces", "a,b", "--namespaces=c"], ("a", "b", "c")),
+    ],
+    ids=["all", "one", "list", "repeated"],
+)
+def test_namespaces_are_a_list_or_repeated(options: list[str], namespaces: tuple[str, ...]) -> None:
+    assert parse(["run", "--trainer-image", "i", *options], {}).namespaces == namespaces
+
+
 def test_kubeconfig_falls_back_to_the_environment() -> None:
     assert parse(["run", "--trainer-image", "i"], {"KUBECONFIG": "other"}).kubeconfig == Path("other")
     assert parse(["run", "--trainer-image", "i"], {}).kubeconfig is None
@@ -155,6 +169,11 @@ def test_kubeconfig_falls_back_to_the_environment() -> None:
         ("--trainer-image", ""),
         ("--lease-name", ""),
         ("--advertise-address", "host"),
+        ("--namespaces", ""),
+        ("--namespaces", "a,"),
+        ("--namespaces", "a,B"),
+        ("--namespaces", "a.b"),
+        ("--namespaces", "x" * 64),
     ],
 )
 def test_bad_values_are_named(option: str, value: str, capsys: pytest.CaptureFixture[str]) -> None:

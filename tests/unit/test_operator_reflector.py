@@ -29,7 +29,12 @@ class FakeSource:
         self.calls: list[str] = []
 
     async def list_page(
-        self, resource: Resource, query: Mapping[str, str], token: str = "", metadata_only: bool = False
+        self,
+        resource: Resource,
+        query: Mapping[str, str],
+        token: str = "",
+        metadata_only: bool = False,
+        namespace: str | None = None,
     ) -> Json:
         self.calls.append(f"list {token}".strip())
         kind, answer = self.script.pop(0)
@@ -39,7 +44,9 @@ class FakeSource:
         pods, version, following = answer
         return {"metadata": {"resourceVersion": str(version), "continue": following}, "items": pods}
 
-    async def watch(self, resource: Resource, query: Mapping[str, str], idle: float) -> AsyncGenerator[Json, None]:
+    async def watch(
+        self, resource: Resource, query: Mapping[str, str], idle: float, namespace: str | None = None
+    ) -> AsyncGenerator[Json, None]:
         self.calls.append(f"watch {query['resourceVersion']}")
         kind, answer = self.script.pop(0) if self.script else ("watch", [None])
         assert kind == "watch", f"unexpected watch, expected {kind}"

@@ -44,3 +44,19 @@ app.kubernetes.io/component: operator
 {{- define "inception-operator.trainerImage" -}}
 {{- .Values.trainerImage | default (printf "inception-trainer:%s" .Chart.AppVersion) }}
 {{- end }}
+
+{{- /* The training pods that the operator looks after, as a peer of a NetworkPolicy. */}}
+{{- define "inception-operator.trainers" -}}
+namespaceSelector:
+  {{- with .Values.watchNamespaces | uniq }}
+  matchExpressions:
+    - key: kubernetes.io/metadata.name
+      operator: In
+      values:
+        {{- toYaml . | nindent 8 }}
+  {{- else }} {}
+  {{- end }}
+podSelector:
+  matchLabels:
+    app.kubernetes.io/name: inception-training
+{{- end }}

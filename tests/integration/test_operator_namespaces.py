@@ -1,0 +1,99 @@
+"""An operator for some namespaces: with the chart's own Roles it runs the jobs there, and is blind elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from charts import sync
+from localcluster import components
+from localcluster.cluster import Cluster
+from localcluster.progress import to_stderr
+from operator_process import OperatorProcess
+from trainings import Trainings, wait_for
+
+SYSTEM = "inception-few"
+LISTED, ELSEWHERE = ("inception-few-a", "inception-few-b"), "inception-few-elsewhere"
+RIGHTS = ("ServiceAccount", "Role", "RoleBinding")
+pytestmark = pytest.mark.timeout(180)
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Build Helm before the clock of the first test starts."""
+    if not session.config.option.collectonly:
+        components.build(["helm"], to_stderr)
+
+
+@pytest.fixture(scope="module")
+def kubeconfig(training_api: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Credentials of an operator that the chart installs for two namespaces."""
+    namespaces = [SYSTEM, *LISTED, ELSEWHERE]
+    for name in namespaces:
+        training_api.kubectl("create", "namespace", name)
+    helm = str(components.build(["helm"], to_stderr)["helm"])
+    chosen = f"--set=watchNamespaces={{{','.join(LISTED)}}}"
+    objects = sync.render(helm, chosen, "--set=rbac.aggregateClusterRoles=false", namespace=SYSTEM)
+    training_api.apply(*(item for item in objects if item["kind"] in RIGHTS))
+    token = training_api.kubectl("create", "token", sync.RELEASE, f"--namespace={SYSTEM}").strip()
+    content = yaml.safe_load(training_api.kubeconfig.read_text())
+    content["users"][0]["user"] = {"token": token}
+    path = tmp_path_factory.mktemp("few") / "kubeconfig.yaml"
+    path.write_text(yaml.safe_dump(content))
+    yield path
+    training_api.kubectl("delete", "namespace", *namespaces, "--wait=false")
+
+
+@pytest.fixture
+def places(training_api: Cluster, kubeconfig: Path) -> Iterator[dict[str, Trainings]]:
+    """The trainings of each namespace."""
+    found = {name: Trainings(training_api, name) for name in (*LISTED, ELSEWHERE)}
+    yield found
+    for trainings in found.values():
+        trainings.__exit__(None, None, None)
+
+
+def operator(kubeconfig: Path, log: Path, *namespaces: str) -> OperatorProcess:
+    arguments = ("--lease-namespace", SYSTEM, "--namespaces", ",".join(namespaces))
+    return OperatorProcess(kubeconfig, log, *arguments, lease="inception-operator")
+
+
+def test_jobs_of_listed_namespaces_run_and_others_are_ignored(
+    kubeconfig: Path, places: dict[str, Trainings], tmp_path: Path
+) -> None:
+    first, second = (places[name] for name in LISTED)
+    elsewhere = places[ELSEWHERE]
+    elsewhere.create("before")
+    with operator(kubeconfig, tmp_path / "log", *LISTED) as process:
+        elsewhere.create("after")
+        for trainings in (first, second):
+            trainings.create("job")
+        for trainings in (first, second):
+            trainings.wait_state("job", "Running")
+        first.annotate("job-1-1", fail_after="1ms")
+        assert first.wait_state("job", "Running", attempt=2)["restarts"] == 1
+        second.change("job", runPolicy={"suspend": True})
+        second.wait_state("job", "Suspended")
+        wait_for("no pods", lambda: second.pods() == {})
+        wait_for("events", lambda: "Suspended" in second.reasons("job"))
+        first.delete("job")
+        wait_for("no pods", lambda: first.pods() == {}, seconds=60)
+
+        # The operator had a reason to look around: everything above happened after these two were made.
+        assert (elsewhere.status("before"), elsewhere.status("after")) == ({}, {})
+        assert elsewhere.pods() == {}
+        assert process.metric("api_requests_total", code="403") == 0
+        assert process.metric("api_requests_total", code="201") > 0
+        assert process.stop()[0] == 0
+        assert "orbidden" not in process.log, "kopf's own requests are allowed too"
+
+
+def test_a_namespace_without_rights_is_named(kubeconfig: Path, tmp_path: Path) -> None:
+    with operator(kubeconfig, tmp_path / "log", LISTED[0], ELSEWHERE).standing_by() as process:
+        code = process.wait(60)
+    assert code == 1
+    (line,) = [line for line in process.log.splitlines() if "the operator ends" in line]
+    assert f"give the operator its Role in {ELSEWHERE} or take it off the list" in line
+    assert "Traceback" not in process.log
