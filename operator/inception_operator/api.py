@@ -13,6 +13,8 @@ API_VERSION: Final = f"{GROUP}/{VERSION}"
 KIND: Final = "InceptionTraining"
 PLURAL: Final = "inceptiontrainings"
 FIELD_MANAGER: Final = "inception-operator"
+# The value of spec.runPolicy.managedBy that means this operator, as does none.
+MANAGER: Final = f"{GROUP}/inception-operator"
 
 LABEL_JOB: Final = f"{GROUP}/job"
 LABEL_SLOT: Final = f"{GROUP}/slot"
@@ -35,6 +37,7 @@ MAX_JOB_NAME_LENGTH: Final = 45
 class ConditionType:
     """Condition types of ``status.conditions``."""
 
+    ACCEPTED: Final = "Accepted"
     SUSPENDED: Final = "Suspended"
     PODS_READY: Final = "PodsReady"
     RUNNING: Final = "Running"
@@ -47,6 +50,7 @@ class Reason:
     """Reasons of conditions and events; users build alerts on them, so they are never renamed lightly."""
 
     CREATED: Final = "Created"
+    ACCEPTED: Final = "Accepted"
     SUSPENDED: Final = "Suspended"
     RESUMED: Final = "Resumed"
     WAITING_FOR_PODS: Final = "WaitingForPods"
@@ -66,6 +70,8 @@ class Reason:
     PERMANENT_FAILURE: Final = "PermanentFailure"
     OUT_OF_MEMORY: Final = "OutOfMemory"
     INVALID_SPEC: Final = "InvalidSpec"
+    DEADLINE_EXCEEDED: Final = "DeadlineExceeded"
+    PRE_RUNNING_DEADLINE_EXCEEDED: Final = "PreRunningDeadlineExceeded"
 
 
 class Cause:
@@ -95,6 +101,7 @@ class Cause:
 class State:
     """``status.state``: one word for people, derived from the conditions."""
 
+    REJECTED: Final = "Rejected"
     PENDING: Final = "Pending"
     STARTING: Final = "Starting"
     RUNNING: Final = "Running"
@@ -102,6 +109,14 @@ class State:
     SUSPENDED: Final = "Suspended"
     SUCCEEDED: Final = "Succeeded"
     FAILED: Final = "Failed"
+
+
+class CleanPodPolicy:
+    """``spec.runPolicy.cleanPodPolicy``: which pods of a job that is over are deleted."""
+
+    NONE: Final = "None"
+    RUNNING: Final = "Running"
+    ALL: Final = "All"
 
 
 class ReportState:

@@ -6,6 +6,7 @@ Every request is idempotent, so a pass that broke off anywhere is simply repeate
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Protocol
 
@@ -22,6 +23,8 @@ from inception_operator.errors import (
 from inception_operator.events import EventPoster
 from inception_operator.jobs import JobStore, key_of
 from inception_operator.model import Assignment, Json, Plan, PodView
+
+_log = logging.getLogger(__name__)
 
 
 class PodCache(Protocol):
@@ -60,6 +63,8 @@ class Applier:
         urgent += [self._delete(job, name, uids[name], grace) for name, grace in plan.delete.items() if name in uids]
         await _all(urgent)
         rejections = await _all([self._create(job, pod) for pod in plan.create])
+        if plan.delete_job:
+            await self._delete_job(job)
         for event in plan.events:
             self._events.post(job, event)
         return next((text for text in rejections if text is not None), None)
@@ -78,6 +83,24 @@ class Applier:
         except ConflictError as error:
             raise StaleViewError(error.message) from error
         self._written(job, status)
+
+    async def _delete_job(self, job: Json) -> None:
+        """Its pods go with it. The resourceVersion spares a job whose policy has changed since it was seen."""
+        metadata = job["metadata"]
+        namespace, name, uid = metadata["namespace"], metadata["name"], metadata["uid"]
+        version = metadata["resourceVersion"]
+        try:
+            answer = await self._client.delete(
+                JOBS, namespace, name, uid=uid, version=version, propagation="Background"
+            )
+        except ConflictError as error:
+            raise StaleViewError(error.message) from error
+        _log.info("deleted: its time to live after the end is over", extra={"key": key_of(job)})
+        if answer.get("kind") == api.KIND:
+            # Somebody's finalizer holds it.
+            self._jobs.update(answer)
+        else:
+            self._jobs.forget(key_of(job), uid)
 
     async def _create(self, job: Json, pod: Json) -> str | None:
         namespace, name = job["metadata"]["namespace"], pod["metadata"]["name"]

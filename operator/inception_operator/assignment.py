@@ -56,9 +56,9 @@ def hold(attempt: int, *, graceful: bool) -> Assignment:
     return Assignment(attempt=attempt, graceful=graceful)
 
 
-def end(attempt: int) -> Assignment:
+def end(attempt: int, *, graceful: bool = False) -> Assignment:
     """End what runs and the launcher with it: the job is over, and its pods stay for their logs."""
-    return Assignment(attempt=attempt, end=True)
+    return Assignment(attempt=attempt, graceful=graceful, end=True)
 
 
 def work(

@@ -128,11 +128,25 @@ class Client:
         query = {"fieldManager": api.FIELD_MANAGER, "force": "true"}
         return await self._request("patch", "PATCH", resource, path, query=query, body=body, content_type=APPLY)
 
-    async def delete(self, resource: Resource, namespace: str, name: str, *, uid: str, grace: int | None) -> Json:
-        """Delete this very object, not a successor of the same name."""
+    async def delete(
+        self,
+        resource: Resource,
+        namespace: str,
+        name: str,
+        *,
+        uid: str,
+        grace: int | None = None,
+        version: str | None = None,
+        propagation: str | None = None,
+    ) -> Json:
+        """Delete this very object, not a successor of the same name, and with ``version`` only as it was seen."""
         body: Json = {"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": {"uid": uid}}
+        if version is not None:
+            body["preconditions"]["resourceVersion"] = version
         if grace is not None:
             body["gracePeriodSeconds"] = grace
+        if propagation is not None:
+            body["propagationPolicy"] = propagation
         return await self._request("delete", "DELETE", resource, resource.path(namespace, name), body=body)
 
     async def watch(

@@ -14,6 +14,7 @@ UNKNOWN: Final = "Unknown"
 
 # In the order they are written; the first visit sets them all.
 INITIAL: Final = (
+    (ConditionType.ACCEPTED, UNKNOWN, Reason.CREATED, ""),
     (ConditionType.SUSPENDED, FALSE, Reason.ACTIVE, ""),
     (ConditionType.PODS_READY, FALSE, Reason.WAITING_FOR_PODS, ""),
     (ConditionType.RUNNING, FALSE, Reason.WAITING_FOR_PODS, ""),
@@ -44,6 +45,12 @@ def is_true(conditions: Sequence[Json], kind: str) -> bool:
     return condition is not None and condition.get("status") == TRUE
 
 
+def is_false(conditions: Sequence[Json], kind: str) -> bool:
+    """Whether the condition exists and is False."""
+    condition = find(conditions, kind)
+    return condition is not None and condition.get("status") == FALSE
+
+
 def put(conditions: list[Json], kind: str, status: str, reason: str, message: str, now: str) -> bool:
     """Set a condition in place; True when status, reason or message changed. Its time moves with the status only."""
     condition = find(conditions, kind)
@@ -61,6 +68,8 @@ def put(conditions: list[Json], kind: str, status: str, reason: str, message: st
 
 def state_word(conditions: Sequence[Json]) -> str:
     """One word, with a fixed precedence whatever the order of the conditions."""
+    if is_false(conditions, ConditionType.ACCEPTED) and not terminal(conditions):
+        return State.REJECTED
     for kind, word in _STATE_OF:
         if is_true(conditions, kind):
             return word

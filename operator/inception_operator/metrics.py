@@ -15,6 +15,7 @@ from prometheus_client.registry import Collector
 from inception_operator import __version__
 from inception_operator.api import State
 from inception_operator.model import Json
+from inception_operator.spec import managed_elsewhere
 
 PREFIX = "inception_operator"
 STATES = tuple(value for name, value in vars(State).items() if name.isupper())
@@ -81,7 +82,8 @@ class _JobCollector(Collector):
         """One pass over all trainings."""
         families = _families()
         for job in self._jobs():
-            _collect(families, job)
+            if not managed_elsewhere(job):
+                _collect(families, job)
         yield from families.values()
 
 

@@ -136,7 +136,8 @@ class Plan:
     """What to do, in this order: write the status, delete pods, create pods, hand out assignments, post events.
 
     ``status`` is the complete wanted status, or None when it is as it should be. ``delete`` maps pod name to grace
-    period in seconds (None: the pod's own). Nothing after a failed status write is carried out.
+    period in seconds (None: the pod's own). Nothing after a failed status write is carried out. ``delete_job`` removes
+    the job itself, last of all.
     """
 
     status: Json | None = None
@@ -145,8 +146,9 @@ class Plan:
     assign: Mapping[str, Assignment] = field(default_factory=dict)
     events: tuple[Event, ...] = ()
     requeue_after: float | None = None
+    delete_job: bool = False
 
     @property
     def empty(self) -> bool:
         """True when there is nothing to do now."""
-        return self.status is None and not (self.delete or self.create or self.assign or self.events)
+        return self.status is None and not (self.delete or self.create or self.assign or self.events or self.delete_job)

@@ -13,14 +13,14 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from . import assignment, conditions, failure, progress, slots
+from . import assignment, conditions, failure, lifecycle, progress, slots
 from .api import Cause, ConditionType, Phase, Reason
 from .failure import Action, Failure, Scene
 from .model import Assignment, Json, Observation, Plan, PodView
 from .pods import build_pod
 from .profiles import Devices, Profile, resolve
 from .slots import Slots
-from .spec import Job, SpecError, parse
+from .spec import Job, SpecError, managed_elsewhere, parse
 from .status import Draft
 from .times import parse_time
 from .waiting import waiting_for
@@ -32,8 +32,6 @@ REJECTED_POLL: Final = 5.0
 ADMISSION_PAUSE: Final = timedelta(seconds=10)
 NUDGE_EVERY: Final = timedelta(seconds=1)
 MAX_NUDGES: Final = 10
-# What a launcher gets to end with its job before its pod is deleted.
-WIND_UP: Final = timedelta(seconds=30)
 # A launcher that does not answer does not save either.
 MUTE_GRACE_SECONDS: Final = 10
 LONG_AGO: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -52,20 +50,20 @@ class Context:
 def reconcile(observation: Observation, context: Context) -> Plan:
     """One decision. Deciding twice on the same observation is deciding nothing the second time."""
     job = observation.job
-    if job["metadata"].get("deletionTimestamp"):
+    if job["metadata"].get("deletionTimestamp") or managed_elsewhere(job):
         return Plan()
     draft = Draft(job, observation.now, observation.progress)
     pods = slots.owned(observation.pods, job["metadata"]["uid"])
     if draft.terminal:
-        return _wind_up(draft, pods, observation.now)
+        return lifecycle.wind_up(job, draft, pods, observation.now)
     if draft.new:
         draft.begin(_first_attempt(pods))
     try:
         spec = parse(job)
         devices = resolve(spec, context.profiles)
     except SpecError as error:
-        draft.fail(Reason.INVALID_SPEC, str(error))
-        return _wind_up(draft, pods, observation.now)
+        return lifecycle.refuse(job, draft, pods, error, observation.now)
+    draft.accept()
     return _Pass(observation, context, spec, devices, draft, pods).decide()
 
 
@@ -87,33 +85,13 @@ def wants_progress(job: Json, pod: PodView) -> bool:
 
 
 def _at_work(job: Json) -> bool:
-    if job["metadata"].get("deletionTimestamp") or ((job.get("spec") or {}).get("runPolicy") or {}).get("suspend"):
+    if job["metadata"].get("deletionTimestamp") or lifecycle.suspended(job) or managed_elsewhere(job):
         return False
     return not conditions.terminal(_conditions(job))
 
 
 def _conditions(job: Json) -> list[Json]:
     return (job.get("status") or {}).get("conditions") or []
-
-
-def _wind_up(draft: Draft, pods: Iterable[PodView], now: datetime) -> Plan:
-    """The job is over. Launchers end by themselves, so that the logs stay; what cannot or does not is deleted."""
-    delete: dict[str, None] = {}
-    assign: dict[str, Assignment] = {}
-    patient = now < (draft.completed or now) + WIND_UP
-    waiting = False
-    for pod in pods:
-        if pod.deleting or pod.phase in (Phase.SUCCEEDED, Phase.FAILED):
-            continue
-        told = pod.assignment is not None and pod.assignment.end
-        if patient and (told or slots.finished(pod)):
-            waiting = True
-        elif patient and slots.available(pod):
-            assign[pod.name] = assignment.end(draft.attempt)
-            waiting = True
-        else:
-            delete[pod.name] = None
-    return draft.plan(delete=delete, assign=assign, requeue_after=STARTING_POLL if waiting else None)
 
 
 def _first_attempt(pods: Iterable[PodView]) -> int:
@@ -158,6 +136,8 @@ class _Pass:
         if self.draft.is_true(ConditionType.SUSPENDED):
             self.draft.resume()
         self.draft.start()
+        if self._passed(lifecycle.active_deadline(self.job.run_policy, self.draft)):
+            return self._fail(Reason.DEADLINE_EXCEEDED, lifecycle.active_text(self.job.run_policy))
         self._remove(pod for pod in surplus if not pod.deleting)
         return self._work()
 
@@ -173,6 +153,9 @@ class _Pass:
                 return ended
         if self.draft.issued is None:
             self._gather()
+        if self._passed(lifecycle.pre_running_deadline(self.job.run_policy, self.draft)):
+            text = lifecycle.pre_running_text(self.job.run_policy, self.draft)
+            return self._fail(Reason.PRE_RUNNING_DEADLINE_EXCEEDED, text)
         if self.draft.issued is not None:
             self._drive()
         return self._plan()
@@ -191,13 +174,13 @@ class _Pass:
         self._remove(pod for pod in self.pods if not pod.deleting)
         return self._plan()
 
-    def _fail(self, reason: str, text: str, cause: Failure) -> Plan:
+    def _fail(self, reason: str, text: str, cause: Failure | None = None) -> Plan:
         self.draft.fail(reason, text, cause)
         return self._over()
 
     def _over(self) -> Plan:
         self._describe()
-        return _wind_up(self.draft, self.pods, self.now)
+        return lifecycle.wind_up(self.observation.job, self.draft, self.pods, self.now)
 
     def _end_attempt(self, cause: Failure, failures: Iterable[Failure]) -> Plan | None:
         """Count the restart, or end the job."""
@@ -353,6 +336,13 @@ class _Pass:
 
     def _remove(self, pods: Iterable[PodView], grace: int | None = None) -> None:
         self.delete |= {pod.name: grace for pod in pods}
+
+    def _passed(self, due: datetime | None) -> bool:
+        """Whether a deadline has passed; one that has not is a date to look again."""
+        left = lifecycle.seconds_left(due, self.now)
+        if left:
+            self._again(left)
+        return left == 0
 
     def _again(self, seconds: float) -> None:
         seconds = max(seconds, 0.1)

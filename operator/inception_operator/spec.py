@@ -10,15 +10,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from .api import CHECKPOINT_MOUNT, CONTAINER, MAX_JOB_NAME_LENGTH
+from .api import CHECKPOINT_MOUNT, CONTAINER, MANAGER, MAX_JOB_NAME_LENGTH, CleanPodPolicy
 from .model import Json
 
 MAX_NODES = 1000
 MAX_PROCESSES = 64
+MAX_SECONDS = 315_360_000
 DEFAULT_MAX_RESTARTS = 10
 DEFAULT_MODEL = "bninception"
 RESERVED_PREFIXES = ("PET_", "MASTER_", "INCEPTION_")
 RESERVED_NAMES = frozenset(("RANK", "WORLD_SIZE", "LOCAL_RANK", "POD_NAME", "POD_IP", "NODE_NAME"))
+CLEAN_POD_POLICIES = (CleanPodPolicy.NONE, CleanPodPolicy.RUNNING, CleanPodPolicy.ALL)
 OWN_VOLUMES = frozenset(("assignment",))
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
 
@@ -55,6 +57,16 @@ class Checkpoint:
 
 
 @dataclass(frozen=True)
+class RunPolicy:
+    """Limits of ``spec.runPolicy`` in seconds, None for no limit, and which pods are deleted at the end."""
+
+    active_deadline: int | None = None
+    pre_running_deadline: int | None = None
+    ttl: int | None = None
+    clean_pods: str = CleanPodPolicy.NONE
+
+
+@dataclass(frozen=True)
 class Job:
     """One InceptionTraining.
 
@@ -73,6 +85,7 @@ class Job:
     template: Json = field(default_factory=dict)
     checkpoint: Checkpoint | None = None
     suspend: bool = False
+    run_policy: RunPolicy = RunPolicy()
     max_restarts: int = DEFAULT_MAX_RESTARTS
 
     @property
@@ -107,7 +120,35 @@ def parse(resource: Json) -> Job:
         template=template,
         checkpoint=_checkpoint(spec.get("checkpoint")),
         suspend=bool(_mapping(spec, "runPolicy").get("suspend")),
+        run_policy=_run_policy(_mapping(spec, "runPolicy")),
         max_restarts=_max_restarts(_mapping(spec, "failurePolicy")),
+    )
+
+
+def managed_elsewhere(resource: Json) -> bool:
+    """Whether another controller has been given this job; the operator then leaves it alone."""
+    policy = (resource.get("spec") or {}).get("runPolicy") or {}
+    return (policy.get("managedBy") or MANAGER) != MANAGER
+
+
+def run_policy(resource: Json) -> RunPolicy:
+    """The life cycle alone, of a job that may not be valid otherwise; without any limit if that is not valid either."""
+    try:
+        return _run_policy(_mapping(resource.get("spec") or {}, "runPolicy"))
+    except SpecError:
+        return RunPolicy()
+
+
+def _run_policy(source: Json) -> RunPolicy:
+    path = "spec.runPolicy"
+    clean = source.get("cleanPodPolicy") or CleanPodPolicy.NONE
+    if clean not in CLEAN_POD_POLICIES:
+        raise SpecError(f"{path}.cleanPodPolicy", f"{clean} is unknown; choose one of {', '.join(CLEAN_POD_POLICIES)}")
+    return RunPolicy(
+        active_deadline=_integer(source, path, "activeDeadlineSeconds", 1, MAX_SECONDS),
+        pre_running_deadline=_integer(source, path, "preRunningDeadlineSeconds", 1, MAX_SECONDS),
+        ttl=_integer(source, path, "ttlSecondsAfterFinished", 0, MAX_SECONDS),
+        clean_pods=clean,
     )
 
 

@@ -85,6 +85,19 @@ class Draft:
         return parse_time(self._new.get("completionTime"))
 
     @property
+    def start_time(self) -> datetime | None:
+        """Since when pods are wanted: from the beginning or from the latest resume on."""
+        return parse_time(self._new.get("startTime"))
+
+    @property
+    def waiting_since(self) -> datetime | None:
+        """Since when not all pods are ready, time in suspension left out; None while they are or none is wanted."""
+        ready, start = conditions.find(self._conditions, ConditionType.PODS_READY), self.start_time
+        if ready is None or ready["status"] == TRUE or start is None or self.is_true(ConditionType.SUSPENDED):
+            return None
+        return max(start, parse_time(ready.get("lastTransitionTime")) or start)
+
+    @property
     def root_cause(self) -> Json | None:
         """Why the last attempt that failed did so."""
         cause: Json | None = self._new.get("rootCause")
@@ -102,6 +115,11 @@ class Draft:
         """Whether a condition is True."""
         return conditions.is_true(self._conditions, kind)
 
+    def reason(self, kind: str) -> str:
+        """The reason of a condition."""
+        condition = conditions.find(self._conditions, kind)
+        return str(condition["reason"]) if condition is not None else ""
+
     def message(self, kind: str, reason: str) -> str | None:
         """The message of a condition while it has this reason."""
         condition = conditions.find(self._conditions, kind)
@@ -112,7 +130,20 @@ class Draft:
         for kind, status, reason, message in conditions.INITIAL:
             self._put(kind, status, reason, message)
         self._new |= {"attempt": attempt, "restarts": 0, "restartsCountTowardsMax": 0}
-        self._event(NORMAL, Reason.CREATED, "the job has been accepted")
+        self._event(NORMAL, Reason.CREATED, "the operator takes care of the job")
+
+    def accept(self) -> None:
+        """The spec can be carried out."""
+        refused = conditions.is_false(self._conditions, ConditionType.ACCEPTED)
+        self._put(ConditionType.ACCEPTED, TRUE, Reason.ACCEPTED, "the spec can be carried out")
+        if refused:
+            self._event(NORMAL, Reason.ACCEPTED, "the spec has been corrected and can be carried out")
+
+    def reject(self, message: str) -> None:
+        """The spec cannot be carried out; another one may."""
+        message = message[:MAX_TEXT]
+        if self._put(ConditionType.ACCEPTED, FALSE, Reason.INVALID_SPEC, message):
+            self._event(WARNING, Reason.INVALID_SPEC, message)
 
     def start(self) -> None:
         """Pods are wanted for the first time."""
@@ -126,11 +157,15 @@ class Draft:
         self._put(ConditionType.RESTARTING, FALSE, Reason.SUSPENDED, text)
         if self._put(ConditionType.SUSPENDED, TRUE, Reason.SUSPENDED, text):
             self._event(NORMAL, Reason.SUSPENDED, "suspended; the pods save a checkpoint and end")
+        if "nodes" in self._new:
+            desired = self._new["nodes"]["desired"]
+            self._new["nodes"] = {"desired": desired, "ready": 0, "summary": f"0/{desired}"}
 
     def resume(self) -> None:
-        """Go on with a new attempt; none is used up if the job had not started."""
+        """Go on with a new attempt; none is used up if the job had not started. Deadlines count from here on."""
         if self.started:
             self._new["attempt"] = self.attempt + 1
+            self._new["startTime"] = self._now
         self._put(ConditionType.SUSPENDED, FALSE, Reason.RESUMED, "the job has been resumed")
         self._event(NORMAL, Reason.RESUMED, f"resumed with attempt {self.attempt}")
 

@@ -18,6 +18,7 @@ Handler = Callable[[Key], Awaitable["float | None"]]
 
 ERROR_BASE = 0.1
 MAX_BACKOFF = 60.0
+SLACK = 64
 
 _log = logging.getLogger(__name__)
 
@@ -78,6 +79,7 @@ class WorkQueue:
             return
         self._due[key] = due
         heapq.heappush(self._heap, (due, key))
+        self._compact()
         self._arm()
 
     def retry(self, key: Key, base: float = ERROR_BASE) -> float:
@@ -110,6 +112,12 @@ class WorkQueue:
         del self._active[key]
         if key in self._since:
             self._ready.put_nowait(key)
+
+    def _compact(self) -> None:
+        """Drop superseded dates: far deadlines of busy keys would pile up."""
+        if len(self._heap) > 2 * len(self._due) + SLACK:
+            self._heap = [(due, key) for key, due in self._due.items()]
+            heapq.heapify(self._heap)
 
     def _arm(self) -> None:
         if self._timer is not None:

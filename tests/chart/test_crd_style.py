@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
+from inception_operator import api, conditions, spec
+
 ROOT = Path(__file__).resolve().parents[2]
 CRD: dict[str, Any] = yaml.safe_load((ROOT / "manifests" / "crd.yaml").read_text(encoding="utf-8"))
 VERSION: dict[str, Any] = CRD["spec"]["versions"][0]
@@ -102,7 +104,103 @@ def test_rules_name_their_field_and_say_why() -> None:
 def test_every_spec_field_but_the_policies_is_immutable() -> None:
     spec = SCHEMA["properties"]["spec"]
     guarded = {rule["fieldPath"].removeprefix(".") for rule in spec[RULES] if "oldSelf" in rule["rule"]}
-    assert guarded == set(spec["properties"]) - {"runPolicy", "failurePolicy"}
+    assert guarded == set(spec["properties"]) - {"runPolicy", "failurePolicy"} | {"runPolicy.managedBy"}
+
+
+def test_only_the_manager_is_immutable_even_while_the_job_is_suspended() -> None:
+    rules = [rule for rule in SCHEMA["properties"]["spec"][RULES] if "oldSelf" in rule["rule"]]
+    for rule in rules:
+        suspendable = rule["rule"].startswith("oldSelf.?runPolicy.?suspend.orValue(false) || ")
+        assert suspendable == (rule["fieldPath"] != ".runPolicy.managedBy"), rule["fieldPath"]
+
+
+def test_the_group_has_one_version_that_is_served_and_stored() -> None:
+    (version,) = CRD["spec"]["versions"]
+    assert (version["name"], version["served"], version["storage"]) == ("v1alpha1", True, True)
+    assert CRD["spec"]["group"] == api.GROUP
+    assert "conversion" not in CRD["spec"], "no webhook whose absence would stop the API"
+
+
+def test_names_of_the_kind_do_not_clash_with_those_of_kubernetes() -> None:
+    names = CRD["spec"]["names"]
+    assert (names["shortNames"], names["categories"]) == (["itrain"], ["training"])
+    assert (names["plural"], names["kind"], names["listKind"]) == (api.PLURAL, api.KIND, f"{api.KIND}List")
+
+
+def test_durations_are_integers_and_dates_are_dates() -> None:
+    for path, node in FIELDS.items():
+        name = path.rsplit(".", 1)[-1]
+        if ".template." in path:
+            continue
+        if name.endswith(("Seconds", "Second")) and name != "samplesPerSecond":
+            assert node["type"] == "integer", path
+        assert not re.search("(Minutes|Hours|Duration|Timeout|Deadline|Ttl|Date|At)$", name), path
+        if name.endswith("Time") or name == "time":
+            assert (node["type"], node["format"]) == ("string", "date-time"), path
+
+
+def test_words_of_a_choice_are_written_in_camel_case() -> None:
+    # Networks have the names that the trainer gives them.
+    for path, node in NODES.items():
+        if "enum" in node and path != ".spec.training.model.name":
+            assert all(re.fullmatch(r"[A-Z][A-Za-z0-9]*", word) for word in node["enum"]), path
+
+
+def test_choices_that_may_grow_are_no_booleans() -> None:
+    flags = {path for path, node in FIELDS.items() if node.get("type") == "boolean"}
+    assert flags == {".spec.runPolicy.suspend", ".spec.training.optimizer.nesterov"}
+
+
+def test_lists_of_objects_are_not_sets() -> None:
+    for path, node in NODES.items():
+        if node.get(LIST_TYPE) == "set":
+            assert node["items"]["type"] in ("string", "integer"), path
+
+
+def test_rules_look_at_bounded_values_only() -> None:
+    """The API server estimates the cost of a rule from these limits."""
+    for path, node in NODES.items():
+        if RULES in node and node.get("type") == "string":
+            assert "maxLength" in node, path
+        if RULES in node and node.get("type") == "array":
+            assert "maxItems" in node, path
+
+
+def test_limits_of_the_life_cycle_are_those_of_the_operator() -> None:
+    policy = NODES[".spec.runPolicy"]["properties"]
+    for name, least in (
+        ("activeDeadlineSeconds", 1),
+        ("preRunningDeadlineSeconds", 1),
+        ("ttlSecondsAfterFinished", 0),
+    ):
+        assert (policy[name]["minimum"], policy[name]["maximum"]) == (least, spec.MAX_SECONDS)
+        assert "default" not in policy[name], "no limit unless somebody sets one"
+    assert policy["cleanPodPolicy"]["enum"] == list(spec.CLEAN_POD_POLICIES)
+    assert policy["cleanPodPolicy"]["default"] == spec.RunPolicy().clean_pods
+    assert re.fullmatch(policy["managedBy"]["pattern"], api.MANAGER)
+    assert len(api.MANAGER) <= policy["managedBy"]["maxLength"]
+    assert api.MANAGER in policy["managedBy"]["description"]
+
+
+def constants(kind: type) -> list[str]:
+    return [value for name, value in vars(kind).items() if name.isupper()]
+
+
+def test_reasons_and_conditions_fit_into_events_and_conditions() -> None:
+    schema = NODES[".status.conditions[]"]["properties"]
+    for reason in (*constants(api.Reason), *constants(api.Cause)):
+        assert re.fullmatch(r"[A-Z][A-Za-z0-9]{1,127}", reason)
+        assert re.fullmatch(schema["reason"]["pattern"], reason)
+    assert len(set(constants(api.Reason))) == len(constants(api.Reason))
+    for kind in constants(api.ConditionType):
+        assert re.fullmatch(schema["type"]["pattern"], kind)
+    assert api.ConditionType.SUCCEEDED == "Succeeded", "the one that the conventions ask of bounded objects"
+    assert {entry[0] for entry in conditions.INITIAL} == set(constants(api.ConditionType)), "all at the first visit"
+    assert len(conditions.INITIAL) <= NODES[".status.conditions"]["maxItems"]
+
+
+def test_words_for_people_fit_into_the_state() -> None:
+    assert all(len(state) <= NODES[".status.state"]["maxLength"] for state in constants(api.State))
 
 
 def test_only_pods_hold_opaque_parts() -> None:
@@ -121,6 +219,7 @@ def test_columns_point_at_fields_and_are_described() -> None:
     assert [column["name"] for column in columns if column.get("priority")] == ["MODEL", "ETA", "REASON"]
     for column in columns:
         assert column["description"].endswith(".")
+        assert "[" not in column["jsonPath"], "no condition by its position"
         path = column["jsonPath"]
         assert path == ".metadata.creationTimestamp" or NODES[path]["type"] == column["type"], path
 

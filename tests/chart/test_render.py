@@ -175,7 +175,7 @@ def test_images_carry_the_version_of_the_chart(render: Render) -> None:
 
 
 JOB_RULES = [
-    {"apiGroups": [OUR_GROUP], "resources": ["inceptiontrainings"], "verbs": ["get", "list", "watch"]},
+    {"apiGroups": [OUR_GROUP], "resources": ["inceptiontrainings"], "verbs": ["get", "list", "watch", "delete"]},
     {"apiGroups": [OUR_GROUP], "resources": ["inceptiontrainings/status"], "verbs": ["patch"]},
     {"apiGroups": [OUR_GROUP], "resources": ["inceptiontrainings/finalizers"], "verbs": ["update"]},
     {"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "watch", "create", "patch", "delete"]},

@@ -139,6 +139,34 @@ REJECTED: dict[str, tuple[Spec, str]] = {
         {"training": RECIPE, "template": {"spec": {"restartPolicy": "Always"}}},
         "spec.template.spec.restartPolicy: Unsupported value",
     ),
+    "no time at all": (
+        {"training": RECIPE, "runPolicy": {"activeDeadlineSeconds": 0}},
+        "spec.runPolicy.activeDeadlineSeconds in body should be greater than or equal to 1",
+    ),
+    "no time for the pods": (
+        {"training": RECIPE, "runPolicy": {"preRunningDeadlineSeconds": 0}},
+        "spec.runPolicy.preRunningDeadlineSeconds in body should be greater than or equal to 1",
+    ),
+    "deleted before the end": (
+        {"training": RECIPE, "runPolicy": {"ttlSecondsAfterFinished": -1}},
+        "spec.runPolicy.ttlSecondsAfterFinished in body should be greater than or equal to 0",
+    ),
+    "seconds with a unit": (
+        {"training": RECIPE, "runPolicy": {"activeDeadlineSeconds": "1h"}},
+        "spec.runPolicy.activeDeadlineSeconds: expected numeric",
+    ),
+    "unknown way to clean": (
+        {"training": RECIPE, "runPolicy": {"cleanPodPolicy": "Failed"}},
+        'spec.runPolicy.cleanPodPolicy: Unsupported value: "Failed": supported values: "None", "Running", "All"',
+    ),
+    "manager without domain": (
+        {"training": RECIPE, "runPolicy": {"managedBy": "kueue"}},
+        "spec.runPolicy.managedBy in body should match",
+    ),
+    "manager with a long name": (
+        {"training": RECIPE, "runPolicy": {"managedBy": f"example.com/{'a' * 60}"}},
+        "spec.runPolicy.managedBy: Too long: may not be more than 63",
+    ),
     "unknown field": ({"training": {**RECIPE, "epoch": 3}}, "spec.training.epoch"),
 }
 
@@ -174,7 +202,7 @@ def test_defaults_are_stored(api: Cluster) -> None:
         "numNodes": 1,
         "numProcPerNode": "auto",
         "checkpoint": {"path": "/x", "everySeconds": 60, "keep": 3},
-        "runPolicy": {"suspend": False},
+        "runPolicy": {"suspend": False, "cleanPodPolicy": "None"},
         "failurePolicy": {"maxRestarts": 10},
     }
 
@@ -240,6 +268,33 @@ def test_life_cycle_and_limits_change_at_any_time(api: Cluster, namespace: str) 
     stored = write(api, namespace, {**BEFORE, "failurePolicy": {"maxRestarts": 3}, "runPolicy": {"suspend": True}})
     assert stored["spec"]["failurePolicy"] == {"maxRestarts": 3}
     assert stored["metadata"]["generation"] == 2
+
+
+def test_deadlines_and_clean_up_change_at_any_time(api: Cluster, namespace: str) -> None:
+    limits = {"activeDeadlineSeconds": 60, "preRunningDeadlineSeconds": 30, "ttlSecondsAfterFinished": 10}
+    write(api, namespace, {**BEFORE, "runPolicy": limits})
+    later = {key: 2 * value for key, value in limits.items()} | {"cleanPodPolicy": "All"}
+    stored = write(api, namespace, {**BEFORE, "runPolicy": later})
+    assert stored["spec"]["runPolicy"] == {"suspend": False, **later}
+    stored = write(api, namespace, BEFORE)
+    assert stored["spec"]["runPolicy"] == {"suspend": False, "cleanPodPolicy": "None"}
+
+
+MANAGERS: dict[str, tuple[Spec, Spec]] = {
+    "given away": ({}, {"managedBy": "kueue.x-k8s.io/multikueue"}),
+    "taken back": ({"managedBy": "kueue.x-k8s.io/multikueue"}, {}),
+    "given on": ({"managedBy": "example.com/a"}, {"managedBy": "example.com/b"}),
+    "while suspended": ({"suspend": True}, {"suspend": True, "managedBy": "example.com/a"}),
+}
+
+
+@pytest.mark.parametrize("case", MANAGERS)
+def test_the_manager_of_a_job_never_changes(api: Cluster, namespace: str, case: str) -> None:
+    before, after = MANAGERS[case]
+    write(api, namespace, {**BEFORE, "runPolicy": before})
+    words = rejection(api, {**BEFORE, "runPolicy": after}, namespace=namespace)
+    assert "spec.runPolicy.managedBy: Forbidden: spec.runPolicy.managedBy cannot change" in words
+    write(api, namespace, {**BEFORE, "runPolicy": {**before, "ttlSecondsAfterFinished": 1}})
 
 
 def test_suspending_and_changing_at_once_is_rejected(api: Cluster, namespace: str) -> None:
@@ -346,6 +401,11 @@ def test_kubectl_get_shows_what_people_ask_for(api: Cluster, namespace: str) -> 
         ("itrain.spec.training", "Training is what the bundled trainer does"),
         ("itrain.spec.training.optimizer.learningRate", "highest learning rate"),
         ("itrain.spec.template.spec.containers.env", "reserved"),
+        ("itrain.spec.runPolicy.activeDeadlineSeconds", "a resume sets startTime anew"),
+        ("itrain.spec.runPolicy.preRunningDeadlineSeconds", "the words of the scheduler or the kubelet"),
+        ("itrain.spec.runPolicy.ttlSecondsAfterFinished", "The checkpoints stay"),
+        ("itrain.spec.runPolicy.cleanPodPolicy", "deletes at once the pods that still run"),
+        ("itrain.spec.runPolicy.managedBy", "leaves the job alone"),
         ("itrain.status.rootCause", "naming the first failure"),
     ],
 )

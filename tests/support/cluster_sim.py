@@ -129,6 +129,7 @@ class Sim:
         self.quota: int | None = None
         self.rejection: str | None = None
         self.resumes = 0
+        self.deleted = False
         self.trained: dict[tuple[int, int], set[str]] = {}
         self._serial = 0
 
@@ -190,6 +191,8 @@ class Sim:
 
     def operate(self, crash_after: int | None = None) -> Plan:
         """One pass; with ``crash_after`` the operator dies after that many writes and forgets everything it knew."""
+        if self.deleted:
+            return Plan()
         plan = reconcile(self.observe(), CONTEXT)
         try:
             self._apply(plan, crash_after)
@@ -228,6 +231,12 @@ class Sim:
             write()
             if name in self.pods:
                 self.pods[name].raw["metadata"]["annotations"][ANNOTATION_ASSIGNMENT] = assignment.to_json(order)
+        if plan.delete_job:
+            write()
+            assert self.terminal, "a job was deleted that had not ended"
+            self.deleted = True
+            for pod in self.pods.values():
+                self.delete(pod)
         for event in plan.events:
             write()
             self.events.append(event)
@@ -359,6 +368,20 @@ class Sim:
         if bool(policy.get("suspend")) != value:
             policy["suspend"] = value
             self.job["metadata"]["generation"] += 1
+
+    def edit(self, **spec: Any) -> None:
+        """The user writes these keys of the spec; None removes one."""
+        before = copy.deepcopy(self.job["spec"])
+        for key, value in spec.items():
+            self.job["spec"].pop(key, None)
+            if value is not None:
+                self.job["spec"][key] = value
+        self.job["metadata"]["generation"] += before != self.job["spec"]
+
+    def change_policy(self, **policy: Any) -> None:
+        """The user changes keys of the run policy; None removes one."""
+        merged = {**(self.job["spec"].get("runPolicy") or {}), **policy}
+        self.edit(runPolicy={key: value for key, value in merged.items() if value is not None})
 
     def calm(self, seconds: float = 1.0) -> None:
         """One quiet second: everything that is under way gets done."""

@@ -10,7 +10,7 @@ import pytest
 
 from inception_operator import api, podview
 from inception_operator.apply import Applier
-from inception_operator.client import PODS, Resource
+from inception_operator.client import JOBS, PODS, Resource
 from inception_operator.errors import (
     AlreadyExistsError,
     ApiError,
@@ -36,6 +36,7 @@ class FakeClient:
         self.bodies: list[Json] = []
         self.faults = faults
         self.found = pod("job-0-2", version=9)
+        self.answer: Json = {"kind": "Status", "status": "Success"}
 
     async def _do(self, verb: str, name: str, body: Any, answer: Json) -> Json:
         self.log.append(f"{verb} {name}")
@@ -55,8 +56,10 @@ class FakeClient:
         assert resource == PODS
         return await self._do("assign", name, body, pod(name, version=7))
 
-    async def delete(self, resource: Resource, namespace: str, name: str, *, uid: str, grace: int | None) -> Json:
-        return await self._do("delete", name, {"uid": uid, "grace": grace}, pod(name, version=6))
+    async def delete(self, resource: Resource, namespace: str, name: str, **options: Any) -> Json:
+        if resource == JOBS:
+            return await self._do("delete", name, options, self.answer)
+        return await self._do("delete", name, options, pod(name, version=6))
 
     async def get(self, resource: Resource, namespace: str, name: str) -> Json:
         return await self._do("get", name, None, self.found)
@@ -206,3 +209,33 @@ async def test_all_requests_end_before_the_first_failure_is_raised() -> None:
     with pytest.raises(UnavailableError):
         await scene.apply(assign={"job-0-1": WORK, "job-1-1": WORK}, delete={"job-0-1": None})
     assert len(scene.client.log) == 3
+
+
+async def test_the_job_itself_is_deleted_only_as_it_was_seen() -> None:
+    scene = Scene()
+    await scene.apply(delete={"job-1-1": None}, delete_job=True)
+    assert scene.client.log == ["delete job-1-1", "delete job"]
+    assert scene.client.bodies[-1] == {"uid": "job-uid", "version": "1", "propagation": "Background"}
+    assert scene.jobs.get(("ns", "job")) is None
+
+
+async def test_a_deleted_job_that_a_finalizer_holds_is_known_to_be_going() -> None:
+    scene = Scene()
+    scene.client.answer = job(version=7)
+    scene.client.answer["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+    await scene.apply(delete_job=True)
+    known = scene.jobs.get(("ns", "job"))
+    assert known is not None
+    assert "deletionTimestamp" in known["metadata"]
+
+
+@pytest.mark.parametrize(
+    ("fault", "expected"),
+    [(ConflictError(409, "changed"), StaleViewError), (NotFoundError(404, "gone"), NotFoundError)],
+    ids=["its policy has changed", "somebody was faster"],
+)
+async def test_a_job_that_has_changed_is_not_deleted(fault: ApiError, expected: type[Exception]) -> None:
+    scene = Scene(delete=fault)
+    with pytest.raises(expected):
+        await scene.apply(delete_job=True)
+    assert scene.jobs.get(("ns", "job")) is not None

@@ -104,6 +104,7 @@ async def test_requests_say_what_the_api_server_needs() -> None:
         await client.apply_status(JOBS, status)
         await client.merge(PODS, "ns", "pod", {"metadata": {"annotations": {"a": None}}})
         await client.delete(PODS, "ns", "pod", uid="u", grace=0)
+        await client.delete(JOBS, "ns", "job", uid="u", version="7", propagation="Background")
         await client.create(PODS, "ns", {"spec": {}})
         await client.list_page(PODS, {"labelSelector": "a=b"}, "token")
         await client.list_page(JOBS, {}, namespace="team")
@@ -119,6 +120,17 @@ async def test_requests_say_what_the_api_server_needs() -> None:
             {"metadata": {"annotations": {"a": None}}},
         ),
         ("DELETE", "/api/v1/namespaces/ns/pods/pod", "application/json", options),
+        (
+            "DELETE",
+            path.removesuffix("/status"),
+            "application/json",
+            {
+                "apiVersion": "v1",
+                "kind": "DeleteOptions",
+                "preconditions": {"uid": "u", "resourceVersion": "7"},
+                "propagationPolicy": "Background",
+            },
+        ),
         ("POST", "/api/v1/namespaces/ns/pods", "application/json", {"spec": {}}),
         ("GET", "/api/v1/pods?labelSelector=a%3Db&limit=500&continue=token", "application/json", None),
         (
@@ -128,7 +140,7 @@ async def test_requests_say_what_the_api_server_needs() -> None:
             None,
         ),
     ]
-    assert [verb for verb, _, _ in counted] == ["patch", "patch", "delete", "create", "list", "list"]
+    assert [verb for verb, _, _ in counted] == ["patch", "patch", "delete", "delete", "create", "list", "list"]
 
 
 async def test_no_more_requests_at_once_than_allowed() -> None:

@@ -91,6 +91,13 @@ def test_a_training_without_status_is_pending() -> None:
     assert sample(metrics, "job_state", namespace="ns", name="job", state="Pending") == 1
 
 
+def test_a_training_of_another_controller_has_no_series() -> None:
+    foreign = job(state="Running")
+    foreign["spec"]["runPolicy"] = {"managedBy": "kueue.x-k8s.io/multikueue"}
+    metrics = Metrics(lambda: [foreign])
+    assert sample(metrics, "job_state", namespace="ns", name="job", state="Running") is None
+
+
 def test_known_series_start_at_zero() -> None:
     metrics = Metrics()
     assert sample(metrics, "job_transitions_total", state="Failed") == 0

@@ -73,6 +73,23 @@ def test_the_earliest_date_counts(dates: tuple[float, float], expected: float) -
     run(main())
 
 
+def test_far_dates_of_busy_keys_do_not_pile_up() -> None:
+    async def main() -> None:
+        queue = WorkQueue()
+        for _ in range(10_000):
+            queue.add_after(A, 86_400)
+            queue.add_after(B, 3_600)
+            queue.add(A)
+            queue.done(await queue.get())
+        assert len(queue._heap) < 1_000
+        queue.add_after(A, 86_400)
+        assert [await queue.get(), await queue.get()] == [B, A]
+        assert now() == pytest.approx(86_400, abs=1)
+        queue.close()
+
+    run(main())
+
+
 def test_a_forgotten_key_does_not_come() -> None:
     async def main() -> None:
         queue = WorkQueue()

@@ -13,7 +13,7 @@ from inception_operator.api import API_VERSION
 from inception_operator.model import Assignment, Json, Observation, Plan, PodView, Progress
 from inception_operator.reconcile import reconcile, wants_progress, wants_report
 
-CONDITIONS = ("Suspended", "PodsReady", "Running", "Restarting", "Succeeded", "Failed")
+CONDITIONS = ("Accepted", "Suspended", "PodsReady", "Running", "Restarting", "Succeeded", "Failed")
 
 
 def test_first_visit_writes_everything_before_it_makes_pods() -> None:
@@ -220,13 +220,14 @@ def test_rejected_pods_are_reported_and_tried_again() -> None:
         ({"checkpoint": {"volumeClaimName": "a", "path": "/b"}}, "spec.checkpoint: needs exactly one"),
     ],
 )
-def test_job_that_can_never_run_is_refused(spec: Json, words: str) -> None:
+def test_job_that_cannot_run_is_refused(spec: Json, words: str) -> None:
     sim = Sim(job(2, **spec))
     plan = sim.operate()
     assert plan.create == ()
-    failed = sim.full_condition("Failed")
-    assert (failed["status"], failed["reason"]) == ("True", "InvalidSpec")
-    assert words in failed["message"]
+    accepted = sim.full_condition("Accepted")
+    assert (accepted["status"], accepted["reason"]) == ("False", "InvalidSpec")
+    assert words in accepted["message"]
+    assert (sim.status["state"], sim.terminal) == ("Rejected", False)
     assert "startTime" not in sim.status
     assert sim.operate().empty
 

@@ -9,7 +9,7 @@ from inception_operator import assignment
 from inception_operator.model import Report
 from inception_operator.reconcile import reconcile
 
-CONDITIONS = ("Suspended", "PodsReady", "Running", "Restarting", "Succeeded", "Failed")
+CONDITIONS = ("Accepted", "Suspended", "PodsReady", "Running", "Restarting", "Succeeded", "Failed")
 
 
 @pytest.mark.parametrize(("code", "counted"), [(1, 1), (7, 1), (70, 1), (137, 1), (143, 1), (75, 0)], ids=str)

@@ -11,8 +11,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cluster_sim import CONTEXT, Pod, Sim, job
-from inception_operator.model import Json
+from inception_operator import lifecycle
+from inception_operator.conditions import INITIAL
+from inception_operator.model import Json, Plan
 from inception_operator.reconcile import reconcile
+from inception_operator.spec import run_policy
+from inception_operator.status import Draft
 
 NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
 CODES = (1, 7, 70, 75, 134, 137, 143)
@@ -41,9 +45,31 @@ ON_WORLD: dict[str, Callable[[Sim, int], None]] = {
     "peers": lambda sim, n: sim.lose_peers(),
     "suspend": lambda sim, n: sim.suspend(n % 3 == 0),
     "quota": lambda sim, n: setattr(sim, "quota", 1 if n % 4 == 0 else None),
+    "spoil": lambda sim, n: sim.edit(accelerator={"profile": "abacus"}) if n % 4 == 0 else None,
+    "correct": lambda sim, n: sim.edit(accelerator=None),
+    "limit": lambda sim, n: sim.change_policy(**LIMITS[n % len(LIMITS)]),
     "pass": lambda sim, n: None,
     "crash": lambda sim, n: None,
 }
+# Mutable at any time, so a world may shorten, extend, set and lift them.
+LIMITS: tuple[dict[str, int | str | None], ...] = (
+    {"activeDeadlineSeconds": 300},
+    {"activeDeadlineSeconds": None},
+    {"preRunningDeadlineSeconds": 40},
+    {"preRunningDeadlineSeconds": None},
+    {"cleanPodPolicy": "Running"},
+    {"cleanPodPolicy": "All"},
+    {"cleanPodPolicy": None},
+)
+POLICY = st.fixed_dictionaries(
+    {},
+    optional={
+        "activeDeadlineSeconds": st.integers(1, 400),
+        "preRunningDeadlineSeconds": st.integers(1, 90),
+        "ttlSecondsAfterFinished": st.integers(0, 30),
+        "cleanPodPolicy": st.sampled_from(("None", "Running", "All")),
+    },
+)
 STEP = st.tuples(st.sampled_from([*ON_POD, *ON_WORLD, "work", "work", "work"]), st.integers(0, 11))
 STEPS = st.lists(STEP, max_size=60)
 
@@ -76,7 +102,22 @@ class Watch:
         )
         for kind in ("Succeeded", "Failed"):
             assert truth(after, kind) or not truth(before, kind), "a job that had ended came back"
-        assert len({c["type"] for c in after["conditions"]}) == 6
+        assert len({c["type"] for c in after["conditions"]}) == len(after["conditions"]) == len(INITIAL)
+
+    def check_deadlines(self, plan: Plan) -> None:
+        """A job that goes on has its next deadline ahead of it, and is looked at again by then."""
+        if self.sim.terminal:
+            return
+        draft, policy = Draft(self.sim.job, self.sim.now), run_policy(self.sim.job)
+        dates = [lifecycle.active_deadline(policy, draft)]
+        if truth(self.sim.status, "Accepted"):
+            dates.append(lifecycle.pre_running_deadline(policy, draft))
+        for due in dates:
+            left = lifecycle.seconds_left(due, self.sim.now)
+            if left is not None:
+                assert left > 0, "a deadline has passed and the job goes on"
+                assert plan.requeue_after is not None
+                assert plan.requeue_after <= left
 
 
 def resumed_by(resumed: bool, after: Json) -> int:
@@ -99,13 +140,16 @@ def play(sim: Sim, steps: list[tuple[str, int]], *, running: bool = False) -> No
         else:
             ON_WORLD[name](sim, number)
         if name in ("pass", "crash", "calm", "work"):
-            sim.operate(crash_after=number % 5 if name == "crash" else None)
+            plan = sim.operate(crash_after=number % 5 if name == "crash" else None)
             watch.check()
+            if name != "crash":
+                watch.check_deadlines(plan)
 
 
 def bring_home(sim: Sim) -> None:
     """No more trouble: the job must end by itself."""
     sim.quota = None
+    sim.edit(accelerator=None)
     sim.suspend(False)
     for pod in sim.pods.values():
         pod.reachable = True
@@ -121,9 +165,11 @@ def bring_home(sim: Sim) -> None:
 
 @pytest.mark.parametrize("nodes", [1, 2, 3])
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(steps=STEPS, limit=st.integers(0, 3), running=st.booleans())
-def test_any_history_converges(nodes: int, steps: list[tuple[str, int]], limit: int, running: bool) -> None:
-    sim = Sim(job(nodes, failurePolicy={"maxRestarts": limit}))
+@given(steps=STEPS, limit=st.integers(0, 3), policy=POLICY, running=st.booleans())
+def test_any_history_converges(
+    nodes: int, steps: list[tuple[str, int]], limit: int, policy: Json, running: bool
+) -> None:
+    sim = Sim(job(nodes, failurePolicy={"maxRestarts": limit}, runPolicy=policy))
     play(sim, steps, running=running)
     bring_home(sim)
     Watch(sim).check()
@@ -132,11 +178,13 @@ def test_any_history_converges(nodes: int, steps: list[tuple[str, int]], limit: 
     sim.settle()
     assert all(pod.over or pod.deletion_deadline is not None for pod in sim.pods.values()), "a pod was left running"
     finished = copy.deepcopy(sim.status)
+    assert sim.deleted == ("ttlSecondsAfterFinished" in sim.job["spec"]["runPolicy"])
     for pod in list(sim.pods.values()):
         sim.remove(pod)
     sim.suspend(True)
     sim.operate()
     sim.suspend(False)
+    sim.job["spec"]["runPolicy"] |= {"activeDeadlineSeconds": 100_000, "preRunningDeadlineSeconds": 100_000}
     sim.operate()
     assert sim.pods == {}, "an ended job made a pod"
     assert sim.status["conditions"][0]["type"] == finished["conditions"][0]["type"]
