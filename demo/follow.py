@@ -32,9 +32,10 @@ def progress_line(job: dict[str, Any]) -> str:
 
 
 def blocking_message(job: dict[str, Any]) -> str | None:
-    """Why the pods are not ready, in the cluster's own words, or None."""
-    for condition in job.get("status", {}).get("conditions", ()):
-        if condition["type"] == "PodsReady" and condition["status"] == "False":
+    """Why the job is not accepted, or why its pods are not ready, in the cluster's own words, or None."""
+    conditions = {c["type"]: c for c in job.get("status", {}).get("conditions", ())}
+    for kind in ("Accepted", "PodsReady"):
+        if (condition := conditions.get(kind, {})).get("status") == "False":
             return f"{condition['reason']}: {condition.get('message', '')}"
     return None
 

@@ -92,6 +92,8 @@ def test_blocking_message_is_the_clusters_own() -> None:
     condition = {"type": "PodsReady", "status": "False", "reason": "Unschedulable", "message": "0/1 nodes"}
     assert blocking_message(job(conditions=[condition])) == "Unschedulable: 0/1 nodes"
     assert blocking_message(job(conditions=[{**condition, "status": "True"}])) is None
+    refusal = {"type": "Accepted", "status": "False", "reason": "InvalidSpec", "message": "spec.x: no"}
+    assert blocking_message(job(conditions=[condition, refusal])) == "InvalidSpec: spec.x: no"
 
 
 def test_screen_prints_changes_once() -> None:
