@@ -19,7 +19,8 @@ from .times import format_time
 
 SETTLE: Final = timedelta(seconds=2)
 SETTLE_POLL: Final = 0.2
-MAX_MESSAGE: Final = 1024
+MAX_TEXT: Final = 1024
+MAX_MESSAGE: Final = 3072
 
 PERMANENT_CODES: Final = frozenset((64, 65, 66, 78, 126, 127))
 STOPPED_CODE: Final = 75
@@ -61,6 +62,9 @@ INFRASTRUCTURE: Final = frozenset(
 )
 # After these all ranks are still there and can save together before they end.
 _GRACEFUL: Final = frozenset((Cause.POD_DELETED, Cause.DISRUPTED, Cause.STOPPED))
+# These befall all ranks of an attempt together. A launcher dates a hang that is its own back to its beginning, and one
+# of ranks that only wait for others to the present, so that the former is acted on at once.
+_SHARED: Final = frozenset((Cause.PEER_LOST, Cause.STOPPED, Cause.HANG))
 _GONE: Final = "the pod is gone"
 
 
@@ -93,8 +97,9 @@ class Failure:
         rank = f" of rank {self.rank}" if self.rank is not None else ""
         code = f", exit code {self.exit_code}" if self.exit_code is not None else ""
         node = f" on node {self.node}" if self.node else ""
-        tail = f": {self.message}" if self.message else ""
-        return f"{self.reason}{rank}{where}{node}{code}{tail}"[:MAX_MESSAGE]
+        # What follows the first line are the last lines of stderr or a stack; the status has them.
+        tail = f": {self.message.splitlines()[0]}" if self.message else ""
+        return f"{self.reason}{rank}{where}{node}{code}{tail}"[:MAX_TEXT]
 
     def to_json(self) -> Json:
         """``status.rootCause``."""
@@ -134,8 +139,8 @@ def root_cause(failures: Sequence[Failure]) -> Failure:
 
 
 def must_wait(failures: Sequence[Failure], slots: Slots, scene: Scene) -> bool:
-    """Only lost peers and ranks stopped along with others so far, and a slot that has not spoken may still say why."""
-    if any(failure.reason not in (Cause.PEER_LOST, Cause.STOPPED) for failure in failures):
+    """Only ranks that ended or waited along with others so far, and a slot that has not spoken may still say why."""
+    if any(failure.reason not in _SHARED for failure in failures):
         return False
     settled = {failure.slot for failure in failures}
     settled |= {i for i, pod in enumerate(slots) if pod is not None and slot_rules.succeeded(pod, scene.attempt)}

@@ -259,6 +259,8 @@ def _environment(job: Job, devices: Devices, grace: int) -> list[Json]:
         "INCEPTION_METRICS_PORT": str(METRICS_PORT),
         "INCEPTION_SHUTDOWN_SECONDS": str(max(1, grace - SHUTDOWN_RESERVE)),
     }
+    if job.progress_deadline is not None:
+        values["INCEPTION_PROGRESS_DEADLINE_SECONDS"] = str(job.progress_deadline)
     fields = {"POD_NAME": "metadata.name", "POD_IP": "status.podIP", "NODE_NAME": "spec.nodeName"}
     return _variables(values.items()) + [
         {"name": name, "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": path}}}

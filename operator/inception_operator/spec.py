@@ -17,6 +17,7 @@ MAX_NODES = 1000
 MAX_PROCESSES = 64
 MAX_SECONDS = 315_360_000
 DEFAULT_MAX_RESTARTS = 10
+MAX_PROGRESS_DEADLINE = 604800
 DEFAULT_MODEL = "bninception"
 RESERVED_PREFIXES = ("PET_", "MASTER_", "INCEPTION_")
 RESERVED_NAMES = frozenset(("RANK", "WORLD_SIZE", "LOCAL_RANK", "POD_NAME", "POD_IP", "NODE_NAME"))
@@ -70,7 +71,8 @@ class RunPolicy:
 class Job:
     """One InceptionTraining.
 
-    ``num_proc_per_node`` None means auto, ``image`` None the template's or the default one.
+    ``num_proc_per_node`` None means auto, ``image`` None the template's or the default one, ``progress_deadline`` None
+    the launcher's.
     """
 
     name: str
@@ -87,6 +89,7 @@ class Job:
     suspend: bool = False
     run_policy: RunPolicy = RunPolicy()
     max_restarts: int = DEFAULT_MAX_RESTARTS
+    progress_deadline: int | None = None
 
     @property
     def trainer_overlay(self) -> Json:
@@ -122,6 +125,7 @@ def parse(resource: Json) -> Job:
         suspend=bool(_mapping(spec, "runPolicy").get("suspend")),
         run_policy=_run_policy(_mapping(spec, "runPolicy")),
         max_restarts=_max_restarts(_mapping(spec, "failurePolicy")),
+        progress_deadline=_progress_deadline(_mapping(spec, "failurePolicy")),
     )
 
 
@@ -195,6 +199,10 @@ def _processes(spec: Json) -> int | None:
 def _max_restarts(source: Json) -> int:
     limit = _integer(source, "spec.failurePolicy", "maxRestarts", 0, 2**31 - 1)
     return DEFAULT_MAX_RESTARTS if limit is None else limit
+
+
+def _progress_deadline(source: Json) -> int | None:
+    return _integer(source, "spec.failurePolicy", "progressDeadlineSeconds", 10, MAX_PROGRESS_DEADLINE)
 
 
 def _checkpoint(source: Any) -> Checkpoint | None:

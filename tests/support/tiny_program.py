@@ -4,6 +4,7 @@ Its folder, TINY_FOLDER, holds what the test says (``do-<attempt>-<rank>``, ``fi
 (``step-<attempt>-<rank>`` at the first step, with the process number).
 """
 
+import itertools
 import json
 import os
 import signal
@@ -12,6 +13,8 @@ import sys
 import time
 from datetime import timedelta
 from pathlib import Path
+
+BEATS = itertools.count(1)
 
 
 class MissingError(Exception):
@@ -34,6 +37,25 @@ def detach() -> None:
         subprocess.run([sys.executable, "-c", code % seconds], check=True, start_new_session=True)
 
 
+def beat(step: int) -> None:
+    """Leave a sign of life for the watchdog."""
+    Path(os.environ["INCEPTION_HEARTBEAT_FILE"]).write_text(f"{step} {next(BEATS)}", encoding="ascii")
+
+
+def sleep_for_ever() -> None:
+    """Hang where a stack shows it."""
+    while True:
+        time.sleep(600)
+
+
+def evaluate() -> None:
+    """Take longer than the deadline, with signs of life but without a step."""
+    end = time.monotonic() + float(os.environ["TINY_EVALUATION_SECONDS"])
+    while time.monotonic() < end:
+        time.sleep(0.05)
+        beat(0)
+
+
 def act(action: str) -> None:
     """Do what the test asks this rank to do."""
     match action:
@@ -49,6 +71,10 @@ def act(action: str) -> None:
             os.kill(os.getpid(), signal.SIGSTOP)
         case "detach":
             detach()
+        case "sleep":
+            sleep_for_ever()
+        case "evaluate":
+            evaluate()
 
 
 def train() -> None:
@@ -69,6 +95,7 @@ def train() -> None:
         dist.all_reduce(flags)
         if step == 1:
             note(folder / f"step-{attempt}-{rank}", str(os.getpid()))
+        beat(step)
         if os.environ["LOCAL_RANK"] == "0":
             note(Path(os.environ["INCEPTION_PROGRESS_FILE"]), json.dumps({"step": step, "metrics": {"loss": 1 / step}}))
         if flags[0] > 0:

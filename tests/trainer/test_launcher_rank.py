@@ -148,4 +148,4 @@ def test_notes_and_process_numbers(tmp_path: Path) -> None:
     assert rank.read_note(tmp_path, 0) == {"exitCode": 7}
     rank.pid_path(tmp_path, 0).write_text(str(os.getpid()), encoding="ascii")
     rank.pid_path(tmp_path, 1).write_text("", encoding="ascii")
-    assert rank.pids(tmp_path) == [os.getpid()]
+    assert rank.processes(tmp_path) == {0: os.getpid()}

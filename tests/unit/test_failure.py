@@ -258,7 +258,7 @@ def test_not_responding(view: PodView, fails: bool) -> None:
 
 def test_long_messages_are_cut() -> None:
     found = Failure(1, 0, "Error", NOW, message="x" * 5000)
-    assert len(found.text) <= failure.MAX_MESSAGE
+    assert len(found.text) <= failure.MAX_TEXT
     assert len(found.to_json()["message"]) <= failure.MAX_MESSAGE
 
 

@@ -16,6 +16,7 @@ from inception_trainer.data import Batch, Splits
 from inception_trainer.device import Accelerator
 from inception_trainer.errors import NonFiniteLoss, RanksDiverged, Stopped
 from inception_trainer.evaluation import Evaluation, Evaluator
+from inception_trainer.heartbeat import Heartbeat
 from inception_trainer.log import logger
 from inception_trainer.metrics import Bus, EndRecord, EvaluationRecord, LogRecord, RunInfo, StepRecord
 from inception_trainer.plan import BatchPlan, LengthPlan, evaluation_share, learning_rate, micro_batches_of_epoch
@@ -51,6 +52,7 @@ class Job:
     """Whether the job has a checkpoint folder; equal on all ranks."""
     bus: Bus
     stop: StopRequest
+    heartbeat: Heartbeat
     pod_ranks: range
     """The ranks that share this pod."""
 
@@ -95,6 +97,7 @@ class Trainer:
         rate = self._rate()
         waited, computed = job.stepper.step(self._stream(), progress.step, rate)
         progress.step += 1
+        job.heartbeat.step(progress.step)
         progress.samples_seen += job.config.batch.global_
         self._window_steps += 1
         self._timed_steps += 1
@@ -113,12 +116,14 @@ class Trainer:
         job = self._job
         epoch, first = job.length.position(self._progress.step)
         if epoch != self._epoch:
+            job.heartbeat.pause()
             last = min(job.length.steps_per_epoch, job.length.total_steps - epoch * job.length.steps_per_epoch)
             numbers = micro_batches_of_epoch(
                 job.batch, job.comm.rank, len(job.splits.train), job.config.seed, epoch, first, last
             )
             self._streams.close()
-            self._batches = self._streams.enter_context(job.splits.train.stream(numbers, epoch))
+            stream = self._streams.enter_context(job.splits.train.stream(numbers, epoch))
+            self._batches = job.heartbeat.over(stream)
             self._epoch = epoch
         return self._batches
 
@@ -179,16 +184,22 @@ class Trainer:
     def _evaluate(self) -> bool:
         """Measure and keep the best; False when a request to stop came first."""
         job, progress = self._job, self._progress
+        job.heartbeat.pause()
         self._log(self._rate())
         checksums = job.state.checksums()
         if len(set(checksums)) > 1:
             raise RanksDiverged(f"after step {progress.step} the ranks hold different weights: checksums {checksums}")
         job.state.average_statistics()
-        result = job.evaluator.run(job.stop.requested)
+        result = job.evaluator.run(self._asked_to_stop)
         if result is not None:
             self._keep(result)
         self._mark = time.monotonic()
         return result is not None
+
+    def _asked_to_stop(self) -> bool:
+        """Asked before every batch of an evaluation, which so is a sign of life."""
+        self._job.heartbeat.beat()
+        return self._job.stop.requested()
 
     def _keep(self, result: Evaluation) -> None:
         job, progress = self._job, self._progress
@@ -236,6 +247,7 @@ class Trainer:
         job, progress = self._job, self._progress
         if not job.saves:
             return
+        job.heartbeat.pause()
         self._log(self._rate())
         tensors = job.state.snapshot()
         self._saved_step, self._saved_at = progress.step, time.monotonic()
@@ -250,6 +262,7 @@ class Trainer:
 
     def _settle(self) -> None:
         """Return once what was saved is on the disk, on every rank."""
+        self._job.heartbeat.pause()
         if self._job.store is not None:
             self._job.store.wait()
         self._job.comm.barrier()

@@ -22,6 +22,7 @@ from inception_trainer.device import Accelerator
 from inception_trainer.engine import Job, Trainer
 from inception_trainer.errors import InputMissing
 from inception_trainer.evaluation import Evaluator
+from inception_trainer.heartbeat import Heartbeat
 from inception_trainer.log import configure, logger
 from inception_trainer.metrics import Bus, EndRecord, RunInfo
 from inception_trainer.plan import BatchPlan, LengthPlan, batch_plan
@@ -235,6 +236,7 @@ def _job(around: Surroundings) -> Job:
         saves=config.checkpoint.path is not None,
         bus=around.bus,
         stop=around.stop,
+        heartbeat=Heartbeat(around.settings.heartbeat_file),
         pod_ranks=range(first, first + around.settings.local_world_size),
     )
 

@@ -24,6 +24,8 @@ class Settings:
     """All ranks save and end once this file exists."""
     progress_file: Path | None = None
     """Where local rank 0 leaves step and metrics for the launcher."""
+    heartbeat_file: Path | None = None
+    """Where this rank leaves signs of life for the launcher's watchdog."""
     metrics_port: int = METRICS_OFF
     """Where local rank 0 serves ``/metrics``; 0: nowhere."""
     job: str = ""
@@ -47,6 +49,7 @@ def from_environment(environ: Mapping[str, str] | None = None) -> Settings:
         attempt=_number(env, "INCEPTION_ATTEMPT", 0) or None,
         stop_file=_path(env, "INCEPTION_STOP_FILE"),
         progress_file=_path(env, "INCEPTION_PROGRESS_FILE"),
+        heartbeat_file=_path(env, "INCEPTION_HEARTBEAT_FILE"),
         metrics_port=_number(env, "INCEPTION_METRICS_PORT", METRICS_OFF),
         job=env.get("INCEPTION_JOB", ""),
         rank=_number(env, "RANK", 0),

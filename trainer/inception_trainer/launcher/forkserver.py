@@ -35,7 +35,6 @@ def modules(override: str | None) -> tuple[str, ...]:
         return (*NEEDED, *HIDDEN, *(name.strip() for name in override.split(",") if name.strip()))
     try:
         extra = tuple(importlib.import_module("inception_trainer.preload").MODULES)
-        importlib.import_module("inception_trainer.settings").prepare()
     except Exception as error:
         print(f"inception-launcher: no list of the trainer's modules: {error}", file=sys.stderr)
         extra = ()
@@ -55,6 +54,8 @@ def preload(names: tuple[str, ...]) -> None:
 
 def warm_up(override: str | None) -> None:
     """Import everything, and keep the collector from touching (and so copying) the shared pages afterwards."""
+    # Read when torch is loaded: threads that spin while they wait make a step many times slower on shared cores.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     autoload = os.environ.get("TORCH_DEVICE_BACKEND_AUTOLOAD")
     os.environ["TORCH_DEVICE_BACKEND_AUTOLOAD"] = "0"
     gc.disable()

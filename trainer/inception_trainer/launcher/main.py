@@ -16,13 +16,15 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from . import bell, linux, rank, settings, state, wire
+from . import bell, linux, rank, settings, state, watchdog, wire
 from .assignment import Assignment, InvalidAssignmentError, parse
 from .exitcodes import ExitCode, Reason, signal_name
 from .outcome import Failure, Outcome, Result
 from .report import Report, State, termination_message
 from .server import Board, Server
 from .settings import Settings
+from .stderr import Tails
+from .vigil import Vigil
 
 TURN_SECONDS = 0.05
 BUSY_TURN_SECONDS = 0.01
@@ -66,6 +68,8 @@ class Launcher:
         self._file = AssignmentFile(options.assignment)
         self._folder = Path(_temporary_folder())
         self._request: wire.Request | None = None
+        self._tails: Tails | None = None
+        self._vigil: Vigil | None = None
         self._group: int | None = None
         self._starting = False
         self._sweeping = False
@@ -105,19 +109,29 @@ class Launcher:
         while self._terminate:
             self._terminate -= 1
             self._feed(state.Terminate())
+        self._watch()
         if self._sweeping and self._sweep():
             self._sweeping = False
+            self._vigil = None
             self._feed(state.Emptied())
         self._feed(state.Tick(self.board.asked))
 
     def _wait(self) -> None:
-        sources = [self._wake, *([self._channel] if self._channel else [])]
+        pipes = self._tails.sources if self._tails is not None else ()
+        sources = [self._wake, *pipes, *([self._channel] if self._channel else [])]
         ready, _, _ = select.select(sources, [], [], BUSY_TURN_SECONDS if self._sweeping else TURN_SECONDS)
         if self._wake in ready:
             with contextlib.suppress(BlockingIOError):
                 os.read(self._wake, 4096)
+        if self._tails is not None:
+            self._tails.pump(ready)
         if self._channel in ready:
             self._hear()
+
+    def _watch(self) -> None:
+        verdict = self._vigil.turn(time.monotonic()) if self._vigil is not None else None
+        if verdict is not None:
+            self._ended(verdict)
 
     def _hear(self) -> None:
         try:
@@ -147,8 +161,25 @@ class Launcher:
         self._ended(Outcome(attempt, Result.FAILED, (Failure(code or 1, time.time(), message=message),)))
 
     def _ended(self, outcome: Outcome) -> None:
+        hang = self._vigil.verdict if self._vigil is not None else None
+        if hang is not None and hang.attempt == outcome.attempt and outcome.result is Result.FAILED:
+            # What happens to ranks that hang is its consequence.
+            outcome = hang
+        else:
+            outcome = self._with_tails(outcome)
         struck = linux.oom_kills() > self._oom_kills
         self._feed(state.Ended(dataclasses.replace(outcome, oom_killed=struck)))
+
+    def _with_tails(self, outcome: Outcome) -> Outcome:
+        request, tails = self._request, self._tails
+        if request is None or tails is None or request.assignment.attempt != outcome.attempt:
+            return outcome
+        tails.drain()
+        failures = (
+            dataclasses.replace(failure, tail="" if failure.rank is None else tails.tail(request.local(failure.rank)))
+            for failure in outcome.failures
+        )
+        return dataclasses.replace(outcome, failures=tuple(failures))
 
     def _reap(self) -> None:
         for pid, code in linux.reap().items():
@@ -196,6 +227,8 @@ class Launcher:
                 self._ask_stop()
             case state.Kill():
                 self._sweeping = True
+                if self._vigil is not None:
+                    self._vigil.part(time.monotonic())
             case state.Exit(code):
                 self.code = code
 
@@ -212,10 +245,12 @@ class Launcher:
         self._channel = ours
 
     def _start(self, assignment: Assignment) -> None:
-        if self._request is not None:
-            shutil.rmtree(self._request.folder, ignore_errors=True)
+        self._forget()
         folder = tempfile.mkdtemp(prefix=f"attempt-{assignment.attempt}-", dir=self._folder)
         self._request = wire.Request(assignment, folder, self.options.program, self.options.job)
+        self._tails = Tails(Path(folder), assignment.nproc_per_node)
+        deadline = watchdog.deadline_of(self.options.progress_deadline, bundled=not self.options.program)
+        self._vigil = Vigil(self._request, deadline) if deadline is not None else None
         self._oom_kills = linux.oom_kills()
         try:
             wire.send(self._channel, "start", request=self._request.to_dict())
@@ -224,12 +259,20 @@ class Launcher:
             # The fork server has just died; its end is noticed as that of a child and fails this attempt.
             log.warning("attempt %d: the fork server is gone", assignment.attempt)
 
+    def _forget(self) -> None:
+        """Let go of what belongs to the attempt before."""
+        if self._tails is not None:
+            self._tails.close()
+            self._tails = None
+        if self._request is not None:
+            shutil.rmtree(self._request.folder, ignore_errors=True)
+
     def _ask_stop(self) -> None:
         if self._request is None:
             return
         self._request.stop_file.touch()
         if self.options.program:
-            for pid in rank.pids(Path(self._request.folder)):
+            for pid in rank.processes(Path(self._request.folder)).values():
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGTERM)
 
@@ -238,6 +281,8 @@ class Launcher:
 
         An agent that was asked for may be born late, and its end may be told late, when the next one runs already.
         """
+        if self._vigil is not None and self._vigil.showing:
+            return False
         spare = [self._server.pid] if self._server is not None else []
         left = linux.descendants(os.getpid(), spare)
         if left and self._group is not None:
@@ -256,6 +301,7 @@ class Launcher:
             time.sleep(BUSY_TURN_SECONDS)
             linux.reap()
         linux.reap()
+        self._forget()
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _close_channel(self) -> None:

@@ -8,6 +8,9 @@ from typing import Any
 
 from .exitcodes import ExitCode, Reason, contract_code, reason_of, signal_name, signal_of
 
+MESSAGE_CHARACTERS = 2900
+"""What a report of 4 KiB has room for."""
+
 
 class Result(StrEnum):
     """The three ways in which an attempt ends."""
@@ -27,6 +30,8 @@ class Failure:
     error: str = ""
     message: str = ""
     peer_lost: bool = False
+    tail: str = ""
+    """The last lines of its stderr."""
 
 
 @dataclass(frozen=True)
@@ -71,12 +76,25 @@ def judge(outcome: Outcome, now: float) -> Verdict:
         return Verdict(Reason.ERROR, ExitCode.ERROR, None, "the ranks ended without a word", now)
     cause = root_cause(outcome.failures)
     if outcome.oom_killed and _may_be_memory(cause):
-        message = cause.message or "the memory limit was reached and the kernel killed a process"
-        return Verdict(Reason.OOM_KILLED, ExitCode.KILLED, cause.rank, message, cause.time)
+        head = cause.message or "the memory limit was reached and the kernel killed a process"
+        return Verdict(Reason.OOM_KILLED, ExitCode.KILLED, cause.rank, with_tail(head, cause.tail), cause.time)
     number = signal_of(cause.exit_code)
-    message = cause.message or (signal_name(number) if number is not None else f"exit code {cause.exit_code}")
+    head = cause.message or (signal_name(number) if number is not None else f"exit code {cause.exit_code}")
+    message = with_tail(head, cause.tail)
     reason = Reason.PEER_LOST if cause.peer_lost else reason_of(cause.exit_code)
     return Verdict(reason, contract_code(cause.exit_code), cause.rank, message, cause.time)
+
+
+def with_tail(head: str, tail: str) -> str:
+    """Put the last lines of stderr below the head of the exception, which they need not repeat."""
+    at = tail.rfind(head)
+    if at >= 0 and not tail[at + len(head) :].strip():
+        # The line may begin with the name of the exception.
+        tail = tail[: tail.rfind("\n", 0, at) + 1].rstrip()
+    if not tail:
+        return head
+    room = MESSAGE_CHARACTERS - len(head) - 1
+    return f"{head}\n{tail[-room:]}" if room > 0 else head
 
 
 def _may_be_memory(cause: Failure) -> bool:

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from . import stacks, stderr
 from .exitcodes import ExitCode, contract_code, is_peer_loss
 from .linux import die_with_parent
 
@@ -42,10 +43,15 @@ def pid_path(folder: Path, local_rank: int) -> Path:
     return folder / f"pid-{local_rank}"
 
 
-def pids(folder: Path) -> list[int]:
-    """List the processes of the ranks that have started."""
-    texts = (path.read_text(encoding="ascii") for path in folder.glob("pid-*"))
-    return [int(text) for text in texts if text.isdigit()]
+def heartbeat_path(folder: Path, local_rank: int) -> Path:
+    """Name the file in which a rank leaves signs of life."""
+    return folder / f"heartbeat-{local_rank}"
+
+
+def processes(folder: Path) -> dict[int, int]:
+    """Give the process numbers of the ranks that have started, by local rank."""
+    texts = {path: path.read_text(encoding="ascii") for path in folder.glob("pid-*")}
+    return {int(path.name.removeprefix("pid-")): int(text) for path, text in texts.items() if text.isdigit()}
 
 
 def read_note(folder: Path, local_rank: int) -> dict[str, Any] | None:
@@ -59,8 +65,12 @@ def read_note(folder: Path, local_rank: int) -> dict[str, Any] | None:
 
 def main(folder: str, program: tuple[str, ...]) -> int:
     """Run the program as this rank; returns 0 or 75, every other end leaves the process at once."""
+    local = int(os.environ["LOCAL_RANK"])
+    stderr.join(Path(folder), local)
     prepare(bool(program))
-    pid_path(Path(folder), int(os.environ["LOCAL_RANK"])).write_text(str(os.getpid()), encoding="ascii")
+    stacks.offer(Path(folder), local)
+    os.environ["INCEPTION_HEARTBEAT_FILE"] = str(heartbeat_path(Path(folder), local))
+    pid_path(Path(folder), local).write_text(str(os.getpid()), encoding="ascii")
     if program and Path(os.environ["INCEPTION_STOP_FILE"]).exists():
         # SIGTERM was sent before this rank could be known.
         return ExitCode.STOPPED
@@ -69,7 +79,7 @@ def main(folder: str, program: tuple[str, ...]) -> int:
         error, message = recorded()
     note = {"exitCode": code, "error": error, "message": message[:_MESSAGE_CHARACTERS], "time": time.time()}
     note["peerLost"] = int(os.environ.get("WORLD_SIZE", "1")) > 1 and is_peer_loss(error, message)
-    _write(note_path(Path(folder), int(os.environ["LOCAL_RANK"])), note)
+    _write(note_path(Path(folder), local), note)
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):
             stream.flush()

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 
 class SettingsError(ValueError):
@@ -26,6 +27,8 @@ class Settings:
     """How long a failed attempt waits for the next assignment."""
     shutdown: float = 110.0
     """How long ranks may take to save and stop when asked to."""
+    progress_deadline: float | None = None
+    """How long a rank may give no sign of life; None: as long as `watchdog.deadline_of` says."""
     job: str = ""
     host: str = ""
 
@@ -41,6 +44,7 @@ def read(argv: Sequence[str], environ: Mapping[str, str]) -> Settings:
         program=program,
         warm_hold=_seconds(environ, "INCEPTION_WARM_HOLD_SECONDS", Settings.warm_hold),
         shutdown=_seconds(environ, "INCEPTION_SHUTDOWN_SECONDS", Settings.shutdown),
+        progress_deadline=_seconds(environ, "INCEPTION_PROGRESS_DEADLINE_SECONDS", None),
         job=environ.get("INCEPTION_JOB", ""),
         host=environ.get("POD_NAME") or os.uname().nodename,
     )
@@ -68,7 +72,10 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _seconds(environ: Mapping[str, str], name: str, default: float) -> float:
+Default = TypeVar("Default", float, float | None)
+
+
+def _seconds(environ: Mapping[str, str], name: str, default: Default) -> float | Default:
     text = environ.get(name, "")
     if not text:
         return default

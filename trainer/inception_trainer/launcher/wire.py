@@ -31,6 +31,10 @@ class Request:
         """Name the file in which local rank 0 tells its progress."""
         return Path(self.folder) / "progress.json"
 
+    def local(self, number: int) -> int:
+        """Give the local rank of a global one."""
+        return number - self.assignment.node_rank * self.assignment.nproc_per_node
+
     def to_dict(self) -> dict[str, Any]:
         """Make plain data for the way to the fork server."""
         return dataclasses.asdict(self)

@@ -1,0 +1,69 @@
+"""Signs of life for the launcher's watchdog: one shared line per rank, written without a system call.
+
+``<steps done> <signs of life> step|long``. Any change is a sign of life; the counts are equal on all ranks at the same
+place of the program, so the rank with the fewest is the one that the others wait for. ``long`` says that what comes
+next may take much longer than a step.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+T = TypeVar("T")
+LINE_BYTES = 64
+
+
+class Heartbeat:
+    """Writes the line; without a path every call does nothing."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._line = None if path is None else _shared(path)
+        self._step = self._count = 0
+        self._stepped = self._paused = False
+
+    def step(self, step: int) -> None:
+        """An optimizer step is done."""
+        self._step, self._stepped, self._paused = step, True, False
+        self._write("step")
+
+    def beat(self) -> None:
+        """Something smaller than a step is done: a batch has come, or a part of an evaluation."""
+        # The first batch after a pause is still to be computed, which too takes longer than the ones after it.
+        quick = self._stepped and not self._paused
+        self._paused = False
+        self._write("step" if quick else "long")
+
+    def pause(self) -> None:
+        """What comes next may take long: the start of an epoch, an evaluation, a save, the end."""
+        self._paused = True
+        self._write("long")
+
+    def over(self, items: Iterable[T]) -> Iterator[T]:
+        """The items, each of them a sign of life when it has come."""
+        for item in items:
+            self.beat()
+            yield item
+
+    def _write(self, pace: str) -> None:
+        self._count += 1
+        if self._line is not None:
+            self._line[:] = _line(self._step, self._count, pace)
+
+
+def _line(step: int, count: int, pace: str) -> bytes:
+    return f"{step} {count} {pace}".ljust(LINE_BYTES - 1).encode() + b"\n"
+
+
+def _shared(path: Path) -> mmap.mmap:
+    # Not a write per beat: on a disk that is busy with a checkpoint it could hold up the step.
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
+    try:
+        # Written, not only made longer: memory that is full is an error here instead of a bus error later.
+        os.write(descriptor, _line(0, 0, "long"))
+        return mmap.mmap(descriptor, LINE_BYTES)
+    finally:
+        os.close(descriptor)

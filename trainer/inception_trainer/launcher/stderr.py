@@ -1,0 +1,106 @@
+"""What the ranks write to stderr: passed on at once and unchanged, and the last lines remembered.
+
+A named pipe per rank, so that everything a rank forks or starts writes there too, and crashes of C code are included.
+"""
+
+import contextlib
+import itertools
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+LINES = 20
+TAIL_BYTES = 2048
+_LINES_BEFORE_A_CRASH = 8
+_FATAL = "Fatal Python error:"
+_OUTER = ("/inception_trainer/launcher/rank.py", "Extension modules: ")
+_KEPT_BYTES = 1 << 14
+_CHUNK_BYTES = 1 << 16
+
+
+def pipe_path(folder: Path, local_rank: int) -> Path:
+    """Name the pipe of a rank."""
+    return folder / f"stderr-{local_rank}"
+
+
+def join(folder: Path, local_rank: int) -> None:
+    """Make the pipe this rank's stderr; without a launcher at its other end everything stays as it is."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(pipe_path(folder, local_rank), os.O_WRONLY | os.O_NONBLOCK)
+        os.set_blocking(descriptor, True)
+        os.dup2(descriptor, 2)
+        os.close(descriptor)
+
+
+class Tails:
+    """The launcher's ends of the pipes of one attempt."""
+
+    def __init__(self, folder: Path, ranks: int) -> None:
+        self._local: dict[int, int] = {}
+        self._kept = [bytearray() for _ in range(ranks)]
+        for local in range(ranks):
+            path = pipe_path(folder, local)
+            os.mkfifo(path, 0o600)
+            # Open for writing too, so that it has no end while ranks come and go.
+            self._local[os.open(path, os.O_RDWR | os.O_NONBLOCK)] = local
+
+    @property
+    def sources(self) -> tuple[int, ...]:
+        """List the descriptors to wait for."""
+        return tuple(self._local)
+
+    def pump(self, ready: Iterable[int]) -> None:
+        """Pass on what has come."""
+        for descriptor in self._local:
+            if descriptor in ready:
+                self._pass_on(descriptor)
+
+    def drain(self) -> None:
+        """Pass on what is there: all that an ended rank wrote, for a pipe holds no more than a chunk."""
+        self.pump(self.sources)
+
+    def tail(self, local_rank: int) -> str:
+        """Give the last lines of a rank."""
+        if not 0 <= local_rank < len(self._kept):
+            return ""
+        text = self._kept[local_rank].decode("utf-8", "replace")
+        return last_lines(text)
+
+    def close(self) -> None:
+        """Pass on the rest and close the pipes."""
+        self.drain()
+        for descriptor in self._local:
+            os.close(descriptor)
+        self._local.clear()
+
+    def _pass_on(self, descriptor: int) -> None:
+        try:
+            piece = os.read(descriptor, _CHUNK_BYTES)
+        except BlockingIOError:
+            return
+        kept = self._kept[self._local[descriptor]]
+        kept += piece
+        del kept[:-_KEPT_BYTES]
+        view = memoryview(piece)
+        with contextlib.suppress(OSError):
+            while view:
+                view = view[os.write(2, view) :]
+
+
+def last_lines(text: str) -> str:
+    """Give the last lines that are not empty, of a line that was overwritten only its last version."""
+    lines = [line.rstrip("\r").rpartition("\r")[2].rstrip() for line in text.split("\n")]
+    found = _telling([line for line in lines if line])
+    while len(found) > 1 and len("\n".join(found).encode()) > TAIL_BYTES:
+        del found[0]
+    return "\n".join(found).encode()[-TAIL_BYTES:].decode("utf-8", "ignore")
+
+
+def _telling(lines: list[str]) -> list[str]:
+    """Pick the last lines; of the stack that Python shows when C code crashes, the inner frames, which come first."""
+    fatal = [number for number, line in enumerate(lines) if line.startswith(_FATAL)]
+    if not fatal:
+        return lines[-LINES:]
+    start = max(0, fatal[-1] - _LINES_BEFORE_A_CRASH)
+    rest = itertools.takewhile(lambda line: not any(mark in line for mark in _OUTER), lines[start:])
+    return list(rest)[:LINES]
