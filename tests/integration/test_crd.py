@@ -91,6 +91,10 @@ REJECTED: dict[str, tuple[Spec, str]] = {
         {"training": {**RECIPE, "schedule": {"name": "Step", "milestones": [3], "stepEpochs": 3}}},
         "spec.training.schedule takes milestones or stepEpochs, not both",
     ),
+    "hasty watchdog": (
+        {"training": RECIPE, "failurePolicy": {"progressDeadlineSeconds": 9}},
+        "spec.failurePolicy.progressDeadlineSeconds in body should be greater than or equal to 10",
+    ),
     "no nodes": ({"training": RECIPE, "numNodes": 0}, "spec.numNodes in body should be greater than or equal to 1"),
     "too many nodes": (
         {"training": RECIPE, "numNodes": 1001},
@@ -295,6 +299,18 @@ def test_the_manager_of_a_job_never_changes(api: Cluster, namespace: str, case: 
     words = rejection(api, {**BEFORE, "runPolicy": after}, namespace=namespace)
     assert "spec.runPolicy.managedBy: Forbidden: spec.runPolicy.managedBy cannot change" in words
     write(api, namespace, {**BEFORE, "runPolicy": {**before, "ttlSecondsAfterFinished": 1}})
+
+
+@pytest.mark.parametrize("before", [{}, {"progressDeadlineSeconds": 60}], ids=["absent", "given"])
+def test_deadline_for_progress_changes_only_while_suspended(api: Cluster, namespace: str, before: Spec) -> None:
+    old, new = {"maxRestarts": 1, **before}, {"maxRestarts": 2, "progressDeadlineSeconds": 90}
+    write(api, namespace, {**BEFORE, "failurePolicy": old})
+    words = rejection(api, {**BEFORE, "failurePolicy": new}, namespace=namespace)
+    assert f"spec.failurePolicy.progressDeadlineSeconds {UNTIL_SUSPENDED}" in words
+    suspended = {**BEFORE, "runPolicy": {"suspend": True}}
+    write(api, namespace, {**suspended, "failurePolicy": old})
+    stored = write(api, namespace, {**suspended, "failurePolicy": new})
+    assert stored["spec"]["failurePolicy"] == new
 
 
 def test_suspending_and_changing_at_once_is_rejected(api: Cluster, namespace: str) -> None:

@@ -301,17 +301,28 @@ class Sim:
                 late = other.deletion_deadline is not None and self.now >= other.deletion_deadline
                 assert late or other.stuck, f"{pod.name} trains while {other.name} still does"
 
-    def fail_ranks(self, pod: Pod, code: int, reason: str | None = None) -> None:
-        """The ranks of a pod end; the launcher stays and says why."""
+    def fail_ranks(self, pod: Pod, code: int, reason: str | None = None, ago: float = 0) -> None:
+        """The ranks of a pod end; the launcher stays and says why, and that it began some seconds ago."""
         if not pod.training:
             return
         text = reason or REASONS.get(code) or ("Signal" if code > 128 else "Error")
         state = ReportState.STOPPED if code == 75 else ReportState.FAILED
         rank = pod.slot
+        time = self.now - timedelta(seconds=ago)
         pod.report = Report(
-            pod.report.attempt, state, exit_code=code, rank=rank, reason=text, message="because", time=self.now
+            pod.report.attempt, state, exit_code=code, rank=rank, reason=text, message="because\nof it", time=time
         )
         self._ready(pod, False)
+
+    def hang(self, pod: Pod, told: int) -> None:
+        """One rank hangs; its launcher says since when, and up to ``told`` others that theirs wait."""
+        if not pod.training:
+            return
+        others = [p for p in self.pods.values() if p is not pod and p.training and p.deletion_deadline is None]
+        self.fail_ranks(pod, 70, ago=60)
+        for other in others[:told]:
+            if other.report.attempt == pod.report.attempt:
+                self.fail_ranks(other, 70)
 
     def lose_peers(self) -> None:
         """Ranks whose peers are gone end as a consequence."""

@@ -92,6 +92,7 @@ def start(folder: Path, config: dict[str, Any], world: int = 1, attempt: int = 1
     for rank in range(world):
         error_file = folder / f"error-{rank}.json"
         own = {"RANK": str(rank), "LOCAL_RANK": str(rank), "TORCHELASTIC_ERROR_FILE": str(error_file)}
+        own["INCEPTION_HEARTBEAT_FILE"] = str(folder / f"heartbeat-{rank}")
         process = CONTEXT.Process(target=_rank, args=(base | own, str(folder), str(seen or "")))
         process.start()
         gang.processes.append(process)

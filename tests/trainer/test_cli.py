@@ -53,6 +53,22 @@ def test_mistakes_are_found_without_torch() -> None:
     assert done.stdout.split() == ["78", "False", "False"]
 
 
+def test_the_launcher_starts_without_the_trainers_packages() -> None:
+    code = "import sys; from inception_trainer import cli\n"
+    code += "try: cli.main(['launch', '--help'])\n"
+    code += "except SystemExit: print(sorted({'yaml', 'torch', 'inception_trainer.config'} & sys.modules.keys()))"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={"PYTHONPATH": str(TRAINER)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert "--termination-log" in done.stdout
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
 def test_recipes(capsys) -> None:
     assert cli.main(["recipes"]) == 0
     assert "bninception-imagenet" in capsys.readouterr().out

@@ -1,5 +1,6 @@
 """What the agent tells torch elastic, in old and new versions, and the fork server's list of imports."""
 
+import os
 import socket
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -78,6 +79,20 @@ def test_no_rendezvous(error: Exception, lost: bool) -> None:
 def test_imports_can_be_replaced_except_for_the_needed_ones() -> None:
     assert forkserver.modules("") == (*forkserver.NEEDED, *forkserver.HIDDEN)
     assert forkserver.modules("a, b,")[-2:] == ("a", "b")
+
+
+@pytest.mark.parametrize(("given", "used"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")], ids=["default", "given"])
+def test_openmp_is_told_to_sleep_before_anything_is_imported(
+    monkeypatch: pytest.MonkeyPatch, given: str | None, used: str
+) -> None:
+    seen: list[str] = []
+    monkeypatch.setenv("OMP_WAIT_POLICY", given or "")
+    if given is None:
+        monkeypatch.delenv("OMP_WAIT_POLICY")
+    monkeypatch.setattr(forkserver, "preload", lambda _: seen.append(os.environ["OMP_WAIT_POLICY"]))
+    monkeypatch.setattr(forkserver.gc, "freeze", lambda: None)
+    forkserver.warm_up("")
+    assert seen == [used]
 
 
 def test_a_missing_module_is_only_mentioned(capfd: pytest.CaptureFixture[str]) -> None:

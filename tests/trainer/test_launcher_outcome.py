@@ -3,7 +3,15 @@
 import pytest
 
 from inception_trainer.launcher.exitcodes import Reason, is_peer_loss, signal_name
-from inception_trainer.launcher.outcome import Failure, Outcome, Result, judge, root_cause
+from inception_trainer.launcher.outcome import (
+    MESSAGE_CHARACTERS,
+    Failure,
+    Outcome,
+    Result,
+    judge,
+    root_cause,
+    with_tail,
+)
 
 GLOO = "RuntimeError: [.../gloo/transport/tcp/pair.cc:561] "
 
@@ -114,3 +122,40 @@ def test_no_word_at_all() -> None:
 def test_outcome_travels() -> None:
     outcome = Outcome(3, Result.FAILED, (Failure(-9, 1.5, 2, "E", "m", peer_lost=True),), oom_killed=True)
     assert Outcome.from_dict(outcome.to_dict()) == outcome
+
+
+@pytest.mark.parametrize(
+    ("head", "tail", "message"),
+    [
+        pytest.param("exit code 7", "", "exit code 7", id="nothing said"),
+        pytest.param("exit code 7", "one\ntwo", "exit code 7\none\ntwo", id="the last lines"),
+        pytest.param(
+            "ValueError: x", "Traceback\n  in f\nValueError: x", "ValueError: x\nTraceback\n  in f", id="not twice"
+        ),
+        pytest.param("no data", "loading\nInputMissing: no data", "no data\nloading", id="nor with its name"),
+        pytest.param("no data", "InputMissing: no data", "no data", id="nothing but the head"),
+        pytest.param("x", "x\nmore", "x\nx\nmore", id="said before"),
+    ],
+)
+def test_last_lines_stand_below_the_head(head: str, tail: str, message: str) -> None:
+    assert with_tail(head, tail) == message
+
+
+def test_last_lines_are_cut_from_their_beginning() -> None:
+    message = with_tail("head", "a" * 5000 + "end")
+    assert len(message) == MESSAGE_CHARACTERS
+    assert message.startswith("head\n")
+    assert message.endswith("end")
+    assert with_tail("h" * 3000, "tail") == "h" * 3000
+
+
+@pytest.mark.parametrize("oom_killed", [False, True])
+def test_verdict_has_the_last_lines(oom_killed: bool) -> None:
+    failure = Failure(-9, 1.0, rank=0, tail="loading batch 7")
+    verdict = judge(Outcome(1, Result.FAILED, (failure,), oom_killed=oom_killed), 9.0)
+    assert verdict.message.splitlines()[1:] == ["loading batch 7"]
+
+
+def test_hang_stays_a_hang_when_memory_ran_out_too() -> None:
+    verdict = judge(Outcome(1, Result.FAILED, (Failure(70, 1.0),), oom_killed=True), 9.0)
+    assert verdict.reason is Reason.HANG

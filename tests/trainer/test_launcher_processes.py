@@ -213,6 +213,19 @@ def test_a_command_of_the_user(gang: Gang) -> None:
     assert gang.launchers[0].wait_exit() == 0
 
 
+COMPLAINS = "echo first; seq 30 >&2; echo the disk is full >&2; exit 7"
+
+
+@of(1, program=["sh", "-c", COMPLAINS])
+def test_the_last_words_of_a_command_are_told(gang: Gang) -> None:
+    (launcher,) = gang.launchers
+    gang.assign(1)
+    assert launcher.wait_exit() == 7
+    lines = launcher.last_word()["message"].splitlines()
+    assert (lines[0], lines[1], lines[-1]) == ("exit code 7", "12", "the disk is full")
+    assert "\n29\n30\nthe disk is full\n" in launcher.read_log(), "unchanged in the log"
+
+
 SAVER = """
 import os, pathlib, signal, sys, time
 folder, rank = pathlib.Path(os.environ["TINY_FOLDER"]), os.environ["RANK"]

@@ -118,6 +118,12 @@ def test_report_says_who_and_why() -> None:
     assert found.text == "Error of rank 6 in pod job-0-1 on node node-a, exit code 7: ValueError: x"
 
 
+def test_only_the_first_line_of_a_message_is_for_conditions() -> None:
+    found = Failure(3, 0, "Error", NOW, exit_code=1, message="ValueError: x\nTraceback\n  in f")
+    assert found.text == "Error in slot 0, exit code 1: ValueError: x"
+    assert found.to_json()["message"] == "ValueError: x\nTraceback\n  in f"
+
+
 def test_rank_without_a_report_is_the_first_of_its_node() -> None:
     found = failure.collect((pod(0), pod(1, deleting=True)), scene())
     assert [each.rank for each in found] == [4]
@@ -179,8 +185,19 @@ def fail(slot: int, reason: str, seconds: float) -> Failure:
         ([fail(0, "PeerLost", 0), fail(1, "Stopped", 1)], 1),
         ([fail(1, "PeerLost", 0), fail(0, "PeerLost", 1)], 1),
         ([fail(1, "Error", 0), fail(0, "Error", 0)], 0),
+        ([fail(0, "Hang", 0), fail(1, "Hang", -60)], 1),
+        ([fail(0, "PeerLost", -70), fail(1, "Hang", -60)], 1),
     ],
-    ids=["earliest", "not a consequence", "not an echo", "stop before loss", "only consequences", "same moment"],
+    ids=[
+        "earliest",
+        "not a consequence",
+        "not an echo",
+        "stop before loss",
+        "only consequences",
+        "same moment",
+        "began to hang first",
+        "hang before loss",
+    ],
 )
 def test_root_cause(failures: list[Failure], slot: int) -> None:
     assert failure.root_cause(failures).slot == slot
@@ -195,8 +212,20 @@ def test_root_cause(failures: list[Failure], slot: int) -> None:
         ([fail(0, "PeerLost", 60)], False),
         ([fail(0, "PeerLost", -1), fail(1, "PeerLost", -1)], False),
         ([fail(0, "PeerLost", -1), fail(1, "Error", -1)], False),
+        ([fail(0, "Hang", -1)], True),
+        ([fail(0, "Hang", -60)], False),
+        ([fail(0, "Hang", -1), fail(1, "Hang", -60)], False),
     ],
-    ids=["young", "old", "clock ahead", "all have spoken", "cause is there"],
+    ids=[
+        "young",
+        "old",
+        "clock ahead",
+        "all have spoken",
+        "cause is there",
+        "waits for others",
+        "hangs itself",
+        "all hang",
+    ],
 )
 def test_waiting_for_the_cause(failures: list[Failure], waits: bool) -> None:
     assert failure.must_wait(failures, (pod(0), pod(1)), scene()) is waits

@@ -21,6 +21,7 @@ def test_defaults() -> None:
     found = job()
     assert (found.num_nodes, found.num_proc_per_node, found.max_restarts) == (1, None, 10)
     assert (found.accelerator.profile, found.checkpoint, found.suspend) == ("cpu", None, False)
+    assert found.progress_deadline is None
     assert (found.generation, found.image, found.model) == (4, None, "bninception")
 
 
@@ -40,11 +41,12 @@ def test_explicit_values() -> None:
     found = job(
         numNodes=3,
         numProcPerNode=2,
-        failurePolicy={"maxRestarts": 0},
+        failurePolicy={"maxRestarts": 0, "progressDeadlineSeconds": 10},
         runPolicy={"suspend": True},
         checkpoint={"volumeClaimName": "c", "keep": 1},
     )
     assert (found.num_nodes, found.num_proc_per_node, found.max_restarts, found.suspend) == (3, 2, 0, True)
+    assert found.progress_deadline == 10
     assert found.checkpoint is not None
     assert found.checkpoint.options == {"keep": 1}
 
@@ -54,6 +56,11 @@ REFUSED = [
     pytest.param({"numNodes": True}, "spec.numNodes", id="not a number"),
     pytest.param({"numProcPerNode": "many"}, "spec.numProcPerNode", id="word"),
     pytest.param({"failurePolicy": {"maxRestarts": -1}}, "spec.failurePolicy.maxRestarts", id="negative"),
+    pytest.param(
+        {"failurePolicy": {"progressDeadlineSeconds": 9}},
+        "spec.failurePolicy.progressDeadlineSeconds: 9 is not a number from 10 to 604800",
+        id="hasty",
+    ),
     pytest.param({"training": []}, "spec.training: must be an object", id="list"),
     pytest.param({"template": {"spec": ["x"]}}, "spec.template.spec: must be an object", id="template list"),
     pytest.param({"checkpoint": {"keep": 1}}, "spec.checkpoint: needs exactly one", id="checkpoint nowhere"),

@@ -109,6 +109,13 @@ def test_environment() -> None:
     assert values["HOME"] == "/tmp"
 
 
+@pytest.mark.parametrize(
+    ("policy", "seconds"), [({}, None), ({"progressDeadlineSeconds": 90}, "90")], ids=["absent", "given"]
+)
+def test_deadline_for_progress_reaches_the_launcher(policy: Json, seconds: str | None) -> None:
+    assert env(build(failurePolicy=policy)).get("INCEPTION_PROGRESS_DEADLINE_SECONDS") == seconds
+
+
 @pytest.mark.parametrize("path", ["/data/runs", "/data/runs/"])
 def test_checkpoint_path_of_the_template(path: str) -> None:
     pod = build(checkpoint={"path": path})

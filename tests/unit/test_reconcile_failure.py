@@ -16,8 +16,8 @@ CONDITIONS = ("Accepted", "Suspended", "PodsReady", "Running", "Restarting", "Su
 def test_failed_ranks_restart_in_the_same_pods(sim: Sim, code: int, counted: int) -> None:
     before = sorted(sim.pods)
     sim.fail_ranks(sim.pod(1), code)
-    if code == 75:
-        assert not sim.operate().assign, "ranks stop together: the pod that is going away is the cause"
+    if code in (70, 75):
+        assert not sim.operate().assign, "ranks stop and hang together: the cause may be another pod's"
         sim.tick(2)
     plan = sim.operate()
     assert sim.counters == (2, 1, counted)
@@ -374,3 +374,26 @@ def test_one_node_pod_keeps_the_assignment_it_was_born_with() -> None:
     plan = sim.operate()
     assert plan.empty
     assert plan.requeue_after == 2
+
+
+def test_hang_restarts_and_counts(sim: Sim) -> None:
+    sim.fail_ranks(sim.pod(0), 70)
+    plan = sim.operate()
+    assert plan.empty, "rank 0 only waits: its launcher says that it hangs since now"
+    sim.tick(1)
+    sim.fail_ranks(sim.pod(1), 70, ago=60)
+    sim.operate()
+    cause = sim.status["rootCause"]
+    assert (cause["pod"], cause["reason"], cause["exitCode"]) == ("job-1-1", "Hang", 70)
+    assert sim.counters == (2, 1, 1)
+    assert "because" in sim.full_condition("Restarting")["message"]
+    assert "of it" not in sim.full_condition("Restarting")["message"]
+    sim.run_until("Running")
+    assert sorted(sim.pods) == ["job-0-1", "job-1-1"], "the slots stay"
+
+
+def test_hang_of_a_single_speaker_restarts_after_two_seconds(sim: Sim) -> None:
+    sim.fail_ranks(sim.pod(0), 70)
+    sim.tick(2)
+    sim.operate()
+    assert sim.status["rootCause"]["pod"] == "job-0-1"

@@ -26,6 +26,7 @@ ON_POD: dict[str, Callable[[Sim, Pod, int], None]] = {
     "start": lambda sim, pod, n: sim.start(pod),
     "obey": lambda sim, pod, n: sim.obey(pod),
     "fail": lambda sim, pod, n: sim.fail_ranks(pod, CODES[n % len(CODES)]),
+    "hang": lambda sim, pod, n: sim.hang(pod, n % 3),
     "fatal": lambda sim, pod, n: sim.fail_ranks(pod, FATAL[n % len(FATAL)]) if n > 9 else None,
     "exit": lambda sim, pod, n: sim.exit(pod),
     "killed": lambda sim, pod, n: sim.exit(pod, 137, "OOMKilled" if n % 2 else None),
@@ -208,6 +209,28 @@ def test_standing_world_settles(nodes: int, steps: list[tuple[str, int]], runnin
         assert second.status is None
         assert second.events == ()
     assert sim.settle() <= 3
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    speakers=st.permutations(range(3)), victim=st.integers(0, 2), pauses=st.lists(st.booleans(), min_size=3, max_size=3)
+)
+def test_the_rank_that_hangs_is_the_root_cause_in_whatever_order_launchers_speak(
+    speakers: list[int], victim: int, pauses: list[bool]
+) -> None:
+    sim = Sim(job(3, failurePolicy={"maxRestarts": 1}))
+    sim.run_until("Running")
+    for slot, pause in zip(speakers, pauses, strict=True):
+        sim.fail_ranks(sim.pod(slot), 70, ago=60 if slot == victim else 0)
+        if pause:
+            sim.tick(0.5)
+            sim.operate()
+    sim.operate()
+    assert sim.status["rootCause"]["pod"] == f"job-{victim}-1"
+    assert (sim.status["rootCause"]["reason"], sim.status["rootCause"]["exitCode"]) == ("Hang", 70)
+    assert sim.counters == (2, 1, 1)
+    bring_home(sim)
+    assert sim.condition("Succeeded") == "True"
 
 
 @settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])

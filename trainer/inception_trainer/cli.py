@@ -10,15 +10,18 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
-from inception_trainer import __version__, entry, recipes
+from inception_trainer import __version__
 from inception_trainer import settings as environment
-from inception_trainer.config import TrainingConfig, load, load_file
 from inception_trainer.errors import ConfigError, TrainerError, UsageError
 from inception_trainer.settings import Settings
+
+if TYPE_CHECKING:
+    from inception_trainer.config import TrainingConfig
 
 
 class _Parser(argparse.ArgumentParser):
@@ -30,16 +33,18 @@ class _Parser(argparse.ArgumentParser):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code or ends the process with it."""
-    try:
-        options, rest = _parser().parse_known_args(argv)
-        if options.command == "launch":
-            from inception_trainer.launcher.main import main as launch
+    arguments = sys.argv[1:] if argv is None else list(argv)
+    if arguments[:1] == ["launch"]:
+        # First, because the launcher must be up at once and needs none of the trainer's packages.
+        from inception_trainer.launcher.main import main as launch
 
-            return launch(rest)
-        if rest:
-            raise UsageError(f"unknown arguments: {' '.join(rest)}")
+        return launch(arguments[1:])
+    try:
+        options = _parser().parse_args(arguments)
         return _recipes() if options.command == "recipes" else _train(options.config, options.set)
     except TrainerError as error:
+        from inception_trainer import entry
+
         entry.end(error, environment.from_environment() if not isinstance(error, UsageError) else None)
 
 
@@ -56,12 +61,16 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _recipes() -> int:
+    from inception_trainer import recipes
+
     for name in recipes.names():
         print(f"{name:28}{recipes.summary(name)}")
     return 0
 
 
 def _train(path: Path | None, overrides: list[str]) -> int:
+    from inception_trainer import entry
+
     environment.prepare()
     settings = environment.from_environment()
     # Parsed before torch is imported, so that a wrong key is reported in a tenth of a second.
@@ -73,6 +82,8 @@ def _train(path: Path | None, overrides: list[str]) -> int:
 
 
 def _configuration(path: Path | None, overrides: list[str], settings: Settings) -> TrainingConfig:
+    from inception_trainer.config import load, load_file
+
     if path is not None:
         return load_file(path, overrides)
     if settings.config_json is None and not overrides:

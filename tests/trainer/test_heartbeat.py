@@ -1,0 +1,69 @@
+"""Signs of life of a rank, as the launcher's watchdog reads them."""
+
+from pathlib import Path
+
+import pytest
+
+import trainer_ranks
+from inception_trainer.heartbeat import LINE_BYTES, Heartbeat
+from inception_trainer.launcher import watchdog
+from trainer_ranks import TINY
+
+SAMPLES_TO_EVALUATE = 48
+LEAST_BATCHES = 2
+
+
+def read(path: Path) -> watchdog.Pulse:
+    text = path.read_text(encoding="ascii")
+    assert len(text) == LINE_BYTES
+    return watchdog.of_heartbeat(text, "")
+
+
+def test_start_and_first_step_may_take_long(tmp_path: Path) -> None:
+    path = tmp_path / "beat"
+    heart = Heartbeat(path)
+    assert (read(path).step, read(path).count, read(path).patient) == (0, 0, True)
+    assert list(heart.over("ab")) == ["a", "b"]
+    assert (read(path).step, read(path).count, read(path).patient) == (0, 2, True)
+    heart.step(31)
+    assert (read(path).step, read(path).count, read(path).patient) == (31, 3, False)
+
+
+@pytest.mark.parametrize(
+    ("calls", "patient"),
+    [
+        ("s", False),
+        ("sb", False),
+        ("sp", True),
+        ("spb", True),
+        ("spbb", False),
+        ("sps", False),
+        ("spsb", False),
+    ],
+    ids=["step", "batch", "pause", "first batch after it", "second batch", "step after it", "batch after that"],
+)
+def test_a_pause_lasts_until_something_is_computed(tmp_path: Path, calls: str, patient: bool) -> None:
+    heart = Heartbeat(tmp_path / "beat")
+    for call in calls:
+        {"s": lambda: heart.step(1), "b": heart.beat, "p": heart.pause}[call]()
+    assert read(tmp_path / "beat").patient is patient
+    assert read(tmp_path / "beat").count == len(calls)
+
+
+def test_without_a_launcher_nothing_is_written() -> None:
+    heart = Heartbeat(None)
+    heart.step(1)
+    assert list(heart.over([1])) == [1]
+
+
+@pytest.mark.timeout(300)
+def test_steps_evaluation_and_saves_of_both_ranks_are_signs_of_life(tmp_path: Path) -> None:
+    config = {**TINY, "epochs": 1, "checkpoint": {"path": str(tmp_path / "run"), "everySteps": 2}}
+    gang = trainer_ranks.start(tmp_path / "gang", config, world=2)
+    assert gang.wait() == [0, 0], gang.output()
+    first, second = (read(tmp_path / "gang" / f"heartbeat-{rank}") for rank in range(2))
+    assert first.count == second.count, "counts are equal at the same place of the program"
+    assert (first.step, second.step) == (6, 6)
+    steps, batches, saves = 6, 6, 2
+    assert first.count > steps + batches + saves + LEAST_BATCHES
+    assert first.patient, "the end may take long"

@@ -1,0 +1,127 @@
+"""When ranks count as hanging, and which of them is blamed."""
+
+import pytest
+
+from inception_trainer.launcher.watchdog import (
+    DEFAULT_SECONDS,
+    LEAVING_SHARE,
+    PATIENCE,
+    Pulse,
+    Suspicion,
+    Watchdog,
+    deadline_of,
+    of_heartbeat,
+    of_progress,
+    suspect,
+)
+
+BEFORE, AFTER = Pulse("a", 1, 1), Pulse("b", 2, 2)
+SLOW = Pulse("s", 1, 1, patient=True)
+
+
+def watch(*looks: tuple[float, dict[int, Pulse | None]], bundled: bool = True) -> Watchdog:
+    """Look every second in between, as the launcher does more or less."""
+    dog = Watchdog(10, bundled=bundled)
+    now, seen = 0.0, dict[int, Pulse | None]()
+    for moment, pulses in looks:
+        while now + 1 < moment:
+            now += 1
+            dog.look(seen, now)
+        now, seen = moment, pulses
+        dog.look(seen, now)
+    return dog
+
+
+CASES = [
+    pytest.param([(0, {0: BEFORE}), (9.9, {0: BEFORE})], False, id="not yet"),
+    pytest.param([(0, {0: BEFORE}), (10, {0: BEFORE})], True, id="silent for the deadline"),
+    pytest.param([(0, {0: BEFORE}), (9, {0: AFTER}), (18, {0: AFTER})], False, id="a sign of life"),
+    pytest.param([(0, {0: BEFORE}), (9, {0: AFTER}), (19, {0: AFTER})], True, id="silent after it"),
+    pytest.param(
+        [(0, {0: BEFORE, 1: BEFORE}), (9, {0: AFTER, 1: BEFORE}), (11, {0: AFTER, 1: BEFORE})], True, id="one"
+    ),
+    pytest.param([(0, {0: BEFORE, 1: BEFORE}), (9, {0: AFTER}), (15, {0: AFTER})], False, id="one that has ended"),
+    pytest.param([(0, {0: SLOW}), (99, {0: SLOW})], False, id="a pause that was announced"),
+    pytest.param([(0, {0: SLOW}), (100, {0: SLOW})], True, id="even a pause has an end"),
+    pytest.param([(0, {0: None}), (99, {0: None})], False, id="the start may take longer"),
+    pytest.param([(0, {0: None}), (100, {0: None})], True, id="even the start has an end"),
+    pytest.param([(0, {0: None}), (90, {0: BEFORE}), (99, {0: BEFORE})], False, id="just begun"),
+    pytest.param([(0, {}), (1000, {0: BEFORE})], False, id="born late"),
+]
+
+
+@pytest.mark.parametrize(("looks", "hangs"), CASES)
+def test_hangs(looks: list[tuple[float, dict[int, Pulse | None]]], hangs: bool) -> None:
+    assert watch(*looks).hangs() is hangs
+
+
+def test_other_programs_are_watched_from_their_first_sign_of_life() -> None:
+    assert not watch((0, {0: None, 1: BEFORE}), (9, {0: None, 1: AFTER}), bundled=False).hangs()
+    silent = {0: None, 1: BEFORE}
+    assert watch((0, silent), (10, silent), bundled=False).hangs()
+    assert not watch((0, {0: None}), (5000, {0: None}), bundled=False).hangs()
+
+
+def test_time_in_which_the_launcher_stood_still_too_does_not_count() -> None:
+    dog = Watchdog(10, bundled=True)
+    dog.look({0: BEFORE}, 0)
+    dog.look({0: BEFORE}, 3600)
+    assert not dog.hangs()
+    assert dog.silence(0) < 10
+
+
+def test_ranks_that_are_to_go_are_suspect_earlier() -> None:
+    dog = watch((0, {0: BEFORE}), (6, {0: BEFORE}))
+    assert dog.hangs(LEAVING_SHARE)
+    assert not dog.hangs()
+    assert not watch((0, {0: SLOW}), (6, {0: SLOW})).hangs(LEAVING_SHARE)
+
+
+@pytest.mark.parametrize(
+    ("text", "step", "count", "patient"),
+    [
+        ("7 40 step\n", 7, 40, False),
+        ("7 40 long   \n", 7, 40, True),
+        ("12", 12, 12, False),
+        ("", None, 0, False),
+        ("tick", None, 0, False),
+        ("-3 x", None, 0, False),
+    ],
+)
+def test_heartbeat_file(text: str, step: int | None, count: int, patient: bool) -> None:
+    pulse = of_heartbeat(text, "1")
+    assert (pulse.step, pulse.count, pulse.patient) == (step, count, patient)
+    assert of_heartbeat(text, "2").mark != pulse.mark, "a touched file is a sign of life"
+
+
+@pytest.mark.parametrize(
+    ("text", "step"), [('{"step": 7, "metrics": {}}', 7), ('{"step": "x"}', None), ("{to", None), ("[]", None)]
+)
+def test_progress_file(text: str, step: int | None) -> None:
+    assert of_progress(text, "1").step == step
+
+
+@pytest.mark.parametrize(
+    ("wanted", "bundled", "deadline"),
+    [(60, True, 60), (60, False, 60), (None, True, DEFAULT_SECONDS), (None, False, None)],
+)
+def test_default(wanted: float | None, bundled: bool, deadline: float | None) -> None:
+    assert deadline_of(wanted, bundled) == deadline
+    assert PATIENCE > 1
+
+
+def rank(local: int, count: int = 5, *, stopped: bool = False, waits: bool = False) -> Suspicion:
+    return Suspicion(local, stopped, count, waits)
+
+
+@pytest.mark.parametrize(
+    ("ranks", "chosen"),
+    [
+        pytest.param([rank(0), rank(1, stopped=True), rank(2, 1)], 1, id="stopped"),
+        pytest.param([rank(0), rank(1, waits=True), rank(2, 4, waits=True)], 2, id="behind"),
+        pytest.param([rank(0, waits=True), rank(1), rank(2, waits=True)], 1, id="does not wait"),
+        pytest.param([rank(1, waits=True), rank(0, waits=True)], 0, id="all wait"),
+    ],
+)
+def test_suspect(ranks: list[Suspicion], chosen: int) -> None:
+    assert suspect(ranks).local_rank == chosen
