@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from inception_operator import profiles, spec
+from inception_operator import api, profiles, spec
 from inception_trainer import config, models, recipes
 from inception_trainer.schema import camel
 
@@ -117,6 +117,14 @@ def test_defaults_of_the_api_are_those_of_the_operator(path: str) -> None:
             "runPolicy.suspend": job.suspend,
         }[path]
     )
+
+
+@pytest.mark.parametrize("kind", [api.ConditionType, api.Reason, api.State], ids=lambda kind: str(kind.__name__))
+def test_every_word_of_the_life_cycle_is_documented(kind: type) -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    section = page.split("\n## Life cycle\n")[1].split("\n## ")[0]
+    words = [value for name, value in vars(kind).items() if name.isupper()]
+    assert [word for word in words if f"`{word}`" not in section] == []
 
 
 def test_checkpoint_defaults_are_those_of_the_trainer() -> None:

@@ -59,7 +59,9 @@ def test_missing_resource_is_reported(jobs: Jobs) -> None:
 
 def test_unknown_profile_is_reported(jobs: Jobs) -> None:
     jobs.apply("no-profile", claim=False, accelerator={"profile": "abacus"})
-    status = jobs.wait_failed("no-profile", 60)
-    message = condition_message(status, "Failed")
+    status = jobs.wait("no-profile", "rejected", lambda s: condition(s, "Accepted") == "False", 60)
+    message = condition_message(status, "Accepted")
     assert "spec.accelerator.profile" in message
     assert "cambricon" in message
+    assert (status["state"], condition(status, "Failed")) == ("Rejected", "False")
+    assert jobs.pods("no-profile") == []
