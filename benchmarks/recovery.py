@@ -172,7 +172,7 @@ def main() -> None:
             jobs.apply(
                 JOB,
                 training=training,
-                checkpoint={"volumeClaimName": JOB, "everySeconds": 5, "keep": 2},
+                checkpoint={"volumeClaimName": JOB, "everySeconds": 2, "keep": 2},
                 failurePolicy={"maxRestarts": 1000},
             )
             first_step(jobs, int(jobs.status(JOB).get("attempt", 1)))

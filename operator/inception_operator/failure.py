@@ -78,7 +78,7 @@ class Action(Enum):
 
 @dataclass(frozen=True)
 class Failure:
-    """The end of one slot in one attempt."""
+    """The end of one slot in one attempt; ``conditions`` are type and status of the pod's."""
 
     attempt: int
     slot: int
@@ -89,6 +89,7 @@ class Failure:
     rank: int | None = None
     exit_code: int | None = None
     message: str = ""
+    conditions: tuple[tuple[str, str], ...] = ()
 
     @property
     def text(self) -> str:
@@ -136,6 +137,12 @@ def collect(slots: Slots, scene: Scene) -> tuple[Failure, ...]:
 def root_cause(failures: Sequence[Failure]) -> Failure:
     """The earliest genuine failure: a stop of all ranks and a lost peer have their cause elsewhere, if it shows."""
     return min(failures, key=lambda failure: (_remoteness(failure), failure.time, failure.slot))
+
+
+def reached(slots: Slots, attempt: int) -> int:
+    """The furthest step that a pod reports of this attempt, 0 when none does."""
+    reports = [pod.report for pod in slots if pod is not None and pod.report is not None]
+    return max((report.step or 0 for report in reports if report.attempt == attempt), default=0)
 
 
 def must_wait(failures: Sequence[Failure], slots: Slots, scene: Scene) -> bool:
@@ -219,6 +226,7 @@ def _failure(
         rank=pod.slot * scene.nproc,
         exit_code=code,
         message=message,
+        conditions=pod.conditions,
     )
 
 
@@ -239,6 +247,7 @@ def _reported(pod: PodView, scene: Scene) -> Failure:
         rank=rank,
         exit_code=code,
         message=report.message or pod.message or "",
+        conditions=pod.conditions,
     )
 
 

@@ -9,8 +9,9 @@ from typing import Final
 
 from . import assignment, slots
 from .api import CleanPodPolicy, ConditionType, Phase, Reason
+from .fields import SpecError
 from .model import Assignment, Json, Plan, PodView
-from .spec import RunPolicy, SpecError, run_policy
+from .spec import RunPolicy, run_policy
 from .status import Draft
 
 # What a launcher gets to end with its job before its pod is deleted.

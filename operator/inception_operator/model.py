@@ -57,8 +57,9 @@ class PodView:
     ``exit_code`` and ``terminated_reason`` are those of the terminated trainer container, ``waiting_reason`` and
     ``waiting_message`` those of a waiting one. ``report`` is the termination message if there is one, else the latest
     answer of ``/status``. ``reachable`` is None until the operator has tried to ask; ``unreachable_since`` is the first
-    of the tries that have failed in a row. ``ready_changed`` is the last transition of the Ready condition. A pod being
-    deleted was asked to end at ``deletion_requested`` and is killed at ``deletion_deadline``.
+    of the tries that have failed in a row. ``conditions`` are type and status of all of them. ``ready_changed`` is the
+    last transition of the Ready condition. A pod being deleted was asked to end at ``deletion_requested`` and is killed
+    at ``deletion_deadline``.
     """
 
     name: str
@@ -85,6 +86,7 @@ class PodView:
     report: Report | None = None
     reachable: bool | None = None
     owner_uid: str | None = None
+    conditions: tuple[tuple[str, str], ...] = ()
     ready_changed: datetime | None = None
     deletion_requested: datetime | None = None
     deletion_deadline: datetime | None = None

@@ -6,6 +6,7 @@ Both run for every Pod event, so they look only at the keys they need.
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import Any
 
 from . import assignment, report
@@ -38,7 +39,7 @@ def trim_pod(pod: Json) -> Json:
     if owner is not None:
         small["ownerReferences"] = [_pick(owner, ("kind", "name", "uid", "controller"))]
     state = _pick(status, _STATUS)
-    state["conditions"] = [c for c in status.get("conditions") or () if c.get("type") in _CONDITIONS]
+    state["conditions"] = [_trim_condition(c) for c in status.get("conditions") or ()]
     for key in ("containerStatuses", "initContainerStatuses"):
         kept = [_trim_container(c) for c in status.get(key) or () if _tells(key, c)]
         if kept:
@@ -74,6 +75,7 @@ def view(
         incarnation=incarnation,
         phase=status.get("phase") or Phase.PENDING,
         ready=ready.get("status") == "True",
+        conditions=tuple((str(kind), str(c.get("status"))) for kind, c in conditions.items()),
         ready_changed=parse_time(ready.get("lastTransitionTime")),
         deleting="deletionTimestamp" in metadata,
         **_deletion_fields(metadata),
@@ -108,6 +110,18 @@ def _tells(key: str, container: Json) -> bool:
     terminated = (container.get("state") or {}).get("terminated") or {}
     waiting = (container.get("state") or {}).get("waiting") or {}
     return bool(terminated.get("exitCode")) or bool(waiting)
+
+
+def _trim_condition(condition: Json) -> Json:
+    """Of most only type and status count, and few different ones exist: all pods share them."""
+    if condition.get("type") in _CONDITIONS:
+        return condition
+    return _shared_condition(str(condition.get("type")), str(condition.get("status")))
+
+
+@lru_cache(maxsize=256)
+def _shared_condition(kind: str, status: str) -> Json:
+    return {"type": kind, "status": status}
 
 
 def _trim_container(container: Json) -> Json:

@@ -13,8 +13,9 @@ from typing import Any
 
 import yaml
 
+from .fields import SpecError
 from .model import Json
-from .spec import Job, SpecError
+from .spec import Job
 
 DIRECTORY = Path(__file__).with_name("profiles")
 NO_RESOURCE = "none"

@@ -13,14 +13,15 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from . import assignment, conditions, failure, lifecycle, progress, slots
+from . import assignment, conditions, failure, lifecycle, progress, rules, slots
 from .api import Cause, ConditionType, Phase, Reason
 from .failure import Action, Failure, Scene
+from .fields import SpecError
 from .model import Assignment, Json, Observation, Plan, PodView
 from .pods import build_pod
 from .profiles import Devices, Profile, resolve
 from .slots import Slots
-from .spec import Job, SpecError, managed_elsewhere, parse
+from .spec import Job, managed_elsewhere, parse
 from .status import Draft
 from .times import parse_time
 from .waiting import waiting_for
@@ -28,8 +29,6 @@ from .waiting import waiting_for
 ACK_POLL: Final = 1.0
 STARTING_POLL: Final = 2.0
 REJECTED_POLL: Final = 5.0
-# A kubelet that refuses a pod would refuse the next one at once, too.
-ADMISSION_PAUSE: Final = timedelta(seconds=10)
 NUDGE_EVERY: Final = timedelta(seconds=1)
 MAX_NUDGES: Final = 10
 # A launcher that does not answer does not save either.
@@ -184,26 +183,34 @@ class _Pass:
 
     def _end_attempt(self, cause: Failure, failures: Iterable[Failure]) -> Plan | None:
         """Count the restart, or end the job."""
-        action = failure.action(cause, self.draft.root_cause)
-        if action is Action.FAIL:
-            reason = Reason.OUT_OF_MEMORY if cause.reason == Cause.OOM_KILLED else Reason.PERMANENT_FAILURE
-            return self._fail(reason, cause.text, cause)
-        counted = action is Action.RESTART
+        verdict = rules.judge(cause, self.draft.root_cause, self.job.failure_rules)
+        text = verdict.explain(cause)
+        if verdict.action is Action.FAIL:
+            return self._fail(verdict.reason(cause), text, cause)
+        counted = verdict.action is Action.RESTART
         limit = self.job.max_restarts
         if counted and self.draft.restarts_counted >= limit:
-            return self._fail(
-                Reason.MAX_RESTARTS_EXCEEDED, f"all {limit} restarts are used up; the last cause is {cause.text}", cause
-            )
-        self.draft.restart(cause, counted=counted)
+            text = f"all {limit} restarts are used up; the last cause is {text}"
+            return self._fail(Reason.MAX_RESTARTS_EXCEEDED, text, cause)
+        self.draft.restart(cause, text, counted=counted, reached=self._reached())
         mute = {other.slot for other in failures if other.reason == Cause.NOT_RESPONDING}
         self._remove((pod for pod in self.slots if pod is not None and pod.slot in mute), MUTE_GRACE_SECONDS)
         return None
+
+    def _reached(self) -> int:
+        """The furthest step that the attempt is known to have made, 0 when none."""
+        figures = self.observation.progress
+        return max(failure.reached(self.slots, self.draft.attempt), (figures and figures.step) or 0)
 
     def _gather(self) -> None:
         """Fill empty slots; with all launchers up, issue the attempt, else keep the others warm."""
         self._remove(pod for pod in self.slots if pod is not None and self._ended(pod))
         self._remove((pod for pod in self.slots if pod is not None and self._mute(pod)), MUTE_GRACE_SECONDS)
         present = [pod for pod in self.slots if pod is not None and not self._leaving(pod)]
+        if pause := self.draft.back_off():
+            self._hold(present)
+            self._again(pause)
+            return
         lingering = [pod for pod in self.pods if slots.lingering(pod, self.now)]
         self._fill(lingering)
         if len(present) == len(self.slots) and not lingering and all(slots.available(pod) for pod in present):
@@ -237,24 +244,9 @@ class _Pass:
         # The pod of a one-node job is born with its assignment, so making it is issuing the attempt.
         if self.job.num_nodes == 1 and lingering:
             return
-        pause = self._admission_pause()
         for index, pod in enumerate(self.slots):
-            empty = pod is None or (self._leaving(pod) and pod.incarnation < self.draft.attempt)
-            if empty and pause > 0:
-                self._again(pause)
-            elif empty:
+            if pod is None or (self._leaving(pod) and pod.incarnation < self.draft.attempt):
                 self.create.append(self._pod(index))
-
-    def _admission_pause(self) -> float:
-        cause = self.draft.root_cause or {}
-        time = parse_time(cause.get("time"))
-        if (
-            cause.get("reason") != Cause.ADMISSION_ERROR
-            or cause.get("attempt") != self.draft.attempt - 1
-            or time is None
-        ):
-            return 0.0
-        return (time + ADMISSION_PAUSE - self.now).total_seconds()
 
     def _pod(self, slot: int) -> Json:
         order = self._order(slot) if self.job.num_nodes == 1 else None

@@ -11,7 +11,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .api import CHECKPOINT_MOUNT, CONTAINER, MANAGER, MAX_JOB_NAME_LENGTH, CleanPodPolicy
+from .fields import SpecError
+from .fields import integer as _integer
+from .fields import mapping as _mapping
 from .model import Json
+from .rules import Rule, parse_rules
 
 MAX_NODES = 1000
 MAX_PROCESSES = 64
@@ -24,14 +28,6 @@ RESERVED_NAMES = frozenset(("RANK", "WORLD_SIZE", "LOCAL_RANK", "POD_NAME", "POD
 CLEAN_POD_POLICIES = (CleanPodPolicy.NONE, CleanPodPolicy.RUNNING, CleanPodPolicy.ALL)
 OWN_VOLUMES = frozenset(("assignment",))
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
-
-
-class SpecError(ValueError):
-    """A job that can never run as it is written. The text names the field and the remedy."""
-
-    def __init__(self, path: str, problem: str) -> None:
-        super().__init__(f"{path}: {problem}")
-        self.path = path
 
 
 @dataclass(frozen=True)
@@ -90,6 +86,7 @@ class Job:
     run_policy: RunPolicy = RunPolicy()
     max_restarts: int = DEFAULT_MAX_RESTARTS
     progress_deadline: int | None = None
+    failure_rules: tuple[Rule, ...] = ()
 
     @property
     def trainer_overlay(self) -> Json:
@@ -126,6 +123,7 @@ def parse(resource: Json) -> Job:
         run_policy=_run_policy(_mapping(spec, "runPolicy")),
         max_restarts=_max_restarts(_mapping(spec, "failurePolicy")),
         progress_deadline=_progress_deadline(_mapping(spec, "failurePolicy")),
+        failure_rules=parse_rules(_mapping(spec, "failurePolicy").get("rules")),
     )
 
 
@@ -162,24 +160,6 @@ def _check_name(name: str) -> None:
             "metadata.name",
             f"must be at most {MAX_JOB_NAME_LENGTH} lower-case letters, digits and hyphens; choose another name",
         )
-
-
-def _mapping(source: Json, key: str) -> Json:
-    value = source.get(key)
-    if value is None:
-        return {}
-    if not isinstance(value, dict):
-        raise SpecError(f"spec.{key}", "must be an object")
-    return value
-
-
-def _integer(source: Json, path: str, key: str, least: int, most: int) -> int | None:
-    value = source.get(key)
-    if value is None:
-        return None
-    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
-        raise SpecError(f"{path}.{key}", f"{value!r} is not a number from {least} to {most}")
-    return value
 
 
 def _accelerator(source: Json) -> Accelerator:

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
-from . import conditions, progress
+from . import backoff, conditions, progress
 from .api import ConditionType, Reason
 from .conditions import FALSE, TRUE
 from .failure import Failure
@@ -30,6 +30,7 @@ _KEYS: Final = frozenset(
             "attempt",
             "restarts",
             "restartsCountTowardsMax",
+            *backoff.KEYS,
             "nodes",
             "accelerator",
             "model",
@@ -50,7 +51,7 @@ class Draft:
         self._new: Json = copy.deepcopy(self._old)
         self._conditions: list[Json] = self._new["conditions"]
         self._generation = int(job["metadata"].get("generation") or 0)
-        self._now = format_time(now)
+        self._time, self._now = now, format_time(now)
         self._figures = figures
         self._events: list[Event] = []
 
@@ -91,11 +92,15 @@ class Draft:
 
     @property
     def waiting_since(self) -> datetime | None:
-        """Since when not all pods are ready, time in suspension left out; None while they are or none is wanted."""
+        """Since when not all pods are ready; None while they are or none is wanted.
+
+        Time in suspension is left out, and so is the pause before this attempt: pods are not wanted yet.
+        """
         ready, start = conditions.find(self._conditions, ConditionType.PODS_READY), self.start_time
         if ready is None or ready["status"] == TRUE or start is None or self.is_true(ConditionType.SUSPENDED):
             return None
-        return max(start, parse_time(ready.get("lastTransitionTime")) or start)
+        pause = timedelta(seconds=backoff.Streak.of(self._new).seconds(self.attempt - 1))
+        return max(start, parse_time(ready.get("lastTransitionTime")) or start) + pause
 
     @property
     def root_cause(self) -> Json | None:
@@ -151,6 +156,7 @@ class Draft:
 
     def suspend(self) -> None:
         """No pods until the user says so."""
+        self._forget("nextAttemptTime")
         text = "the job is suspended"
         self._put(ConditionType.PODS_READY, FALSE, Reason.SUSPENDED, text)
         self._stop_running(Reason.SUSPENDED, text)
@@ -166,6 +172,7 @@ class Draft:
         if self.started:
             self._new["attempt"] = self.attempt + 1
             self._new["startTime"] = self._now
+        self._forget(*backoff.KEYS)
         self._put(ConditionType.SUSPENDED, FALSE, Reason.RESUMED, "the job has been resumed")
         self._event(NORMAL, Reason.RESUMED, f"resumed with attempt {self.attempt}")
 
@@ -189,9 +196,13 @@ class Draft:
         if self._put(ConditionType.RUNNING, TRUE, Reason.ATTEMPT_RUNNING, text):
             self._event(NORMAL, Reason.ATTEMPT_RUNNING, text)
 
-    def restart(self, cause: Failure, *, counted: bool) -> None:
-        """End the attempt and count the next one. Written before anything acts on it."""
+    def restart(self, cause: Failure, explanation: str, *, counted: bool, reached: int) -> None:
+        """End the attempt, which is known to have got to the step ``reached``, and count the next one.
+
+        Written before anything acts on it.
+        """
         ended = f"attempt {cause.attempt} ended"
+        ran = self._time - (self.issued or self._time)
         self._new["rootCause"] = cause.to_json()
         self._new["attempt"] = self.attempt + 1
         self._new["restarts"] = int(self._new.get("restarts") or 0) + 1
@@ -199,9 +210,23 @@ class Draft:
             self._new["restartsCountTowardsMax"] = self.restarts_counted + 1
         self._put(ConditionType.PODS_READY, FALSE, Reason.ATTEMPT_ENDED, ended)
         self._stop_running(Reason.ATTEMPT_ENDED, ended)
-        text = f"{ended}: {cause.text}"[:MAX_TEXT]
+        streak = backoff.Streak.of(self._new).after(cause.attempt, reached, ran)
+        self._forget(*backoff.KEYS)
+        self._new |= streak.to_status(cause.attempt, self._time)
+        wait = f"; {streak.explain(self.attempt)}" if "nextAttemptTime" in self._new else ""
+        text = f"{ended}: {explanation}{wait}"[:MAX_TEXT]
         self._put(ConditionType.RESTARTING, TRUE, Reason.RESTARTING, text)
         self._event(WARNING, Reason.RESTARTING, text)
+
+    def back_off(self) -> float:
+        """Seconds until the next attempt may begin, and PodsReady says so; 0 when nothing waits."""
+        seconds = backoff.remaining(self._new, self._time)
+        if seconds:
+            text = backoff.Streak.of(self._new).explain(self.attempt)
+            self._put(ConditionType.PODS_READY, FALSE, Reason.BACK_OFF, text)
+        else:
+            self._forget("nextAttemptTime")
+        return seconds
 
     def succeed(self, final: Progress | None) -> None:
         """All ranks have ended with 0."""
@@ -254,6 +279,7 @@ class Draft:
 
     def _end(self, reason: str, message: str) -> None:
         self._new["completionTime"] = self._now
+        self._forget("nextAttemptTime")
         if self.is_true(ConditionType.SUSPENDED):
             self._put(ConditionType.SUSPENDED, FALSE, reason, message)
         self._put(ConditionType.PODS_READY, FALSE, reason, message)
@@ -277,6 +303,10 @@ class Draft:
 
     def _put(self, kind: str, status: str, reason: str, message: str) -> bool:
         return conditions.put(self._conditions, kind, status, reason, message, self._now)
+
+    def _forget(self, *keys: str) -> None:
+        for key in keys:
+            self._new.pop(key, None)
 
     def _event(self, kind: str, reason: str, message: str) -> None:
         self._events.append(Event(kind, reason, message))

@@ -52,6 +52,10 @@ def trainer(**fields: Any) -> Spec:
     return {"training": RECIPE, "template": {"spec": {"containers": [{"name": "trainer", **fields}]}}}
 
 
+def rules(*entries: Spec) -> Spec:
+    return {"training": RECIPE, "failurePolicy": {"rules": list(entries)}}
+
+
 REJECTED: dict[str, tuple[Spec, str]] = {
     "no training": ({}, "spec.training: Required value"),
     "nothing to train on": ({"training": {}}, "spec.training needs a recipe or data.kind"),
@@ -171,6 +175,37 @@ REJECTED: dict[str, tuple[Spec, str]] = {
         {"training": RECIPE, "runPolicy": {"managedBy": f"example.com/{'a' * 60}"}},
         "spec.runPolicy.managedBy: Too long: may not be more than 63",
     ),
+    "rule without a criterion": (
+        rules({"name": "a", "action": "Fail"}),
+        "spec.failurePolicy.rules needs at least one of onExitCodes, onReasons and onPodConditions in each rule",
+    ),
+    "rules of one name": (
+        rules(
+            {"name": "a", "action": "Fail", "onReasons": ["Hang"]},
+            {"name": "a", "action": "Restart", "onReasons": ["Hang"]},
+        ),
+        "spec.failurePolicy.rules needs a different name in each rule; rename one",
+    ),
+    "unknown action": (
+        rules({"name": "a", "action": "Retry", "onReasons": ["Hang"]}),
+        'spec.failurePolicy.rules[0].action: Unsupported value: "Retry"',
+    ),
+    "unknown reason": (
+        rules({"name": "a", "action": "Fail", "onReasons": ["BadLuck"]}),
+        'spec.failurePolicy.rules[0].onReasons[0]: Unsupported value: "BadLuck"',
+    ),
+    "exit code 0": (
+        rules({"name": "a", "action": "Fail", "onExitCodes": {"operator": "In", "values": [0]}}),
+        "spec.failurePolicy.rules[0].onExitCodes.values[0]: Invalid value: 0",
+    ),
+    "exit codes without operator": (
+        rules({"name": "a", "action": "Fail", "onExitCodes": {"values": [1]}}),
+        "spec.failurePolicy.rules[0].onExitCodes.operator: Required value",
+    ),
+    "too many rules": (
+        rules(*({"name": f"r{n}", "action": "Fail", "onReasons": ["Hang"]} for n in range(21))),
+        "spec.failurePolicy.rules: Too many: 21: must have at most 20 items",
+    ),
     "unknown field": ({"training": {**RECIPE, "epoch": 3}}, "spec.training.epoch"),
 }
 
@@ -209,6 +244,16 @@ def test_defaults_are_stored(api: Cluster) -> None:
         "runPolicy": {"suspend": False, "cleanPodPolicy": "None"},
         "failurePolicy": {"maxRestarts": 10},
     }
+
+
+def test_rules_are_stored_in_their_order(api: Cluster) -> None:
+    entries = [
+        {"name": "b", "action": "Fail", "onPodConditions": [{"type": "DisruptionTarget"}]},
+        {"name": "a", "action": "Restart", "onReasons": ["Hang"], "onExitCodes": {"operator": "NotIn", "values": [1]}},
+    ]
+    stored = write(api, "default", rules(*entries), "--dry-run=server")["spec"]["failurePolicy"]["rules"]
+    assert [rule["name"] for rule in stored] == ["b", "a"]
+    assert stored[0]["onPodConditions"] == [{"type": "DisruptionTarget", "status": "True"}]
 
 
 def test_pod_fields_without_a_description_are_kept(api: Cluster) -> None:
@@ -334,6 +379,9 @@ STATUS: dict[str, Any] = {
     "attempt": 2,
     "restarts": 1,
     "restartsCountTowardsMax": 1,
+    "failuresInARow": 1,
+    "furthest": {"attempt": 2, "step": 120},
+    "nextAttemptTime": "2026-01-01T00:00:00Z",
     "nodes": {"desired": 2, "ready": 2, "summary": "2/2"},
     "accelerator": "cambricon.com/mlu x2",
     "model": "bninception",

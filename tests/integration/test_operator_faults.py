@@ -187,6 +187,8 @@ def test_a_failed_rank_is_answered_on_the_same_pods(
             "rank": 1,
             "reason": "Signal",
             "time": now,
+            # Progress: without it the job would pause.
+            "step": 10 * attempt,
         }
         launchers[1].report = {**report, "host": "job-1-1", "message": "SIGKILL"}
         trainings.play_kubelet("job-1-1", launchers[1].ip, ready=False)

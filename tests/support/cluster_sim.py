@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import copy
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from inception_operator import assignment, podview, report
 from inception_operator.api import ANNOTATION_ASSIGNMENT, LABEL_INCARNATION, LABEL_SLOT, ReportState
+from inception_operator.backoff import remaining
 from inception_operator.model import Assignment, Event, Json, Observation, Plan, PodView, Report
 from inception_operator.profiles import load_profiles
 from inception_operator.reconcile import Context, reconcile, wants_report
@@ -125,6 +126,7 @@ class Sim:
         self.pods: dict[str, Pod] = {}
         self.events: list[Event] = []
         self.statuses: list[Json] = []
+        self.written: list[datetime] = []
         self.answers: dict[str, tuple[Report | None, bool]] = {}
         self.quota: int | None = None
         self.rejection: str | None = None
@@ -244,6 +246,7 @@ class Sim:
     def _write_status(self, status: Json) -> None:
         self.job["status"] = copy.deepcopy(status)
         self.statuses.append(copy.deepcopy(status))
+        self.written.append(self.now)
 
     def _create(self, body: Json) -> None:
         name = body["metadata"]["name"]
@@ -310,7 +313,14 @@ class Sim:
         rank = pod.slot
         time = self.now - timedelta(seconds=ago)
         pod.report = Report(
-            pod.report.attempt, state, exit_code=code, rank=rank, reason=text, message="because\nof it", time=time
+            pod.report.attempt,
+            state,
+            exit_code=code,
+            rank=rank,
+            reason=text,
+            message="because\nof it",
+            time=time,
+            step=pod.report.step,
         )
         self._ready(pod, False)
 
@@ -323,6 +333,11 @@ class Sim:
         for other in others[:told]:
             if other.report.attempt == pod.report.attempt:
                 self.fail_ranks(other, 70)
+
+    def step(self, pod: Pod, number: int) -> None:
+        """The ranks of a pod get to a step, which its next report says."""
+        if pod.training:
+            pod.report = replace(pod.report, step=number)
 
     def lose_peers(self) -> None:
         """Ranks whose peers are gone end as a consequence."""
@@ -420,7 +435,7 @@ class Sim:
             self.operate()
             if self.terminal or self.condition(done) == "True":
                 return
-            self.calm()
+            self.calm(max(1.0, remaining(self.status, self.now)))
         raise AssertionError(f"never {done}: {self.status} {[(p.name, p.phase, p.report) for p in self.pods.values()]}")
 
     def finish_all(self) -> None:

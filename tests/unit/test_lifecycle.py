@@ -8,9 +8,10 @@ import pytest
 
 from cluster_sim import Pod, Sim, job
 from inception_operator.api import MANAGER
+from inception_operator.fields import SpecError
 from inception_operator.model import Json, Plan
 from inception_operator.reconcile import wants_progress, wants_report
-from inception_operator.spec import RunPolicy, SpecError, parse, run_policy
+from inception_operator.spec import RunPolicy, parse, run_policy
 
 BAD = {"profile": "abacus"}
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from inception_operator.fields import SpecError
 from inception_operator.model import Json
 from inception_operator.profiles import (
     Devices,
@@ -17,7 +18,7 @@ from inception_operator.profiles import (
     parse_profile,
     resolve,
 )
-from inception_operator.spec import SpecError, parse
+from inception_operator.spec import parse
 
 TABLE = load_profiles()
 FREE = parse_profile(

@@ -233,17 +233,6 @@ def test_kubelet_ended_the_pod(sim: Sim, reason: str, cause: str) -> None:
     assert sim.counters == (2, 1, 0)
 
 
-def test_refused_pods_are_not_made_in_a_hot_loop() -> None:
-    sim = Sim(job(1))
-    for _ in range(60):
-        sim.operate()
-        for each in list(sim.pods.values()):
-            sim.refuse(each, "UnexpectedAdmissionError")
-        sim.tick(0.5)
-    assert sim.counters[0] <= 5
-    assert sim.counters[2] == 0
-
-
 def test_pod_that_cannot_start_counts_while_gathering() -> None:
     sim = Sim(job(2, failurePolicy={"maxRestarts": 2}))
     for _ in range(12):

@@ -6,6 +6,7 @@ import copy
 import re
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import datetime
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -30,6 +31,7 @@ ON_POD: dict[str, Callable[[Sim, Pod, int], None]] = {
     "hang": lambda sim, pod, n: sim.hang(pod, n % 3),
     "fatal": lambda sim, pod, n: sim.fail_ranks(pod, FATAL[n % len(FATAL)]) if n > 9 else None,
     "exit": lambda sim, pod, n: sim.exit(pod),
+    "step": lambda sim, pod, n: sim.step(pod, n * 5),
     "killed": lambda sim, pod, n: sim.exit(pod, 137, "OOMKilled" if n % 2 else None),
     "refuse": lambda sim, pod, n: sim.refuse(pod, ("Evicted", "UnexpectedAdmissionError", "OutOfcpu")[n % 3]),
     "delete": lambda sim, pod, n: sim.delete(pod),
@@ -75,6 +77,14 @@ POLICY = st.fixed_dictionaries(
 )
 STEP = st.tuples(st.sampled_from([*ON_POD, *ON_WORLD, "work", "work", "work"]), st.integers(0, 11))
 STEPS = st.lists(STEP, max_size=60)
+EXCUSES: Json = {
+    "name": "excuse",
+    "action": "RestartIgnoringLimit",
+    "onExitCodes": {"operator": "In", "values": [7, 134]},
+}
+STRICT: Json = {"name": "strict", "action": "Restart", "onReasons": ["PodDeleted", "Evicted", "Disrupted"]}
+HARSH: Json = {"name": "harsh", "action": "Fail", "onReasons": ["Hang"]}
+RULES = st.sampled_from([[], [EXCUSES], [STRICT, EXCUSES], [HARSH, STRICT]])
 
 
 class Watch:
@@ -82,20 +92,22 @@ class Watch:
 
     def __init__(self, sim: Sim) -> None:
         self.sim = sim
-        self.limit = sim.job["spec"].get("failurePolicy", {}).get("maxRestarts", 10)
-        self.seen = 0
+        policy = sim.job["spec"].get("failurePolicy", {})
+        self.limit = policy.get("maxRestarts", 10)
+        self.rules = [rule["name"] for rule in policy.get("rules", ())]
 
     def check(self) -> None:
-        for before, after in zip(self.sim.statuses[:-1], self.sim.statuses[1:], strict=True):
-            self._transition(before, after)
-        del self.sim.statuses[:-1]
+        statuses, written = self.sim.statuses, self.sim.written
+        for before, after, now in zip(statuses[:-1], statuses[1:], written[1:], strict=True):
+            self._transition(before, after, now)
+        del statuses[:-1], written[:-1]
         for pod in self.sim.pods.values():
             assert len(pod.name) <= 63
             assert NAME.fullmatch(pod.name)
         if self.sim.nodes > 1:
             assert all(len(pods) <= 1 for pods in self.sim.trained.values()), "two pods had one rank of one attempt"
 
-    def _transition(self, before: Json, after: Json) -> None:
+    def _transition(self, before: Json, after: Json, now: datetime) -> None:
         assert before != after, "a status was written that was there already"
         assert after["restartsCountTowardsMax"] <= min(self.limit, after["restarts"])
         assert after["restarts"] - before["restarts"] in (0, 1)
@@ -103,6 +115,8 @@ class Watch:
         assert after["attempt"] - before["attempt"] == after["restarts"] - before["restarts"] + resumed_by(
             resumed, after
         )
+        if after["restarts"] > before["restarts"]:
+            self._restart(before, after, now)
         for kind in ("Succeeded", "Failed"):
             assert truth(after, kind) or not truth(before, kind), "a job that had ended came back"
         assert len({c["type"] for c in after["conditions"]}) == len(after["conditions"]) == len(INITIAL)
@@ -132,6 +146,37 @@ class Watch:
                 assert plan.requeue_after is not None
                 assert plan.requeue_after <= left
 
+    def _restart(self, before: Json, after: Json, now: datetime) -> None:
+        """Exactly what counts is counted, and the pause is the one that the failures in a row ask for."""
+        counted = after["restartsCountTowardsMax"] - before["restartsCountTowardsMax"]
+        assert counted == expected(after["rootCause"], self.rules)
+        failures = after["failuresInARow"]
+        assert failures in (1, before.get("failuresInARow", 0) + 1)
+        assert after["furthest"]["step"] >= before.get("furthest", {}).get("step", 0)
+        assert ("nextAttemptTime" in after) is (failures > 2)
+        if failures > 2:
+            pause = datetime.fromisoformat(after["nextAttemptTime"]) - now
+            assert 0 <= pause.total_seconds() - min(60, 2 ** (failures - 3)) <= 1
+
+    def idle(self, plan: Plan) -> None:
+        """While the job waits nothing begins."""
+        due = (plan.status or self.sim.status).get("nextAttemptTime")
+        if due and self.sim.now < datetime.fromisoformat(due):
+            assert plan.create == ()
+            assert all(order.is_hold for order in plan.assign.values())
+            assert plan.requeue_after is not None
+
+
+def expected(cause: Json, rules: list[str]) -> int:
+    """Whether a failure counts, told from the table in the documentation and the rules above."""
+    code, reason = cause.get("exitCode"), cause["reason"]
+    if "strict" in rules and reason in STRICT["onReasons"]:
+        return 1
+    if "excuse" in rules and code in (7, 134):
+        return 0
+    blameless = ("PodDeleted", "Evicted", "Disrupted", "NodeLost", "UnexpectedAdmissionError", "NotResponding")
+    return int(code != 75 and reason not in blameless)
+
 
 def resumed_by(resumed: bool, after: Json) -> int:
     return int(resumed and not (truth(after, "Succeeded") or truth(after, "Failed")))
@@ -154,6 +199,7 @@ def play(sim: Sim, steps: list[tuple[str, int]], *, running: bool = False) -> No
             ON_WORLD[name](sim, number)
         if name in ("pass", "crash", "calm", "work"):
             plan = sim.operate(crash_after=number % 5 if name == "crash" else None)
+            watch.idle(plan)
             watch.check()
             if name != "crash":
                 watch.check_pass(plan)
@@ -178,11 +224,11 @@ def bring_home(sim: Sim) -> None:
 
 @pytest.mark.parametrize("nodes", [1, 2, 3])
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(steps=STEPS, limit=st.integers(0, 3), policy=POLICY, running=st.booleans())
+@given(steps=STEPS, limit=st.integers(0, 3), policy=POLICY, rules=RULES, running=st.booleans())
 def test_any_history_converges(
-    nodes: int, steps: list[tuple[str, int]], limit: int, policy: Json, running: bool
+    nodes: int, steps: list[tuple[str, int]], limit: int, policy: Json, rules: list[Json], running: bool
 ) -> None:
-    sim = Sim(job(nodes, failurePolicy={"maxRestarts": limit}, runPolicy=policy))
+    sim = Sim(job(nodes, failurePolicy={"maxRestarts": limit, "rules": rules}, runPolicy=policy))
     play(sim, steps, running=running)
     bring_home(sim)
     Watch(sim).check()
