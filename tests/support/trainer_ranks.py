@@ -18,6 +18,9 @@ from typing import Any
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["inception_trainer.preload", "inception_trainer.session", "torch._dynamo"])
 
+VALIDATION = -1
+"""Stands for an epoch where samples are evaluated."""
+
 TINY: dict[str, Any] = {
     "data": {"kind": "Synthetic", "imageSize": 32, "numClasses": 4, "samples": 48},
     "batch": {"global": 8},
@@ -57,14 +60,17 @@ class Gang:
         """Wait for something that running ranks bring about."""
         deadline = time.monotonic() + timeout
         while not condition():
-            assert time.monotonic() < deadline, self.output()
-            assert any(process.is_alive() for process in self.processes) or condition(), self.output()
+            waits = time.monotonic() < deadline and any(process.is_alive() for process in self.processes)
+            if not waits and not condition():
+                self.signal(signal.SIGKILL)  # or the test run would wait for them at its end
+                raise AssertionError(self.output())
             time.sleep(0.005)
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal to every rank."""
         for process in self.processes:
-            os.kill(process.pid, number)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process.pid, number)
 
     def output(self) -> str:
         """What the ranks printed."""
@@ -72,7 +78,7 @@ class Gang:
 
 
 def start(folder: Path, config: dict[str, Any], world: int = 1, attempt: int = 1, seen: Path | None = None) -> Gang:
-    """Start ``world`` ranks; ``seen`` is a folder where each leaves the training samples it was given."""
+    """Start ``world`` ranks; ``seen`` is a folder where each leaves the samples it was given."""
     folder.mkdir(parents=True, exist_ok=True)
     gang = Gang(folder)
     base = {
@@ -114,6 +120,15 @@ def free_port() -> int:
 
 def seen_samples(folder: Path) -> Iterator[tuple[int, int]]:
     """All (epoch, index) that the ranks trained on, in no order."""
+    yield from ((epoch, index) for epoch, index in _lines(folder) if epoch != VALIDATION)
+
+
+def seen_validation(folder: Path) -> list[int]:
+    """The indices of all samples that the ranks evaluated, sorted."""
+    return sorted(index for epoch, index in _lines(folder) if epoch == VALIDATION)
+
+
+def _lines(folder: Path) -> Iterator[tuple[int, int]]:
     for path in folder.iterdir():
         for line in path.read_text().splitlines():
             epoch, *indices = map(int, line.split())
@@ -148,9 +163,8 @@ def _record_samples(folder: Path) -> None:
     path = folder / str(os.getpid())
 
     def batch(self: Any, indices: Any, epoch: int | None) -> Any:
-        if epoch is not None:
-            with path.open("a") as file:
-                file.write(" ".join(map(str, [epoch, *indices.tolist()])) + "\n")
+        with path.open("a") as file:
+            file.write(" ".join(map(str, [VALIDATION if epoch is None else epoch, *indices.tolist()])) + "\n")
         return original(self, indices, epoch)
 
     InMemory.batch = batch  # type: ignore[method-assign]

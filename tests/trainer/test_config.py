@@ -34,7 +34,7 @@ DIGITS = {"data": {"kind": "Digits"}}
         ({**DIGITS, "schedule": {"name": "Step"}}, ["schedule.milestones", "stepEpochs"]),
         ({**DIGITS, "schedule": {"milestones": 3}}, ["schedule.milestones", "not a list"]),
         ({**DIGITS, "schedule": {"milestones": [1, "x"]}}, ["schedule.milestones[1]", "'x'"]),
-        ({**DIGITS, "mode": "Evaluate"}, ["mode", "Train"]),
+        ({**DIGITS, "mode": "Evaluat"}, ["mode", "did you mean Evaluate?", "Train, Evaluate, Benchmark"]),
         ({**DIGITS, "data": {"kind": "digits"}}, ["data.kind", "did you mean Digits?"]),
         ({**DIGITS, "data": {"kind": "Digits", "workers": 65}}, ["data.workers", "at most 64"]),
         ({"data": {"kind": "ImageFolder"}}, ["data.path", "train/"]),

@@ -1,10 +1,11 @@
-"""The command line: ``train``, ``launch``, ``recipes``.
+"""The command line: a command per mode, ``launch``, ``recipes``.
 
 ::
 
     python -m inception_trainer train job.yaml --set epochs=4
     torchrun --nproc-per-node 2 -m inception_trainer train job.yaml
     python -m inception_trainer train --set recipe=bninception-digits --set checkpoint.path=out
+    python -m inception_trainer evaluate --set recipe=bninception-digits --set checkpoint.path=out
 """
 
 from __future__ import annotations
@@ -22,6 +23,12 @@ from inception_trainer.settings import Settings
 
 if TYPE_CHECKING:
     from inception_trainer.config import TrainingConfig
+
+COMMANDS = {
+    "train": "train one network in this process, or as one rank under torchrun",
+    "evaluate": "measure a trained network on the validation data",
+    "benchmark": "measure the speed of training",
+}
 
 
 class _Parser(argparse.ArgumentParser):
@@ -41,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return launch(arguments[1:])
     try:
         options = _parser().parse_args(arguments)
-        return _recipes() if options.command == "recipes" else _train(options.config, options.set)
+        return _recipes() if options.command == "recipes" else _run(options.command, options.config, options.set)
     except TrainerError as error:
         from inception_trainer import entry
 
@@ -52,9 +59,10 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="python -m inception_trainer", description="Train image classifiers on any accelerator.")
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="command", parser_class=_Parser)
-    train = commands.add_parser("train", help="train one network in this process, or as one rank under torchrun")
-    train.add_argument("config", nargs="?", type=Path, help="YAML or JSON file; default: INCEPTION_CONFIG")
-    train.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override one key")
+    for name, text in COMMANDS.items():
+        command = commands.add_parser(name, help=text)
+        command.add_argument("config", nargs="?", type=Path, help="YAML or JSON file; default: INCEPTION_CONFIG")
+        command.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override one key")
     commands.add_parser("launch", help="resident launcher of a pod", add_help=False)
     commands.add_parser("recipes", help="list the named presets")
     return parser
@@ -68,24 +76,26 @@ def _recipes() -> int:
     return 0
 
 
-def _train(path: Path | None, overrides: list[str]) -> int:
+def _run(command: str, path: Path | None, overrides: list[str]) -> int:
     from inception_trainer import entry
 
     environment.prepare()
     settings = environment.from_environment()
     # Parsed before torch is imported, so that a wrong key is reported in a tenth of a second.
-    config = _configuration(path, overrides, settings)
+    config = _configuration(path, overrides, settings, command.capitalize())
     from torch.distributed.elastic.multiprocessing.errors import record
 
-    record(entry.train_as_process)(config, settings)
+    record(entry.run_as_process)(config, settings)
     return 0
 
 
-def _configuration(path: Path | None, overrides: list[str], settings: Settings) -> TrainingConfig:
+def _configuration(path: Path | None, overrides: list[str], settings: Settings, mode: str) -> TrainingConfig:
+    """The command decides the mode, so that one file serves them all."""
     from inception_trainer.config import load, load_file
 
+    chosen = [*overrides, f"mode={mode}"]
     if path is not None:
-        return load_file(path, overrides)
+        return load_file(path, chosen)
     if settings.config_json is None and not overrides:
         raise ConfigError("no configuration: give a file, INCEPTION_CONFIG, or --set recipe=NAME")
-    return load(settings.config_json, overrides, "INCEPTION_CONFIG")
+    return load(settings.config_json, chosen, "INCEPTION_CONFIG")

@@ -18,6 +18,7 @@ from inception_trainer import recipes
 from inception_trainer.errors import ConfigError, InputMissing
 from inception_trainer.schema import dump, key, parse
 
+MODES = ("Train", "Evaluate", "Benchmark")
 IN_MEMORY = ("Digits", "Synthetic")
 
 
@@ -86,6 +87,14 @@ class EvaluationConfig:
 
 
 @dataclass(frozen=True)
+class BenchmarkConfig:
+    """How many steps mode Benchmark measures, after how many that nothing counts."""
+
+    warmup_steps: int = key(10, at_least=1)
+    steps: int = key(50, at_least=1)
+
+
+@dataclass(frozen=True)
 class CheckpointConfig:
     """Where and how often state survives; no path, no checkpoints."""
 
@@ -116,7 +125,7 @@ class AcceleratorConfig:
 class TrainingConfig:
     """Everything a training is made of (table in docs/architecture.md)."""
 
-    mode: str = key("Train", choices=("Train",))
+    mode: str = key("Train", choices=MODES)
     recipe: str | None = key(None)
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
@@ -129,6 +138,7 @@ class TrainingConfig:
     precision: str = key("Auto", choices=("Auto", "FP32", "BF16"))
     seed: int = key(0, at_least=0, at_most=2**32 - 1)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    benchmark: BenchmarkConfig = field(default_factory=BenchmarkConfig)
     log_every_steps: int = key(10, at_least=1)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     output: OutputConfig = field(default_factory=OutputConfig)

@@ -17,7 +17,7 @@ from inception_trainer.settings import Settings
 def train() -> None:
     """Run this rank as the environment says; the launcher calls this in every process that it forks.
 
-    Returns when the training is finished. A TrainerError (``exit_code``; Stopped and its 75 after a graceful stop
+    Returns when what ``mode`` says is done. A TrainerError (``exit_code``; Stopped and its 75 after a graceful stop
     included) and any other exception leave this function, after the former was written to torch elastic's error file.
     """
     environment.prepare()
@@ -31,7 +31,7 @@ def train() -> None:
         raise
 
 
-def train_as_process(config: TrainingConfig, settings: Settings) -> None:
+def run_as_process(config: TrainingConfig, settings: Settings) -> None:
     """Like :func:`train` for a process of its own: a TrainerError ends it with its code and one line, no traceback."""
     try:
         _run(config, settings)
@@ -40,9 +40,14 @@ def train_as_process(config: TrainingConfig, settings: Settings) -> None:
 
 
 def _run(config: TrainingConfig, settings: Settings) -> None:
-    from inception_trainer import session
+    if config.mode == "Train":
+        from inception_trainer import session
 
-    session.run(config, settings)
+        session.run(config, settings)
+    else:
+        from inception_trainer import modes
+
+        modes.run(config, settings)
 
 
 def write_error_file(error: TrainerError, settings: Settings) -> None:

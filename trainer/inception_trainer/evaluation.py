@@ -30,6 +30,8 @@ class Evaluation:
     accuracy_top5: float
     samples: int
     seconds: float
+    skipped: int = 0
+    """Images that could not be read."""
 
 
 class Evaluator:
@@ -41,31 +43,37 @@ class Evaluator:
         self._model, self._dataset, self._accelerator = model, dataset, accelerator
         self._normalise, self._comm, self._batch = normalise, comm, batch
 
-    def run(self, stop_requested: Callable[[], bool]) -> Evaluation | None:
-        """Measure; None on all ranks when any of them was asked to stop meanwhile."""
+    def run(
+        self, stop_requested: Callable[[], bool], advance: Callable[[int], None] = lambda _batches: None
+    ) -> Evaluation | None:
+        """Measure; None on all ranks when any of them was asked to stop meanwhile.
+
+        ``advance`` is told how many batches every rank has done.
+        """
         began = time.monotonic()
         self._model.eval()
         try:
             with torch.inference_mode():
-                sums = self._sums(stop_requested)
+                sums = self._sums(stop_requested, advance)
         finally:
             self._model.train()
         return None if sums is None else self._result(sums, time.monotonic() - began)
 
-    def _sums(self, stop_requested: Callable[[], bool]) -> torch.Tensor | None:
+    def _sums(self, stop_requested: Callable[[], bool], advance: Callable[[int], None]) -> torch.Tensor | None:
         share = evaluation_share(len(self._dataset), self._comm.rank, self._comm.world_size)
         batches = [share[i : i + self._batch] for i in range(0, len(share), self._batch)]
         rounds = math.ceil(math.ceil(len(self._dataset) / self._comm.world_size) / self._batch)
         agreement = Agreement(self._comm, (STOP,))
         sums = torch.zeros(5, dtype=torch.float64)
         with self._dataset.stream(batches, None) as stream:
-            for _ in range(rounds):
+            for done in range(1, rounds + 1):
                 if agreement.decided():
                     return None
                 agreement.propose({STOP: stop_requested()})
                 batch = next(stream, None)
                 if batch is not None:
                     sums += self._counts(batch.images, batch.labels)
+                advance(done)
         agreement.decided()
         return sums
 
@@ -79,4 +87,4 @@ class Evaluator:
         loss, top1, top5, counted, skipped = self._comm.sum(sums.clone()).tolist()
         if counted + skipped != len(self._dataset) or not counted:
             raise DataError(f"evaluated {counted:.0f} (+ {skipped:.0f} unreadable) of {len(self._dataset)} images")
-        return Evaluation(loss / counted, top1 / counted, top5 / counted, int(counted), seconds)
+        return Evaluation(loss / counted, top1 / counted, top5 / counted, int(counted), seconds, int(skipped))

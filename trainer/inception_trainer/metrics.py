@@ -51,6 +51,8 @@ class StepRecord:
     pod_samples: int
     """Samples consumed by the ranks of this pod."""
     samples_seen: int
+    phase: str = "train"
+    """What the samples were used for: ``train``, ``val`` or ``infer``."""
 
 
 @dataclass(frozen=True)

@@ -42,6 +42,7 @@ def summary_of(progress: Progress, config: TrainingConfig, info: RunInfo, reason
     """The figures of summary.json; accuracies are 0 to 1, of the last evaluation."""
     return {
         "job": info.job,
+        "mode": config.mode,
         "exitReason": reason,
         "model": info.model,
         "recipe": config.recipe,

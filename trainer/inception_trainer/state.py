@@ -7,7 +7,7 @@ and the statistics of every rank beside it, so that the same number of ranks con
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -42,13 +42,7 @@ class TrainingState:
 
     def share_buffers(self) -> None:
         """Give every rank rank 0's buffers: older DistributedDataParallels do not share them."""
-        buffers = list(self.model.buffers())
-        for kind in sorted({buffer.dtype for buffer in buffers}, key=str):
-            same = [buffer for buffer in buffers if buffer.dtype == kind]
-            flat = torch.cat([buffer.flatten() for buffer in same])
-            self._comm.broadcast(flat)
-            for buffer, part in zip(same, torch.split(flat, [buffer.numel() for buffer in same]), strict=True):
-                buffer.copy_(part.view_as(buffer))
+        share(list(self.model.buffers()), self._comm)
 
     def restore_optimizer(self, momentum: Mapping[str, Tensor] | None, *, present: bool) -> None:
         """Give every rank rank 0's momentum; ``present`` (equal on all ranks) says whether there is one."""
@@ -101,6 +95,19 @@ class TrainingState:
             buffer = self._optimizer.state.get(parameter, {}).get(MOMENTUM)
             if buffer is not None:
                 yield name, buffer
+
+
+@torch.no_grad()
+def share(tensors: Sequence[Tensor], comm: Comm) -> None:
+    """Overwrite every rank's ``tensors`` with rank 0's; every rank must call it."""
+    if comm.world_size == 1:
+        return
+    for kind in sorted({tensor.dtype for tensor in tensors}, key=str):
+        same = [tensor for tensor in tensors if tensor.dtype == kind]
+        flat = torch.cat([tensor.flatten() for tensor in same])
+        comm.broadcast(flat)
+        for tensor, part in zip(same, torch.split(flat, [tensor.numel() for tensor in same]), strict=True):
+            tensor.copy_(part.view_as(tensor))
 
 
 def _statistics_of(model: nn.Module) -> Iterator[tuple[str, Tensor]]:

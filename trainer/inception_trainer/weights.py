@@ -23,13 +23,7 @@ def load_weights(model: nn.Module, path: Path) -> None:
     Accepts a plain state_dict, our checkpoints, and dicts with ``model`` or ``state_dict``. Raises InputMissing,
     DataError for an unreadable file, ConfigError listing the names of keys that do not fit.
     """
-    if not path.is_file():
-        raise InputMissing(f"model.weights: no file {path}")
-    try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise DataError(f"model.weights: {path} is no file of plain tensors: {error}") from None
-    weights = _state(loaded, path)
+    weights = state_of(read_weights(path), path)
     own = model.state_dict()
     for name in HEADS:
         if name in weights and name in own and weights[name].shape != own[name].shape:
@@ -44,7 +38,21 @@ def load_weights(model: nn.Module, path: Path) -> None:
     model.load_state_dict(own | weights)
 
 
-def _state(loaded: Any, path: Path) -> dict[str, Tensor]:
+def read_weights(path: Path) -> dict[str, Any]:
+    """What the file holds; nothing beyond tensors and plain values is unpickled."""
+    if not path.is_file():
+        raise InputMissing(f"model.weights: no file {path}")
+    try:
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise DataError(f"model.weights: {path} is no file of plain tensors: {error}") from None
+    if not isinstance(loaded, Mapping):
+        raise DataError(f"model.weights: {path} holds no state_dict")
+    return dict(loaded)
+
+
+def state_of(loaded: Mapping[str, Any], path: Path) -> dict[str, Tensor]:
+    """The state_dict inside a file's content."""
     for wrapper in WRAPPERS:
         if isinstance(loaded, Mapping) and isinstance(loaded.get(wrapper), Mapping):
             loaded = loaded[wrapper]

@@ -14,7 +14,7 @@ from inception_trainer.sinks.raport import Raport
 from inception_trainer.sinks.tensorboard import TensorBoard
 
 
-def build(settings: Settings, output: Path | None) -> list[Sink]:
+def build(settings: Settings, output: Path | None, mode: str = "Train") -> list[Sink]:
     """Sinks of this rank: the pod's own on local rank 0, the job's on rank 0; curves last, they are slow."""
     sinks: list[Sink] = []
     if settings.local_rank == 0:
@@ -26,5 +26,7 @@ def build(settings: Settings, output: Path | None) -> list[Sink]:
     if settings.rank == 0:
         sinks.append(Console())
         if output is not None:
-            sinks += [Summary(output), Raport(output), TensorBoard(output), Curves(output)]
+            sinks.append(Summary(output))
+            if mode == "Train":
+                sinks += [Raport(output), TensorBoard(output), Curves(output)]
     return sinks

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import TextIO
+from typing import Any, TextIO
 
 from inception_trainer.log import logger
 from inception_trainer.metrics import EndRecord, EvaluationRecord, LogRecord, RunInfo, Sink
@@ -52,20 +52,28 @@ class Console(Sink):
     def end(self, record: EndRecord) -> None:
         """Print the result."""
         self._break()
-        summary = record.summary
-        logger.info(
-            "%s after %d steps: top-1 %.2f %%, loss %.4f, %d samples seen, %.0f img/s",
-            summary["exitReason"],
-            summary["steps"],
-            100 * summary["accuracyTop1"],
-            summary["loss"],
-            summary["samplesSeen"],
-            summary["imagesPerSecond"],
-        )
+        logger.info("%s", conclude(record.summary))
 
     def _break(self) -> None:
         if self._redraws:
             self._stream.write("\n")
+
+
+def conclude(summary: dict[str, Any]) -> str:
+    """One line with the result of a run."""
+    figures = {name: summary.get(name, 0) for name in ("steps", "samplesSeen", "imagesPerSecond", "loss")}
+    accuracy = f"top-1 {100 * summary.get('accuracyTop1', 0):.2f} %, top-5 {100 * summary.get('accuracyTop5', 0):.2f} %"
+    speed = f"{figures['imagesPerSecond']:.0f} img/s"
+    match summary.get("mode", "Train"):
+        case "Evaluate":
+            return f"Evaluated {summary['samples']} images: {accuracy}, loss {figures['loss']:.4f}, {speed}"
+        case "Benchmark":
+            each = summary["imagesPerSecondPerDevice"]
+            return f"Measured {summary['measuredSteps']} steps: {speed}, {each:.0f} img/s per device"
+    return (
+        f"{summary['exitReason']} after {figures['steps']} steps: {accuracy}, loss {figures['loss']:.4f}, "
+        f"{figures['samplesSeen']} samples seen, {speed}"
+    )
 
 
 def describe(record: LogRecord, info: RunInfo) -> str:

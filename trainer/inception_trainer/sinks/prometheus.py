@@ -86,7 +86,7 @@ class Prometheus(Sink):
             registry=registry,
         )
         self._build = Info("trainer_build", "What runs here", registry=registry)
-        for phase in ("train", "val"):
+        for phase in ("train", "val", "infer"):
             self._samples.labels(phase)
         for part in ("data", "compute"):
             self._duration.labels(part)
@@ -120,7 +120,7 @@ class Prometheus(Sink):
             self._first_step.set_to_current_time()
             self._stepped = True
         self._steps.inc()
-        self._samples.labels("train").inc(record.pod_samples)
+        self._samples.labels(record.phase).inc(record.pod_samples)
         self._step.set(record.step)
         self._epoch.set(record.step // self._info.steps_per_epoch)
         self._progress.set(record.step / self._info.total_steps)

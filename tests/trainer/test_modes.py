@@ -1,0 +1,152 @@
+"""Evaluate and Benchmark as real ranks: exact counts, equal figures at every number of ranks, exit codes, files."""
+
+import json
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional
+
+import trainer_ranks
+from inception_trainer import models
+from inception_trainer.config import from_mapping, merge
+from inception_trainer.data import open_splits
+from inception_trainer.steps import Normalise
+from trainer_ranks import TINY
+
+pytestmark = pytest.mark.timeout(300)
+
+
+def config(path: Path, **changes) -> dict:
+    return merge(TINY, {"epochs": 1, "checkpoint": {"path": str(path), "everySeconds": 0}, **changes})
+
+
+def summary(path: Path, mode: str) -> dict:
+    return json.loads((path / "output" / mode.lower() / "summary.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> Path:
+    """A job that was trained for one epoch of 6 steps; 12 validation images."""
+    path = tmp_path_factory.mktemp("trained")
+    assert trainer_ranks.run(path, config(path)) == [0]
+    return path
+
+
+def weights(trained: Path) -> Path:
+    return trained / "checkpoints" / "final.pt"
+
+
+def expected_accuracy(path: Path) -> tuple[float, float]:
+    """Top-1 and loss by a plain loop, one image at a time."""
+    saved = torch.load(path, weights_only=True)
+    network = models.create("bninception", 4).eval()
+    network.load_state_dict(saved["model"])
+    splits = open_splits(from_mapping(TINY))
+    normalise = Normalise(splits.mean, splits.std, torch.device("cpu"))
+    hits = losses = 0.0
+    with torch.no_grad():
+        for index in range(len(splits.val)):
+            batch = splits.val.batch(np.array([index]), None)
+            logits = network(normalise(batch.images))
+            hits += float(logits.argmax(1) == batch.labels)
+            losses += functional.cross_entropy(logits, batch.labels).item()
+    return hits / len(splits.val), losses / len(splits.val)
+
+
+@pytest.mark.parametrize("world", [1, 2, 5])
+def test_evaluation_counts_every_image_once(trained, tmp_path, world) -> None:
+    seen = tmp_path / "seen"
+    job = config(tmp_path, mode="Evaluate", model={"weights": str(weights(trained))})
+    assert trainer_ranks.run(tmp_path, job, world, seen=seen) == [0] * world
+    assert trainer_ranks.seen_validation(seen) == list(range(12))
+    assert not list(trainer_ranks.seen_samples(seen))
+    result = summary(tmp_path, "Evaluate")
+    assert (result["mode"], result["exitReason"], result["samples"], result["worldSize"]) == (
+        "Evaluate",
+        "Completed",
+        12,
+        world,
+    )
+    top1, loss = expected_accuracy(weights(trained))
+    assert result["accuracyTop1"] == top1
+    assert result["loss"] == pytest.approx(loss, abs=1e-5)
+    assert (result["weightsStep"], result["accuracyTop5"]) == (6, 1.0)
+
+
+def test_evaluation_reports_progress_and_leaves_the_training_alone(trained) -> None:
+    before = (trained / "output" / "summary.json").read_bytes()
+    gang = trainer_ranks.start(trained, config(trained, mode="Evaluate"), 1, attempt=2)
+    assert gang.wait() == [0], gang.output()
+    assert (trained / "output" / "summary.json").read_bytes() == before
+    assert summary(trained, "Evaluate")["weights"] == str(trained / "checkpoints" / "best.pt")
+    metrics = gang.progress()["metrics"]
+    assert (metrics["progress"], metrics["samplesSeen"]) == (1.0, 12)
+    assert metrics["accuracyTop1"] == summary(trained, "Evaluate")["accuracyTop1"]
+    prom = (trained / "output" / "evaluate" / "metrics.prom").read_text()
+    assert 'trainer_samples_total{phase="val"} 12.0' in prom
+    assert 'trainer_samples_total{phase="train"} 0.0' in prom
+    assert "Evaluated 12 images: top-1" in gang.output()
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "words"),
+    [
+        ({}, 66, "model.weights: not set"),
+        ({"model": {"weights": "/nowhere/w.pt"}}, 66, "/nowhere/w.pt"),
+        ({"data": {"numClasses": 9}}, 78, "knows 4 classes, the data has 9"),
+        ({"data": {"kind": "Digits"}}, 78, "numClasses"),
+    ],
+    ids=["none", "missing", "more", "other"],
+)
+def test_evaluation_refuses_what_does_not_fit(trained, tmp_path, change, code, words) -> None:
+    given = {} if "model" in change or not change else {"model": {"weights": str(weights(trained))}}
+    gang = trainer_ranks.start(tmp_path, config(tmp_path, mode="Evaluate", **given, **change))
+    assert gang.wait() == [code], gang.output()
+    assert words in json.loads((tmp_path / "error-0.json").read_text())["message"]["message"]
+
+
+def test_a_network_may_know_more_classes_than_the_data(trained, tmp_path) -> None:
+    job = config(tmp_path, mode="Evaluate", model={"weights": str(weights(trained))}, data={"numClasses": 3})
+    assert trainer_ranks.run(tmp_path, job) == [0]
+
+
+@pytest.mark.parametrize("world", [1, 2])
+def test_benchmark(tmp_path, world) -> None:
+    job = config(tmp_path, mode="Benchmark", benchmark={"warmupSteps": 1, "steps": 7}, batch={"perDevice": 2})
+    gang = trainer_ranks.start(tmp_path, job, world)
+    assert gang.wait() == [0] * world, gang.output()
+    result = summary(tmp_path, "Benchmark")
+    assert (result["warmupSteps"], result["measuredSteps"], result["steps"]) == (1, 7, 8)
+    assert (result["globalBatch"], result["batchPerDevice"], result["microBatches"]) == (8, 2, 4 // world)
+    assert result["imagesPerSecondPerDevice"] == pytest.approx(result["imagesPerSecond"] / world, rel=1e-3)
+    assert result["imagesPerSecond"] == pytest.approx(8 / result["stepSeconds"], rel=1e-3)
+    assert len(result["imagesPerSecondWindows"]) == 5
+    assert 0 <= result["dataWaitRatio"] < 1
+    assert gang.progress()["step"] == 8
+    assert gang.progress()["metrics"]["samplesPerSecond"] > 0
+    assert not (tmp_path / "checkpoints").exists()
+
+
+def test_benchmark_of_real_data_goes_through_the_epochs(tmp_path) -> None:
+    seen = tmp_path / "seen"
+    data = {"kind": "Digits", "imageSize": 32, "numClasses": 10}
+    job = merge(config(tmp_path, mode="Benchmark", batch={"global": 700}), {"data": data})
+    job["benchmark"] = {"warmupSteps": 1, "steps": 2}
+    job["batch"]["perDevice"] = 350
+    assert trainer_ranks.run(tmp_path, job, 1, seen=seen) == [0]
+    assert {epoch for epoch, _ in trainer_ranks.seen_samples(seen)} == {0, 1}
+
+
+@pytest.mark.parametrize("mode", ["Evaluate", "Benchmark"])
+def test_modes_stop_on_request(trained, tmp_path, mode) -> None:
+    job = config(tmp_path, mode=mode, model={"weights": str(weights(trained))}, batch={"global": 4, "perDevice": 2})
+    job["data"] = {**job["data"], "samples": 40_000}
+    job["benchmark"] = {"steps": 100_000}
+    gang = trainer_ranks.start(tmp_path, job, 2)
+    gang.until(lambda: gang.progress()["step"] >= 1)
+    gang.signal(signal.SIGTERM)
+    assert gang.wait() == [75, 75], gang.output()
+    assert not (tmp_path / "output" / mode.lower() / "summary.json").exists()

@@ -1,0 +1,18 @@
+"""What the trainer does besides training: one module per mode, each with ``run(run) -> summary``."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+from inception_trainer.config import TrainingConfig
+from inception_trainer.modes.common import execute
+from inception_trainer.settings import Settings
+
+
+def run(config: TrainingConfig, settings: Settings) -> dict[str, Any]:
+    """Do what ``mode`` says, as the rank that ``settings`` says; returns the content of summary.json.
+
+    Raises the errors of :mod:`inception_trainer.errors`; Stopped when asked to stop.
+    """
+    return execute(config, settings, import_module(f"{__name__}.{config.mode.lower()}").run)

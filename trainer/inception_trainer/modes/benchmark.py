@@ -1,0 +1,173 @@
+"""Mode Benchmark: the speed of whole training steps, warm-up excluded.
+
+Synthetic data is made once and used again and again, so that the network is measured and nothing else; any other
+kind comes through its loader, and the share of time spent waiting for it is reported beside the speed.
+"""
+
+from __future__ import annotations
+
+import itertools
+import statistics
+import time
+from collections.abc import Generator, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from inception_trainer import models
+from inception_trainer.data import Batch, Splits, open_splits
+from inception_trainer.errors import ConfigError
+from inception_trainer.log import logger
+from inception_trainer.metrics import LogRecord
+from inception_trainer.modes.common import Boundary, Run
+from inception_trainer.plan import BatchPlan, batch_plan, micro_batches_of_epoch
+from inception_trainer.state import share
+from inception_trainer.steps import Normalise, Stepper, Window, make_optimizer, parallel
+from inception_trainer.weights import load_weights
+
+WINDOWS = 5
+"""The measured steps are cut into so many parts: their spread shows how steady the speed is."""
+
+
+def run(run: Run) -> dict[str, Any]:
+    """Train without keeping anything; the speeds are those of all ranks together."""
+    config, comm = run.config, run.comm
+    model = models.canonical(config.model.name)
+    models.check_image_size(model, config.data.image_size)
+    plan = batch_plan(config.batch, comm.world_size)
+    splits = open_splits(config)
+    if len(splits.train) < plan.global_batch:
+        raise ConfigError(f"batch.global: {plan.global_batch} is more than the {len(splits.train)} training samples")
+    network = _network(run, model, max(splits.num_classes, config.data.num_classes or 0))
+    lengths = _window_lengths(config.benchmark.steps)
+    info = run.begin(network, model, config.benchmark.warmup_steps + config.benchmark.steps, plan.global_batch)
+    logger.info(
+        "%s, %s, batch %d on %d x %s: %d steps to warm up, %d measured",
+        model, info.precision, plan.global_batch, comm.world_size, run.accelerator.name,
+        config.benchmark.warmup_steps, config.benchmark.steps,
+    )  # fmt: skip
+    bench = _Bench(run, _stepper(run, network, splits, plan), plan)
+    with closing(_batches(run, splits, plan)) as batches:
+        bench.steps(batches, config.benchmark.warmup_steps)
+        windows = [bench.measured(batches, length) for length in lengths]
+    bench.boundary.settle()
+    return run.summary(info, **_figures(run, plan, lengths, windows))
+
+
+class _Bench:
+    """Counts steps and reads the clock only where the device has caught up."""
+
+    def __init__(self, run: Run, stepper: Stepper, plan: BatchPlan) -> None:
+        self._run, self._stepper, self._plan = run, stepper, plan
+        self.boundary = Boundary(run)
+        self._step = 0
+
+    def steps(self, batches: Iterator[Batch], count: int) -> Window:
+        """Do ``count`` steps and wait for the device."""
+        rate = self._run.config.optimizer.learning_rate
+        for _ in range(count):
+            self.boundary.check()
+            waited, computed = self._stepper.step(batches, self._step, rate)
+            self._step += 1
+            self._run.step(self._step, self._plan.global_batch, "train", waited, computed)
+        return self._stepper.read()
+
+    def measured(self, batches: Iterator[Batch], count: int) -> tuple[float, Window]:
+        """Seconds and sums of ``count`` steps."""
+        began = time.monotonic()
+        window = self.steps(batches, count)
+        seconds = time.monotonic() - began
+        self._log(window, seconds, count)
+        return seconds, window
+
+    def _log(self, window: Window, seconds: float, count: int) -> None:
+        run, counted = self._run, max(1.0, window.samples)
+        assert run.info is not None  # noqa: S101 - begun before anything is measured
+        speed, left = count * self._plan.global_batch / seconds, run.info.total_steps - self._step
+        run.bus.log(
+            LogRecord(
+                step=self._step,
+                epoch=0.0,
+                loss=window.loss / counted,
+                accuracy_top1=window.top1 / counted,
+                accuracy_top5=window.top5 / counted,
+                learning_rate=run.config.optimizer.learning_rate,
+                images_per_second=speed,
+                step_seconds=seconds / count,
+                data_wait_ratio=window.data_seconds / max(1e-9, window.data_seconds + window.compute_seconds),
+                progress=self._step / run.info.total_steps,
+                remaining_seconds=left * seconds / count,
+                samples_seen=run.samples_seen,
+                skipped_samples=int(window.skipped),
+                peak_memory_bytes=run.accelerator.peak_memory_bytes(),
+            )
+        )
+
+
+def _network(run: Run, model: str, classes: int) -> nn.Module:
+    torch.manual_seed(run.config.seed)
+    network = models.create(model, classes)
+    run.comm.from_first(lambda: _load(network, run.config.model.weights))
+    network.to(run.accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    share([*network.parameters(), *network.buffers()], run.comm)
+    return network
+
+
+def _load(network: nn.Module, weights: str | None) -> None:
+    if weights is not None:
+        load_weights(network, Path(weights))
+
+
+def _stepper(run: Run, network: nn.Module, splits: Splits, plan: BatchPlan) -> Stepper:
+    config, device = run.config, run.accelerator.device
+    optimizer = make_optimizer(config.optimizer, network, device)
+    wrapped = parallel(network, run.accelerator, run.comm, plan.micro_batches)
+    normalise = Normalise(splits.mean, splits.std, device)
+    smoothing = config.loss.label_smoothing
+    return Stepper(wrapped, optimizer, run.accelerator, normalise, plan, smoothing, config.seed, run.comm)
+
+
+def _batches(run: Run, splits: Splits, plan: BatchPlan) -> Generator[Batch]:
+    """Micro-batches without end."""
+    per_epoch = len(splits.train) // plan.global_batch
+    fixed = run.config.data.kind == "Synthetic"
+    for epoch in itertools.count():
+        last = 1 if fixed else per_epoch
+        numbers = micro_batches_of_epoch(plan, run.comm.rank, len(splits.train), run.config.seed, epoch, 0, last)
+        with splits.train.stream(numbers, epoch) as stream:
+            if fixed:
+                yield from itertools.cycle(list(stream))
+            yield from stream
+
+
+def _window_lengths(steps: int) -> list[int]:
+    count = min(WINDOWS, steps)
+    return [steps * (i + 1) // count - steps * i // count for i in range(count)]
+
+
+def _figures(run: Run, plan: BatchPlan, lengths: list[int], windows: list[tuple[float, Window]]) -> dict[str, Any]:
+    batch, ranks = plan.global_batch, run.comm.world_size
+    seconds = sum(taken for taken, _ in windows)
+    speeds = [length * batch / taken for length, (taken, _) in zip(lengths, windows, strict=True)]
+    waited, computed = (sum(getattr(w, name) for _, w in windows) for name in ("data_seconds", "compute_seconds"))
+    speed = sum(lengths) * batch / seconds
+    return {
+        "dataKind": run.config.data.kind,
+        "imageSize": run.config.data.image_size,
+        "globalBatch": batch,
+        "batchPerDevice": max(part.stop - part.start for part in plan.micro_slices(ranks - 1)),
+        "microBatches": plan.micro_batches,
+        "warmupSteps": run.config.benchmark.warmup_steps,
+        "measuredSteps": sum(lengths),
+        "imagesPerSecond": round(speed, 3),
+        "imagesPerSecondPerDevice": round(speed / ranks, 3),
+        "imagesPerSecondMedian": round(statistics.median(speeds), 3),
+        "imagesPerSecondWindows": [round(value, 3) for value in speeds],
+        "stepSeconds": seconds / sum(lengths),
+        "dataWaitRatio": waited / max(1e-9, waited + computed),
+        "peakMemoryBytes": run.accelerator.peak_memory_bytes(),
+        "loss": windows[-1][1].loss / max(1.0, windows[-1][1].samples),
+    }

@@ -1,0 +1,115 @@
+"""A trained network out of a file: our checkpoints bring their preprocessing and class names along."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from inception_trainer import models
+from inception_trainer.comm import Comm
+from inception_trainer.config import TrainingConfig
+from inception_trainer.data import Splits
+from inception_trainer.errors import ConfigError, DataError, InputMissing
+from inception_trainer.state import share
+from inception_trainer.weights import load_weights, read_weights, state_of
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What is known of a weight file; what a plain state_dict does not say is None or empty."""
+
+    path: Path
+    model: str
+    classes: int
+    class_names: tuple[str, ...] = ()
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    image_size: int | None = None
+    step: int | None = None
+
+    def check(self, splits: Splits) -> None:
+        """Raise ConfigError when the data has other classes than the network."""
+        if splits.num_classes > self.classes:
+            raise ConfigError(
+                f"model.weights: {self.path} knows {self.classes} classes, the data has {splits.num_classes}"
+            )
+        known, found = self.class_names[: len(splits.class_names)], splits.class_names
+        if self.class_names and known != found:
+            pairs = zip(known, found, strict=False)
+            at = next((i for i, (one, other) in enumerate(pairs) if one != other), len(known))
+            raise ConfigError(
+                f"data: class {at} is {found[at]!r} here and "
+                f"{known[at] if at < len(known) else 'unknown'!r} in {self.path}; use the data it was trained on"
+            )
+
+
+def weight_file(config: TrainingConfig) -> Path:
+    """``model.weights``, or the best, final or newest checkpoint of ``checkpoint.path``."""
+    if config.model.weights is not None:
+        return Path(config.model.weights)
+    if config.checkpoint.path is None:
+        raise ConfigError(f"model.weights: missing; mode {config.mode} needs a trained network")
+    folder = Path(config.checkpoint.path) / "checkpoints"
+    candidates = [folder / "best.pt", folder / "final.pt", *sorted(folder.glob("step-*.pt"), reverse=True)]
+    for path in candidates:
+        if path.is_file():
+            return path
+    raise InputMissing(f"model.weights: not set, and {folder} holds no checkpoint; name the file to use")
+
+
+def open_trained(config: TrainingConfig, comm: Comm, device: torch.device) -> tuple[nn.Module, Trained]:
+    """The network in evaluation mode on ``device``, equal on all ranks; only rank 0 reads the file."""
+    trained = comm.from_first(lambda: _described(config))
+    with torch.device("meta"):
+        network = models.create(trained.model, trained.classes)
+    network.to_empty(device="cpu")
+    for buffer in network.buffers():  # files may leave out the counters of batch norm
+        buffer.zero_()
+    comm.from_first(lambda: load_weights(network, trained.path))
+    network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    share([*network.parameters(), *network.buffers()], comm)
+    return network.eval(), trained
+
+
+def _described(config: TrainingConfig) -> Trained:
+    path, model = weight_file(config), models.canonical(config.model.name)
+    loaded = read_weights(path)
+    saved = _saved_model(loaded)
+    if saved is not None and saved != model:
+        raise ConfigError(f"model.name: {model}, but {path} holds {saved}; set model.name to {saved}")
+    classes = _classes(model, state_of(loaded, path), path)
+    if not isinstance(loaded.get("preprocessing"), Mapping):
+        return Trained(path, model, classes)
+    found = loaded["preprocessing"]
+    return Trained(
+        path,
+        model,
+        classes,
+        tuple(loaded.get("class_names") or ()),
+        tuple(found["mean"]),
+        tuple(found["std"]),
+        int(found["imageSize"]),
+        int(loaded["progress"]["step"]),
+    )
+
+
+def _saved_model(loaded: Mapping[str, Any]) -> str | None:
+    config = loaded.get("config")
+    model = config.get("model") if isinstance(config, Mapping) else None
+    return models.canonical(model["name"]) if isinstance(model, Mapping) and "name" in model else None
+
+
+def _classes(model: str, weights: Mapping[str, torch.Tensor], path: Path) -> int:
+    """How many classes the file's network has: the size of what changes with their number."""
+    with torch.device("meta"):
+        two, three = (models.create(model, count).state_dict() for count in (2, 3))
+    heads = [name for name, value in two.items() if value.shape != three[name].shape]
+    for name in heads:
+        if name in weights:
+            return int(weights[name].shape[0])
+    raise DataError(f"model.weights: {path} holds none of {', '.join(heads)}: it is no {model}")
