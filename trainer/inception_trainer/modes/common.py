@@ -16,6 +16,7 @@ from inception_trainer.comm import Agreement, Comm
 from inception_trainer.config import TrainingConfig
 from inception_trainer.device import Accelerator
 from inception_trainer.errors import Stopped
+from inception_trainer.heartbeat import Heartbeat
 from inception_trainer.log import configure
 from inception_trainer.metrics import Bus, EndRecord, RunInfo, StepRecord
 from inception_trainer.progress import History
@@ -35,6 +36,7 @@ class Run:
     comm: Comm
     stop: StopRequest
     bus: Bus
+    heartbeat: Heartbeat
     output: Path | None
     """Where this rank may leave files; made when it is asked for."""
     began: float = field(default_factory=time.monotonic)
@@ -70,6 +72,7 @@ class Run:
 
     def step(self, step: int, samples: int, phase: str, waited: float = 0.0, computed: float = 0.0) -> None:
         """One batch of every rank is done, ``samples`` in all."""
+        self.heartbeat.step(step)
         self.samples_seen += samples
         pod = round(samples * self.settings.local_world_size / self.comm.world_size)
         self.bus.step(StepRecord(step, waited, computed, pod, self.samples_seen, phase))
@@ -131,8 +134,9 @@ def execute(config: TrainingConfig, settings: Settings, work: Callable[[Run], di
         stop.install()
         accelerator = device.resolve(config.accelerator, config.precision, settings)
         comm = Comm(settings.rank, settings.world_size, accelerator.process_group_backend)
-        run = Run(config, settings, accelerator, comm, stop, bus, output)
+        run = Run(config, settings, accelerator, comm, stop, bus, Heartbeat(settings.heartbeat_file), output)
         summary = work(run)
+        run.heartbeat.pause()
         bus.end(EndRecord(summary, History(), finished=True))
         comm.barrier()
         comm.close()
