@@ -113,6 +113,10 @@ class Trainings:
 
     def play_kubelet(self, pod: str, ip: str, *, ready: bool) -> None:
         """Write the status of a running pod, whose node otherwise does nothing with it."""
+        wait_for(f"the status of {pod} is written", lambda: self._written(pod, ip, ready))
+
+    def _written(self, pod: str, ip: str, ready: bool) -> bool:
+        """Whether nobody else changed the pod meanwhile."""
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         path = f"{self._core}/pods/{pod}"
         found = self._api.request("GET", path)
@@ -126,7 +130,13 @@ class Trainings:
             "conditions": [c for c in found["status"].get("conditions", []) if c["type"] != "Ready"] + [condition],
             "containerStatuses": [{**running, "image": "i", "imageID": "i", "started": True}],
         }
-        self._api.request("PUT", f"{path}/status", found)
+        try:
+            self._api.request("PUT", f"{path}/status", found)
+        except ApiError as error:
+            if error.status == 409:
+                return False
+            raise
+        return True
 
     def assignment(self, pod: str) -> Json | None:
         """What the pod is told to do."""

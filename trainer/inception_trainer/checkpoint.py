@@ -2,7 +2,8 @@
 
 Layout below ``checkpoint.path`` (docs/architecture.md)::
 
-    lease.json                        {"attempt": 3}: who may write
+    lease.json                        {"attempt": 3}: who may write, for people
+    .writers/3/                       what makes it so: see `fence`
     latest.json                       {"file": ..., "sha256": ..., "step": ...}, written last
     checkpoints/step-000000120.pt     with step-000000120.pt.sha256 beside it; best.pt, final.pt
 
@@ -17,6 +18,7 @@ import io
 import json
 import os
 import pickle
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -28,6 +30,7 @@ from typing import Any, BinaryIO
 import torch
 
 from inception_trainer.errors import ConfigError, DataError, Fenced
+from inception_trainer.fence import Fence, attempts, sync_folder
 from inception_trainer.log import logger
 
 FORMAT = 1
@@ -56,6 +59,7 @@ class CheckpointStore:
         self.root, self._folder, self._keep = root, root / "checkpoints", keep
         self._saved = saved or (lambda _saved: None)
         self._attempt = attempt
+        self._fence = Fence(root, attempt or 0)
         self._writer: threading.Thread | None = None
         self._failure: BaseException | None = None
         self._blocked = 0.0
@@ -66,14 +70,20 @@ class CheckpointStore:
         Without a number of its own a run is the successor of the last one.
         """
         self._folder.mkdir(parents=True, exist_ok=True)
-        holder = self._holder()
-        if self._attempt is None:
-            self._attempt = holder + 1
-        self._check_fence()
-        if holder != self._attempt:
-            _write_atomically(self.root / "lease.json", json.dumps({"attempt": self._attempt}).encode())
+        known = self._holder()
+        holder = max([known, *attempts(self.root)])
+        attempt = holder + 1 if self._attempt is None else self._attempt
+        self._attempt, self._fence = attempt, Fence(self.root, attempt, known)
+        try:
+            self._fence.take()
+            if known != attempt:
+                self._fence.write(self.root / "lease.json", json.dumps({"attempt": attempt}).encode())
+        except OSError:
+            # A successor took the folder from which this attempt writes.
+            self._fence.check()
+            raise
         self._remove_leftovers()
-        return self._attempt
+        return attempt
 
     def load(self) -> Payload | None:
         """The newest checkpoint that is whole, None when there is none yet; DataError when all are damaged."""
@@ -120,46 +130,45 @@ class CheckpointStore:
             self._saved(Saved(step, size, time.monotonic() - started, self._blocked))
         except BaseException as error:
             self._failure = error
-            # A successor removes our temporary file: that is being fenced, not a broken disk.
+            # A successor took the folder from which this attempt writes: that is being fenced, not a broken disk.
             try:
-                self._check_fence()
+                self._fence.check()
             except Fenced as fenced:
                 self._failure = fenced
 
     def _commit(self, payload: Payload, step: int, best: bool, final: bool) -> int:
-        self._check_fence()
+        # Saves work that is in vain; what keeps an older attempt from writing is the fence itself.
+        self._fence.check()
         name = f"step-{step:09d}.pt"
-        temporary = self._folder / f".{name}.{self._attempt}.tmp"
-        size, checksum = _serialise(payload, temporary)
-        self._check_fence()
-        _write_atomically(self._folder / f"{name}.sha256", f"{checksum}  {name}\n".encode())
-        temporary.replace(self._folder / name)
+        draft = self._fence.draft(name)
+        size, checksum = _serialise(payload, draft)
+        self._fence.write(self._folder / f"{name}.sha256", f"{checksum}  {name}\n".encode())
+        self._fence.publish(draft, self._folder / name)
         for wanted, alias in ((best, "best.pt"), (final, "final.pt")):
             if wanted:
                 self._alias(name, alias, checksum)
-        _sync_folder(self._folder)
-        self._check_fence()
+        sync_folder(self._folder)
         latest = {"file": f"checkpoints/{name}", "sha256": checksum, "step": step}
-        _write_atomically(self.root / "latest.json", json.dumps(latest).encode())
+        self._fence.write(self.root / "latest.json", json.dumps(latest).encode())
         self._prune(name)
         return size
 
     def _alias(self, name: str, alias: str, checksum: str) -> None:
-        temporary = self._folder / f".{alias}.tmp"
-        temporary.unlink(missing_ok=True)
+        draft = self._fence.draft(alias)
+        draft.unlink(missing_ok=True)
         try:
-            os.link(self._folder / name, temporary)
+            os.link(self._folder / name, draft)
         except OSError:  # a file system without hard links
-            _write_atomically(temporary, (self._folder / name).read_bytes())
-        _write_atomically(self._folder / f"{alias}.sha256", f"{checksum}  {alias}\n".encode())
-        temporary.replace(self._folder / alias)
+            shutil.copyfile(self._folder / name, draft)
+        self._fence.write(self._folder / f"{alias}.sha256", f"{checksum}  {alias}\n".encode())
+        self._fence.publish(draft, self._folder / alias)
 
     def _prune(self, newest: str) -> None:
         steps = sorted(path.name for path in self._folder.glob("step-*.pt"))
         older = [name for name in steps if name != newest]
         for name in older[: max(0, len(steps) - self._keep)]:
-            (self._folder / name).unlink(missing_ok=True)
-            (self._folder / f"{name}.sha256").unlink(missing_ok=True)
+            self._fence.remove(self._folder / name)
+            self._fence.remove(self._folder / f"{name}.sha256")
 
     def _candidates(self) -> Iterator[tuple[Path, str]]:
         latest = _json(self.root / "latest.json")
@@ -175,11 +184,6 @@ class CheckpointStore:
         lease = _json(self.root / "lease.json")
         attempt = lease.get("attempt") if lease else None
         return attempt if isinstance(attempt, int) else 0
-
-    def _check_fence(self) -> None:
-        holder = self._holder()
-        if self._attempt is not None and holder > self._attempt:
-            raise Fenced(f"attempt {holder} owns {self.root}; attempt {self._attempt} must not write there any more")
 
     def _remove_leftovers(self) -> None:
         for path in self._folder.glob(".*.tmp"):
@@ -243,21 +247,3 @@ def _json(path: Path) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return data if isinstance(data, dict) else None
-
-
-def _write_atomically(path: Path, data: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    _sync_folder(path.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
