@@ -77,6 +77,7 @@ lint: venv ## ruff, mypy, import-linter, yamllint, hadolint, shellcheck, codespe
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy operator/inception_operator trainer/inception_trainer localcluster demo
+	$(BIN)/mypy --python-version 3.10 trainer/inception_trainer/launcher
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/yamllint --strict .
 	$(BIN)/hadolint Dockerfile

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = "tiny_program:train"
+BUNDLED = ("-m", "inception_trainer.launcher.main")
 T = TypeVar("T")
 
 
@@ -45,7 +46,13 @@ class Launcher:
     """One launcher process, its assignment file, its port and its termination message."""
 
     def __init__(
-        self, folder: Path, index: int, program: Sequence[str] = (TINY,), preload: str | None = "", **environment: str
+        self,
+        folder: Path,
+        index: int,
+        program: Sequence[str] = (TINY,),
+        preload: str | None = "",
+        entry: Sequence[str] = BUNDLED,
+        **environment: str,
     ) -> None:
         self.index, self.port, self.folder = index, free_port(), folder
         self.assignment, self.termination = folder / f"assignment-{index}", folder / f"termination-{index}"
@@ -66,8 +73,10 @@ class Launcher:
         options = ["--assignment", str(self.assignment), "--port", str(self.port)]
         options += ["--termination-log", str(self.termination), *(["--", *program] if program else [])]
         with self.log.open("wb") as log:
-            command = [sys.executable, "-m", "inception_trainer.launcher.main", *options]
-            self.process = subprocess.Popen(command, env=self.environment, stdout=log, stderr=subprocess.STDOUT)
+            command = [sys.executable, *entry, *options]
+            self.process = subprocess.Popen(
+                command, env=self.environment, cwd=folder, stdout=log, stderr=subprocess.STDOUT
+            )
 
     def get(self, path: str) -> tuple[int, bytes] | None:
         """Ask the launcher; ``None`` while nobody answers."""
@@ -139,10 +148,11 @@ class Gang:
         size: int = 1,
         program: Sequence[str] = (TINY,),
         preload: str | None = "",
+        entry: Sequence[str] = BUNDLED,
         **environment: str,
     ) -> None:
         self.folder = folder
-        self.launchers = [Launcher(folder, index, program, preload, **environment) for index in range(size)]
+        self.launchers = [Launcher(folder, index, program, preload, entry, **environment) for index in range(size)]
 
     def __enter__(self) -> "Gang":
         return self

@@ -2,7 +2,9 @@
 
 import re
 import signal
-from enum import IntEnum, StrEnum
+from enum import IntEnum
+
+from .compat import StrEnum
 
 
 class ExitCode(IntEnum):

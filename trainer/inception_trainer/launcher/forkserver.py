@@ -13,6 +13,8 @@ import socket
 import sys
 import time
 import traceback
+from collections.abc import Callable
+from typing import NoReturn
 
 from . import agent, wire
 from .linux import die_with_parent, reap
@@ -29,10 +31,15 @@ USUAL = ("torch._dynamo", "torch.nn.parallel", "torch.optim", "torch.utils.data"
 """Imported lazily by torch at the first step of nearly every program, at a price of seconds."""
 
 
-def modules(override: str | None) -> tuple[str, ...]:
-    """List what to import; ``override`` is INCEPTION_PRELOAD, a comma list that replaces all but the needed ones."""
+def modules(override: str | None, *, foreign: bool = False) -> tuple[str, ...]:
+    """List what to import; ``override`` is INCEPTION_PRELOAD, a comma list that replaces all but the needed ones.
+
+    For a foreign program that is parts of torch alone: nobody knows what else it can do with before its own start.
+    """
     if override is not None:
         return (*NEEDED, *HIDDEN, *(name.strip() for name in override.split(",") if name.strip()))
+    if foreign:
+        return (*NEEDED, *HIDDEN, *USUAL)
     try:
         extra = tuple(importlib.import_module("inception_trainer.preload").MODULES)
     except Exception as error:
@@ -52,14 +59,14 @@ def preload(names: tuple[str, ...]) -> None:
             print(f"inception-launcher: not preloaded: {name}: {error}", file=sys.stderr)
 
 
-def warm_up(override: str | None) -> None:
+def warm_up(names: Callable[[], tuple[str, ...]]) -> None:
     """Import everything, and keep the collector from touching (and so copying) the shared pages afterwards."""
     # Read when torch is loaded: threads that spin while they wait make a step many times slower on shared cores.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     autoload = os.environ.get("TORCH_DEVICE_BACKEND_AUTOLOAD")
     os.environ["TORCH_DEVICE_BACKEND_AUTOLOAD"] = "0"
     gc.disable()
-    preload(modules(override))
+    preload(names())
     if autoload is None:
         del os.environ["TORCH_DEVICE_BACKEND_AUTOLOAD"]
     else:
@@ -69,12 +76,12 @@ def warm_up(override: str | None) -> None:
     gc.enable()
 
 
-def main(descriptor: int) -> int:
+def main(descriptor: int, *, foreign: bool = False) -> int:
     """Serve the launcher at the other end of the socket until it is gone."""
     die_with_parent()
     channel = socket.socket(fileno=descriptor)
     try:
-        warm_up(os.environ.get("INCEPTION_PRELOAD"))
+        warm_up(lambda: modules(os.environ.get("INCEPTION_PRELOAD"), foreign=foreign))
     except BaseException as error:
         traceback.print_exc()
         wire.send(channel, "broken", message=f"{type(error).__name__}: {error}"[:2000])
@@ -140,8 +147,9 @@ def _become_agent(channel: socket.socket, request: wire.Request) -> None:
         os._exit(code)
 
 
-if __name__ == "__main__":
-    status = main(int(sys.argv[1]))
+def serve(descriptor: int, *, foreign: bool) -> NoReturn:
+    """Be the fork server's process."""
+    status = main(descriptor, foreign=foreign)
     sys.stderr.flush()
     # A normal exit unloads hundreds of extension modules, slowly and not always silently.
     os._exit(status)

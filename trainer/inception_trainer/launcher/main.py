@@ -16,7 +16,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from . import bell, linux, rank, settings, state, watchdog, wire
+from . import bell, boot, linux, rank, settings, state, watchdog, wire
 from .assignment import Assignment, InvalidAssignmentError, parse
 from .exitcodes import ExitCode, Reason, signal_name
 from .outcome import Failure, Outcome, Result
@@ -83,6 +83,8 @@ class Launcher:
     def run(self) -> int:
         """Turn until the machine says that it is over."""
         linux.become_subreaper()
+        for note in self.options.notes:
+            log.warning("%s", note)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
         signal.signal(signal.SIGCHLD, lambda *_: None)
@@ -237,7 +239,7 @@ class Launcher:
         self._broken = None
         self._oom_kills = linux.oom_kills()
         ours, theirs = wire.pair()
-        command = [sys.executable, "-m", "inception_trainer.launcher.forkserver", str(theirs.fileno())]
+        command = boot.command(theirs.fileno(), foreign=bool(self.options.program))
         self._server = subprocess.Popen(
             command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, start_new_session=True
         )

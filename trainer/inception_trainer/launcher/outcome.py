@@ -3,9 +3,9 @@
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any
 
+from .compat import StrEnum
 from .exitcodes import ExitCode, Reason, contract_code, reason_of, signal_name, signal_of
 
 MESSAGE_CHARACTERS = 2900

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from . import stacks, stderr
+from . import boot, stacks, stderr
 from .exitcodes import ExitCode, contract_code, is_peer_loss
 from .linux import die_with_parent
 
@@ -103,6 +103,8 @@ def prepare(foreign: bool) -> None:
         numpy.random.seed()
     _limit_threads()
     if foreign:
+        if sys.path[:1] == [boot.FOLDER]:
+            del sys.path[0]
         _load_device_plugins()
 
 
@@ -140,18 +142,26 @@ def call(program: Sequence[str]) -> None:
     name, *arguments = _without_python(program)
     if _FUNCTION.fullmatch(name):
         sys.argv = [name, *arguments]
+        _search_first(Path.cwd())
         _function(name)()
     elif name == "-m" and arguments:
         sys.argv = arguments
+        _search_first(Path.cwd())
         runpy.run_module(arguments[0], run_name="__main__", alter_sys=True)
     elif name.endswith(".py"):
         sys.argv = [name, *arguments]
         if not Path(name).is_file():
             raise CannotRunError(f"{name}: no such script")
-        sys.path.insert(0, str(Path(name).resolve().parent))
+        _search_first(Path(name).resolve().parent)
         runpy.run_path(name, run_name="__main__")
     else:
         _execute(name, arguments)
+
+
+def _search_first(folder: Path) -> None:
+    """Do what the interpreter does before it runs a script or a module."""
+    if not getattr(sys.flags, "safe_path", False):
+        sys.path.insert(0, str(folder))
 
 
 def _without_python(program: Sequence[str]) -> Sequence[str]:

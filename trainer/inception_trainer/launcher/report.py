@@ -3,9 +3,10 @@
 import dataclasses
 import json
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from enum import StrEnum
+from datetime import datetime
 from typing import Any
+
+from .compat import UTC, StrEnum
 
 TERMINATION_MESSAGE_BYTES = 4096
 CUT = " …"

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from . import torchrun
+
 
 class SettingsError(ValueError):
     """A setting is malformed; the message names it."""
@@ -23,6 +25,8 @@ class Settings:
     """Where the last report goes."""
     program: tuple[str, ...] = ()
     """What every rank runs; empty: the bundled trainer."""
+    notes: tuple[str, ...] = ()
+    """What to say about the program before it runs."""
     warm_hold: float = 600.0
     """How long a failed attempt waits for the next assignment."""
     shutdown: float = 110.0
@@ -37,11 +41,16 @@ def read(argv: Sequence[str], environ: Mapping[str, str]) -> Settings:
     """Read command line and environment; a malformed value raises ``SettingsError``."""
     argv, program = _split(argv)
     options = _parser().parse_args(argv)
+    try:
+        command = torchrun.unwrap(program)
+    except torchrun.TorchrunError as error:
+        raise SettingsError(str(error)) from error
     return Settings(
         assignment=options.assignment,
         port=options.port,
         termination_log=options.termination_log,
-        program=program,
+        program=command.program,
+        notes=command.notes,
         warm_hold=_seconds(environ, "INCEPTION_WARM_HOLD_SECONDS", Settings.warm_hold),
         shutdown=_seconds(environ, "INCEPTION_SHUTDOWN_SECONDS", Settings.shutdown),
         progress_deadline=_seconds(environ, "INCEPTION_PROGRESS_DEADLINE_SECONDS", None),
