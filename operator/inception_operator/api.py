@@ -29,6 +29,8 @@ METRICS_PORT: Final = 8081
 MASTER_PORT_BASE: Final = 29500
 ASSIGNMENT_MOUNT: Final = "/etc/inception"
 ASSIGNMENT_FILE: Final = f"{ASSIGNMENT_MOUNT}/assignment"
+LAUNCHER_MOUNT: Final = "/opt/inception-launcher"
+LAUNCHER_VOLUME: Final = "inception-launcher"
 CHECKPOINT_MOUNT: Final = "/checkpoint"
 GRACE_SECONDS: Final = 120
 MAX_JOB_NAME_LENGTH: Final = 45
@@ -130,6 +132,13 @@ class ReportState:
     FAILED: Final = "Failed"
     STOPPED: Final = "Stopped"
     SUCCEEDED: Final = "Succeeded"
+
+
+class SuccessPolicy:
+    """``spec.successPolicy``: whose success is the job's."""
+
+    ALL: Final = "All"
+    CHIEF: Final = "Chief"
 
 
 class Phase:

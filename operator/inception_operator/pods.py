@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from . import assignment as assignments
+from . import program
 from .api import (
     ANNOTATION_ASSIGNMENT,
     API_VERSION,
@@ -61,14 +62,20 @@ def build_pod(
     attempt: int,
     *,
     image: str,
+    launcher_image: str,
     order: Assignment | None = None,
     pull_policy: str | None = None,
 ) -> Json:
-    """The pod of one slot, made for an attempt; ``order`` is the assignment it is born with."""
+    """The pod of one slot, made for an attempt; ``order`` is the assignment it is born with.
+
+    ``launcher_image`` brings the launcher into a pod whose image is somebody else's.
+    """
     name = pod_name(job.name, slot, attempt)
     overlay: Json = job.template.get("spec") or {}
     spec = merge(_base_spec(job, devices, image, pull_policy), overlay)
     _enforce(spec, job, devices)
+    if job.program:
+        program.inject(spec, job, launcher_image, pull_policy)
     return {
         "apiVersion": "v1",
         "kind": "Pod",
@@ -258,6 +265,7 @@ def _environment(job: Job, devices: Devices, grace: int) -> list[Json]:
         "INCEPTION_JOB": f"{job.namespace}/{job.name}",
         "INCEPTION_METRICS_PORT": str(METRICS_PORT),
         "INCEPTION_SHUTDOWN_SECONDS": str(max(1, grace - SHUTDOWN_RESERVE)),
+        **program.environment(job),
     }
     if job.progress_deadline is not None:
         values["INCEPTION_PROGRESS_DEADLINE_SECONDS"] = str(job.progress_deadline)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from . import assignment, conditions, failure, lifecycle, progress, rules, slots
+from . import assignment, conditions, failure, lifecycle, progress, rules, slots, success
 from .api import Cause, ConditionType, Phase, Reason
 from .failure import Action, Failure, Scene
 from .fields import SpecError
@@ -128,7 +128,7 @@ class _Pass:
 
     def decide(self) -> Plan:
         self.slots, surplus = slots.arrange(self.pods, self.job.num_nodes)
-        if self._all_succeeded():
+        if success.achieved(self.slots, self.draft.attempt, self.job.success_policy):
             return self._succeed()
         if self.job.suspend:
             return self._suspend()
@@ -142,7 +142,7 @@ class _Pass:
 
     def _work(self) -> Plan:
         failures = failure.collect(self.slots, self.scene)
-        if failures and failure.must_wait(failures, self.slots, self.scene):
+        if failures and self._must_wait(failures):
             self._again(failure.SETTLE_POLL)
             return self._plan()
         if failures:
@@ -159,13 +159,16 @@ class _Pass:
             self._drive()
         return self._plan()
 
-    def _all_succeeded(self) -> bool:
-        return all(pod is not None and slots.succeeded(pod, self.draft.attempt) for pod in self.slots)
+    def _must_wait(self, failures: tuple[Failure, ...]) -> bool:
+        return failure.must_wait(failures, self.slots, self.scene) or success.must_wait(
+            failures, self.slots, self.scene, self.job.success_policy
+        )
 
     def _succeed(self) -> Plan:
-        first = self.slots[0]
+        first = success.chief(self.slots, self.draft.attempt)
         report = first.report if first is not None else None
-        self.draft.succeed(None if report is None else progress.from_report(report, self.now))
+        figures = None if report is None else progress.from_report(report, self.now)
+        self.draft.succeed(figures, success.TEXT[self.job.success_policy])
         return self._over()
 
     def _suspend(self) -> Plan:
@@ -253,7 +256,8 @@ class _Pass:
         overlay = self.job.trainer_overlay.get("image")
         image = self.job.image or overlay or self.context.image
         attempt, policy = self.draft.attempt, self.context.pull_policy
-        return build_pod(self.job, self.devices, slot, attempt, image=image, order=order, pull_policy=policy)
+        images = {"image": image, "launcher_image": self.context.image}
+        return build_pod(self.job, self.devices, slot, attempt, **images, order=order, pull_policy=policy)
 
     def _order(self, slot: int) -> Assignment:
         first = self.slots[0]

@@ -10,7 +10,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from .api import CHECKPOINT_MOUNT, CONTAINER, MANAGER, MAX_JOB_NAME_LENGTH, CleanPodPolicy
+from .api import (
+    CHECKPOINT_MOUNT,
+    CONTAINER,
+    LAUNCHER_VOLUME,
+    MANAGER,
+    MAX_JOB_NAME_LENGTH,
+    CleanPodPolicy,
+    SuccessPolicy,
+)
 from .fields import SpecError
 from .fields import integer as _integer
 from .fields import mapping as _mapping
@@ -26,7 +34,10 @@ DEFAULT_MODEL = "bninception"
 RESERVED_PREFIXES = ("PET_", "MASTER_", "INCEPTION_")
 RESERVED_NAMES = frozenset(("RANK", "WORLD_SIZE", "LOCAL_RANK", "POD_NAME", "POD_IP", "NODE_NAME"))
 CLEAN_POD_POLICIES = (CleanPodPolicy.NONE, CleanPodPolicy.RUNNING, CleanPodPolicy.ALL)
-OWN_VOLUMES = frozenset(("assignment",))
+# What the launcher preloads is the one thing of ours that a user may set.
+FREE_NAMES = frozenset(("INCEPTION_PRELOAD",))
+OWN_VOLUMES = frozenset(("assignment", LAUNCHER_VOLUME))
+SUCCESS_POLICIES = (SuccessPolicy.ALL, SuccessPolicy.CHIEF)
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
 
 
@@ -87,6 +98,12 @@ class Job:
     max_restarts: int = DEFAULT_MAX_RESTARTS
     progress_deadline: int | None = None
     failure_rules: tuple[Rule, ...] = ()
+    success_policy: str = SuccessPolicy.ALL
+
+    @property
+    def program(self) -> tuple[str, ...]:
+        """The user's own command line; empty for the bundled trainer."""
+        return (*(self.trainer_overlay.get("command") or ()), *(self.trainer_overlay.get("args") or ()))
 
     @property
     def trainer_overlay(self) -> Json:
@@ -96,7 +113,9 @@ class Job:
 
     @property
     def model(self) -> str:
-        """The network, for people."""
+        """The network, for people; nobody knows that of a program."""
+        if self.program:
+            return ""
         model = self.training.get("model") or {}
         return str(model.get("name") or self.training.get("recipe") or DEFAULT_MODEL)[:64]
 
@@ -107,7 +126,7 @@ def parse(resource: Json) -> Job:
     template = _mapping(spec, "template")
     _check_name(metadata["name"])
     _check_template(template)
-    return Job(
+    job = Job(
         name=metadata["name"],
         namespace=metadata["namespace"],
         uid=metadata["uid"],
@@ -124,7 +143,14 @@ def parse(resource: Json) -> Job:
         max_restarts=_max_restarts(_mapping(spec, "failurePolicy")),
         progress_deadline=_progress_deadline(_mapping(spec, "failurePolicy")),
         failure_rules=parse_rules(_mapping(spec, "failurePolicy").get("rules")),
+        success_policy=_success_policy(spec),
     )
+    if job.program and job.training:
+        raise SpecError(
+            "spec.training",
+            f"configures the bundled trainer, which the command of the container {CONTAINER} replaces; remove either",
+        )
+    return job
 
 
 def managed_elsewhere(resource: Json) -> bool:
@@ -185,6 +211,13 @@ def _progress_deadline(source: Json) -> int | None:
     return _integer(source, "spec.failurePolicy", "progressDeadlineSeconds", 10, MAX_PROGRESS_DEADLINE)
 
 
+def _success_policy(spec: Json) -> str:
+    policy = spec.get("successPolicy") or SuccessPolicy.ALL
+    if policy not in SUCCESS_POLICIES:
+        raise SpecError("spec.successPolicy", f"{policy!r} is none of {', '.join(SUCCESS_POLICIES)}")
+    return str(policy)
+
+
 def _checkpoint(source: Any) -> Checkpoint | None:
     if not source:
         return None
@@ -206,6 +239,10 @@ def _check_template(template: Json) -> None:
             raise SpecError(
                 "spec.template.spec.volumes", f"the name {volume['name']} is taken by the operator; choose another"
             )
+    if any(container.get("name") == LAUNCHER_VOLUME for container in pod.get("initContainers") or ()):
+        raise SpecError(
+            "spec.template.spec.initContainers", f"the name {LAUNCHER_VOLUME} is taken by the operator; choose another"
+        )
     for index, container in enumerate(pod.get("containers") or ()):
         _check_container(f"spec.template.spec.containers[{index}]", container)
     if pod.get("restartPolicy", "Never") != "Never":
@@ -223,9 +260,10 @@ def _check_container(path: str, container: Json) -> None:
         )
     if name != CONTAINER:
         return
-    for key in ("command", "args"):
-        if container.get(key):
-            raise SpecError(f"{path}.{key}", "programs other than the bundled trainer are not supported; remove it")
+    if container.get("args") and not container.get("command"):
+        raise SpecError(
+            f"{path}.args", "needs a command: the launcher starts the program and cannot know the image's entry point"
+        )
     for variable in _reserved(container):
         raise SpecError(f"{path}.env", f"{variable} is set by the operator or the launcher; remove it")
 
@@ -233,5 +271,5 @@ def _check_container(path: str, container: Json) -> None:
 def _reserved(container: Json) -> Iterator[str]:
     for entry in container.get("env") or ():
         name = str(entry.get("name", ""))
-        if name in RESERVED_NAMES or name.startswith(RESERVED_PREFIXES):
+        if name in RESERVED_NAMES or (name.startswith(RESERVED_PREFIXES) and name not in FREE_NAMES):
             yield name

@@ -228,14 +228,14 @@ class Draft:
             self._forget("nextAttemptTime")
         return seconds
 
-    def succeed(self, final: Progress | None) -> None:
-        """All ranks have ended with 0."""
+    def succeed(self, final: Progress | None, text: str) -> None:
+        """The ranks that count have ended with 0."""
         self._merge(final or self._figures, at_once=True)
         known = self._new.get("trainerStatus") or {"lastUpdatedTime": self._now}
         self._new["trainerStatus"] = known | {"progressPercentage": 100, "estimatedRemainingSeconds": 0}
         self._end(Reason.COMPLETED, f"attempt {self.attempt} completed")
-        self._put(ConditionType.SUCCEEDED, TRUE, Reason.COMPLETED, "all ranks have ended with success")
-        self._event(NORMAL, Reason.COMPLETED, "all ranks have ended with success")
+        self._put(ConditionType.SUCCEEDED, TRUE, Reason.COMPLETED, text)
+        self._event(NORMAL, Reason.COMPLETED, text)
 
     def fail(self, reason: str, message: str, cause: Failure | None = None) -> None:
         """The job can never succeed, or not within its limit."""
@@ -252,6 +252,8 @@ class Draft:
         self._new["nodes"] = {"desired": desired, "ready": ready, "summary": f"{ready}/{desired}"}
         self._new["accelerator"] = accelerator
         self._new["model"] = model
+        if not model:
+            del self._new["model"]
 
     def plan(
         self,

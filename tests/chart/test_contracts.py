@@ -23,9 +23,13 @@ LOCAL = sorted((ROOT / "manifests" / "samples" / "local").glob("*.yaml"))
 OPERATORS = {"checkpoint", "output", "accelerator"}
 
 
-def jobs(path: Path) -> list[dict[str, Any]]:
+def objects(path: Path, kind: str) -> list[dict[str, Any]]:
     documents = list(yaml.safe_load_all(path.read_text(encoding="utf-8")))
-    return [document for document in documents if document["kind"] == "InceptionTraining"]
+    return [document for document in documents if document["kind"] == kind]
+
+
+def jobs(path: Path) -> list[dict[str, Any]]:
+    return objects(path, "InceptionTraining")
 
 
 def trainer_keys(kind: Any, prefix: str = "") -> dict[str, Any]:
@@ -85,6 +89,9 @@ def test_samples_are_understood_by_operator_and_trainer(name: str) -> None:
     job = spec.parse(sample)
     devices = profiles.resolve(job, profiles.load_profiles())
     assert devices.nproc == max(devices.count, 1)
+    if job.program:
+        compile(objects(SAMPLES[name], "ConfigMap")[0]["data"]["train.py"], "train.py", "exec")
+        return
     training = config.from_mapping(sample["spec"]["training"])
     assert training.batch.global_ % (job.num_nodes * devices.nproc) == 0
 
@@ -102,7 +109,9 @@ def test_the_main_sample_fits_a_machine_with_two_cores() -> None:
     assert sample["spec"]["training"]["recipe"] in recipes.names()
 
 
-@pytest.mark.parametrize("path", ["accelerator.profile", "numNodes", "failurePolicy.maxRestarts", "runPolicy.suspend"])
+@pytest.mark.parametrize(
+    "path", ["accelerator.profile", "numNodes", "failurePolicy.maxRestarts", "runPolicy.suspend", "successPolicy"]
+)
 def test_defaults_of_the_api_are_those_of_the_operator(path: str) -> None:
     node: Any = {"properties": SPEC}
     for key in path.split("."):
@@ -115,6 +124,7 @@ def test_defaults_of_the_api_are_those_of_the_operator(path: str) -> None:
             "numNodes": job.num_nodes,
             "failurePolicy.maxRestarts": job.max_restarts,
             "runPolicy.suspend": job.suspend,
+            "successPolicy": job.success_policy,
         }[path]
     )
 
@@ -125,6 +135,10 @@ def test_every_word_of_the_life_cycle_is_documented(kind: type) -> None:
     section = page.split("\n## Life cycle\n")[1].split("\n## ")[0]
     words = [value for name, value in vars(kind).items() if name.isupper()]
     assert [word for word in words if f"`{word}`" not in section] == []
+
+
+def test_the_api_has_the_success_policies_of_the_operator() -> None:
+    assert tuple(SPEC["successPolicy"]["enum"]) == spec.SUCCESS_POLICIES
 
 
 def test_checkpoint_defaults_are_those_of_the_trainer() -> None:

@@ -57,7 +57,7 @@ def rules(*entries: Spec) -> Spec:
 
 
 REJECTED: dict[str, tuple[Spec, str]] = {
-    "no training": ({}, "spec.training: Required value"),
+    "no training": ({}, "spec.training: Required value: spec.training is required, unless the container trainer"),
     "nothing to train on": ({"training": {}}, "spec.training needs a recipe or data.kind"),
     "unknown kind of data": (
         {"training": {"data": {"kind": "Pictures"}}},
@@ -134,7 +134,24 @@ REJECTED: dict[str, tuple[Spec, str]] = {
     ),
     "launcher's variable": (trainer(env=[{"name": "INCEPTION_JOB"}]), "spec.template may not set INCEPTION_*"),
     "torchrun's variable": (trainer(env=[{"name": "PET_NNODES"}]), "spec.template may not set INCEPTION_*"),
-    "own program": (trainer(command=["python"]), "spec.template may not set command or args of the container trainer"),
+    "program and training": (
+        trainer(command=["python", "t.py"]),
+        "spec.training: Forbidden: spec.training configures the bundled trainer, which the command of",
+    ),
+    "arguments without command": (trainer(args=["t.py"]), "spec.template needs a command beside the args"),
+    "empty command": (
+        {"template": {"spec": {"containers": [{"name": "trainer", "command": []}]}}},
+        "spec.training is required, unless the container trainer of spec.template brings a command of its own",
+    ),
+    "command of another container": (
+        {"template": {"spec": {"containers": [{"name": "side", "image": "s", "command": ["sleep"]}]}}},
+        "spec.training is required, unless",
+    ),
+    "unknown success": ({"training": RECIPE, "successPolicy": "Any"}, 'spec.successPolicy: Unsupported value: "Any"'),
+    "launcher's volume": (
+        {"training": RECIPE, "template": {"spec": {"volumes": [{"name": "inception-launcher", "emptyDir": {}}]}}},
+        "spec.template may not replace the volume assignment or inception-launcher",
+    ),
     "side container without image": (
         {"training": RECIPE, "template": {"spec": {"containers": [{"name": "side"}]}}},
         "spec.template needs an image for each container that is not called trainer",
@@ -243,6 +260,7 @@ def test_defaults_are_stored(api: Cluster) -> None:
         "checkpoint": {"path": "/x", "everySeconds": 60, "keep": 3},
         "runPolicy": {"suspend": False, "cleanPodPolicy": "None"},
         "failurePolicy": {"maxRestarts": 10},
+        "successPolicy": "All",
     }
 
 
@@ -270,6 +288,7 @@ CHANGES: dict[str, Any] = {
     "numProcPerNode": 2,
     "template": {"spec": {"nodeSelector": {"disk": "slow"}}},
     "checkpoint": {"path": "/other"},
+    "successPolicy": "Chief",
 }
 BEFORE: Spec = {
     "training": RECIPE,
@@ -304,6 +323,27 @@ def test_a_running_job_keeps_its_spec(api: Cluster, namespace: str, field: str) 
 def test_a_running_job_keeps_every_part_of_its_template(api: Cluster, namespace: str, template: Spec) -> None:
     write(api, namespace, BEFORE)
     assert f"spec.template {UNTIL_SUSPENDED}" in rejection(api, {**BEFORE, "template": template}, namespace=namespace)
+
+
+PROGRAM: Spec = {"template": {"spec": {"containers": [{"name": "trainer", "command": ["python3", "train.py"]}]}}}
+
+
+def test_a_program_takes_the_place_of_training(api: Cluster, namespace: str) -> None:
+    env = [{"name": "INCEPTION_PRELOAD", "value": "transformers"}, {"name": "PYTHONPATH", "value": "/workspace"}]
+    container = {**PROGRAM["template"]["spec"]["containers"][0], "args": ["--lr", "1"], "env": env}
+    stored = write(api, namespace, {"template": {"spec": {"containers": [container]}}, "successPolicy": "Chief"})
+    assert stored["spec"]["template"]["spec"]["containers"] == [container]
+    assert (stored["spec"]["successPolicy"], "training" in stored["spec"]) == ("Chief", False)
+
+
+def test_a_running_job_cannot_change_between_program_and_training(api: Cluster, namespace: str) -> None:
+    write(api, namespace, PROGRAM)
+    words = rejection(api, {"training": RECIPE}, namespace=namespace)
+    assert f"spec.training {UNTIL_SUSPENDED}" in words
+    assert f"spec.template {UNTIL_SUSPENDED}" in words
+    write(api, namespace, {**PROGRAM, "runPolicy": {"suspend": True}})
+    stored = write(api, namespace, {"training": RECIPE, "template": {"spec": {}}})
+    assert stored["spec"]["training"] == RECIPE
 
 
 def test_a_field_that_was_absent_cannot_appear_while_the_job_runs(api: Cluster, namespace: str) -> None:

@@ -359,13 +359,19 @@ class Sim:
         pod.phase = "Succeeded" if code == 0 else "Failed"
         self._ready(pod, False)
 
-    def finish(self, pod: Pod) -> None:
-        """The ranks of a pod end with success, which takes all of them to be there."""
+    def finish(self, pod: Pod, *, seen: bool = True) -> None:
+        """The ranks of a pod end with success, which takes all of them to be there; its container ends when seen."""
         attempt = pod.report.attempt
         there = {p.slot for p in self.pods.values() if p.report.attempt == attempt and (p.training or p.exit_code == 0)}
         if pod.training and len(there) == self.nodes:
             metrics = {"accuracyTop1": 0.97, "progress": 1.0}
             pod.report = Report(attempt, ReportState.SUCCEEDED, exit_code=0, time=self.now, step=10, metrics=metrics)
+            if seen:
+                self.exit(pod)
+
+    def leave(self, pod: Pod) -> None:
+        """The launcher ends after its success."""
+        if pod.report.state == ReportState.SUCCEEDED and not pod.stuck:
             self.exit(pod)
 
     def refuse(self, pod: Pod, reason: str) -> None:
@@ -417,6 +423,7 @@ class Sim:
             else:
                 self.start(pod)
                 self.obey(pod)
+                self.leave(pod)
         self.tick(seconds)
 
     def work(self) -> None:
@@ -424,6 +431,7 @@ class Sim:
         for pod in list(self.pods.values()):
             self.start(pod)
             self.obey(pod)
+            self.leave(pod)
             late = pod.deletion_deadline is not None and self.now >= pod.deletion_deadline
             if late:
                 self.remove(pod)

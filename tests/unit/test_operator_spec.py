@@ -24,6 +24,7 @@ def test_defaults() -> None:
     assert (found.accelerator.profile, found.checkpoint, found.suspend) == ("cpu", None, False)
     assert found.progress_deadline is None
     assert (found.generation, found.image, found.model) == (4, None, "bninception")
+    assert (found.success_policy, found.program) == ("All", ())
 
 
 @pytest.mark.parametrize(
@@ -68,8 +69,19 @@ REFUSED = [
     pytest.param({"checkpoint": {"path": "runs"}}, "spec.checkpoint.path: must be absolute", id="relative"),
     pytest.param({"template": {"spec": {"restartPolicy": "Always"}}}, "restartPolicy: must be Never", id="restarts"),
     pytest.param({"template": {"spec": {"volumes": [{"name": "assignment"}]}}}, "volumes", id="volume"),
-    pytest.param({"template": trainer(command=["bash"])}, "containers[0].command", id="command"),
-    pytest.param({"template": trainer(args=["x"])}, "containers[0].args", id="arguments"),
+    pytest.param({"template": {"spec": {"volumes": [{"name": "inception-launcher"}]}}}, "volumes", id="launcher"),
+    pytest.param(
+        {"template": {"spec": {"initContainers": [{"name": "inception-launcher"}]}}},
+        "initContainers: the name inception-launcher is taken",
+        id="init container",
+    ),
+    pytest.param({"template": trainer(args=["x"])}, "containers[0].args: needs a command", id="arguments alone"),
+    pytest.param(
+        {"template": trainer(command=["bash"]), "training": {"recipe": "r"}},
+        "spec.training: configures the bundled trainer",
+        id="program and training",
+    ),
+    pytest.param({"successPolicy": "Any"}, "spec.successPolicy: 'Any' is none of All, Chief", id="success policy"),
     pytest.param(
         {"template": {"spec": {"containers": [{"name": "main"}]}}}, "name it trainer", id="misnamed container"
     ),
@@ -90,6 +102,26 @@ def test_refused(spec: dict[str, Any], words: str) -> None:
 def test_reserved_variables(name: str) -> None:
     with pytest.raises(SpecError, match=rf"containers\[0\]\.env: {name} is set by"):
         job(template=trainer(env=[{"name": "OK", "value": "1"}, {"name": name, "value": "1"}]))
+
+
+def test_the_list_of_preloaded_modules_is_free() -> None:
+    found = job(template=trainer(env=[{"name": "INCEPTION_PRELOAD", "value": "transformers"}]))
+    assert found.trainer_overlay["env"]
+
+
+@pytest.mark.parametrize(
+    ("overlay", "program"),
+    [
+        ({}, ()),
+        ({"command": ["python3", "t.py"]}, ("python3", "t.py")),
+        ({"command": ["torchrun"], "args": ["t.py", "--lr=1"]}, ("torchrun", "t.py", "--lr=1")),
+    ],
+    ids=["bundled", "command", "with arguments"],
+)
+def test_program(overlay: dict[str, Any], program: tuple[str, ...]) -> None:
+    found = job(template=trainer(**overlay))
+    assert found.program == program
+    assert found.model == ("" if program else "bninception")
 
 
 @pytest.mark.parametrize("name", ["a" * 46, "Upper", "dot.ted", "-dash", "dash-"])

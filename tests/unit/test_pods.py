@@ -23,7 +23,9 @@ TABLE = load_profiles()
 def build(slot: int = 0, attempt: int = 1, order: Any = None, **spec: Any) -> Json:
     metadata = {"name": "digits", "namespace": "team", "uid": "u-1", "generation": 1}
     job = parse({"metadata": metadata, "spec": {"training": {"recipe": "bninception-digits"}, **spec}})
-    return build_pod(job, resolve(job, TABLE), slot, attempt, image="trainer:1", order=order)
+    return build_pod(
+        job, resolve(job, TABLE), slot, attempt, image="trainer:1", launcher_image="launcher:1", order=order
+    )
 
 
 def container(pod: Json) -> Json:
@@ -237,7 +239,7 @@ def test_profile_brings_environment_and_runtime_class() -> None:
     job = parse(
         {"metadata": {"name": "j", "namespace": "n", "uid": "u"}, "spec": {"accelerator": {"profile": "nvidia"}}}
     )
-    pod = build_pod(job, resolve(job, {"nvidia": row}), 0, 1, image="i", pull_policy="Never")
+    pod = build_pod(job, resolve(job, {"nvidia": row}), 0, 1, image="i", launcher_image="i", pull_policy="Never")
     assert env(pod)["NCCL_X"] == "1"
     assert pod["spec"]["runtimeClassName"] == "nvidia"
     assert container(pod)["imagePullPolicy"] == "Never"

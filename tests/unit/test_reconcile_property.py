@@ -37,7 +37,8 @@ ON_POD: dict[str, Callable[[Sim, Pod, int], None]] = {
     "delete": lambda sim, pod, n: sim.delete(pod),
     "disrupt": lambda sim, pod, n: sim.disrupt(pod, ("EvictionByEvictionAPI", "DeletionByTaintManager")[n % 2]),
     "remove": lambda sim, pod, n: sim.remove(pod),
-    "finish": lambda sim, pod, n: sim.finish(pod),
+    # That a container has ended may show later than what the others say about it.
+    "finish": lambda sim, pod, n: sim.finish(pod, seen=bool(n % 2)),
     # A launcher that hangs and cannot be asked either looks well as long as its probe says so.
     "unreachable": lambda sim, pod, n: setattr(pod, "reachable", bool(n % 2) or pod.stuck),
     "stuck": lambda sim, pod, n: setattr(pod, "stuck", pod.reachable),
@@ -85,6 +86,7 @@ EXCUSES: Json = {
 STRICT: Json = {"name": "strict", "action": "Restart", "onReasons": ["PodDeleted", "Evicted", "Disrupted"]}
 HARSH: Json = {"name": "harsh", "action": "Fail", "onReasons": ["Hang"]}
 RULES = st.sampled_from([[], [EXCUSES], [STRICT, EXCUSES], [HARSH, STRICT]])
+SUCCESS = st.sampled_from(["All", "Chief"])
 
 
 class Watch:
@@ -119,6 +121,8 @@ class Watch:
             self._restart(before, after, now)
         for kind in ("Succeeded", "Failed"):
             assert truth(after, kind) or not truth(before, kind), "a job that had ended came back"
+        if truth(after, "Succeeded") and not truth(before, "Succeeded"):
+            self._success(after["attempt"])
         assert len({c["type"] for c in after["conditions"]}) == len(after["conditions"]) == len(INITIAL)
 
     def check_pass(self, plan: Plan) -> None:
@@ -165,6 +169,13 @@ class Watch:
             assert plan.create == ()
             assert all(order.is_hold for order in plan.assign.values())
             assert plan.requeue_after is not None
+
+    def _success(self, attempt: int) -> None:
+        """Those whose success counts have ended with 0 in this very attempt."""
+        ended = [pod for pod in self.sim.pods.values() if pod.exit_code == 0 and pod.report.attempt == attempt]
+        done = {pod.accepted.node_rank for pod in ended if pod.accepted is not None}
+        chief = self.sim.job["spec"].get("successPolicy") == "Chief"
+        assert done >= ({0} if chief else set(range(self.sim.nodes)))
 
 
 def expected(cause: Json, rules: list[str]) -> int:
@@ -224,11 +235,18 @@ def bring_home(sim: Sim) -> None:
 
 @pytest.mark.parametrize("nodes", [1, 2, 3])
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(steps=STEPS, limit=st.integers(0, 3), policy=POLICY, rules=RULES, running=st.booleans())
+@given(steps=STEPS, limit=st.integers(0, 3), policy=POLICY, rules=RULES, running=st.booleans(), success=SUCCESS)
 def test_any_history_converges(
-    nodes: int, steps: list[tuple[str, int]], limit: int, policy: Json, rules: list[Json], running: bool
+    nodes: int,
+    steps: list[tuple[str, int]],
+    limit: int,
+    policy: Json,
+    rules: list[Json],
+    running: bool,
+    success: str,
 ) -> None:
-    sim = Sim(job(nodes, failurePolicy={"maxRestarts": limit, "rules": rules}, runPolicy=policy))
+    failures = {"maxRestarts": limit, "rules": rules}
+    sim = Sim(job(nodes, failurePolicy=failures, runPolicy=policy, successPolicy=success))
     play(sim, steps, running=running)
     bring_home(sim)
     Watch(sim).check()
@@ -254,9 +272,9 @@ def test_any_history_converges(
 
 @pytest.mark.parametrize("nodes", [1, 2])
 @settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(steps=STEPS, running=st.booleans())
-def test_standing_world_settles(nodes: int, steps: list[tuple[str, int]], running: bool) -> None:
-    sim = Sim(job(nodes))
+@given(steps=STEPS, running=st.booleans(), success=SUCCESS)
+def test_standing_world_settles(nodes: int, steps: list[tuple[str, int]], running: bool, success: str) -> None:
+    sim = Sim(job(nodes, successPolicy=success))
     play(sim, [step for step in steps if step[0] not in ("stuck", "unreachable", "quota")], running=running)
     seen = sim.observe()
     plan = reconcile(seen, CONTEXT)
