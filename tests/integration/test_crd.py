@@ -342,7 +342,7 @@ def test_a_running_job_cannot_change_between_program_and_training(api: Cluster, 
     assert f"spec.training {UNTIL_SUSPENDED}" in words
     assert f"spec.template {UNTIL_SUSPENDED}" in words
     write(api, namespace, {**PROGRAM, "runPolicy": {"suspend": True}})
-    stored = write(api, namespace, {"training": RECIPE, "template": {"spec": {}}})
+    stored = write(api, namespace, {"training": RECIPE})
     assert stored["spec"]["training"] == RECIPE
 
 
