@@ -15,6 +15,8 @@ SIGNAL = signal.SIGRTMIN + 9
 MOST_BYTES = 1 << 18
 """More than a hundred threads, which is what faulthandler shows at most."""
 _FRAME = re.compile(r'^  File "(?P<file>.*)", line (?P<line>\d+) in (?P<name>.+)$', re.MULTILINE)
+LAUNCHERS = f"/{Path(__file__).parent.name}/rank.py"
+"""Where the frames of the program end, whatever the launcher's folder is called."""
 _WAITING_PLACES = (
     "/torch/distributed/",
     "/torch/autograd/graph.py",
@@ -76,7 +78,7 @@ def main_stack(text: str) -> tuple[Frame, ...]:
 def of_program(text: str) -> tuple[Frame, ...]:
     """Give the main thread's frames that belong to the program, without those of the launcher around it."""
     stack = main_stack(text)
-    inner = itertools.takewhile(lambda frame: not frame.file.endswith("/inception_trainer/launcher/rank.py"), stack)
+    inner = itertools.takewhile(lambda frame: not frame.file.endswith(LAUNCHERS), stack)
     return tuple(frame for frame in inner if frame.file != "<frozen runpy>") or stack
 
 

@@ -13,7 +13,7 @@ LINES = 20
 TAIL_BYTES = 2048
 _LINES_BEFORE_A_CRASH = 8
 _FATAL = "Fatal Python error:"
-_OUTER = ("/inception_trainer/launcher/rank.py", "Extension modules: ")
+_OUTER = (f"/{Path(__file__).parent.name}/rank.py", "Extension modules: ")
 _KEPT_BYTES = 1 << 14
 _CHUNK_BYTES = 1 << 16
 
