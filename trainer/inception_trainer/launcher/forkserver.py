@@ -13,7 +13,6 @@ import socket
 import sys
 import time
 import traceback
-from collections.abc import Callable
 from typing import NoReturn
 
 from . import agent, wire
@@ -59,14 +58,14 @@ def preload(names: tuple[str, ...]) -> None:
             print(f"inception-launcher: not preloaded: {name}: {error}", file=sys.stderr)
 
 
-def warm_up(names: Callable[[], tuple[str, ...]]) -> None:
+def warm_up(override: str | None, *, foreign: bool = False) -> None:
     """Import everything, and keep the collector from touching (and so copying) the shared pages afterwards."""
     # Read when torch is loaded: threads that spin while they wait make a step many times slower on shared cores.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     autoload = os.environ.get("TORCH_DEVICE_BACKEND_AUTOLOAD")
     os.environ["TORCH_DEVICE_BACKEND_AUTOLOAD"] = "0"
     gc.disable()
-    preload(names())
+    preload(modules(override, foreign=foreign))
     if autoload is None:
         del os.environ["TORCH_DEVICE_BACKEND_AUTOLOAD"]
     else:
@@ -81,7 +80,7 @@ def main(descriptor: int, *, foreign: bool = False) -> int:
     die_with_parent()
     channel = socket.socket(fileno=descriptor)
     try:
-        warm_up(lambda: modules(os.environ.get("INCEPTION_PRELOAD"), foreign=foreign))
+        warm_up(os.environ.get("INCEPTION_PRELOAD"), foreign=foreign)
     except BaseException as error:
         traceback.print_exc()
         wire.send(channel, "broken", message=f"{type(error).__name__}: {error}"[:2000])
