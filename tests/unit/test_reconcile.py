@@ -344,4 +344,5 @@ def test_who_is_asked(sim: Sim) -> None:
 
 def test_pods_belong_to_the_job(sim: Sim) -> None:
     (owner,) = sim.pod(0).raw["metadata"]["ownerReferences"]
-    assert (owner["apiVersion"], owner["uid"], owner["controller"]) == (API_VERSION, "job-uid", True)
+    assert (owner["apiVersion"], owner["uid"]) == (API_VERSION, "job-uid")
+    assert owner["controller"] is owner["blockOwnerDeletion"] is True

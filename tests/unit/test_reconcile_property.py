@@ -19,6 +19,7 @@ from inception_operator.model import Json, Plan
 from inception_operator.reconcile import reconcile
 from inception_operator.spec import run_policy
 from inception_operator.status import Draft
+from inception_operator.times import format_time
 
 NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
 CODES = (1, 7, 70, 75, 134, 137, 143)
@@ -87,6 +88,22 @@ STRICT: Json = {"name": "strict", "action": "Restart", "onReasons": ["PodDeleted
 HARSH: Json = {"name": "harsh", "action": "Fail", "onReasons": ["Hang"]}
 RULES = st.sampled_from([[], [EXCUSES], [STRICT, EXCUSES], [HARSH, STRICT]])
 SUCCESS = st.sampled_from(["All", "Chief"])
+# Long stories of users who change their minds; short ones seldom have the time to reach a deadline.
+LIFE = (
+    "spoil",
+    "correct",
+    "suspend",
+    "limit",
+    "later",
+    "much later",
+    "pass",
+    "crash",
+    "calm",
+    "work",
+    "fail",
+    "remove",
+)
+LIFE_STEPS = st.lists(st.tuples(st.sampled_from(LIFE), st.integers(0, 11)), min_size=20, max_size=40)
 
 
 class Watch:
@@ -119,6 +136,10 @@ class Watch:
         )
         if after["restarts"] > before["restarts"]:
             self._restart(before, after, now)
+        if resumed_by(resumed, after):
+            assert after["startTime"] == format_time(self.sim.now), "deadlines count from the resume on"
+        elif "startTime" in before:
+            assert after["startTime"] == before["startTime"]
         for kind in ("Succeeded", "Failed"):
             assert truth(after, kind) or not truth(before, kind), "a job that had ended came back"
         if truth(after, "Succeeded") and not truth(before, "Succeeded"):
@@ -268,6 +289,14 @@ def test_any_history_converges(
     assert {k: v for k, v in sim.status.items() if k not in ("observedGeneration", "conditions")} == {
         k: v for k, v in finished.items() if k not in ("observedGeneration", "conditions")
     }
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(steps=LIFE_STEPS, policy=POLICY, running=st.booleans())
+def test_limits_hold_whatever_users_do(steps: list[tuple[str, int]], policy: Json, running: bool) -> None:
+    sim = Sim(job(2, runPolicy=policy))
+    play(sim, steps, running=running)
+    bring_home(sim)
 
 
 @pytest.mark.parametrize("nodes", [1, 2])
