@@ -49,6 +49,26 @@ def test_killed_worker_process_restarts_warm(jobs: Jobs) -> None:
     assert victim in restarting[0]["message"]
 
 
+def test_stopped_worker_process_is_found_and_restarts_warm(jobs: Jobs) -> None:
+    jobs.apply("stopped-rank", failurePolicy={"progressDeadlineSeconds": 20})
+    jobs.wait_checkpoint("stopped-rank")
+    before = [pod["metadata"]["uid"] for pod in jobs.pods("stopped-rank")]
+    victim, waiting = jobs.pod("stopped-rank", 1), jobs.pod("stopped-rank", 0)
+    jobs.kill_rank(victim, signal="SIGSTOP")
+    status = jobs.wait("stopped-rank", "restarted", lambda s: s.get("attempt") == 2)
+
+    cause = status["rootCause"]
+    blamed = (cause["pod"], cause["rank"], cause["reason"], cause["exitCode"])
+    assert blamed == (victim, 1, "Hang", 70), jobs.story("stopped-rank", status)
+    assert "rank 1 is stopped by a signal after step " in cause["message"]
+    assert (status["restarts"], status["restartsCountTowardsMax"]) == (1, 1)
+    for pod, rank in ((victim, 1), (waiting, 0)):
+        log = jobs.kubectl("logs", pod, "-c", "trainer")
+        assert f"stacks of attempt 1, rank {rank}, process " in log
+    assert_recovered(jobs, "stopped-rank")
+    assert [pod["metadata"]["uid"] for pod in jobs.pods("stopped-rank")] == before, "slots must survive a hang"
+
+
 def test_deleted_pod_is_replaced(jobs: Jobs) -> None:
     running_job(jobs, "deleted-pod")
     victim, survivor = jobs.pod("deleted-pod", 1), jobs.pod("deleted-pod", 0)

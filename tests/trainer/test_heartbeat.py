@@ -26,19 +26,23 @@ def test_start_and_first_step_may_take_long(tmp_path: Path) -> None:
     assert list(heart.over("ab")) == ["a", "b"]
     assert (read(path).step, read(path).count, read(path).patient) == (0, 2, True)
     heart.step(31)
-    assert (read(path).step, read(path).count, read(path).patient) == (31, 3, False)
+    assert (read(path).step, read(path).count, read(path).patient) == (31, 3, True), "sinks start now"
+    heart.beat()
+    assert read(path).patient, "ranks wait in the second step for rank 0's sinks"
+    heart.step(32)
+    assert (read(path).step, read(path).count, read(path).patient) == (32, 5, False)
 
 
 @pytest.mark.parametrize(
     ("calls", "patient"),
     [
-        ("s", False),
-        ("sb", False),
-        ("sp", True),
-        ("spb", True),
-        ("spbb", False),
-        ("sps", False),
-        ("spsb", False),
+        ("ss", False),
+        ("ssb", False),
+        ("ssp", True),
+        ("sspb", True),
+        ("sspbb", False),
+        ("ssps", False),
+        ("sspsb", False),
     ],
     ids=["step", "batch", "pause", "first batch after it", "second batch", "step after it", "batch after that"],
 )

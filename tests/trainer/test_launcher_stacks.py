@@ -120,6 +120,18 @@ def test_a_rank_that_is_killed_while_it_seems_to_hang_shows_its_stacks(
     assert watcher.verdict is None, "it is no hang yet"
 
 
+def test_a_rank_that_saves_and_stops_has_another_limit(
+    tmp_path: Path, victim: subprocess.Popen[bytes], capsys: pytest.CaptureFixture[str]
+) -> None:
+    watcher = vigil(tmp_path)
+    watcher.let_stop()
+    turn_until(watcher, 0, 100)
+    assert not watcher.showing
+    watcher.part(101)
+    show(watcher, 101)
+    assert "in stuck_here" in capsys.readouterr().err, "the limit is over, and this is why"
+
+
 def test_a_rank_that_steps_is_killed_without_ceremony(tmp_path: Path, victim: subprocess.Popen[bytes]) -> None:
     watcher = vigil(tmp_path)
     turn_until(watcher, 0, 2)

@@ -80,3 +80,12 @@ def test_everything_a_rank_starts_is_passed_on_and_remembered(
 
 def test_without_a_launcher_stderr_stays_as_it_is(tmp_path: Path) -> None:
     assert write(tmp_path).stderr.startswith(b"from python\n")
+
+
+def test_a_file_system_without_pipes_costs_only_the_last_lines(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    tails = Tails(tmp_path / "missing", 1)
+    assert "the last lines of local rank 0 will not be known" in caplog.text
+    assert (tails.sources, tails.tail(0)) == ((), "")
+    tails.close()

@@ -4,7 +4,6 @@ import pytest
 
 from inception_trainer.launcher.watchdog import (
     DEFAULT_SECONDS,
-    LEAVING_SHARE,
     PATIENCE,
     Pulse,
     Suspicion,
@@ -72,9 +71,22 @@ def test_time_in_which_the_launcher_stood_still_too_does_not_count() -> None:
 
 def test_ranks_that_are_to_go_are_suspect_earlier() -> None:
     dog = watch((0, {0: BEFORE}), (6, {0: BEFORE}))
-    assert dog.hangs(LEAVING_SHARE)
+    assert dog.may_hang()
     assert not dog.hangs()
-    assert not watch((0, {0: SLOW}), (6, {0: SLOW})).hangs(LEAVING_SHARE)
+    assert watch((0, {0: SLOW}), (6, {0: SLOW})).may_hang()
+    assert not watch((0, {0: BEFORE}), (4, {0: BEFORE})).may_hang()
+    assert not watch((0, {0: None}), (6, {0: None}), bundled=False).may_hang()
+
+
+def test_a_stopped_rank_is_not_slow() -> None:
+    dog = Watchdog(10, bundled=True)
+    for now in range(10):
+        dog.look({0: SLOW}, now, stopped={0})
+        assert not dog.hangs()
+    dog.look({0: SLOW}, 10)
+    assert not dog.hangs(), "it goes on"
+    dog.look({0: SLOW}, 11, stopped={0})
+    assert dog.hangs()
 
 
 @pytest.mark.parametrize(

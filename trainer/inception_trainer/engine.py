@@ -203,6 +203,7 @@ class Trainer:
 
     def _keep(self, result: Evaluation) -> None:
         job, progress = self._job, self._progress
+        job.heartbeat.pause()
         is_best = result.accuracy_top1 > progress.best_accuracy
         if is_best:
             progress.best_accuracy, progress.best_step = result.accuracy_top1, progress.step

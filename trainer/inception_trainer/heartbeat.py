@@ -23,19 +23,19 @@ class Heartbeat:
     def __init__(self, path: Path | None) -> None:
         self._line = None if path is None else _shared(path)
         self._step = self._count = 0
-        self._stepped = self._paused = False
+        self._first, self._paused = True, False
 
     def step(self, step: int) -> None:
         """An optimizer step is done."""
-        self._step, self._stepped, self._paused = step, True, False
-        self._write("step")
+        # After the first one rank 0 starts what shows the training, while the others wait in the second.
+        self._write("long" if self._first else "step", step)
+        self._paused, self._first = self._first, False
 
     def beat(self) -> None:
         """Something smaller than a step is done: a batch has come, or a part of an evaluation."""
         # The first batch after a pause is still to be computed, which too takes longer than the ones after it.
-        quick = self._stepped and not self._paused
+        self._write("long" if self._first or self._paused else "step")
         self._paused = False
-        self._write("step" if quick else "long")
 
     def pause(self) -> None:
         """What comes next may take long: the start of an epoch, an evaluation, a save, the end."""
@@ -48,8 +48,9 @@ class Heartbeat:
             self.beat()
             yield item
 
-    def _write(self, pace: str) -> None:
+    def _write(self, pace: str, step: int | None = None) -> None:
         self._count += 1
+        self._step = self._step if step is None else step
         if self._line is not None:
             self._line[:] = _line(self._step, self._count, pace)
 

@@ -273,6 +273,8 @@ class Launcher:
         if self._request is None:
             return
         self._request.stop_file.touch()
+        if self._vigil is not None:
+            self._vigil.let_stop()
         if self.options.program:
             for pid in rank.processes(Path(self._request.folder)).values():
                 with contextlib.suppress(ProcessLookupError):

@@ -19,7 +19,7 @@ LAUNCHERS = f"/{Path(__file__).parent.name}/rank.py"
 """Where the frames of the program end, whatever the launcher's folder is called."""
 _WAITING_PLACES = (
     "/torch/distributed/",
-    "/torch/autograd/graph.py",
+    "/torch/autograd/",
     "/torch/nn/parallel/",
     "/inception_trainer/comm.py",
 )

@@ -5,9 +5,12 @@ A named pipe per rank, so that everything a rank forks or starts writes there to
 
 import contextlib
 import itertools
+import logging
 import os
 from collections.abc import Iterable
 from pathlib import Path
+
+log = logging.getLogger("inception-launcher")
 
 LINES = 20
 TAIL_BYTES = 2048
@@ -40,9 +43,12 @@ class Tails:
         self._kept = [bytearray() for _ in range(ranks)]
         for local in range(ranks):
             path = pipe_path(folder, local)
-            os.mkfifo(path, 0o600)
-            # Open for writing too, so that it has no end while ranks come and go.
-            self._local[os.open(path, os.O_RDWR | os.O_NONBLOCK)] = local
+            try:
+                os.mkfifo(path, 0o600)
+                # Open for writing too, so that it has no end while ranks come and go.
+                self._local[os.open(path, os.O_RDWR | os.O_NONBLOCK)] = local
+            except OSError as error:
+                log.warning("the last lines of local rank %d will not be known: %s", local, error)
 
     @property
     def sources(self) -> tuple[int, ...]:

@@ -11,7 +11,7 @@ from . import rank, stacks
 from .exitcodes import ExitCode
 from .outcome import Failure, Outcome, Result
 from .stacks import Frame
-from .watchdog import LEAVING_SHARE, Life, Pulse, Suspicion, Watchdog, of_heartbeat, of_progress, suspect
+from .watchdog import Life, Pulse, Suspicion, Watchdog, of_heartbeat, of_progress, suspect
 from .wire import Request
 
 LOOK_SECONDS = 0.2
@@ -19,7 +19,9 @@ SHOW_SECONDS = 2.0
 """How long ranks may take to show their stacks."""
 HOLD_SECONDS = 3.0
 """How long hanging ranks are left alone: their end would end those of other nodes before they show their stacks."""
-_STOPPED = frozenset("TtD")
+_GONE = ("", "Z", "X")
+_STOPPED_BY_SIGNAL = ("T", "t")
+_STOPPED = (*_STOPPED_BY_SIGNAL, "D")
 _FRAMES_TOLD = 12
 _READ_BYTES = 1 << 16
 _NEVER_SPOKE = sys.maxsize
@@ -60,7 +62,7 @@ class Vigil:
         self._looked = self._asked_at = float("-inf")
         self._asked: dict[int, int] = {}
         self._texts: dict[int, str] = {}
-        self._showing = self._hangs = self._told = False
+        self._showing = self._hangs = self._told = self._stopping = False
         self.verdict: Outcome | None = None
         """Set as soon as the ranks are known to hang; `turn` gives it when it is time to act on it."""
 
@@ -75,7 +77,7 @@ class Vigil:
             self._collect(now)
         elif not self._asked and now - self._looked >= LOOK_SECONDS:
             self._look(now)
-            if self._dog.hangs():
+            if self._dog.hangs() and not self._stopping:
                 self._hangs = True
                 self._ask(now)
         elif self.verdict is not None and not self._told and now - self._asked_at >= HOLD_SECONDS:
@@ -83,21 +85,25 @@ class Vigil:
             return self.verdict
         return None
 
+    def let_stop(self) -> None:
+        """The ranks have been asked to save and stop, which takes its time and has a limit of its own."""
+        self._stopping = True
+
     def part(self, now: float) -> None:
         """The ranks are about to be killed: those that seem to hang show their stacks first."""
         if not self._asked:
             self._look(now)
-            if self._dog.hangs(LEAVING_SHARE):
+            if self._dog.may_hang():
                 self._ask(now)
 
     def _look(self, now: float) -> None:
         self._looked = now
-        living = {local: pid for local, pid in rank.processes(self._folder).items() if self._lives(local, pid)}
-        self._dog.look({local: self._pulse(local) for local in living}, now)
+        states = {local: (pid, stacks.state_of(pid)) for local, pid in rank.processes(self._folder).items()}
+        ended = {local for local in states if rank.read_note(self._folder, local) is not None}
+        living = {local: pid for local, (pid, state) in states.items() if state not in _GONE and local not in ended}
+        stopped = {local for local in living if states[local][1] in _STOPPED_BY_SIGNAL}
+        self._dog.look({local: self._pulse(local) for local in living}, now, stopped)
         self._pids = living
-
-    def _lives(self, local: int, pid: int) -> bool:
-        return rank.read_note(self._folder, local) is None and stacks.state_of(pid) not in ("", "Z", "X")
 
     def _pulse(self, local: int) -> Pulse | None:
         pulse = _read(rank.heartbeat_path(self._folder, local))
@@ -160,7 +166,7 @@ def describe(finding: Finding) -> str:
 
 def _can_show(pid: int) -> bool:
     state = stacks.state_of(pid)
-    return state not in ("", "Z", "X") and state not in _STOPPED
+    return state not in _GONE and state not in _STOPPED
 
 
 def _read(path: Path, understand: Callable[[str, str], Pulse] = of_heartbeat) -> Pulse | None:

@@ -1,12 +1,12 @@
 """The watchdog's decisions: which ranks are silent for too long, and which of them the others wait for. No I/O.
 
 A rank is watched from its first sign of life on; one of the bundled trainer from its start. Where a rank says so, and
-before the first step of the bundled trainer, it may stay silent `PATIENCE` times as long.
+while the bundled trainer starts, it may stay silent `PATIENCE` times as long.
 """
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 PATIENCE = 10
 """How many deadlines the start of an attempt, an evaluation or a checkpoint may take."""
@@ -15,7 +15,7 @@ LONGEST_GAP_SECONDS = 5.0
 DEFAULT_SECONDS = 1800.0
 """The deadline of the bundled trainer unless the job names one."""
 LEAVING_SHARE = 0.5
-"""Ranks that are to be killed anyway show their stacks first when they have been silent for this share of the limit."""
+"""Ranks that are to be killed anyway show their stacks first when they have been silent for this share of it."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,7 @@ class Life:
 
     pulse: Pulse | None
     since: float
+    stopped: bool = False
 
 
 @dataclass(frozen=True)
@@ -90,32 +91,36 @@ class Watchdog:
         self._looked: float | None = None
         self.lives: dict[int, Life] = {}
 
-    def look(self, pulses: Mapping[int, Pulse | None], now: float) -> None:
-        """Note the signs of life of the ranks that are alive; the others are forgotten."""
+    def look(self, pulses: Mapping[int, Pulse | None], now: float, stopped: Collection[int] = ()) -> None:
+        """Note the signs of life of the ranks that are alive, and which of them are stopped; forget the others."""
         gap = 0.0 if self._looked is None else now - self._looked
         self._clock += min(gap, LONGEST_GAP_SECONDS)
         self._looked = now
-        self.lives = {local: self._life(local, pulse) for local, pulse in pulses.items()}
+        self.lives = {local: self._life(local, pulse, local in stopped) for local, pulse in pulses.items()}
 
-    def _life(self, local: int, pulse: Pulse | None) -> Life:
+    def _life(self, local: int, pulse: Pulse | None, stopped: bool) -> Life:
         known = self.lives.get(local)
-        if known is None:
-            return Life(pulse, self._clock)
-        if pulse is None or (known.pulse is not None and pulse.mark == known.pulse.mark):
-            return known
-        return Life(pulse, self._clock)
+        if known is not None and (pulse is None or (known.pulse is not None and pulse.mark == known.pulse.mark)):
+            return replace(known, stopped=stopped)
+        return Life(pulse, self._clock, stopped)
 
     def silence(self, local: int) -> float:
         """Tell for how many seconds a rank has given no sign of life."""
         return self._clock - self.lives[local].since
 
-    def hangs(self, share: float = 1.0) -> bool:
-        """Tell whether a rank has been silent for this share of what it may."""
-        return any(self.silence(local) >= limit * share for local, limit in self._limits().items())
+    def hangs(self) -> bool:
+        """Tell whether a rank has been silent for longer than it may."""
+        return any(self.silence(local) >= self.deadline * _patience(life) for local, life in self._watched())
 
-    def _limits(self) -> dict[int, float]:
-        return {
-            local: self.deadline * (PATIENCE if life.pulse is None or life.pulse.patient else 1)
-            for local, life in self.lives.items()
-            if life.pulse is not None or self._bundled
-        }
+    def may_hang(self) -> bool:
+        """Tell whether a rank has been silent for so long that its stack is of interest before it is killed."""
+        return any(self.silence(local) >= self.deadline * LEAVING_SHARE for local, _ in self._watched())
+
+    def _watched(self) -> list[tuple[int, Life]]:
+        return [(local, life) for local, life in self.lives.items() if life.pulse is not None or self._bundled]
+
+
+def _patience(life: Life) -> int:
+    # What is stopped is not slow.
+    slow = life.pulse is None or life.pulse.patient
+    return PATIENCE if slow and not life.stopped else 1
