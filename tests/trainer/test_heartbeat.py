@@ -9,8 +9,9 @@ from inception_trainer.heartbeat import LINE_BYTES, Heartbeat
 from inception_trainer.launcher import watchdog
 from trainer_ranks import TINY
 
-SAMPLES_TO_EVALUATE = 48
-LEAST_BATCHES = 2
+STEPS = 6
+ROUNDS_OF_EVALUATION = 4
+"""64 samples, of which each of two ranks takes 8 at a time."""
 
 
 def read(path: Path) -> watchdog.Pulse:
@@ -62,12 +63,14 @@ def test_without_a_launcher_nothing_is_written() -> None:
 
 @pytest.mark.timeout(300)
 def test_steps_evaluation_and_saves_of_both_ranks_are_signs_of_life(tmp_path: Path) -> None:
-    config = {**TINY, "epochs": 1, "checkpoint": {"path": str(tmp_path / "run"), "everySteps": 2}}
+    data = {**TINY["data"], "samples": 256}
+    saving = {"path": str(tmp_path / "run"), "everySteps": 2, "everySeconds": 0}
+    config = {**TINY, "data": data, "epochs": 1, "maxSteps": STEPS, "checkpoint": saving}
     gang = trainer_ranks.start(tmp_path / "gang", config, world=2)
     assert gang.wait() == [0, 0], gang.output()
     first, second = (read(tmp_path / "gang" / f"heartbeat-{rank}") for rank in range(2))
     assert first.count == second.count, "counts are equal at the same place of the program"
-    assert (first.step, second.step) == (6, 6)
-    steps, batches, saves = 6, 6, 2
-    assert first.count > steps + batches + saves + LEAST_BATCHES
+    assert (first.step, second.step) == (STEPS, STEPS)
+    epoch, batches, saves, evaluation, end = 1, STEPS, 2, 1 + ROUNDS_OF_EVALUATION + 1, 2
+    assert first.count == epoch + batches + STEPS + saves + evaluation + end
     assert first.patient, "the end may take long"
