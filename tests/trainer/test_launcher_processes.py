@@ -233,7 +233,8 @@ def save(*_):
     (folder / f"saved-{rank}").touch()
     sys.exit(0)
 signal.signal(signal.SIGTERM, save)
-(folder / f"step-1-{rank}").write_text(str(os.getpid()))
+(folder / f"draft-{rank}").write_text(str(os.getpid()))
+(folder / f"draft-{rank}").rename(folder / f"step-1-{rank}")
 time.sleep(600)
 """
 
@@ -251,7 +252,9 @@ def test_a_foreign_program_saves_on_sigterm(gang: Gang) -> None:
 DEAF = """
 import os, pathlib, signal, time
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
-pathlib.Path(os.environ["TINY_FOLDER"], "step-1-0").write_text(str(os.getpid()))
+folder = pathlib.Path(os.environ["TINY_FOLDER"])
+(folder / "draft").write_text(str(os.getpid()))
+(folder / "draft").rename(folder / "step-1-0")
 time.sleep(600)
 """
 
