@@ -46,6 +46,15 @@ def ended(job: dict[str, Any]) -> bool:
     return "True" in (conditions.get("Succeeded"), conditions.get("Failed"))
 
 
+def job_line(job: dict[str, Any]) -> str:
+    """The one line to show: what keeps a job from running, else its progress."""
+    state = job.get("status", {}).get("state", "Pending")
+    message = blocking_message(job)
+    if message is None or state == "Running" or ended(job):
+        return progress_line(job)
+    return f"{state:<10}  {message}"[:150]
+
+
 class Screen:
     """Shows changes: in place on a terminal, as lines elsewhere."""
 
@@ -75,11 +84,9 @@ def follow(kube: Kube, namespace: str, name: str, snapshot: Path, limit_seconds:
         job = kube.read("get", "inceptiontraining", name, "-n", namespace)
         if job is None:
             raise DemoError(f"{namespace}/{name} was deleted while it was being followed")
-        screen.show(progress_line(job))
+        screen.show(job_line(job))
         if job.get("status", {}).get("state") == "Running":
             save_metrics(kube, namespace, name, snapshot)
-        elif message := blocking_message(job):
-            screen.show(f"{job.get('status', {}).get('state', 'Pending'):<10}  {message}"[:150])
         if ended(job):
             screen.end()
             return dict(job)

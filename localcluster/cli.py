@@ -14,6 +14,7 @@ from .cluster import Cluster
 from .errors import LocalClusterError
 from .model import ClusterSpec, DeviceSpec
 from .progress import to_stderr
+from .prune import prune
 
 _DESCRIPTION = """\
 A real Kubernetes on this machine, built from source, without a container engine.
@@ -62,6 +63,8 @@ def parser() -> argparse.ArgumentParser:
     build = add("build", help="build components, so that later starts are quick", description=f"Components: {known}.")
     build.add_argument("names", nargs="*", metavar="COMPONENT", help="what to build; everything unless given")
     build.set_defaults(run=_build)
+    text = "remove binaries of other versions and image stores that no cluster uses"
+    add("prune", help=text, description=f"{text[0].upper()}{text[1:]}.").set_defaults(run=_prune)
     return result
 
 
@@ -195,6 +198,13 @@ def _build_image(arguments: argparse.Namespace) -> int:
         named_contexts={name: Path(folder).resolve() for name, folder in arguments.named_context},
     )
     Cluster.attach(arguments.name).build_image(image, to_stderr)
+    return 0
+
+
+def _prune(arguments: argparse.Namespace) -> int:
+    del arguments
+    for path in prune(to_stderr):
+        print(f"removed {path}")
     return 0
 
 

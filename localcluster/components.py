@@ -132,7 +132,7 @@ def build(names: Iterable[str], progress: Progress = quiet) -> dict[str, Path]:
     paths = {component.name: binary_path(component) for component in chosen}
     if all(_linked(path) for path in paths.values()):
         return paths
-    with _build_lock(progress):
+    with build_lock(progress):
         missing = [component for component in chosen if not paths[component.name].exists()]
         if missing:
             _build_missing(missing, paths, progress)
@@ -164,7 +164,8 @@ def _build_missing(missing: list[Component], paths: Mapping[str, Path], progress
 
 
 @contextmanager
-def _build_lock(progress: Progress) -> Iterator[None]:
+def build_lock(progress: Progress) -> Iterator[None]:
+    """Held while binaries are built or removed."""
     path = binaries_dir() / ".lock"
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as file:

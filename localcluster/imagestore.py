@@ -7,6 +7,7 @@ import itertools
 import json
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from .model import Layout
@@ -35,6 +36,23 @@ def borrow_store(layout: Layout) -> tuple[Path, int]:
             _point(_link(layout), store)
             return store, descriptor
     raise AssertionError("unreachable: there is always another number")
+
+
+@contextmanager
+def spare_stores() -> Iterator[list[Path]]:
+    """The stores that no cluster has borrowed, but for the one built into last, which the next cluster will want.
+
+    Nobody can borrow them until the context ends.
+    """
+    folder = cache_dir() / "containerd"
+    stores = sorted((path for path in folder.iterdir() if path.is_dir()), key=_last_use) if folder.exists() else []
+    held = [(store, _try_lock(store.with_suffix(".lock"))) for store in stores[:-1]]
+    try:
+        yield [store for store, descriptor in held if descriptor is not None]
+    finally:
+        for _, descriptor in held:
+            if descriptor is not None:
+                os.close(descriptor)
 
 
 def _candidates(stores: Path) -> Iterator[Path]:

@@ -42,7 +42,10 @@ def root_of(name: str) -> Path:
         raise ClusterStateError(f"cluster name {name!r}: use letters, digits, '-' and '_'")
     root = clusters_dir() / name
     if len(str(root)) > _LONGEST_ROOT:
-        raise ClusterStateError(f"{root} is too long for sockets; set LOCALCLUSTER_CACHE to a shorter path")
+        room = _LONGEST_ROOT - len(str(clusters_dir())) - 1
+        raise ClusterStateError(
+            f"cluster name {name!r} is too long for sockets in {root.parent}; use at most {room} letters"
+        )
     return root
 
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable
+from datetime import UTC, datetime
 from typing import Any, Protocol
 
-from inception_operator import api
+from inception_operator import api, drift, podview, slots
 from inception_operator.assignment import to_json
 from inception_operator.client import JOBS, PODS, Client
 from inception_operator.errors import (
@@ -60,6 +61,7 @@ class Applier:
             await self._write_status(job, plan.status)
         uids = {pod.name: pod.uid for pod in pods}
         urgent = [self._assign(job, name, uids[name], order) for name, order in plan.assign.items() if name in uids]
+        urgent += [self._repair(job, name, uids[name], data) for name, data in plan.repair.items() if name in uids]
         urgent += [self._delete(job, name, uids[name], grace) for name, grace in plan.delete.items() if name in uids]
         await _all(urgent)
         rejections = await _all([self._create(job, pod) for pod in plan.create])
@@ -109,16 +111,20 @@ class Applier:
         except RejectedError as error:
             return error.message
         except AlreadyExistsError:
-            await self._adopt(job, namespace, name)
+            return await self._adopt(job, namespace, name)
         return None
 
-    async def _adopt(self, job: Json, namespace: str, name: str) -> None:
-        """The name is taken: by our own earlier request, or by a leftover that still has to go."""
+    async def _adopt(self, job: Json, namespace: str, name: str) -> str | None:
+        """The name is taken: by our own earlier request, by a leftover that still has to go, or by somebody else."""
         found = await self._client.get(PODS, namespace, name)
-        owners = {owner["uid"] for owner in found["metadata"].get("ownerReferences") or []}
-        if job["metadata"]["uid"] not in owners:
-            raise ConflictError(409, f"pod {namespace}/{name} exists and belongs to something else")
-        self._pods.merge(found)
+        view = podview.view(found)
+        if view is not None and slots.owned((view,), job["metadata"]["uid"]):
+            self._pods.merge(found)
+            return None
+        text = drift.name_taken(found, job, datetime.now(UTC))
+        if text is None:
+            raise ConflictError(409, f"pod {namespace}/{name} of another owner is about to go")
+        return text
 
     async def _delete(self, job: Json, name: str, uid: str, grace: int | None) -> None:
         namespace = job["metadata"]["namespace"]
@@ -128,14 +134,21 @@ class Applier:
             self._pods.remove(key_of(job), name, uid)
 
     async def _assign(self, job: Json, name: str, uid: str, order: Assignment) -> None:
-        body = {"metadata": {"uid": uid, "annotations": {api.ANNOTATION_ASSIGNMENT: to_json(order)}}}
+        await self._patch(job, name, uid, {"annotations": {api.ANNOTATION_ASSIGNMENT: to_json(order)}})
+
+    async def _repair(self, job: Json, name: str, uid: str, metadata: Json) -> None:
+        _log.warning("pod %s: putting back %s", name, " and ".join(metadata), extra={"key": key_of(job)})
+        await self._patch(job, name, uid, metadata, strategic=True)
+
+    async def _patch(self, job: Json, name: str, uid: str, metadata: Json, *, strategic: bool = False) -> None:
+        namespace, body = job["metadata"]["namespace"], {"metadata": {"uid": uid, **metadata}}
         try:
-            self._pods.merge(await self._client.merge(PODS, job["metadata"]["namespace"], name, body))
+            self._pods.merge(await self._client.merge(PODS, namespace, name, body, strategic=strategic))
         except NotFoundError:
             self._pods.remove(key_of(job), name, uid)
         except RejectedError:
             # A successor of the same name makes the uid an "immutable field"; any other refusal is real.
-            found = await self._client.get(PODS, job["metadata"]["namespace"], name)
+            found = await self._client.get(PODS, namespace, name)
             if found["metadata"]["uid"] == uid:
                 raise
             self._pods.remove(key_of(job), name, uid)

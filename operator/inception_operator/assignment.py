@@ -8,6 +8,7 @@ from .api import MASTER_PORT_BASE
 from .model import Assignment, Json
 
 LOOPBACK = "127.0.0.1"
+MAX_ATTEMPT = 2**31 - 2
 
 
 def to_json(assignment: Assignment) -> str:
@@ -35,6 +36,8 @@ def from_json(text: str | None) -> Assignment | None:
         return None
     try:
         data = json.loads(text)
+        if not 0 <= data["attempt"] <= MAX_ATTEMPT:
+            return None
         return Assignment(
             attempt=int(data["attempt"]),
             nnodes=int(data["nnodes"]),

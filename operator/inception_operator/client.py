@@ -24,6 +24,7 @@ from inception_operator.model import Json
 
 APPLY: Final = "application/apply-patch+yaml"
 MERGE: Final = "application/merge-patch+json"
+STRATEGIC: Final = "application/strategic-merge-patch+json"
 PARTIAL_LIST: Final = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json"
 PAGE: Final = 500
 CONCURRENCY: Final = 50
@@ -115,11 +116,17 @@ class Client:
         """Update with the resourceVersion of ``body`` as precondition."""
         return await self._request("update", "PUT", resource, resource.path(namespace, name), body=body)
 
-    async def merge(self, resource: Resource, namespace: str, name: str, body: Json) -> Json:
-        """JSON merge patch; ``metadata.uid`` or ``resourceVersion`` in the body are preconditions."""
+    async def merge(
+        self, resource: Resource, namespace: str, name: str, body: Json, *, strategic: bool = False
+    ) -> Json:
+        """JSON merge patch; ``metadata.uid`` or ``resourceVersion`` in the body are preconditions.
+
+        A strategic one merges lists such as ownerReferences by their keys instead of replacing them.
+        """
         query = {"fieldManager": api.FIELD_MANAGER}
         path = resource.path(namespace, name)
-        return await self._request("patch", "PATCH", resource, path, query=query, body=body, content_type=MERGE)
+        kind = STRATEGIC if strategic else MERGE
+        return await self._request("patch", "PATCH", resource, path, query=query, body=body, content_type=kind)
 
     async def apply_status(self, resource: Resource, body: Json) -> Json:
         """Server-side apply of the status sub-resource; owns every field that ``body`` names."""

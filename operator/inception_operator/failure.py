@@ -193,6 +193,9 @@ def _of_slot(slot: int, pod: PodView | None, scene: Scene) -> Failure | None:
         asked = pod.deletion_requested
         # What a pod says after it was told to go is an echo of that.
         return own if own is not None and asked is not None and own.time < asked else _removed(pod, scene)
+    if pod.incarnation == scene.attempt and slot_rules.stuck(pod, scene.now):
+        # Its successor needs another name, and names come from attempts.
+        return _removed(pod, scene)
     return own or _unresponsive(pod, scene)
 
 
@@ -287,7 +290,8 @@ def _gone(slot: int, scene: Scene) -> Failure:
 
 def _removed(pod: PodView, scene: Scene) -> Failure:
     if pod.disruption_reason is None:
-        return _failure(pod, scene, Cause.POD_DELETED, pod.deletion_requested, "the pod was deleted")
+        held = f" and is held by {', '.join(pod.finalizers)}" if pod.finalizers else ""
+        return _failure(pod, scene, Cause.POD_DELETED, pod.deletion_requested, f"the pod was deleted{held}")
     reason = Cause.NODE_LOST if pod.disruption_reason == "DeletionByTaintManager" else Cause.DISRUPTED
     return _failure(pod, scene, reason, pod.deletion_requested, pod.disruption_reason)
 
@@ -305,7 +309,9 @@ def deadline(pod: PodView, scene: Scene) -> datetime | None:
     silent = slot_rules.silent_since(pod, scene.issued)
     if silent is not None:
         return silent + SILENCE
-    if pod.reachable is not True or slot_rules.acknowledged(pod, scene.attempt):
+    told = slot_rules.given(pod, scene.attempt)
+    # One that was not told, or whose assignment somebody has changed, is told in this very pass.
+    if pod.reachable is not True or not told or slot_rules.acknowledged(pod, scene.attempt):
         return None
     patience = SILENCE + timedelta(seconds=GRACE_SECONDS) if _may_be_saving(pod, scene) else SILENCE
     return scene.issued + patience

@@ -57,9 +57,10 @@ class PodView:
     ``exit_code`` and ``terminated_reason`` are those of the terminated trainer container, ``waiting_reason`` and
     ``waiting_message`` those of a waiting one. ``report`` is the termination message if there is one, else the latest
     answer of ``/status``. ``reachable`` is None until the operator has tried to ask; ``unreachable_since`` is the first
-    of the tries that have failed in a row. ``conditions`` are type and status of all of them. ``ready_changed`` is the
-    last transition of the Ready condition. A pod being deleted was asked to end at ``deletion_requested`` and is killed
-    at ``deletion_deadline``.
+    of the tries that have failed in a row. ``conditions`` are type and status of all of them, ``labels`` our own ones.
+    ``ready_changed`` is the last transition of the Ready condition. A pod being deleted was asked to end at
+    ``deletion_requested`` and is killed at ``deletion_deadline``. ``orphan_of`` is the uid of the job that this
+    operator made the pod for, when the pod has no controller any more.
     """
 
     name: str
@@ -87,9 +88,12 @@ class PodView:
     reachable: bool | None = None
     owner_uid: str | None = None
     conditions: tuple[tuple[str, str], ...] = ()
+    orphan_of: str | None = None
     ready_changed: datetime | None = None
     deletion_requested: datetime | None = None
     deletion_deadline: datetime | None = None
+    finalizers: tuple[str, ...] = ()
+    labels: Mapping[str, str] = field(default_factory=dict)
     unreachable_since: datetime | None = None
 
 
@@ -138,14 +142,15 @@ class Plan:
     """What to do, in this order: write the status, delete pods, create pods, hand out assignments, post events.
 
     ``status`` is the complete wanted status, or None when it is as it should be. ``delete`` maps pod name to grace
-    period in seconds (None: the pod's own). Nothing after a failed status write is carried out. ``delete_job`` removes
-    the job itself, last of all.
+    period in seconds (None: the pod's own), ``repair`` pod name to metadata that somebody took away. Nothing after a
+    failed status write is carried out. ``delete_job`` removes the job itself, last of all.
     """
 
     status: Json | None = None
     delete: Mapping[str, int | None] = field(default_factory=dict)
     create: tuple[Json, ...] = ()
     assign: Mapping[str, Assignment] = field(default_factory=dict)
+    repair: Mapping[str, Json] = field(default_factory=dict)
     events: tuple[Event, ...] = ()
     requeue_after: float | None = None
     delete_job: bool = False
@@ -153,4 +158,5 @@ class Plan:
     @property
     def empty(self) -> bool:
         """True when there is nothing to do now."""
-        return self.status is None and not (self.delete or self.create or self.assign or self.events or self.delete_job)
+        requests = self.delete or self.create or self.assign or self.repair or self.events or self.delete_job
+        return self.status is None and not requests

@@ -12,22 +12,16 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from . import assignment as assignments
-from . import program
+from . import drift, program
 from .api import (
     ANNOTATION_ASSIGNMENT,
-    API_VERSION,
     ASSIGNMENT_MOUNT,
     CHECKPOINT_MOUNT,
     CONTAINER,
     GRACE_SECONDS,
-    KIND,
-    LABEL_INCARNATION,
     LABEL_JOB,
-    LABEL_ROLE,
-    LABEL_SLOT,
     LAUNCHER_PORT,
     METRICS_PORT,
-    ROLE_WORKER,
 )
 from .model import Assignment, Json
 from .profiles import Devices
@@ -84,16 +78,7 @@ def build_pod(
             "namespace": job.namespace,
             "labels": _labels(job, slot, attempt),
             "annotations": _annotations(job, order),
-            "ownerReferences": [
-                {
-                    "apiVersion": API_VERSION,
-                    "kind": KIND,
-                    "name": job.name,
-                    "uid": job.uid,
-                    "controller": True,
-                    "blockOwnerDeletion": True,
-                }
-            ],
+            "ownerReferences": [drift.owner(job.name, job.uid)],
         },
         "spec": spec,
     }
@@ -139,14 +124,7 @@ def _labels(job: Job, slot: int, attempt: int) -> dict[str, str]:
     users = (job.template.get("metadata") or {}).get("labels") or {}
     return {
         **users,
-        LABEL_JOB: job.name,
-        LABEL_SLOT: str(slot),
-        LABEL_INCARNATION: str(attempt),
-        LABEL_ROLE: ROLE_WORKER,
-        "app.kubernetes.io/name": "inception-training",
-        "app.kubernetes.io/instance": job.name,
-        "app.kubernetes.io/component": ROLE_WORKER,
-        "app.kubernetes.io/managed-by": "inception-operator",
+        **drift.labels(job.name, job.uid, slot, attempt),
     }
 
 
@@ -179,6 +157,8 @@ def _base_spec(job: Job, devices: Devices, image: str, pull_policy: str | None) 
     }
     if profile.runtime_class:
         spec["runtimeClassName"] = profile.runtime_class
+    if job.scheduling.priority_class_name:
+        spec["priorityClassName"] = job.scheduling.priority_class_name
     return spec
 
 
@@ -231,6 +211,8 @@ def _mounts(job: Job) -> list[Json]:
 def _enforce(spec: Json, job: Job, devices: Devices) -> None:
     """What the machinery stands on, whatever the template says."""
     spec["restartPolicy"] = "Never"
+    if job.scheduling.topology_key:
+        spec["affinity"] = _closer(spec.get("affinity") or {}, job.name, job.scheduling.topology_key)
     spec["volumes"] = [*spec["volumes"], _assignment_volume()]
     container = next(c for c in spec["containers"] if c["name"] == CONTAINER)
     if job.image:
@@ -243,6 +225,15 @@ def _enforce(spec: Json, job: Job, devices: Devices) -> None:
     own = _environment(job, devices, int(spec["terminationGracePeriodSeconds"]))
     defaults = _default_environment(devices, container)
     container["env"] = [*own, *_merge_named(defaults, container["env"], "name", deep=False)]
+
+
+def _closer(affinity: Json, job: str, topology_key: str) -> Json:
+    """The user's affinity, and the wish that all pods of the job share a rack, a switch or a zone."""
+    near = affinity.get("podAffinity") or {}
+    wish = "preferredDuringSchedulingIgnoredDuringExecution"
+    term = {"topologyKey": topology_key, "labelSelector": {"matchLabels": {LABEL_JOB: job}}}
+    wishes = [*(near.get(wish) or ()), {"weight": 100, "podAffinityTerm": term}]
+    return {**affinity, "podAffinity": {**near, wish: wishes}}
 
 
 def _assignment_volume() -> Json:

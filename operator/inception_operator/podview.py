@@ -9,12 +9,17 @@ from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Any
 
-from . import assignment, report
-from .api import ANNOTATION_ASSIGNMENT, CONTAINER, LABEL_INCARNATION, LABEL_JOB, LABEL_SLOT, Phase
+from . import assignment, drift, report
+from .api import (
+    ANNOTATION_ASSIGNMENT,
+    CONTAINER,
+    FIELD_MANAGER,
+    LABEL_JOB_UID,
+    Phase,
+)
 from .model import Json, PodView, Report
 from .times import parse_time
 
-_LABELS = (LABEL_JOB, LABEL_SLOT, LABEL_INCARNATION)
 _CONDITIONS = ("Ready", "PodScheduled", "DisruptionTarget")
 _METADATA = (
     "name",
@@ -24,6 +29,7 @@ _METADATA = (
     "creationTimestamp",
     "deletionTimestamp",
     "deletionGracePeriodSeconds",
+    "finalizers",
 )
 _STATUS = ("phase", "podIP", "startTime", "reason", "message")
 
@@ -33,11 +39,13 @@ def trim_pod(pod: Json) -> Json:
     metadata, status = pod["metadata"], pod.get("status") or {}
     labels, annotations = metadata.get("labels") or {}, metadata.get("annotations") or {}
     small = _pick(metadata, _METADATA)
-    small["labels"] = _pick(labels, _LABELS)
+    small["labels"] = _pick(labels, drift.WATCHED)
     small["annotations"] = _pick(annotations, (ANNOTATION_ASSIGNMENT,))
     owner = _controller(metadata)
     if owner is not None:
         small["ownerReferences"] = [_pick(owner, ("kind", "name", "uid", "controller"))]
+    elif _made_by_operator(metadata):
+        small["managedFields"] = [{"manager": FIELD_MANAGER}]
     state = _pick(status, _STATUS)
     state["conditions"] = [_trim_condition(c) for c in status.get("conditions") or ()]
     for key in ("containerStatuses", "initContainerStatuses"):
@@ -53,13 +61,13 @@ def view(
     reachable: bool | None = None,
     unreachable_since: datetime | None = None,
 ) -> PodView | None:
-    """What decisions need of a Pod; None when its labels are not those of a slot.
+    """What decisions need of a Pod; None when its name is not that of a slot.
 
     `answer` is the latest ``/status`` answer of this very pod (by uid); a termination message overrules it.
     """
     metadata, status = pod["metadata"], pod.get("status") or {}
-    slot, incarnation = _number(metadata, LABEL_SLOT), _number(metadata, LABEL_INCARNATION)
-    if slot is None or incarnation is None:
+    named = drift.identity(metadata["name"])
+    if named is None:
         return None
     conditions = {c.get("type"): c for c in status.get("conditions") or ()}
     ready = conditions.get("Ready") or {}
@@ -71,14 +79,15 @@ def view(
     return PodView(
         name=metadata["name"],
         uid=metadata.get("uid", ""),
-        slot=slot,
-        incarnation=incarnation,
+        slot=named[1],
+        incarnation=named[2],
         phase=status.get("phase") or Phase.PENDING,
         ready=ready.get("status") == "True",
         conditions=tuple((str(kind), str(c.get("status"))) for kind, c in conditions.items()),
         ready_changed=parse_time(ready.get("lastTransitionTime")),
         deleting="deletionTimestamp" in metadata,
         **_deletion_fields(metadata),
+        labels=_pick(metadata.get("labels") or {}, drift.WATCHED),
         created=parse_time(metadata.get("creationTimestamp")),
         started=parse_time(status.get("startTime")),
         ip=status.get("podIP") or None,
@@ -91,6 +100,7 @@ def view(
         reachable=reachable,
         unreachable_since=unreachable_since,
         owner_uid=owner.get("uid") if owner else None,
+        orphan_of=_orphan_of(metadata) if owner is None else None,
         **fields,
     )
 
@@ -102,6 +112,15 @@ def _pick(source: Json, keys: tuple[str, ...]) -> Json:
 def _controller(metadata: Json) -> Json | None:
     owners: list[Json] = metadata.get("ownerReferences") or []
     return next((owner for owner in owners if owner.get("controller")), None)
+
+
+def _made_by_operator(metadata: Json) -> bool:
+    return any(entry.get("manager") == FIELD_MANAGER for entry in metadata.get("managedFields") or ())
+
+
+def _orphan_of(metadata: Json) -> str | None:
+    """A copy made by hand may have all our labels, but another manager."""
+    return (metadata.get("labels") or {}).get(LABEL_JOB_UID) if _made_by_operator(metadata) else None
 
 
 def _tells(key: str, container: Json) -> bool:
@@ -128,17 +147,16 @@ def _trim_container(container: Json) -> Json:
     return _pick(container, ("name", "state"))
 
 
-def _number(metadata: Json, label: str) -> int | None:
-    text = (metadata.get("labels") or {}).get(label, "")
-    return int(text) if text.isascii() and text.isdigit() else None
-
-
 def _deletion_fields(metadata: Json) -> Json:
     deadline = parse_time(metadata.get("deletionTimestamp"))
     if deadline is None:
         return {}
     grace = timedelta(seconds=metadata.get("deletionGracePeriodSeconds") or 0)
-    return {"deletion_deadline": deadline, "deletion_requested": deadline - grace}
+    return {
+        "deletion_deadline": deadline,
+        "deletion_requested": deadline - grace,
+        "finalizers": tuple(metadata.get("finalizers") or ()),
+    }
 
 
 def _container_fields(status: Json) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from . import assignment, conditions, failure, lifecycle, progress, rules, slots, success
+from . import assignment, conditions, drift, failure, lifecycle, progress, rules, slots, success
 from .api import Cause, ConditionType, Phase, Reason
 from .failure import Action, Failure, Scene
 from .fields import SpecError
@@ -51,12 +51,16 @@ def reconcile(observation: Observation, context: Context) -> Plan:
     job = observation.job
     if job["metadata"].get("deletionTimestamp") or managed_elsewhere(job):
         return Plan()
-    draft = Draft(job, observation.now, observation.progress)
     pods = slots.owned(observation.pods, job["metadata"]["uid"])
+    return replace(_decide(observation, context, pods), repair=drift.repairs(job, pods))
+
+
+def _decide(observation: Observation, context: Context, pods: tuple[PodView, ...]) -> Plan:
+    job = observation.job
+    draft = Draft(job, observation.now, observation.progress)
     if draft.terminal:
         return lifecycle.wind_up(job, draft, pods, observation.now)
-    if draft.new:
-        draft.begin(_first_attempt(pods))
+    draft.restore(drift.latest_attempt(pods))
     try:
         spec = parse(job)
         devices = resolve(spec, context.profiles)
@@ -91,15 +95,6 @@ def _at_work(job: Json) -> bool:
 
 def _conditions(job: Json) -> list[Json]:
     return (job.get("status") or {}).get("conditions") or []
-
-
-def _first_attempt(pods: Iterable[PodView]) -> int:
-    """1, or more than any pod has seen if the status was lost: launchers and checkpoints ignore older attempts."""
-    seen = [0]
-    for pod in pods:
-        seen.append(pod.incarnation)
-        seen += [known.attempt for known in (pod.assignment, pod.report) if known is not None]
-    return max(seen) + 1
 
 
 @dataclass
@@ -290,7 +285,10 @@ class _Pass:
             self._again(REJECTED_POLL)
         if any(pod.phase == Phase.RUNNING and not slots.available(pod) for pod in present):
             self._again(STARTING_POLL)
-        for pod in lingering:
+        for pod in (
+            *lingering,
+            *(pod for pod in self.slots if pod is not None and pod.incarnation == self.draft.attempt),
+        ):
             if pod.deletion_deadline is not None:
                 self._again((pod.deletion_deadline + slots.LINGER_SLACK - self.now).total_seconds())
 

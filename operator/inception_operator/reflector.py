@@ -16,11 +16,14 @@ from typing import Protocol
 
 from inception_operator import api
 from inception_operator.client import PODS, Resource
+from inception_operator.drift import identity
 from inception_operator.errors import ApiError, GoneError
 from inception_operator.model import Json
 from inception_operator.workqueue import Key
 
 SELECTOR = f"{api.LABEL_ROLE}={api.ROLE_WORKER}"
+STRAYS = f"{api.LABEL_JOB},{api.LABEL_ROLE}!={api.ROLE_WORKER}"
+"""Pods of ours whose role somebody took away while nobody watched."""
 IDLE_SECONDS = 90.0
 """The API server sends a bookmark about once a minute; longer silence means a dead connection."""
 WATCH_SECONDS = 300
@@ -43,6 +46,9 @@ class Source(Protocol):
         namespace: str | None = None,
     ) -> Json:
         """One page of a list."""
+
+    async def get(self, resource: Resource, namespace: str, name: str) -> Json:
+        """One object."""
 
     def watch(
         self, resource: Resource, query: Mapping[str, str], idle: float, namespace: str | None = None
@@ -74,6 +80,7 @@ class PodReflector:
         self._moved = clock()
         self._version: str | None = None
         self._failures = 0
+        self._group: asyncio.TaskGroup | None = None
         self.synced = asyncio.Event()
 
     def pods(self, key: Key) -> tuple[Json, ...]:
@@ -99,6 +106,11 @@ class PodReflector:
 
     async def run(self) -> None:
         """List and watch until cancelled; errors are retried with a growing pause."""
+        async with asyncio.TaskGroup() as group:
+            self._group = group
+            await self._list_and_watch()
+
+    async def _list_and_watch(self) -> None:
         while True:
             try:
                 if self._version is None:
@@ -121,21 +133,25 @@ class PodReflector:
     async def _relist(self) -> str:
         """Replace the view by a list and report every difference; returns the version to watch from."""
         listed: dict[Key, dict[str, Json]] = {}
+        # Strays first: what gets its role back in between is in both.
+        await self._list(STRAYS, listed)
+        version = await self._list(SELECTOR, listed)
+        self._replace(listed, version)
+        self._moved = self._clock()
+        self.synced.set()
+        return version
+
+    async def _list(self, selector: str, listed: dict[Key, dict[str, Json]]) -> str:
         token = ""
         while True:
-            page = await self._source.list_page(PODS, {"labelSelector": SELECTOR}, token, namespace=self._namespace)
-            version = str(page["metadata"]["resourceVersion"])
+            page = await self._source.list_page(PODS, {"labelSelector": selector}, token, namespace=self._namespace)
             for raw in page["items"]:
                 pod = self._trim(raw)
                 if (key := _key(pod)) is not None:
                     listed.setdefault(key, {})[_name(pod)] = pod
             token = page["metadata"].get("continue") or ""
             if not token:
-                break
-        self._replace(listed, version)
-        self._moved = self._clock()
-        self.synced.set()
-        return version
+                return str(page["metadata"]["resourceVersion"])
 
     def _replace(self, listed: dict[Key, dict[str, Json]], version: str) -> None:
         changed = set()
@@ -169,7 +185,10 @@ class PodReflector:
         self._moved = self._clock()
 
     def _take(self, kind: str, raw: Json) -> None:
-        if kind == "DELETED":
+        if kind == "DELETED" and "deletionTimestamp" not in raw["metadata"] and self._group is not None:
+            # Gone, or only out of sight because somebody took its role away.
+            self._group.create_task(self._look_for(raw), name=f"look-for-{_name(raw)}")
+        elif kind == "DELETED":
             self._deleted(raw)
         elif kind != "BOOKMARK":
             key = self._store(raw)
@@ -189,6 +208,18 @@ class PodReflector:
             return False
         known[_name(pod)] = pod
         return True
+
+    async def _look_for(self, raw: Json) -> None:
+        """Forget a pod that vanished, unless it is still there."""
+        metadata = raw["metadata"]
+        try:
+            found = await self._source.get(PODS, metadata["namespace"], metadata["name"])
+        except ApiError:
+            found = raw
+        if found is raw or _uid(found) != _uid(raw):
+            self._deleted(raw)
+        elif (key := self._store(found)) is not None:
+            self._notify(key)
 
     def _deleted(self, raw: Json) -> None:
         uid = raw["metadata"]["uid"]
@@ -216,8 +247,8 @@ class PodReflector:
 
 def _key(pod: Json) -> Key | None:
     metadata = pod["metadata"]
-    job = (metadata.get("labels") or {}).get(api.LABEL_JOB)
-    return (metadata["namespace"], job) if job else None
+    named = identity(metadata["name"])
+    return (metadata["namespace"], named[0]) if named else None
 
 
 def _name(pod: Json) -> str:

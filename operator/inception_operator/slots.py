@@ -17,8 +17,8 @@ Slots = tuple[PodView | None, ...]
 
 
 def owned(pods: Iterable[PodView], uid: str) -> tuple[PodView, ...]:
-    """Pods whose controller is this very job; labels alone prove nothing."""
-    return tuple(pod for pod in pods if pod.owner_uid == uid)
+    """Pods whose controller is this very job, and those that lost it; labels alone prove nothing."""
+    return tuple(pod for pod in pods if uid in (pod.owner_uid, pod.orphan_of))
 
 
 def arrange(pods: Iterable[PodView], nodes: int) -> tuple[Slots, tuple[PodView, ...]]:
@@ -96,6 +96,11 @@ def lingering(pod: PodView, now: datetime) -> bool:
     if lost and not pod.ready:
         return False
     return pod.deletion_deadline is not None and now < pod.deletion_deadline + LINGER_SLACK
+
+
+def stuck(pod: PodView, now: datetime) -> bool:
+    """Deleted, and still there although its time is over: a finalizer holds it, or its node does not answer."""
+    return pod.deletion_deadline is not None and now >= pod.deletion_deadline + LINGER_SLACK
 
 
 def silent_since(pod: PodView, since: datetime) -> datetime | None:

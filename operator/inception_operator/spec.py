@@ -65,6 +65,14 @@ class Checkpoint:
 
 
 @dataclass(frozen=True)
+class Scheduling:
+    """``spec.runPolicy.schedulingPolicy``: how the scheduler places the pods."""
+
+    priority_class_name: str | None = None
+    topology_key: str | None = None
+
+
+@dataclass(frozen=True)
 class RunPolicy:
     """Limits of ``spec.runPolicy`` in seconds, None for no limit, and which pods are deleted at the end."""
 
@@ -95,6 +103,7 @@ class Job:
     checkpoint: Checkpoint | None = None
     suspend: bool = False
     run_policy: RunPolicy = RunPolicy()
+    scheduling: Scheduling = Scheduling()
     max_restarts: int = DEFAULT_MAX_RESTARTS
     progress_deadline: int | None = None
     failure_rules: tuple[Rule, ...] = ()
@@ -140,6 +149,7 @@ def parse(resource: Json) -> Job:
         checkpoint=_checkpoint(spec.get("checkpoint")),
         suspend=bool(_mapping(spec, "runPolicy").get("suspend")),
         run_policy=_run_policy(_mapping(spec, "runPolicy")),
+        scheduling=_scheduling(_mapping(spec, "runPolicy").get("schedulingPolicy") or {}, template),
         max_restarts=_max_restarts(_mapping(spec, "failurePolicy")),
         progress_deadline=_progress_deadline(_mapping(spec, "failurePolicy")),
         failure_rules=parse_rules(_mapping(spec, "failurePolicy").get("rules")),
@@ -165,6 +175,14 @@ def run_policy(resource: Json) -> RunPolicy:
         return _run_policy(_mapping(resource.get("spec") or {}, "runPolicy"))
     except SpecError:
         return RunPolicy()
+
+
+def _scheduling(source: Json, template: Json) -> Scheduling:
+    priority = source.get("priorityClassName") or None
+    if priority and (template.get("spec") or {}).get("priorityClassName"):
+        path = "spec.runPolicy.schedulingPolicy.priorityClassName"
+        raise SpecError(path, "cannot be set beside spec.template.spec.priorityClassName; remove one of them")
+    return Scheduling(priority, source.get("topologyKey") or None)
 
 
 def _run_policy(source: Json) -> RunPolicy:

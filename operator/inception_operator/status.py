@@ -56,11 +56,6 @@ class Draft:
         self._events: list[Event] = []
 
     @property
-    def new(self) -> bool:
-        """The job has never been visited."""
-        return not self._new.get("attempt")
-
-    @property
     def attempt(self) -> int:
         """Number of the latest attempt."""
         return int(self._new.get("attempt") or 0)
@@ -130,12 +125,29 @@ class Draft:
         condition = conditions.find(self._conditions, kind)
         return condition["message"] if condition is not None and condition["reason"] == reason else None
 
-    def begin(self, attempt: int) -> None:
-        """First visit: every own condition, the first attempt, zero restarts."""
+    def restore(self, seen: int) -> None:
+        """Fill in what is missing: all of it at the first visit, or what somebody has changed by hand.
+
+        ``seen`` is the latest attempt that any pod has heard of: launchers and checkpoints ignore older ones.
+        """
+        known = self.attempt
         for kind, status, reason, message in conditions.INITIAL:
-            self._put(kind, status, reason, message)
-        self._new |= {"attempt": attempt, "restarts": 0, "restartsCountTowardsMax": 0}
-        self._event(NORMAL, Reason.CREATED, "the operator takes care of the job")
+            if conditions.find(self._conditions, kind) is None:
+                self._put(kind, status, reason, message)
+        self._new.setdefault("restartsCountTowardsMax", 0)
+        self._new.setdefault("restarts", self.restarts_counted)
+        if known == 0 or known < seen:
+            self._new["attempt"] = seen + 1
+        if seen > known:
+            self._overtake(known)
+        elif known == 0:
+            self._event(NORMAL, Reason.CREATED, "the operator takes care of the job")
+
+    def _overtake(self, known: int) -> None:
+        text = f"the status said attempt {known}, its pods know of later ones; it goes on with attempt {self.attempt}"
+        self._put(ConditionType.PODS_READY, FALSE, Reason.STATUS_RESTORED, text)
+        self._stop_running(Reason.STATUS_RESTORED, text)
+        self._event(WARNING, Reason.STATUS_RESTORED, text)
 
     def accept(self) -> None:
         """The spec can be carried out."""

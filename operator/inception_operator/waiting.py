@@ -39,7 +39,9 @@ def waiting_for(slots: Slots, rejection: str | None, written: Written, lingering
     ready = sum(available(pod) for pod in pods)
     if ready == len(slots) and lingering:
         return Reason.WAITING_FOR_PODS, f"waiting for pod {lingering[0].name} to save and end"
-    return Reason.WAITING_FOR_PODS, f"{ready} of {len(slots)} pods ready"
+    held = next((pod for pod in slots if pod is not None and pod.finalizers), None)
+    detail = "" if held is None else f"; pod {held.name} was deleted and is held by {', '.join(held.finalizers)}"
+    return Reason.WAITING_FOR_PODS, f"{ready} of {len(slots)} pods ready{detail}"
 
 
 def _steady(stuck: list[PodView], written: str | None) -> str:

@@ -223,6 +223,18 @@ REJECTED: dict[str, tuple[Spec, str]] = {
         rules(*({"name": f"r{n}", "action": "Fail", "onReasons": ["Hang"]} for n in range(21))),
         "spec.failurePolicy.rules: Too many: 21: must have at most 20 items",
     ),
+    "two priority classes": (
+        {
+            "training": RECIPE,
+            "runPolicy": {"schedulingPolicy": {"priorityClassName": "high"}},
+            "template": {"spec": {"priorityClassName": "low"}},
+        },
+        "spec.runPolicy.schedulingPolicy.priorityClassName and spec.template.spec.priorityClassName cannot both be set",
+    ),
+    "topology key": (
+        {"training": RECIPE, "runPolicy": {"schedulingPolicy": {"topologyKey": "not a label"}}},
+        "spec.runPolicy.schedulingPolicy.topologyKey in body should match",
+    ),
     "unknown field": ({"training": {**RECIPE, "epoch": 3}}, "spec.training.epoch"),
 }
 

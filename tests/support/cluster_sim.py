@@ -7,18 +7,21 @@ from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 
-from inception_operator import assignment, podview, report
-from inception_operator.api import ANNOTATION_ASSIGNMENT, LABEL_INCARNATION, LABEL_SLOT, ReportState
+from inception_operator import assignment, drift, podview, report
+from inception_operator.api import ANNOTATION_ASSIGNMENT, FIELD_MANAGER, ReportState
 from inception_operator.backoff import remaining
 from inception_operator.model import Assignment, Event, Json, Observation, Plan, PodView, Report
+from inception_operator.pods import merge
 from inception_operator.profiles import load_profiles
 from inception_operator.reconcile import Context, reconcile, wants_report
 from inception_operator.times import format_time
 
+T = TypeVar("T")
 START = datetime(2026, 1, 1, tzinfo=UTC)
 CONTEXT = Context(profiles=load_profiles(), image="trainer:test")
 REASONS = {64: "UsageError", 65: "DataError", 66: "InputMissing", 70: "Hang", 75: "Stopped", 78: "ConfigError"}
@@ -48,6 +51,7 @@ class Pod:
     accepted: Assignment | None = None
     reachable: bool = True
     stuck: bool = False
+    held: bool = False
 
     @property
     def name(self) -> str:
@@ -59,11 +63,11 @@ class Pod:
 
     @property
     def slot(self) -> int:
-        return int(self.raw["metadata"]["labels"][LABEL_SLOT])
+        return int(self.name.rsplit("-", 2)[1])
 
     @property
     def incarnation(self) -> int:
-        return int(self.raw["metadata"]["labels"][LABEL_INCARNATION])
+        return int(self.name.rsplit("-", 2)[2])
 
     @property
     def over(self) -> bool:
@@ -77,12 +81,26 @@ class Pod:
     def order(self) -> Assignment | None:
         return assignment.from_json(self.raw["metadata"].get("annotations", {}).get(ANNOTATION_ASSIGNMENT))
 
+    @property
+    def squatting(self) -> bool:
+        """Somebody else made it under a name of ours."""
+        return "managedFields" not in self.raw["metadata"]
+
+    def tell(self, text: str | None) -> None:
+        """Write the annotation with the assignment, as the operator does or somebody else."""
+        annotations = self.raw["metadata"].setdefault("annotations", {})
+        annotations.pop(ANNOTATION_ASSIGNMENT, None)
+        if text is not None:
+            annotations[ANNOTATION_ASSIGNMENT] = text
+
     def to_api(self) -> Json:
         """The Pod as the API server would serve it."""
         pod = copy.deepcopy(self.raw)
         if self.deletion_deadline is not None:
             pod["metadata"]["deletionTimestamp"] = format_time(self.deletion_deadline)
             pod["metadata"]["deletionGracePeriodSeconds"] = self.grace
+        if self.held:
+            pod["metadata"]["finalizers"] = ["example.com/hold"]
         pod["spec"]["nodeName"] = "node-0"
         ready = {
             "type": "Ready",
@@ -130,7 +148,7 @@ class Sim:
         self.answers: dict[str, tuple[Report | None, bool]] = {}
         self.quota: int | None = None
         self.rejection: str | None = None
-        self.resumes = 0
+        self.misled = False
         self.deleted = False
         self.trained: dict[tuple[int, int], set[str]] = {}
         self._serial = 0
@@ -222,17 +240,18 @@ class Sim:
         if plan.status is not None:
             write()
             self._write_status(plan.status)
-        for name, grace in plan.delete.items():
+        for pod, grace in self._there(plan.delete):
             write()
-            if name in self.pods:
-                self.delete(self.pods[name], grace)
+            self.delete(pod, grace)
+        for pod, metadata in self._there(plan.repair):
+            write()
+            pod.raw["metadata"] = merge(pod.raw["metadata"], metadata)
         for body in plan.create:
             write()
             self._create(body)
-        for name, order in plan.assign.items():
+        for pod, order in self._there(plan.assign):
             write()
-            if name in self.pods:
-                self.pods[name].raw["metadata"]["annotations"][ANNOTATION_ASSIGNMENT] = assignment.to_json(order)
+            pod.tell(assignment.to_json(order))
         if plan.delete_job:
             write()
             assert self.terminal, "a job was deleted that had not ended"
@@ -243,6 +262,12 @@ class Sim:
             write()
             self.events.append(event)
 
+    def _there(self, wanted: Mapping[str, T]) -> Iterator[tuple[Pod, T]]:
+        """The pods that still exist when it is their turn."""
+        for name, what in wanted.items():
+            if name in self.pods:
+                yield self.pods[name], what
+
     def _write_status(self, status: Json) -> None:
         self.job["status"] = copy.deepcopy(status)
         self.statuses.append(copy.deepcopy(status))
@@ -251,6 +276,8 @@ class Sim:
     def _create(self, body: Json) -> None:
         name = body["metadata"]["name"]
         if name in self.pods:
+            taken = drift.name_taken(self.pods[name].to_api(), self.job, self.now)
+            self.rejection = taken if self.pods[name].squatting else None
             return
         if self.quota is not None and len(self.pods) >= self.quota:
             self.rejection = f"pods {name} is forbidden: exceeded quota"
@@ -259,6 +286,7 @@ class Sim:
         self._serial += 1
         raw = copy.deepcopy(body)
         raw["metadata"] |= {"uid": f"uid-{self._serial}", "creationTimestamp": format_time(self.now)}
+        raw["metadata"]["managedFields"] = [{"manager": FIELD_MANAGER}]
         self.pods[name] = Pod(raw, ip=f"10.0.0.{self._serial}", ready_changed=self.now)
 
     # --- the world ----------------------------------------------------------------------------------------------------
@@ -391,9 +419,47 @@ class Sim:
         self.delete(pod)
 
     def remove(self, pod: Pod) -> None:
-        """The pod leaves the API server."""
+        """The pod leaves the API server, or only its containers end when a finalizer holds it."""
+        if pod.held:
+            self.exit(pod, 137)
+            pod.deletion_deadline = min(pod.deletion_deadline or self.now, self.now)
+            return
         self.pods.pop(pod.name, None)
         self.answers.pop(pod.uid, None)
+
+    def squat(self, slot: int) -> None:
+        """Somebody makes a pod under the name of the slot's next one, with all our labels."""
+        name = f"{self.job['metadata']['name']}-{slot}-{self.status.get('attempt', 0) + 1}"
+        if name not in self.pods:
+            self._serial += 1
+            metadata = {"name": name, "namespace": "ns", "uid": f"uid-{self._serial}"}
+            metadata["labels"] = drift.labels("job", "job-uid", slot, 1)
+            self.pods[name] = Pod({"metadata": metadata, "spec": {}}, ip=f"10.0.0.{self._serial}")
+
+    def free_names(self) -> None:
+        """Nobody has pods of our names or holds on to ours any more."""
+        for pod in list(self.pods.values()):
+            pod.held = False
+            if pod.squatting:
+                self.remove(pod)
+
+    def mislead(self, pod: Pod, attempt: int | None) -> None:
+        """Somebody writes an assignment that holds in an attempt, or one that makes no sense."""
+        self.misled = self.misled or attempt is not None
+        pod.tell("{" if attempt is None else assignment.to_json(Assignment(attempt)))
+
+    def wipe(self, key: str | None) -> None:
+        """Somebody removes a field of the status, or all of it; what was known before is no longer comparable.
+
+        With no pod left that has seen them, numbers of attempts come again.
+        """
+        if key is None:
+            self.job["status"] = {}
+        else:
+            self.status.pop(key, None)
+        self.statuses.clear()
+        self.written.clear()
+        self.trained.clear()
 
     def suspend(self, value: bool) -> None:
         policy = self.job["spec"].setdefault("runPolicy", {})

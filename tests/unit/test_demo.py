@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import io
+import sys
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
 from demo import clusters, images
 from demo.clusters import choose
-from demo.follow import Screen, blocking_message, ended, progress_line
+from demo.follow import Screen, blocking_message, ended, follow, job_line, progress_line
 from demo.kube import DemoError, Kube
 
 
@@ -94,6 +96,34 @@ def test_blocking_message_is_the_clusters_own() -> None:
     assert blocking_message(job(conditions=[{**condition, "status": "True"}])) is None
     refusal = {"type": "Accepted", "status": "False", "reason": "InvalidSpec", "message": "spec.x: no"}
     assert blocking_message(job(conditions=[condition, refusal])) == "InvalidSpec: spec.x: no"
+
+
+WAITING = {"type": "PodsReady", "status": "False", "reason": "WaitingForPods", "message": "0 of 2 pods ready"}
+
+
+@pytest.mark.parametrize(
+    ("state", "more", "words"),
+    [
+        ("Pending", [], "Pending     WaitingForPods: 0 of 2 pods ready"),
+        ("Running", [], "Running     nodes"),
+        ("Failed", [{"type": "Failed", "status": "True"}], "Failed      nodes"),
+    ],
+)
+def test_a_job_has_one_line(state: str, more: list[dict[str, str]], words: str) -> None:
+    assert job_line(job(state=state, conditions=[WAITING, *more])).startswith(words)
+
+
+def test_a_pending_job_is_shown_once_however_often_it_is_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    over = job(state="Succeeded", conditions=[{"type": "Succeeded", "status": "True"}])
+    answers = [*[job(state="Pending", conditions=[WAITING])] * 3, over]
+    kube = SimpleNamespace(read=lambda *_: answers.pop(0))
+    monkeypatch.setattr("demo.follow.POLL_SECONDS", 0)
+    monkeypatch.setattr("demo.follow.Screen", lambda: Screen(sys.stdout))
+    assert follow(cast("Kube", kube), "ns", "job", tmp_path / "metrics") == over
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == ["Pending", "Succeeded"]
 
 
 def test_screen_prints_changes_once() -> None:

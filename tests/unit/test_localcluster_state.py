@@ -65,8 +65,12 @@ def test_names_that_are_no_folder_names_are_refused(name: str) -> None:
 
 
 def test_a_name_too_long_for_sockets_is_refused() -> None:
-    with pytest.raises(ClusterStateError, match="too long for sockets"):
+    with pytest.raises(ClusterStateError, match="too long for sockets") as caught:
         state.root_of("n" * 90)
+    longest = int(str(caught.value).split()[-2])
+    assert state.root_of("n" * longest).name == "n" * longest
+    with pytest.raises(ClusterStateError):
+        state.root_of("n" * (longest + 1))
 
 
 def test_only_what_is_dead_is_swept() -> None:

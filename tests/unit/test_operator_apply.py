@@ -52,9 +52,11 @@ class FakeClient:
     async def create(self, resource: Resource, namespace: str, body: Json) -> Json:
         return await self._do("create", body["metadata"]["name"], body, pod("job-0-2", version=8))
 
-    async def merge(self, resource: Resource, namespace: str, name: str, body: Json) -> Json:
+    async def merge(
+        self, resource: Resource, namespace: str, name: str, body: Json, *, strategic: bool = False
+    ) -> Json:
         assert resource == PODS
-        return await self._do("assign", name, body, pod(name, version=7))
+        return await self._do("repair" if strategic else "assign", name, body, pod(name, version=7))
 
     async def delete(self, resource: Resource, namespace: str, name: str, **options: Any) -> Json:
         if resource == JOBS:
@@ -174,11 +176,28 @@ async def test_a_pod_that_exists_already_is_ours() -> None:
     assert scene.cache.merged == ["job-0-2"]
 
 
-async def test_a_pod_of_the_same_name_that_is_not_ours_is_an_error() -> None:
+async def test_a_pod_of_an_earlier_job_is_waited_for() -> None:
     scene = Scene(create=AlreadyExistsError(409, "exists"))
     scene.client.found = pod("job-0-2", owner="an-earlier-job")
-    with pytest.raises(ConflictError, match="belongs to something else"):
+    with pytest.raises(ConflictError, match="about to go"):
         await scene.apply(create=EVERYTHING["create"])
+
+
+async def test_a_pod_of_somebody_else_under_our_name_is_named() -> None:
+    scene = Scene(create=AlreadyExistsError(409, "exists"))
+    scene.client.found["metadata"]["ownerReferences"] = []
+    text = await scene.apply(create=EVERYTHING["create"])
+    assert text is not None
+    assert text.startswith("pod ns/job-0-2 has a name that this job needs and belongs to nobody; delete it")
+    assert scene.cache.merged == []
+
+
+async def test_what_was_taken_away_is_put_back_with_a_precondition() -> None:
+    scene = Scene()
+    await scene.apply(repair={"job-0-1": {"labels": {"a": "b"}}, "unknown": {"labels": {}}})
+    assert scene.client.log == ["repair job-0-1"]
+    assert scene.client.bodies == [{"metadata": {"uid": "job-0-1-uid", "labels": {"a": "b"}}}]
+    assert scene.cache.merged == ["job-0-1"]
 
 
 @pytest.mark.parametrize(

@@ -103,6 +103,7 @@ async def test_requests_say_what_the_api_server_needs() -> None:
     async with serving(handler) as (client, counted):
         await client.apply_status(JOBS, status)
         await client.merge(PODS, "ns", "pod", {"metadata": {"annotations": {"a": None}}})
+        await client.merge(PODS, "ns", "pod", {"metadata": {"labels": {}}}, strategic=True)
         await client.delete(PODS, "ns", "pod", uid="u", grace=0)
         await client.delete(JOBS, "ns", "job", uid="u", version="7", propagation="Background")
         await client.create(PODS, "ns", {"spec": {}})
@@ -118,6 +119,12 @@ async def test_requests_say_what_the_api_server_needs() -> None:
             f"/api/v1/namespaces/ns/pods/pod?{manager}",
             "application/merge-patch+json",
             {"metadata": {"annotations": {"a": None}}},
+        ),
+        (
+            "PATCH",
+            f"/api/v1/namespaces/ns/pods/pod?{manager}",
+            "application/strategic-merge-patch+json",
+            {"metadata": {"labels": {}}},
         ),
         ("DELETE", "/api/v1/namespaces/ns/pods/pod", "application/json", options),
         (
@@ -140,7 +147,9 @@ async def test_requests_say_what_the_api_server_needs() -> None:
             None,
         ),
     ]
-    assert [verb for verb, _, _ in counted] == ["patch", "patch", "delete", "delete", "create", "list", "list"]
+    assert [verb for verb, _, _ in counted] == [
+        *("patch", "patch", "patch", "delete", "delete", "create", "list", "list")
+    ]
 
 
 async def test_no_more_requests_at_once_than_allowed() -> None:

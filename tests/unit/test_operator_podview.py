@@ -77,13 +77,31 @@ def test_trimmed_pod_is_small() -> None:
     assert len(json.dumps(small)) < 800
 
 
-@pytest.mark.parametrize("value", ["", "x", "-1", "1.0", "²"])
-def test_labels_that_are_not_ours(value: str) -> None:
-    raw = pod()
-    raw["metadata"]["labels"]["training.inception.dev/slot"] = value
-    assert view(raw) is None
-    del raw["metadata"]["labels"]
-    assert view(raw) is None
+@pytest.mark.parametrize("name", ["job", "job-1", "job-x-1", "job-1-x", "job--1", "job-1-0", "job-01-1", "job-1-²"])
+def test_names_that_are_not_ours(name: str) -> None:
+    assert view(pod(name=name)) is None
+
+
+@pytest.mark.parametrize("labels", [None, {}, {"training.inception.dev/slot": "7"}], ids=["gone", "empty", "changed"])
+def test_the_name_counts_and_not_the_labels(labels: Json | None) -> None:
+    found = seen(pod(labels=labels))
+    assert (found.slot, found.incarnation, found.labels) == (1, 2, labels or {})
+
+
+@pytest.mark.parametrize(
+    ("manager", "owners", "orphan_of"),
+    [
+        ("inception-operator", [], "j"),
+        ("inception-operator", [{"kind": "InceptionTraining", "uid": "j"}], "j"),
+        ("inception-operator", [{"kind": "Other", "uid": "o", "controller": True}], None),
+        ("kubectl-create", [], None),
+    ],
+    ids=["no owner", "not the controller", "taken over", "a copy by hand"],
+)
+def test_a_pod_that_lost_its_owner(manager: str, owners: list[Json], orphan_of: str | None) -> None:
+    labels = {"training.inception.dev/job-uid": "j"}
+    found = seen(pod(labels=labels, ownerReferences=owners, managedFields=[{"manager": manager}]))
+    assert found.orphan_of == orphan_of
 
 
 def test_deletion() -> None:

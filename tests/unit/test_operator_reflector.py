@@ -10,10 +10,10 @@ import pytest
 
 from fake_time import now, run
 from inception_operator.client import Resource
-from inception_operator.errors import GoneError, UnavailableError
+from inception_operator.errors import GoneError, NotFoundError, UnavailableError
 from inception_operator.model import Json
 from inception_operator.podview import trim_pod
-from inception_operator.reflector import PodReflector
+from inception_operator.reflector import STRAYS, PodReflector
 from inception_operator.workqueue import Key
 from operator_objects import pod
 
@@ -27,6 +27,15 @@ class FakeSource:
     def __init__(self, *script: Step) -> None:
         self.script = list(script)
         self.calls: list[str] = []
+        self.strays: list[Json] = []
+        self.there: dict[str, Json | Exception] = {}
+
+    async def get(self, resource: Resource, namespace: str, name: str) -> Json:
+        self.calls.append(f"get {name}")
+        answer = self.there.get(name, NotFoundError(404, "gone"))
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
 
     async def list_page(
         self,
@@ -36,6 +45,8 @@ class FakeSource:
         metadata_only: bool = False,
         namespace: str | None = None,
     ) -> Json:
+        if query["labelSelector"] == STRAYS:
+            return {"metadata": {"resourceVersion": "1"}, "items": self.strays}
         self.calls.append(f"list {token}".strip())
         kind, answer = self.script.pop(0)
         assert kind == "list", f"unexpected list, expected {kind}"
@@ -68,13 +79,19 @@ def watched(*events: Any) -> Step:
 
 
 def observe(
-    *script: Step, act: Callable[[PodReflector, list[Key]], Awaitable[None]] | None = None, seconds: float = 100
+    *script: Step,
+    act: Callable[[PodReflector, list[Key]], Awaitable[None]] | None = None,
+    seconds: float = 100,
+    strays: tuple[Json, ...] = (),
+    **there: Json | Exception,
 ) -> tuple[PodReflector, list[Key], FakeSource]:
     """Run a reflector over the script in fake time."""
 
     async def main() -> tuple[PodReflector, list[Key], FakeSource]:
         notices: list[Key] = []
         source = FakeSource(*script)
+        source.strays = list(strays)
+        source.there = {name.replace("_", "-"): answer for name, answer in there.items()}
         reflector = PodReflector(source, trim_pod, notices.append, clock=now)
         task = asyncio.create_task(reflector.run())
         await asyncio.sleep(1)
@@ -218,9 +235,53 @@ def test_a_pod_that_the_server_no_longer_knows_is_removed() -> None:
     observe(listed(pod()), watched(None), act=act)
 
 
-def test_a_pod_that_loses_its_label_belongs_to_nobody() -> None:
+@pytest.mark.parametrize("labels", [None, {}, {"training.inception.dev/job": "other"}], ids=["none", "empty", "other"])
+def test_a_pod_belongs_to_the_training_of_its_name(labels: Json | None) -> None:
     stray = pod("job-1-1", version=11)
-    del stray["metadata"]["labels"]
+    stray["metadata"]["labels"] = labels
     reflector, notices, _ = observe(listed(pod()), watched(("ADDED", stray), None))
+    assert names(reflector) == ["job-0-1", "job-1-1"]
+    assert notices == [JOB, JOB]
+
+
+def test_a_pod_whose_name_is_none_of_ours_belongs_to_nobody() -> None:
+    stranger = pod("job-1-1", version=11)
+    stranger["metadata"]["name"] = "job-one-1"
+    reflector, notices, _ = observe(listed(pod()), watched(("ADDED", stranger), None))
     assert names(reflector) == ["job-0-1"]
     assert notices == [JOB]
+
+
+def test_a_pod_that_only_left_the_selector_stays_in_the_view() -> None:
+    bare = pod(version=12)
+    bare["metadata"]["labels"] = {}
+    reflector, notices, source = observe(listed(pod()), watched(("DELETED", pod(version=12)), None), job_0_1=bare)
+    assert reflector.pods(JOB)[0]["metadata"]["labels"] == {}
+    assert notices == [JOB, JOB], "so that its labels can be put back"
+    assert source.calls == ["list", "watch 10", "get job-0-1"]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [NotFoundError(404, "gone"), UnavailableError(503, "down"), pod(uid="successor", version=20)],
+    ids=["gone", "no answer", "a successor"],
+)
+def test_a_pod_that_is_not_there_any_more_is_gone(answer: Json | Exception) -> None:
+    reflector, notices, _ = observe(listed(pod()), watched(("DELETED", pod(version=12)), None), job_0_1=answer)
+    assert names(reflector) == []
+    assert notices == [JOB, JOB]
+
+
+def test_a_pod_that_was_deleted_in_order_is_not_looked_for() -> None:
+    leaving = pod(version=12)
+    leaving["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+    reflector, _, source = observe(listed(pod()), watched(("DELETED", leaving), None), job_0_1=pod())
+    assert names(reflector) == []
+    assert source.calls == ["list", "watch 10"]
+
+
+def test_a_list_finds_pods_that_lost_their_role_while_nobody_watched() -> None:
+    bare = pod("job-1-1", version=4)
+    del bare["metadata"]["labels"]["training.inception.dev/role"]
+    reflector, _, _ = observe(listed(pod()), watched(None), strays=(bare,))
+    assert names(reflector) == ["job-0-1", "job-1-1"]

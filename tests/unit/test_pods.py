@@ -15,7 +15,7 @@ from inception_operator.api import MAX_JOB_NAME_LENGTH
 from inception_operator.model import Json
 from inception_operator.pods import build_pod, merge, pod_name
 from inception_operator.profiles import load_profiles, resolve
-from inception_operator.spec import parse
+from inception_operator.spec import SpecError, parse
 
 TABLE = load_profiles()
 
@@ -47,15 +47,17 @@ SPECS = [
     {"accelerator": {"profile": "nvidia", "devicesPerNode": 8}},
     {"accelerator": {"profile": "cambricon", "resourceName": "cambricon.com/mlu370"}},
     {"template": {"metadata": {"labels": {"team": "a"}}, "spec": {"nodeSelector": {"a": "b"}}}},
+    {"runPolicy": {"schedulingPolicy": {"priorityClassName": "high", "topologyKey": "example.com/rack"}}},
 ]
+NAMES = ["plain", "checkpoint", "nvidia", "cambricon", "template", "scheduling"]
 
 
-@pytest.mark.parametrize("spec", SPECS, ids=["plain", "checkpoint", "nvidia", "cambricon", "template"])
+@pytest.mark.parametrize("spec", SPECS, ids=NAMES)
 def test_pod_is_a_pod(spec: Json) -> None:
     validate(build(**spec), "1.33", strict=True)
 
 
-@pytest.mark.parametrize("spec", SPECS, ids=["plain", "checkpoint", "nvidia", "cambricon", "template"])
+@pytest.mark.parametrize("spec", SPECS, ids=NAMES)
 def test_pod_is_restricted(spec: Json) -> None:
     pod = build(**spec)["spec"]
     assert pod["securityContext"]["runAsNonRoot"] is True
@@ -78,6 +80,7 @@ def test_what_every_pod_has() -> None:
     assert pod["metadata"]["name"] == "digits-1-3"
     assert pod["metadata"]["labels"] == {
         "training.inception.dev/job": "digits",
+        "training.inception.dev/job-uid": "u-1",
         "training.inception.dev/slot": "1",
         "training.inception.dev/incarnation": "3",
         "training.inception.dev/role": "worker",
@@ -230,6 +233,59 @@ def test_template_is_merged_by_name() -> None:
     volumes = {volume["name"]: volume for volume in spec["volumes"]}
     assert volumes["tmp"] == {"name": "tmp", "hostPath": {}}, "a volume is replaced as a whole"
     assert sorted(volumes) == ["assignment", "data", "shm", "tmp"]
+
+
+PLACING: Json = {
+    "priorityClassName": "high",
+    "nodeSelector": {"disk": "ssd"},
+    "tolerations": [{"key": "spot", "operator": "Exists"}],
+    "affinity": {
+        "nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": []},
+        "podAffinity": {
+            "preferredDuringSchedulingIgnoredDuringExecution": [
+                {"weight": 1, "podAffinityTerm": {"topologyKey": "a", "labelSelector": {}}}
+            ]
+        },
+    },
+    "schedulerName": "other",
+    "topologySpreadConstraints": [
+        {"maxSkew": 1, "topologyKey": "a", "whenUnsatisfiable": "ScheduleAnyway", "labelSelector": {}}
+    ],
+}
+
+
+@pytest.mark.parametrize("field", PLACING)
+def test_what_the_template_says_about_placing_arrives(field: str) -> None:
+    pod = build(template={"spec": PLACING})
+    validate(pod, "1.33", strict=True)
+    assert pod["spec"][field] == PLACING[field]
+
+
+def test_a_job_is_kept_together_by_preference() -> None:
+    pod = build(runPolicy={"schedulingPolicy": {"priorityClassName": "high", "topologyKey": "example.com/rack"}})
+    assert pod["spec"]["priorityClassName"] == "high"
+    (wish,) = pod["spec"]["affinity"]["podAffinity"]["preferredDuringSchedulingIgnoredDuringExecution"]
+    assert wish["weight"] == 100
+    assert wish["podAffinityTerm"] == {
+        "topologyKey": "example.com/rack",
+        "labelSelector": {"matchLabels": {"training.inception.dev/job": "digits"}},
+    }
+    assert wish["podAffinityTerm"]["labelSelector"]["matchLabels"].items() <= pod["metadata"]["labels"].items()
+
+
+def test_the_wish_stands_beside_those_of_the_template() -> None:
+    template = {"spec": {"affinity": PLACING["affinity"]}}
+    pod = build(template=template, runPolicy={"schedulingPolicy": {"topologyKey": "rack"}})
+    affinity = pod["spec"]["affinity"]
+    assert affinity["nodeAffinity"] == PLACING["affinity"]["nodeAffinity"]
+    wishes = affinity["podAffinity"]["preferredDuringSchedulingIgnoredDuringExecution"]
+    assert [wish["weight"] for wish in wishes] == [1, 100]
+    assert len(PLACING["affinity"]["podAffinity"]["preferredDuringSchedulingIgnoredDuringExecution"]) == 1
+
+
+def test_two_priority_classes_are_refused() -> None:
+    with pytest.raises(SpecError, match=r"schedulingPolicy\.priorityClassName: cannot be set beside"):
+        build(template={"spec": PLACING}, runPolicy={"schedulingPolicy": {"priorityClassName": "low"}})
 
 
 def test_profile_brings_environment_and_runtime_class() -> None:

@@ -244,7 +244,7 @@ def test_foreign_pods_are_ignored(sim: Sim) -> None:
         "name": "job-0-9",
         "uid": "other",
         "ownerReferences": [],
-        "labels": {**stranger.raw["metadata"]["labels"], "training.inception.dev/incarnation": "9"},
+        "managedFields": [{"manager": "kubectl-create"}],
     }
     sim.pods["job-0-9"] = stranger
     assert sim.operate().empty

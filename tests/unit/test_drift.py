@@ -1,0 +1,219 @@
+"""What others do by hand: pods lose labels and owners, finalizers hold them, names are taken, the status is wiped."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from cluster_sim import Sim, job
+from inception_operator import conditions, drift
+from inception_operator.model import Json
+from operator_objects import job as small_job
+from operator_objects import pod
+
+NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
+
+
+@pytest.fixture
+def sim() -> Sim:
+    """A job at work on two nodes."""
+    sim = Sim(job(2))
+    sim.run_until("Running")
+    sim.calm()
+    sim.settle()
+    return sim
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("job-0-1", ("job", 0, 1)),
+        ("a-b-7-12-30", ("a-b-7", 12, 30)),
+        ("job-0-0", None),
+        ("job-00-1", None),
+        ("0-1", None),
+        ("job-0-99999999999", None),
+        ("job-0", None),
+    ],
+)
+def test_a_name_says_job_slot_and_incarnation(name: str, expected: Any) -> None:
+    assert drift.identity(name) == expected
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"labels": {}},
+        {"labels": {"training.inception.dev/slot": "1"}},
+        {"ownerReferences": []},
+        {"labels": {**drift.labels("job", "job-uid", 0, 1), "training.inception.dev/job": "other"}},
+        {"labels": {**drift.labels("job", "job-uid", 0, 1), "app.kubernetes.io/name": "other"}},
+    ],
+    ids=["labels gone", "another slot", "owner gone", "another job", "another app"],
+)
+def test_what_was_taken_from_a_pod_is_put_back_and_the_job_runs_on(sim: Sim, change: Json) -> None:
+    raw = sim.pod(0).raw["metadata"]
+    before = dict(raw)
+    # Without its owner, the label is what says whose it is.
+    raw |= change
+    plan = sim.operate()
+    assert list(plan.repair) == ["job-0-1"]
+    assert (plan.status, plan.delete, plan.create, plan.assign) == (None, {}, (), {})
+    assert raw.keys() == before.keys()
+    assert sim.pod(0).raw["metadata"]["ownerReferences"] == before["ownerReferences"]
+    assert before["labels"].items() <= sim.pod(0).raw["metadata"]["labels"].items()
+    assert sim.operate().empty
+
+
+def test_a_pod_without_owner_and_uid_is_nobody_s_and_is_replaced_untouched(sim: Sim) -> None:
+    sim.pod(0).raw["metadata"] |= {"ownerReferences": [], "labels": {}}
+    plan = sim.operate()
+    assert (plan.repair, plan.delete) == ({}, {})
+    sim.settle()
+    assert sim.counters == (2, 1, 0)
+    assert {"job-0-1", "job-0-2"} <= set(sim.pods)
+
+
+@pytest.mark.parametrize("text", [None, "", "{", '{"attempt": 1, "nnodes": 0}', "[]"])
+def test_a_stomped_assignment_is_written_again(sim: Sim, text: str | None) -> None:
+    order = sim.pod(1).order
+    sim.pod(1).tell(text)
+    plan = sim.operate()
+    assert plan.assign.keys() == {"job-1-1"}
+    assert sim.pod(1).order == order
+    assert sim.counters == (1, 0, 0)
+
+
+def test_an_assignment_of_a_later_attempt_is_overtaken(sim: Sim) -> None:
+    """The launcher has obeyed it and ignores everything older."""
+    sim.pod(1).tell('{"attempt": 7, "nnodes": 0}')
+    sim.obey(sim.pod(1))
+    sim.settle()
+    assert sim.status["attempt"] == 8
+    assert sim.reasons[-1] == "AttemptStarted"
+    assert "StatusRestored" in sim.reasons
+    sim.calm()
+    sim.run_until("Running")
+    assert sim.counters == (8, 0, 0)
+    assert sorted(sim.pods) == ["job-0-1", "job-1-1"], "no pod is replaced"
+
+
+@pytest.mark.parametrize("number", [2**31, -1])
+def test_an_assignment_that_no_attempt_can_have_is_none(sim: Sim, number: int) -> None:
+    sim.pod(1).tell(f'{{"attempt": {number}, "nnodes": 0}}')
+    sim.operate()
+    assert sim.counters == (1, 0, 0)
+
+
+def test_a_wiped_status_is_rebuilt_on_the_same_pods(sim: Sim) -> None:
+    sim.job["status"] = {}
+    sim.operate()
+    assert sim.counters == (2, 0, 0)
+    assert {c["type"] for c in sim.status["conditions"]} == conditions.OWN
+    assert "StatusRestored" in sim.reasons
+    sim.run_until("Running")
+    assert sorted(sim.pods) == ["job-0-1", "job-1-1"]
+
+
+def test_an_attempt_set_back_by_hand_is_overtaken_and_counters_stay(sim: Sim) -> None:
+    sim.fail_ranks(sim.pod(0), 1)
+    sim.run_until("Running")
+    sim.settle()
+    assert sim.counters == (2, 1, 1)
+    sim.status["attempt"] = 1
+    sim.run_until("Running")
+    sim.settle()
+    assert sim.counters == (3, 1, 1)
+
+
+def test_missing_conditions_and_counters_come_back(sim: Sim) -> None:
+    whole = [condition["type"] for condition in sim.status["conditions"]]
+    sim.status["conditions"] = sim.status["conditions"][2:3]
+    del sim.status["restarts"]
+    sim.run_until("Running")
+    sim.settle()
+    assert sorted(c["type"] for c in sim.status["conditions"]) == sorted(whole)
+    assert sim.counters == (1, 0, 0)
+    assert sim.status["state"] == "Running"
+
+
+def held(sim: Sim, slot: int) -> None:
+    sim.pod(slot).held = True
+    sim.delete(sim.pod(slot), 1)
+
+
+def test_a_held_pod_of_a_running_attempt_is_replaced_when_its_containers_have_ended(sim: Sim) -> None:
+    held(sim, 1)
+    sim.settle()
+    assert sim.counters == (2, 1, 0)
+    sim.calm()
+    sim.run_until("Running")
+    assert {"job-1-1", "job-1-2"} <= set(sim.pods), "the first is still there"
+
+
+def test_a_held_pod_that_never_ran_is_replaced_under_another_name() -> None:
+    sim = Sim(job(2))
+    sim.operate()
+    held(sim, 1)
+    sim.settle()
+    assert sim.pods_ready()[2] == "0 of 2 pods ready; pod job-1-1 was deleted and is held by example.com/hold"
+    assert sim.counters == (1, 0, 0), "it may go by itself"
+    sim.tick(10)
+    sim.settle()
+    assert sim.counters == (2, 1, 0)
+    assert sim.status["rootCause"]["message"] == "the pod was deleted and is held by example.com/hold"
+    sim.run_until("Running")
+    assert {"job-1-1", "job-1-2"} <= set(sim.pods)
+
+
+def test_a_taken_name_is_told_once_and_the_job_goes_on_when_it_is_free(sim: Sim) -> None:
+    sim.squat(0)
+    sim.remove(sim.pods["job-0-1"])
+    for _ in range(5):
+        sim.operate()
+        sim.tick()
+    _, reason, text = sim.pods_ready()
+    assert reason == "PodCreationRejected"
+    assert "pod ns/job-0-2 has a name that this job needs and belongs to nobody; delete it" in text
+    assert sim.reasons.count("PodCreationRejected") == 1
+    assert sim.pods["job-0-2"].raw["metadata"]["labels"]["training.inception.dev/incarnation"] == "1", "untouched"
+    assert sim.pods["job-0-2"].deletion_deadline is None
+    sim.remove(sim.pods["job-0-2"])
+    sim.run_until("Running")
+    assert sim.counters == (2, 1, 0)
+
+
+def foreign(**metadata: Any) -> Json:
+    raw = pod("job-0-2", owner="another")
+    raw["metadata"] |= metadata
+    return raw
+
+
+@pytest.mark.parametrize(
+    ("metadata", "words"),
+    [
+        ({"ownerReferences": []}, "belongs to nobody; delete it"),
+        ({"ownerReferences": [{"kind": "Job", "name": "x"}]}, "belongs to nobody; delete it"),
+        ({"ownerReferences": [{"kind": "Job", "name": "x", "controller": True}]}, "belongs to Job x; delete it"),
+        ({}, None),
+        ({"deletionTimestamp": "2026-01-01T11:59:55Z"}, None),
+        ({"deletionTimestamp": "2026-01-01T11:59:00Z"}, "does not go (no answer of its node)"),
+        ({"deletionTimestamp": "2026-01-01T11:59:00Z", "finalizers": ["a/b", "c/d"]}, "does not go (a/b, c/d)"),
+    ],
+    ids=["nobody", "no controller", "a Job", "an earlier job", "leaving", "dead node", "held"],
+)
+def test_who_has_our_name(metadata: Json, words: str | None) -> None:
+    text = drift.name_taken(foreign(**metadata), small_job(), NOW)
+    assert (text is None) == (words is None)
+    if text is not None:
+        assert text.startswith("pod ns/job-0-2 ")
+        assert words is not None
+        assert words in text
+
+
+def test_a_name_is_free_when_the_pod_had_its_time() -> None:
+    gone = NOW - drift.LEAVING - timedelta(seconds=1)
+    text = drift.name_taken(foreign(deletionTimestamp=gone.isoformat().replace("+00:00", "Z")), small_job(), NOW)
+    assert text is not None
