@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
 from charts import sync
-from docs import generate_api
+from docs import generate_api, generate_lifecycle
 
 
 def test_copies_readme_and_install_manifest_are_up_to_date(helm: str) -> None:
@@ -17,6 +18,41 @@ def test_copies_readme_and_install_manifest_are_up_to_date(helm: str) -> None:
 
 def test_the_api_reference_is_up_to_date() -> None:
     assert generate_api.main(["--check"]) == 0, "run docs/generate_api.py"
+
+
+def test_the_proof_table_is_up_to_date_and_names_only_tests_that_exist() -> None:
+    assert generate_lifecycle.main(["--check"]) == 0, "run docs/generate_lifecycle.py"
+
+
+TEST = "tests/chart/test_sync.py::test_drift_is_found_and_repaired"
+ROW = {"number": 1, "failure": "It breaks.", "action": "It heals.", "tests": [TEST]}
+
+
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        ({**ROW, "tests": []}, "row 1 has neither tests nor missing"),
+        ({**ROW, "tests": ["tests/absent.py::test_x"]}, "tests/absent.py, which does not exist"),
+        ({**ROW, "tests": ["tests/chart/test_sync.py::test_x"]}, "the file has no such test"),
+        ({**ROW, "tests": ["tests/chart/test_sync.py"]}, "the file has no such test"),
+        ({**ROW, "number": 2}, "row 2 stands where 1 is expected"),
+        ({**ROW, "note": "x"}, "row 1 needs the keys"),
+        ({key: value for key, value in ROW.items() if key != "action"}, "row 1 needs the keys"),
+    ],
+    ids=["unproved", "no file", "no test", "no name", "number", "unknown key", "missing key"],
+)
+def test_a_row_without_proof_is_refused(row: dict[str, Any], words: str) -> None:
+    with pytest.raises(generate_lifecycle.ProofError, match=words):
+        generate_lifecycle.check([row])
+
+
+def test_what_is_not_proved_yet_is_said() -> None:
+    rows = [{**ROW, "missing": "a run on two nodes."}, {**ROW, "number": 2, "failure": "a | b"}]
+    generate_lifecycle.check(rows)
+    first, second = generate_lifecycle.document({"introduction": "x", "rows": rows}).splitlines()[-2:]
+    assert first.endswith("test_sync.py)<br>**not yet:** a run on two nodes. |")
+    assert "[drift is found and repaired](../tests/chart/test_sync.py) |" in second
+    assert "a \\| b" in second
 
 
 def test_drift_is_found_and_repaired(helm: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from inception_operator import assignment, report
+from inception_operator import assignment, report, slots
 from inception_operator.model import Assignment, Json, PodView, Report
 from inception_operator.podview import trim_pod, view
 
@@ -117,6 +117,12 @@ def test_ended_container_and_its_report() -> None:
     found = seen(pod({**state, "phase": "Failed"}), Report(2, "Running"), True)
     assert found.report == last
     assert (found.exit_code, found.terminated_reason, found.finished, found.message) == (7, "Error", NOON, None)
+
+
+def test_a_side_car_does_not_keep_a_slot_from_ending() -> None:
+    found = seen(pod({**container(terminated={"exitCode": 0, "reason": "Completed"}), "phase": "Running"}))
+    assert slots.finished(found)
+    assert not slots.finished(seen(pod({**container(running={}), "phase": "Running"})))
 
 
 def test_termination_message_of_another_program() -> None:

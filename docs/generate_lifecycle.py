@@ -1,0 +1,117 @@
+"""Writes docs/lifecycle.md from docs/lifecycle.yaml, or says with ``--check`` that it is out of date.
+
+Every row names the tests that prove it; a test that does not exist is an error, and so is a row that neither has tests
+nor says what is missing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).resolve().parent.parent
+SOURCE = ROOT / "docs" / "lifecycle.yaml"
+TARGET = ROOT / "docs" / "lifecycle.md"
+KEYS = {"number", "failure", "action", "tests"}
+Row = Mapping[str, Any]
+
+
+class ProofError(Exception):
+    """A row claims what no test proves."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Write the page; the exit status of the command."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true", help="write nothing, fail when the page is out of date")
+    options = parser.parse_args(arguments)
+    source = yaml.safe_load(SOURCE.read_text(encoding="utf-8"))
+    try:
+        check(source["rows"])
+    except ProofError as error:
+        print(f"{SOURCE.relative_to(ROOT)}: {error}", file=sys.stderr)
+        return 1
+    text = document(source)
+    if TARGET.exists() and TARGET.read_text(encoding="utf-8") == text:
+        return 0
+    if options.check:
+        print(f"out of date: {TARGET.relative_to(ROOT)}", file=sys.stderr)
+        return 1
+    TARGET.write_text(text, encoding="utf-8")
+    return 0
+
+
+def check(rows: Sequence[Row]) -> None:
+    """Raise ProofError for the first row that is malformed or unproven."""
+    for number, row in enumerate(rows, start=1):
+        if row.get("number") != number:
+            raise ProofError(f"row {row.get('number')} stands where {number} is expected")
+        unknown = row.keys() - KEYS - {"missing"}
+        if unknown or KEYS - row.keys():
+            raise ProofError(f"row {number} needs the keys {', '.join(sorted(KEYS))} and may have missing")
+        if not row["tests"] and not row.get("missing"):
+            raise ProofError(f"row {number} has neither tests nor missing")
+        for test in row["tests"]:
+            _check_test(number, test)
+
+
+def _check_test(number: int, test: str) -> None:
+    file, _, name = test.partition("::")
+    path = ROOT / file
+    if not path.is_file():
+        raise ProofError(f"row {number} names {file}, which does not exist")
+    if name not in functions(path):
+        raise ProofError(f"row {number} names {test}, but the file has no such test")
+
+
+@cache
+def functions(path: Path) -> frozenset[str]:
+    """The tests of a file, without importing it."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    kinds = (ast.FunctionDef, ast.AsyncFunctionDef)
+    return frozenset(node.name for node in tree.body if isinstance(node, kinds) and node.name.startswith("test_"))
+
+
+def document(source: Mapping[str, Any]) -> str:
+    """The whole page."""
+    lines = [
+        "# What goes wrong, what the operator does, and the tests that prove it",
+        "",
+        "This page is made from `docs/lifecycle.yaml` by `docs/generate_lifecycle.py`, which refuses a row whose tests do "
+        "not exist. Conditions, reasons and deadlines are described in [architecture.md](architecture.md).",
+        "",
+        source["introduction"].strip(),
+        "",
+        "| # | What goes wrong | What the operator does | Proved by |",
+        "|---|---|---|---|",
+        *(_line(row) for row in source["rows"]),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _line(row: Row) -> str:
+    proof = "<br>".join(_proofs(row))
+    return f"| {row['number']} | {_flat(row['failure'])} | {_flat(row['action'])} | {proof} |"
+
+
+def _proofs(row: Row) -> Iterator[str]:
+    for test in row["tests"]:
+        file, _, name = test.partition("::")
+        yield f"[{name.removeprefix('test_').replace('_', ' ')}](../{file})"
+    if row.get("missing"):
+        yield f"**not yet:** {_flat(row['missing'])}"
+
+
+def _flat(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
