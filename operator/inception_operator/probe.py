@@ -122,6 +122,14 @@ class Probe:
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError):
             return None
 
+    async def report(self, ip: str) -> Report | None:
+        """What the launcher of a pod says now, or None if nothing comes in time; `answer` knows nothing of it."""
+        try:
+            url = f"http://{_host(ip)}:{self._launcher_port}/status"
+            return self._parse(await self._get(url, STATUS_SECONDS, MAX_STATUS_BYTES))
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError):
+            return None
+
     def _due(self, answer: _Answer | None) -> bool:
         return answer is None or answer.again <= self._clock()
 

@@ -16,6 +16,8 @@ from .times import format_time, parse_time
 INTERVAL: Final = timedelta(seconds=10)
 PREFIX: Final = "trainer_"
 _TIME: Final = "lastUpdatedTime"
+_INT32: Final = 2**31 - 1
+_INT64: Final = 2**63 - 1
 
 
 def from_metrics(text: str, now: datetime) -> Progress | None:
@@ -67,13 +69,13 @@ def to_json(progress: Progress) -> Json:
     data: Json = {
         "progressPercentage": _percent(progress.progress),
         "estimatedRemainingSeconds": _seconds(progress.remaining_seconds),
-        "epoch": progress.epoch,
-        "step": progress.step,
+        "epoch": _whole(progress.epoch, _INT32),
+        "step": _whole(progress.step),
         "samplesPerSecond": _decimal(progress.samples_per_second, 1),
         "accuracyTop1": _decimal(progress.accuracy_top1, 4),
         "accuracyTop5": _decimal(progress.accuracy_top5, 4),
         "loss": _decimal(progress.loss, 4),
-        "samplesSeen": progress.samples_seen,
+        "samplesSeen": _whole(progress.samples_seen),
         "lastCheckpointTime": None if progress.last_checkpoint is None else format_time(progress.last_checkpoint),
         _TIME: format_time(progress.time),
     }
@@ -127,7 +129,12 @@ def _percent(ratio: float | None) -> int | None:
 
 
 def _seconds(value: float | None) -> int | None:
-    return None if value is None else max(0, round(value))
+    return None if value is None else _whole(max(0, round(value)))
+
+
+def _whole(value: int | None, most: int = _INT64) -> int | None:
+    """What the schema takes: a program may say anything, and a status that is refused would stop its job."""
+    return value if value is not None and 0 <= value <= most else None
 
 
 def _decimal(value: float | None, digits: int) -> str | None:

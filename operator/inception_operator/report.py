@@ -10,6 +10,7 @@ from .api import ReportState
 from .model import Json, Report
 from .times import parse_time
 
+MAX_NUMBER = 2**63
 STATES = frozenset(
     (
         ReportState.STARTING,
@@ -81,4 +82,11 @@ def _text(value: object) -> str | None:
 def _numbers(value: object) -> dict[str, float]:
     if not isinstance(value, Mapping):
         return {}
-    return {str(k): float(v) for k, v in value.items() if isinstance(v, int | float) and not isinstance(v, bool)}
+    return {str(k): float(v) for k, v in value.items() if _is_number(v)}
+
+
+def _is_number(value: object) -> bool:
+    if isinstance(value, float):
+        return True
+    # Whole numbers have no bound in Python and JSON, decimals have.
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < MAX_NUMBER

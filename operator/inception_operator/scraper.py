@@ -1,4 +1,7 @@
-"""Reads rank 0's figures of every running training every few seconds and says when they are worth a status patch."""
+"""Reads rank 0's figures of every running training every few seconds and says when they are worth a status patch.
+
+They are on the trainer's metrics page; a program of the user's has none and leaves its progress with the launcher.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from datetime import UTC, datetime
 from inception_operator.jobs import JobStore
 from inception_operator.model import Json, PodView, Progress
 from inception_operator.probe import Probe
+from inception_operator.progress import from_report
 from inception_operator.workqueue import Key
 
 CONCURRENCY = 32
@@ -91,17 +95,26 @@ class Scraper:
             state.skip -= 1
             return
         async with self._slots:
-            text = await self._probe.metrics(ip)
-        progress = self._parse(text, datetime.now(UTC)) if text is not None else None
+            progress, reachable = await self._figures(ip, _attempt(job))
         if progress is None:
-            # A pod nobody can reach must not take a slot in every round.
-            state.failures += 1
-            state.skip = min(MAX_SKIPPED_ROUNDS, 2 ** min(state.failures - 1, 10) - 1)
+            # A pod nobody can reach must not take a slot in every round; a program may yet begin to speak.
+            state.failures = 1 if reachable else state.failures + 1
+            state.skip = 1 if reachable else min(MAX_SKIPPED_ROUNDS, 2 ** min(state.failures - 1, 10) - 1)
             return
         state.progress, state.attempt, state.failures = progress, _attempt(job), 0
         if time.monotonic() - state.told >= self._report_interval:
             state.told = time.monotonic()
             self._notify(key)
+
+    async def _figures(self, ip: str, attempt: int) -> tuple[Progress | None, bool]:
+        """The figures, and whether anybody was there to ask."""
+        text = await self._probe.metrics(ip)
+        progress = self._parse(text, datetime.now(UTC)) if text is not None else None
+        if progress is not None:
+            return progress, True
+        report = await self._probe.report(ip)
+        tells = report is not None and report.attempt == attempt and (report.step is not None or report.metrics)
+        return (from_report(report, datetime.now(UTC)) if report is not None and tells else None), report is not None
 
     def _target(self, key: Key, job: Json) -> str | None:
         """Address of rank 0, if the training runs."""

@@ -1,12 +1,14 @@
 """The report's shape and the cutting of the termination message."""
 
 import json
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from inception_trainer.launcher.report import Report, State, termination_message, timestamp, with_progress
+from inception_trainer.launcher.server import Board
 
 FAILED = Report(
     3, State.FAILED, 1767225600.123456, 66, 1, "InputMissing", "no such file", "job-0-1", 120, {"loss": 0.1}
@@ -93,3 +95,19 @@ def test_awkward_text_fits(text: str) -> None:
     data = termination_message(_with(text))
     assert len(data) <= 4096
     json.loads(data.decode("utf-8"))
+
+
+@pytest.mark.parametrize(
+    ("text", "step"),
+    [
+        pytest.param('{"step": 5, "metrics": {"loss": 1}}', 5, id="good"),
+        pytest.param('{"step": 5, "met', 120, id="torn"),
+        pytest.param("[" * 5000, 120, id="deep"),
+        pytest.param(json.dumps({"step": 5, "metrics": {"x" * n: n for n in range(200)}}), 120, id="too much"),
+    ],
+)
+def test_progress_file_of_a_program(tmp_path: Path, text: str, step: int) -> None:
+    (tmp_path / "progress.json").write_text(text, encoding="utf-8")
+    board = Board(FAILED)
+    board.publish(FAILED, tmp_path / "progress.json")
+    assert board.report().step == step

@@ -183,10 +183,48 @@ async def test_figures_are_read_while_the_training_runs_and_reported_at_interval
         reader.forget(KEY)
 
 
+PROGRAM = {"attempt": 1, "state": "Running", "step": 7, "metrics": {"progress": 0.5, "loss": 0.25}}
+
+
+@pytest.mark.parametrize("page", ["", "python_info 1\n"], ids=["no page", "a page without the trainer's series"])
+async def test_a_program_without_metrics_is_heard_through_its_launcher(page: str) -> None:
+    notices: list[Key] = []
+    jobs = JobStore()
+    jobs.update(job(version=2, state="Running", attempt=1))
+    async with asking() as (asker, launcher):
+        launcher.metrics, launcher.answer = page, PROGRAM
+        reader = scraper(asker, jobs, notices)
+        await reader.scrape_all()
+        found = reader.progress(KEY)
+        assert found is not None
+        assert (found.step, found.progress, found.loss) == (7, 0.5, 0.25)
+        assert notices == [KEY]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [{**PROGRAM, "attempt": 0}, {"attempt": 1, "state": "Running"}, "nonsense"],
+    ids=["an earlier attempt", "silence", "nonsense"],
+)
+async def test_a_launcher_without_news_is_asked_again(answer: Json | str) -> None:
+    jobs = JobStore()
+    jobs.update(job(version=2, state="Running", attempt=1))
+    async with asking() as (asker, launcher):
+        launcher.metrics, launcher.answer = "", answer
+        reader = scraper(asker, jobs, [])
+        await reader.scrape_all()
+        assert reader.progress(KEY) is None
+        launcher.answer = PROGRAM
+        await reader.scrape_all()
+        await reader.scrape_all()
+        assert reader.progress(KEY) is not None
+
+
 async def test_an_unreachable_pod_is_scraped_less_and_less_often(unused_tcp_port: int) -> None:
     jobs = JobStore()
     jobs.update(job(version=2, state="Running", attempt=1))
-    asker = Probe(report.from_json, lambda _key: None, clock=time.monotonic, metrics_port=unused_tcp_port)
+    ports = {"launcher_port": unused_tcp_port, "metrics_port": unused_tcp_port}
+    asker = Probe(report.from_json, lambda _key: None, clock=time.monotonic, **ports)
     asked = 0
     original = asker.metrics
 

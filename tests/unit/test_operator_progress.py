@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime, timedelta
 
-from inception_operator import progress
+from inception_operator import progress, report
 from inception_operator.model import Progress, Report
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -69,6 +70,34 @@ def test_final_report() -> None:
         "accuracyTop1": "0.9700",
         "loss": "0.1000",
         "samplesSeen": 10,
+        "lastUpdatedTime": "2026-01-01T12:00:00Z",
+    }
+
+
+def test_figures_that_the_schema_refuses_are_left_out() -> None:
+    """A program of the user's writes them, and a refused status would stop its job."""
+    text = json.dumps(
+        {
+            "attempt": 1,
+            "state": "Running",
+            "step": -1,
+            "metrics": {
+                "epoch": 2**31,
+                "samplesSeen": -5,
+                "estimatedRemainingSeconds": 1e300,
+                "loss": 10**400,
+                "progress": 7,
+                "accuracyTop1": "high",
+                "samplesPerSecond": 1e300,
+                "accuracyTop5": {},
+            },
+        }
+    )
+    found = report.from_json(text)
+    assert found is not None
+    assert progress.to_json(progress.from_report(found, NOW)) == {
+        "progressPercentage": 100,
+        "samplesPerSecond": f"{1e300:.1f}"[:32],
         "lastUpdatedTime": "2026-01-01T12:00:00Z",
     }
 

@@ -11,6 +11,8 @@ from pathlib import Path
 from .report import Report, with_progress
 
 STALL_SECONDS = 30.0
+PROGRESS_BYTES = 1 << 14
+"""What a program may say about its progress; a report that grows beyond measure would be read by nobody."""
 
 
 class Board:
@@ -122,6 +124,8 @@ class _Handler(BaseHTTPRequestHandler):
 
 def _read(path: Path) -> object:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        with path.open("rb") as file:
+            text = file.read(PROGRESS_BYTES + 1)
+        return json.loads(text) if len(text) <= PROGRESS_BYTES else None
+    except (OSError, ValueError, RecursionError):
         return None
