@@ -30,20 +30,21 @@ def wait_for(what: str, look: Callable[[], T | None], seconds: float = 20.0, pau
 
 
 def training(name: str, *, nodes: int = 2, annotations: dict[str, str] | None = None, **spec: Any) -> Json:
-    """A small training on CPUs; ``annotations`` go onto its pods and steer the fake nodes."""
+    """A small training on CPUs; ``annotations`` go onto its pods and steer the fake nodes. None leaves a field out."""
     template = {"template": {"metadata": {"annotations": annotations}}} if annotations else {}
+    fields = {
+        "numNodes": nodes,
+        "training": {"data": {"kind": "Digits"}},
+        "accelerator": {"profile": "cpu"},
+        "checkpoint": {"path": "/tmp/inception"},
+        **template,
+        **spec,
+    }
     return {
         "apiVersion": api.API_VERSION,
         "kind": api.KIND,
         "metadata": {"name": name},
-        "spec": {
-            "numNodes": nodes,
-            "training": {"data": {"kind": "Digits"}},
-            "accelerator": {"profile": "cpu"},
-            "checkpoint": {"path": "/tmp/inception"},
-            **template,
-            **spec,
-        },
+        "spec": {key: value for key, value in fields.items() if value is not None},
     }
 
 
