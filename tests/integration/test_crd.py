@@ -99,6 +99,18 @@ REJECTED: dict[str, tuple[Spec, str]] = {
         {"training": RECIPE, "failurePolicy": {"progressDeadlineSeconds": 9}},
         "spec.failurePolicy.progressDeadlineSeconds in body should be greater than or equal to 10",
     ),
+    "auxiliary weight without its network": (
+        {"training": {**RECIPE, "model": {"name": "resnet50"}, "loss": {"auxiliaryWeight": "0.3"}}},
+        "spec.training.loss.auxiliaryWeight needs model.name inception_v3",
+    ),
+    "new classifier without weights": (
+        {"training": {**RECIPE, "model": {"classifier": "New"}}},
+        "spec.training.model.classifier New needs weights",
+    ),
+    "unknown inputs": (
+        {"training": {**RECIPE, "data": {"normalization": "BGR"}}},
+        'spec.training.data.normalization: Unsupported value: "BGR"',
+    ),
     "no nodes": ({"training": RECIPE, "numNodes": 0}, "spec.numNodes in body should be greater than or equal to 1"),
     "too many nodes": (
         {"training": RECIPE, "numNodes": 1001},

@@ -38,6 +38,16 @@ DIGITS = {"data": {"kind": "Digits"}}
         ({**DIGITS, "data": {"kind": "digits"}}, ["data.kind", "did you mean Digits?"]),
         ({**DIGITS, "data": {"kind": "Digits", "workers": 65}}, ["data.workers", "at most 64"]),
         ({"data": {"kind": "ImageFolder"}}, ["data.path", "train/"]),
+        ({**DIGITS, "model": {"name": "resnet"}}, ["model.name", "'resnet'", "did you mean resnet50?"]),
+        ({**DIGITS, "model": {"classifier": "New"}}, ["model.classifier", "model.weights"]),
+        ({"data": {"kind": "Digits", "normalization": "imagenet"}}, ["data.normalization", "ImageNet"]),
+        ({**DIGITS, "loss": {"auxiliaryWeight": "0.4"}}, ["loss.auxiliaryWeight", "bninception", "inception_v3"]),
+        ({**DIGITS, "loss": {"auxiliaryWeight": -1}}, ["loss.auxiliaryWeight", "at least 0"]),
+        ({"data": {"kind": "Digits", "imageSize": 31}}, ["data.imageSize", "31", "bninception"]),
+        (
+            {"data": {"kind": "Digits", "imageSize": 75}, "model": {"name": "inception_v3"}},
+            ["data.imageSize", "75", "auxiliary head", "loss.auxiliaryWeight to 0"],
+        ),
         ({}, ["data.kind", "missing", "recipe"]),
         ({"recipe": "bninception-digit"}, ["recipe", "did you mean bninception-digits?", "bninception-imagenet"]),
         ({"recipe": 3}, ["recipe", "not a text"]),
@@ -83,6 +93,29 @@ def test_defaults_follow_the_table() -> None:
     )
     assert from_mapping({"data": {"kind": "Synthetic"}}).data.image_size == 224
     assert from_mapping({"data": {"kind": "ImageFolder", "path": "/data"}}).data.workers == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "photo", "digit"),
+    [
+        ("bninception", 224, 32),
+        ("inception_v2", 224, 32),
+        ("inception_v3", 299, 299),
+        ("inception_v4", 299, 75),
+        ("inceptionv3_cifar", 32, 32),
+        ("resnet50", 224, 32),
+    ],
+)
+def test_image_size_follows_the_network(name, photo, digit) -> None:
+    for kind, side in (("Synthetic", photo), ("Digits", digit)):
+        config = from_mapping({"model": {"name": name}, "data": {"kind": kind}})
+        assert config.data.image_size == side
+        assert config.loss.auxiliary_weight == (0.4 if name == "inception_v3" else 0)
+
+
+def test_without_its_auxiliary_head_inception_v3_takes_small_images() -> None:
+    config = from_mapping({"model": {"name": "inception_v3"}, **DIGITS, "loss": {"auxiliaryWeight": "0"}})
+    assert (config.data.image_size, config.loss.auxiliary_weight) == (75, 0)
 
 
 def test_output_goes_below_the_checkpoints() -> None:
@@ -136,6 +169,7 @@ def test_missing_file_is_named(tmp_path) -> None:
         ({"batch": {"global": 32}}, True),
         ({"model": {"name": "inception_v2"}}, True),
         ({"loss": {"labelSmoothing": 0.1}}, True),
+        ({"data": {"kind": "Digits", "normalization": "ImageNet"}}, True),
         ({"schedule": {"warmupEpochs": 1}}, True),
         ({"data": {"kind": "Digits", "imageSize": 64}}, True),
         ({"data": {"kind": "Digits", "workers": 3}}, False),

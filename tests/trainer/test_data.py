@@ -30,9 +30,9 @@ def test_digits_hold_out_a_stratified_fifth() -> None:
 
 
 def test_digits_are_upsampled_bytes() -> None:
-    digits = splits("Digits", imageSize=48)
+    digits = splits("Digits", imageSize=64)
     batch = digits.train.batch(np.arange(5), None)
-    assert (batch.images.shape, batch.images.dtype) == ((5, 1, 48, 48), torch.uint8)
+    assert (batch.images.shape, batch.images.dtype) == ((5, 1, 64, 64), torch.uint8)
     assert batch.images.max() > 200
     assert (digits.num_classes, digits.class_names[3]) == (10, "3")
 
@@ -40,8 +40,8 @@ def test_digits_are_upsampled_bytes() -> None:
 def test_digits_normalisation_is_that_of_the_data() -> None:
     digits = splits("Digits")
     pixels = digits.train.batch(np.arange(len(digits.train)), None).images.float() / 255
-    assert pixels.mean().item() == pytest.approx(digits.mean[0], abs=0.02)
-    assert pixels.std().item() == pytest.approx(digits.std[0], abs=0.03)
+    assert pixels.mean().item() == pytest.approx(digits.normalization.mean[0], abs=0.02)
+    assert pixels.std().item() == pytest.approx(digits.normalization.std[0], abs=0.03)
 
 
 def test_augmentation_is_a_function_of_epoch_and_index() -> None:

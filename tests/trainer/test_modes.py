@@ -45,7 +45,7 @@ def expected_accuracy(path: Path) -> tuple[float, float]:
     network = models.create("bninception", 4).eval()
     network.load_state_dict(saved["model"])
     splits = open_splits(from_mapping(TINY))
-    normalise = Normalise(splits.mean, splits.std, torch.device("cpu"))
+    normalise = Normalise(splits.normalization, torch.device("cpu"))
     hits = losses = 0.0
     with torch.no_grad():
         for index in range(len(splits.val)):

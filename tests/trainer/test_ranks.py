@@ -9,8 +9,10 @@ import pytest
 import torch
 
 import trainer_ranks
+from inception_trainer import models
 from inception_trainer.config import merge
 from inception_trainer.data.order import permutation
+from inception_trainer.normalization import INCEPTION
 from trainer_ranks import TINY
 
 pytestmark = pytest.mark.timeout(300)
@@ -191,3 +193,31 @@ def test_time_based_checkpoints_are_agreed(tmp_path) -> None:
     often = config(tmp_path, epochs=1, checkpoint={"path": str(tmp_path), "everySeconds": 0.001, "keep": 50})
     assert trainer_ranks.run(tmp_path, often, 2) == [0, 0]
     assert len(list((tmp_path / "checkpoints").glob("step-*.pt"))) > 1
+
+
+def test_weights_bring_their_inputs_along_over_restarts(tmp_path) -> None:
+    torch.manual_seed(3)
+    donor = models.create("resnet50", 4)
+    state = {f"module.{name}": value for name, value in donor.state_dict().items()}
+    torch.save({"state_dict": state, "preprocessing": INCEPTION.as_dict()}, tmp_path / "weights.pth.tar")
+    model = {"name": "resnet50", "weights": str(tmp_path / "weights.pth.tar")}
+    own = config(tmp_path / "job", model=model, batch={"global": 16}, epochs=1)
+    stop_at(trainer_ranks.start(tmp_path / "job", own, 2), 1)
+    first = summary(tmp_path / "job")
+    assert (first["weights"], first["normalization"]) == ("this trainer", INCEPTION.as_dict())
+    # The file is needed once: the checkpoint holds all that came from it.
+    (tmp_path / "weights.pth.tar").unlink()
+    assert trainer_ranks.run(tmp_path / "job", own, 2, attempt=2) == [0, 0]
+    last = summary(tmp_path / "job")
+    assert (last["weights"], last["normalization"]) == ("this trainer", INCEPTION.as_dict())
+    assert final(tmp_path / "job")["preprocessing"] == {**INCEPTION.as_dict(), "imageSize": 32}
+
+
+def test_the_auxiliary_head_learns_beside_the_classifier(tmp_path) -> None:
+    data = {"kind": "Synthetic", "imageSize": 299, "numClasses": 4, "samples": 4}
+    training = config(tmp_path, model={"name": "inception_v3"}, data=data, batch={"global": 4}, epochs=None, maxSteps=1)
+    assert trainer_ranks.run(tmp_path, training, 2) == [0, 0]
+    momentum = final(tmp_path)["optimizer"]["momentum"]
+    assert momentum["AuxLogits.fc.weight"].abs().sum() > 0
+    assert momentum["fc.weight"].abs().sum() > 0
+    assert summary(tmp_path)["parameters"] == 24_354_536

@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from inception_trainer import recipes
+from inception_trainer import catalog, normalization, recipes
 from inception_trainer.errors import ConfigError, InputMissing
 from inception_trainer.schema import dump, key, parse
 
@@ -28,6 +28,7 @@ class ModelConfig:
 
     name: str = key("bninception")
     weights: str | None = key(None)
+    classifier: str = key("Load", choices=("Load", "New"))
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ class DataConfig:
     num_classes: int | None = key(None, at_least=2)
     samples: int = key(1024, at_least=1)
     workers: int | None = key(None, at_least=0, at_most=64)
+    normalization: str = key("Auto", choices=normalization.CHOICES)
 
 
 @dataclass(frozen=True)
@@ -74,9 +76,10 @@ class ScheduleConfig:
 
 @dataclass(frozen=True)
 class LossConfig:
-    """Cross entropy; smoothing as torch defines it (RECIPES 5.1)."""
+    """Cross entropy; smoothing as torch defines it. An auxiliary weight of 0 builds the network without that head."""
 
     label_smoothing: float = key(0.0, at_least=0, below=1)
+    auxiliary_weight: float | None = key(None, at_least=0, at_most=10)
 
 
 @dataclass(frozen=True)
@@ -162,7 +165,21 @@ def from_mapping(data: Mapping[str, Any]) -> TrainingConfig:
         raise ConfigError("schedule.milestones: missing; schedule.name Step needs milestones or stepEpochs")
     if config.optimizer.nesterov and config.optimizer.momentum == 0:
         raise ConfigError("optimizer.nesterov: true needs optimizer.momentum above 0")
-    return _resolved(config)
+    if config.model.classifier == "New" and config.model.weights is None:
+        raise ConfigError("model.classifier: New needs model.weights; without it every layer starts afresh anyway")
+    config = _resolved(config)
+    _check_model(config)
+    return config
+
+
+def _check_model(config: TrainingConfig) -> None:
+    name, auxiliary = config.model.name, bool(config.loss.auxiliary_weight)
+    if auxiliary and catalog.facts(name).auxiliary_smallest is None:
+        raise ConfigError(
+            f"loss.auxiliaryWeight: {config.loss.auxiliary_weight:g} needs an auxiliary head, which {name} does not "
+            "have; leave it out, or choose model.name inception_v3"
+        )
+    catalog.check_image_size(name, config.data.image_size, auxiliary=auxiliary)
 
 
 def load(text: str | None, overrides: Sequence[str] = (), source: str = "the configuration") -> TrainingConfig:
@@ -202,18 +219,24 @@ def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _resolved(config: TrainingConfig) -> TrainingConfig:
+    known = catalog.facts(config.model.name)
+    weight = config.loss.auxiliary_weight
+    if weight is None:
+        weight = 0.0 if known.auxiliary_smallest is None else catalog.AUXILIARY_WEIGHT
     data = config.data
     small = data.kind in IN_MEMORY
+    side = max(32, known.smallest_with(weight > 0)) if data.kind == "Digits" else known.image_size
     data = dataclasses.replace(
         data,
-        image_size=data.image_size or (32 if data.kind == "Digits" else 224),
+        image_size=data.image_size or side,
         workers=data.workers if data.workers is not None else (0 if small else 2),
     )
     epochs = config.epochs if config.epochs or config.max_steps else 1
     output = config.output
     if output.path is None and config.checkpoint.path is not None:
         output = OutputConfig(path=str(Path(config.checkpoint.path) / "output"))
-    return dataclasses.replace(config, data=data, epochs=epochs, output=output)
+    loss = dataclasses.replace(config.loss, auxiliary_weight=weight)
+    return dataclasses.replace(config, data=data, loss=loss, epochs=epochs, output=output)
 
 
 def _with_recipe(data: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from typing import Any
 
 from inception_trainer.checkpoint import Saved
 from inception_trainer.log import logger
+from inception_trainer.normalization import IMAGENET, Normalization
 from inception_trainer.progress import History
 
 
@@ -36,6 +37,10 @@ class RunInfo:
     start_step: int
     config: dict[str, Any]
     output: Path | None
+    normalization: Normalization = IMAGENET
+    """How pixels become the network's inputs."""
+    weights: str | None = None
+    """Whose layout the file had that the job's weights started from; None for random weights."""
     evaluated: tuple[float, float] | None = None
     """Validation top-1 and top-5 that an earlier attempt measured last."""
 

@@ -24,7 +24,9 @@ from inception_trainer.errors import InputMissing
 from inception_trainer.evaluation import Evaluator
 from inception_trainer.heartbeat import Heartbeat
 from inception_trainer.log import configure, logger
+from inception_trainer.losses import Criterion
 from inception_trainer.metrics import Bus, EndRecord, RunInfo
+from inception_trainer.normalization import Normalization, choose
 from inception_trainer.plan import BatchPlan, LengthPlan, batch_plan
 from inception_trainer.progress import Progress
 from inception_trainer.results import full_fingerprint
@@ -74,6 +76,10 @@ class Start:
     saved_ranks: int = 0
     """How many ranks wrote it."""
     has_momentum: bool = False
+    normalization: Normalization | None = None
+    """That of the checkpoint."""
+    weights: str | None = None
+    """The layout of the weights that the job once began with."""
     payload: Payload | None = None
 
 
@@ -129,7 +135,6 @@ def _surroundings(config: TrainingConfig, settings: Settings, bus: Bus, store: C
     stop.install()
     batch = batch_plan(config.batch, settings.world_size)
     model = models.canonical(config.model.name)
-    models.check_image_size(model, config.data.image_size)
     accelerator = device.resolve(config.accelerator, config.precision, settings)
     loading = Background(lambda: _load(store, settings))
     splits = open_splits(config)
@@ -183,7 +188,15 @@ def _agree(
             return Start(attempt, Progress(), resumes=False)
         check_fingerprint(payload["fingerprint"], full_fingerprint(config, splits), Path(config.checkpoint.path or ""))
         progress = Progress.from_dict(payload["progress"])
-        return Start(attempt, progress, True, payload["world_size"], bool(payload["optimizer"]["momentum"]))
+        return Start(
+            attempt,
+            progress,
+            resumes=True,
+            saved_ranks=payload["world_size"],
+            has_momentum=bool(payload["optimizer"]["momentum"]),
+            normalization=Normalization.from_dict(payload["preprocessing"]),
+            weights=payload.get("weights"),
+        )
 
     start = comm.from_first(found)
     if start.resumes:
@@ -206,18 +219,19 @@ def _finished_before(around: Surroundings) -> dict[str, Any] | None:
 
 def _job(around: Surroundings) -> Job:
     config, comm, accelerator, splits = around.config, around.comm, around.accelerator, around.splits
-    network = _network(around)
+    network, normalization, weights = _network(around)
     optimizer = make_optimizer(config.optimizer, network, accelerator.device)
     state = TrainingState(network, optimizer, comm)
     wrapped = parallel(network, accelerator, comm, around.batch.micro_batches)
     state.share_buffers()
     _restore(state, around)
-    normalise = Normalise(splits.mean, splits.std, accelerator.device)
-    smoothing, seed = config.loss.label_smoothing, config.seed
-    stepper = Stepper(wrapped, optimizer, accelerator, normalise, around.batch, smoothing, seed, comm)
+    normalise = Normalise(normalization, accelerator.device)
+    criterion = Criterion(config.loss.label_smoothing, config.loss.auxiliary_weight or 0.0)
+    stepper = Stepper(wrapped, optimizer, accelerator, normalise, around.batch, criterion, config.seed, comm)
     largest = max(part.stop - part.start for part in around.batch.micro_slices(comm.world_size - 1))
     evaluator = Evaluator(network, splits.val, accelerator, normalise, comm, min(LARGEST_EVALUATION_BATCH, 2 * largest))
-    info = dataclasses.replace(around.info, parameters=sum(p.numel() for p in network.parameters()))
+    parameters = sum(p.numel() for p in network.parameters())
+    info = dataclasses.replace(around.info, parameters=parameters, normalization=normalization, weights=weights)
     _announce(around, info)
     first = comm.rank - around.settings.local_rank
     return Job(
@@ -241,24 +255,35 @@ def _job(around: Surroundings) -> Job:
     )
 
 
-def _network(around: Surroundings) -> nn.Module:
-    """The network on its device. Initial values are only computed where they will be used: on rank 0 of a new job."""
-    config, comm, start = around.config, around.comm, around.start
-    classes = max(around.splits.num_classes, config.data.num_classes or 0)
-    if start.payload is None and comm.is_first:
-        torch.manual_seed(config.seed)
-        network = models.create(config.model.name, classes)
-    else:
-        with torch.device("meta"):
-            network = models.create(config.model.name, classes)
-        if start.payload is None:
-            network.to_empty(device="cpu")
-        else:
-            network.load_state_dict(start.payload["model"], assign=True)
+def _network(around: Surroundings) -> tuple[nn.Module, Normalization, str | None]:
+    """The network on its device, what its inputs are normalised with, and the layout its weights came in."""
+    network = _built(around)
+    config, start, splits = around.config, around.start, around.splits
+    loaded = None
     if config.model.weights is not None and not start.resumes:
-        weights = Path(config.model.weights)
-        comm.from_first(lambda: load_weights(network, weights))
-    return network.to(around.accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+        path, new = Path(config.model.weights), config.model.classifier == "New"
+        loaded = around.comm.from_first(
+            lambda: load_weights(network, around.info.model, path, new_classifier=new),
+        )
+    chosen = choose(config.data.normalization, splits.normalization, loaded.normalization if loaded else None)
+    network = network.to(around.accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return network, start.normalization or chosen, loaded.layout if loaded else start.weights
+
+
+def _built(around: Surroundings) -> nn.Module:
+    """The network. Initial values are only computed where they will be used: on rank 0 of a new job."""
+    config, start = around.config, around.start
+    classes = max(around.splits.num_classes, config.data.num_classes or 0)
+    auxiliary = bool(config.loss.auxiliary_weight)
+    if start.payload is None and around.comm.is_first:
+        torch.manual_seed(config.seed)
+        return models.create(config.model.name, classes, auxiliary=auxiliary)
+    with torch.device("meta"):
+        network = models.create(config.model.name, classes, auxiliary=auxiliary)
+    if start.payload is None:
+        return network.to_empty(device="cpu")
+    network.load_state_dict(start.payload["model"], assign=True)
+    return network
 
 
 def _restore(state: TrainingState, around: Surroundings) -> None:

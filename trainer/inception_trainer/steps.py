@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 
 from inception_trainer.comm import Comm
@@ -22,6 +21,8 @@ from inception_trainer.config import OptimizerConfig
 from inception_trainer.data import Batch
 from inception_trainer.data.order import stream_key
 from inception_trainer.device import Accelerator, supports_fused_sgd
+from inception_trainer.losses import Criterion
+from inception_trainer.normalization import Normalization
 from inception_trainer.plan import BatchPlan
 
 
@@ -42,15 +43,17 @@ class Window:
 class Normalise:
     """uint8 images of the host to normalised floats ``[n, 3, side, side]`` on the device, channels last."""
 
-    def __init__(self, mean: tuple[float, ...], std: tuple[float, ...], device: torch.device) -> None:
+    def __init__(self, normalization: Normalization, device: torch.device) -> None:
         self._device = device
-        deviation = torch.tensor(std, device=device).view(1, 3, 1, 1)
-        self._scale = 1 / (255 * deviation)
-        self._shift = torch.tensor(mean, device=device).view(1, 3, 1, 1) / deviation
+        deviation = torch.tensor(normalization.std, device=device).view(1, 3, 1, 1)
+        self._scale = normalization.range / (255 * deviation)
+        self._shift = torch.tensor(normalization.mean, device=device).view(1, 3, 1, 1) / deviation
+        self._swaps = normalization.order == "BGR"
 
     def __call__(self, images: Tensor) -> Tensor:
         """Grey images ``[n, 1, ...]`` are repeated over the three channels."""
         x = images.to(self._device, non_blocking=True).float()
+        x = x.flip(1) if self._swaps else x
         return (x * self._scale - self._shift).contiguous(memory_format=torch.channels_last)
 
 
@@ -105,12 +108,12 @@ class Stepper:
         accelerator: Accelerator,
         normalise: Normalise,
         plan: BatchPlan,
-        label_smoothing: float,
+        criterion: Criterion,
         seed: int,
         comm: Comm,
     ) -> None:
         self._model, self._optimizer, self._accelerator, self._comm = model, optimizer, accelerator, comm
-        self._normalise, self._plan, self._smoothing, self._seed = normalise, plan, label_smoothing, seed
+        self._normalise, self._plan, self._criterion, self._seed = normalise, plan, criterion, seed
         self._draws = any(isinstance(module, nn.modules.dropout._DropoutNd) for module in model.modules())  # noqa: SLF001
         self._clear()
 
@@ -147,11 +150,11 @@ class Stepper:
     def _micro_step(self, batch: Batch) -> None:
         labels = batch.labels.to(self._accelerator.device, non_blocking=True)
         with self._accelerator.autocast():
-            logits = self._model(self._normalise(batch.images))
-        loss = functional.cross_entropy(logits.float(), labels, reduction="sum", label_smoothing=self._smoothing)
+            outputs = self._model(self._normalise(batch.images))
+        loss = self._criterion(outputs, labels)
         # Ranks are averaged by their wrapper: summed losses over the global batch give the mean of all its samples.
-        torch.autograd.backward(loss * (self._comm.world_size / self._plan.global_batch))
-        self._sums += count_hits(loss, logits, labels)
+        torch.autograd.backward(loss.total * (self._comm.world_size / self._plan.global_batch))
+        self._sums += count_hits(loss.main, loss.logits, labels)
 
     def _synchronised(self, wanted: bool) -> AbstractContextManager[object]:
         if wanted or not isinstance(self._model, DistributedDataParallel):

@@ -14,9 +14,10 @@ from inception_trainer import models
 from inception_trainer.comm import Comm
 from inception_trainer.config import TrainingConfig
 from inception_trainer.data import Splits
-from inception_trainer.errors import ConfigError, DataError, InputMissing
+from inception_trainer.errors import ConfigError, InputMissing
+from inception_trainer.normalization import Normalization
 from inception_trainer.state import share
-from inception_trainer.weights import load_weights, read_weights, state_of
+from inception_trainer.weights import OWN, load_weights, open_weights
 
 
 @dataclass(frozen=True)
@@ -27,8 +28,8 @@ class Trained:
     model: str
     classes: int
     class_names: tuple[str, ...] = ()
-    mean: tuple[float, ...] | None = None
-    std: tuple[float, ...] | None = None
+    normalization: Normalization | None = None
+    """What its inputs were."""
     image_size: int | None = None
     step: int | None = None
 
@@ -70,46 +71,22 @@ def open_trained(config: TrainingConfig, comm: Comm, device: torch.device) -> tu
     network.to_empty(device="cpu")
     for buffer in network.buffers():  # files may leave out the counters of batch norm
         buffer.zero_()
-    comm.from_first(lambda: load_weights(network, trained.path))
+    comm.from_first(lambda: load_weights(network, trained.model, trained.path))
     network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     share([*network.parameters(), *network.buffers()], comm)
     return network.eval(), trained
 
 
 def _described(config: TrainingConfig) -> Trained:
-    path, model = weight_file(config), models.canonical(config.model.name)
-    loaded = read_weights(path)
-    saved = _saved_model(loaded)
-    if saved is not None and saved != model:
-        raise ConfigError(f"model.name: {model}, but {path} holds {saved}; set model.name to {saved}")
-    classes = _classes(model, state_of(loaded, path), path)
-    if not isinstance(loaded.get("preprocessing"), Mapping):
-        return Trained(path, model, classes)
-    found = loaded["preprocessing"]
+    file = open_weights(models.canonical(config.model.name), weight_file(config))
+    own = file.loaded.layout == OWN
+    content: Mapping[str, Any] = file.content if own else {}
     return Trained(
-        path,
-        model,
-        classes,
-        tuple(loaded.get("class_names") or ()),
-        tuple(found["mean"]),
-        tuple(found["std"]),
-        int(found["imageSize"]),
-        int(loaded["progress"]["step"]),
+        file.path,
+        file.model,
+        file.classes,
+        tuple(content.get("class_names") or ()),
+        file.loaded.normalization,
+        int(content["preprocessing"]["imageSize"]) if own else None,
+        int(content["progress"]["step"]) if own else None,
     )
-
-
-def _saved_model(loaded: Mapping[str, Any]) -> str | None:
-    config = loaded.get("config")
-    model = config.get("model") if isinstance(config, Mapping) else None
-    return models.canonical(model["name"]) if isinstance(model, Mapping) and "name" in model else None
-
-
-def _classes(model: str, weights: Mapping[str, torch.Tensor], path: Path) -> int:
-    """How many classes the file's network has: the size of what changes with their number."""
-    with torch.device("meta"):
-        two, three = (models.create(model, count).state_dict() for count in (2, 3))
-    heads = [name for name, value in two.items() if value.shape != three[name].shape]
-    for name in heads:
-        if name in weights:
-            return int(weights[name].shape[0])
-    raise DataError(f"model.weights: {path} holds none of {', '.join(heads)}: it is no {model}")

@@ -3,67 +3,165 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from inception_trainer import layouts
 from inception_trainer.errors import ConfigError, DataError, InputMissing
+from inception_trainer.layouts import Layout
 from inception_trainer.log import logger
+from inception_trainer.normalization import Normalization
 
-HEADS = ("last_linear.weight", "last_linear.bias")
 COUNTER = "num_batches_tracked"
 WRAPPERS = ("model", "state_dict")
+OWN = "this trainer"
+"""The layout's name for checkpoints of ours."""
+BACKGROUND_CLASSES = 1001
 
 
-def load_weights(model: nn.Module, path: Path) -> None:
-    """Fill ``model``; a head of another class count keeps its random weights, and says so.
+@dataclass(frozen=True)
+class Loaded:
+    """What a weight file was, and what it expects of the inputs."""
 
-    Accepts a plain state_dict, our checkpoints, and dicts with ``model`` or ``state_dict``. Raises InputMissing,
-    DataError for an unreadable file, ConfigError listing the names of keys that do not fit.
+    layout: str
+    normalization: Normalization
+
+
+@dataclass(frozen=True)
+class WeightFile:
+    """A file that was read: its tensors under our names, and all else it holds."""
+
+    path: Path
+    model: str
+    state: dict[str, Tensor]
+    content: Mapping[str, Any]
+    loaded: Loaded
+
+    @property
+    def classes(self) -> int:
+        """How many classes its classifier knows."""
+        return len(self.state[f"{layouts.HEADS[self.model]}weight"])
+
+
+def load_weights(network: nn.Module, name: str, path: Path, *, new_classifier: bool = False) -> Loaded:
+    """Fill ``network``, the model ``name``, from a state_dict, one of our checkpoints, or a safetensors file.
+
+    With ``new_classifier`` the classifier keeps its random weights. Raises what :func:`open_weights` raises, and
+    ConfigError listing the names that do not fit.
     """
-    weights = state_of(read_weights(path), path)
-    own = model.state_dict()
-    for name in HEADS:
-        if name in weights and name in own and weights[name].shape != own[name].shape:
-            logger.warning("%s: %s is for another number of classes and starts afresh", path, name)
-            weights[name] = own[name]
-    wrong = [name for name in weights if name in own and weights[name].shape != own[name].shape]
-    missing = [name for name in own if name not in weights and not name.endswith(COUNTER)]
-    extra = [name for name in weights if name not in own]
-    if wrong or missing or extra:
-        found = "; ".join(f"{what}: {_some(names)}" for what, names in _pairs(missing, extra, wrong) if names)
-        raise ConfigError(f"model.weights: {path} does not fit this network: {found}")
-    model.load_state_dict(own | weights)
+    file = open_weights(name, path)
+    own, weights = network.state_dict(), dict(file.state)
+    for key in () if _keys(own, layouts.AUXILIARY) else _keys(weights, layouts.AUXILIARY):
+        del weights[key]
+    weights.update({key: own[key] for key in _fresh(weights, own, file, new_classifier)})
+    _check(weights, own, path)
+    network.load_state_dict({**own, **weights})
+    loaded = file.loaded
+    logger.info("weights from %s: layout of %s, inputs as %s", path, loaded.layout, loaded.normalization.name)
+    return loaded
 
 
-def read_weights(path: Path) -> dict[str, Any]:
-    """What the file holds; nothing beyond tensors and plain values is unpickled."""
+def open_weights(name: str, path: Path) -> WeightFile:
+    """Read a weight file of the model ``name``; nothing beyond tensors and plain values is unpickled.
+
+    Raises InputMissing, DataError for a file that cannot be read, ConfigError for weights of another network.
+    """
+    content = _read(path)
+    raw = _state(content, path)
+    layout = layouts.detect(raw)
+    if layout is None:
+        raise ConfigError(f"model.weights: {path} is of no known layout; its keys begin with {_some(list(raw))}")
+    if layout.model != name:
+        raise ConfigError(f"model.weights: {path} holds {layout.model}; set model.name to it, or name another file")
+    state = {layout.rename(key): value for key, value in raw.items()}
+    saved = content.get("preprocessing")
+    if isinstance(saved, Mapping):
+        return WeightFile(path, name, state, content, Loaded(OWN, Normalization.from_dict(saved)))
+    _drop_background(state, layout)
+    return WeightFile(path, name, state, content, Loaded(layout.publisher, layout.normalization))
+
+
+def _read(path: Path) -> Mapping[str, Any]:
     if not path.is_file():
         raise InputMissing(f"model.weights: no file {path}")
     try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
+        content = _safetensors(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
+    except ConfigError:
+        raise
     except Exception as error:
         raise DataError(f"model.weights: {path} is no file of plain tensors: {error}") from None
-    if not isinstance(loaded, Mapping):
+    if not isinstance(content, Mapping):
         raise DataError(f"model.weights: {path} holds no state_dict")
-    return dict(loaded)
+    return content
 
 
-def state_of(loaded: Mapping[str, Any], path: Path) -> dict[str, Tensor]:
-    """The state_dict inside a file's content."""
+def _safetensors(path: Path) -> dict[str, Tensor]:
+    try:
+        from safetensors.torch import load_file
+    except ImportError:
+        raise ConfigError(f"model.weights: {path} needs the Python package safetensors, which is not here") from None
+    return load_file(path)
+
+
+def _state(content: Mapping[str, Any], path: Path) -> dict[str, Tensor]:
     for wrapper in WRAPPERS:
-        if isinstance(loaded, Mapping) and isinstance(loaded.get(wrapper), Mapping):
-            loaded = loaded[wrapper]
-    if not isinstance(loaded, Mapping) or not all(isinstance(value, Tensor) for value in loaded.values()):
+        inner = content.get(wrapper)
+        content = inner if isinstance(inner, Mapping) else content
+    if not all(isinstance(value, Tensor) for value in content.values()):
         raise DataError(f"model.weights: {path} holds no state_dict")
-    return {str(name).removeprefix("module."): value for name, value in loaded.items()}
+    return {str(key).removeprefix("module."): value for key, value in content.items()}
 
 
-def _pairs(missing: list[str], extra: list[str], wrong: list[str]) -> tuple[tuple[str, list[str]], ...]:
-    return ("missing", missing), ("unknown", extra), ("another shape", wrong)
+def _drop_background(state: dict[str, Tensor], layout: Layout) -> None:
+    # The files converted from TensorFlow have a class 0 that no image belongs to.
+    for key in _keys(state, layouts.HEADS[layout.model]) if layout.model == "inception_v4" else ():
+        if len(state[key]) == BACKGROUND_CLASSES:
+            state[key] = state[key][1:]
 
 
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+def _fresh(
+    weights: Mapping[str, Tensor], own: Mapping[str, Tensor], file: WeightFile, new_classifier: bool
+) -> list[str]:
+    """Our keys that keep their random values: a classifier renewed on request, an auxiliary head the file lacks."""
+    heads = [*_keys(own, layouts.HEADS[file.model]), *_keys(own, layouts.AUXILIARY_HEAD)]
+    if new_classifier:
+        logger.info("the classifier starts afresh")
+    else:
+        _check_classes(weights, own, heads, file.path)
+    fresh = heads if new_classifier else []
+    if _keys(own, layouts.AUXILIARY) and not _keys(weights, layouts.AUXILIARY):
+        logger.info("%s has no auxiliary head: it starts afresh", file.path)
+        fresh = [*fresh, *_keys(own, layouts.AUXILIARY)]
+    return fresh
+
+
+def _check_classes(weights: Mapping[str, Tensor], own: Mapping[str, Tensor], heads: list[str], path: Path) -> None:
+    for key in heads:
+        if key in weights and len(weights[key]) != len(own[key]):
+            raise ConfigError(
+                f"model.weights: {path} is for {len(weights[key])} classes and this network for {len(own[key])}; "
+                "set model.classifier to New to train a new classifier on top of its features"
+            )
+
+
+def _check(weights: Mapping[str, Tensor], own: Mapping[str, Tensor], path: Path) -> None:
+    problems = {
+        "missing": [key for key in own if key not in weights and not key.endswith(COUNTER)],
+        "unknown": [key for key in weights if key not in own],
+        "another shape": [key for key in weights if key in own and weights[key].shape != own[key].shape],
+    }
+    if any(problems.values()):
+        found = "; ".join(f"{what}: {_some(keys)}" for what, keys in problems.items() if keys)
+        raise ConfigError(f"model.weights: {path} does not fit this network: {found}")
+
+
+def _keys(state: Mapping[str, Tensor], prefix: str) -> list[str]:
+    return [key for key in state if key.startswith(prefix)]
+
+
+def _some(keys: list[str]) -> str:
+    return ", ".join(keys[:5]) + (f" and {len(keys) - 5} more" if len(keys) > 5 else "")

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from inception_trainer.normalization import IMAGENET, Normalization
+
 Indices = NDArray[np.int64]
 UNREADABLE = -100
 """Label of an image that could not be read: the loss ignores it (torch's default ``ignore_index``)."""
-
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class Batch(NamedTuple):
@@ -47,5 +47,5 @@ class Splits:
     val: Dataset
     num_classes: int
     class_names: tuple[str, ...]
-    mean: tuple[float, ...] = field(default=IMAGENET_MEAN)
-    std: tuple[float, ...] = field(default=IMAGENET_STD)
+    normalization: Normalization = IMAGENET
+    """What suits the data where no weights say otherwise."""

@@ -17,9 +17,10 @@ from inception_trainer.config import DataConfig
 from inception_trainer.data.base import Batch, Indices, Splits
 from inception_trainer.data.memory import InMemory
 from inception_trainer.errors import DataError, InputMissing
+from inception_trainer.normalization import Normalization
 
 SIDE, CLASSES, BRIGHTEST = 8, 10, 16
-MEAN, STD = (0.31,) * 3, (0.34,) * 3
+NORMALIZATION = Normalization("Digits", (0.31,) * 3, (0.34,) * 3)
 """Of the upsampled training digits, rounded."""
 
 
@@ -47,7 +48,7 @@ def open_digits(config: DataConfig, seed: int) -> Splits:
         Digits(images[torch.from_numpy(chosen)], torch.from_numpy(labels[chosen]), seed)
         for chosen in (~held_out, held_out)
     )
-    return Splits(train, val, CLASSES, tuple(map(str, range(CLASSES))), MEAN, STD)
+    return Splits(train, val, CLASSES, tuple(map(str, range(CLASSES))), NORMALIZATION)
 
 
 def held_out_fifth(labels: Indices) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:

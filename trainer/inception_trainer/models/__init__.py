@@ -1,4 +1,4 @@
-"""The networks by name. Every definition keeps the keys of the published weight files (RECIPES 6.3)."""
+"""The networks by name. Every definition keeps the keys of the published weight files (docs/models.md)."""
 
 from __future__ import annotations
 
@@ -6,35 +6,30 @@ from collections.abc import Callable
 
 from torch import nn
 
-from inception_trainer.errors import ConfigError, closest
-from inception_trainer.models import bninception
+from inception_trainer.catalog import canonical, check_image_size, names
+from inception_trainer.errors import ConfigError
+from inception_trainer.models.bninception import BNInception
+from inception_trainer.models.inception_v3 import InceptionV3
+from inception_trainer.models.inception_v4 import InceptionV4
+from inception_trainer.models.inceptionv3_cifar import InceptionV3Cifar
+from inception_trainer.models.resnet50 import ResNet50
 
-_REGISTRY: dict[str, Callable[[int], nn.Module]] = {"bninception": bninception.BNInception}
-_ACCEPTS: dict[str, Callable[[int], bool]] = {"bninception": bninception.accepts}
-_ALIASES = {"inception_v2": "bninception"}
+__all__ = ["canonical", "check_image_size", "create", "names"]
 
-
-def names() -> tuple[str, ...]:
-    """All names that :func:`create` accepts."""
-    return tuple(sorted((*_REGISTRY, *_ALIASES)))
-
-
-def canonical(name: str) -> str:
-    """Resolve an alias; raises ConfigError listing the known names."""
-    found = _ALIASES.get(name, name)
-    if found not in _REGISTRY:
-        raise ConfigError(f"model.name: {name!r} is unknown{closest(name, names())}; known: {', '.join(names())}")
-    return found
+_NETWORKS: dict[str, Callable[[int], nn.Module]] = {
+    "bninception": BNInception,
+    "inception_v3": InceptionV3,
+    "inception_v4": InceptionV4,
+    "inceptionv3_cifar": InceptionV3Cifar,
+    "resnet50": ResNet50,
+}
 
 
-def check_image_size(name: str, side: int) -> None:
-    """Raise ConfigError when the network cannot take square inputs of ``side`` pixels."""
-    accepts = _ACCEPTS[canonical(name)]
-    if not accepts(side):
-        near = min((size for size in range(8, 2 * side + 64) if accepts(size)), key=lambda size: abs(size - side))
-        raise ConfigError(f"data.imageSize: {side} does not fit {name}, whose maps must halve evenly; try {near}")
-
-
-def create(name: str, num_classes: int) -> nn.Module:
-    """A new network with random weights and ``num_classes`` outputs."""
-    return _REGISTRY[canonical(name)](num_classes)
+def create(name: str, num_classes: int, *, auxiliary: bool = False) -> nn.Module:
+    """A new network with random weights and ``num_classes`` outputs; with its auxiliary head where that is wanted."""
+    found = canonical(name)
+    if not auxiliary:
+        return _NETWORKS[found](num_classes)
+    if found != "inception_v3":
+        raise ConfigError(f"loss.auxiliaryWeight: {name} has no auxiliary head; only inception_v3 has one")
+    return InceptionV3(num_classes, auxiliary=True)

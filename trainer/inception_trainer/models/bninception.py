@@ -53,21 +53,6 @@ BLOCKS = (
 MAX_POOL_PROJECTION = "5b"
 
 
-def accepts(side: int) -> bool:
-    """Whether square inputs of ``side`` pixels fit: the maps that 3c and 4e halve must have an even side."""
-    if side < SMALLEST:
-        return False
-    pooled = _pooled(_pooled((side + 1) // 2))
-    return pooled % 2 == 0 and (pooled // 2) % 2 == 0
-
-
-def _pooled(side: int) -> int:
-    return -((3 - side) // 2) + 1
-
-
-SMALLEST = 32
-
-
 class BNInception(nn.Module):
     """BN-Inception: 11,295,240 parameters and 2.033 GMAC at 1000 classes and 224 pixels.
 

@@ -18,9 +18,11 @@ import torch
 from torch import nn
 
 from inception_trainer import models
+from inception_trainer.config import ModelConfig
 from inception_trainer.data import Batch, Splits, open_splits
 from inception_trainer.errors import ConfigError
 from inception_trainer.log import logger
+from inception_trainer.losses import Criterion
 from inception_trainer.metrics import LogRecord
 from inception_trainer.modes.common import Boundary, Run
 from inception_trainer.plan import BatchPlan, batch_plan, micro_batches_of_epoch
@@ -109,25 +111,25 @@ class _Bench:
 
 def _network(run: Run, model: str, classes: int) -> nn.Module:
     torch.manual_seed(run.config.seed)
-    network = models.create(model, classes)
-    run.comm.from_first(lambda: _load(network, run.config.model.weights))
+    network = models.create(model, classes, auxiliary=bool(run.config.loss.auxiliary_weight))
+    run.comm.from_first(lambda: _load(network, model, run.config.model))
     network.to(run.accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     share([*network.parameters(), *network.buffers()], run.comm)
     return network
 
 
-def _load(network: nn.Module, weights: str | None) -> None:
-    if weights is not None:
-        load_weights(network, Path(weights))
+def _load(network: nn.Module, model: str, config: ModelConfig) -> None:
+    if config.weights is not None:
+        load_weights(network, model, Path(config.weights), new_classifier=config.classifier == "New")
 
 
 def _stepper(run: Run, network: nn.Module, splits: Splits, plan: BatchPlan) -> Stepper:
     config, device = run.config, run.accelerator.device
     optimizer = make_optimizer(config.optimizer, network, device)
     wrapped = parallel(network, run.accelerator, run.comm, plan.micro_batches)
-    normalise = Normalise(splits.mean, splits.std, device)
-    smoothing = config.loss.label_smoothing
-    return Stepper(wrapped, optimizer, run.accelerator, normalise, plan, smoothing, config.seed, run.comm)
+    normalise = Normalise(splits.normalization, device)
+    criterion = Criterion(config.loss.label_smoothing, config.loss.auxiliary_weight or 0.0)
+    return Stepper(wrapped, optimizer, run.accelerator, normalise, plan, criterion, config.seed, run.comm)
 
 
 def _batches(run: Run, splits: Splits, plan: BatchPlan) -> Generator[Batch]:

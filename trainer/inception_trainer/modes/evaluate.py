@@ -11,6 +11,7 @@ from inception_trainer.evaluation import Evaluation, Evaluator
 from inception_trainer.log import logger
 from inception_trainer.metrics import EvaluationRecord
 from inception_trainer.modes.common import Run, stopped
+from inception_trainer.normalization import choose
 from inception_trainer.steps import Normalise
 from inception_trainer.trained import Trained, open_trained
 
@@ -22,7 +23,8 @@ def run(run: Run) -> dict[str, Any]:
     models.check_image_size(trained.model, config.data.image_size)
     splits = open_splits(config)
     trained.check(splits)
-    normalise = Normalise(trained.mean or splits.mean, trained.std or splits.std, run.accelerator.device)
+    chosen = choose(config.data.normalization, splits.normalization, trained.normalization)
+    normalise = Normalise(chosen, run.accelerator.device)
     batch = config.batch.per_device or max(1, config.batch.global_ // comm.world_size)
     rounds = math.ceil(math.ceil(len(splits.val) / comm.world_size) / batch)
     info = run.begin(network, trained.model, rounds, batch * comm.world_size)
@@ -37,7 +39,7 @@ def run(run: Run) -> dict[str, Any]:
     if result is None:
         raise stopped()
     _report(run, result, rounds)
-    return run.summary(info, **_figures(result, trained, rounds))
+    return run.summary(info, normalization=chosen.as_dict(), **_figures(result, trained, rounds))
 
 
 def _report(run: Run, result: Evaluation, rounds: int) -> None:

@@ -1,0 +1,86 @@
+"""What is known about each network without building it: sizes, names, how its inputs are normalised.
+
+Needs no torch, so that a wrong configuration is refused before torch is imported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from inception_trainer.errors import ConfigError, closest
+
+AUXILIARY_WEIGHT = 0.4
+"""What the auxiliary head counts beside the classifier unless the configuration says otherwise."""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """One network of the catalogue; sizes are sides of square inputs in pixels."""
+
+    image_size: int
+    """What its published weights were trained on."""
+    smallest: int
+    auxiliary_smallest: int | None = None
+    """The smallest input of the auxiliary head; None for a network that has none."""
+    fits: Callable[[int], bool] = lambda _side: True
+    """Which sides from the smallest on the network accepts."""
+
+    def smallest_with(self, auxiliary: bool) -> int:
+        """The smallest input of the network, with or without its auxiliary head."""
+        return (self.auxiliary_smallest if auxiliary else None) or self.smallest
+
+
+def _halves_evenly(side: int) -> bool:
+    # Blocks 3c and 4e of BN-Inception join convolutions and pools that round differently on an odd side.
+    pooled = _pooled(_pooled((side + 1) // 2))
+    return pooled % 2 == 0 and (pooled // 2) % 2 == 0
+
+
+def _pooled(side: int) -> int:
+    return -((3 - side) // 2) + 1
+
+
+MODELS = {
+    "bninception": Facts(224, 32, fits=_halves_evenly),
+    "inception_v3": Facts(299, 75, auxiliary_smallest=299),
+    "inception_v4": Facts(299, 75),
+    "inceptionv3_cifar": Facts(32, 9),
+    "resnet50": Facts(224, 32),
+}
+ALIASES = {"inception_v2": "bninception"}
+
+
+def names() -> tuple[str, ...]:
+    """All names of networks, aliases included."""
+    return tuple(sorted((*MODELS, *ALIASES)))
+
+
+def canonical(name: str) -> str:
+    """Resolve an alias; raises ConfigError listing the known names."""
+    found = ALIASES.get(name, name)
+    if found not in MODELS:
+        raise ConfigError(f"model.name: {name!r} is unknown{closest(name, names())}; known: {', '.join(names())}")
+    return found
+
+
+def facts(name: str) -> Facts:
+    """What is known about the network; raises ConfigError for an unknown name."""
+    return MODELS[canonical(name)]
+
+
+def check_image_size(name: str, side: int, *, auxiliary: bool = False) -> None:
+    """Raise ConfigError when the network cannot take square inputs of ``side`` pixels."""
+    known = facts(name)
+    least = known.smallest_with(auxiliary)
+    if side >= least and known.fits(side):
+        return
+    if auxiliary and side >= known.smallest:
+        raise ConfigError(
+            f"data.imageSize: {side} is too small for the auxiliary head of {name}, which needs {least}; "
+            "set loss.auxiliaryWeight to 0 to train without it"
+        )
+    if side < least:
+        raise ConfigError(f"data.imageSize: {side} does not fit {name}; it needs at least {least}")
+    near = min((size for size in range(least, 2 * side + 64) if known.fits(size)), key=lambda size: abs(size - side))
+    raise ConfigError(f"data.imageSize: {side} does not fit {name}, whose maps must halve evenly; try {near}")
