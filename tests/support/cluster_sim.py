@@ -93,6 +93,12 @@ class Pod:
         if text is not None:
             annotations[ANNOTATION_ASSIGNMENT] = text
 
+    def strip(self, key: str) -> None:
+        """Somebody takes labels or owner away; without both nothing would say any more whose pod it is."""
+        metadata = self.raw["metadata"]
+        if all(metadata.get(part) for part in ("labels", "ownerReferences")):
+            metadata[key] = type(metadata[key])()
+
     def to_api(self) -> Json:
         """The Pod as the API server would serve it."""
         pod = copy.deepcopy(self.raw)

@@ -42,7 +42,7 @@ ON_POD: dict[str, Callable[[Sim, Pod, int], None]] = {
     # A launcher that hangs and cannot be asked either looks well as long as its probe says so.
     "unreachable": lambda sim, pod, n: setattr(pod, "reachable", bool(n % 2) or pod.stuck),
     "stuck": lambda sim, pod, n: setattr(pod, "stuck", pod.reachable),
-    "bare": lambda sim, pod, n: pod.raw["metadata"].update({"labels": {}} if n % 2 else {"ownerReferences": []}),
+    "bare": lambda sim, pod, n: pod.strip("labels" if n % 2 else "ownerReferences"),
     "mislead": lambda sim, pod, n: sim.mislead(pod, n * 2 if n % 3 == 0 else None),
     "hold": lambda sim, pod, n: setattr(pod, "held", n % 2 == 0),
 }
