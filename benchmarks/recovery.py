@@ -2,8 +2,10 @@
 
     python -m benchmarks.recovery --trials 50 --kind process
     python -m benchmarks.recovery --trials 50 --kind pod
+    python -m benchmarks.recovery --trials 50 --kind spare
 
-Two pods of the real trainer (digits, gloo, checkpoint load) on one node cluster, which is brought up and removed.
+Two pods of the real trainer (digits, gloo, checkpoint load) on one node cluster, which is brought up and removed. Kind
+`spare` deletes pods of a job that has a hot spare.
 All moments come from one machine's clock: the kill from inside the pod (or just before the delete call), watches of
 the pods and of the job as the API server tells them, and the first step from the trainer's own timestamp.
 """
@@ -16,7 +18,7 @@ import statistics
 import sys
 import time
 
-from benchmarks.recovery_tools import KILL, Moments, first_step, quantile, watching
+from benchmarks.recovery_tools import KILL, Moments, first_step, quantile, slot_of, watching
 from localcluster.cluster import Cluster
 from localcluster.model import ClusterSpec
 from node_jobs import Jobs, install
@@ -24,11 +26,13 @@ from node_jobs import Jobs, install
 JOB = "recovery"
 
 
-def trial(jobs: Jobs, kind: str, victim_slot: int) -> dict[str, float]:
+def trial(jobs: Jobs, kind: str, victim_rank: int) -> dict[str, float]:
     """One kill; seconds from it to each moment."""
     attempt = int(jobs.status(JOB)["attempt"]) + 1
     moments = Moments(attempt, nodes=2)
-    victim = jobs.pod(JOB, victim_slot)
+    if kind == "spare":
+        jobs.wait(JOB, "spared", lambda status: status["nodes"]["spareReady"] == 1)
+    victim = jobs.pod(JOB, slot_of(jobs, JOB, victim_rank))
     with watching(jobs, JOB, moments):
         if kind == "process":
             killed = float(jobs.python(victim, KILL))
@@ -41,7 +45,8 @@ def trial(jobs: Jobs, kind: str, victim_slot: int) -> dict[str, float]:
 
 def table(kind: str, results: list[dict[str, float]]) -> str:
     """A Markdown table of the moments after the kill."""
-    rows = [f"| {kind} killed, {len(results)} trials, s after the kill | p50 | p95 | max |", "|---|---|---|---|"]
+    what = "pod with a spare" if kind == "spare" else kind
+    rows = [f"| {what} killed, {len(results)} trials, s after the kill | p50 | p95 | max |", "|---|---|---|---|"]
     for name in ("seen", "decided", "assigned", "first step"):
         values = [result[name] for result in results if name in result]
         if values:
@@ -53,7 +58,7 @@ def table(kind: str, results: list[dict[str, float]]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trials", type=int, default=50)
-    parser.add_argument("--kind", choices=("process", "pod"), action="append")
+    parser.add_argument("--kind", choices=("process", "pod", "spare"), action="append")
     options = parser.parse_args()
 
     def say(line: str) -> None:
@@ -62,13 +67,14 @@ def main() -> None:
     with Cluster.up(ClusterSpec(name="recovery"), say) as cluster:
         install(cluster, say)
         jobs = Jobs(cluster, "default")
-        for kind in options.kind or ("process", "pod"):
+        for kind in options.kind or ("process", "pod", "spare"):
             training = {"recipe": "bninception-digits", "epochs": 100000, "logEverySteps": 5}
             jobs.apply(
                 JOB,
                 training=training,
                 checkpoint={"volumeClaimName": JOB, "everySeconds": 2, "keep": 2},
                 failurePolicy={"maxRestarts": 1000},
+                **({"elasticPolicy": {"spareNodes": 1}} if kind == "spare" else {}),
             )
             first_step(jobs, JOB, int(jobs.status(JOB).get("attempt", 1)))
             jobs.wait_checkpoint(JOB)

@@ -65,13 +65,13 @@ def end(attempt: int, *, graceful: bool = False) -> Assignment:
 
 
 def work(
-    attempt: int, slot: int, nodes: int, nproc: int, master: str | None, *, graceful: bool, bell: str = ""
+    attempt: int, rank: int, nodes: int, nproc: int, master: str | None, *, graceful: bool, bell: str = ""
 ) -> Assignment:
-    """Ranks for one slot; node ranks are slot numbers, so they are stable over attempts."""
+    """Ranks for one slot; ``rank`` is its node rank, which it keeps over attempts as far as that is possible."""
     return Assignment(
         attempt=attempt,
         nnodes=nodes,
-        node_rank=slot,
+        node_rank=rank,
         nproc_per_node=nproc,
         master_addr=LOOPBACK if nodes == 1 else master or "",
         master_port=MASTER_PORT_BASE + attempt % 1000,

@@ -119,18 +119,34 @@ class Failure:
 
 @dataclass(frozen=True)
 class Scene:
-    """What failures are looked for in. ``issued`` is when the attempt's assignments went out; None while it gathers."""
+    """What failures are looked for in. ``issued`` is when the attempt's assignments went out; None while it gathers.
+
+    ``members`` are the slots that train in it, in rank order; None when all slots do, in their own order.
+    """
 
     job: str
     attempt: int
     nproc: int
     issued: datetime | None
     now: datetime
+    members: tuple[int, ...] | None = None
+
+    def involves(self, slot: int) -> bool:
+        """Whether the slot's failure is one of the attempt: a spare's is not, once the members are known."""
+        return self.members is None or self.issued is None or slot in self.members
+
+    def rank(self, slot: int) -> int | None:
+        """The first global rank of a slot; None for one without ranks."""
+        if self.members is None:
+            return slot * self.nproc
+        if self.issued is None or slot not in self.members:
+            return None
+        return self.members.index(slot) * self.nproc
 
 
 def collect(slots: Slots, scene: Scene) -> tuple[Failure, ...]:
     """At most one failure of each slot."""
-    found = (_of_slot(index, pod, scene) for index, pod in enumerate(slots))
+    found = (_of_slot(index, pod, scene) for index, pod in enumerate(slots) if scene.involves(index))
     return tuple(failure for failure in found if failure is not None)
 
 
@@ -151,7 +167,7 @@ def must_wait(failures: Sequence[Failure], slots: Slots, scene: Scene) -> bool:
         return False
     settled = {failure.slot for failure in failures}
     settled |= {i for i, pod in enumerate(slots) if pod is not None and slot_rules.succeeded(pod, scene.attempt)}
-    if len(settled) == len(slots):
+    if len(settled) == sum(scene.involves(index) for index in range(len(slots))):
         return False
     return abs(scene.now - min(failure.time for failure in failures)) < SETTLE
 
@@ -226,7 +242,7 @@ def _failure(
         time=time or scene.now,
         pod=pod.name,
         node=pod.node,
-        rank=pod.slot * scene.nproc,
+        rank=scene.rank(pod.slot),
         exit_code=code,
         message=message,
         conditions=pod.conditions,
@@ -239,7 +255,7 @@ def _reported(pod: PodView, scene: Scene) -> Failure:
     stopped = report.state == ReportState.STOPPED
     code = STOPPED_CODE if stopped and report.exit_code is None else report.exit_code
     reason = report.reason or (Cause.STOPPED if stopped else _cause_of_code(code))
-    rank = report.rank if report.rank is not None else pod.slot * scene.nproc
+    rank = report.rank if report.rank is not None else scene.rank(pod.slot)
     return Failure(
         attempt=scene.attempt,
         slot=pod.slot,
@@ -284,8 +300,7 @@ def _imposed(pod: PodView) -> str | None:
 def _gone(slot: int, scene: Scene) -> Failure:
     # In a later attempt the slot may be filled by a pod of any attempt before; its name went with it.
     name = f"{scene.job}-{slot}-1" if scene.attempt == 1 else None
-    rank = slot * scene.nproc
-    return Failure(scene.attempt, slot, Cause.POD_DELETED, scene.now, pod=name, rank=rank, message=_GONE)
+    return Failure(scene.attempt, slot, Cause.POD_DELETED, scene.now, pod=name, rank=scene.rank(slot), message=_GONE)
 
 
 def _removed(pod: PodView, scene: Scene) -> Failure:

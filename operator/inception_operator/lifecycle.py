@@ -17,7 +17,7 @@ from .status import Draft
 # What a launcher gets to end with its job before its pod is deleted.
 WIND_UP: Final = timedelta(seconds=30)
 WIND_UP_POLL: Final = 2.0
-_ALWAYS_MUTABLE: Final = ("spec.runPolicy", "spec.failurePolicy")
+_ALWAYS_MUTABLE: Final = ("spec.runPolicy", "spec.failurePolicy", "spec.elasticPolicy")
 _ENDED: Final = (Phase.SUCCEEDED, Phase.FAILED)
 
 

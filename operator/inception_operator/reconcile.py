@@ -13,8 +13,9 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from . import assignment, conditions, drift, failure, lifecycle, progress, rules, slots, success
-from .api import Cause, ConditionType, Phase, Reason
+from . import assignment, conditions, drift, elastic, failure, lifecycle, progress, rules, slots, success
+from .api import LABEL_JOB, Cause, ConditionType, Phase, Reason
+from .elastic import Members, Muster, Roster
 from .failure import Action, Failure, Scene
 from .fields import SpecError
 from .model import Assignment, Json, Observation, Plan, PodView
@@ -67,6 +68,8 @@ def _decide(observation: Observation, context: Context, pods: tuple[PodView, ...
     except SpecError as error:
         return lifecycle.refuse(job, draft, pods, error, observation.now)
     draft.accept()
+    if spec.elastic is not None and draft.issued is not None and not elastic.from_text(draft.nodes.get("members")):
+        draft.lose_members()
     return _Pass(observation, context, spec, devices, draft, pods).decide()
 
 
@@ -84,7 +87,11 @@ def wants_progress(job: Json, pod: PodView) -> bool:
     """Whether to read this pod's training metrics: rank 0's, while the attempt is running."""
     if not _at_work(job) or not conditions.is_true(_conditions(job), ConditionType.RUNNING):
         return False
-    return pod.slot == 0 and pod.ready and bool(pod.ip) and not pod.deleting and not slots.finished(pod)
+    if pod.assignment is None or pod.assignment.is_hold or pod.assignment.node_rank != 0:
+        return False
+    if pod.assignment.attempt != job["status"]["attempt"]:
+        return False
+    return pod.ready and bool(pod.ip) and not pod.deleting and not slots.finished(pod)
 
 
 def _at_work(job: Json) -> bool:
@@ -108,6 +115,7 @@ class _Pass:
     draft: Draft
     pods: tuple[PodView, ...]
     slots: Slots = ()
+    roster: Roster = field(default_factory=lambda: Roster((), ()))
     delete: dict[str, int | None] = field(default_factory=dict)
     create: list[Json] = field(default_factory=list)
     assign: dict[str, Assignment] = field(default_factory=dict)
@@ -119,11 +127,30 @@ class _Pass:
 
     @property
     def scene(self) -> Scene:
-        return Scene(self.job.name, self.draft.attempt, self.devices.nproc, self.draft.issued, self.now)
+        members = None if self.job.elastic is None else self.roster.members
+        return Scene(self.job.name, self.draft.attempt, self.devices.nproc, self.draft.issued, self.now, members)
+
+    @property
+    def born(self) -> bool:
+        """The pod of a job that is one node for ever carries its assignment from birth."""
+        return self.job.num_nodes == 1 and self.job.elastic is None
+
+    @property
+    def ranked(self) -> Slots:
+        """The pods of the members, in rank order."""
+        return tuple(map(self._pod_of, self.roster.members))
+
+    @property
+    def muster(self) -> Muster:
+        """Who is there, as far as the size of an attempt depends on it."""
+        pods = {slot: self._pod_of(slot) for slot in self.roster.pool}
+        ready = sorted(slot for slot, pod in pods.items() if pod is not None and self._can_train(pod))
+        least = self.job.num_nodes if self.job.elastic is None else self.job.elastic.min_nodes
+        return Muster(self.roster, pods, tuple(ready), self.job.num_nodes, least, self.now)
 
     def decide(self) -> Plan:
-        self.slots, surplus = slots.arrange(self.pods, self.job.num_nodes)
-        if success.achieved(self.slots, self.draft.attempt, self.job.success_policy):
+        surplus = self._arrange()
+        if self.ranked and success.achieved(self.ranked, self.draft.attempt, self.job.success_policy):
             return self._succeed()
         if self.job.suspend:
             return self._suspend()
@@ -135,6 +162,19 @@ class _Pass:
         self._remove(pod for pod in surplus if not pod.deleting)
         return self._work()
 
+    def _arrange(self) -> tuple[PodView, ...]:
+        """See which pod fills which slot; answers those that fill none."""
+        written = elastic.from_text(self.draft.nodes.get("members"))
+        self.roster = elastic.roster(self.job, written, self.pods, issued=self.draft.issued is not None)
+        self.slots, surplus = slots.arrange(self.pods, self.roster.pool)
+        return surplus
+
+    def _rearrange(self) -> None:
+        self._remove(pod for pod in self._arrange() if not self._leaving(pod))
+
+    def _pod_of(self, slot: int) -> PodView | None:
+        return self.slots[slot] if slot < len(self.slots) else None
+
     def _work(self) -> Plan:
         failures = failure.collect(self.slots, self.scene)
         if failures and self._must_wait(failures):
@@ -145,8 +185,11 @@ class _Pass:
             ended = self._end_attempt(cause, failures)
             if ended is not None:
                 return ended
+            self._rearrange()
         if self.draft.issued is None:
             self._gather()
+        elif self.job.elastic is not None:
+            self._adapt()
         if self._passed(lifecycle.pre_running_deadline(self.job.run_policy, self.draft)):
             text = lifecycle.pre_running_text(self.job.run_policy, self.draft)
             return self._fail(Reason.PRE_RUNNING_DEADLINE_EXCEEDED, text)
@@ -210,15 +253,58 @@ class _Pass:
             self._again(pause)
             return
         lingering = [pod for pod in self.pods if slots.lingering(pod, self.now)]
-        self._fill(lingering)
-        if len(present) == len(self.slots) and not lingering and all(slots.available(pod) for pod in present):
-            self.draft.issue(len(self.slots))
+        # The pod of a one-node job is born with its assignment, so making it is issuing the attempt.
+        if not (self.born and lingering):
+            self._fill(self.roster.pool)
+        rejected = bool(self.observation.rejection)
+        crew, left = elastic.start(self.muster, self.draft.waiting_since or self.now, rejected=rejected)
+        if crew and not lingering:
+            self._issue(crew)
             return
+        if left is not None:
+            self._again(left)
         self._hold(present)
-        rejection = self.observation.rejection if self.create else None
-        reason, text = waiting_for(self.slots, rejection, self.draft, lingering)
+        reason, text = waiting_for(self.slots, self.job.num_nodes, self._rejection(), self.draft, lingering)
         self.draft.wait(reason, text)
         self._watch_gathering(present, lingering)
+
+    def _issue(self, crew: Members) -> None:
+        self.draft.issue(len(crew), elastic.figures(self.job, crew))
+        self._rearrange()
+
+    def _adapt(self) -> None:
+        """Go on with another attempt when this one should have another size, and keep the spares warm."""
+        rejected = bool(self.observation.rejection)
+        lingering = [pod for pod in self.pods if slots.lingering(pod, self.now)]
+        crew, left = elastic.resize(self.muster, self.draft.issued or self.now, self.draft.nodes, rejected=rejected)
+        if left is not None:
+            self._again(left)
+        if crew and not lingering and not any(slots.finished(pod) for pod in self._pods(self.roster.members)):
+            self.draft.resize(len(crew))
+            self._issue(crew)
+        self._tend(lingering)
+
+    def _tend(self, lingering: list[PodView]) -> None:
+        """Keep up what has no ranks; its failures are none of the attempt's."""
+        spares = [pod for pod in self._pods(self.roster.spares) if not self._leaving(pod)]
+        for pod in spares:
+            retry = elastic.retry_at(pod, self.now)
+            if retry is not None:
+                self._again((retry - self.now).total_seconds())
+            elif slots.finished(pod):
+                self._remove([pod])
+        self._remove((pod for pod in spares if self._mute(pod)), MUTE_GRACE_SECONDS)
+        self._fill(self.roster.spares)
+        self._hold(spares)
+        self._watch_gathering(spares, lingering)
+        reason, text = elastic.outlook(self.muster, self._rejection())
+        self.draft.staff(reason, text)
+
+    def _rejection(self) -> str | None:
+        return self.observation.rejection if self.create else None
+
+    def _pods(self, which: Iterable[int]) -> list[PodView]:
+        return [pod for pod in map(self._pod_of, which) if pod is not None]
 
     def _ended(self, pod: PodView) -> bool:
         return slots.finished(pod) and not self._leaving(pod)
@@ -235,32 +321,32 @@ class _Pass:
         cause = self.draft.root_cause or {}
         return parse_time(cause.get("time")) or LONG_AGO
 
+    def _can_train(self, pod: PodView) -> bool:
+        return slots.available(pod) and not self._leaving(pod)
+
     def _leaving(self, pod: PodView) -> bool:
         return pod.deleting or pod.name in self.delete
 
-    def _fill(self, lingering: list[PodView]) -> None:
-        # The pod of a one-node job is born with its assignment, so making it is issuing the attempt.
-        if self.job.num_nodes == 1 and lingering:
-            return
-        for index, pod in enumerate(self.slots):
+    def _fill(self, which: Iterable[int]) -> None:
+        for slot in which:
+            pod = self._pod_of(slot)
             if pod is None or (self._leaving(pod) and pod.incarnation < self.draft.attempt):
-                self.create.append(self._pod(index))
+                self.create.append(self._pod(slot))
 
     def _pod(self, slot: int) -> Json:
-        order = self._order(slot) if self.job.num_nodes == 1 else None
+        order = self._order(slot) if self.born else None
         overlay = self.job.trainer_overlay.get("image")
         image = self.job.image or overlay or self.context.image
         attempt, policy = self.draft.attempt, self.context.pull_policy
         images = {"image": image, "launcher_image": self.context.image}
         return build_pod(self.job, self.devices, slot, attempt, **images, order=order, pull_policy=policy)
 
-    def _order(self, slot: int) -> Assignment:
-        first = self.slots[0]
+    def _order(self, rank: int) -> Assignment:
+        first = self._pod_of(self.roster.members[0])
         master = first.ip if first is not None else None
-        attempt, graceful = self.draft.attempt, self._graceful()
-        bell = self.context.bell
-        nodes, nproc = self.job.num_nodes, self.devices.nproc
-        return assignment.work(attempt, slot, nodes, nproc, master, graceful=graceful, bell=bell)
+        attempt, graceful, bell = self.draft.attempt, self._graceful(), self.context.bell
+        size, nproc = len(self.roster.members), self.devices.nproc
+        return assignment.work(attempt, rank, size, nproc, master, graceful=graceful, bell=bell)
 
     def _graceful(self) -> bool:
         """Whether ranks of the attempt before can still save together; from the status, so every pass says the same."""
@@ -295,12 +381,13 @@ class _Pass:
     def _drive(self) -> None:
         """Hand out what has not been handed out, and see whether the ranks run."""
         attempt = self.draft.attempt
-        for slot, pod in enumerate(self.slots):
+        for rank, slot in enumerate(self.roster.members):
+            pod = self._pod_of(slot)
             if pod is not None and not slots.given(pod, attempt) and not slots.finished(pod):
-                self.assign[pod.name] = self._order(slot)
+                self.assign[pod.name] = self._order(rank)
             elif pod is not None and (nudge := self._nudge(pod)):
-                self.assign[pod.name] = replace(self._order(slot), nudge=nudge)
-        first = self.slots[0]
+                self.assign[pod.name] = replace(self._order(rank), nudge=nudge)
+        first = self._pod_of(self.roster.members[0])
         if first is not None and slots.acknowledged(first, attempt):
             self.draft.run()
         self._watch_attempt()
@@ -320,11 +407,11 @@ class _Pass:
 
     def _watch_attempt(self) -> None:
         scene = self.scene
-        for pod in self.slots:
-            limit = None if pod is None else failure.deadline(pod, scene)
+        for pod in self._pods(self.roster.members):
+            limit = failure.deadline(pod, scene)
             if limit is not None:
                 self._again(min(ACK_POLL, max(0.0, (limit - self.now).total_seconds())))
-            if pod is not None and not pod.ready and not slots.finished(pod):
+            if not pod.ready and not slots.finished(pod):
                 # Readiness that never came back since the last attempt cannot drop again to tell of a failure.
                 self._again(ACK_POLL)
 
@@ -343,10 +430,10 @@ class _Pass:
         self.requeue = seconds if self.requeue is None else min(self.requeue, seconds)
 
     def _describe(self) -> None:
-        ready = sum(pod is not None and self._counts_as_ready(pod) for pod in self.slots)
+        ready = {pod.slot for pod in self._pods(self.roster.pool) if self._counts_as_ready(pod)}
         self.draft.describe(
-            desired=self.job.num_nodes,
-            ready=ready,
+            nodes=elastic.count(self.job, self.draft.nodes, self.roster, ready, issued=self.draft.issued is not None),
+            selector=f"{LABEL_JOB}={self.job.name}",
             accelerator=self.devices.summary,
             model=self.job.model,
         )

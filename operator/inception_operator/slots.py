@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from datetime import datetime, timedelta
 
 from .api import Cause, Phase, ReportState
@@ -13,6 +13,7 @@ LINGER_SLACK = timedelta(seconds=5)
 _LAUNCHER_UP = frozenset((ReportState.IDLE, ReportState.RUNNING, ReportState.FAILED, ReportState.STOPPED))
 _NODE_GONE = frozenset(("DeletionByTaintManager",))
 
+# By slot number; None where there is no pod or no such slot.
 Slots = tuple[PodView | None, ...]
 
 
@@ -21,16 +22,20 @@ def owned(pods: Iterable[PodView], uid: str) -> tuple[PodView, ...]:
     return tuple(pod for pod in pods if uid in (pod.owner_uid, pod.orphan_of))
 
 
-def arrange(pods: Iterable[PodView], nodes: int) -> tuple[Slots, tuple[PodView, ...]]:
-    """The newest pod of each slot, and the surplus: older ones and those of slots that no longer exist."""
-    newest: dict[int, PodView] = {}
-    surplus: list[PodView] = []
+def newest(pods: Iterable[PodView]) -> dict[int, PodView]:
+    """The newest pod of each slot."""
+    found: dict[int, PodView] = {}
     for pod in sorted(pods, key=lambda pod: (-pod.incarnation, pod.name)):
-        if pod.slot < nodes and pod.slot not in newest:
-            newest[pod.slot] = pod
-        else:
-            surplus.append(pod)
-    return tuple(newest.get(slot) for slot in range(nodes)), tuple(surplus)
+        found.setdefault(pod.slot, pod)
+    return found
+
+
+def arrange(pods: Iterable[PodView], pool: Collection[int]) -> tuple[Slots, tuple[PodView, ...]]:
+    """The newest pod of each slot of the pool, and the surplus: older ones and those of other slots."""
+    pods = tuple(pods)
+    chosen = {slot: pod for slot, pod in newest(pods).items() if slot in pool}
+    surplus = tuple(pod for pod in pods if chosen.get(pod.slot) is not pod)
+    return tuple(chosen.get(slot) for slot in range(max(pool) + 1)), surplus
 
 
 def finished(pod: PodView) -> bool:

@@ -28,6 +28,7 @@ from .rules import Rule, parse_rules
 MAX_NODES = 1000
 MAX_PROCESSES = 64
 MAX_SECONDS = 315_360_000
+MAX_SPARES = 100
 DEFAULT_MAX_RESTARTS = 10
 MAX_PROGRESS_DEADLINE = 604800
 DEFAULT_MODEL = "bninception"
@@ -83,6 +84,14 @@ class RunPolicy:
 
 
 @dataclass(frozen=True)
+class ElasticPolicy:
+    """``spec.elasticPolicy``: the least size an attempt may have, and how many slots are kept warm without ranks."""
+
+    min_nodes: int
+    spare_nodes: int = 0
+
+
+@dataclass(frozen=True)
 class Job:
     """One InceptionTraining.
 
@@ -108,6 +117,7 @@ class Job:
     progress_deadline: int | None = None
     failure_rules: tuple[Rule, ...] = ()
     success_policy: str = SuccessPolicy.ALL
+    elastic: ElasticPolicy | None = None
 
     @property
     def program(self) -> tuple[str, ...]:
@@ -154,6 +164,7 @@ def parse(resource: Json) -> Job:
         progress_deadline=_progress_deadline(_mapping(spec, "failurePolicy")),
         failure_rules=parse_rules(_mapping(spec, "failurePolicy").get("rules")),
         success_policy=_success_policy(spec),
+        elastic=_elastic(spec),
     )
     if job.program and job.training:
         raise SpecError(
@@ -218,6 +229,20 @@ def _processes(spec: Json) -> int | None:
     if spec.get("numProcPerNode", "auto") == "auto":
         return None
     return _integer(spec, "spec", "numProcPerNode", 1, MAX_PROCESSES)
+
+
+def _elastic(spec: Json) -> ElasticPolicy | None:
+    if spec.get("elasticPolicy") is None:
+        return None
+    path, source = "spec.elasticPolicy", _mapping(spec, "elasticPolicy")
+    nodes = _integer(spec, "spec", "numNodes", 1, MAX_NODES) or 1
+    least = _integer(source, path, "minNodes", 1, MAX_NODES) or nodes
+    most = _integer(source, path, "maxNodes", 1, MAX_NODES) or MAX_NODES
+    if least > nodes:
+        raise SpecError(f"{path}.minNodes", "must not exceed spec.numNodes; lower it, or raise numNodes")
+    if most < nodes:
+        raise SpecError(f"{path}.maxNodes", "must not be below spec.numNodes; raise it, or lower numNodes")
+    return ElasticPolicy(least, _integer(source, path, "spareNodes", 0, MAX_SPARES) or 0)
 
 
 def _max_restarts(source: Json) -> int:

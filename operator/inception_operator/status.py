@@ -32,6 +32,7 @@ _KEYS: Final = frozenset(
             "restartsCountTowardsMax",
             *backoff.KEYS,
             "nodes",
+            "selector",
             "accelerator",
             "model",
             "trainerStatus",
@@ -64,6 +65,12 @@ class Draft:
     def restarts_counted(self) -> int:
         """Restarts that count towards the limit."""
         return int(self._new.get("restartsCountTowardsMax") or 0)
+
+    @property
+    def nodes(self) -> Json:
+        """What is written about the nodes of the latest attempt."""
+        nodes: Json = self._new.get("nodes") or {}
+        return nodes
 
     @property
     def started(self) -> bool:
@@ -143,8 +150,17 @@ class Draft:
         elif known == 0:
             self._event(NORMAL, Reason.CREATED, "the operator takes care of the job")
 
+    def lose_members(self) -> None:
+        """Nobody knows any more who trains in the attempt: the next one begins with whoever is there."""
+        self._new["attempt"] = self.attempt + 1
+        self._restored(f"status.nodes.members was removed; the job goes on with attempt {self.attempt}")
+
     def _overtake(self, known: int) -> None:
-        text = f"the status said attempt {known}, its pods know of later ones; it goes on with attempt {self.attempt}"
+        self._restored(
+            f"the status said attempt {known}, its pods know of later ones; it goes on with attempt {self.attempt}"
+        )
+
+    def _restored(self, text: str) -> None:
         self._put(ConditionType.PODS_READY, FALSE, Reason.STATUS_RESTORED, text)
         self._stop_running(Reason.STATUS_RESTORED, text)
         self._event(WARNING, Reason.STATUS_RESTORED, text)
@@ -176,8 +192,9 @@ class Draft:
         if self._put(ConditionType.SUSPENDED, TRUE, Reason.SUSPENDED, text):
             self._event(NORMAL, Reason.SUSPENDED, "suspended; the pods save a checkpoint and end")
         if "nodes" in self._new:
-            desired = self._new["nodes"]["desired"]
-            self._new["nodes"] = {"desired": desired, "ready": 0, "summary": f"0/{desired}"}
+            nodes = self._new["nodes"]
+            none = {key: 0 for key in ("ready", "spareReady") if key in nodes}
+            self._new["nodes"] = nodes | none | {"summary": f"0/{nodes['desired']}"}
 
     def resume(self) -> None:
         """Go on with a new attempt; none is used up if the job had not started. Deadlines count from here on."""
@@ -196,10 +213,23 @@ class Draft:
         if changed and not known and reason != Reason.WAITING_FOR_PODS:
             self._event(WARNING, reason, message)
 
-    def issue(self, nodes: int) -> None:
-        """All pods are there: from here on the attempt's assignments go out."""
-        self._put(ConditionType.PODS_READY, TRUE, Reason.ALL_PODS_READY, f"{nodes} of {nodes} pods ready")
+    def issue(self, nodes: int, known: Json) -> None:
+        """All pods are there that it takes: from here on the attempt's assignments go out."""
+        self._new["nodes"] = (self._new.get("nodes") or {}) | known
+        self.staff(Reason.ALL_PODS_READY, f"{nodes} of {nodes} pods ready")
         self._event(NORMAL, Reason.ATTEMPT_STARTED, f"attempt {self.attempt} started on {nodes} nodes")
+
+    def staff(self, reason: str, message: str) -> None:
+        """What is to be said about the pods of an attempt that has been issued."""
+        self._put(ConditionType.PODS_READY, TRUE, reason, message[:MAX_TEXT])
+
+    def resize(self, nodes: int) -> None:
+        """End a healthy attempt for one with another number of nodes; that is no restart."""
+        ended = f"attempt {self.attempt} ended to go on with {nodes} nodes"
+        self._new["attempt"] = self.attempt + 1
+        self._put(ConditionType.PODS_READY, FALSE, Reason.RESIZED, ended)
+        self._stop_running(Reason.RESIZED, ended)
+        self._event(NORMAL, Reason.RESIZED, ended)
 
     def run(self) -> None:
         """The ranks of the attempt are running."""
@@ -259,9 +289,10 @@ class Draft:
         self._put(ConditionType.FAILED, TRUE, reason, message)
         self._event(WARNING, reason, message)
 
-    def describe(self, *, desired: int, ready: int, accelerator: str, model: str) -> None:
-        """The columns for people."""
-        self._new["nodes"] = {"desired": desired, "ready": ready, "summary": f"{ready}/{desired}"}
+    def describe(self, *, nodes: Json, selector: str, accelerator: str, model: str) -> None:
+        """The columns for people, and what the scale sub-resource reads."""
+        self._new["nodes"] = nodes | {"summary": f"{nodes['ready']}/{nodes['desired']}"}
+        self._new["selector"] = selector
         self._new["accelerator"] = accelerator
         self._new["model"] = model
         if not model:

@@ -24,11 +24,16 @@ class Written(Protocol):
         """The message of a condition while it has this reason."""
 
 
-def waiting_for(slots: Slots, rejection: str | None, written: Written, lingering: Sequence[PodView]) -> tuple[str, str]:
+def waiting_for(
+    slots: Slots, wanted: int, rejection: str | None, written: Written, lingering: Sequence[PodView]
+) -> tuple[str, str]:
     """The most telling reason, the one a person can act on first."""
+    pods = [pod for pod in slots if pod is not None and not pod.deleting]
+    ready = sum(available(pod) for pod in pods)
+    if ready >= wanted and lingering:
+        return Reason.WAITING_FOR_PODS, f"waiting for pod {lingering[0].name} to save and end"
     if rejection:
         return Reason.POD_CREATION_REJECTED, rejection
-    pods = [pod for pod in slots if pod is not None and not pod.deleting]
     for reason, causes in ((Reason.IMAGE_PULL_FAILED, _IMAGE), (Reason.CONTAINER_CONFIG_ERROR, _CONFIG)):
         stuck = [pod for pod in pods if pod.waiting_reason in causes]
         if stuck:
@@ -36,12 +41,9 @@ def waiting_for(slots: Slots, rejection: str | None, written: Written, lingering
     for pod in pods:
         if pod.unschedulable_message is not None:
             return Reason.UNSCHEDULABLE, f"pod {pod.name}: {pod.unschedulable_message}"
-    ready = sum(available(pod) for pod in pods)
-    if ready == len(slots) and lingering:
-        return Reason.WAITING_FOR_PODS, f"waiting for pod {lingering[0].name} to save and end"
     held = next((pod for pod in slots if pod is not None and pod.finalizers), None)
     detail = "" if held is None else f"; pod {held.name} was deleted and is held by {', '.join(held.finalizers)}"
-    return Reason.WAITING_FOR_PODS, f"{ready} of {len(slots)} pods ready{detail}"
+    return Reason.WAITING_FOR_PODS, f"{ready} of {wanted} pods ready{detail}"
 
 
 def _steady(stuck: list[PodView], written: str | None) -> str:

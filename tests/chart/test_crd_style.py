@@ -208,8 +208,14 @@ def test_only_pods_hold_opaque_parts() -> None:
     assert all(path.startswith(".spec.template.spec") for path, node in NODES.items() if node.get(OPAQUE))
 
 
-def test_status_is_a_sub_resource_and_scale_is_none_yet() -> None:
-    assert VERSION["subresources"] == {"status": {}}
+def test_status_and_scale_are_sub_resources() -> None:
+    scale = VERSION["subresources"]["scale"]
+    assert VERSION["subresources"] == {"status": {}, "scale": scale}
+    assert {key: NODES[path]["type"] for key, path in scale.items()} == {
+        "specReplicasPath": "integer",
+        "statusReplicasPath": "integer",
+        "labelSelectorPath": "string",
+    }
     assert VERSION["served"] is VERSION["storage"] is True
 
 

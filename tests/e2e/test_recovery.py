@@ -6,14 +6,12 @@ import json
 
 import pytest
 
-from node_jobs import Jobs, condition
+from node_jobs import SAMPLES_OF_AN_EPOCH, Jobs, condition
 
 pytestmark = pytest.mark.timeout(1500)
 
-DIGITS_FOR_TRAINING = 1438
-BATCH = 64
 EPOCHS = 3
-SAMPLES = EPOCHS * (DIGITS_FOR_TRAINING // BATCH) * BATCH
+SAMPLES = EPOCHS * SAMPLES_OF_AN_EPOCH
 
 
 def running_job(jobs: Jobs, name: str) -> None:

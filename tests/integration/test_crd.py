@@ -116,6 +116,18 @@ REJECTED: dict[str, tuple[Spec, str]] = {
         {"training": RECIPE, "numNodes": 1001},
         "spec.numNodes in body should be less than or equal to 1000",
     ),
+    "more nodes needed than wanted": (
+        {"training": RECIPE, "numNodes": 2, "elasticPolicy": {"minNodes": 3}},
+        "spec.elasticPolicy.minNodes must not exceed spec.numNodes; lower it, or raise spec.numNodes",
+    ),
+    "more nodes wanted than allowed": (
+        {"training": RECIPE, "numNodes": 3, "elasticPolicy": {"maxNodes": 2}},
+        "spec.elasticPolicy.maxNodes must not be below spec.numNodes; raise it, or lower spec.numNodes",
+    ),
+    "too many spares": (
+        {"training": RECIPE, "elasticPolicy": {"spareNodes": 101}},
+        "spec.elasticPolicy.spareNodes in body should be less than or equal to 100",
+    ),
     "no ranks": (
         {"training": RECIPE, "numProcPerNode": 0},
         "spec.numProcPerNode must be a number from 1 to 64 or auto",
@@ -329,6 +341,26 @@ def test_a_running_job_keeps_its_spec(api: Cluster, namespace: str, field: str) 
     assert f"spec.{field}: Forbidden: spec.{field} {UNTIL_SUSPENDED}" in words
 
 
+def test_a_job_cannot_become_elastic_or_cease_to_be_while_it_runs(api: Cluster, namespace: str) -> None:
+    words = "spec.elasticPolicy cannot be added or removed while the job is not suspended"
+    write(api, namespace, BEFORE)
+    assert words in rejection(api, {**BEFORE, "elasticPolicy": {}, "numNodes": 2}, namespace=namespace)
+    write(api, namespace, {**BEFORE, "elasticPolicy": {}}, name="elastic")
+    assert words in rejection(api, BEFORE, namespace=namespace, name="elastic")
+
+
+def test_the_size_of_an_elastic_job_changes_at_any_time_within_its_limits(api: Cluster, namespace: str) -> None:
+    spec = {**BEFORE, "numNodes": 2, "elasticPolicy": {"minNodes": 2, "maxNodes": 3}}
+    write(api, namespace, spec)
+    target = (f"--namespace={namespace}", "itrain/job")
+    api.kubectl("scale", *target, "--replicas=3")
+    for replicas, words in ((4, "spec.elasticPolicy.maxNodes must not be below"), (1, "minNodes must not exceed")):
+        with pytest.raises(CommandError, match=words):
+            api.kubectl("scale", *target, f"--replicas={replicas}")
+    stored = write(api, namespace, {**spec, "numNodes": 3, "elasticPolicy": {"minNodes": 1, "spareNodes": 2}})
+    assert (stored["spec"]["numNodes"], stored["metadata"]["generation"]) == (3, 3)
+
+
 @pytest.mark.parametrize(
     "template",
     [
@@ -446,7 +478,15 @@ STATUS: dict[str, Any] = {
     "failuresInARow": 1,
     "furthest": {"attempt": 2, "step": 120},
     "nextAttemptTime": "2026-01-01T00:00:00Z",
-    "nodes": {"desired": 2, "ready": 2, "summary": "2/2"},
+    "nodes": {
+        "desired": 2,
+        "ready": 2,
+        "summary": "2/2",
+        "members": "0,2",
+        "desiredAtStart": 2,
+        "spareReady": 1,
+    },
+    "selector": "training.inception.dev/job=job",
     "accelerator": "cambricon.com/mlu x2",
     "model": "bninception",
     "startTime": "2026-01-01T00:00:00Z",

@@ -25,6 +25,7 @@ T = TypeVar("T")
 START = datetime(2026, 1, 1, tzinfo=UTC)
 CONTEXT = Context(profiles=load_profiles(), image="trainer:test")
 REASONS = {64: "UsageError", 65: "DataError", 66: "InputMissing", 70: "Hang", 75: "Stopped", 78: "ConfigError"}
+UNSCHEDULABLE = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "no node fits"}
 
 
 class CrashError(Exception):
@@ -52,6 +53,7 @@ class Pod:
     reachable: bool = True
     stuck: bool = False
     held: bool = False
+    placed: bool = True
 
     @property
     def name(self) -> str:
@@ -107,7 +109,8 @@ class Pod:
             pod["metadata"]["deletionGracePeriodSeconds"] = self.grace
         if self.held:
             pod["metadata"]["finalizers"] = ["example.com/hold"]
-        pod["spec"]["nodeName"] = "node-0"
+        if self.placed:
+            pod["spec"]["nodeName"] = "node-0"
         ready = {
             "type": "Ready",
             "status": "True" if self.ready else "False",
@@ -124,7 +127,7 @@ class Pod:
         pod["status"] = {
             "phase": self.phase,
             "podIP": self.ip if self.phase != "Pending" else "",
-            "conditions": [ready, *self.conditions],
+            "conditions": [ready, *self.conditions, *([] if self.placed else [UNSCHEDULABLE])],
             "containerStatuses": [{"name": "trainer", "state": state}],
         }
         if self.reason:
@@ -153,6 +156,7 @@ class Sim:
         self.written: list[datetime] = []
         self.answers: dict[str, tuple[Report | None, bool]] = {}
         self.quota: int | None = None
+        self.capacity: int | None = None
         self.rejection: str | None = None
         self.misled = False
         self.deleted = False
@@ -293,7 +297,12 @@ class Sim:
         raw = copy.deepcopy(body)
         raw["metadata"] |= {"uid": f"uid-{self._serial}", "creationTimestamp": format_time(self.now)}
         raw["metadata"]["managedFields"] = [{"manager": FIELD_MANAGER}]
-        self.pods[name] = Pod(raw, ip=f"10.0.0.{self._serial}", ready_changed=self.now)
+        self.pods[name] = Pod(raw, ip=f"10.0.0.{self._serial}", ready_changed=self.now, placed=self._fits())
+
+    def _fits(self) -> bool:
+        """The scheduler finds a node for one more pod."""
+        placed = sum(pod.placed and not pod.over for pod in self.pods.values())
+        return self.capacity is None or placed < self.capacity
 
     # --- the world ----------------------------------------------------------------------------------------------------
 
@@ -306,7 +315,8 @@ class Sim:
 
     def start(self, pod: Pod) -> None:
         """The kubelet starts the container and the launcher becomes warm."""
-        if pod.phase == "Pending" and pod.deletion_deadline is None:
+        pod.placed = pod.placed or self._fits()
+        if pod.phase == "Pending" and pod.placed and pod.deletion_deadline is None:
             pod.phase = "Running"
             pod.report = Report(0, ReportState.IDLE, time=self.now)
             self._ready(pod, True)
@@ -331,7 +341,8 @@ class Sim:
             self._begin_training(pod, order)
 
     def _begin_training(self, pod: Pod, order: Assignment) -> None:
-        assert order.node_rank == pod.slot
+        if "elasticPolicy" not in self.job["spec"]:
+            assert order.node_rank == pod.slot
         self.trained.setdefault((order.attempt, order.node_rank), set()).add(pod.uid)
         for other in self.pods.values():
             if other is not pod and other.slot == pod.slot and other.training:
@@ -344,8 +355,8 @@ class Sim:
             return
         text = reason or REASONS.get(code) or ("Signal" if code > 128 else "Error")
         state = ReportState.STOPPED if code == 75 else ReportState.FAILED
-        rank = pod.slot
         time = self.now - timedelta(seconds=ago)
+        rank = pod.accepted.node_rank if pod.accepted else None
         pod.report = Report(
             pod.report.attempt,
             state,
@@ -376,7 +387,7 @@ class Sim:
     def lose_peers(self) -> None:
         """Ranks whose peers are gone end as a consequence."""
         alive = {p.slot for p in self.pods.values() if p.training and p.report.attempt == self.status.get("attempt")}
-        if len(alive) < self.nodes:
+        if len(alive) < self.size(self.status.get("attempt", 0)):
             for pod in self.pods.values():
                 if pod.training and pod.deletion_deadline is None:
                     self.fail_ranks(pod, 1, "PeerLost")
@@ -397,7 +408,7 @@ class Sim:
         """The ranks of a pod end with success, which takes all of them to be there; its container ends when seen."""
         attempt = pod.report.attempt
         there = {p.slot for p in self.pods.values() if p.report.attempt == attempt and (p.training or p.exit_code == 0)}
-        if pod.training and len(there) == self.nodes:
+        if pod.training and len(there) == self.size(attempt):
             metrics = {"accuracyTop1": 0.97, "progress": 1.0}
             pod.report = Report(attempt, ReportState.SUCCEEDED, exit_code=0, time=self.now, step=10, metrics=metrics)
             if seen:
@@ -466,6 +477,17 @@ class Sim:
         self.statuses.clear()
         self.written.clear()
         self.trained.clear()
+
+    def size(self, attempt: int) -> int:
+        """Of how many nodes an attempt consists, as far as its pods were told; at least one."""
+        orders = [pod.accepted for pod in self.pods.values() if pod.accepted is not None]
+        return max([order.nnodes for order in orders if order.attempt == attempt], default=0) or 1
+
+    def scale(self, nodes: int) -> None:
+        """What `kubectl scale` does."""
+        if self.job["spec"]["numNodes"] != nodes:
+            self.job["spec"]["numNodes"] = nodes
+            self.job["metadata"]["generation"] += 1
 
     def suspend(self, value: bool) -> None:
         policy = self.job["spec"].setdefault("runPolicy", {})

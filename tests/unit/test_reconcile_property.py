@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from cluster_sim import CONTEXT, Pod, Sim, job
 from inception_operator import lifecycle
 from inception_operator.conditions import INITIAL
+from inception_operator.elastic import from_text
 from inception_operator.model import Json, Plan
 from inception_operator.reconcile import reconcile
 from inception_operator.spec import run_policy
@@ -23,6 +24,14 @@ from inception_operator.times import format_time
 NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
 CODES = (1, 7, 70, 75, 134, 137, 143)
 FATAL = (64, 65, 66, 78, 126, 127)
+
+
+def rescale(sim: Sim, number: int) -> None:
+    policy = sim.job["spec"].get("elasticPolicy")
+    if policy:
+        sizes = range(policy["minNodes"], policy["maxNodes"] + 1)
+        sim.scale(sizes[number % len(sizes)])
+
 
 ON_POD: dict[str, Callable[[Sim, Pod, int], None]] = {
     "start": lambda sim, pod, n: sim.start(pod),
@@ -59,6 +68,8 @@ ON_WORLD: dict[str, Callable[[Sim, int], None]] = {
     "spoil": lambda sim, n: sim.edit(accelerator={"profile": "abacus"}),
     "correct": lambda sim, n: sim.edit(accelerator=None),
     "limit": lambda sim, n: sim.change_policy(**LIMITS[n % len(LIMITS)]),
+    "capacity": lambda sim, n: setattr(sim, "capacity", n if n < 5 else None),
+    "scale": rescale,
     "pass": lambda sim, n: None,
     "crash": lambda sim, n: None,
 }
@@ -110,6 +121,20 @@ LIFE = (
 LIFE_STEPS = st.lists(st.tuples(st.sampled_from(LIFE), st.integers(0, 11)), min_size=20, max_size=40)
 
 
+@st.composite
+def elastic_jobs(draw: st.DrawFn) -> Json:
+    """Any elastic job of up to four nodes with up to two spares."""
+    nodes, limit = draw(st.integers(1, 4)), draw(st.integers(0, 3))
+    policy = {"minNodes": draw(st.integers(1, nodes)), "maxNodes": 4, "spareNodes": draw(st.integers(0, 2))}
+    success = draw(SUCCESS)
+    return job(nodes, failurePolicy={"maxRestarts": limit}, elasticPolicy=policy, successPolicy=success)
+
+
+def fixed_jobs() -> st.SearchStrategy[Json]:
+    """Jobs of one or two nodes."""
+    return st.builds(lambda nodes, success: job(nodes, successPolicy=success), st.integers(1, 2), SUCCESS)
+
+
 class Watch:
     """Checks what must hold after every single write."""
 
@@ -118,6 +143,7 @@ class Watch:
         policy = sim.job["spec"].get("failurePolicy", {})
         self.limit = policy.get("maxRestarts", 10)
         self.rules = [rule["name"] for rule in policy.get("rules", ())]
+        self.elastic: Json = sim.job["spec"].get("elasticPolicy") or {}
 
     def check(self) -> None:
         statuses, written = self.sim.statuses, self.sim.written
@@ -127,8 +153,22 @@ class Watch:
         for pod in self.sim.pods.values():
             assert len(pod.name) <= 63
             assert NAME.fullmatch(pod.name)
-        if self.sim.nodes > 1:
+        if self.sim.nodes > 1 or self.elastic:
             assert all(len(pods) <= 1 for pods in self.sim.trained.values()), "two pods had one rank of one attempt"
+        self._orders()
+
+    def _orders(self) -> None:
+        """Whoever has ranks in the latest attempt has been told the same of it."""
+        attempt = self.sim.status.get("attempt")
+        told = [pod for pod in self.sim.pods.values() if pod.order and pod.order.attempt == attempt]
+        orders = [pod.order for pod in told if pod.order and not pod.order.is_hold and not pod.order.end]
+        assert len({(order.nnodes, order.master_addr, order.master_port) for order in orders}) <= 1
+        for pod in told:
+            if pod.order and pod.order.nnodes > 1 and pod.order.node_rank == 0:
+                assert pod.order.master_addr == pod.ip
+        if self.elastic and orders:
+            assert self.elastic["minNodes"] <= orders[0].nnodes <= self.elastic["maxNodes"]
+            assert all(order.node_rank < order.nnodes for order in orders)
 
     def _transition(self, before: Json, after: Json, now: datetime) -> None:
         assert before != after, "a status was written that was there already"
@@ -137,7 +177,8 @@ class Watch:
         resumed = truth(before, "Suspended") and not truth(after, "Suspended") and "startTime" in before
         grown = after["attempt"] - before["attempt"]
         expected = after["restarts"] - before["restarts"] + resumed_by(resumed, after)
-        assert grown == expected or (self.sim.misled and grown > expected)
+        resized = grown == expected + 1 and self.elastic and truth(after, "PodsReady") and truth(before, "PodsReady")
+        assert grown == expected or resized or (self.sim.misled and grown > expected)
         if after["restarts"] > before["restarts"]:
             self._restart(before, after, now)
         if resumed_by(resumed, after):
@@ -247,7 +288,7 @@ def play(sim: Sim, steps: list[tuple[str, int]], *, running: bool = False) -> No
 
 def bring_home(sim: Sim) -> None:
     """No more trouble: the job must end by itself."""
-    sim.quota = None
+    sim.quota = sim.capacity = None
     sim.edit(accelerator=None)
     sim.free_names()
     sim.suspend(False)
@@ -276,7 +317,48 @@ def test_any_history_converges(
     success: str,
 ) -> None:
     failures = {"maxRestarts": limit, "rules": rules}
-    sim = Sim(job(nodes, failurePolicy=failures, runPolicy=policy, successPolicy=success))
+    converges(Sim(job(nodes, failurePolicy=failures, runPolicy=policy, successPolicy=success)), steps, running)
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(resource=elastic_jobs(), steps=STEPS, running=st.booleans())
+def test_any_history_of_an_elastic_job_converges(resource: Json, steps: list[tuple[str, int]], running: bool) -> None:
+    converges(Sim(resource), steps, running)
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(resource=elastic_jobs(), steps=STEPS)
+def test_an_elastic_job_gets_the_size_and_the_spares_it_wants_when_it_can(
+    resource: Json, steps: list[tuple[str, int]]
+) -> None:
+    sim = Sim(resource)
+    play(sim, steps, running=True)
+    sim.quota = sim.capacity = None
+    sim.edit(accelerator=None)
+    sim.free_names()
+    sim.suspend(False)
+    for pod in sim.pods.values():
+        pod.reachable = True
+    for _ in range(40):
+        sim.operate()
+        sim.calm(5)
+        if any(pod.exit_code == 0 for pod in sim.pods.values()):
+            # Nothing is resized any more once ranks have ended well.
+            sim.finish_all()
+        if sim.terminal or at_full_size(sim):
+            return
+    raise AssertionError((sim.status, sorted(sim.pods)))
+
+
+def at_full_size(sim: Sim) -> bool:
+    """All ranks and all spares that are wanted are there, and nothing else."""
+    spec, nodes = sim.job["spec"], sim.status["nodes"]
+    wanted, spares = spec["numNodes"], spec["elasticPolicy"]["spareNodes"]
+    ready = (nodes["ready"], nodes["spareReady"], len(from_text(nodes["members"]))) == (wanted, spares, wanted)
+    return ready and sim.condition("Running") == "True" and len(sim.pods) == wanted + spares
+
+
+def converges(sim: Sim, steps: list[tuple[str, int]], running: bool) -> None:
     play(sim, steps, running=running)
     bring_home(sim)
     Watch(sim).check()
@@ -308,11 +390,10 @@ def test_limits_hold_whatever_users_do(steps: list[tuple[str, int]], policy: Jso
     bring_home(sim)
 
 
-@pytest.mark.parametrize("nodes", [1, 2])
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(steps=STEPS, running=st.booleans(), success=SUCCESS)
-def test_standing_world_settles(nodes: int, steps: list[tuple[str, int]], running: bool, success: str) -> None:
-    sim = Sim(job(nodes, successPolicy=success))
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(resource=fixed_jobs() | elastic_jobs(), steps=STEPS, running=st.booleans())
+def test_standing_world_settles(resource: Json, steps: list[tuple[str, int]], running: bool) -> None:
+    sim = Sim(resource)
     play(sim, [step for step in steps if step[0] not in ("stuck", "unreachable", "quota", "squat")], running=running)
     seen = sim.observe()
     plan = reconcile(seen, CONTEXT)
@@ -351,9 +432,9 @@ def test_the_rank_that_hangs_is_the_root_cause_in_whatever_order_launchers_speak
 
 
 @settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(steps=STEPS, order=st.permutations(range(6)))
-def test_order_of_pods_is_irrelevant(steps: list[tuple[str, int]], order: list[int]) -> None:
-    sim = Sim(job(2))
+@given(resource=st.just(2).map(job) | elastic_jobs(), steps=STEPS, order=st.permutations(range(6)))
+def test_order_of_pods_is_irrelevant(resource: Json, steps: list[tuple[str, int]], order: list[int]) -> None:
+    sim = Sim(resource)
     play(sim, steps, running=True)
     seen = sim.observe()
     index = {pod.name: position for position, pod in enumerate(seen.pods)}

@@ -1,0 +1,102 @@
+"""Jobs that change their size while they run, and hot spares, on a real API server with fake nodes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from localcluster.cluster import Cluster
+from operator_process import OperatorProcess
+from trainings import Trainings, wait_for
+
+pytestmark = pytest.mark.timeout(180)
+
+
+@pytest.fixture(scope="module")
+def operator(training_api: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[OperatorProcess]:
+    log = tmp_path_factory.mktemp("operator") / "log"
+    with OperatorProcess(training_api.kubeconfig, log) as process:
+        yield process
+        assert "Traceback" not in process.log
+
+
+@pytest.fixture
+def trainings(control_plane: Cluster, operator: OperatorProcess, namespace: str) -> Iterator[Trainings]:
+    with Trainings(control_plane, namespace) as found:
+        yield found
+
+
+def scale(trainings: Trainings, nodes: int) -> None:
+    trainings.cluster.kubectl("scale", "itrain/job", f"--namespace={trainings.namespace}", f"--replicas={nodes}")
+
+
+def running(trainings: Trainings, members: str, *, attempt: int, seconds: float = 60) -> dict[str, Any]:
+    """The status once these slots train in this attempt and all others are gone or spare."""
+    trainings.wait_state("job", "Running", attempt=attempt, seconds=seconds)
+    return wait_for(f"members {members}", lambda: has_members(trainings, members), seconds)
+
+
+def has_members(trainings: Trainings, members: str) -> dict[str, Any] | None:
+    status = trainings.status("job")
+    return status if status["nodes"].get("members") == members else None
+
+
+def ranks(trainings: Trainings, attempt: int) -> dict[str, int]:
+    orders = {name: trainings.assignment(name) or {"attempt": 0} for name in trainings.pods("job")}
+    return {
+        name: order["nodeRank"] for name, order in orders.items() if order["attempt"] == attempt and order["nnodes"]
+    }
+
+
+def test_kubectl_scale_changes_the_size_of_a_running_job(trainings: Trainings) -> None:
+    trainings.create("job", nodes=1, elasticPolicy={"minNodes": 1, "maxNodes": 4})
+    running(trainings, "0", attempt=1)
+    scale(trainings, 3)
+    status = running(trainings, "0-2", attempt=2)
+    assert status["nodes"]["summary"] == "3/3"
+    assert ranks(trainings, 2) == {"job-0-1": 0, "job-1-1": 1, "job-2-1": 2}
+    scale(trainings, 2)
+    status = running(trainings, "0-1", attempt=3)
+    wait_for("the surplus goes", lambda: sorted(trainings.pods("job")) == ["job-0-1", "job-1-1"])
+    order = trainings.assignment("job-1-1")
+    assert order is not None
+    assert (order["nnodes"], order["graceful"]) == (2, True)
+    assert (status["restarts"], status["restartsCountTowardsMax"]) == (0, 0)
+    assert trainings.reasons("job").count("Resized") == 2
+    wanted = f"/apis/training.inception.dev/v1alpha1/namespaces/{trainings.namespace}/inceptiontrainings/job/scale"
+    seen = json.loads(trainings.cluster.kubectl("get", "--raw", wanted))
+    assert seen["spec"]["replicas"] == seen["status"]["replicas"] == 2
+    assert seen["status"]["selector"] == "training.inception.dev/job=job"
+
+
+def test_a_spare_takes_the_place_of_a_lost_pod(trainings: Trainings) -> None:
+    trainings.create("job", nodes=2, elasticPolicy={"spareNodes": 1})
+    running(trainings, "0-1", attempt=1)
+    wait_for("a warm spare", lambda: trainings.status("job")["nodes"]["spareReady"] == 1)
+    assert trainings.assignment("job-2-1") is None
+    trainings.delete_pod("job-0-1")
+    status = running(trainings, "2,1", attempt=2)
+    assert ranks(trainings, 2) == {"job-2-1": 0, "job-1-1": 1}
+    assert (status["restarts"], status["restartsCountTowardsMax"]) == (1, 0)
+    wait_for("another spare", lambda: trainings.status("job")["nodes"]["spareReady"] == 1)
+    assert sorted(trainings.pods("job")) == ["job-0-2", "job-1-1", "job-2-1"]
+
+
+def test_a_job_goes_on_smaller_and_grows_back(trainings: Trainings, operator: OperatorProcess) -> None:
+    trainings.create("job", nodes=2, elasticPolicy={"minNodes": 1})
+    running(trainings, "0-1", attempt=1)
+    trainings.quota(1)
+    trainings.delete_pod("job-0-1")
+    status = running(trainings, "1", attempt=2)
+    assert status["nodes"]["summary"] == "1/2"
+    wait_for("the reason", lambda: "exceeded quota" in trainings.condition("job", "PodsReady")["message"])
+    operator.kill()
+    operator.start()
+    assert trainings.condition("job", "PodsReady")["reason"] == "EnoughPodsReady"
+    trainings.lift_quota()
+    status = running(trainings, "1,0", attempt=3, seconds=120)
+    assert (status["restarts"], status["nodes"]["summary"]) == (1, "2/2")
+    assert ranks(trainings, 3) == {"job-1-1": 0, "job-0-2": 1}
