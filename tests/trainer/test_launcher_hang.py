@@ -15,7 +15,7 @@ pytestmark = pytest.mark.timeout(180)
 
 @pytest.fixture
 def gang(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Gang]:
-    with Gang(tmp_path, **{"INCEPTION_PROGRESS_DEADLINE_SECONDS": "4", **request.param}) as gang:
+    with Gang(tmp_path, **{"INCEPTION_PROGRESS_DEADLINE_SECONDS": "6", **request.param}) as gang:
         yield gang
     assert wait_for("an empty process table", lambda: not gang.processes())
 
