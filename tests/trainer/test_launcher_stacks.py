@@ -4,10 +4,12 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from inception_trainer.launcher import rank, stacks, wire
+from inception_trainer.launcher import vigil as launcher_vigil
 from inception_trainer.launcher.assignment import Assignment
 from inception_trainer.launcher.vigil import HOLD_SECONDS, SHOW_SECONDS, Vigil
 from launchers import ROOT, wait_for
@@ -101,11 +103,30 @@ def test_a_silent_rank_shows_its_stacks_before_the_verdict(
     assert watcher.turn(8 + HOLD_SECONDS - 0.1) is None, "peers of other nodes show theirs meanwhile"
     outcome = watcher.turn(8 + HOLD_SECONDS)
     assert outcome is not None
-    assert outcome is watcher.verdict
+    assert outcome == watcher.verdict
     (failure,) = outcome.failures
     assert (failure.exit_code, failure.rank, outcome.attempt) == (70, 1, 3)
     assert failure.message.startswith("no step for 8 s: rank 1 hangs after step 57 in stuck_here (")
     assert watcher.turn(1000) is None, "said once"
+
+
+@pytest.mark.parametrize(("waits", "time"), [(False, 992), (True, 1003)], ids=["hangs", "waits"])
+def test_a_hang_is_dated_to_its_beginning_and_waiting_to_the_moment_of_the_report(
+    tmp_path: Path, victim: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch, waits: bool, time: float
+) -> None:
+    watcher = vigil(tmp_path)
+    turn_until(watcher, 0, 7)
+    watcher.turn(8)
+    monkeypatch.setattr(stacks, "waits_for_peers", lambda _: waits)
+    monkeypatch.setattr(launcher_vigil, "time", SimpleNamespace(time=lambda: 1000.0))
+    monkeypatch.setattr(stacks, "read", lambda *_: DUMP)
+    watcher.turn(8)
+    watcher.turn(8)
+    assert watcher.verdict is not None
+    monkeypatch.setattr(launcher_vigil, "time", SimpleNamespace(time=lambda: 1003.0))
+    outcome = watcher.turn(8 + HOLD_SECONDS)
+    assert outcome is not None
+    assert outcome.failures[0].time == time
 
 
 def test_a_rank_that_is_killed_while_it_seems_to_hang_shows_its_stacks(

@@ -4,7 +4,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from . import rank, stacks
@@ -63,8 +63,17 @@ class Vigil:
         self._asked: dict[int, int] = {}
         self._texts: dict[int, str] = {}
         self._showing = self._hangs = self._told = self._stopping = False
-        self.verdict: Outcome | None = None
-        """Set as soon as the ranks are known to hang; `turn` gives it when it is time to act on it."""
+        self._verdict: Outcome | None = None
+        self._waits = False
+
+    @property
+    def verdict(self) -> Outcome | None:
+        """Give the outcome as soon as the ranks are known to hang; `turn` gives it when it is time to act on it."""
+        if self._verdict is None or not self._waits:
+            return self._verdict
+        # Ranks that only wait have no part in it: one that began to be silent somewhere else comes before the present.
+        failures = tuple(replace(failure, time=time.time()) for failure in self._verdict.failures)
+        return replace(self._verdict, failures=failures)
 
     @property
     def showing(self) -> bool:
@@ -80,7 +89,7 @@ class Vigil:
             if self._dog.hangs() and not self._stopping:
                 self._hangs = True
                 self._ask(now)
-        elif self.verdict is not None and not self._told and now - self._asked_at >= HOLD_SECONDS:
+        elif self._verdict is not None and not self._told and now - self._asked_at >= HOLD_SECONDS:
             self._told = True
             return self.verdict
         return None
@@ -127,7 +136,7 @@ class Vigil:
         findings = [self._finding(local) for local in sorted(self._asked)]
         _print(self._request.assignment.attempt, findings)
         if self._hangs and findings:
-            self.verdict = self._judge(findings)
+            self._verdict = self._judge(findings)
 
     def _finding(self, local: int) -> Finding:
         assignment, pid, text = self._request.assignment, self._asked[local], self._texts[local]
@@ -138,9 +147,9 @@ class Vigil:
     def _judge(self, findings: list[Finding]) -> Outcome:
         chosen = suspect([self._suspicion(finding) for finding in findings])
         finding = next(finding for finding in findings if finding.local_rank == chosen.local_rank)
-        # One that only waits has no part in it: whoever began to be silent somewhere else comes first.
-        moment = time.time() - (0.0 if chosen.waits else finding.silence)
-        failure = Failure(ExitCode.HANG, moment, finding.rank, "Hang", describe(finding))
+        self._waits = chosen.waits
+        began = time.time() - finding.silence
+        failure = Failure(ExitCode.HANG, began, finding.rank, "Hang", describe(finding))
         return Outcome(self._request.assignment.attempt, Result.FAILED, (failure,))
 
     def _suspicion(self, finding: Finding) -> Suspicion:
