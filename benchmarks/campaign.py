@@ -31,7 +31,7 @@ from node_jobs import Jobs, install
 
 KINDS = ("process", "pod", "oom", "stop")
 COUNTED = frozenset(("process", "oom", "stop"))
-EPOCHS = 12
+EPOCHS = 6
 SAMPLES = EPOCHS * (1438 // 64) * 64
 HALF = 50
 WATCHDOG_SECONDS = 20
