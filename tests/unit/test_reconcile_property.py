@@ -321,7 +321,7 @@ def test_any_history_converges(
     converges(Sim(job(nodes, failurePolicy=failures, runPolicy=policy, successPolicy=success)), steps, running)
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(resource=elastic_jobs(), steps=STEPS, running=st.booleans())
 def test_any_history_of_an_elastic_job_converges(resource: Json, steps: list[tuple[str, int]], running: bool) -> None:
     converges(Sim(resource), steps, running)
