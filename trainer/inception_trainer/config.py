@@ -14,12 +14,18 @@ from typing import Any
 
 import yaml
 
-from inception_trainer import catalog, normalization, recipes
+from inception_trainer import catalog, checks, normalization, recipes
 from inception_trainer.errors import ConfigError, InputMissing
 from inception_trainer.schema import dump, key, parse
 
 MODES = ("Train", "Evaluate", "Benchmark")
-IN_MEMORY = ("Digits", "Synthetic")
+DATA_KINDS = ("Digits", "Synthetic", "ImageFolder", "ImageList", "Cifar10")
+IN_MEMORY = ("Digits", "Synthetic", "Cifar10")
+NEEDS_PATH = {
+    "ImageFolder": "holds train/ and val/",
+    "ImageList": "holds train.txt and val.txt",
+    "Cifar10": "holds the batches of CIFAR-10",
+}
 
 
 @dataclass(frozen=True)
@@ -35,13 +41,14 @@ class ModelConfig:
 class DataConfig:
     """Where the samples come from."""
 
-    kind: str = key("", choices=("Digits", "Synthetic", "ImageFolder"))
+    kind: str = key("", choices=DATA_KINDS)
     path: str | None = key(None)
     image_size: int = key(0, at_least=8, at_most=2048)
     num_classes: int | None = key(None, at_least=2)
     samples: int = key(1024, at_least=1)
     workers: int | None = key(None, at_least=0, at_most=64)
     normalization: str = key("Auto", choices=normalization.CHOICES)
+    max_corrupt: int | None = key(None, at_least=0)
 
 
 @dataclass(frozen=True)
@@ -54,20 +61,24 @@ class BatchConfig:
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """SGD in torch's sense; the rate is the peak of the schedule for ``batch.global`` samples."""
+    """SGD in torch's sense or RMSProp in TensorFlow's; the rate is the peak of the schedule."""
 
-    name: str = key("SGD", choices=("SGD",))
+    name: str = key("SGD", choices=("SGD", "RMSProp"))
     learning_rate: float = key(0.1, above=0)
     momentum: float = key(0.9, at_least=0, below=1)
     weight_decay: float = key(0.0001, at_least=0)
     nesterov: bool = key(False)
+    square_decay: float | None = key(None, at_least=0, below=1)
+    epsilon: float | None = key(None, above=0)
+    clip_norm: float | None = key(None, above=0)
+    decay_exempt: str = key("Nothing", choices=("Nothing", "Norm", "NormAndBias"))
 
 
 @dataclass(frozen=True)
 class ScheduleConfig:
     """How the learning rate moves, step by step; epochs count from 0."""
 
-    name: str = key("Cosine", choices=("Cosine", "Step", "Constant"))
+    name: str = key("Cosine", choices=("Cosine", "Step", "Exponential", "Constant"))
     warmup_epochs: float = key(0.0, at_least=0)
     milestones: tuple[int, ...] = key((), at_least=0)
     gamma: float = key(0.1, above=0, at_most=1)
@@ -80,6 +91,21 @@ class LossConfig:
 
     label_smoothing: float = key(0.0, at_least=0, below=1)
     auxiliary_weight: float | None = key(None, at_least=0, at_most=10)
+
+
+@dataclass(frozen=True)
+class AugmentationConfig:
+    """What is done to training images beyond what their kind of data always does."""
+
+    mixup: float | None = key(None, above=0, at_most=1)
+
+
+@dataclass(frozen=True)
+class WeightAverageConfig:
+    """Running average of the weights (EMA); without a decay there is none."""
+
+    decay: float | None = key(None, above=0, below=1)
+    every_steps: int = key(1, at_least=1)
 
 
 @dataclass(frozen=True)
@@ -138,7 +164,9 @@ class TrainingConfig:
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     loss: LossConfig = field(default_factory=LossConfig)
-    precision: str = key("Auto", choices=("Auto", "FP32", "BF16"))
+    augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
+    weight_average: WeightAverageConfig = field(default_factory=WeightAverageConfig)
+    precision: str = key("Auto", choices=("Auto", "FP32", "BF16", "FP16"))
     seed: int = key(0, at_least=0, at_most=2**32 - 1)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     benchmark: BenchmarkConfig = field(default_factory=BenchmarkConfig)
@@ -158,13 +186,11 @@ def from_mapping(data: Mapping[str, Any]) -> TrainingConfig:
     merged = _with_recipe(data)
     config = parse(TrainingConfig, merged)
     if not config.data.kind:
-        raise ConfigError("data.kind: missing; choose Digits, Synthetic or ImageFolder, or name a recipe")
-    if config.data.kind == "ImageFolder" and config.data.path is None:
-        raise ConfigError("data.path: missing; data.kind ImageFolder needs the folder that holds train/ and val/")
-    if config.schedule.name == "Step" and not (config.schedule.milestones or config.schedule.step_epochs):
-        raise ConfigError("schedule.milestones: missing; schedule.name Step needs milestones or stepEpochs")
-    if config.optimizer.nesterov and config.optimizer.momentum == 0:
-        raise ConfigError("optimizer.nesterov: true needs optimizer.momentum above 0")
+        raise ConfigError(f"data.kind: missing; choose {', '.join(DATA_KINDS)}, or name a recipe")
+    if config.data.kind in NEEDS_PATH and config.data.path is None:
+        needed = NEEDS_PATH[config.data.kind]
+        raise ConfigError(f"data.path: missing; data.kind {config.data.kind} needs the folder that {needed}")
+    checks.check_method(config)
     if config.model.classifier == "New" and config.model.weights is None:
         raise ConfigError("model.classifier: New needs model.weights; without it every layer starts afresh anyway")
     config = _resolved(config)
@@ -199,11 +225,14 @@ def load_file(path: Path, overrides: Sequence[str] = ()) -> TrainingConfig:
     return load(text, overrides, str(path))
 
 
+FINGERPRINTED = ("model", "optimizer", "schedule", "loss", "augmentation", "weightAverage", "epochs", "seed")
+
+
 def fingerprint(config: TrainingConfig) -> dict[str, Any]:
     """What decides the result of a training: a checkpoint continues only under the same values."""
     plain = config.as_dict()
-    counted = {name: plain.get(name) for name in ("model", "optimizer", "schedule", "loss", "epochs", "seed")}
-    counted["data"] = {name: value for name, value in plain["data"].items() if name != "workers"}
+    counted = {name: plain.get(name) for name in FINGERPRINTED}
+    counted["data"] = {name: value for name, value in plain["data"].items() if name not in ("workers", "maxCorrupt")}
     counted["batch"] = {"global": config.batch.global_}
     if config.epochs is None:
         counted["maxSteps"] = config.max_steps
@@ -225,7 +254,8 @@ def _resolved(config: TrainingConfig) -> TrainingConfig:
         weight = 0.0 if known.auxiliary_smallest is None else catalog.AUXILIARY_WEIGHT
     data = config.data
     small = data.kind in IN_MEMORY
-    side = max(32, known.smallest_with(weight > 0)) if data.kind == "Digits" else known.image_size
+    tiny = data.kind in ("Digits", "Cifar10")
+    side = max(32, known.smallest_with(weight > 0)) if tiny else known.image_size
     data = dataclasses.replace(
         data,
         image_size=data.image_size or side,
@@ -236,7 +266,8 @@ def _resolved(config: TrainingConfig) -> TrainingConfig:
     if output.path is None and config.checkpoint.path is not None:
         output = OutputConfig(path=str(Path(config.checkpoint.path) / "output"))
     loss = dataclasses.replace(config.loss, auxiliary_weight=weight)
-    return dataclasses.replace(config, data=data, loss=loss, epochs=epochs, output=output)
+    optimizer = checks.with_defaults(config.optimizer)
+    return dataclasses.replace(config, data=data, loss=loss, optimizer=optimizer, epochs=epochs, output=output)
 
 
 def _with_recipe(data: Mapping[str, Any]) -> dict[str, Any]:
@@ -245,7 +276,7 @@ def _with_recipe(data: Mapping[str, Any]) -> dict[str, Any]:
         return dict(data)
     if not isinstance(name, str):
         raise ConfigError(f"recipe: {name!r} is not a text; choose {', '.join(recipes.names())}")
-    return merge(recipes.read(name), data)
+    return merge(checks.without_other_methods(recipes.read(name), data), data)
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ Order matters to several vendors: import the plug-in, choose the device, then ma
 from __future__ import annotations
 
 import importlib
+import inspect
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,7 +33,7 @@ class Accelerator:
     process_group_backend: str
     """For ``init_process_group``; always has a CPU back end, for the small agreements between ranks."""
     precision: str
-    """``FP32`` or ``BF16``, resolved."""
+    """``FP32``, ``BF16`` or ``FP16``, resolved."""
     name: str
 
     @property
@@ -42,7 +43,8 @@ class Accelerator:
 
     def autocast(self) -> torch.autocast:
         """The context of every forward pass."""
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "BF16")
+        kind = torch.float16 if self.precision == "FP16" else torch.bfloat16
+        return torch.autocast(self.device.type, kind, enabled=self.precision != "FP32")
 
     def peak_memory_bytes(self) -> int | None:
         """Most device memory allocated so far; None where the device does not say."""
@@ -149,3 +151,15 @@ def supports_fused_sgd(device: torch.device) -> bool:
     except (RuntimeError, TypeError, NotImplementedError):
         return False
     return True
+
+
+def loss_scaler(device: torch.device) -> Any:
+    """Torch's dynamic loss scaling; older releases have it for CUDA only."""
+    general = getattr(torch.amp, "GradScaler", None)
+    if general is not None and "device" in inspect.signature(general).parameters:
+        return general(device.type)
+    if device.type == "cuda":
+        return torch.cuda.amp.GradScaler()
+    raise ConfigError(
+        f"precision: FP16 on {device.type} needs torch 2.3 or newer, this is {torch.__version__}; use BF16"
+    )

@@ -142,6 +142,7 @@ class Trainer:
                 f"(learning rate {rate:g}); lower optimizer.learningRate or lengthen schedule.warmupEpochs"
             )
         progress.skipped_samples += int(window.skipped)
+        progress.skipped_steps += window.skipped_steps
         progress.train_seconds += seconds if timed else 0.0
         progress.train_samples += timed
         record = self._record(window, rate, timed / seconds if seconds > 0 else 0.0)
@@ -171,6 +172,7 @@ class Trainer:
             remaining_seconds=left / average if average else 0.0,
             samples_seen=progress.samples_seen,
             skipped_samples=progress.skipped_samples,
+            skipped_steps=progress.skipped_steps,
             peak_memory_bytes=job.accelerator.peak_memory_bytes(),
         )
 

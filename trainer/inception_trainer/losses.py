@@ -39,5 +39,11 @@ class Criterion:
             return Loss(logits, main, main)
         return Loss(logits, main, main + self.auxiliary_weight * self._cross_entropy(auxiliary.float(), labels))
 
+    def mixed(self, outputs: Outputs, labels: Tensor, share: float) -> Loss:
+        """Those of images that were blended with the ones at the mirrored positions (mixup)."""
+        own, other = self(outputs, labels), self(outputs, labels.flip(0))
+        main = share * own.main + (1 - share) * other.main
+        return Loss(own.logits, main, share * own.total + (1 - share) * other.total)
+
     def _cross_entropy(self, logits: Tensor, labels: Tensor) -> Tensor:
         return functional.cross_entropy(logits, labels, reduction="sum", label_smoothing=self.label_smoothing)

@@ -78,6 +78,7 @@ class LogRecord:
     samples_seen: int
     skipped_samples: int
     peak_memory_bytes: int | None
+    skipped_steps: int = 0
 
 
 @dataclass(frozen=True)

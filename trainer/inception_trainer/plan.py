@@ -125,4 +125,7 @@ def learning_rate(peak: float, schedule: ScheduleConfig, length: LengthPlan, ste
         drops = sum(epoch >= milestone for milestone in schedule.milestones)
         drops += epoch // schedule.step_epochs if schedule.step_epochs else 0
         return peak * schedule.gamma**drops
+    if schedule.name == "Exponential":
+        steps = length.steps_per_epoch * (schedule.step_epochs or 1)
+        return peak * math.pow(schedule.gamma, (step - warmup) / steps)
     return peak

@@ -39,6 +39,8 @@ class Progress:
     """Training samples consumed, over all epochs and ranks."""
     skipped_samples: int = 0
     """Unreadable ones among them."""
+    skipped_steps: int = 0
+    """Steps whose FP16 gradients overflowed, so that they changed nothing."""
     evaluated_step: int = -1
     """The step of the last evaluation, -1 before the first."""
     accuracy_top1: float = 0.0

@@ -57,6 +57,7 @@ def summary_of(progress: Progress, config: TrainingConfig, info: RunInfo, reason
         "evaluatedStep": progress.evaluated_step,
         "samplesSeen": progress.samples_seen,
         "skippedSamples": progress.skipped_samples,
+        "skippedSteps": progress.skipped_steps,
         "steps": progress.step,
         "epochs": round(progress.step / info.steps_per_epoch, 6),
         "globalBatch": info.global_batch,

@@ -24,16 +24,16 @@ from inception_trainer.errors import InputMissing
 from inception_trainer.evaluation import Evaluator
 from inception_trainer.heartbeat import Heartbeat
 from inception_trainer.log import configure, logger
-from inception_trainer.losses import Criterion
 from inception_trainer.metrics import Bus, EndRecord, RunInfo
 from inception_trainer.normalization import Normalization, choose
 from inception_trainer.plan import BatchPlan, LengthPlan, batch_plan
 from inception_trainer.progress import Progress
 from inception_trainer.results import full_fingerprint
 from inception_trainer.settings import Settings
-from inception_trainer.state import TrainingState
-from inception_trainer.steps import Normalise, Stepper, make_optimizer, parallel
+from inception_trainer.state import TrainingState, parts_of
+from inception_trainer.steps import Normalise, Stepper, parallel
 from inception_trainer.stopping import StopRequest
+from inception_trainer.updates import Updater
 from inception_trainer.weights import load_weights
 
 T = TypeVar("T")
@@ -75,11 +75,15 @@ class Start:
     """Whether a checkpoint was found."""
     saved_ranks: int = 0
     """How many ranks wrote it."""
-    has_momentum: bool = False
     normalization: Normalization | None = None
     """That of the checkpoint."""
     weights: str | None = None
     """The layout of the weights that the job once began with."""
+    optimizer_parts: tuple[str, ...] = ()
+    """What it holds of the optimizer."""
+    has_average: bool = False
+    scaler: dict[str, Any] | None = None
+    """State of the loss scale."""
     payload: Payload | None = None
 
 
@@ -193,9 +197,11 @@ def _agree(
             progress,
             resumes=True,
             saved_ranks=payload["world_size"],
-            has_momentum=bool(payload["optimizer"]["momentum"]),
             normalization=Normalization.from_dict(payload["preprocessing"]),
             weights=payload.get("weights"),
+            optimizer_parts=parts_of(payload["optimizer"]),
+            has_average="average" in payload,
+            scaler=payload.get("scaler"),
         )
 
     start = comm.from_first(found)
@@ -220,16 +226,18 @@ def _finished_before(around: Surroundings) -> dict[str, Any] | None:
 def _job(around: Surroundings) -> Job:
     config, comm, accelerator, splits = around.config, around.comm, around.accelerator, around.splits
     network, normalization, weights = _network(around)
-    optimizer = make_optimizer(config.optimizer, network, accelerator.device)
-    state = TrainingState(network, optimizer, comm)
+    updater = Updater(config, network, accelerator)
+    state = TrainingState(network, updater, comm)
     wrapped = parallel(network, accelerator, comm, around.batch.micro_batches)
     state.share_buffers()
     _restore(state, around)
     normalise = Normalise(normalization, accelerator.device)
-    criterion = Criterion(config.loss.label_smoothing, config.loss.auxiliary_weight or 0.0)
-    stepper = Stepper(wrapped, optimizer, accelerator, normalise, around.batch, criterion, config.seed, comm)
+    stepper = Stepper(wrapped, updater, accelerator, normalise, around.batch, config, comm)
     largest = max(part.stop - part.start for part in around.batch.micro_slices(comm.world_size - 1))
-    evaluator = Evaluator(network, splits.val, accelerator, normalise, comm, min(LARGEST_EVALUATION_BATCH, 2 * largest))
+    evaluated = network if updater.average is None else updater.average.model
+    evaluator = Evaluator(
+        evaluated, splits.val, accelerator, normalise, comm, min(LARGEST_EVALUATION_BATCH, 2 * largest)
+    )
     parameters = sum(p.numel() for p in network.parameters())
     info = dataclasses.replace(around.info, parameters=parameters, normalization=normalization, weights=weights)
     _announce(around, info)
@@ -288,10 +296,13 @@ def _built(around: Surroundings) -> nn.Module:
 
 def _restore(state: TrainingState, around: Surroundings) -> None:
     start = around.start
+    payload = start.payload
+    average = payload.get("average") if payload else None
+    state.begin_average(average, present=start.has_average, saved_ranks=start.saved_ranks)
     if not start.resumes:
         return
-    payload = start.payload
-    state.restore_optimizer(payload and payload["optimizer"]["momentum"], present=start.has_momentum)
+    state.restore_optimizer(payload and payload["optimizer"], start.optimizer_parts)
+    state.restore_scaler(start.scaler)
     state.restore_statistics(None if payload is None else payload["rank_statistics"], start.saved_ranks)
     logger.info(
         "continuing at step %d (%d samples seen), saved by %d ranks",

@@ -15,62 +15,102 @@ from torch import Tensor, nn
 
 from inception_trainer.comm import Comm
 from inception_trainer.errors import NonFiniteLoss
+from inception_trainer.optimizers import MOMENTUM, SQUARES
+from inception_trainer.updates import Updater
 
-MOMENTUM = "momentum_buffer"
+OPTIMIZER_PARTS = {"momentum": MOMENTUM, "squares": SQUARES}
+"""Tensors of the optimizer that a checkpoint keeps, by their names there."""
 
 
 class TrainingState:
     """The tensors of a job; ``model`` is the bare network, never its wrapper for several ranks."""
 
-    def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer, comm: Comm) -> None:
-        self.model, self._optimizer, self._comm = model, optimizer, comm
+    def __init__(self, model: nn.Module, updater: Updater, comm: Comm) -> None:
+        self.model, self._updater, self._comm = model, updater, comm
+        self._average = None if updater.average is None else updater.average.model
 
     def snapshot(self) -> dict[str, Any] | None:
         """Copies in host memory on rank 0, None elsewhere; every rank must call it. Changes nothing.
 
         Raises NonFiniteLoss on rank 0 rather than saving weights that cannot be used.
         """
-        per_rank = self._comm.gather(self._statistics())
+        network = self._snapshot(self.model)
+        average = None if self._average is None else self._snapshot(self._average)
+        if network is None:
+            return None
+        if not all(torch.isfinite(torch.stack(torch._foreach_norm(list(_floats(network["model"]))))).tolist()):  # noqa: SLF001
+            raise NonFiniteLoss("a weight became NaN or infinite; the last checkpoint is kept, lower the learning rate")
+        parts = {part: {name: _copy(value) for name, value in self._buffers(part)} for part in OPTIMIZER_PARTS}
+        scaler = self._updater.scaler
+        return {
+            **network,
+            "optimizer": {"name": self._updater.name, **parts},
+            **({} if average is None else {"average": average}),
+            **({} if scaler is None else {"scaler": scaler.state_dict()}),
+        }
+
+    def _snapshot(self, model: nn.Module) -> dict[str, Any] | None:
+        per_rank = self._comm.gather(_statistics(model))
         if not self._comm.is_first:
             return None
-        model = {name: _copy(value) for name, value in self.model.state_dict().items()}
-        self._write(model, per_rank.mean(0))
-        momentum = {name: _copy(buffer) for name, buffer in self._momentum()}
-        if not all(torch.isfinite(torch.stack(torch._foreach_norm(list(_floats(model))))).tolist()):  # noqa: SLF001
-            raise NonFiniteLoss("a weight became NaN or infinite; the last checkpoint is kept, lower the learning rate")
-        return {"model": model, "optimizer": {"name": "SGD", "momentum": momentum}, "rank_statistics": per_rank}
+        state = {name: _copy(value) for name, value in model.state_dict().items()}
+        _write(model, state, per_rank.mean(0))
+        return {"model": state, "rank_statistics": per_rank}
 
     def share_buffers(self) -> None:
         """Give every rank rank 0's buffers: older DistributedDataParallels do not share them."""
         share(list(self.model.buffers()), self._comm)
 
-    def restore_optimizer(self, momentum: Mapping[str, Tensor] | None, *, present: bool) -> None:
-        """Give every rank rank 0's momentum; ``present`` (equal on all ranks) says whether there is one."""
+    def begin_average(self, saved: Mapping[str, Any] | None, *, present: bool, saved_ranks: int) -> None:
+        """Begin the running average at the network's weights, or at the ``saved`` one that rank 0 has."""
+        average = self._updater.average
+        if average is None:
+            return
+        average.reset()
         if not present:
             return
+        if saved is not None:
+            average.model.load_state_dict(saved["model"])
+        share([*average.model.parameters(), *average.model.buffers()], self._comm)
+        self._restore_statistics(average.model, None if saved is None else saved["rank_statistics"], saved_ranks)
+
+    def restore_scaler(self, saved: Mapping[str, Any] | None) -> None:
+        """Go on with the loss scale of the checkpoint, which all ranks hold, where there is one."""
+        if self._updater.scaler is not None and saved is not None:
+            self._updater.scaler.load_state_dict(dict(saved))
+
+    def restore_optimizer(self, saved: Mapping[str, Any] | None, parts: Sequence[str]) -> None:
+        """Give every rank the optimizer state that rank 0 ``saved``; ``parts`` (equal on all ranks) says what of it."""
         parameters = dict(self.model.named_parameters())
         device = next(iter(parameters.values())).device
-        flat = torch.empty(sum(p.numel() for p in parameters.values()), device=device)
-        for name, part in _parts(parameters, flat):
-            if momentum is not None:
-                part.copy_(momentum[name])
-        self._comm.broadcast(flat)
-        for name, part in _parts(parameters, flat):
-            self._optimizer.state[parameters[name]][MOMENTUM] = part
+        for part in parts:
+            flat = torch.empty(sum(p.numel() for p in parameters.values()), device=device)
+            for name, values in _parts(parameters, flat):
+                if saved is not None:
+                    values.copy_(saved[part][name])
+            self._comm.broadcast(flat)
+            for name, values in _parts(parameters, flat):
+                self._updater.optimizer.state[parameters[name]][OPTIMIZER_PARTS[part]] = values
 
     def restore_statistics(self, per_rank: Tensor | None, saved_ranks: int) -> None:
         """Give each rank the statistics it had, when as many ranks as before continue; else the average stays."""
+        self._restore_statistics(self.model, per_rank, saved_ranks)
+
+    def _restore_statistics(self, model: nn.Module, per_rank: Tensor | None, saved_ranks: int) -> None:
         if saved_ranks != self._comm.world_size:
             return
-        size = self._statistics().numel()
+        size = _statistics(model).numel()
         values = torch.empty(saved_ranks, size) if per_rank is None else per_rank.contiguous()
         self._comm.broadcast(values)
-        self._write(self.model.state_dict(), values[self._comm.rank])
+        _write(model, model.state_dict(), values[self._comm.rank])
 
     def average_statistics(self) -> None:
         """Make the batch norm statistics equal on all ranks; every rank must call it."""
-        if self._comm.world_size > 1:
-            self._write(self.model.state_dict(), self._comm.gather(self._statistics()).mean(0))
+        if self._comm.world_size == 1:
+            return
+        for model in (self.model, self._average):
+            if model is not None:
+                _write(model, model.state_dict(), self._comm.gather(_statistics(model)).mean(0))
 
     def checksums(self) -> list[int]:
         """One number per rank that differs when any bit of a parameter differs (up to collisions)."""
@@ -80,21 +120,16 @@ class TrainingState:
         rows: list[int] = self._comm.gather((total * weights).sum()[None]).flatten().tolist()
         return rows
 
-    def _statistics(self) -> Tensor:
-        buffers = [value for _, value in _statistics_of(self.model)]
-        return torch.cat([buffer.flatten() for buffer in buffers]).cpu() if buffers else torch.zeros(0)
-
-    def _write(self, state: Mapping[str, Tensor], flat: Tensor) -> None:
-        offset = 0
-        for name, value in _statistics_of(self.model):
-            state[name].copy_(flat[offset : offset + value.numel()].view_as(value))
-            offset += value.numel()
-
-    def _momentum(self) -> Iterator[tuple[str, Tensor]]:
+    def _buffers(self, part: str) -> Iterator[tuple[str, Tensor]]:
         for name, parameter in self.model.named_parameters():
-            buffer = self._optimizer.state.get(parameter, {}).get(MOMENTUM)
+            buffer = self._updater.optimizer.state.get(parameter, {}).get(OPTIMIZER_PARTS[part])
             if buffer is not None:
                 yield name, buffer
+
+
+def parts_of(optimizer: Mapping[str, Any]) -> tuple[str, ...]:
+    """Which of the optimizer's tensors a checkpoint holds."""
+    return tuple(part for part in OPTIMIZER_PARTS if optimizer.get(part))
 
 
 @torch.no_grad()
@@ -108,6 +143,18 @@ def share(tensors: Sequence[Tensor], comm: Comm) -> None:
         comm.broadcast(flat)
         for tensor, part in zip(same, torch.split(flat, [tensor.numel() for tensor in same]), strict=True):
             tensor.copy_(part.view_as(tensor))
+
+
+def _statistics(model: nn.Module) -> Tensor:
+    buffers = [value for _, value in _statistics_of(model)]
+    return torch.cat([buffer.flatten() for buffer in buffers]).cpu() if buffers else torch.zeros(0)
+
+
+def _write(model: nn.Module, state: Mapping[str, Tensor], flat: Tensor) -> None:
+    offset = 0
+    for name, value in _statistics_of(model):
+        state[name].copy_(flat[offset : offset + value.numel()].view_as(value))
+        offset += value.numel()
 
 
 def _statistics_of(model: nn.Module) -> Iterator[tuple[str, Tensor]]:

@@ -17,13 +17,15 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from inception_trainer.comm import Comm
-from inception_trainer.config import OptimizerConfig
+from inception_trainer.config import TrainingConfig
 from inception_trainer.data import Batch
 from inception_trainer.data.order import stream_key
-from inception_trainer.device import Accelerator, supports_fused_sgd
+from inception_trainer.device import Accelerator
 from inception_trainer.losses import Criterion
+from inception_trainer.mixup import blended, share_of
 from inception_trainer.normalization import Normalization
 from inception_trainer.plan import BatchPlan
+from inception_trainer.updates import Updater
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,7 @@ class Window:
     top5: float
     samples: float
     skipped: float
+    skipped_steps: int
     data_seconds: float
     compute_seconds: float
     """Seconds are means over the ranks."""
@@ -67,18 +70,6 @@ def count_hits(loss: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
     return torch.stack([part.to(kind) for part in parts])
 
 
-def make_optimizer(config: OptimizerConfig, model: nn.Module, device: torch.device) -> torch.optim.Optimizer:
-    """SGD over all parameters, as one fused kernel where the device has it."""
-    return torch.optim.SGD(
-        model.parameters(),
-        lr=config.learning_rate,
-        momentum=config.momentum,
-        weight_decay=config.weight_decay,
-        nesterov=config.nesterov,
-        fused=supports_fused_sgd(device),
-    )
-
-
 def parallel(model: nn.Module, accelerator: Accelerator, comm: Comm, micro_batches: int) -> nn.Module:
     """Wrap for several ranks: rank 0's weights everywhere, gradients averaged while backward still runs."""
     if comm.world_size == 1:
@@ -104,16 +95,17 @@ class Stepper:
     def __init__(
         self,
         model: nn.Module,
-        optimizer: torch.optim.Optimizer,
+        updater: Updater,
         accelerator: Accelerator,
         normalise: Normalise,
         plan: BatchPlan,
-        criterion: Criterion,
-        seed: int,
+        config: TrainingConfig,
         comm: Comm,
     ) -> None:
-        self._model, self._optimizer, self._accelerator, self._comm = model, optimizer, accelerator, comm
-        self._normalise, self._plan, self._criterion, self._seed = normalise, plan, criterion, seed
+        self._model, self._updater, self._accelerator, self._comm = model, updater, accelerator, comm
+        self._normalise, self._plan, self._seed = normalise, plan, config.seed
+        self._criterion = Criterion(config.loss.label_smoothing, config.loss.auxiliary_weight or 0.0)
+        self._mixup = config.augmentation.mixup
         self._draws = any(isinstance(module, nn.modules.dropout._DropoutNd) for module in model.modules())  # noqa: SLF001
         self._clear()
 
@@ -123,17 +115,15 @@ class Stepper:
         if self._draws:
             # Dropout too is a function of counters, so that a resumed run draws the same.
             torch.manual_seed(int(stream_key(self._seed, step, self._comm.rank, 4) >> 1))
+        share = None if self._mixup is None else share_of(self._seed, step, self._mixup)
         waited = 0.0
         for micro in range(self._plan.micro_batches):
             asked = time.perf_counter()
             batch = next(batches)
             waited += time.perf_counter() - asked
             with self._synchronised(micro == self._plan.micro_batches - 1):
-                self._micro_step(batch)
-        for group in self._optimizer.param_groups:
-            group["lr"] = rate
-        self._optimizer.step()
-        self._optimizer.zero_grad(set_to_none=True)
+                self._micro_step(batch, share)
+        self._updater.apply(rate, step + 1)
         computed = time.perf_counter() - began - waited
         self._waited += waited
         self._computed += computed
@@ -145,15 +135,18 @@ class Stepper:
         loss, top1, top5, samples, skipped, waited, computed = self._comm.sum(local).tolist()
         self._clear()
         ranks = self._comm.world_size
-        return Window(loss, top1, top5, samples, skipped, waited / ranks, computed / ranks)
+        return Window(
+            loss, top1, top5, samples, skipped, self._updater.read_skipped(), waited / ranks, computed / ranks
+        )
 
-    def _micro_step(self, batch: Batch) -> None:
+    def _micro_step(self, batch: Batch, share: float | None) -> None:
         labels = batch.labels.to(self._accelerator.device, non_blocking=True)
+        images = self._normalise(batch.images)
         with self._accelerator.autocast():
-            outputs = self._model(self._normalise(batch.images))
-        loss = self._criterion(outputs, labels)
+            outputs = self._model(images if share is None else blended(images, share))
+        loss = self._criterion(outputs, labels) if share is None else self._criterion.mixed(outputs, labels, share)
         # Ranks are averaged by their wrapper: summed losses over the global batch give the mean of all its samples.
-        torch.autograd.backward(loss.total * (self._comm.world_size / self._plan.global_batch))
+        self._updater.backward(loss.total * (self._comm.world_size / self._plan.global_batch))
         self._sums += count_hits(loss.main, loss.logits, labels)
 
     def _synchronised(self, wanted: bool) -> AbstractContextManager[object]:

@@ -17,7 +17,8 @@ from inception_trainer.log import logger
 from inception_trainer.normalization import Normalization
 
 COUNTER = "num_batches_tracked"
-WRAPPERS = ("model", "state_dict")
+WRAPPERS = ("average", "model", "state_dict")
+"""The running average first: it is what was evaluated."""
 OWN = "this trainer"
 """The layout's name for checkpoints of ours."""
 BACKGROUND_CLASSES = 1001

@@ -25,6 +25,14 @@ def _open(config: TrainingConfig) -> Splits:
         from inception_trainer.data.synthetic import open_synthetic
 
         return open_synthetic(config.data, config.seed)
+    if config.data.kind == "Cifar10":
+        from inception_trainer.data.cifar10 import open_cifar10
+
+        return open_cifar10(config.data, config.seed)
+    if config.data.kind == "ImageList":
+        from inception_trainer.data.imagelist import open_image_list
+
+        return open_image_list(config.data, config.seed)
     from inception_trainer.data.imagefolder import open_image_folder
 
     return open_image_folder(config.data, config.seed)

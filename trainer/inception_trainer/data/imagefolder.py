@@ -21,14 +21,17 @@ from torch.utils import data as torch_data
 from inception_trainer.config import DataConfig
 from inception_trainer.data.base import UNREADABLE, Batch, Indices, Splits
 from inception_trainer.data.decode import BROKEN, Decoder, best_decoder
+from inception_trainer.data.layout import found_tree
 from inception_trainer.data.order import uniforms
 from inception_trainer.errors import DataError, InputMissing
+from inception_trainer.log import logger
 
 SUFFIXES = (".jpeg", ".jpg", ".png", ".bmp", ".webp")
 VALIDATION_FOLDERS = ("val", "validation_preprocess")
-MOST_UNREADABLE = 0.01
-"""Share of unreadable images in a split that is skipped before the run ends."""
+MOST_UNREADABLE, LEAST_UNREADABLE = 0.01, 10
+"""Without ``data.maxCorrupt``: the share of unreadable images of a split, or their number, that is skipped."""
 
+EXPECTED = "train/<class>/<image> and val/<class>/<image>"
 Sample = tuple[str, int]
 
 
@@ -38,7 +41,8 @@ class ImageFolder:
     def __init__(self, samples: list[Sample], config: DataConfig, seed: int, decoder: Decoder) -> None:
         self._samples, self._seed, self._decoder = samples, seed, decoder
         self._side, self._workers = config.image_size, config.workers or 0
-        self._most_unreadable = max(10, int(MOST_UNREADABLE * len(samples)))
+        least = max(LEAST_UNREADABLE, int(MOST_UNREADABLE * len(samples)))
+        self._most_unreadable = least if config.max_corrupt is None else config.max_corrupt
         self._unreadable: set[str] = set()
 
     def __len__(self) -> int:
@@ -84,10 +88,15 @@ class ImageFolder:
 
     def _checked(self, batch: Batch, indices: Indices) -> Batch:
         for position in (batch.labels == UNREADABLE).nonzero().flatten().tolist():
-            self._unreadable.add(self._samples[int(indices[position])][0])
+            path = self._samples[int(indices[position])][0]
+            if path not in self._unreadable:
+                self._unreadable.add(path)
+                logger.warning("%s cannot be read and is skipped", path)
         if len(self._unreadable) > self._most_unreadable:
             some = ", ".join(sorted(self._unreadable)[:3])
-            raise DataError(f"more than {self._most_unreadable} images cannot be read, among them {some}")
+            raise DataError(
+                f"more than {self._most_unreadable} images cannot be read (data.maxCorrupt), among them {some}"
+            )
         return batch
 
 
@@ -124,7 +133,7 @@ def open_image_folder(config: DataConfig, seed: int) -> Splits:
     """Both splits below ``data.path``; raises InputMissing with what was expected and what was found."""
     root = Path(config.path or "")
     if not root.is_dir():
-        raise InputMissing(f"data.path: no folder {root}; expected one that holds train/<class>/ and val/<class>/")
+        raise InputMissing(f"data.path: no folder {root}; expected {EXPECTED}")
     classes = _classes(_folder(root, ("train",)))
     train = _scan(root / "train", classes)
     val = _validation(root, classes)
@@ -141,8 +150,9 @@ def _folder(root: Path, names: tuple[str, ...]) -> Path:
     for name in names:
         if (root / name).is_dir():
             return root / name
-    found = ", ".join(sorted(entry.name for entry in root.iterdir())[:8]) or "nothing"
-    raise InputMissing(f"data.path: {root} holds no folder {' or '.join(names)}; found: {found}")
+    raise InputMissing(
+        f"data.path: {root} holds no folder {' or '.join(names)}; expected {EXPECTED}; found: {found_tree(root)}"
+    )
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:
@@ -153,7 +163,9 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
 def _classes(folder: Path) -> list[str]:
     classes = [entry.name for entry in _entries(folder) if entry.is_dir()]
     if not classes:
-        raise InputMissing(f"data.path: {folder} holds no class folders; expected {folder}/<class>/<image>")
+        raise InputMissing(
+            f"data.path: {folder} holds no class folders; expected {EXPECTED}; found: {found_tree(folder.parent)}"
+        )
     return classes
 
 

@@ -22,12 +22,12 @@ from inception_trainer.config import ModelConfig
 from inception_trainer.data import Batch, Splits, open_splits
 from inception_trainer.errors import ConfigError
 from inception_trainer.log import logger
-from inception_trainer.losses import Criterion
 from inception_trainer.metrics import LogRecord
 from inception_trainer.modes.common import Boundary, Run
 from inception_trainer.plan import BatchPlan, batch_plan, micro_batches_of_epoch
 from inception_trainer.state import share
-from inception_trainer.steps import Normalise, Stepper, Window, make_optimizer, parallel
+from inception_trainer.steps import Normalise, Stepper, Window, parallel
+from inception_trainer.updates import Updater
 from inception_trainer.weights import load_weights
 
 WINDOWS = 5
@@ -125,11 +125,10 @@ def _load(network: nn.Module, model: str, config: ModelConfig) -> None:
 
 def _stepper(run: Run, network: nn.Module, splits: Splits, plan: BatchPlan) -> Stepper:
     config, device = run.config, run.accelerator.device
-    optimizer = make_optimizer(config.optimizer, network, device)
+    updater = Updater(config, network, run.accelerator)
     wrapped = parallel(network, run.accelerator, run.comm, plan.micro_batches)
     normalise = Normalise(splits.normalization, device)
-    criterion = Criterion(config.loss.label_smoothing, config.loss.auxiliary_weight or 0.0)
-    return Stepper(wrapped, optimizer, run.accelerator, normalise, plan, criterion, config.seed, run.comm)
+    return Stepper(wrapped, updater, run.accelerator, normalise, plan, config, run.comm)
 
 
 def _batches(run: Run, splits: Splits, plan: BatchPlan) -> Generator[Batch]:

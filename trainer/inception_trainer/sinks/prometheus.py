@@ -72,6 +72,9 @@ class Prometheus(Sink):
         self._skipped = Gauge(
             "trainer_skipped_samples", "Unreadable samples skipped by the job, over all attempts", registry=registry
         )
+        self._skipped_steps = Gauge(
+            "trainer_skipped_steps", "Steps of the job whose FP16 gradients overflowed", registry=registry
+        )
         self._duration = Histogram(
             "trainer_step_duration_seconds",
             "Time of a step: waiting for data, computing",
@@ -136,6 +139,7 @@ class Prometheus(Sink):
         self._speed.set(record.images_per_second)
         self._remaining.set(record.remaining_seconds)
         self._skipped.set(record.skipped_samples)
+        self._skipped_steps.set(record.skipped_steps)
         self._accuracy.labels("train", "1").set(record.accuracy_top1)
         self._accuracy.labels("train", "5").set(record.accuracy_top5)
         if record.peak_memory_bytes is not None:

@@ -1,0 +1,57 @@
+"""Keys that only make sense together: what the types of single keys cannot say."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from inception_trainer.errors import ConfigError
+
+if TYPE_CHECKING:
+    from inception_trainer.config import OptimizerConfig, TrainingConfig
+
+SQUARE_DECAY, EPSILON = 0.9, 1.0
+"""Defaults of RMSProp, those of the Inception papers."""
+OF_ONE_METHOD = {
+    "optimizer": ("nesterov", "squareDecay", "epsilon"),
+    "schedule": ("milestones", "gamma", "stepEpochs"),
+}
+"""Keys that belong to one ``name`` of their section."""
+
+
+def check_method(config: TrainingConfig) -> None:
+    """Raise ConfigError for optimizer and schedule keys that contradict one another."""
+    optimizer, schedule = config.optimizer, config.schedule
+    if schedule.name == "Step" and not (schedule.milestones or schedule.step_epochs):
+        raise ConfigError("schedule.milestones: missing; schedule.name Step needs milestones or stepEpochs")
+    if optimizer.nesterov and optimizer.momentum == 0:
+        raise ConfigError("optimizer.nesterov: true needs optimizer.momentum above 0")
+    if optimizer.nesterov and optimizer.name != "SGD":
+        raise ConfigError(f"optimizer.nesterov: {optimizer.name} has no Nesterov form; leave it out")
+    for key, value in (("squareDecay", optimizer.square_decay), ("epsilon", optimizer.epsilon)):
+        if value is not None and optimizer.name != "RMSProp":
+            raise ConfigError(f"optimizer.{key}: only RMSProp has it; leave it out or set optimizer.name to RMSProp")
+
+
+def with_defaults(optimizer: OptimizerConfig) -> OptimizerConfig:
+    """Fill in what the named method needs."""
+    if optimizer.name != "RMSProp":
+        return optimizer
+    decay = SQUARE_DECAY if optimizer.square_decay is None else optimizer.square_decay
+    epsilon = EPSILON if optimizer.epsilon is None else optimizer.epsilon
+    return dataclasses.replace(optimizer, square_decay=decay, epsilon=epsilon)
+
+
+def without_other_methods(recipe: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """The recipe less the keys of a method that ``own`` replaces by another."""
+    result = dict(recipe)
+    for section, keys in OF_ONE_METHOD.items():
+        theirs, ours = recipe.get(section), own.get(section)
+        if isinstance(theirs, Mapping) and _renames(theirs, ours):
+            result[section] = {name: value for name, value in theirs.items() if name not in keys}
+    return result
+
+
+def _renames(theirs: Mapping[str, Any], ours: Any) -> bool:
+    return isinstance(ours, Mapping) and ours.get("name", theirs.get("name")) != theirs.get("name")

@@ -1,0 +1,65 @@
+"""Image lists: ``train.txt`` and ``val.txt`` with one ``<file> <class index>`` per line, relative to ``data.path``.
+
+Files may also lie below ``train/`` and ``val/``, as the lists of Caffe have it. ``classes.txt``, one name per line,
+is optional.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from inception_trainer.config import DataConfig
+from inception_trainer.data.base import Splits
+from inception_trainer.data.decode import best_decoder
+from inception_trainer.data.imagefolder import ImageFolder, Sample
+from inception_trainer.data.layout import found_tree
+from inception_trainer.errors import DataError, InputMissing
+
+EXPECTED = "train.txt and val.txt with lines `<file> <class index>`, and the files they name"
+
+
+def open_image_list(config: DataConfig, seed: int) -> Splits:
+    """Both splits; raises InputMissing for missing lists, DataError naming the line that is wrong."""
+    root = Path(config.path or "")
+    train, val = (_samples(root, split) for split in ("train", "val"))
+    classes = 1 + max(label for _, label in (*train, *val))
+    names = _names(root, classes)
+    decoder = best_decoder()
+    return Splits(
+        ImageFolder(train, config, seed, decoder),
+        ImageFolder(val, config, seed, decoder),
+        max(len(names), config.num_classes or 0),
+        names,
+    )
+
+
+def _samples(root: Path, split: str) -> list[Sample]:
+    listing = root / f"{split}.txt"
+    if not listing.is_file():
+        raise InputMissing(f"data.path: no file {listing}; expected {EXPECTED}; found {found_tree(root)}")
+    lines = [line.rsplit(maxsplit=1) for line in listing.read_text(encoding="utf-8").splitlines()]
+    for number, parts in enumerate(lines, 1):
+        if parts and (len(parts) != 2 or not parts[1].isdigit()):
+            raise DataError(f"data.path: {listing} line {number}: {' '.join(parts)!r} is not `<file> <class index>`")
+    named = [(name, int(label)) for name, label in filter(None, lines)]
+    if not named:
+        raise DataError(f"data.path: {listing} names no images; expected {EXPECTED}")
+    folder = _folder(root, split, named[0][0])
+    return [(f"{folder}/{name}", label) for name, label in named]
+
+
+def _folder(root: Path, split: str, first: str) -> Path:
+    for folder in (root, root / split):
+        if (folder / first).is_file():
+            return folder
+    raise InputMissing(f"data.path: {split}.txt names {first}, which is neither in {root} nor in {root / split}")
+
+
+def _names(root: Path, classes: int) -> tuple[str, ...]:
+    path = root / "classes.txt"
+    if not path.is_file():
+        return tuple(f"class-{number}" for number in range(classes))
+    names = tuple(line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
+    if len(names) < classes:
+        raise DataError(f"data.path: {path} names {len(names)} classes, the lists have {classes}")
+    return names
