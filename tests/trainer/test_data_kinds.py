@@ -60,10 +60,10 @@ def test_cifar10(tmp_path, layout) -> None:
 
 def test_cifar10_accepts_the_folder_itself_and_other_sizes(tmp_path) -> None:
     python_layout(tmp_path)
-    found = splits("Cifar10", path=str(tmp_path / "cifar-10-batches-py"), imageSize=75)
+    found = splits("Cifar10", path=str(tmp_path / "cifar-10-batches-py"), imageSize=64)
     batch = found.train.batch(np.array([0, 7]), 3)
-    assert (batch.images.shape, batch.images.dtype) == ((2, 3, 75, 75), torch.uint8)
-    assert found.train.batch(np.arange(0), 3).images.shape == (0, 3, 75, 75)
+    assert (batch.images.shape, batch.images.dtype) == ((2, 3, 64, 64), torch.uint8)
+    assert found.train.batch(np.arange(0), 3).images.shape == (0, 3, 64, 64)
 
 
 def test_cifar10_augmentation_depends_on_epoch_and_index_only(tmp_path) -> None:
