@@ -138,6 +138,21 @@ def test_recipe_is_a_base_that_keys_override() -> None:
     assert (config.batch.global_, config.schedule.step_epochs, config.data.kind) == (512, 30, "ImageFolder")
 
 
+@pytest.mark.parametrize(
+    ("name", "epochs", "drops"),
+    [("inceptionv3-cifar10", 50, (15, 30, 40)), ("inceptionv3-cifar10-200", 200, (60, 120, 160))],
+)
+def test_cifar10_recipes_have_the_published_values(name, epochs, drops) -> None:
+    config = from_mapping({"recipe": name, "data": {"path": "/data"}})
+    assert (config.model.name, config.data.kind, config.data.image_size) == ("inceptionv3_cifar", "Cifar10", 32)
+    assert (config.batch.global_, config.epochs, config.schedule.milestones) == (128, epochs, drops)
+    assert (config.schedule.name, config.schedule.gamma, config.schedule.warmup_epochs) == ("Step", 0.2, 1)
+    optimizer = config.optimizer
+    assert (optimizer.learning_rate, optimizer.momentum, optimizer.weight_decay) == (0.1, 0.9, 0.0005)
+    assert not optimizer.nesterov
+    assert "pytorch-cifar100" in recipes.summary(name)
+
+
 @pytest.mark.parametrize("name", recipes.names())
 def test_every_recipe_is_valid(name) -> None:
     assert isinstance(from_mapping({"recipe": name, "data": {"path": "/data"}}), TrainingConfig)
