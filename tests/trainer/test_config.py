@@ -8,6 +8,7 @@ import pytest
 from inception_trainer import recipes
 from inception_trainer.config import TrainingConfig, fingerprint, from_mapping, load, load_file
 from inception_trainer.errors import ConfigError, InputMissing
+from inception_trainer.plan import LengthPlan, learning_rate
 
 DIGITS = {"data": {"kind": "Digits"}}
 
@@ -198,3 +199,20 @@ def test_missing_file_is_named(tmp_path) -> None:
 )
 def test_fingerprint(change, counts) -> None:
     assert (fingerprint(from_mapping(DIGITS)) != fingerprint(from_mapping(DIGITS | change))) == counts
+
+
+@pytest.mark.parametrize(
+    ("name", "epochs", "mixup"),
+    [("resnet50-imagenet", 90, None), ("resnet50-imagenet-50e", 50, None), ("resnet50-imagenet-250e", 250, 0.2)],
+)
+def test_resnet_recipes_have_the_values_of_the_scripts(name, epochs, mixup) -> None:
+    config = from_mapping({"recipe": name, "data": {"path": "/data"}})
+    assert (config.model.name, config.data.image_size, config.batch.global_) == ("resnet50", 224, 2048)
+    assert (config.epochs, config.augmentation.mixup, config.loss.label_smoothing) == (epochs, mixup, 0.1)
+    optimizer = config.optimizer
+    assert (optimizer.learning_rate, optimizer.momentum, optimizer.nesterov) == (2.048, 0.875, False)
+    assert (optimizer.weight_decay, optimizer.decay_exempt) == (1 / 32768, "Norm")
+    length = LengthPlan.of(config, 1_281_167)
+    assert length.steps_per_epoch == 625
+    rates = [learning_rate(optimizer.learning_rate, config.schedule, length, epoch * 625) for epoch in (8, epochs)]
+    assert rates == pytest.approx([2.048, 0.0])
