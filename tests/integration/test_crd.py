@@ -65,7 +65,27 @@ REJECTED: dict[str, tuple[Spec, str]] = {
     ),
     "folder without path": (
         {"training": {"data": {"kind": "ImageFolder"}}},
-        "spec.training.data.path is required with kind ImageFolder",
+        "spec.training.data.path is required with the kinds ImageFolder, ImageList and Cifar10",
+    ),
+    "CIFAR-10 without path": (
+        {"training": {"data": {"kind": "Cifar10"}}},
+        "spec.training.data.path is required with the kinds ImageFolder, ImageList and Cifar10",
+    ),
+    "epsilon without RMSProp": (
+        {"training": {"data": {"kind": "Digits"}, "optimizer": {"epsilon": "1.0"}}},
+        "spec.training.optimizer.squareDecay and epsilon belong to RMSProp",
+    ),
+    "RMSProp with nesterov": (
+        {"training": {**RECIPE, "optimizer": {"name": "RMSProp", "nesterov": True}}},
+        "spec.training.optimizer.nesterov does not go with name RMSProp",
+    ),
+    "clipping to nothing": (
+        {"training": {**RECIPE, "optimizer": {"clipNorm": "0.0"}}},
+        "spec.training.optimizer.clipNorm must be greater than 0",
+    ),
+    "average that keeps everything": (
+        {"training": {**RECIPE, "weightAverage": {"decay": "1"}}},
+        "spec.training.weightAverage.decay in body should match",
     ),
     "relative path": (
         {"training": {"data": {"kind": "ImageFolder", "path": "data"}}},
