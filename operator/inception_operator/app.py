@@ -23,6 +23,8 @@ from inception_operator.jobs import JobStore
 from inception_operator.leader import Leader
 from inception_operator.metrics import Metrics
 from inception_operator.model import PodView
+from inception_operator.nodeloss import wants_node
+from inception_operator.nodes import Nodes
 from inception_operator.podstore import PodStore
 from inception_operator.probe import Probe
 from inception_operator.profiles import ProfileError, check_disjoint, load_profiles
@@ -85,10 +87,11 @@ class App:
             self._pods,
             self._probe,
             self._scraper,
-            Decider(partial(reconcile, context=_context(settings)), wants_report),
+            Decider(partial(reconcile, context=_context(settings)), wants_report, wants_node),
             self._queue,
             self._metrics,
             self._events,
+            Nodes(self._client, time.monotonic),
         )
         self._leader = Leader(self._client, settings)
         self._server = Server(

@@ -55,6 +55,7 @@ class Resource:
 
 JOBS: Final = Resource(api.GROUP, api.VERSION, api.PLURAL)
 PODS: Final = Resource("", "v1", "pods")
+NODES: Final = Resource("", "v1", "nodes")
 EVENTS: Final = Resource("", "v1", "events")
 LEASES: Final = Resource("coordination.k8s.io", "v1", "leases")
 
@@ -91,7 +92,7 @@ class Client:
         """Close the connections."""
         await self._api.close()
 
-    async def get(self, resource: Resource, namespace: str, name: str) -> Json:
+    async def get(self, resource: Resource, namespace: str | None, name: str) -> Json:
         """One object."""
         return await self._request("get", "GET", resource, resource.path(namespace, name))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Protocol
 
@@ -18,6 +18,7 @@ from inception_operator.events import EventPoster
 from inception_operator.jobs import JobStore
 from inception_operator.metrics import Metrics
 from inception_operator.model import Json, Observation, Plan, PodView, Progress
+from inception_operator.nodes import Nodes
 from inception_operator.podstore import Pods
 from inception_operator.probe import Probe
 from inception_operator.workqueue import ERROR_BASE, Key, WorkQueue
@@ -44,6 +45,7 @@ class Decider:
 
     reconcile: Callable[[Observation], Plan]
     wants_report: Callable[[Json, PodView], bool]
+    wants_node: Callable[[Json, PodView], bool]
 
 
 class Controller:
@@ -60,7 +62,9 @@ class Controller:
         queue: WorkQueue,
         metrics: Metrics,
         events: EventPoster,
+        nodes: Nodes,
     ) -> None:
+        self._nodes = nodes
         self._client = client
         self._jobs = jobs
         self._pods = pods
@@ -153,11 +157,18 @@ class Controller:
         if wanted and not await self._probe.refresh(key, wanted):
             return False
         self._bell.answered(key, rung)
+        pods = self._views(key)
+        await self._nodes.refresh({pod.node for pod in pods if pod.node and self._decider.wants_node(job, pod)})
         return True
 
     def _views(self, key: Key) -> tuple[PodView, ...]:
         views = (podview.view(pod, *self._probe.answer(key, pod["metadata"]["uid"])) for pod in self._pods.pods(key))
-        return tuple(sorted((pod for pod in views if pod is not None), key=lambda pod: (pod.slot, pod.incarnation)))
+        known = (self._with_node(pod) for pod in views if pod is not None)
+        return tuple(sorted(known, key=lambda pod: (pod.slot, pod.incarnation)))
+
+    def _with_node(self, pod: PodView) -> PodView:
+        lost = self._nodes.lost_since(pod.node)
+        return pod if lost is None else replace(pod, node_lost_since=lost)
 
     async def _reread(self, key: Key) -> None:
         try:

@@ -14,6 +14,7 @@ from typing import Final
 from . import slots as slot_rules
 from .api import GRACE_SECONDS, Cause, ReportState
 from .model import Json, PodView
+from .nodeloss import WAIT, NodeLoss
 from .slots import SILENCE, Slots
 from .times import format_time
 
@@ -130,6 +131,7 @@ class Scene:
     issued: datetime | None
     now: datetime
     members: tuple[int, ...] | None = None
+    node_loss: NodeLoss = WAIT
 
     def involves(self, slot: int) -> bool:
         """Whether the slot's failure is one of the attempt: a spare's is not, once the members are known."""
@@ -318,12 +320,15 @@ def _cause_of_code(code: int | None) -> str:
 
 
 def deadline(pod: PodView, scene: Scene) -> datetime | None:
-    """When a pod of an issued attempt counts as not responding; None while it is well."""
-    if scene.issued is None or pod.deleting or slot_rules.finished(pod):
+    """When a pod of the attempt counts as not responding or lost; None while it is well."""
+    if pod.deleting or slot_rules.finished(pod):
         return None
+    if scene.issued is None:
+        # Older pods are replaced within the attempt that gathers; one made for it would come back under its own name.
+        return scene.node_loss.due(pod) if pod.incarnation == scene.attempt else None
     silent = slot_rules.silent_since(pod, scene.issued)
     if silent is not None:
-        return silent + SILENCE
+        return scene.node_loss.due(pod) or silent + SILENCE
     told = slot_rules.given(pod, scene.attempt)
     # One that was not told, or whose assignment somebody has changed, is told in this very pass.
     if pod.reachable is not True or not told or slot_rules.acknowledged(pod, scene.attempt):
@@ -344,6 +349,8 @@ def _unresponsive(pod: PodView, scene: Scene) -> Failure | None:
     limit = deadline(pod, scene)
     if limit is None or scene.now < limit:
         return None
+    if scene.node_loss.lost(pod, scene.now):
+        return _failure(pod, scene, Cause.NODE_LOST, scene.now, scene.node_loss.text(pod))
     text = f"the launcher has not taken up attempt {scene.attempt} within {SILENCE.seconds} s"
     if not pod.reachable:
         text = f"the launcher has not been ready and has not answered for {SILENCE.seconds} s"

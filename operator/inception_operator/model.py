@@ -59,7 +59,8 @@ class PodView:
     answer of ``/status``. ``reachable`` is None until the operator has tried to ask; ``unreachable_since`` is the first
     of the tries that have failed in a row. ``conditions`` are type and status of all of them, ``labels`` our own ones.
     ``ready_changed`` is the last transition of the Ready condition. A pod being deleted was asked to end at
-    ``deletion_requested`` and is killed at ``deletion_deadline``. ``orphan_of`` is the uid of the job that this
+    ``deletion_requested`` and is killed at ``deletion_deadline``. ``node_lost_since`` is since when its node has not
+    been ready, None when it is or nobody has asked. ``orphan_of`` is the uid of the job that this
     operator made the pod for, when the pod has no controller any more.
     """
 
@@ -95,6 +96,7 @@ class PodView:
     finalizers: tuple[str, ...] = ()
     labels: Mapping[str, str] = field(default_factory=dict)
     unreachable_since: datetime | None = None
+    node_lost_since: datetime | None = None
 
 
 @dataclass(frozen=True)

@@ -128,7 +128,8 @@ class _Pass:
     @property
     def scene(self) -> Scene:
         members = None if self.job.elastic is None else self.roster.members
-        return Scene(self.job.name, self.draft.attempt, self.devices.nproc, self.draft.issued, self.now, members)
+        draft, loss = self.draft, self.job.node_loss
+        return Scene(self.job.name, draft.attempt, self.devices.nproc, draft.issued, self.now, members, loss)
 
     @property
     def born(self) -> bool:
@@ -152,6 +153,7 @@ class _Pass:
         surplus = self._arrange()
         if self.ranked and success.achieved(self.ranked, self.draft.attempt, self.job.success_policy):
             return self._succeed()
+        self._free_lost_pods()
         if self.job.suspend:
             return self._suspend()
         if self.draft.is_true(ConditionType.SUSPENDED):
@@ -234,8 +236,8 @@ class _Pass:
             text = f"all {limit} restarts are used up; the last cause is {text}"
             return self._fail(Reason.MAX_RESTARTS_EXCEEDED, text, cause)
         self.draft.restart(cause, text, counted=counted, reached=self._reached())
-        mute = {other.slot for other in failures if other.reason == Cause.NOT_RESPONDING}
-        self._remove((pod for pod in self.slots if pod is not None and pod.slot in mute), MUTE_GRACE_SECONDS)
+        mute = {other.slot for other in failures if other.reason in (Cause.NOT_RESPONDING, Cause.NODE_LOST)}
+        self._replace(pod for pod in self.slots if pod is not None and pod.slot in mute and not pod.deleting)
         return None
 
     def _reached(self) -> int:
@@ -246,13 +248,13 @@ class _Pass:
     def _gather(self) -> None:
         """Fill empty slots; with all launchers up, issue the attempt, else keep the others warm."""
         self._remove(pod for pod in self.slots if pod is not None and self._ended(pod))
-        self._remove((pod for pod in self.slots if pod is not None and self._mute(pod)), MUTE_GRACE_SECONDS)
+        self._replace(pod for pod in self.slots if pod is not None and self._mute(pod))
         present = [pod for pod in self.slots if pod is not None and not self._leaving(pod)]
         if pause := self.draft.back_off():
             self._hold(present)
             self._again(pause)
             return
-        lingering = [pod for pod in self.pods if slots.lingering(pod, self.now)]
+        lingering = self._lingering()
         # The pod of a one-node job is born with its assignment, so making it is issuing the attempt.
         if not (self.born and lingering):
             self._fill(self.roster.pool)
@@ -275,7 +277,7 @@ class _Pass:
     def _adapt(self) -> None:
         """Go on with another attempt when this one should have another size, and keep the spares warm."""
         rejected = bool(self.observation.rejection)
-        lingering = [pod for pod in self.pods if slots.lingering(pod, self.now)]
+        lingering = self._lingering()
         crew, left = elastic.resize(self.muster, self.draft.issued or self.now, self.draft.nodes, rejected=rejected)
         if left is not None:
             self._again(left)
@@ -293,12 +295,16 @@ class _Pass:
                 self._again((retry - self.now).total_seconds())
             elif slots.finished(pod):
                 self._remove([pod])
-        self._remove((pod for pod in spares if self._mute(pod)), MUTE_GRACE_SECONDS)
+        self._replace(pod for pod in spares if self._mute(pod))
         self._fill(self.roster.spares)
         self._hold(spares)
         self._watch_gathering(spares, lingering)
         reason, text = elastic.outlook(self.muster, self._rejection())
         self.draft.staff(reason, text)
+
+    def _lingering(self) -> list[PodView]:
+        lost = self.job.node_loss.lost
+        return [pod for pod in self.pods if slots.lingering(pod, self.now) and not lost(pod, self.now)]
 
     def _rejection(self) -> str | None:
         return self.observation.rejection if self.create else None
@@ -314,7 +320,7 @@ class _Pass:
         if self._leaving(pod) or pod.incarnation == self.draft.attempt:
             return False
         silent = slots.silent_since(pod, self._gathering_since())
-        return silent is not None and self.now >= silent + slots.SILENCE
+        return silent is not None and self.now >= (self.job.node_loss.due(pod) or silent + slots.SILENCE)
 
     def _gathering_since(self) -> datetime:
         """No later than the end of the last attempt, as far as the status tells."""
@@ -424,6 +430,19 @@ class _Pass:
         if left:
             self._again(left)
         return left == 0
+
+    def _replace(self, pods: Iterable[PodView]) -> None:
+        """Delete pods whose launcher is mute; by force where nobody is left to confirm their end."""
+        for pod in pods:
+            force = self.job.node_loss.force and self.job.node_loss.lost(pod, self.now)
+            self._remove((pod,), 0 if force else MUTE_GRACE_SECONDS)
+
+    def _free_lost_pods(self) -> None:
+        """What is being deleted on a lost node keeps its volumes and its name until it is gone."""
+        self._remove(self.job.node_loss.stuck(self.pods, self.now), 0)
+        again = self.job.node_loss.look_again(self.pods, self.now)
+        if again is not None:
+            self._again(again)
 
     def _again(self, seconds: float) -> None:
         seconds = max(seconds, 0.1)

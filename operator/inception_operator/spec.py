@@ -23,6 +23,7 @@ from .fields import SpecError
 from .fields import integer as _integer
 from .fields import mapping as _mapping
 from .model import Json
+from .nodeloss import WAIT, NodeLoss, parse_node_loss
 from .rules import Rule, parse_rules
 
 MAX_NODES = 1000
@@ -116,6 +117,7 @@ class Job:
     max_restarts: int = DEFAULT_MAX_RESTARTS
     progress_deadline: int | None = None
     failure_rules: tuple[Rule, ...] = ()
+    node_loss: NodeLoss = WAIT
     success_policy: str = SuccessPolicy.ALL
     elastic: ElasticPolicy | None = None
 
@@ -163,6 +165,7 @@ def parse(resource: Json) -> Job:
         max_restarts=_max_restarts(_mapping(spec, "failurePolicy")),
         progress_deadline=_progress_deadline(_mapping(spec, "failurePolicy")),
         failure_rules=parse_rules(_mapping(spec, "failurePolicy").get("rules")),
+        node_loss=parse_node_loss(_mapping(spec, "failurePolicy")),
         success_policy=_success_policy(spec),
         elastic=_elastic(spec),
     )

@@ -187,7 +187,7 @@ def test_rights_are_exactly_these(render: Render) -> None:
     objects = render()
     cluster = {item["metadata"]["name"]: item["rules"] for item in of_kind(objects, "ClusterRole")}
     assert cluster == {
-        "release-inception-operator": JOB_RULES,
+        "release-inception-operator": [*JOB_RULES, {"apiGroups": [""], "resources": ["nodes"], "verbs": ["get"]}],
         "release-inception-operator-view": [
             {"apiGroups": [OUR_GROUP], "resources": ["inceptiontrainings"], "verbs": ["get", "list", "watch"]}
         ],

@@ -236,6 +236,10 @@ REJECTED: dict[str, tuple[Spec, str]] = {
         {"training": RECIPE, "runPolicy": {"managedBy": f"example.com/{'a' * 60}"}},
         "spec.runPolicy.managedBy: Too long: may not be more than 63",
     ),
+    "force without a time": (
+        {"training": RECIPE, "failurePolicy": {"nodeLostPolicy": "ForceDeletePods"}},
+        "spec.failurePolicy.nodeLostPolicy ForceDeletePods needs nodeLostSeconds",
+    ),
     "rule without a criterion": (
         rules({"name": "a", "action": "Fail"}),
         "spec.failurePolicy.rules needs at least one of onExitCodes, onReasons and onPodConditions in each rule",

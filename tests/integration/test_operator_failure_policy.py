@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from fake_launcher import FakeLauncher
+from localcluster.apiclient import ApiClient
 from localcluster.cluster import Cluster
 from operator_process import OperatorProcess
 from trainings import Trainings, wait_for
@@ -104,3 +106,37 @@ def test_pauses_grow_and_outlive_the_operator(
             assert datetime.now(UTC) >= datetime.fromisoformat(waiting["nextAttemptTime"])
         assert trainings.status("job")["restartsCountTowardsMax"] == 5
     assert sorted(trainings.pods("job")) == ["job-0-1", "job-1-1"], "the pods stayed"
+
+
+@pytest.fixture
+def lost_node(training_api: Cluster) -> Iterator[str]:
+    """A node whose kubelet has not been heard of for a minute."""
+    nodes, name = ApiClient(training_api.kubeconfig), f"lost-{uuid.uuid4().hex[:8]}"
+    node = nodes.request("POST", "/api/v1/nodes", {"metadata": {"name": name}})
+    since = (datetime.now(UTC) - timedelta(minutes=1)).strftime("%Y-%m-%dT%H:%M:%SZ")
+    ready = {"type": "Ready", "status": "Unknown", "reason": "NodeStatusUnknown", "message": "the kubelet is silent"}
+    node["status"]["conditions"] = [{**ready, "lastHeartbeatTime": since, "lastTransitionTime": since}]
+    # Unconditionally: the controllers write to new nodes, too.
+    del node["metadata"]["resourceVersion"]
+    nodes.request("PUT", f"/api/v1/nodes/{name}/status", node)
+    yield name
+    nodes.request("DELETE", f"/api/v1/nodes/{name}")
+
+
+def test_a_pod_of_a_lost_node_is_replaced_and_deleted_by_force(
+    trainings: Trainings, operator: OperatorProcess, launchers: list[FakeLauncher], lost_node: str
+) -> None:
+    template = {"metadata": {"annotations": HOLD}, "spec": {"nodeName": lost_node}}
+    policy = {"nodeLostSeconds": 2, "nodeLostPolicy": "ForceDeletePods"}
+    trainings.create("job", nodes=1, template=template, failurePolicy=policy)
+    wait_for("the pod", lambda: trainings.pods("job"))
+    launchers[0].report = {"attempt": 1, "state": "Running"}
+    trainings.play_kubelet("job-0-1", launchers[0].ip, ready=True)
+    trainings.wait_state("job", "Running", attempt=1)
+    # What the node controller does, while nothing on the node answers any more.
+    trainings.play_kubelet("job-0-1", "127.0.0.99", ready=False)
+    wait_for("the replacement alone", lambda: list(trainings.pods("job")) == ["job-0-2"])
+    status = trainings.status("job")
+    cause = status["rootCause"]
+    assert (cause["reason"], cause["pod"], cause["node"]) == ("NodeLost", "job-0-1", lost_node)
+    assert (status["restarts"], status["restartsCountTowardsMax"]) == (1, 0)

@@ -16,6 +16,7 @@ from inception_operator import assignment, drift, podview, report
 from inception_operator.api import ANNOTATION_ASSIGNMENT, FIELD_MANAGER, ReportState
 from inception_operator.backoff import remaining
 from inception_operator.model import Assignment, Event, Json, Observation, Plan, PodView, Report
+from inception_operator.nodeloss import wants_node
 from inception_operator.pods import merge
 from inception_operator.profiles import load_profiles
 from inception_operator.reconcile import Context, reconcile, wants_report
@@ -54,6 +55,7 @@ class Pod:
     stuck: bool = False
     held: bool = False
     placed: bool = True
+    lost: bool = False
 
     @property
     def name(self) -> str:
@@ -70,6 +72,10 @@ class Pod:
     @property
     def incarnation(self) -> int:
         return int(self.name.rsplit("-", 2)[2])
+
+    @property
+    def node(self) -> str:
+        return f"node-{self.slot}-{self.incarnation}"
 
     @property
     def over(self) -> bool:
@@ -110,7 +116,7 @@ class Pod:
         if self.held:
             pod["metadata"]["finalizers"] = ["example.com/hold"]
         if self.placed:
-            pod["spec"]["nodeName"] = "node-0"
+            pod["spec"]["nodeName"] = self.node
         ready = {
             "type": "Ready",
             "status": "True" if self.ready else "False",
@@ -157,6 +163,7 @@ class Sim:
         self.answers: dict[str, tuple[Report | None, bool]] = {}
         self.quota: int | None = None
         self.capacity: int | None = None
+        self.lost_nodes: dict[str, datetime] = {}
         self.rejection: str | None = None
         self.misled = False
         self.deleted = False
@@ -210,8 +217,27 @@ class Sim:
             if wants_report(self.job, view):
                 known = self.answers.get(pod.uid, (None, False))[0]
                 self.answers[pod.uid] = (pod.report, True) if pod.reachable else (known, False)
-        views = tuple(self._view(pod) for pod in self.pods.values())
+        views = tuple(self._with_node(self._view(pod)) for pod in self.pods.values())
         return Observation(copy.deepcopy(self.job), views, self.now, rejection=self.rejection)
+
+    def _with_node(self, pod: PodView) -> PodView:
+        if not wants_node(self.job, pod):
+            return pod
+        return replace(pod, node_lost_since=self.lost_nodes.get(pod.node or ""))
+
+    def lose_node(self, pod: Pod) -> None:
+        """The pod's node goes silent: nothing on it answers, obeys or ends any more."""
+        pod.reachable, pod.lost = False, True
+        self.lost_nodes[pod.node] = self.now
+        self._ready(pod, False)
+
+    def find_node(self, pod: Pod) -> None:
+        """The node is back."""
+        if pod.lost:
+            pod.reachable, pod.lost = True, False
+            self.lost_nodes.pop(pod.node, None)
+            failed = pod.report.state in (ReportState.FAILED, ReportState.STOPPED)
+            self._ready(pod, pod.phase == "Running" and not failed)
 
     def _view(self, pod: Pod) -> PodView:
         answer = self.answers.get(pod.uid, (None, None))
@@ -316,7 +342,7 @@ class Sim:
     def start(self, pod: Pod) -> None:
         """The kubelet starts the container and the launcher becomes warm."""
         pod.placed = pod.placed or self._fits()
-        if pod.phase == "Pending" and pod.placed and pod.deletion_deadline is None:
+        if pod.phase == "Pending" and pod.placed and not pod.lost and pod.deletion_deadline is None:
             pod.phase = "Running"
             pod.report = Report(0, ReportState.IDLE, time=self.now)
             self._ready(pod, True)
@@ -325,7 +351,7 @@ class Sim:
         """The launcher reads its assignment."""
         order = pod.order
         idle = pod.phase == "Running" and pod.report.state != ReportState.SUCCEEDED and not pod.stuck
-        if order is None or not idle or pod.deletion_deadline is not None:
+        if order is None or not idle or pod.lost or pod.deletion_deadline is not None:
             return
         if order.end:
             self.exit(pod)
@@ -347,11 +373,11 @@ class Sim:
         for other in self.pods.values():
             if other is not pod and other.slot == pod.slot and other.training:
                 late = other.deletion_deadline is not None and self.now >= other.deletion_deadline
-                assert late or other.stuck, f"{pod.name} trains while {other.name} still does"
+                assert late or other.stuck or other.lost, f"{pod.name} trains while {other.name} still does"
 
     def fail_ranks(self, pod: Pod, code: int, reason: str | None = None, ago: float = 0) -> None:
         """The ranks of a pod end; the launcher stays and says why, and that it began some seconds ago."""
-        if not pod.training:
+        if not pod.training or pod.lost:
             return
         text = reason or REASONS.get(code) or ("Signal" if code > 128 else "Error")
         state = ReportState.STOPPED if code == 75 else ReportState.FAILED
@@ -394,7 +420,7 @@ class Sim:
 
     def exit(self, pod: Pod, code: int | None = None, reason: str | None = None) -> None:
         """The container ends: by itself with its report as termination message, or killed without one."""
-        if pod.phase != "Running":
+        if pod.phase != "Running" or pod.lost:
             return
         if code is None:
             known = pod.report.exit_code
@@ -408,7 +434,7 @@ class Sim:
         """The ranks of a pod end with success, which takes all of them to be there; its container ends when seen."""
         attempt = pod.report.attempt
         there = {p.slot for p in self.pods.values() if p.report.attempt == attempt and (p.training or p.exit_code == 0)}
-        if pod.training and len(there) == self.size(attempt):
+        if pod.training and not pod.lost and len(there) == self.size(attempt):
             metrics = {"accuracyTop1": 0.97, "progress": 1.0}
             pod.report = Report(attempt, ReportState.SUCCEEDED, exit_code=0, time=self.now, step=10, metrics=metrics)
             if seen:
@@ -427,6 +453,9 @@ class Sim:
 
     def delete(self, pod: Pod, grace: int | None = None) -> None:
         seconds = 120 if grace is None else grace
+        if seconds == 0 and not pod.held:
+            self.remove(pod)
+            return
         deadline = self.now + timedelta(seconds=seconds)
         if pod.deletion_deadline is None or deadline < pod.deletion_deadline:
             pod.deletion_deadline, pod.grace = deadline, seconds
@@ -512,7 +541,7 @@ class Sim:
     def calm(self, seconds: float = 1.0) -> None:
         """One quiet second: everything that is under way gets done."""
         for pod in list(self.pods.values()):
-            if pod.deletion_deadline is not None:
+            if pod.deletion_deadline is not None and not pod.lost:
                 self.remove(pod)
             else:
                 self.start(pod)
@@ -527,7 +556,7 @@ class Sim:
             self.obey(pod)
             self.leave(pod)
             late = pod.deletion_deadline is not None and self.now >= pod.deletion_deadline
-            if late:
+            if late and not pod.lost:
                 self.remove(pod)
         self.tick()
 

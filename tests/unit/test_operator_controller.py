@@ -13,6 +13,7 @@ from inception_operator.events import EventPoster
 from inception_operator.jobs import JobStore
 from inception_operator.metrics import Metrics
 from inception_operator.model import Json, Observation, Plan, PodView, Progress
+from inception_operator.nodes import Nodes
 from inception_operator.podview import trim_pod
 from inception_operator.probe import Probe
 from inception_operator.reflector import PodReflector
@@ -60,6 +61,7 @@ class Scene:
 
     def __init__(self, *plans: Plan) -> None:
         self.plans = list(plans)
+        self.nodes_wanted = False
         self.seen: list[Observation] = []
         self.client, self.jobs, self.metrics, self.queue = FakeClient(), JobStore(), Metrics(), WorkQueue()
         self.pods = PodReflector(self.client, trim_pod, self.queue.add)  # type: ignore[arg-type]
@@ -72,10 +74,11 @@ class Scene:
             self.pods,
             self.probe,
             self.progress,
-            Decider(self._decide, lambda _job, _pod: False),
+            Decider(self._decide, lambda _job, _pod: False, lambda _job, _pod: self.nodes_wanted),
             self.queue,
             self.metrics,
             EventPoster(self.client, "me"),
+            Nodes(self.client, time.monotonic),  # type: ignore[arg-type]
         )
 
     def _decide(self, observation: Observation) -> Plan:

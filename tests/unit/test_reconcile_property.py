@@ -40,6 +40,7 @@ ON_POD: dict[str, Callable[[Sim, Pod, int], None]] = {
     "hang": lambda sim, pod, n: sim.hang(pod, n % 3),
     "fatal": lambda sim, pod, n: sim.fail_ranks(pod, FATAL[n % len(FATAL)]) if n > 9 else None,
     "exit": lambda sim, pod, n: sim.exit(pod),
+    "lose": lambda sim, pod, n: sim.lose_node(pod) if not (pod.over or pod.stuck or n % 2) else sim.find_node(pod),
     "step": lambda sim, pod, n: sim.step(pod, n * 5),
     "killed": lambda sim, pod, n: sim.exit(pod, 137, "OOMKilled" if n % 2 else None),
     "refuse": lambda sim, pod, n: sim.refuse(pod, ("Evicted", "UnexpectedAdmissionError", "OutOfcpu")[n % 3]),
@@ -101,6 +102,8 @@ EXCUSES: Json = {
 }
 STRICT: Json = {"name": "strict", "action": "Restart", "onReasons": ["PodDeleted", "Evicted", "Disrupted"]}
 HARSH: Json = {"name": "harsh", "action": "Fail", "onReasons": ["Hang"]}
+LOST: Json = {"nodeLostSeconds": 12}
+LOSSES = st.sampled_from([{}, LOST, {"nodeLostSeconds": 90}, {**LOST, "nodeLostPolicy": "ForceDeletePods"}])
 RULES = st.sampled_from([[], [EXCUSES], [STRICT, EXCUSES], [HARSH, STRICT]])
 SUCCESS = st.sampled_from(["All", "Chief"])
 # Long stories of users who change their minds; short ones seldom have the time to reach a deadline.
@@ -294,6 +297,7 @@ def bring_home(sim: Sim) -> None:
     sim.free_names()
     sim.suspend(False)
     for pod in sim.pods.values():
+        sim.find_node(pod)
         pod.reachable = True
     for _ in range(300):
         sim.run_until("Running")
@@ -307,17 +311,26 @@ def bring_home(sim: Sim) -> None:
 
 @pytest.mark.parametrize("nodes", [1, 2, 3])
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(steps=STEPS, limit=st.integers(0, 3), policy=POLICY, rules=RULES, running=st.booleans(), success=SUCCESS)
+@given(
+    steps=STEPS,
+    limit=st.integers(0, 3),
+    policy=POLICY,
+    rules=RULES,
+    loss=LOSSES,
+    running=st.booleans(),
+    success=SUCCESS,
+)
 def test_any_history_converges(
     nodes: int,
     steps: list[tuple[str, int]],
     limit: int,
     policy: Json,
     rules: list[Json],
+    loss: Json,
     running: bool,
     success: str,
 ) -> None:
-    failures = {"maxRestarts": limit, "rules": rules}
+    failures = {"maxRestarts": limit, "rules": rules, **loss}
     converges(Sim(job(nodes, failurePolicy=failures, runPolicy=policy, successPolicy=success)), steps, running)
 
 
@@ -339,6 +352,7 @@ def test_an_elastic_job_gets_the_size_and_the_spares_it_wants_when_it_can(
     sim.free_names()
     sim.suspend(False)
     for pod in sim.pods.values():
+        sim.find_node(pod)
         pod.reachable = True
     for _ in range(40):
         sim.operate()
