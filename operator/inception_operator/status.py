@@ -138,6 +138,8 @@ class Draft:
         ``seen`` is the latest attempt that any pod has heard of: launchers and checkpoints ignore older ones.
         """
         known = self.attempt
+        # Whether the attempt had been issued is lost with this condition; issuing it anew would split its ranks.
+        unsure = known > 0 and conditions.find(self._conditions, ConditionType.PODS_READY) is None
         for kind, status, reason, message in conditions.INITIAL:
             if conditions.find(self._conditions, kind) is None:
                 self._put(kind, status, reason, message)
@@ -147,6 +149,9 @@ class Draft:
             self._new["attempt"] = seen + 1
         if seen > known:
             self._overtake(known)
+        elif unsure:
+            self._new["attempt"] = known + 1
+            self._restored(f"status.conditions were removed; the job goes on with attempt {self.attempt}")
         elif known == 0:
             self._event(NORMAL, Reason.CREATED, "the operator takes care of the job")
 

@@ -139,6 +139,15 @@ def test_missing_conditions_and_counters_come_back(sim: Sim) -> None:
     assert sim.status["state"] == "Running"
 
 
+def test_an_attempt_whose_conditions_were_removed_is_not_issued_a_second_time(sim: Sim) -> None:
+    sim.status["conditions"] = []
+    sim.operate()
+    assert sim.counters == (2, 0, 0)
+    assert "StatusRestored" in sim.reasons
+    sim.run_until("Running")
+    assert sorted(sim.pods) == ["job-0-1", "job-1-1"]
+
+
 def held(sim: Sim, slot: int) -> None:
     sim.pod(slot).held = True
     sim.delete(sim.pod(slot), 1)
