@@ -106,6 +106,7 @@ class Cause:
     NODE_LOST: Final = "NodeLost"
     ADMISSION_ERROR: Final = "UnexpectedAdmissionError"
     NOT_RESPONDING: Final = "NotResponding"
+    DEVICE_UNHEALTHY: Final = "DeviceUnhealthy"
 
 
 class State:

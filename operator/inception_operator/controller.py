@@ -125,6 +125,7 @@ class Controller:
             now=datetime.now(UTC),
             progress=self._progress.progress(key),
             rejection=self._rejections.get(key),
+            gone=self._pods.gone(key),
         )
         plan = self._decider.reconcile(observation)
         return await self._act(key, job, pods, plan)

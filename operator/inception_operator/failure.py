@@ -5,15 +5,15 @@ The table is docs/architecture.md's (exit codes of the launcher) and the default
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import Enum
 from typing import Final
 
 from . import slots as slot_rules
 from .api import GRACE_SECONDS, Cause, ReportState
-from .model import Json, PodView
+from .model import Gone, Json, PodView
 from .nodeloss import WAIT, NodeLoss
 from .slots import SILENCE, Slots
 from .times import format_time
@@ -59,6 +59,7 @@ INFRASTRUCTURE: Final = frozenset(
         Cause.NODE_LOST,
         Cause.ADMISSION_ERROR,
         Cause.NOT_RESPONDING,
+        Cause.DEVICE_UNHEALTHY,
     )
 )
 # After these all ranks are still there and can save together before they end.
@@ -132,6 +133,7 @@ class Scene:
     now: datetime
     members: tuple[int, ...] | None = None
     node_loss: NodeLoss = WAIT
+    gone: Mapping[int, Gone] = field(default_factory=dict)
 
     def involves(self, slot: int) -> bool:
         """Whether the slot's failure is one of the attempt: a spare's is not, once the members are known."""
@@ -214,6 +216,10 @@ def _of_slot(slot: int, pod: PodView | None, scene: Scene) -> Failure | None:
     if pod.incarnation == scene.attempt and slot_rules.stuck(pod, scene.now):
         # Its successor needs another name, and names come from attempts.
         return _removed(pod, scene)
+    if pod.unhealthy and not slot_rules.finished(pod) and (involved or pod.incarnation == scene.attempt):
+        # What its ranks say is what a broken device does to them.
+        text = f"unhealthy: {pod.unhealthy}" + (f"; {own.message}" if own is not None and own.message else "")
+        return _failure(pod, scene, Cause.DEVICE_UNHEALTHY, own.time if own is not None else None, text)
     return own or _unresponsive(pod, scene)
 
 
@@ -300,9 +306,12 @@ def _imposed(pod: PodView) -> str | None:
 
 
 def _gone(slot: int, scene: Scene) -> Failure:
-    # In a later attempt the slot may be filled by a pod of any attempt before; its name went with it.
-    name = f"{scene.job}-{slot}-1" if scene.attempt == 1 else None
-    return Failure(scene.attempt, slot, Cause.POD_DELETED, scene.now, pod=name, rank=scene.rank(slot), message=_GONE)
+    # In a later attempt the slot may be filled by a pod of any attempt before, and an operator that has just begun
+    # has not seen which.
+    first = Gone(f"{scene.job}-{slot}-1", 1) if scene.attempt == 1 else None
+    seen = scene.gone.get(slot, first)
+    name, node = (seen.name, seen.node) if seen is not None else (None, None)
+    return Failure(scene.attempt, slot, Cause.POD_DELETED, scene.now, name, node, rank=scene.rank(slot), message=_GONE)
 
 
 def _removed(pod: PodView, scene: Scene) -> Failure:

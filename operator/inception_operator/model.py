@@ -61,7 +61,7 @@ class PodView:
     ``ready_changed`` is the last transition of the Ready condition. A pod being deleted was asked to end at
     ``deletion_requested`` and is killed at ``deletion_deadline``. ``node_lost_since`` is since when its node has not
     been ready, None when it is or nobody has asked. ``orphan_of`` is the uid of the job that this
-    operator made the pod for, when the pod has no controller any more.
+    operator made the pod for, when the pod has no controller any more. ``unhealthy`` names its broken devices.
     """
 
     name: str
@@ -97,6 +97,16 @@ class PodView:
     labels: Mapping[str, str] = field(default_factory=dict)
     unreachable_since: datetime | None = None
     node_lost_since: datetime | None = None
+    unhealthy: str | None = None
+
+
+@dataclass(frozen=True)
+class Gone:
+    """A pod that has vanished."""
+
+    name: str
+    incarnation: int
+    node: str | None = None
 
 
 @dataclass(frozen=True)
@@ -120,7 +130,8 @@ class Progress:
 class Observation:
     """Everything one decision is made from.
 
-    ``rejection`` is the API server's text when it refused the last pod creation.
+    ``rejection`` is the API server's text when it refused the last pod creation. ``gone`` names the latest pod of
+    a slot that was seen to vanish, as far as this process remembers.
     """
 
     job: Json
@@ -128,6 +139,7 @@ class Observation:
     now: datetime
     progress: Progress | None = None
     rejection: str | None = None
+    gone: Mapping[int, Gone] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
-from inception_operator.model import Json
+from inception_operator.model import Gone, Json
 from inception_operator.reflector import PodReflector
 from inception_operator.workqueue import Key
 
@@ -16,6 +16,9 @@ class Pods(Protocol):
 
     def pods(self, key: Key) -> tuple[Json, ...]:
         """The trimmed pods of one training."""
+
+    def gone(self, key: Key) -> Mapping[int, Gone]:
+        """The latest pod of each slot that vanished."""
 
     def merge(self, raw: Json) -> None:
         """Take over a pod."""
@@ -33,6 +36,10 @@ class PodStore:
     def pods(self, key: Key) -> tuple[Json, ...]:
         """The trimmed pods of one training."""
         return self._of(key[0]).pods(key)
+
+    def gone(self, key: Key) -> Mapping[int, Gone]:
+        """The latest pod of each slot that vanished."""
+        return self._of(key[0]).gone(key)
 
     def merge(self, raw: Json) -> None:
         """Take over a pod from the answer to our own write."""

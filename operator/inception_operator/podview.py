@@ -100,6 +100,7 @@ def view(
         reachable=reachable,
         unreachable_since=unreachable_since,
         owner_uid=owner.get("uid") if owner else None,
+        unhealthy=_unhealthy_text(status),
         orphan_of=_orphan_of(metadata) if owner is None else None,
         **fields,
     )
@@ -144,7 +145,27 @@ def _shared_condition(kind: str, status: str) -> Json:
 
 
 def _trim_container(container: Json) -> Json:
-    return _pick(container, ("name", "state"))
+    small = _pick(container, ("name", "state"))
+    if broken := _unhealthy(container):
+        small["allocatedResourcesStatus"] = broken
+    return small
+
+
+def _unhealthy(container: Json) -> list[Json]:
+    """The devices that the kubelet reports as broken, in its own form."""
+    found = []
+    for resource in container.get("allocatedResourcesStatus") or ():
+        devices = [device for device in resource.get("resources") or () if device.get("health") == "Unhealthy"]
+        if devices:
+            found.append({"name": resource.get("name"), "resources": devices})
+    return found
+
+
+def _unhealthy_text(status: Json) -> str | None:
+    trainers = [c for c in status.get("containerStatuses") or () if c.get("name") == CONTAINER]
+    broken = [resource for container in trainers for resource in _unhealthy(container)]
+    names = [f"{r['name']} {', '.join(str(d.get('resourceID')) for d in r['resources'])}" for r in broken]
+    return "; ".join(names) or None
 
 
 def _deletion_fields(metadata: Json) -> Json:

@@ -129,7 +129,8 @@ class _Pass:
     def scene(self) -> Scene:
         members = None if self.job.elastic is None else self.roster.members
         draft, loss = self.draft, self.job.node_loss
-        return Scene(self.job.name, draft.attempt, self.devices.nproc, draft.issued, self.now, members, loss)
+        gone = self.observation.gone
+        return Scene(self.job.name, draft.attempt, self.devices.nproc, draft.issued, self.now, members, loss, gone)
 
     @property
     def born(self) -> bool:
@@ -236,7 +237,8 @@ class _Pass:
             text = f"all {limit} restarts are used up; the last cause is {text}"
             return self._fail(Reason.MAX_RESTARTS_EXCEEDED, text, cause)
         self.draft.restart(cause, text, counted=counted, reached=self._reached())
-        mute = {other.slot for other in failures if other.reason in (Cause.NOT_RESPONDING, Cause.NODE_LOST)}
+        useless = (Cause.NOT_RESPONDING, Cause.NODE_LOST, Cause.DEVICE_UNHEALTHY)
+        mute = {other.slot for other in failures if other.reason in useless}
         self._replace(pod for pod in self.slots if pod is not None and pod.slot in mute and not pod.deleting)
         return None
 
@@ -316,9 +318,11 @@ class _Pass:
         return slots.finished(pod) and not self._leaving(pod)
 
     def _mute(self, pod: PodView) -> bool:
-        """A survivor of an earlier attempt whose launcher has gone silent."""
+        """A survivor of an earlier attempt whose launcher has gone silent, or whose device is broken."""
         if self._leaving(pod) or pod.incarnation == self.draft.attempt:
             return False
+        if pod.unhealthy:
+            return True
         silent = slots.silent_since(pod, self._gathering_since())
         return silent is not None and self.now >= (self.job.node_loss.due(pod) or silent + slots.SILENCE)
 
@@ -328,7 +332,7 @@ class _Pass:
         return parse_time(cause.get("time")) or LONG_AGO
 
     def _can_train(self, pod: PodView) -> bool:
-        return slots.available(pod) and not self._leaving(pod)
+        return slots.available(pod) and not self._leaving(pod) and not pod.unhealthy
 
     def _leaving(self, pod: PodView) -> bool:
         return pod.deleting or pod.name in self.delete

@@ -18,7 +18,7 @@ from inception_operator import api
 from inception_operator.client import PODS, Resource
 from inception_operator.drift import identity
 from inception_operator.errors import ApiError, GoneError
-from inception_operator.model import Json
+from inception_operator.model import Gone, Json
 from inception_operator.workqueue import Key
 
 SELECTOR = f"{api.LABEL_ROLE}={api.ROLE_WORKER}"
@@ -77,6 +77,7 @@ class PodReflector:
         self._sleep = sleep
         self._pods: dict[Key, dict[str, Json]] = {}
         self._dead: dict[str, None] = {}
+        self._gone: dict[Key, dict[int, Gone]] = {}
         self._moved = clock()
         self._version: str | None = None
         self._failures = 0
@@ -86,6 +87,10 @@ class PodReflector:
     def pods(self, key: Key) -> tuple[Json, ...]:
         """The trimmed pods of one training."""
         return tuple(self._pods.get(key, {}).values())
+
+    def gone(self, key: Key) -> Mapping[int, Gone]:
+        """The latest pod of each slot that vanished while this process watched."""
+        return self._gone.get(key, {})
 
     @property
     def age(self) -> float:
@@ -234,9 +239,21 @@ class PodReflector:
         self._notify(key)
 
     def _drop(self, key: Key, name: str) -> None:
-        del self._pods[key][name]
+        self._remember(key, self._pods[key].pop(name))
         if not self._pods[key]:
             del self._pods[key]
+
+    def _remember(self, key: Key, pod: Json) -> None:
+        """Keep name and node of the latest pod of a slot, for the root cause of the attempt that it leaves behind."""
+        named = identity(_name(pod))
+        if named is None:
+            return
+        slots = self._gone.setdefault(key, {})
+        known = slots.get(named[1])
+        if known is None or known.incarnation <= named[2]:
+            slots[named[1]] = Gone(_name(pod), named[2], pod["spec"].get("nodeName"))
+        if len(self._gone) > TOMBSTONES:
+            del self._gone[next(iter(self._gone))]
 
     def _bury(self, uid: str) -> None:
         """Remember a dead pod for a while: the answer to our own delete may arrive after the watch reported its end."""

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from inception_operator import assignment, drift, podview, report
 from inception_operator.api import ANNOTATION_ASSIGNMENT, FIELD_MANAGER, ReportState
 from inception_operator.backoff import remaining
-from inception_operator.model import Assignment, Event, Json, Observation, Plan, PodView, Report
+from inception_operator.model import Assignment, Event, Gone, Json, Observation, Plan, PodView, Report
 from inception_operator.nodeloss import wants_node
 from inception_operator.pods import merge
 from inception_operator.profiles import load_profiles
@@ -56,6 +56,7 @@ class Pod:
     held: bool = False
     placed: bool = True
     lost: bool = False
+    broken: bool = False
 
     @property
     def name(self) -> str:
@@ -136,6 +137,10 @@ class Pod:
             "conditions": [ready, *self.conditions, *([] if self.placed else [UNSCHEDULABLE])],
             "containerStatuses": [{"name": "trainer", "state": state}],
         }
+        if self.broken:
+            devices = [{"resourceID": "mlu-0", "health": "Healthy"}, {"resourceID": "mlu-1", "health": "Unhealthy"}]
+            resource = {"name": "cambricon.com/mlu", "resources": devices}
+            pod["status"]["containerStatuses"][0]["allocatedResourcesStatus"] = [resource]
         if self.reason:
             pod["status"]["reason"] = self.reason
             pod["status"].pop("containerStatuses")
@@ -157,6 +162,7 @@ class Sim:
         self.job = resource if resource is not None else job()
         self.now = START
         self.pods: dict[str, Pod] = {}
+        self.gone: dict[int, Gone] = {}
         self.events: list[Event] = []
         self.statuses: list[Json] = []
         self.written: list[datetime] = []
@@ -218,7 +224,7 @@ class Sim:
                 known = self.answers.get(pod.uid, (None, False))[0]
                 self.answers[pod.uid] = (pod.report, True) if pod.reachable else (known, False)
         views = tuple(self._with_node(self._view(pod)) for pod in self.pods.values())
-        return Observation(copy.deepcopy(self.job), views, self.now, rejection=self.rejection)
+        return Observation(copy.deepcopy(self.job), views, self.now, rejection=self.rejection, gone=dict(self.gone))
 
     def _with_node(self, pod: PodView) -> PodView:
         if not wants_node(self.job, pod):
@@ -254,6 +260,7 @@ class Sim:
             self._apply(plan, crash_after)
         except CrashError:
             self.answers.clear()
+            self.gone.clear()
             self.rejection = None
         return plan
 
@@ -472,6 +479,7 @@ class Sim:
             return
         self.pods.pop(pod.name, None)
         self.answers.pop(pod.uid, None)
+        self.gone[pod.slot] = Gone(pod.name, pod.incarnation, pod.node if pod.placed else None)
 
     def squat(self, slot: int) -> None:
         """Somebody makes a pod under the name of the slot's next one, with all our labels."""

@@ -145,5 +145,5 @@ def test_an_unknown_cluster_is_one_line_on_standard_error(
 
 def test_every_command_has_help() -> None:
     actions = [one for one in cli.parser()._actions if isinstance(one, argparse._SubParsersAction)]
-    assert set(actions[0].choices) == {"up", "down", "status", "kubectl", "logs", "build-image", "build"}
+    assert set(actions[0].choices) == {"up", "down", "status", "kubectl", "logs", "build-image", "build", "prune"}
     assert all(choice.help for choice in actions[0]._choices_actions)

@@ -224,6 +224,19 @@ def test_a_dead_pod_does_not_come_back_with_a_late_answer() -> None:
     observe(listed(pod()), watched(("DELETED", pod(version=55)), None), act=act)
 
 
+def test_the_latest_pod_of_a_slot_that_vanished_is_remembered() -> None:
+    async def main() -> None:
+        reflector = PodReflector(FakeSource(), trim_pod, lambda _key: None)
+        for version, name in enumerate(("job-1-1", "job-1-3", "job-0-1"), start=1):
+            reflector.merge(pod(name, uid=name, version=version))
+        for name in ("job-1-3", "job-1-1"):
+            reflector.remove(JOB, name, name)
+        assert {slot: gone.name for slot, gone in reflector.gone(JOB).items()} == {1: "job-1-3"}
+        assert reflector.gone(("ns", "other")) == {}
+
+    run(main())
+
+
 def test_a_pod_that_the_server_no_longer_knows_is_removed() -> None:
     async def act(reflector: PodReflector, _notices: list[Key]) -> None:
         reflector.remove(JOB, "job-0-1", "somebody else")

@@ -83,6 +83,38 @@ def test_launcher_that_has_not_seen_its_assignment_is_reminded(sim: Sim) -> None
     assert sim.operate().assign == {}
 
 
+def test_a_broken_device_ends_the_attempt_and_costs_its_pod_but_not_the_budget(sim: Sim) -> None:
+    sim.pod(1).broken = True
+    sim.fail_ranks(sim.pod(1), 134)
+    plan = sim.operate()
+    assert sim.counters == (2, 1, 0)
+    cause = sim.status["rootCause"]
+    assert (cause["reason"], cause["pod"]) == ("DeviceUnhealthy", "job-1-1")
+    assert cause["message"].startswith("unhealthy: cambricon.com/mlu mlu-1"), "the healthy one is not named"
+    assert list(plan.delete) == ["job-1-1"]
+    sim.run_until("Running")
+    assert sorted(pod.name for pod in sim.pods.values() if pod.deletion_deadline is None) == ["job-0-1", "job-1-2"]
+
+
+def test_a_device_that_breaks_while_the_attempt_gathers_is_not_trained_on() -> None:
+    sim = Sim(job(2))
+    sim.settle()
+    sim.start(sim.pod(1))
+    sim.pod(1).broken = True
+    sim.run_until("Running")
+    assert sim.status["attempt"] == 2
+    assert sim.pod(1).name == "job-1-2"
+
+
+def test_a_pod_that_vanished_is_named_in_any_attempt(sim: Sim) -> None:
+    sim.fail_ranks(sim.pod(0), 1)
+    sim.run_until("Running")
+    sim.remove(sim.pod(1))
+    sim.operate()
+    cause = sim.status["rootCause"]
+    assert (cause["reason"], cause["pod"], cause["node"]) == ("PodDeleted", "job-1-1", "node-1-1")
+
+
 def test_limit_counts_only_what_counts() -> None:
     sim = Sim(job(2, failurePolicy={"maxRestarts": 2}))
     for code in (1, 75, 1, 75, 1):

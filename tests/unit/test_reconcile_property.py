@@ -55,6 +55,7 @@ ON_POD: dict[str, Callable[[Sim, Pod, int], None]] = {
     "bare": lambda sim, pod, n: pod.strip("labels" if n % 2 else "ownerReferences"),
     "mislead": lambda sim, pod, n: sim.mislead(pod, n * 2 if n % 3 == 0 else None),
     "hold": lambda sim, pod, n: setattr(pod, "held", n % 2 == 0),
+    "break": lambda sim, pod, n: setattr(pod, "broken", n % 3 == 0),
 }
 ON_WORLD: dict[str, Callable[[Sim, int], None]] = {
     "calm": lambda sim, n: sim.calm(),
