@@ -22,7 +22,7 @@ from localcluster.cluster import Cluster  # noqa: E402
 from localcluster.model import ClusterSpec  # noqa: E402
 from localcluster.progress import to_stderr  # noqa: E402
 from operator_process import OperatorProcess  # noqa: E402
-from trainings import Trainings, training, wait_for  # noqa: E402
+from trainings import Trainings, training, wait_for, wait_served  # noqa: E402
 
 NODES = 10
 PODS_PER_JOB = 2
@@ -141,7 +141,7 @@ def main() -> None:
     with Cluster.up(spec, to_stderr) as cluster, tempfile.TemporaryDirectory() as folder:
         crd = HERE.parent / "manifests" / "crd.yaml"
         cluster.kubectl("apply", "--server-side", f"--filename={crd}")
-        cluster.kubectl("wait", "--for=condition=Established", "--timeout=30s", "--filename", str(crd))
+        wait_served(cluster)
         results = [measure(cluster, jobs, Path(folder) / f"{jobs}.log") for jobs in arguments.jobs]
     print(table(results))
 

@@ -6,16 +6,15 @@ from collections.abc import Iterator
 
 import pytest
 
-from inception_operator import api
 from localcluster.cluster import Cluster
 from operator_process import ROOT
-from trainings import Trainings
+from trainings import Trainings, wait_served
 
 
 @pytest.fixture(scope="module")
 def training_api(control_plane: Cluster) -> Cluster:
     control_plane.kubectl("apply", "--server-side", f"--filename={ROOT / 'manifests' / 'crd.yaml'}")
-    control_plane.kubectl("wait", "--for=condition=Established", "--timeout=30s", f"crd/{api.PLURAL}.{api.GROUP}")
+    wait_served(control_plane)
     return control_plane
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from localcluster.cluster import Cluster
 from localcluster.errors import CommandError
+from trainings import wait_served
 
 ROOT = Path(__file__).resolve().parents[2]
 MANIFESTS = ROOT / "manifests"
@@ -25,7 +26,7 @@ Spec = dict[str, Any]
 def api(control_plane: Cluster) -> Cluster:
     """The control plane, with our kind established."""
     control_plane.kubectl("apply", "--server-side", f"--filename={MANIFESTS / 'crd.yaml'}")
-    control_plane.kubectl("wait", "--for=condition=Established", "--timeout=30s", f"crd/{CRD}")
+    wait_served(control_plane)
     return control_plane
 
 

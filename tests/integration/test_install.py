@@ -12,6 +12,7 @@ import pytest
 from localcluster import components
 from localcluster.cluster import Cluster
 from localcluster.progress import to_stderr
+from trainings import wait_served
 
 ROOT = Path(__file__).resolve().parents[2]
 MANIFESTS = ROOT / "manifests"
@@ -132,7 +133,7 @@ def test_jobs_live_through_upgrade_and_removal_of_a_release(
     release = ("trainings", str(CHART), scope)
     # Other tests may have applied the CRD before; a user's first install owns it from the start.
     helm("install", *release, "--take-ownership", "--force-conflicts")
-    control_plane.kubectl("wait", "--for=condition=Established", f"crd/{CRD}", "--timeout=30s")
+    wait_served(control_plane)
     try:
         kind = {"apiVersion": f"{GROUP}/v1alpha1", "kind": "InceptionTraining", "metadata": {"name": "job"}}
         job = {**kind, "spec": {"training": {"recipe": "bninception-digits"}}}

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -152,9 +153,9 @@ def launchers() -> Iterator[list[FakeLauncher]]:
         yield [stack.enter_context(FakeLauncher(f"127.0.0.{number}")) for number in (81, 82)]
 
 
-def start_with(trainings: Trainings, launchers: list[FakeLauncher]) -> None:
+def start_with(trainings: Trainings, launchers: list[FakeLauncher], **spec: Any) -> None:
     """A training on two nodes whose launchers answer."""
-    trainings.create("job", annotations=HOLD, failurePolicy={"maxRestarts": 100})
+    trainings.create("job", annotations=HOLD, failurePolicy={"maxRestarts": 100}, **spec)
     wait_for("pods", lambda: len(trainings.pods("job")) == len(launchers))
     for slot, launcher in enumerate(launchers):
         trainings.play_kubelet(f"job-{slot}-1", launcher.ip, ready=True)
@@ -215,6 +216,20 @@ def test_a_launcher_that_rings_is_heard_before_its_readiness_drops(
         ring_and_wait(order["bell"], f"{trainings.namespace}/job", "job-1-1")
         follow(trainings, launchers, 2)
         assert trainings.wait_state("job", "Running", attempt=2)["rootCause"]["pod"] == "job-1-1"
+
+
+def test_an_unhealthy_device_costs_its_pod(
+    trainings: Trainings, operator: OperatorProcess, launchers: list[FakeLauncher]
+) -> None:
+    start_with(trainings, launchers, accelerator={"profile": "cambricon", "devicesPerNode": 1})
+    devices = [{"resourceID": "mlu-0", "health": "Unhealthy"}]
+    trainings.play_kubelet("job-1-1", launchers[1].ip, ready=True, devices={"cambricon.com/mlu": devices})
+    cause = wait_for("the cause", lambda: trainings.status("job").get("rootCause"))
+    assert (cause["reason"], cause["pod"]) == ("DeviceUnhealthy", "job-1-1")
+    assert "cambricon.com/mlu mlu-0" in cause["message"]
+    wait_for("its successor", lambda: "job-1-2" in trainings.pods("job"))
+    assert "job-0-1" in trainings.pods("job")
+    assert trainings.status("job")["restartsCountTowardsMax"] == 0
 
 
 def test_figures_of_rank_0_reach_the_status_at_most_every_ten_seconds(

@@ -6,10 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from inception_operator import api
 from localcluster.cluster import Cluster
 from operator_process import ROOT, OperatorProcess
-from trainings import Trainings, training, wait_for
+from trainings import Trainings, training, wait_for, wait_served
 
 JOBS = 200
 pytestmark = pytest.mark.timeout(300)
@@ -17,7 +16,7 @@ pytestmark = pytest.mark.timeout(300)
 
 def test_two_hundred_trainings_at_once(control_plane: Cluster, namespace: str, tmp_path: Path) -> None:
     control_plane.kubectl("apply", "--server-side", f"--filename={ROOT / 'manifests' / 'crd.yaml'}")
-    control_plane.kubectl("wait", "--for=condition=Established", "--timeout=30s", f"crd/{api.PLURAL}.{api.GROUP}")
+    wait_served(control_plane)
     # Trainings of other tests would count.
     wait_for("a quiet cluster", lambda: not control_plane.kubectl("get", "itrain", "-A", "-o=name"), seconds=90)
     names = [f"job-{number}" for number in range(JOBS)]

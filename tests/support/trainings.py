@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any, TypeVar
 
 from inception_operator import api
@@ -27,6 +27,13 @@ def wait_for(what: str, look: Callable[[], T | None], seconds: float = 20.0, pau
         if time.monotonic() > end:
             raise AssertionError(f"{what}: not within {seconds:.0f} s, last seen {found!r}")
         time.sleep(pause)
+
+
+def wait_served(cluster: Cluster) -> None:
+    """Wait until the API server serves our kind. `kubectl wait` fails on a definition without any conditions yet."""
+    jsonpath = '-o=jsonpath={.status.conditions[?(@.type=="Established")].status}'
+    kind = f"crd/{api.PLURAL}.{api.GROUP}"
+    wait_for("the kind is served", lambda: cluster.kubectl("get", kind, jsonpath) == "True")
 
 
 def training(name: str, *, nodes: int = 2, annotations: dict[str, str] | None = None, **spec: Any) -> Json:
@@ -112,16 +119,20 @@ class Trainings:
         pairs = [f"kwok.localcluster/{key.replace('_', '-')}={value}" for key, value in annotations.items()]
         self.cluster.kubectl("annotate", "pod", pod, f"--namespace={self.namespace}", *pairs)
 
-    def play_kubelet(self, pod: str, ip: str, *, ready: bool) -> None:
-        """Write the status of a running pod, whose node otherwise does nothing with it."""
-        wait_for(f"the status of {pod} is written", lambda: self._written(pod, ip, ready))
+    def play_kubelet(
+        self, pod: str, ip: str, *, ready: bool, devices: Mapping[str, list[dict[str, str]]] = MappingProxyType({})
+    ) -> None:
+        """Write the status of a running pod, whose node otherwise does nothing with it; devices with their health."""
+        health = [{"name": name, "resources": found} for name, found in devices.items()]
+        wait_for(f"the status of {pod} is written", lambda: self._written(pod, ip, ready, health))
 
-    def _written(self, pod: str, ip: str, ready: bool) -> bool:
+    def _written(self, pod: str, ip: str, ready: bool, health: list[Json]) -> bool:
         """Whether nobody else changed the pod meanwhile."""
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         path = f"{self._core}/pods/{pod}"
         found = self._api.request("GET", path)
         running = {"name": api.CONTAINER, "state": {"running": {"startedAt": now}}, "ready": ready, "restartCount": 0}
+        image = {"image": "i", "imageID": "i", "started": True}
         condition = {"type": "Ready", "status": str(ready), "lastTransitionTime": now}
         found["status"] |= {
             "phase": "Running",
@@ -129,7 +140,7 @@ class Trainings:
             "podIPs": [{"ip": ip}],
             "startTime": now,
             "conditions": [c for c in found["status"].get("conditions", []) if c["type"] != "Ready"] + [condition],
-            "containerStatuses": [{**running, "image": "i", "imageID": "i", "started": True}],
+            "containerStatuses": [{**running, **image, "allocatedResourcesStatus": health}],
         }
         try:
             self._api.request("PUT", f"{path}/status", found)
