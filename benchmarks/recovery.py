@@ -18,7 +18,7 @@ import statistics
 import sys
 import time
 
-from benchmarks.recovery_tools import KILL, Moments, first_step, quantile, slot_of, watching
+from benchmarks.recovery_tools import KILL, Moments, first_step, quantile, watching
 from localcluster.cluster import Cluster
 from localcluster.model import ClusterSpec
 from node_jobs import Jobs, install
@@ -32,7 +32,7 @@ def trial(jobs: Jobs, kind: str, victim_rank: int) -> dict[str, float]:
     moments = Moments(attempt, nodes=2)
     if kind == "spare":
         jobs.wait(JOB, "spared", lambda status: status["nodes"]["spareReady"] == 1)
-    victim = jobs.pod(JOB, slot_of(jobs, JOB, victim_rank))
+    victim = jobs.pod(JOB, jobs.members(JOB)[victim_rank])
     with watching(jobs, JOB, moments):
         if kind == "process":
             killed = float(jobs.python(victim, KILL))

@@ -85,19 +85,12 @@ class Moments:
             self.note("decided", moment)
 
 
-def slot_of(jobs: Jobs, job: str, rank: int) -> int:
-    """The slot of a node rank; jobs without an elasticPolicy have them in order."""
-    members = str((jobs.status(job).get("nodes") or {}).get("members", "0-999"))
-    runs = [[int(slot) for slot in run.split("-")] for run in members.split(",")]
-    return [slot for run in runs for slot in range(run[0], run[-1] + 1)][rank]
-
-
 def first_step(jobs: Jobs, job: str, attempt: int, seconds: float = 120) -> float:
     """The trainer's own time of the first step of an attempt; raises TimeoutError."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         try:
-            path = f"/api/v1/namespaces/{jobs.namespace}/pods/{jobs.pod(job, slot_of(jobs, job, 0))}:8081/proxy/metrics"
+            path = f"/api/v1/namespaces/{jobs.namespace}/pods/{jobs.pod(job, jobs.members(job)[0])}:8081/proxy/metrics"
             text = jobs.kubectl("get", "--raw", path)
         except Exception:
             time.sleep(0.3)

@@ -54,13 +54,16 @@ def test_scaling_while_training(jobs: Jobs) -> None:
 def test_spare_takes_the_place_of_the_master(jobs: Jobs) -> None:
     elastic_job(jobs, "spared", 6, spareNodes=1)
     jobs.wait("spared", "spared by a warm pod", lambda s: s["nodes"]["spareReady"] == 1)
-    master, spare = jobs.pod("spared", 0), jobs.pod("spared", 2)
+    # Whichever two were ready first train.
+    first, second = jobs.members("spared")
+    (warm,) = {0, 1, 2} - {first, second}
+    master, spare = jobs.pod("spared", first), jobs.pod("spared", warm)
     jobs.kubectl("delete", "pod", master, "--force", "--grace-period=0")
     status = jobs.wait("spared", "restarted", lambda s: s["attempt"] == 2 and condition(s, "PodsReady") == "True")
 
-    assert status["nodes"]["members"] == "2,1", "the next attempt does not wait for another pod"
+    assert jobs.members("spared") == [warm, second], "the next attempt does not wait for another pod"
     assert (status["restarts"], status["restartsCountTowardsMax"]) == (1, 0)
     assert status["rootCause"]["pod"] == master
     assert finished(jobs, "spared", 6)["attempts"] == 2
-    assert jobs.pod("spared", 2) == spare
-    assert jobs.pod("spared", 0) == "spared-0-2", "another spare is made"
+    assert jobs.pod("spared", warm) == spare
+    assert jobs.pod("spared", first) == f"spared-{first}-2", "another spare is made"

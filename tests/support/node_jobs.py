@@ -71,6 +71,13 @@ class Jobs:
         items = json.loads(self.kubectl("get", "pods", "-l", selector, "-o", "json"))["items"]
         return sorted(items, key=lambda pod: str(pod["metadata"]["name"]))
 
+    def members(self, name: str) -> list[int]:
+        """The slots that train, in rank order; jobs without an elasticPolicy have them in their own order."""
+        status = self.status(name).get("nodes", {})
+        runs = str(status.get("members") or f"0-{max(1, status.get('desired', 1)) - 1}").split(",")
+        ends = [[int(slot) for slot in run.split("-")] for run in runs]
+        return [slot for end in ends for slot in range(end[0], end[-1] + 1)]
+
     def pod(self, name: str, slot: int) -> str:
         """The newest living pod of a slot."""
         living = [p for p in self.pods(name) if "deletionTimestamp" not in p["metadata"]]
