@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime
 
 import pytest
@@ -256,7 +257,7 @@ def expected(cause: Json, rules: list[str]) -> int:
         return 1
     if "excuse" in rules and code in (7, 134):
         return 0
-    blameless = ("PodDeleted", "Evicted", "Disrupted", "NodeLost", "UnexpectedAdmissionError", "NotResponding")
+    blameless = ("PodDeleted", "Evicted", "Disrupted", "NodeLost", "UnexpectedAdmissionError", "NotResponding", "DeviceUnhealthy")
     return int(code != 75 and reason not in blameless)
 
 
@@ -455,5 +456,5 @@ def test_order_of_pods_is_irrelevant(resource: Json, steps: list[tuple[str, int]
     seen = sim.observe()
     index = {pod.name: position for position, pod in enumerate(seen.pods)}
     shuffled = tuple(sorted(seen.pods, key=lambda pod: order[index[pod.name] % 6]))
-    other = type(seen)(seen.job, shuffled, seen.now, rejection=seen.rejection)
+    other = replace(seen, pods=shuffled)
     assert reconcile(other, CONTEXT) == reconcile(seen, CONTEXT)
