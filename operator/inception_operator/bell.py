@@ -1,7 +1,7 @@
-"""The bell: a launcher whose ranks have ended says so at once, instead of waiting for the kubelet's next probe.
+"""The bell: a launcher whose ranks have ended, or made their first step, says so at once.
 
 Who rings proves nothing, so ringing only makes the operator ask that pod now. Where no ring arrives, readiness tells
-the same up to a second later.
+of the end up to a second later, and the next look at the figures of the steps.
 """
 
 from __future__ import annotations

@@ -2,12 +2,14 @@
 
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
-from queue import Queue
+from pathlib import Path
+from queue import Empty, Queue
 from threading import Thread
 
 import pytest
 
 from inception_trainer.launcher import bell
+from launchers import Gang, free_port
 
 
 class Operator(HTTPServer):
@@ -53,3 +55,33 @@ def test_a_ring_names_the_pod(operator: Operator) -> None:
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "nonsense:port", "["])
 def test_nobody_at_the_other_end_is_no_failure(address: str) -> None:
     bell.ring_and_wait(address, "team-a/job", "job-0-1")
+
+
+@pytest.mark.timeout(180)
+def test_the_first_step_and_the_end_of_an_attempt_ring(operator: Operator, tmp_path: Path) -> None:
+    settings = {"INCEPTION_JOB": "team-a/job", "INCEPTION_PROGRESS_DEADLINE_SECONDS": "100"}
+    with Gang(tmp_path, **settings) as gang:
+        (launcher,) = gang.launchers
+        for attempt in (1, 2):
+            launcher.assign(
+                attempt,
+                nodeRank=0,
+                nnodes=1,
+                nprocPerNode=1,
+                masterAddr="127.0.0.1",
+                masterPort=free_port(),
+                bell=operator.address,
+            )
+            assert operator.heard.get(timeout=45) == "/ring/team-a/job/job-0-1"
+            report = launcher.status()
+            assert (report["attempt"], report["state"]) == (attempt, "Running")
+            assert report["step"] >= 1
+            gang.do(attempt, 0, "exit-7")
+            assert operator.heard.get(timeout=45) == "/ring/team-a/job/job-0-1"
+            report = launcher.status()
+            assert (report["attempt"], report["state"], report["exitCode"]) == (attempt, "Failed", 7)
+            assert report["step"] >= 1, "how far it came is known after its end"
+        launcher.assign(3, nnodes=0)
+        assert launcher.wait_state("Idle", 3)["step"] is None
+    with pytest.raises(Empty):
+        operator.heard.get_nowait()

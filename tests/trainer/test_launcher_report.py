@@ -111,3 +111,16 @@ def test_progress_file_of_a_program(tmp_path: Path, text: str, step: int) -> Non
     board = Board(FAILED)
     board.publish(FAILED, tmp_path / "progress.json")
     assert board.report().step == step
+
+
+def test_heartbeats_tell_how_far_ranks_are_that_tell_no_progress() -> None:
+    board = Board(Report(attempt=2, state=State.RUNNING))
+    assert not board.reach(2, 0), "no step yet"
+    assert board.report().step is None
+    assert board.reach(2, 7)
+    assert not board.reach(2, 8), "only the first one is news"
+    assert not board.reach(2, 0), "ranks that have ended tell nothing"
+    assert board.report().step == 8
+    board.publish(Report(attempt=3), None)
+    assert board.report().step is None, "what the attempt before has reached is not this one's"
+    assert board.reach(3, 1)

@@ -257,7 +257,8 @@ def expected(cause: Json, rules: list[str]) -> int:
         return 1
     if "excuse" in rules and code in (7, 134):
         return 0
-    blameless = ("PodDeleted", "Evicted", "Disrupted", "NodeLost", "UnexpectedAdmissionError", "NotResponding", "DeviceUnhealthy")
+    blameless = ("PodDeleted", "Evicted", "Disrupted", "NodeLost", "UnexpectedAdmissionError", "NotResponding")
+    blameless += ("DeviceUnhealthy",)
     return int(code != 75 and reason not in blameless)
 
 

@@ -1,4 +1,4 @@
-"""The bell: tells the operator at once that ranks have ended. Readiness says the same, up to a second later."""
+"""The bell: the operator asks at once when ranks have ended or made their first step, instead of some time later."""
 
 import contextlib
 import http.client

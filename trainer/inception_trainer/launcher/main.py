@@ -131,7 +131,12 @@ class Launcher:
             self._hear()
 
     def _watch(self) -> None:
-        verdict = self._vigil.turn(time.monotonic()) if self._vigil is not None else None
+        if self._vigil is None or self._request is None:
+            return
+        verdict = self._vigil.turn(time.monotonic())
+        if self.board.reach(self._request.assignment.attempt, self._vigil.step):
+            # Whether an attempt got anywhere decides how long the next one waits, and this pod may be gone by then.
+            self._ring()
         if verdict is not None:
             self._ended(verdict)
 
@@ -208,16 +213,16 @@ class Launcher:
         current = self._request is not None and self._request.assignment.attempt == report.attempt
         progress = self._request.progress_file if self._request is not None and current else None
         self.board.publish(report, progress)
-        self._ring(report)
+        if report.state in (State.FAILED, State.STOPPED):
+            self._ring()
         cause = "" if report.exit_code is None else f" {report.reason or ''} exit code {report.exit_code}"
         where = "" if report.rank is None else f" rank {report.rank}"
         log.info("attempt %d: %s%s%s %s", report.attempt, report.state, cause, where, report.message or "")
 
-    def _ring(self, report: Report) -> None:
-        if report.state in (State.FAILED, State.STOPPED) and self._request is not None:
-            address = self._request.assignment.bell
-            if address and self.options.job:
-                bell.ring(address, self.options.job, self.options.host)
+    def _ring(self) -> None:
+        address = self._request.assignment.bell if self._request is not None else None
+        if address and self.options.job:
+            bell.ring(address, self.options.job, self.options.host)
 
     def _do(self, command: state.Command) -> None:
         match command:

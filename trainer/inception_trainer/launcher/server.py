@@ -5,6 +5,7 @@ import json
 import socket
 import threading
 import time
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -23,6 +24,7 @@ class Board:
         self._report = report
         self._progress: Path | None = None
         self._beat = time.monotonic()
+        self._reached = (0, 0)
         self.asked = False
         """Somebody has read /status."""
 
@@ -30,6 +32,13 @@ class Board:
         """Pin a report and name the file that holds the progress of its attempt."""
         with self._lock:
             self._report, self._progress = report, progress
+
+    def reach(self, attempt: int, step: int) -> bool:
+        """Note how far the ranks of an attempt are, for programs that tell no more; true at its first step."""
+        with self._lock:
+            known = self._reached[1] if self._reached[0] == attempt else 0
+            self._reached = (attempt, max(known, step))
+        return step > 0 and not known
 
     def beat(self) -> None:
         """Note that the main loop is turning."""
@@ -49,7 +58,9 @@ class Board:
     def report(self) -> Report:
         """Give the pinned report with the latest progress."""
         with self._lock:
-            report, progress = self._report, self._progress
+            report, progress, (attempt, step) = self._report, self._progress, self._reached
+        if step and attempt == report.attempt:
+            report = replace(report, step=step)
         return with_progress(report, _read(progress)) if progress is not None else report
 
 

@@ -76,6 +76,12 @@ class Vigil:
         return replace(self._verdict, failures=failures)
 
     @property
+    def step(self) -> int:
+        """Give the furthest step that the ranks of this node have told, 0 before the first."""
+        pulses = (life.pulse for life in self._dog.lives.values())
+        return max((pulse.step or 0 for pulse in pulses if pulse is not None), default=0)
+
+    @property
     def showing(self) -> bool:
         """Tell whether the ranks are just writing their stacks, and must not be killed yet."""
         return self._showing
