@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from . import assignment, conditions, drift, elastic, failure, lifecycle, progress, rules, slots, success
-from .api import LABEL_JOB, Cause, ConditionType, Phase, Reason
+from .api import LABEL_JOB, Cause, ConditionType, Phase, Reason, ReportState
 from .elastic import Members, Muster, Roster
 from .failure import Action, Failure, Scene
 from .fields import SpecError
@@ -410,7 +410,8 @@ class _Pass:
         order, report, issued = pod.assignment, pod.report, self.draft.issued
         if order is None or report is None or issued is None or not pod.reachable or slots.finished(pod):
             return 0
-        if report.attempt >= order.attempt:
+        # One that holds for this attempt has read an assignment of it, but not this one.
+        if report.attempt > order.attempt or (report.attempt == order.attempt and report.state != ReportState.IDLE):
             return 0
         due = min(MAX_NUDGES, int((self.now - issued) / NUDGE_EVERY))
         return due if due > order.nudge else 0

@@ -83,6 +83,23 @@ def test_launcher_that_has_not_seen_its_assignment_is_reminded(sim: Sim) -> None
     assert sim.operate().assign == {}
 
 
+def test_launcher_that_holds_for_the_attempt_and_has_not_seen_its_rank_is_reminded(sim: Sim) -> None:
+    sim.remove(sim.pod(0))
+    sim.operate()
+    sim.obey(sim.pod(1))
+    assert sim.pod(1).report.state == "Idle"
+    sim.operate()
+    sim.start(sim.pod(0))
+    sim.operate()
+    sim.operate()
+    assert not sim.pod(1).order.is_hold
+    sim.obey(sim.pod(0))
+    assert sim.operate().assign == {}
+    sim.tick(3)
+    ((name, order),) = sim.operate().assign.items()
+    assert (name, order.attempt, order.is_hold, order.nudge) == ("job-1-1", 2, False, 3)
+
+
 def test_a_broken_device_ends_the_attempt_and_costs_its_pod_but_not_the_budget(sim: Sim) -> None:
     sim.pod(1).broken = True
     sim.fail_ranks(sim.pod(1), 134)
