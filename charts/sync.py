@@ -1,12 +1,14 @@
 """Brings the generated files of the chart and the plain manifests up to date, or says which of them drifted.
 
-Helm reads no file outside a chart, so the chart carries copies of the CRD and of the dashboards; the table in its
-README is made from the comments of values.yaml, and manifests/install.yaml from the rendered chart.
+Helm reads no file outside a chart, so the chart carries copies of the CRD, of the dashboards and, in the schema of its
+values, of what a row of the accelerator table may hold; the table in its README is made from the comments of
+values.yaml, and manifests/install.yaml from the rendered chart.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import re
 import shutil
@@ -23,6 +25,8 @@ CHART = ROOT / "charts" / "inception-operator"
 CRD = ROOT / "manifests" / "crd.yaml"
 INSTALL = ROOT / "manifests" / "install.yaml"
 README = CHART / "README.md"
+VALUES_SCHEMA = CHART / "values.schema.json"
+ROW_SCHEMA = ROOT / "operator" / "inception_operator" / "profiles" / "schema.json"
 DASHBOARDS = ROOT / "monitoring" / "dashboards"
 NAMESPACE = "inception-system"
 RELEASE = "inception-operator"
@@ -65,7 +69,24 @@ def copies() -> dict[Path, str]:
     wanted = {CHART / "files" / "crd.yaml": CRD.read_text(encoding="utf-8")}
     for source in sorted(DASHBOARDS.glob("*.json")):
         wanted[CHART / "files" / "dashboards" / source.name] = source.read_text(encoding="utf-8")
+    wanted[VALUES_SCHEMA] = values_schema()
     return wanted
+
+
+def values_schema() -> str:
+    """The schema of the values with the present rules for rows of the accelerator table, whose keys are their names."""
+    values = json.loads(VALUES_SCHEMA.read_text(encoding="utf-8"))
+    row = json.loads(ROW_SCHEMA.read_text(encoding="utf-8"))
+    del row["properties"]["name"]
+    profile = {
+        "type": "object",
+        "additionalProperties": False,
+        "required": [*(key for key in row["required"] if key != "name"), "unit"],
+        "properties": row["properties"],
+    }
+    values["$defs"] |= row["$defs"] | {"profile": profile}
+    values["properties"]["profiles"] = {"type": "object", "additionalProperties": {"$ref": "#/$defs/profile"}}
+    return json.dumps(values, indent=2) + "\n"
 
 
 def _update(wanted: Mapping[Path, str], *, write: bool) -> list[Path]:

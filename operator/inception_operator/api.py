@@ -30,6 +30,9 @@ CONTAINER: Final = "trainer"
 LAUNCHER_PORT: Final = 8080
 METRICS_PORT: Final = 8081
 MASTER_PORT_BASE: Final = 29500
+# Of pods on the network of their nodes: below the ports of Services and those that connections come from.
+HOST_PORT_BASE: Final = 20000
+HOST_PORTS: Final = 9500
 ASSIGNMENT_MOUNT: Final = "/etc/inception"
 ASSIGNMENT_FILE: Final = f"{ASSIGNMENT_MOUNT}/assignment"
 LAUNCHER_MOUNT: Final = "/opt/inception-launcher"
@@ -128,6 +131,13 @@ class CleanPodPolicy:
     NONE: Final = "None"
     RUNNING: Final = "Running"
     ALL: Final = "All"
+
+
+class PodPlacement:
+    """``spec.runPolicy.schedulingPolicy.podPlacement``: whether pods of the job may share a node."""
+
+    ANY: Final = "Any"
+    ONE_PER_NODE: Final = "OnePerNode"
 
 
 class ReportState:

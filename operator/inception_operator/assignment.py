@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import zlib
 
-from .api import MASTER_PORT_BASE
+from .api import HOST_PORT_BASE, HOST_PORTS, MASTER_PORT_BASE
 from .model import Assignment, Json
 
 LOOPBACK = "127.0.0.1"
@@ -64,8 +65,26 @@ def end(attempt: int, *, graceful: bool = False) -> Assignment:
     return Assignment(attempt=attempt, graceful=graceful, end=True)
 
 
+def master_port(attempt: int, host: str | None = None) -> int:
+    """Another one for each attempt, so that none meets the rendezvous of the one before.
+
+    ``host`` is the UID of a job whose pods share the network of their nodes, with other jobs too.
+    """
+    if host is None:
+        return MASTER_PORT_BASE + attempt % 1000
+    return HOST_PORT_BASE + (zlib.crc32(host.encode()) + attempt) % HOST_PORTS
+
+
 def work(
-    attempt: int, rank: int, nodes: int, nproc: int, master: str | None, *, graceful: bool, bell: str = ""
+    attempt: int,
+    rank: int,
+    nodes: int,
+    nproc: int,
+    master: str | None,
+    *,
+    graceful: bool,
+    bell: str = "",
+    host: str | None = None,
 ) -> Assignment:
     """Ranks for one slot; ``rank`` is its node rank, which it keeps over attempts as far as that is possible."""
     return Assignment(
@@ -74,7 +93,7 @@ def work(
         node_rank=rank,
         nproc_per_node=nproc,
         master_addr=LOOPBACK if nodes == 1 else master or "",
-        master_port=MASTER_PORT_BASE + attempt % 1000,
+        master_port=master_port(attempt, host),
         graceful=graceful,
         bell=bell,
     )

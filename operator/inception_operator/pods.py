@@ -8,18 +8,17 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any, Final
 
 from . import assignment as assignments
-from . import drift, program
+from . import drift, equipment, placement, program
 from .api import (
     ANNOTATION_ASSIGNMENT,
     ASSIGNMENT_MOUNT,
     CHECKPOINT_MOUNT,
     CONTAINER,
     GRACE_SECONDS,
-    LABEL_JOB,
     LAUNCHER_PORT,
     METRICS_PORT,
 )
@@ -59,15 +58,18 @@ def build_pod(
     launcher_image: str,
     order: Assignment | None = None,
     pull_policy: str | None = None,
+    avoid: Collection[str] = (),
 ) -> Json:
     """The pod of one slot, made for an attempt; ``order`` is the assignment it is born with.
 
-    ``launcher_image`` brings the launcher into a pod whose image is somebody else's.
+    ``launcher_image`` brings the launcher into a pod whose image is somebody else's. It stays away from the nodes to
+    ``avoid`` where there are others.
     """
     name = pod_name(job.name, slot, attempt)
     overlay: Json = job.template.get("spec") or {}
     spec = merge(_base_spec(job, devices, image, pull_policy), overlay)
     _enforce(spec, job, devices)
+    placement.place(spec, job, avoid)
     if job.program:
         program.inject(spec, job, launcher_image, pull_policy)
     return {
@@ -138,7 +140,7 @@ def _annotations(job: Job, order: Assignment | None) -> dict[str, str]:
 
 
 def _base_spec(job: Job, devices: Devices, image: str, pull_policy: str | None) -> Json:
-    profile = devices.profile
+    container = _container(job, image, pull_policy)
     spec: Json = {
         "terminationGracePeriodSeconds": GRACE_SECONDS,
         "automountServiceAccountToken": False,
@@ -151,12 +153,10 @@ def _base_spec(job: Job, devices: Devices, image: str, pull_policy: str | None) 
             "fsGroupChangePolicy": "OnRootMismatch",
             "seccompProfile": {"type": "RuntimeDefault"},
         },
-        "containers": [_container(job, image, pull_policy)],
-        "volumes": _volumes(job),
-        "tolerations": [dict(toleration) for toleration in profile.tolerations],
+        "containers": [container],
+        "volumes": _volumes(job, devices.profile.shm),
     }
-    if profile.runtime_class:
-        spec["runtimeClassName"] = profile.runtime_class
+    equipment.equip(spec, container, devices.profile)
     if job.scheduling.priority_class_name:
         spec["priorityClassName"] = job.scheduling.priority_class_name
     return spec
@@ -190,9 +190,10 @@ def _container(job: Job, image: str, pull_policy: str | None) -> Json:
     return container
 
 
-def _volumes(job: Job) -> list[Json]:
+def _volumes(job: Job, shm: str | None) -> list[Json]:
+    limit = {"sizeLimit": shm} if shm else {}
     volumes: list[Json] = [
-        {"name": "shm", "emptyDir": {"medium": "Memory"}},
+        {"name": "shm", "emptyDir": {"medium": "Memory", **limit}},
         {"name": "tmp", "emptyDir": {}},
     ]
     if job.checkpoint is not None and job.checkpoint.volume_claim_name:
@@ -211,8 +212,9 @@ def _mounts(job: Job) -> list[Json]:
 def _enforce(spec: Json, job: Job, devices: Devices) -> None:
     """What the machinery stands on, whatever the template says."""
     spec["restartPolicy"] = "Never"
-    if job.scheduling.topology_key:
-        spec["affinity"] = _closer(spec.get("affinity") or {}, job.name, job.scheduling.topology_key)
+    if spec.get("hostNetwork"):
+        # Without it such a pod would not find the cluster's own names.
+        spec.setdefault("dnsPolicy", "ClusterFirstWithHostNet")
     spec["volumes"] = [*spec["volumes"], _assignment_volume()]
     container = next(c for c in spec["containers"] if c["name"] == CONTAINER)
     if job.image:
@@ -221,32 +223,15 @@ def _enforce(spec: Json, job: Job, devices: Devices) -> None:
         *(mount for mount in container["volumeMounts"] if mount["mountPath"] != ASSIGNMENT_MOUNT),
         {"name": "assignment", "mountPath": ASSIGNMENT_MOUNT, "readOnly": True},
     ]
-    _enforce_devices(container, devices)
+    equipment.request(container, devices)
     own = _environment(job, devices, int(spec["terminationGracePeriodSeconds"]))
     defaults = _default_environment(devices, container)
     container["env"] = [*own, *_merge_named(defaults, container["env"], "name", deep=False)]
 
 
-def _closer(affinity: Json, job: str, topology_key: str) -> Json:
-    """The user's affinity, and the wish that all pods of the job share a rack, a switch or a zone."""
-    near = affinity.get("podAffinity") or {}
-    wish = "preferredDuringSchedulingIgnoredDuringExecution"
-    term = {"topologyKey": topology_key, "labelSelector": {"matchLabels": {LABEL_JOB: job}}}
-    wishes = [*(near.get(wish) or ()), {"weight": 100, "podAffinityTerm": term}]
-    return {**affinity, "podAffinity": {**near, wish: wishes}}
-
-
 def _assignment_volume() -> Json:
     field = {"apiVersion": "v1", "fieldPath": f"metadata.annotations['{ANNOTATION_ASSIGNMENT}']"}
     return {"name": "assignment", "downwardAPI": {"items": [{"path": "assignment", "fieldRef": field}]}}
-
-
-def _enforce_devices(container: Json, devices: Devices) -> None:
-    if devices.resource is None:
-        return
-    resources = container.setdefault("resources", {})
-    for side in ("requests", "limits"):
-        resources[side] = {**(resources.get(side) or {}), devices.resource: str(devices.count)}
 
 
 def _environment(job: Job, devices: Devices, grace: int) -> list[Json]:

@@ -9,62 +9,20 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import yaml
 
+from .api import CONTAINER
 from .fields import SpecError
-from .model import Json
 from .spec import Job
+from .vendors import Profile, ProfileError, parse_profile
 
-DIRECTORY = Path(__file__).with_name("profiles")
-NO_RESOURCE = "none"
-_REQUIRED = ("name", "resource", "torch")
-_KNOWN = frozenset(
-    (
-        *_REQUIRED,
-        *("exact", "patterns", "ignore", "unit", "visible", "precision"),
-        *("tolerations", "runtimeClass", "env"),
-    )
-)
+__all__ = ["Devices", "Profile", "ProfileError", "check_disjoint", "load_profiles", "parse_profile", "resolve"]
 
-
-class ProfileError(ValueError):
-    """A row of the table that cannot be used; the text names the row and the key."""
-
-
-@dataclass(frozen=True)
-class Profile:
-    """One row.
-
-    ``resource`` is `NO_RESOURCE`, a name, or None when only the user knows it; ``unit`` None is unknown too.
-    """
-
-    name: str
-    resource: str | None
-    device: str
-    backend: str
-    module: str | None = None
-    exact: tuple[str, ...] = ()
-    patterns: tuple[re.Pattern[str], ...] = ()
-    ignore: frozenset[str] = frozenset()
-    unit: int | None = 1
-    tolerations: tuple[Json, ...] = ()
-    runtime_class: str | None = None
-    env: tuple[tuple[str, str], ...] = ()
-
-    @property
-    def has_devices(self) -> bool:
-        """False for the CPU, which requests no resource."""
-        return self.resource != NO_RESOURCE
-
-    def counts(self, resource: str) -> bool:
-        """Whether this resource counts devices of this row."""
-        if not self.has_devices:
-            return False
-        if resource == self.resource or resource in self.exact:
-            return True
-        return resource not in self.ignore and any(pattern.fullmatch(resource) for pattern in self.patterns)
+DIRECTORY: Final = Path(__file__).with_name("profiles")
+# Names of networks, which come beside devices of any vendor.
+_NETWORKS: Final = re.compile(r"rdma/.+|vpc\.amazonaws\.com/efa|([a-z0-9.-]+\.)?kubernetes\.io/.+")
 
 
 @dataclass(frozen=True)
@@ -94,35 +52,6 @@ def load_profiles(directory: Path = DIRECTORY) -> dict[str, Profile]:
     return rows
 
 
-def parse_profile(row: Any, source: str) -> Profile:
-    """One row from its YAML form."""
-    if not isinstance(row, dict):
-        raise ProfileError(f"{source}: must be a mapping")
-    for key in _REQUIRED:
-        if key not in row:
-            raise ProfileError(f"{source}: {key}: missing")
-    for key in sorted(row.keys() - _KNOWN):
-        raise ProfileError(f"{source}: {key}: unknown key")
-    torch = row["torch"]
-    try:
-        return Profile(
-            name=row["name"],
-            resource=row["resource"],
-            device=torch["device"],
-            backend=torch["backend"],
-            module=torch.get("module"),
-            exact=tuple(row.get("exact") or ()),
-            patterns=tuple(_pattern(text, source) for text in row.get("patterns") or ()),
-            ignore=frozenset(row.get("ignore") or ()),
-            unit=row.get("unit", 1),
-            tolerations=tuple(row.get("tolerations") or ()),
-            runtime_class=row.get("runtimeClass"),
-            env=tuple((row.get("env") or {}).items()),
-        )
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ProfileError(f"{source}: torch: needs device and backend ({error})") from error
-
-
 def check_disjoint(profiles: Iterable[Profile]) -> None:
     """Refuse a table in which one resource would mean two vendors."""
     rows = list(profiles)
@@ -140,46 +69,99 @@ def resolve(job: Job, profiles: Mapping[str, Profile]) -> Devices:
     if profile is None:
         known = ", ".join(sorted(profiles))
         raise SpecError("spec.accelerator.profile", f"{wanted.profile} is unknown; choose one of {known}")
+    _refuse_unequal(job)
     requested = _requested(job, profiles)
-    _refuse_strangers(profile, requested, profiles)
+    _refuse_strangers(job, profile, requested, profiles)
+    _refuse_unknown(job, profile, profiles)
     if not profile.has_devices:
         return _without_devices(job, profile)
     resource = _resource(job, profile, requested)
     count = _count(job, resource, requested.get(resource))
-    return Devices(profile, resource, count, _nproc(job, profile, count))
+    return Devices(profile, resource, count, _nproc(job, profile, count, resource))
 
 
-def _pattern(text: str, source: str) -> re.Pattern[str]:
-    if not (text.startswith("^") and text.endswith("$")):
-        raise ProfileError(f"{source}: patterns: {text} is not anchored with ^ and $")
-    try:
-        return re.compile(text)
-    except re.error as error:
-        raise ProfileError(f"{source}: patterns: {text}: {error}") from error
+def _path(job: Job) -> str:
+    """Where the template says what the trainer container requests."""
+    containers = (job.template.get("spec") or {}).get("containers") or []
+    index = next((i for i, container in enumerate(containers) if container.get("name") == CONTAINER), 0)
+    return f"spec.template.spec.containers[{index}].resources"
+
+
+def _extended(job: Job) -> dict[str, list[Any]]:
+    """What the template requests and limits of extended resources; cpu, memory and their like have no domain."""
+    resources = job.trainer_overlay.get("resources") or {}
+    found: dict[str, list[Any]] = {}
+    for side in ("requests", "limits"):
+        for name, quantity in (resources.get(side) or {}).items():
+            if "/" in name:
+                found.setdefault(name, []).append(quantity)
+    return found
+
+
+def _refuse_unequal(job: Job) -> None:
+    """Extended resources cannot be overcommitted, so the API server would refuse every pod."""
+    for name, quantities in sorted(_extended(job).items()):
+        if len({str(quantity) for quantity in quantities}) > 1:
+            requested, limit = quantities
+            raise SpecError(_path(job), f"{name}: the request {requested} and the limit {limit} must be equal")
 
 
 def _requested(job: Job, profiles: Mapping[str, Profile]) -> dict[str, Any]:
     """Device resources that the template asks for itself; memory and core companions pass through untouched."""
-    resources = job.trainer_overlay.get("resources") or {}
-    asked = {**(resources.get("requests") or {}), **(resources.get("limits") or {})}
     own = job.accelerator.resource_name
     return {
-        name: value for name, value in asked.items() if name == own or any(p.counts(name) for p in profiles.values())
+        name: quantities[0]
+        for name, quantities in _extended(job).items()
+        if name == own or any(p.counts(name) for p in profiles.values())
     }
 
 
-def _refuse_strangers(profile: Profile, requested: Mapping[str, Any], profiles: Mapping[str, Profile]) -> None:
+def _refuse_strangers(
+    job: Job, profile: Profile, requested: Mapping[str, Any], profiles: Mapping[str, Profile]
+) -> None:
+    named = job.accelerator.resource_name
+    if named and (other := _owner(named, profile, profiles)):
+        raise SpecError(
+            "spec.accelerator.resourceName",
+            f"{named} is a device of profile {other}, but the profile is {profile.name}; set the profile to {other}",
+        )
     for name in sorted(requested):
-        if profile.counts(name):
+        if other := _owner(name, profile, profiles):
+            raise SpecError(
+                "spec.accelerator.profile",
+                f"the template requests {name}, a device of profile {other}, but the profile is {profile.name}; "
+                f"set the profile to {other} or remove the request",
+            )
+
+
+def _owner(name: str, profile: Profile, profiles: Mapping[str, Profile]) -> str | None:
+    """The other profile whose devices this resource counts."""
+    if profile.counts(name):
+        return None
+    return next((other.name for other in profiles.values() if other.counts(name)), None)
+
+
+def _refuse_unknown(job: Job, profile: Profile, profiles: Mapping[str, Profile]) -> None:
+    """A name that looks like a vendor's, or any beside a profile without devices, may be a device that is not seen."""
+    rows = profiles.values()
+    for name in sorted(_extended(job)):
+        known = any(row.counts(name) or name in row.ignore for row in rows) or name == job.accelerator.resource_name
+        if known or _NETWORKS.fullmatch(name):
             continue
-        for other in profiles.values():
-            if other.counts(name):
-                raise SpecError(
-                    "spec.accelerator.profile",
-                    f"the template requests {name}, a device of profile {other.name}, "
-                    f"but the profile is {profile.name}; "
-                    f"set the profile to {other.name} or remove the request",
-                )
+        if not profile.has_devices or any(name.partition("/")[0] in row.domains for row in rows):
+            raise SpecError(_path(job), f"{name} is unknown: {_remedy(name, profile, rows)}")
+
+
+def _remedy(name: str, profile: Profile, rows: Iterable[Profile]) -> str:
+    domain = name.partition("/")[0]
+    vendor = next((row for row in rows if domain in row.domains), profile)
+    ignore = f"if not, add it to ignore of the row {vendor.name} (chart value profiles)"
+    if not vendor.has_devices:
+        return f"if it counts devices, set spec.accelerator.profile to that of its vendor; {ignore}"
+    return (
+        f"devices of profile {vendor.name} are {vendor.known_names()}; "
+        f"if it counts devices too, set spec.accelerator.resourceName to it; {ignore}"
+    )
 
 
 def _without_devices(job: Job, profile: Profile) -> Devices:
@@ -196,7 +178,7 @@ def _without_devices(job: Job, profile: Profile) -> Devices:
 def _resource(job: Job, profile: Profile, requested: Mapping[str, Any]) -> str:
     if len(requested) > 1:
         names = " and ".join(sorted(requested))
-        raise SpecError("spec.template.spec.containers", f"{names} both count devices; keep one of them")
+        raise SpecError(_path(job), f"{names} both count devices; keep one of them")
     asked = next(iter(requested), None)
     named = job.accelerator.resource_name
     if named and asked and named != asked:
@@ -221,7 +203,7 @@ def _count(job: Job, resource: str, quantity: Any) -> int:
     if quantity is None:
         return wanted or 1
     if not re.fullmatch(r"[1-9][0-9]{0,3}", str(quantity)):
-        raise SpecError("spec.template.spec.containers", f"{resource}: {quantity} is not a whole number of devices")
+        raise SpecError(_path(job), f"{resource}: {quantity} is not a whole number of devices")
     if wanted not in (None, int(quantity)):
         raise SpecError(
             "spec.accelerator.devicesPerNode", f"is {wanted} but the template requests {quantity} of {resource}"
@@ -229,18 +211,20 @@ def _count(job: Job, resource: str, quantity: Any) -> int:
     return int(quantity)
 
 
-def _nproc(job: Job, profile: Profile, count: int) -> int:
+def _nproc(job: Job, profile: Profile, count: int, resource: str | None = None) -> int:
+    unit = profile.unit_of(resource)
     if job.num_proc_per_node is None:
-        if profile.unit is None:
+        if unit is None:
+            of = f" and {resource}" if resource in profile.units else ""
             raise SpecError(
                 "spec.numProcPerNode",
-                f"auto is unknown for profile {profile.name}; set the number of devices torch sees per node",
+                f"auto is unknown for profile {profile.name}{of}; set the number of devices torch sees per node",
             )
-        return count * profile.unit
-    if profile.unit is not None and job.num_proc_per_node > count * profile.unit:
+        return count * unit
+    if unit is not None and job.num_proc_per_node > count * unit:
         raise SpecError(
             "spec.numProcPerNode",
-            f"{job.num_proc_per_node} ranks cannot share {count * profile.unit} devices; "
+            f"{job.num_proc_per_node} ranks cannot share {count * unit} devices; "
             "lower it or raise accelerator.devicesPerNode",
         )
     return job.num_proc_per_node

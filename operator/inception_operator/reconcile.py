@@ -349,14 +349,16 @@ class _Pass:
         image = self.job.image or overlay or self.context.image
         attempt, policy = self.draft.attempt, self.context.pull_policy
         images = {"image": image, "launcher_image": self.context.image}
-        return build_pod(self.job, self.devices, slot, attempt, **images, order=order, pull_policy=policy)
+        where = {"avoid": self.draft.avoided}
+        return build_pod(self.job, self.devices, slot, attempt, **images, **where, order=order, pull_policy=policy)
 
     def _order(self, rank: int) -> Assignment:
         first = self._pod_of(self.roster.members[0])
         master = first.ip if first is not None else None
         attempt, graceful, bell = self.draft.attempt, self._graceful(), self.context.bell
         size, nproc = len(self.roster.members), self.devices.nproc
-        return assignment.work(attempt, rank, size, nproc, master, graceful=graceful, bell=bell)
+        host = self.job.uid if self.job.host_network else None
+        return assignment.work(attempt, rank, size, nproc, master, graceful=graceful, bell=bell, host=host)
 
     def _graceful(self) -> bool:
         """Whether ranks of the attempt before can still save together; from the status, so every pass says the same."""
@@ -438,6 +440,8 @@ class _Pass:
 
     def _replace(self, pods: Iterable[PodView]) -> None:
         """Delete pods whose launcher is mute; by force where nobody is left to confirm their end."""
+        pods = tuple(pods)
+        self.draft.avoid(pods)
         for pod in pods:
             force = self.job.node_loss.force and self.job.node_loss.lost(pod, self.now)
             self._remove((pod,), 0 if force else MUTE_GRACE_SECONDS)

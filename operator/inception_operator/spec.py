@@ -17,6 +17,7 @@ from .api import (
     MANAGER,
     MAX_JOB_NAME_LENGTH,
     CleanPodPolicy,
+    PodPlacement,
     SuccessPolicy,
 )
 from .fields import SpecError
@@ -39,6 +40,7 @@ CLEAN_POD_POLICIES = (CleanPodPolicy.NONE, CleanPodPolicy.RUNNING, CleanPodPolic
 # What the launcher preloads is the one thing of ours that a user may set.
 FREE_NAMES = frozenset(("INCEPTION_PRELOAD",))
 OWN_VOLUMES = frozenset(("assignment", LAUNCHER_VOLUME))
+POD_PLACEMENTS = (PodPlacement.ANY, PodPlacement.ONE_PER_NODE)
 SUCCESS_POLICIES = (SuccessPolicy.ALL, SuccessPolicy.CHIEF)
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
 
@@ -72,6 +74,7 @@ class Scheduling:
 
     priority_class_name: str | None = None
     topology_key: str | None = None
+    pod_placement: str = PodPlacement.ANY
 
 
 @dataclass(frozen=True)
@@ -131,6 +134,11 @@ class Job:
         """What the template says about the trainer container."""
         containers: list[Json] = (self.template.get("spec") or {}).get("containers") or []
         return next((c for c in containers if c.get("name") == CONTAINER), {})
+
+    @property
+    def host_network(self) -> bool:
+        """Whether the pods share the network of their nodes."""
+        return bool((self.template.get("spec") or {}).get("hostNetwork"))
 
     @property
     def model(self) -> str:
@@ -196,7 +204,11 @@ def _scheduling(source: Json, template: Json) -> Scheduling:
     if priority and (template.get("spec") or {}).get("priorityClassName"):
         path = "spec.runPolicy.schedulingPolicy.priorityClassName"
         raise SpecError(path, "cannot be set beside spec.template.spec.priorityClassName; remove one of them")
-    return Scheduling(priority, source.get("topologyKey") or None)
+    placement = source.get("podPlacement") or PodPlacement.ANY
+    if placement not in POD_PLACEMENTS:
+        path = "spec.runPolicy.schedulingPolicy.podPlacement"
+        raise SpecError(path, f"{placement} is unknown; choose one of {', '.join(POD_PLACEMENTS)}")
+    return Scheduling(priority, source.get("topologyKey") or None, placement)
 
 
 def _run_policy(source: Json) -> RunPolicy:

@@ -7,15 +7,15 @@ nothing.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Final
 
-from . import backoff, conditions, progress
+from . import avoidance, backoff, conditions, progress
 from .api import ConditionType, Reason
 from .conditions import FALSE, TRUE
 from .failure import Failure
-from .model import Assignment, Event, Json, Plan, Progress
+from .model import Assignment, Event, Json, Plan, PodView, Progress
 from .times import format_time, parse_time
 
 NORMAL: Final = "Normal"
@@ -31,6 +31,7 @@ _KEYS: Final = frozenset(
             "restarts",
             "restartsCountTowardsMax",
             *backoff.KEYS,
+            avoidance.KEY,
             "nodes",
             "selector",
             "accelerator",
@@ -71,6 +72,15 @@ class Draft:
         """What is written about the nodes of the latest attempt."""
         nodes: Json = self._new.get("nodes") or {}
         return nodes
+
+    @property
+    def avoided(self) -> tuple[str, ...]:
+        """Nodes that new pods should not be on."""
+        return avoidance.nodes(self._new, self._time)
+
+    def avoid(self, pods: Iterable[PodView]) -> None:
+        """Stay away from the nodes of those of these pods that have a broken device."""
+        self._new |= avoidance.add(self._new, pods, self._time)
 
     @property
     def started(self) -> bool:
@@ -220,6 +230,9 @@ class Draft:
 
     def issue(self, nodes: int, known: Json) -> None:
         """All pods are there that it takes: from here on the attempt's assignments go out."""
+        avoided = avoidance.drop_expired(self._new, self._time)
+        self._forget(avoidance.KEY)
+        self._new |= avoided
         self._new["nodes"] = (self._new.get("nodes") or {}) | known
         self.staff(Reason.ALL_PODS_READY, f"{nodes} of {nodes} pods ready")
         self._event(NORMAL, Reason.ATTEMPT_STARTED, f"attempt {self.attempt} started on {nodes} nodes")

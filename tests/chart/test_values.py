@@ -85,6 +85,9 @@ def test_a_misspelt_key_is_refused(template: Callable[..., Any], path: Path_) ->
         (("extraEnv",), [{"value": "x"}]),
         (("watchNamespaces",), ["Team A"]),
         (("trainerImage",), "two words"),
+        (("profiles", "abacus", "unit"), 0),
+        (("profiles", "abacus", "patterns"), ["abacus.com/.*"]),
+        (("profiles", "abacus", "torch"), {"device": "bead"}),
     ],
     ids=lambda value: ".".join(value) if isinstance(value, tuple) else repr(value),
 )
@@ -92,6 +95,15 @@ def test_a_wrong_value_is_refused_with_its_path(template: Callable[..., Any], pa
     done = template(nested(path, value))
     assert done.returncode != 0
     assert f"at '/{'/'.join(path)}" in done.stderr
+
+
+def test_rows_of_the_accelerator_table_have_only_keys_that_are_known(template: Callable[..., Any]) -> None:
+    row = {"resource": "abacus.com/bead", "unit": 1, "torch": {"device": "bead", "backend": "ccl"}}
+    assert template({"profiles": {"abacus": row}}).returncode == 0
+    for more in ({"colour": "red"}, {"name": "other"}):
+        done = template({"profiles": {"abacus": {**row, **more}}})
+        assert done.returncode != 0
+        assert "at '/profiles/abacus'" in done.stderr
 
 
 def test_an_account_that_is_not_made_must_be_named(template: Callable[..., Any]) -> None:

@@ -284,6 +284,10 @@ REJECTED: dict[str, tuple[Spec, str]] = {
         {"training": RECIPE, "runPolicy": {"schedulingPolicy": {"topologyKey": "not a label"}}},
         "spec.runPolicy.schedulingPolicy.topologyKey in body should match",
     ),
+    "pod placement": (
+        {"training": RECIPE, "runPolicy": {"schedulingPolicy": {"podPlacement": "Somewhere"}}},
+        'spec.runPolicy.schedulingPolicy.podPlacement: Unsupported value: "Somewhere"',
+    ),
     "unknown field": ({"training": {**RECIPE, "epoch": 3}}, "spec.training.epoch"),
 }
 

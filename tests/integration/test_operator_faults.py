@@ -227,9 +227,13 @@ def test_an_unhealthy_device_costs_its_pod(
     cause = wait_for("the cause", lambda: trainings.status("job").get("rootCause"))
     assert (cause["reason"], cause["pod"]) == ("DeviceUnhealthy", "job-1-1")
     assert "cambricon.com/mlu mlu-0" in cause["message"]
-    wait_for("its successor", lambda: "job-1-2" in trainings.pods("job"))
+    broken = cause["node"]
+    found = wait_for("its successor", lambda: trainings.pods("job").get("job-1-2", {}).get("spec", {}).get("nodeName"))
+    assert found != broken, "there is another node"
     assert "job-0-1" in trainings.pods("job")
-    assert trainings.status("job")["restartsCountTowardsMax"] == 0
+    status = trainings.status("job")
+    assert status["restartsCountTowardsMax"] == 0
+    assert [(entry["name"], entry["reason"]) for entry in status["avoidedNodes"]] == [(broken, "DeviceUnhealthy")]
 
 
 def test_figures_of_rank_0_reach_the_status_at_most_every_ten_seconds(

@@ -9,6 +9,7 @@ import pytest
 
 from inception_operator import api
 from localcluster.cluster import Cluster
+from localcluster.pytest_plugin import FAKE_NODES
 from operator_process import OperatorProcess
 from trainings import Trainings, wait_for
 
@@ -75,6 +76,31 @@ def test_a_job_whose_pods_fit_nowhere_fails_with_the_words_of_the_scheduler(trai
     assert reason == "PreRunningDeadlineExceeded"
     assert "Unschedulable: pod job-0-1: 0/" in message
     wait_for("no pods", lambda: trainings.pods("job") == {})
+
+
+def test_pods_that_want_a_node_each_are_not_put_together(trainings: Trainings) -> None:
+    alone = {"schedulingPolicy": {"podPlacement": "OnePerNode"}}
+    trainings.create("job", nodes=FAKE_NODES, runPolicy=alone)
+    trainings.wait_state("job", "Running")
+    assert len({pod["spec"]["nodeName"] for pod in trainings.pods("job").values()}) == FAKE_NODES
+    trainings.create("wide", nodes=FAKE_NODES + 1, runPolicy={**alone, "preRunningDeadlineSeconds": 3})
+    reason, message = failed(trainings, "wide")
+    assert reason == "PreRunningDeadlineExceeded"
+    assert "didn't match pod anti-affinity rules" in message
+
+
+def test_pods_on_the_network_of_their_nodes_never_share_a_port(trainings: Trainings) -> None:
+    template = {"spec": {"hostNetwork": True}}
+    for name in ("one", "two"):
+        trainings.create(name, nodes=1, template=template, runPolicy={"preRunningDeadlineSeconds": 20})
+        trainings.wait_state(name, "Running")
+    pods = {name: trainings.pods(name)[f"{name}-0-1"] for name in ("one", "two")}
+    assert len({pod["spec"]["nodeName"] for pod in pods.values()}) == FAKE_NODES == 2
+    assert {pod["spec"]["dnsPolicy"] for pod in pods.values()} == {"ClusterFirstWithHostNet"}
+    ports = {(trainings.assignment(f"{name}-0-1") or {}).get("masterPort") for name in pods}
+    assert len(ports) == 2
+    trainings.create("three", nodes=1, template=template, runPolicy={"preRunningDeadlineSeconds": 3})
+    assert "didn't have free ports" in failed(trainings, "three")[1]
 
 
 def test_a_finished_job_never_comes_back(trainings: Trainings, operator: OperatorProcess) -> None:
@@ -166,8 +192,9 @@ def test_an_accelerator_that_nobody_knows_is_named_and_can_be_corrected(training
     [
         ({"nvidia.com/gpu": 1, "cambricon.com/mlu": 1}, "a device of profile cambricon, but the profile is nvidia"),
         ({"nvidia.com/gpu": "1.5"}, "nvidia.com/gpu: 1.5 is not a whole number of devices"),
+        ({"nvidia.com/gpus": 1}, "spec.template.spec.containers[0].resources: nvidia.com/gpus is unknown"),
     ],
-    ids=["two vendors", "half a device"],
+    ids=["two vendors", "half a device", "unknown"],
 )
 def test_a_template_that_asks_for_strange_devices_is_rejected(
     trainings: Trainings, limits: dict[str, Any], words: str

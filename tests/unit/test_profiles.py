@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,8 @@ FREE = parse_profile(
 
 
 def devices(accelerator: Json, resources: Json | None = None, profiles: Any = None, **spec: Any) -> Devices:
-    template = {"spec": {"containers": [{"name": "trainer", "resources": resources or {}}]}}
+    containers = [{"name": "logs", "image": "l:1"}, {"name": "trainer", "resources": resources or {}}]
+    template = {"spec": {"containers": containers}}
     job = {
         "metadata": {"name": "j", "namespace": "n", "uid": "u"},
         "spec": {"accelerator": accelerator, "template": template, **spec},
@@ -35,37 +37,135 @@ def devices(accelerator: Json, resources: Json | None = None, profiles: Any = No
     return resolve(parse(job), profiles or TABLE)
 
 
+VENDORS = {
+    "amd",
+    "ascend",
+    "aws-neuron",
+    "cambricon",
+    "enflame",
+    "gaudi",
+    "hygon",
+    "iluvatar",
+    "intel-gpu",
+    "kunlunxin",
+    "metax",
+    "mthreads",
+    "nvidia",
+    "tecorigin",
+}
+
+
 def test_shipped_table() -> None:
-    assert {"cpu", "nvidia", "cambricon"} <= TABLE.keys()
-    assert TABLE["cambricon"].module == "torch_mlu"
-    assert TABLE["cpu"].backend == "gloo"
+    assert set(TABLE) == {"cpu", *VENDORS}
 
 
-COUNTED = [
-    ("cambricon", "cambricon.com/mlu"),
-    ("cambricon", "cambricon.com/mlu370"),
-    ("cambricon", "cambricon.com/mlu590.share"),
-    ("cambricon", "cambricon.com/mlu370.mim-2m.8gb"),
-    ("cambricon", "cambricon.com/vmlu"),
-    ("nvidia", "nvidia.com/gpu"),
-    ("nvidia", "nvidia.com/gpu.shared"),
-    ("nvidia", "nvidia.com/mig-1g.10gb"),
-]
+# As the vendors' plug-ins, HAMi and Volcano advertise them.
+COUNTED = {
+    "nvidia": [
+        *("nvidia.com/gpu", "nvidia.com/gpu.shared", "nvidia.com/mig-1g.10gb", "nvidia.com/mig-1g.10gb.me"),
+        *("volcano.sh/vgpu-number", "volcano.sh/gpu-number"),
+    ],
+    "amd": ["amd.com/gpu", "amd.com/spx_nps1", "amd.com/cpx_nps4"],
+    "intel-gpu": ["gpu.intel.com/xe", "gpu.intel.com/i915"],
+    "gaudi": ["habana.ai/gaudi"],
+    "cambricon": [
+        *("cambricon.com/mlu", "cambricon.com/mlu370", "cambricon.com/mlu270-x5k", "cambricon.com/mlu.share"),
+        *("cambricon.com/mlu590.share", "cambricon.com/mlu370.mim-2m.8gb", "cambricon.com/mlu.smlu.one"),
+        "cambricon.com/vmlu",
+    ],
+    "ascend": [
+        *("huawei.com/Ascend910", "huawei.com/npu", "huawei.com/Ascend310P", "huawei.com/Ascend310"),
+        *("huawei.com/Ascend910A", "huawei.com/Ascend910B2", "huawei.com/Ascend910B3", "huawei.com/Ascend910B4"),
+        *("huawei.com/Ascend910B4-1", "huawei.com/Ascend910C"),
+    ],
+    "mthreads": ["mthreads.com/gpu", "mthreads.com/vgpu"],
+    "hygon": ["hygon.com/dcu", "hygon.com/dcunum", "hygon.com/dcu-share-8c-4g", "hygon.com/dcu-mig-1g.8gb"],
+    "iluvatar": [
+        "iluvatar.com/gpu",
+        *(f"iluvatar.ai/{chip}-vgpu" for chip in ("BI-V150", "BI-V100", "MR-V100", "MR-V50")),
+    ],
+    "metax": ["metax-tech.com/gpu", "metax-tech.com/sgpu"],
+    "enflame": ["enflame.com/gcu", "enflame.com/drs-gcu", "enflame.com/shared-gcu", "enflame.com/vgcu"],
+    "kunlunxin": ["kunlunxin.com/xpu", "kunlunxin.com/vxpu", "baidu.com/xpu"],
+    "aws-neuron": ["aws.amazon.com/neuroncore", "aws.amazon.com/neuron", "aws.amazon.com/neurondevice"],
+}
+# Memory, cores and book-keeping beside them.
+COMPANIONS = {
+    "nvidia": [
+        *("nvidia.com/gpumem", "nvidia.com/gpumem-percentage", "nvidia.com/gpucores", "nvidia.com/priority"),
+        *("nvidia.com/hostdev", "volcano.sh/vgpu-memory", "volcano.sh/vgpu-cores", "volcano.sh/gpu-memory"),
+    ],
+    "amd": ["amd.com/gpucores", "amd.com/gpumem"],
+    "intel-gpu": ["gpu.intel.com/monitoring", "gpu.intel.com/xe_monitoring", "gpu.intel.com/i915_monitoring"],
+    "cambricon": [
+        *("cambricon.com/mlu.smlu.vmemory", "cambricon.com/mlu.smlu.vcore", "cambricon.com/real-mlu-counts"),
+    ],
+    "ascend": [
+        f"huawei.com/Ascend{chip}-{part}"
+        for chip in ("310P", "910A", "910B2", "910B3", "910B4", "910B4-1", "910C")
+        for part in ("memory", "core")
+    ],
+    "mthreads": ["mthreads.com/sgpu-memory", "mthreads.com/sgpu-core"],
+    "hygon": ["hygon.com/dcumem", "hygon.com/dcucores"],
+    "iluvatar": [
+        f"iluvatar.ai/{chip}.{part}"
+        for chip in ("BI-V150", "BI-V100", "MR-V100", "MR-V50")
+        for part in ("vMem", "vCore")
+    ],
+    "metax": ["metax-tech.com/vcore", "metax-tech.com/vmemory"],
+    "enflame": [
+        "enflame.com/gcu-memory",
+        "enflame.com/gcu-core",
+        "enflame.com/vgcu-percentage",
+        "enflame.com/gcu-count",
+    ],
+    "kunlunxin": ["kunlunxin.com/vxpu-memory"],
+}
 NOT_COUNTED = [
-    ("nvidia", "nvidia.com/gpumem"),
-    ("nvidia", "nvidia.com/gpucores"),
     ("nvidia", "nvidia.com/mig-1g.10gb/x"),
-    ("cambricon", "cambricon.com/mlu.smlu.vmemory"),
-    ("cambricon", "cambricon.com/real-mlu-counts"),
+    ("nvidia", "example.com/nvidia.com-gpu"),
+    ("nvidia", "nvidia.com/gpus"),
+    ("amd", "amd.com/spx_nps9"),
+    ("cambricon", "cambricon.com/mlux"),
+    ("hygon", "hygon.com/dcu-share"),
+    ("iluvatar", "iluvatar.ai/BI-V150"),
     ("cpu", "cpu"),
     ("cpu", "none"),
+    *((profile, name) for profile, names in COMPANIONS.items() for name in names),
 ]
 
 
-@pytest.mark.parametrize(("profile", "resource"), COUNTED)
+def test_every_vendor_with_a_known_name_is_here() -> None:
+    assert {*COUNTED, "tecorigin"} == VENDORS
+
+
+@pytest.mark.parametrize(("profile", "resource"), [(row, name) for row, names in COUNTED.items() for name in names])
 def test_counts_devices(profile: str, resource: str) -> None:
-    assert TABLE[profile].counts(resource)
-    assert devices({"profile": profile, "resourceName": resource}).resource == resource
+    assert [row.name for row in TABLE.values() if row.counts(resource)] == [profile]
+    known_unit = TABLE[profile].unit_of(resource) is not None
+    spec = {} if known_unit else {"numProcPerNode": 2}
+    named = devices({"profile": profile, "resourceName": resource, "devicesPerNode": 2}, **spec)
+    asked = devices({"profile": profile}, {"limits": {resource: "2"}}, **spec)
+    assert (named.resource, named.count, named.nproc) == (asked.resource, asked.count, asked.nproc) == (resource, 2, 2)
+
+
+@pytest.mark.parametrize("profile", COMPANIONS)
+def test_companions_pass_through_beside_any_device(profile: str) -> None:
+    device = COUNTED[profile][0]
+    found = devices({"profile": profile}, {"limits": {device: 1, **dict.fromkeys(COMPANIONS[profile], 3000)}})
+    assert (found.resource, found.count) == (device, 1)
+    with pytest.raises(SpecError, match="does not count devices"):
+        devices({"profile": profile, "resourceName": COMPANIONS[profile][0]})
+
+
+@pytest.mark.parametrize("profile", COUNTED)
+def test_every_vendor_is_refused_under_the_name_of_another(profile: str) -> None:
+    device = COUNTED[profile][-1]
+    other = "amd" if profile == "nvidia" else "nvidia"
+    with pytest.raises(SpecError, match=f"accelerator.profile: .*{re.escape(device)}, a device of profile {profile}"):
+        devices({"profile": other}, {"limits": {device: 1}})
+    with pytest.raises(SpecError, match=f"resourceName: {re.escape(device)} is a device of profile {profile}"):
+        devices({"profile": other, "resourceName": device})
 
 
 @pytest.mark.parametrize(("profile", "resource"), NOT_COUNTED)
@@ -113,6 +213,35 @@ RESOLVED = [
         ("example.com/gpu", 2, 2),
         id="renamed by an administrator",
     ),
+    pytest.param(
+        {"profile": "nvidia", "resourceName": "nvidia.com/gpu-big"},
+        {"limits": {"nvidia.com/gpu-big": 4}},
+        {},
+        ("nvidia.com/gpu-big", 4, 4),
+        id="renamed within the vendor's domain",
+    ),
+    pytest.param(
+        {"profile": "nvidia"},
+        {"limits": {"rdma/hca": 1, "vpc.amazonaws.com/efa": 4, "hugepages-2Mi": "4Gi", "example.com/fast": 1}},
+        {},
+        ("nvidia.com/gpu", 1, 1),
+        id="networks and huge pages",
+    ),
+    pytest.param({}, {"limits": {"rdma/hca": 1, "cpu": 2}}, {}, (None, 0, 1), id="cpu with a network"),
+    pytest.param(
+        {"profile": "tecorigin", "resourceName": "a.b/card", "devicesPerNode": 2},
+        {},
+        {"numProcPerNode": 8},
+        ("a.b/card", 2, 8),
+        id="cards of several devices",
+    ),
+    pytest.param(
+        {"profile": "aws-neuron", "resourceName": "aws.amazon.com/neuron"},
+        {},
+        {"numProcPerNode": 2},
+        ("aws.amazon.com/neuron", 1, 2),
+        id="devices of several cores",
+    ),
 ]
 
 
@@ -154,6 +283,49 @@ REFUSED = [
     pytest.param(
         {"profile": "nvidia", "resourceName": "nvidia.com/gpumem"}, {}, {}, "does not count devices", id="memory"
     ),
+    pytest.param(
+        {"profile": "nvidia"},
+        {"requests": {"nvidia.com/gpu": 1}, "limits": {"nvidia.com/gpu": 2}},
+        {},
+        "containers[1].resources: nvidia.com/gpu: the request 1 and the limit 2 must be equal",
+        id="unequal",
+    ),
+    pytest.param(
+        {"profile": "nvidia"},
+        {"limits": {"nvidia.com/gpus": 1}},
+        {},
+        "containers[1].resources: nvidia.com/gpus is unknown: devices of profile nvidia are nvidia.com/gpu, ",
+        id="misspelt device",
+    ),
+    pytest.param(
+        {"profile": "amd"},
+        {"limits": {"metax-tech.com/gpux": 1}},
+        {},
+        "devices of profile metax are metax-tech.com/gpu, metax-tech.com/sgpu; if it counts devices too, set",
+        id="misspelt device of another vendor",
+    ),
+    pytest.param(
+        {},
+        {"limits": {"birentech.com/gpu": 1}},
+        {},
+        "birentech.com/gpu is unknown: if it counts devices, set spec.accelerator.profile to that of its vendor",
+        id="vendor without a profile",
+    ),
+    pytest.param({"profile": "tecorigin"}, {}, {}, "resourceName: profile tecorigin has no known", id="no known name"),
+    pytest.param(
+        {"profile": "tecorigin", "resourceName": "a.b/card"},
+        {},
+        {},
+        "numProcPerNode: auto is unknown for profile tecorigin;",
+        id="unknown unit",
+    ),
+    pytest.param(
+        {"profile": "aws-neuron", "resourceName": "aws.amazon.com/neuron"},
+        {},
+        {},
+        "auto is unknown for profile aws-neuron and aws.amazon.com/neuron; set",
+        id="unknown unit of one resource",
+    ),
 ]
 
 
@@ -190,11 +362,13 @@ ROW = {"name": "x", "resource": "x.y/z", "torch": {"device": "x", "backend": "y"
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"patterns": ["x.y/z.*"]}, "is not anchored"),
-        ({"patterns": ["^(x$"]}, "patterns"),
-        ({"colour": "red"}, "colour: unknown key"),
-        ({"torch": {"device": "x"}}, "needs device and backend"),
-        ({"torch": None}, "needs device and backend"),
+        ({"patterns": ["x.y/z.*"]}, "file: patterns[0]: 'x.y/z.*' does not match"),
+        ({"patterns": ["^(x$"]}, "file: patterns: ^(x$: missing )"),
+        ({"colour": "red"}, "file: colour: unknown key"),
+        ({"torch": {"device": "x"}}, "file: torch.backend: missing"),
+        ({"torch": None}, "file: torch: must be a mapping"),
+        ({"torch": {"device": "x", "backend": "y", "speed": 1}}, "file: torch.speed: unknown key"),
+        ({"mounts": [{"hostPath": "/a"}]}, "file: mounts[0].reason: missing"),
     ],
     ids=lambda value: str(value)[:30],
 )
@@ -219,6 +393,6 @@ def test_two_vendors_may_not_claim_one_name() -> None:
 
 def test_two_files_of_one_name(tmp_path: Path) -> None:
     for name in ("a.yaml", "b.yaml"):
-        (tmp_path / name).write_text("{name: x, resource: none, torch: {device: cpu, backend: gloo}}")
+        (tmp_path / name).write_text("{name: x, resource: none, torch: {device: cpu, backend: gloo}}", encoding="utf-8")
     with pytest.raises(ProfileError, match="there are two profiles x"):
         load_profiles(tmp_path)

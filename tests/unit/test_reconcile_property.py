@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,11 +14,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cluster_sim import CONTEXT, Pod, Sim, job
-from inception_operator import lifecycle
+from inception_operator import avoidance, lifecycle
 from inception_operator.conditions import INITIAL
 from inception_operator.elastic import from_text
 from inception_operator.model import Json, Plan
-from inception_operator.reconcile import reconcile
+from inception_operator.reconcile import MUTE_GRACE_SECONDS, reconcile
 from inception_operator.spec import run_policy
 from inception_operator.status import Draft
 from inception_operator.times import format_time
@@ -207,6 +208,21 @@ class Watch:
             assert self.sim.status["state"] == "Rejected"
             assert (plan.create, plan.assign) == ((), {})
         self._check_deadlines(plan)
+        self._check_places(plan)
+
+    def _check_places(self, plan: Plan) -> None:
+        """No node is listed twice or for long, and new pods avoid exactly the nodes that are listed now."""
+        entries = self.sim.status.get("avoidedNodes", [])
+        ends = {entry["name"]: datetime.fromisoformat(entry["expirationTime"]) for entry in entries}
+        assert len(ends) == len(entries)
+        assert all(end - self.sim.now <= avoidance.LASTING for end in ends.values())
+        named = {f'"{name}"' for name, end in ends.items() if end > self.sim.now}
+        for body in plan.create:
+            wishes = json.dumps(body["spec"].get("affinity", {}))
+            assert set(re.findall(r'"node-[0-9-]+"', wishes)) == named
+        for pod in self.sim.pods.values():
+            if pod.broken and pod.placed and plan.delete.get(pod.name) == MUTE_GRACE_SECONDS:
+                assert pod.node in ends
 
     def _check_deadlines(self, plan: Plan) -> None:
         """The next deadline is ahead, and the job is looked at again by then."""
