@@ -347,10 +347,9 @@ class _Pass:
         order = self._order(slot) if self.born else None
         overlay = self.job.trainer_overlay.get("image")
         image = self.job.image or overlay or self.context.image
-        attempt, policy = self.draft.attempt, self.context.pull_policy
+        attempt, policy, avoid = self.draft.attempt, self.context.pull_policy, self.draft.avoided
         images = {"image": image, "launcher_image": self.context.image}
-        where = {"avoid": self.draft.avoided}
-        return build_pod(self.job, self.devices, slot, attempt, **images, **where, order=order, pull_policy=policy)
+        return build_pod(self.job, self.devices, slot, attempt, **images, order=order, pull_policy=policy, avoid=avoid)
 
     def _order(self, rank: int) -> Assignment:
         first = self._pod_of(self.roster.members[0])
