@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from charts import sync
-from docs import generate_api, generate_lifecycle
+from docs import generate_accelerators, generate_api, generate_lifecycle
 
 
 def test_copies_readme_and_install_manifest_are_up_to_date(helm: str) -> None:
@@ -22,6 +22,18 @@ def test_the_api_reference_is_up_to_date() -> None:
 
 def test_the_proof_table_is_up_to_date_and_names_only_tests_that_exist() -> None:
     assert generate_lifecycle.main(["--check"]) == 0, "run docs/generate_lifecycle.py"
+
+
+def test_the_tables_of_accelerators_are_up_to_date_and_name_only_tests_that_exist() -> None:
+    assert generate_accelerators.main(["--check"]) == 0, "run docs/generate_accelerators.py"
+
+
+def test_a_proof_without_its_test_and_a_page_without_its_place_are_refused() -> None:
+    lost = generate_accelerators.Proof("x", "tests/chart/test_sync.py::test_x", bool)
+    with pytest.raises(generate_lifecycle.ProofError, match="x: there is no test"):
+        generate_accelerators.check((lost,))
+    with pytest.raises(generate_lifecycle.ProofError, match="must hold the lines"):
+        generate_accelerators.document("# A page", [])
 
 
 TEST = "tests/chart/test_sync.py::test_drift_is_found_and_repaired"

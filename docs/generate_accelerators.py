@@ -1,0 +1,171 @@
+"""Writes the tables of docs/accelerators.md from the profiles, or says with ``--check`` that they are out of date.
+
+What was proven is told by tests that are looked up: a proof whose test is gone is refused.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from docs.generate_lifecycle import ProofError, functions
+
+ROOT = Path(__file__).resolve().parent.parent
+PROFILES = ROOT / "operator" / "inception_operator" / "profiles"
+TARGET = ROOT / "docs" / "accelerators.md"
+START, END = "<!-- tables: made by docs/generate_accelerators.py -->", "<!-- end of tables -->"
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Proof:
+    """A test that shows something of every row that it concerns, without the hardware."""
+
+    text: str
+    test: str
+    concerns: Callable[[Row], bool]
+
+
+def _has_devices(row: Row) -> bool:
+    return bool(row["resource"] != "none")
+
+
+PROOFS = (
+    Proof(
+        "names and counts",
+        "tests/unit/test_profiles.py::test_counts_devices",
+        lambda row: _has_devices(row) and row["resource"] is not None,
+    ),
+    Proof(
+        "the pod",
+        "tests/unit/test_equipment.py::test_each_row_requests_its_devices_alike_and_nothing_else",
+        lambda row: True,
+    ),
+)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Write the tables; the exit status of the command."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true", help="write nothing, fail when the page is out of date")
+    options = parser.parse_args(arguments)
+    check(PROOFS)
+    old = TARGET.read_text(encoding="utf-8")
+    text = document(old, rows())
+    if old == text:
+        return 0
+    if options.check:
+        print(f"out of date: {TARGET.relative_to(ROOT)}", file=sys.stderr)
+        return 1
+    TARGET.write_text(text, encoding="utf-8")
+    return 0
+
+
+def rows() -> list[Row]:
+    """The shipped rows, cpu first."""
+    found = [yaml.safe_load(path.read_text(encoding="utf-8")) for path in sorted(PROFILES.glob("*.yaml"))]
+    return sorted(found, key=lambda row: (_has_devices(row), row["name"]))
+
+
+def check(proofs: tuple[Proof, ...]) -> None:
+    """Raise ProofError for a proof whose test does not exist."""
+    for proof in proofs:
+        file, _, name = proof.test.partition("::")
+        if not (ROOT / file).is_file() or name not in functions(ROOT / file):
+            raise ProofError(f"{proof.text}: there is no test {proof.test}")
+
+
+def document(page: str, table: list[Row]) -> str:
+    """The page with its tables made anew."""
+    head, start, rest = page.partition(START)
+    _, end, tail = rest.partition(END)
+    if not start or not end:
+        raise ProofError(f"{TARGET.name} must hold the lines {START} and {END}")
+    parts = [*_names(table), "", *_pods(table), "", *_evidence(table)]
+    return f"{head}{start}\n\n" + "\n".join(parts) + f"\n\n{end}{tail}"
+
+
+def _names(table: list[Row]) -> Iterator[str]:
+    yield "### Names and torch\n"
+    columns = ("Profile", "Resource", "Other names that count", "Devices per unit", "torch: module, device, back end")
+    yield from _header(*columns, "Variables that choose devices")
+    for row in table:
+        torch = row["torch"]
+        way = ", ".join(f"`{part}`" for part in (torch["module"] or "torch", torch["device"], torch["backend"]))
+        others = [*row.get("exact", ()), *row.get("patterns", ())]
+        shown = [variable for variable in row["visible"] if variable]
+        yield _line(f"**{row['name']}**", _resource(row), _code(others), _unit(row), way, _code(shown))
+
+
+def _resource(row: Row) -> str:
+    if row["resource"] is None:
+        return "not known: `resourceName` is required"
+    return f"`{row['resource']}`" if _has_devices(row) else "none"
+
+
+def _unit(row: Row) -> str:
+    if not _has_devices(row):
+        return ""
+    unknown = "not known: `numProcPerNode` is required"
+    texts = [unknown if row["unit"] is None else str(row["unit"])]
+    texts += [f"`{name}`: {unit or unknown}" for name, unit in row.get("units", {}).items()]
+    return "<br>".join(texts)
+
+
+def _pods(table: list[Row]) -> Iterator[str]:
+    yield "### Pods, precision, labels and exporters\n"
+    columns = ("Profile", "What a pod gets beside its devices", "`precision: Auto`", "Labels of nodes")
+    yield from _header(*columns, "Exporter of device metrics")
+    for row in table:
+        exporter = row["exporter"]
+        port = exporter and (f"port {exporter['port']}" if exporter["port"] else "port not known")
+        told = f"{exporter['name']}, {port}" if exporter else "" if not _has_devices(row) else "none known"
+        yield _line(
+            f"**{row['name']}**", "<br>".join(_extras(row)), row["precision"], _code(row.get("nodeLabels", ())), told
+        )
+
+
+def _extras(row: Row) -> Iterator[str]:
+    for toleration in row.get("tolerations", ()):
+        yield f"toleration `{toleration['key']}`"
+    if row.get("runtimeClass"):
+        yield f"runtime class `{row['runtimeClass']}`"
+    for name, value in row.get("env", {}).items():
+        yield f"`{name}={value}`"
+    for mount in row.get("mounts", ()):
+        yield f"`{mount['hostPath']}` of the node: {mount['reason']}"
+
+
+def _evidence(table: list[Row]) -> Iterator[str]:
+    yield "### What was proven, and what needs the hardware\n"
+    columns = ("Profile", "Where the row was read", "Proven with a stub", "Only the hardware can show")
+    yield from _header(*columns, "Remarks")
+    for row in table:
+        proven = [f"[{proof.text}](../{proof.test.partition('::')[0]})" for proof in PROOFS if proof.concerns(row)]
+        verified = row["verified"]
+        yield _line(
+            f"**{row['name']}**", verified["read"], ", ".join(proven), verified["hardware"], row.get("remark", "")
+        )
+
+
+def _header(*columns: str) -> Iterator[str]:
+    yield _line(*columns)
+    yield "|" + "---|" * len(columns)
+
+
+def _code(words: Any) -> str:
+    return "<br>".join(f"`{word}`" for word in words)
+
+
+def _line(*cells: str) -> str:
+    return "| " + " | ".join(" ".join(cell.split()).replace("|", "\\|") for cell in cells) + " |"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
