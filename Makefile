@@ -60,6 +60,10 @@ test: lint ## Everything: lint, unit, trainer, chart, real API server, real node
 unit: venv ## Fast tests only
 	$(BIN)/pytest -q -n 2 tests/unit
 
+.PHONY: explore
+explore: venv ## Property tests with random worlds, other ones each time
+	$(BIN)/pytest -q -n 2 --hypothesis-profile explore tests/unit tests/trainer/test_order.py
+
 .PHONY: trainer-test
 trainer-test: venv ## Trainer and launcher tests
 	$(BIN)/pytest -q -n 2 tests/trainer
