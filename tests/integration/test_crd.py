@@ -124,6 +124,26 @@ REJECTED: dict[str, tuple[Spec, str]] = {
         {"training": {**RECIPE, "model": {"name": "resnet50"}, "loss": {"auxiliaryWeight": "0.3"}}},
         "spec.training.loss.auxiliaryWeight needs model.name inception_v3",
     ),
+    "dropout of a network without it": (
+        {"training": {**RECIPE, "model": {"name": "resnet50", "dropout": "0.3"}}},
+        "spec.training.model.dropout does not go with this name",
+    ),
+    "compiled with synchronized batch norm": (
+        {"training": {**RECIPE, "model": {"batchNorm": "Synchronized"}, "execution": "Compiled"}},
+        "spec.training.execution Compiled does not go with model.batchNorm Synchronized",
+    ),
+    "last rate of a schedule without one": (
+        {"training": {**RECIPE, "schedule": {"name": "Constant", "finalLearningRate": "0.001"}}},
+        "spec.training.schedule.finalLearningRate goes with name Cosine only",
+    ),
+    "crop of more than the image": (
+        {"training": {**RECIPE, "data": {"evaluationCropRatio": "1.1"}}},
+        "spec.training.data.evaluationCropRatio in body should match",
+    ),
+    "jitter of more than all": (
+        {"training": {**RECIPE, "augmentation": {"colorJitter": {"contrast": "1.4"}}}},
+        "spec.training.augmentation.colorJitter.contrast in body should match",
+    ),
     "new classifier without weights": (
         {"training": {**RECIPE, "model": {"classifier": "New"}}},
         "spec.training.model.classifier New needs weights",

@@ -49,6 +49,19 @@ DIGITS = {"data": {"kind": "Digits"}}
             {"data": {"kind": "Digits", "imageSize": 75}, "model": {"name": "inception_v3"}},
             ["data.imageSize", "75", "auxiliary head", "loss.auxiliaryWeight to 0"],
         ),
+        ({**DIGITS, "model": {"dropout": "0.3"}}, ["model.dropout", "bninception has no dropout"]),
+        ({"data": {"kind": "Digits", "evaluationCropRatio": 0}}, ["data.evaluationCropRatio", "greater than 0"]),
+        ({**DIGITS, "schedule": {"initialLearningRate": 0.01}}, ["schedule.initialLearningRate", "warmupEpochs"]),
+        (
+            {**DIGITS, "schedule": {"name": "Constant", "finalLearningRate": 0.01}},
+            ["schedule.finalLearningRate", "only Cosine"],
+        ),
+        (
+            {**DIGITS, "schedule": {"finalLearningRate": 0.2}},
+            ["schedule.finalLearningRate: 0.2 is above", "optimizer.learningRate 0.1"],
+        ),
+        ({**DIGITS, "augmentation": {"colorJitter": {"contrast": 1.5}}}, ["augmentation.colorJitter.contrast"]),
+        ({**DIGITS, "augmentation": {"randAugment": {"magnitude": 11}}}, ["augmentation.randAugment.magnitude", "10"]),
         ({}, ["data.kind", "missing", "recipe"]),
         ({"recipe": "bninception-digit"}, ["recipe", "did you mean bninception-digits?", "bninception-imagenet"]),
         ({"recipe": 3}, ["recipe", "not a text"]),
@@ -187,6 +200,8 @@ def test_missing_file_is_named(tmp_path) -> None:
         ({"loss": {"labelSmoothing": 0.1}}, True),
         ({"data": {"kind": "Digits", "normalization": "ImageNet"}}, True),
         ({"schedule": {"warmupEpochs": 1}}, True),
+        ({"schedule": {"finalLearningRate": 0.01}}, True),
+        ({"augmentation": {"colorJitter": {"brightness": 0.1}}}, True),
         ({"data": {"kind": "Digits", "imageSize": 64}}, True),
         ({"data": {"kind": "Digits", "workers": 3}}, False),
         ({"batch": {"perDevice": 8}}, False),
@@ -216,3 +231,48 @@ def test_resnet_recipes_have_the_values_of_the_scripts(name, epochs, mixup) -> N
     assert length.steps_per_epoch == 625
     rates = [learning_rate(optimizer.learning_rate, config.schedule, length, epoch * 625) for epoch in (8, epochs)]
     assert rates == pytest.approx([2.048, 0.0])
+
+
+MINDSPORE = {"decay_exempt": "NormAndBias", "weight_decay": 4e-5, "square_decay": 0.9, "epsilon": 1.0, "momentum": 0.9}
+
+
+@pytest.mark.parametrize(
+    ("name", "model", "precision", "smoothing", "auxiliary"),
+    [
+        ("inceptionv4-imagenet", "inception_v4", "FP16", 0.0, 0.0),
+        ("inceptionv4-imagenet-gpu", "inception_v4", "FP32", 0.0, 0.0),
+        ("inceptionv3-imagenet", "inception_v3", "FP16", 0.1, 0.2),
+    ],
+)
+def test_mindspore_recipes_have_the_published_values(name, model, precision, smoothing, auxiliary) -> None:
+    config = from_mapping({"recipe": name, "data": {"path": "/data"}})
+    assert (config.model.name, config.precision, config.batch.global_, config.epochs) == (model, precision, 1024, 250)
+    assert (config.data.image_size, config.data.evaluation_crop_ratio) == (299, 1)
+    assert (config.loss.label_smoothing, config.loss.auxiliary_weight) == (smoothing, auxiliary)
+    assert {key: getattr(config.optimizer, key) for key in MINDSPORE} == MINDSPORE
+    jitter = config.augmentation.color_jitter
+    assert (jitter.brightness, jitter.contrast, jitter.saturation) == (0.4, 0.4, 0.4)
+    length = LengthPlan.of(config, 1_281_167)
+    per_epoch = length.steps_per_epoch
+    assert per_epoch == 1251
+    steps = (0, per_epoch - 1, per_epoch, per_epoch * 250)
+    rates = [learning_rate(config.optimizer.learning_rate, config.schedule, length, step) for step in steps]
+    assert rates == pytest.approx([4e-5 + (0.4 - 4e-5) / per_epoch, 0.4, 0.4, 4e-6])
+
+
+def test_timm_recipes_have_the_values_of_the_scripts() -> None:
+    three, four = (
+        from_mapping({"recipe": f"inception{name}-imagenet-timm", "data": {"path": "/data"}}) for name in ("v3", "v4")
+    )
+    assert (three.model.dropout, three.batch.global_, three.epochs, three.optimizer.nesterov) == (0, 4 * 64, 200, True)
+    assert (three.optimizer.learning_rate, three.optimizer.weight_decay) == (0.045, 4e-5)
+    assert (four.batch.global_, four.epochs, four.weight_average.decay) == (8 * 200, 300, 0.9999)
+    assert (four.optimizer.name, four.optimizer.epsilon, four.optimizer.weight_decay) == ("RMSProp", 0.001, 1e-5)
+    for config in (three, four):
+        changes = config.augmentation.rand_augment
+        assert (changes.magnitude, changes.deviation, config.data.normalization) == (9, 0.5, "Inception")
+    assert (three.augmentation.random_erasing, four.augmentation.random_erasing) == (None, 0.2)
+    length = LengthPlan.of(four, 1_281_167)
+    after = [3 * length.steps_per_epoch, round(5.4 * length.steps_per_epoch)]
+    rates = [learning_rate(0.0224, four.schedule, length, step) for step in after]
+    assert rates == pytest.approx([0.0224, 0.0224 * 0.973], rel=1e-4)

@@ -188,3 +188,19 @@ def test_crops_stay_inside() -> None:
         assert 0 <= left <= left + w <= width
         assert 0 <= top <= top + h <= height
     assert crop_box(256, 512, None) == (16, 144, 224, 224)
+    assert crop_box(256, 512, None, 1.0) == (0, 128, 256, 256)
+
+
+@pytest.mark.parametrize("ratio", [0.5, 1])
+def test_evaluation_sees_the_share_of_the_image_that_the_configuration_names(tmp_path, ratio) -> None:
+    """A white frame around a black middle: the smaller the share, the less of the frame is seen."""
+    picture = Image.new("RGB", (80, 80), "white")
+    picture.paste("black", (20, 20, 60, 60))
+    for split in ("train", "val"):
+        path = tmp_path / split / "a" / "x.png"
+        path.parent.mkdir(parents=True)
+        picture.save(path)
+    found = splits("ImageFolder", path=str(tmp_path), imageSize=32, workers=0, evaluationCropRatio=ratio)
+    image = found.val.batch(np.array([0]), None).images[0].float()
+    expected = {0.5: 0, 1: 255 * 0.75}[ratio]
+    assert image.mean().item() == pytest.approx(expected, abs=6)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from inception_trainer import models
+from inception_trainer import catalog, models
 from inception_trainer.errors import ConfigError
 
 # Network, classes, auxiliary head: parameters, parameter tensors, keys, elements of buffers.
@@ -216,3 +216,16 @@ def test_weights_begin_as_their_recipes_say() -> None:
     assert spread == pytest.approx((2 / (512 * 9)) ** 0.5, rel=0.01)
     bound = (6 / (448 * 9 + 384 * 9)) ** 0.5
     assert v3.Mixed_7c.branch3x3dbl_2.conv.weight.abs().max().item() == pytest.approx(bound, rel=0.01)
+
+
+@pytest.mark.parametrize("name", sorted(catalog.MODELS))
+def test_dropout_is_replaced_where_the_catalogue_knows_of_one(name) -> None:
+    def shares(**options) -> list[float]:
+        with torch.device("meta"):
+            network = models.create(name, 3, **options)
+        return [module.p for module in network.modules() if isinstance(module, nn.Dropout)]
+
+    own = shares()
+    assert bool(own) == catalog.MODELS[name].drops
+    assert shares(dropout=0.7) == [0.7] * len(own)
+    assert 0.7 not in own

@@ -25,6 +25,8 @@ class Facts:
     """The smallest input of the auxiliary head; None for a network that has none."""
     fits: Callable[[int], bool] = lambda _side: True
     """Which sides from the smallest on the network accepts."""
+    drops: bool = False
+    """Whether it has dropout before its classifier."""
 
     def smallest_with(self, auxiliary: bool) -> int:
         """The smallest input of the network, with or without its auxiliary head."""
@@ -43,9 +45,9 @@ def _pooled(side: int) -> int:
 
 MODELS = {
     "bninception": Facts(224, 32, fits=_halves_evenly),
-    "inception_v3": Facts(299, 75, auxiliary_smallest=299),
-    "inception_v4": Facts(299, 75),
-    "inceptionv3_cifar": Facts(32, 9),
+    "inception_v3": Facts(299, 75, auxiliary_smallest=299, drops=True),
+    "inception_v4": Facts(299, 75, drops=True),
+    "inceptionv3_cifar": Facts(32, 9, drops=True),
     "resnet50": Facts(224, 32),
 }
 ALIASES = {"inception_v2": "bninception"}

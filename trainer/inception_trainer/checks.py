@@ -15,7 +15,7 @@ SQUARE_DECAY, EPSILON = 0.9, 1.0
 """Defaults of RMSProp, those of the Inception papers."""
 OF_ONE_METHOD = {
     "optimizer": ("nesterov", "squareDecay", "epsilon"),
-    "schedule": ("milestones", "gamma", "stepEpochs"),
+    "schedule": ("milestones", "gamma", "stepEpochs", "finalLearningRate"),
 }
 """Keys that belong to one ``name`` of their section."""
 
@@ -32,6 +32,22 @@ def check_method(config: TrainingConfig) -> None:
     for key, value in (("squareDecay", optimizer.square_decay), ("epsilon", optimizer.epsilon)):
         if value is not None and optimizer.name != "RMSProp":
             raise ConfigError(f"optimizer.{key}: only RMSProp has it; leave it out or set optimizer.name to RMSProp")
+
+
+def check_rates(config: TrainingConfig) -> None:
+    """Raise ConfigError for first and last learning rates that the schedule does not have."""
+    schedule, peak = config.schedule, config.optimizer.learning_rate
+    if schedule.initial_learning_rate is not None and not schedule.warmup_epochs:
+        raise ConfigError("schedule.initialLearningRate: needs schedule.warmupEpochs above 0, which rise from it")
+    if schedule.final_learning_rate is not None and schedule.name != "Cosine":
+        raise ConfigError("schedule.finalLearningRate: only Cosine has it; leave it out or set schedule.name to Cosine")
+    ends = {"initial": schedule.initial_learning_rate, "final": schedule.final_learning_rate}
+    for which, rate in ends.items():
+        if rate is not None and rate > peak:
+            raise ConfigError(
+                f"schedule.{which}LearningRate: {rate:g} is above the peak of the schedule, "
+                f"optimizer.learningRate {peak:g}; choose a smaller one"
+            )
 
 
 def with_defaults(optimizer: OptimizerConfig) -> OptimizerConfig:

@@ -35,6 +35,8 @@ class ModelConfig:
     name: str = key("bninception")
     weights: str | None = key(None)
     classifier: str = key("Load", choices=("Load", "New"))
+    dropout: float | None = key(None, at_least=0, below=1)
+    batch_norm: str = key("PerRank", choices=("PerRank", "Synchronized"))
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,7 @@ class DataConfig:
     workers: int | None = key(None, at_least=0, at_most=64)
     normalization: str = key("Auto", choices=normalization.CHOICES)
     max_corrupt: int | None = key(None, at_least=0)
+    evaluation_crop_ratio: float = key(0.875, above=0, at_most=1)
 
 
 @dataclass(frozen=True)
@@ -83,6 +86,8 @@ class ScheduleConfig:
     milestones: tuple[int, ...] = key((), at_least=0)
     gamma: float = key(0.1, above=0, at_most=1)
     step_epochs: int | None = key(None, at_least=1)
+    initial_learning_rate: float | None = key(None, at_least=0)
+    final_learning_rate: float | None = key(None, at_least=0)
 
 
 @dataclass(frozen=True)
@@ -94,10 +99,30 @@ class LossConfig:
 
 
 @dataclass(frozen=True)
+class ColorJitterConfig:
+    """Factors drawn from 1 - x to 1 + x for each image."""
+
+    brightness: float = key(0.0, at_least=0, at_most=1)
+    contrast: float = key(0.0, at_least=0, at_most=1)
+    saturation: float = key(0.0, at_least=0, at_most=1)
+
+
+@dataclass(frozen=True)
+class RandAugmentConfig:
+    """Two random changes of each image; without a magnitude there are none."""
+
+    magnitude: int | None = key(None, at_least=1, at_most=10)
+    deviation: float = key(0.5, at_least=0, at_most=10)
+
+
+@dataclass(frozen=True)
 class AugmentationConfig:
     """What is done to training images beyond what their kind of data always does."""
 
     mixup: float | None = key(None, above=0, at_most=1)
+    color_jitter: ColorJitterConfig = field(default_factory=ColorJitterConfig)
+    rand_augment: RandAugmentConfig = field(default_factory=RandAugmentConfig)
+    random_erasing: float | None = key(None, above=0, at_most=1)
 
 
 @dataclass(frozen=True)
@@ -167,6 +192,7 @@ class TrainingConfig:
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
     weight_average: WeightAverageConfig = field(default_factory=WeightAverageConfig)
     precision: str = key("Auto", choices=("Auto", "FP32", "BF16", "FP16"))
+    execution: str = key("Eager", choices=("Eager", "Compiled"))
     seed: int = key(0, at_least=0, at_most=2**32 - 1)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     benchmark: BenchmarkConfig = field(default_factory=BenchmarkConfig)
@@ -191,6 +217,9 @@ def from_mapping(data: Mapping[str, Any]) -> TrainingConfig:
         needed = NEEDS_PATH[config.data.kind]
         raise ConfigError(f"data.path: missing; data.kind {config.data.kind} needs the folder that {needed}")
     checks.check_method(config)
+    checks.check_rates(config)
+    if config.model.batch_norm == "Synchronized" and config.execution == "Compiled":
+        raise ConfigError("execution: Compiled does not go with model.batchNorm Synchronized; choose Eager")
     if config.model.classifier == "New" and config.model.weights is None:
         raise ConfigError("model.classifier: New needs model.weights; without it every layer starts afresh anyway")
     config = _resolved(config)
@@ -205,6 +234,8 @@ def _check_model(config: TrainingConfig) -> None:
             f"loss.auxiliaryWeight: {config.loss.auxiliary_weight:g} needs an auxiliary head, which {name} does not "
             "have; leave it out, or choose model.name inception_v3"
         )
+    if config.model.dropout is not None and not catalog.facts(name).drops:
+        raise ConfigError(f"model.dropout: {name} has no dropout; leave it out")
     catalog.check_image_size(name, config.data.image_size, auxiliary=auxiliary)
 
 

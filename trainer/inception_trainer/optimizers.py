@@ -39,21 +39,22 @@ class RMSProp(torch.optim.Optimizer):
 
     def _update(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        # Gradients are forgotten after the step: to compute in their place saves a copy of all weights.
         if group["weight_decay"]:
-            gradients = list(torch._foreach_add(gradients, parameters, alpha=group["weight_decay"]))  # noqa: SLF001
+            torch._foreach_add_(gradients, parameters, alpha=group["weight_decay"])
         squares = self._state(parameters, SQUARES, torch.ones_like)
         torch._foreach_mul_(squares, group["decay"])
         torch._foreach_addcmul_(squares, gradients, gradients, value=1 - group["decay"])
         roots = torch._foreach_add(squares, group["epsilon"])  # noqa: SLF001
         torch._foreach_sqrt_(roots)
-        changes = list(torch._foreach_div(gradients, roots))  # noqa: SLF001
-        torch._foreach_mul_(changes, group["lr"])
+        torch._foreach_div_(gradients, roots)
+        torch._foreach_mul_(gradients, group["lr"])
         if group["momentum"]:
             buffers = self._state(parameters, MOMENTUM, torch.zeros_like)
             torch._foreach_mul_(buffers, group["momentum"])
-            torch._foreach_add_(buffers, changes)
-            changes = buffers
-        torch._foreach_sub_(parameters, changes)
+            torch._foreach_add_(buffers, gradients)
+            gradients = buffers
+        torch._foreach_sub_(parameters, gradients)
 
     def _state(self, parameters: list[Tensor], name: str, initial: Callable[[Tensor], Tensor]) -> list[Tensor]:
         for parameter in parameters:
@@ -63,18 +64,20 @@ class RMSProp(torch.optim.Optimizer):
 
 
 def make_optimizer(config: OptimizerConfig, model: nn.Module, device: torch.device) -> torch.optim.Optimizer:
-    """The optimizer over all parameters; SGD as one fused kernel where the device has it."""
+    """The optimizer over all parameters; SGD as one fused kernel where the device has it, else many at a time."""
     groups = parameter_groups(model, config.weight_decay, config.decay_exempt)
     if config.name == "RMSProp":
         decay, epsilon = config.square_decay, config.epsilon
         assert decay is not None and epsilon is not None  # noqa: S101, PT018 - filled in with the configuration
         return RMSProp(groups, config.learning_rate, config.momentum, decay, epsilon)
+    fused = supports_fused_sgd(device)
     return torch.optim.SGD(
         groups,
         lr=config.learning_rate,
         momentum=config.momentum,
         nesterov=config.nesterov,
-        fused=supports_fused_sgd(device),
+        fused=fused,
+        foreach=not fused,
     )
 
 

@@ -116,10 +116,12 @@ def learning_rate(peak: float, schedule: ScheduleConfig, length: LengthPlan, ste
     """Rate of ``step``: a linear warm-up that reaches the peak at its last step, then the named curve."""
     warmup = round(schedule.warmup_epochs * length.steps_per_epoch)
     if step < warmup:
-        return peak * (step + 1) / warmup
+        first = schedule.initial_learning_rate or 0.0
+        return first + (peak - first) * (step + 1) / warmup
     if schedule.name == "Cosine":
         progress = (step - warmup) / max(1, length.horizon - warmup)
-        return peak * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+        last = schedule.final_learning_rate or 0.0
+        return last + (peak - last) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
     if schedule.name == "Step":
         epoch = step // length.steps_per_epoch
         drops = sum(epoch >= milestone for milestone in schedule.milestones)

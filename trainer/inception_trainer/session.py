@@ -22,6 +22,7 @@ from inception_trainer.device import Accelerator
 from inception_trainer.engine import Job, Trainer
 from inception_trainer.errors import InputMissing
 from inception_trainer.evaluation import Evaluator
+from inception_trainer.execution import executed
 from inception_trainer.heartbeat import Heartbeat
 from inception_trainer.log import configure, logger
 from inception_trainer.metrics import Bus, EndRecord, RunInfo
@@ -33,6 +34,7 @@ from inception_trainer.settings import Settings
 from inception_trainer.state import TrainingState, parts_of
 from inception_trainer.steps import Normalise, Stepper, parallel
 from inception_trainer.stopping import StopRequest
+from inception_trainer.syncnorm import synchronize
 from inception_trainer.updates import Updater
 from inception_trainer.weights import load_weights
 
@@ -228,7 +230,8 @@ def _job(around: Surroundings) -> Job:
     network, normalization, weights = _network(around)
     updater = Updater(config, network, accelerator)
     state = TrainingState(network, updater, comm)
-    wrapped = parallel(network, accelerator, comm, around.batch.micro_batches)
+    run = executed(network, config.execution, accelerator.device)
+    wrapped = parallel(run, accelerator, comm, around.batch.micro_batches)
     state.share_buffers()
     _restore(state, around)
     normalise = Normalise(normalization, accelerator.device)
@@ -274,6 +277,8 @@ def _network(around: Surroundings) -> tuple[nn.Module, Normalization, str | None
             lambda: load_weights(network, around.info.model, path, new_classifier=new),
         )
     chosen = choose(config.data.normalization, splits.normalization, loaded.normalization if loaded else None)
+    if config.model.batch_norm == "Synchronized" and around.comm.world_size > 1:
+        synchronize(network)
     network = network.to(around.accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     return network, start.normalization or chosen, loaded.layout if loaded else start.weights
 
@@ -285,9 +290,9 @@ def _built(around: Surroundings) -> nn.Module:
     auxiliary = bool(config.loss.auxiliary_weight)
     if start.payload is None and around.comm.is_first:
         torch.manual_seed(config.seed)
-        return models.create(config.model.name, classes, auxiliary=auxiliary)
+        return models.create(config.model.name, classes, auxiliary=auxiliary, dropout=config.model.dropout)
     with torch.device("meta"):
-        network = models.create(config.model.name, classes, auxiliary=auxiliary)
+        network = models.create(config.model.name, classes, auxiliary=auxiliary, dropout=config.model.dropout)
     if start.payload is None:
         return network.to_empty(device="cpu")
     network.load_state_dict(start.payload["model"], assign=True)

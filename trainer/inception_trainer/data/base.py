@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
 from inception_trainer.normalization import IMAGENET, Normalization
+
+if TYPE_CHECKING:
+    from inception_trainer.data.augment import Augment
 
 Indices = NDArray[np.int64]
 UNREADABLE = -100
@@ -27,6 +30,9 @@ class Batch(NamedTuple):
 
 class Dataset(Protocol):
     """One split, addressed by index."""
+
+    augment: Augment | None
+    """What ``augmentation`` does to the images of a batch for an epoch, beside what their kind always has done."""
 
     def __len__(self) -> int: ...
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from inception_trainer.config import TrainingConfig
+from inception_trainer.data.augment import Augment
 from inception_trainer.data.base import Splits
 from inception_trainer.errors import ConfigError
 
@@ -10,6 +11,7 @@ from inception_trainer.errors import ConfigError
 def open_splits(config: TrainingConfig) -> Splits:
     """Open what ``data`` names; raises InputMissing, DataError, or ConfigError for too few classes."""
     splits = _open(config)
+    splits.train.augment = Augment.of(config.augmentation, config.seed)
     wanted = config.data.num_classes
     if wanted is not None and wanted < splits.num_classes:
         raise ConfigError(f"data.numClasses: {wanted} is less than the {splits.num_classes} classes in the data")

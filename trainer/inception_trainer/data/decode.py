@@ -1,7 +1,7 @@
 """One image file to a square uint8 tensor, with torchvision where it works and Pillow elsewhere.
 
 Training: a random resized crop (area 0.08 to 1, ratio 3/4 to 4/3) and a random flip from five uniform numbers.
-Validation: the short side to 256/224 of the input, centre crop (RECIPES 4, columns A and B).
+Validation: the square in the centre whose side is a given share of the short side (``data.evaluationCropRatio``).
 """
 
 from __future__ import annotations
@@ -23,28 +23,31 @@ Decoder = Callable[[str, int, "Sequence[float] | None"], Tensor]
 BROKEN = (OSError, RuntimeError, ValueError, SyntaxError)
 """What decoders raise for a file that is no image (Pillow uses SyntaxError for broken PNG)."""
 
-MARGIN = 256 / 224
+CENTRE = 224 / 256
+"""Share of the short side that validation keeps unless the configuration says otherwise."""
 Box = tuple[float, float, float, float]
 
 
-def best_decoder() -> Decoder:
+def best_decoder(centre: float = CENTRE) -> Decoder:
     """Torchvision's decoder when it imports and works, else Pillow's; ConfigError when neither does."""
     # A torchvision built for another torch fails with RuntimeError, not ImportError.
     with suppress(ImportError, RuntimeError, AttributeError):
-        decode = _torchvision(import_module("torchvision.io"), import_module("torchvision.transforms.v2.functional"))
+        decode = _torchvision(
+            import_module("torchvision.io"), import_module("torchvision.transforms.v2.functional"), centre
+        )
         # Once its decoders are gone, Pillow takes over: no need for a warning per loader process until then.
         warnings.filterwarnings("ignore", "The image decoding and encoding capabilities", DeprecationWarning)
         return decode
     try:
-        return _pillow(import_module("PIL.Image"))
+        return _pillow(import_module("PIL.Image"), centre)
     except ImportError:
         raise ConfigError("data.kind: ImageFolder needs torchvision or Pillow, and neither can be imported") from None
 
 
-def crop_box(width: int, height: int, draws: Sequence[float] | None) -> Box:
-    """Left, top, width and height of the region to scale; the centre square with margin without draws."""
+def crop_box(width: int, height: int, draws: Sequence[float] | None, centre: float = CENTRE) -> Box:
+    """Left, top, width and height of the region to scale; without draws the square in the centre."""
     if draws is None:
-        side = min(width, height) / MARGIN
+        side = min(width, height) * centre
         return (width - side) / 2, (height - side) / 2, side, side
     area = width * height * (0.08 + 0.92 * draws[0])
     ratio = math.exp(math.log(3 / 4) + draws[1] * math.log(16 / 9))
@@ -58,14 +61,14 @@ def _flips(draws: Sequence[float] | None) -> bool:
     return draws is not None and draws[4] < 0.5
 
 
-def _torchvision(io: Any, functional: Any) -> Decoder:
+def _torchvision(io: Any, functional: Any, centre: float = CENTRE) -> Decoder:
     rgb = io.ImageReadMode.RGB
 
     def decode(path: str, side: int, draws: Sequence[float] | None) -> Tensor:
         with open(path, "rb") as file:  # noqa: PTH123 - one call per image
             data = torch.frombuffer(bytearray(file.read()), dtype=torch.uint8)
         image = io.decode_image(data, mode=rgb)
-        left, top, width, height = (int(v) for v in crop_box(image.shape[2], image.shape[1], draws))
+        left, top, width, height = (int(v) for v in crop_box(image.shape[2], image.shape[1], draws, centre))
         size = [side, side]
         image = functional.resized_crop(image, top, left, max(1, height), max(1, width), size, antialias=True)
         image = image.flip(-1) if _flips(draws) else image
@@ -74,11 +77,11 @@ def _torchvision(io: Any, functional: Any) -> Decoder:
     return decode
 
 
-def _pillow(image_module: Any) -> Decoder:
+def _pillow(image_module: Any, centre: float = CENTRE) -> Decoder:
     def decode(path: str, side: int, draws: Sequence[float] | None) -> Tensor:
         with image_module.open(path) as opened:
             width, height = opened.size
-            left, top, crop_width, crop_height = crop_box(width, height, draws)
+            left, top, crop_width, crop_height = crop_box(width, height, draws, centre)
             # JPEG can be decoded at 1/2, 1/4, 1/8: the smallest that still covers the crop.
             scale = side / max(1, min(crop_width, crop_height))
             opened.draft("RGB", (max(1, int(width * scale)), max(1, int(height * scale))))

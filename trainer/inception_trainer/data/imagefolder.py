@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.utils import data as torch_data
 
 from inception_trainer.config import DataConfig
+from inception_trainer.data.augment import Augment
 from inception_trainer.data.base import UNREADABLE, Batch, Indices, Splits
 from inception_trainer.data.decode import BROKEN, Decoder, best_decoder
 from inception_trainer.data.layout import found_tree
@@ -44,6 +45,7 @@ class ImageFolder:
         least = max(LEAST_UNREADABLE, int(MOST_UNREADABLE * len(samples)))
         self._most_unreadable = least if config.max_corrupt is None else config.max_corrupt
         self._unreadable: set[str] = set()
+        self.augment: Augment | None = None
 
     def __len__(self) -> int:
         return len(self._samples)
@@ -55,11 +57,14 @@ class ImageFolder:
         if epoch is not None:
             draws = uniforms(np.array([index]), self._seed, epoch, 5)[0].tolist()
         try:
-            return self._decoder(path, self._side, draws), label
+            image = self._decoder(path, self._side, draws)
         except FileNotFoundError:
             raise InputMissing(f"data.path: {path} was there at the start and is gone") from None
         except BROKEN:
             return torch.full((3, self._side, self._side), 128, dtype=torch.uint8), UNREADABLE
+        if epoch is not None and self.augment is not None:
+            image = self.augment(image[None], np.array([index]), epoch)[0]
+        return image, label
 
     def batch(self, indices: Indices, epoch: int | None) -> Batch:
         """Decode in this process."""
@@ -137,7 +142,7 @@ def open_image_folder(config: DataConfig, seed: int) -> Splits:
     classes = _classes(_folder(root, ("train",)))
     train = _scan(root / "train", classes)
     val = _validation(root, classes)
-    decoder = best_decoder()
+    decoder = best_decoder(config.evaluation_crop_ratio)
     return Splits(
         ImageFolder(train, config, seed, decoder),
         ImageFolder(val, config, seed, decoder),

@@ -24,7 +24,7 @@ def open_image_list(config: DataConfig, seed: int) -> Splits:
     train, val = (_samples(root, split) for split in ("train", "val"))
     classes = 1 + max(label for _, label in (*train, *val))
     names = _names(root, classes)
-    decoder = best_decoder()
+    decoder = best_decoder(config.evaluation_crop_ratio)
     return Splits(
         ImageFolder(train, config, seed, decoder),
         ImageFolder(val, config, seed, decoder),

@@ -10,15 +10,17 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from inception_trainer.data.augment import Augment
 from inception_trainer.data.base import Batch, Indices
 from inception_trainer.data.order import uniforms
 
 
 class InMemory:
-    """Random shifts by up to 1/32 of the side are the only augmentation, and only where ``shifts`` says so."""
+    """Shifts by up to 1/32 of the side where ``shifts`` says so; ``augment`` is what the configuration adds."""
 
     def __init__(self, length: int, seed: int, *, shifts: bool) -> None:
         self._length, self._seed, self._shifts = length, seed, shifts
+        self.augment: Augment | None = None
 
     def __len__(self) -> int:
         return self._length
@@ -27,10 +29,12 @@ class InMemory:
         raise NotImplementedError
 
     def batch(self, indices: Indices, epoch: int | None) -> Batch:
-        """Index, then shift when an epoch is given."""
+        """Index; shift and augment when an epoch is given."""
         images, labels = self._read(indices)
         if epoch is not None and self._shifts and len(indices):
             images = shifted(images, uniforms(indices, self._seed, epoch, 2))
+        if epoch is not None and self.augment is not None and len(indices):
+            images = self.augment(images, indices, epoch)
         return Batch(images, labels)
 
     @contextmanager

@@ -42,7 +42,7 @@ def permutation(length: int, seed: int, epoch: int) -> Indices:
     return np.argsort(values, kind="stable").astype(np.int64, copy=False)
 
 
-def uniforms(indices: Indices, seed: int, epoch: int, count: int) -> NDArray[np.float64]:
-    """``[n, count]`` uniform numbers in [0, 1), a pure function of (seed, epoch, index)."""
-    columns = [hashes(stream_key(seed, epoch, 2, column), indices) for column in range(count)]
+def uniforms(indices: Indices, seed: int, epoch: int, count: int, stream: int = 2) -> NDArray[np.float64]:
+    """``[n, count]`` uniform numbers in [0, 1), a function of (seed, epoch, index); each use has its ``stream``."""
+    columns = [hashes(stream_key(seed, epoch, stream, column), indices) for column in range(count)]
     return np.stack(columns, 1) / 2.0**64

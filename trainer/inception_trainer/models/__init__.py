@@ -25,11 +25,16 @@ _NETWORKS: dict[str, Callable[[int], nn.Module]] = {
 }
 
 
-def create(name: str, num_classes: int, *, auxiliary: bool = False) -> nn.Module:
-    """A new network with random weights and ``num_classes`` outputs; with its auxiliary head where that is wanted."""
+def create(name: str, num_classes: int, *, auxiliary: bool = False, dropout: float | None = None) -> nn.Module:
+    """A new network with random weights and ``num_classes`` outputs; with its auxiliary head where that is wanted.
+
+    ``dropout`` replaces the network's own share of features that training leaves out.
+    """
     found = canonical(name)
-    if not auxiliary:
-        return _NETWORKS[found](num_classes)
-    if found != "inception_v3":
+    if auxiliary and found != "inception_v3":
         raise ConfigError(f"loss.auxiliaryWeight: {name} has no auxiliary head; only inception_v3 has one")
-    return InceptionV3(num_classes, auxiliary=True)
+    network = InceptionV3(num_classes, auxiliary=True) if auxiliary else _NETWORKS[found](num_classes)
+    for module in network.modules():
+        if dropout is not None and isinstance(module, nn.Dropout):
+            module.p = dropout
+    return network

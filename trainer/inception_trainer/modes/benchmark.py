@@ -21,12 +21,14 @@ from inception_trainer import models
 from inception_trainer.config import ModelConfig
 from inception_trainer.data import Batch, Splits, open_splits
 from inception_trainer.errors import ConfigError
+from inception_trainer.execution import executed
 from inception_trainer.log import logger
 from inception_trainer.metrics import LogRecord
 from inception_trainer.modes.common import Boundary, Run
 from inception_trainer.plan import BatchPlan, batch_plan, micro_batches_of_epoch
 from inception_trainer.state import share
 from inception_trainer.steps import Normalise, Stepper, Window, parallel
+from inception_trainer.syncnorm import synchronize
 from inception_trainer.updates import Updater
 from inception_trainer.weights import load_weights
 
@@ -111,8 +113,11 @@ class _Bench:
 
 def _network(run: Run, model: str, classes: int) -> nn.Module:
     torch.manual_seed(run.config.seed)
-    network = models.create(model, classes, auxiliary=bool(run.config.loss.auxiliary_weight))
+    auxiliary, dropout = bool(run.config.loss.auxiliary_weight), run.config.model.dropout
+    network = models.create(model, classes, auxiliary=auxiliary, dropout=dropout)
     run.comm.from_first(lambda: _load(network, model, run.config.model))
+    if run.config.model.batch_norm == "Synchronized" and run.comm.world_size > 1:
+        synchronize(network)
     network.to(run.accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     share([*network.parameters(), *network.buffers()], run.comm)
     return network
@@ -126,7 +131,7 @@ def _load(network: nn.Module, model: str, config: ModelConfig) -> None:
 def _stepper(run: Run, network: nn.Module, splits: Splits, plan: BatchPlan) -> Stepper:
     config, device = run.config, run.accelerator.device
     updater = Updater(config, network, run.accelerator)
-    wrapped = parallel(network, run.accelerator, run.comm, plan.micro_batches)
+    wrapped = parallel(executed(network, config.execution, device), run.accelerator, run.comm, plan.micro_batches)
     normalise = Normalise(splits.normalization, device)
     return Stepper(wrapped, updater, run.accelerator, normalise, plan, config, run.comm)
 

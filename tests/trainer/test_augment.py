@@ -1,0 +1,142 @@
+"""Colour jitter, RandAugment and erasing: known values, bounds, and nothing but (seed, epoch, index) decides."""
+
+import colorsys
+
+import numpy as np
+import pytest
+import torch
+
+from inception_trainer.config import from_mapping
+from inception_trainer.data import open_splits
+from inception_trainer.data.augment import Augment, jittered, rectangle
+from inception_trainer.data.randaugment import CHANGES, DRAWS, changed
+
+KINDS = {
+    "jitter": {"colorJitter": {"brightness": "0.4", "contrast": "0.4", "saturation": "0.4"}},
+    "changes": {"randAugment": {"magnitude": 9}},
+    "erasing": {"randomErasing": "1"},
+}
+
+
+def augment(seed: int = 0, **augmentation) -> Augment:
+    config = from_mapping({"data": {"kind": "Digits"}, "augmentation": augmentation, "seed": seed})
+    found = Augment.of(config.augmentation, config.seed)
+    assert found is not None
+    return found
+
+
+def images(count: int = 8, channels: int = 3, side: int = 24) -> torch.Tensor:
+    return torch.randint(0, 256, (count, channels, side, side), generator=torch.Generator().manual_seed(1)).byte()
+
+
+def test_nothing_is_done_unless_it_is_asked_for() -> None:
+    none = from_mapping({"data": {"kind": "Digits"}, "augmentation": {"mixup": "0.2"}})
+    assert Augment.of(none.augmentation, 0) is None
+    assert open_splits(none).train.augment is None
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_every_kind_is_a_function_of_seed_epoch_and_index(kind, channels) -> None:
+    act, before = augment(**KINDS[kind]), images(channels=channels)
+    indices = np.arange(8) * 7
+    together = act(before, indices, 3)
+    assert (together.dtype, together.shape) == (torch.uint8, before.shape)
+    alone = torch.cat([act(before[i : i + 1], indices[i : i + 1], 3) for i in range(8)])
+    assert torch.equal(together, alone)
+    assert not torch.equal(together, before)
+    assert not torch.equal(together, act(before, indices, 4))
+    assert not torch.equal(together, augment(seed=1, **KINDS[kind])(before, indices, 3))
+    assert torch.equal(before, images(channels=channels)), "the data set's own images were changed"
+
+
+def test_jitter_without_change_changes_nothing() -> None:
+    assert torch.equal(jittered(images(), np.ones((8, 3))), images())
+
+
+def test_jitter_by_hand() -> None:
+    pixel = torch.tensor([100, 50, 200], dtype=torch.uint8).view(1, 3, 1, 1).expand(2, 3, 2, 2).contiguous()
+    grey = 0.299 * 100 + 0.587 * 50 + 0.114 * 200
+    brighter, paler = jittered(pixel, np.array([[1.2, 1, 1], [1, 1, 0.5]]))[:, :, 0, 0].tolist()
+    assert brighter == [120, 60, 240]
+    assert paler == [round(grey + (value - grey) / 2) for value in (100, 50, 200)]
+    # One colour everywhere: contrast moves it away from the mean grey.
+    (stronger,) = jittered(pixel[:1], np.array([[1, 1.2, 1]]))[:, :, 0, 0].tolist()
+    assert stronger == [round(grey + 1.2 * (value - grey)) for value in (100, 50, 200)]
+
+
+def test_jitter_is_clamped_and_keeps_hues() -> None:
+    bright = torch.full((1, 3, 2, 2), 250, dtype=torch.uint8)
+    assert jittered(bright, np.array([[1.4, 1, 1]])).unique().tolist() == [255]
+    orange = torch.tensor([160, 80, 40], dtype=torch.uint8).view(1, 3, 1, 1)
+    changed_colour = jittered(orange, np.array([[1.1, 0.9, 0.8]]))[0, :, 0, 0]
+    hues = [
+        colorsys.rgb_to_hsv(*(value / 255 for value in colour.tolist()))[0]
+        for colour in (orange[0, :, 0, 0], changed_colour)
+    ]
+    assert hues[0] == pytest.approx(hues[1], abs=0.01)
+
+
+def test_rectangles_stay_inside_and_have_their_share() -> None:
+    generator = np.random.default_rng(0)
+    shares = []
+    for _ in range(300):
+        top, left, height, width = rectangle(40, 60, generator.random(4).tolist())
+        assert 0 <= top <= top + height <= 40
+        assert 0 <= left <= left + width <= 60
+        shares.append(height * width / 2400)
+    assert min(shares) < 0.05
+    assert max(shares) == pytest.approx(1 / 3, abs=0.05)
+
+
+def test_erasing_takes_its_share_of_the_images() -> None:
+    before, indices = images(200), np.arange(200)
+    erased = augment(randomErasing="0.3")(before, indices, 0)
+    touched = (erased != before).flatten(1).any(1)
+    assert touched.float().mean().item() == pytest.approx(0.3, abs=0.1)
+    assert (erased[touched] != before[touched]).any(1).flatten(1).float().mean() < 0.4
+
+
+def ramp() -> torch.Tensor:
+    """Red grows to the right, green downwards; one spot for what only edges show."""
+    row = torch.arange(24, dtype=torch.uint8) * 10
+    image = torch.stack([row.expand(24, 24), row[:, None].expand(24, 24), torch.full((24, 24), 90, dtype=torch.uint8)])
+    image[:, 5:8, 5:8] = 200
+    return image
+
+
+@pytest.mark.parametrize("which", range(len(CHANGES)))
+def test_every_change_of_randaugment_changes_the_image(which) -> None:
+    position = (which + 0.5) / len(CHANGES)
+    once = [0.9, position, 0.2, 0.5, 0.25, 0.1, 0.5, 0.5, 0.5, 0.5]
+    assert len(once) == DRAWS
+    strong, weak = (changed(ramp(), once, magnitude, 0.0) for magnitude in (9, 5))
+    assert strong.shape == ramp().shape
+    assert not torch.equal(strong, ramp())
+    graded = which > 2
+    assert torch.equal(strong, weak) != graded
+
+
+def test_changes_are_skipped_at_even_odds() -> None:
+    never = [0.4, 0.5, 0.5, 0.5, 0.5] * 2
+    assert torch.equal(changed(ramp(), never, 9, 0.5), ramp())
+
+
+def test_sign_turns_the_other_way() -> None:
+    shift = 13.5 / len(CHANGES)
+    left, right = (changed(ramp(), [0.9, shift, side, 0.5, 0.25, 0, 0, 0, 0, 0], 5, 0.0) for side in (0.2, 0.8))
+    # 5 tenths of 45 % of 24 pixels are 5.4; red grows by 10 with each.
+    middle = ramp()[0, 12, 12].item()
+    assert (left[0, 12, 12].item(), right[0, 12, 12].item()) == pytest.approx((middle + 54, middle - 54), abs=1)
+
+
+@pytest.mark.parametrize("kind", ["Digits", "Synthetic"])
+def test_training_images_are_augmented_and_others_are_not(kind) -> None:
+    plain, loud = (
+        open_splits(from_mapping({"data": {"kind": kind, "imageSize": 32}, "augmentation": augmentation}))
+        for augmentation in ({}, KINDS["erasing"])
+    )
+    indices = np.arange(4)
+    assert not torch.equal(plain.train.batch(indices, 0).images, loud.train.batch(indices, 0).images)
+    assert torch.equal(plain.train.batch(indices, None).images, loud.train.batch(indices, None).images)
+    assert torch.equal(plain.val.batch(indices, None).images, loud.val.batch(indices, None).images)

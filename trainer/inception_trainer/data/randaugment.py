@@ -1,0 +1,81 @@
+"""RandAugment as the vendor's timm recipes have it (``rand-m9-mstd0.5``): two changes of fifteen, each at even odds.
+
+The magnitude of a change is drawn around the configured one and cut to 0 to 10. Changes are Pillow's, so that they
+need nothing but it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageChops, ImageEnhance, ImageOps
+from torch import Tensor
+
+LAYERS, PER_LAYER = 2, 5
+DRAWS = LAYERS * PER_LAYER
+"""Uniform numbers that one image takes."""
+LARGEST = 10
+FILL = (124, 116, 104)
+"""What comes into view where an image moves: the mean colour of ImageNet."""
+DEGREES, SHEAR, SHIFT, BITS, ADDED = 30.0, 0.3, 0.45, 4, 110
+Picture = Any
+"""``PIL.Image.Image``, whose operations differ in their annotations between releases."""
+Change = Callable[[Picture, float, float], Picture]
+"""A picture, its magnitude from 0 to 1, and a sign."""
+
+
+def changed(image: Tensor, draws: Sequence[float], magnitude: int, deviation: float) -> Tensor:
+    """One image ``[1 or 3, height, width]`` of bytes, changed by its ``DRAWS`` uniform numbers."""
+    grey = image.shape[0] == 1
+    picture = Image.fromarray((image.repeat(3, 1, 1) if grey else image).permute(1, 2, 0).numpy())
+    for layer in range(LAYERS):
+        skip, which, side, first, second = draws[layer * PER_LAYER : (layer + 1) * PER_LAYER]
+        if skip < 0.5:
+            continue
+        # Box and Muller's normal number; 1 - x keeps the logarithm finite.
+        normal = math.sqrt(-2 * math.log(1 - first)) * math.cos(2 * math.pi * second)
+        level = min(LARGEST, max(0.0, magnitude + deviation * normal)) / LARGEST
+        picture = CHANGES[int(which * len(CHANGES))](picture, level, 1.0 if side < 0.5 else -1.0)
+    result = torch.from_numpy(np.asarray(picture).copy()).permute(2, 0, 1).contiguous()
+    return result[:1] if grey else result
+
+
+def _moved(picture: Picture, matrix: tuple[float, ...]) -> Picture:
+    size = picture.size
+    return picture.transform(size, Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR, fillcolor=FILL)
+
+
+def _solarize_add(picture: Picture, level: float, _sign: float) -> Picture:
+    lighter = ImageChops.add(picture, Image.new("RGB", picture.size, (int(level * ADDED),) * 3))
+    # Only what is darker than the middle becomes lighter.
+    return Image.fromarray(np.where(np.asarray(picture) < 128, np.asarray(lighter), np.asarray(picture)))
+
+
+def _enhanced(kind: Any) -> Change:
+    return lambda picture, level, _sign: kind(picture).enhance(0.1 + 1.8 * level)
+
+
+CHANGES: tuple[Change, ...] = (
+    lambda picture, _level, _sign: ImageOps.autocontrast(picture),
+    lambda picture, _level, _sign: ImageOps.equalize(picture),
+    lambda picture, _level, _sign: ImageOps.invert(picture),
+    lambda picture, level, sign: picture.rotate(
+        sign * level * DEGREES, resample=Image.Resampling.BILINEAR, fillcolor=FILL
+    ),
+    # Fewer bits are a stronger change; none at all would leave a black image.
+    lambda picture, level, _sign: ImageOps.posterize(picture, max(1, int(level * BITS))),
+    lambda picture, level, _sign: ImageOps.solarize(picture, int(level * 256)),
+    _solarize_add,
+    _enhanced(ImageEnhance.Color),
+    _enhanced(ImageEnhance.Contrast),
+    _enhanced(ImageEnhance.Brightness),
+    _enhanced(ImageEnhance.Sharpness),
+    lambda picture, level, sign: _moved(picture, (1, sign * level * SHEAR, 0, 0, 1, 0)),
+    lambda picture, level, sign: _moved(picture, (1, 0, 0, sign * level * SHEAR, 1, 0)),
+    lambda picture, level, sign: _moved(picture, (1, 0, sign * level * SHIFT * picture.width, 0, 1, 0)),
+    lambda picture, level, sign: _moved(picture, (1, 0, 0, 0, 1, sign * level * SHIFT * picture.height)),
+)
