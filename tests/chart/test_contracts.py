@@ -17,7 +17,8 @@ from inception_trainer.schema import camel
 ROOT = Path(__file__).resolve().parents[2]
 CRD: dict[str, Any] = yaml.safe_load((ROOT / "manifests" / "crd.yaml").read_text(encoding="utf-8"))
 SPEC: dict[str, Any] = CRD["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]
-SAMPLES = {path.stem: path for path in sorted((ROOT / "manifests" / "samples").glob("*.yaml"))}
+FOLDER = ROOT / "manifests" / "samples"
+SAMPLES = {path.stem: path for path in sorted((*FOLDER.glob("*.yaml"), *FOLDER.glob("accelerators/*.yaml")))}
 LOCAL = sorted((ROOT / "manifests" / "samples" / "local").glob("*.yaml"))
 # The operator adds these from elsewhere in the spec.
 OPERATORS = {"checkpoint", "output", "accelerator"}
@@ -88,12 +89,21 @@ def test_samples_are_understood_by_operator_and_trainer(name: str) -> None:
     sample["metadata"] |= {"namespace": "default", "uid": "1"}
     job = spec.parse(sample)
     devices = profiles.resolve(job, profiles.load_profiles())
-    assert devices.nproc == max(devices.count, 1)
+    assert devices.nproc == (job.num_proc_per_node or max(devices.count, 1))
     if job.program:
         compile(objects(SAMPLES[name], "ConfigMap")[0]["data"]["train.py"], "train.py", "exec")
         return
     training = config.from_mapping(sample["spec"]["training"])
     assert training.batch.global_ % (job.num_nodes * devices.nproc) == 0
+
+
+def test_there_is_a_sample_of_every_vendor() -> None:
+    wanted = {row.name for row in profiles.load_profiles().values() if row.has_devices}
+    found = {path.stem for path in FOLDER.glob("accelerators/*.yaml")}
+    assert wanted <= found
+    for name in wanted:
+        (sample,) = jobs(SAMPLES[name])
+        assert sample["spec"]["accelerator"]["profile"] == name
 
 
 @pytest.mark.parametrize("path", LOCAL, ids=lambda path: str(path.stem))

@@ -630,7 +630,10 @@ def test_kubectl_explain_documents_the_fields(api: Cluster, path: str, words: st
     assert words in re.sub(r"\s+", " ", api.kubectl("explain", path))
 
 
-@pytest.mark.parametrize("path", sorted((MANIFESTS / "samples").glob("*.yaml")), ids=lambda path: str(path.stem))
+SAMPLES = sorted((*(MANIFESTS / "samples").glob("*.yaml"), *(MANIFESTS / "samples" / "accelerators").glob("*.yaml")))
+
+
+@pytest.mark.parametrize("path", SAMPLES, ids=lambda path: str(path.stem))
 def test_samples_are_accepted(api: Cluster, path: Path) -> None:
     answer = api.kubectl("apply", "--server-side", "--dry-run=server", f"--filename={path}")
     assert f"inceptiontraining.training.inception.dev/{path.stem} serverside-applied" in answer
