@@ -115,8 +115,8 @@ images: venv ## Build both images with docker buildx
 
 .PHONY: lock
 lock: venv ## Pin all Python requirements again
-	PIP_FIND_LINKS= $(BIN)/pip-compile -q $(LOCKFLAGS) --extra operator --extra torch --extra trainer --extra localcluster --extra dev -o requirements/dev.txt pyproject.toml
-	for extra in operator trainer torch localcluster; do PIP_FIND_LINKS= $(BIN)/pip-compile -q $(LOCKFLAGS) --extra $$extra -c requirements/dev.txt -o requirements/$$extra.txt pyproject.toml; done
+	PIP_FIND_LINKS= $(BIN)/pip-compile -q $(LOCKFLAGS) --extra operator --extra torch --extra trainer --extra localcluster --extra onnx --extra dev -o requirements/dev.txt pyproject.toml
+	for extra in operator trainer torch localcluster onnx; do PIP_FIND_LINKS= $(BIN)/pip-compile -q $(LOCKFLAGS) --extra $$extra -c requirements/dev.txt -o requirements/$$extra.txt pyproject.toml; done
 LOCKFLAGS := --generate-hashes --allow-unsafe --strip-extras --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-annotate --no-header
 
 .PHONY: clean

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from inception_operator import api, profiles, spec
+from inception_operator import api, pods, profiles, spec
 from inception_trainer import config, models, recipes
 from inception_trainer.schema import camel
 
@@ -70,7 +70,7 @@ def test_the_api_has_exactly_the_keys_of_the_trainer() -> None:
 def test_the_api_allows_no_value_that_the_trainer_refuses(path: str) -> None:
     limits, node = TRAINER[path], TYPED[path]
     if limits["choices"] is not None:
-        assert node["enum"] == list(limits["choices"])
+        assert node.get("items", node)["enum"] == list(limits["choices"])
     if node["type"] == "integer":
         if limits["at_least"] is not None:
             assert node["minimum"] >= limits["at_least"]
@@ -93,7 +93,7 @@ def test_samples_are_understood_by_operator_and_trainer(name: str) -> None:
     if job.program:
         compile(objects(SAMPLES[name], "ConfigMap")[0]["data"]["train.py"], "train.py", "exec")
         return
-    training = config.from_mapping(sample["spec"]["training"])
+    training = config.from_mapping(pods.configuration(job, devices))
     assert training.batch.global_ % (job.num_nodes * devices.nproc) == 0
 
 

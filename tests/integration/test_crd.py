@@ -60,6 +60,26 @@ def rules(*entries: Spec) -> Spec:
 REJECTED: dict[str, tuple[Spec, str]] = {
     "no training": ({}, "spec.training: Required value: spec.training is required, unless the container trainer"),
     "nothing to train on": ({"training": {}}, "spec.training needs a recipe or data.kind"),
+    "nothing to classify": (
+        {"training": {"mode": "Infer"}},
+        "mode Infer needs one of them or inference.path",
+    ),
+    "predictions without a place": (
+        {"training": {**RECIPE, "mode": "Infer"}},
+        "spec.checkpoint is required with spec.training.mode Infer and Export",
+    ),
+    "export without a place": (
+        {"training": {"mode": "Export"}},
+        "spec.checkpoint is required with spec.training.mode Infer and Export",
+    ),
+    "neither predictions nor latencies": (
+        {"training": {"mode": "Infer", "inference": {"format": "None"}}},
+        "spec.training.inference.batchSizes is required with format None",
+    ),
+    "export twice": (
+        {"training": {"mode": "Export", "export": {"formats": ["PT2", "PT2"]}}, "checkpoint": {"path": "/c"}},
+        "spec.training.export.formats: duplicate entries",
+    ),
     "unknown kind of data": (
         {"training": {"data": {"kind": "Pictures"}}},
         'spec.training.data.kind: Unsupported value: "P',

@@ -69,9 +69,9 @@ def test_the_launcher_starts_without_the_trainers_packages() -> None:
     assert done.stdout.splitlines()[-1] == "[]"
 
 
-@pytest.mark.parametrize("command", ["train", "evaluate", "benchmark"])
+@pytest.mark.parametrize("command", cli.COMMANDS)
 def test_the_command_decides_the_mode(command, tmp_path, monkeypatch) -> None:
-    (tmp_path / "job.yaml").write_text("{mode: Benchmark, data: {kind: Digits}}")
+    (tmp_path / "job.yaml").write_text("{mode: Benchmark, data: {kind: Digits}, output: {path: /out}}")
     modes = []
     monkeypatch.setattr(entry, "run_as_process", lambda config, _settings: modes.append(config.mode))
     assert cli.main([command, str(tmp_path / "job.yaml")]) == 0

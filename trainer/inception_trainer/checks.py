@@ -11,6 +11,8 @@ from inception_trainer.errors import ConfigError
 if TYPE_CHECKING:
     from inception_trainer.config import OptimizerConfig, TrainingConfig
 
+BY_WEIGHTS = ("Infer", "Export")
+"""Modes in which ``data.imageSize`` is 0 until the weights have said it."""
 SQUARE_DECAY, EPSILON = 0.9, 1.0
 """Defaults of RMSProp, those of the Inception papers."""
 OF_ONE_METHOD = {
@@ -18,6 +20,29 @@ OF_ONE_METHOD = {
     "schedule": ("milestones", "gamma", "stepEpochs", "finalLearningRate"),
 }
 """Keys that belong to one ``name`` of their section."""
+
+
+def check_mode(config: TrainingConfig) -> None:
+    """Raise ConfigError for keys that leave the mode nothing to do, or no place for its result."""
+    only_measures = config.mode == "Infer" and config.inference.format == "None"
+    if only_measures and not config.inference.batch_sizes:
+        raise ConfigError("inference.batchSizes: missing; with inference.format None there is nothing else to do")
+    if config.mode == "Export" and not config.export.formats:
+        raise ConfigError("export.formats: empty; name at least one, for example PT2")
+    if config.mode not in BY_WEIGHTS or only_measures:
+        return
+    if config.output.path is None and config.checkpoint.path is None:
+        raise ConfigError(
+            f"output.path: missing; mode {config.mode} writes its files there (in the cluster: spec.checkpoint); "
+            "mode Infer with inference.format None only measures"
+        )
+
+
+def reads_data(config: TrainingConfig) -> bool:
+    """Whether ``data`` must say what to read: images may come from elsewhere, or not be needed."""
+    if config.mode == "Infer":
+        return config.inference.path is None and config.inference.format != "None"
+    return config.mode != "Export"
 
 
 def check_method(config: TrainingConfig) -> None:

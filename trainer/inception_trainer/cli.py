@@ -1,4 +1,4 @@
-"""The command line: a command per mode, ``launch``, ``recipes``.
+"""The command line: a command per mode, ``average``, ``launch``, ``recipes``.
 
 ::
 
@@ -28,6 +28,8 @@ COMMANDS = {
     "train": "train one network in this process, or as one rank under torchrun",
     "evaluate": "measure a trained network on the validation data",
     "benchmark": "measure the speed of training",
+    "infer": "classify images with a trained network, or measure its latency",
+    "export": "write a trained network as .pt2, ONNX, TorchScript or safetensors, and check it",
 }
 
 
@@ -48,7 +50,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return launch(arguments[1:])
     try:
         options = _parser().parse_args(arguments)
-        return _recipes() if options.command == "recipes" else _run(options.command, options.config, options.set)
+        if options.command == "recipes":
+            return _recipes()
+        if options.command == "average":
+            return _average(options.files, options.output)
+        return _run(options.command, options.config, options.set)
     except TrainerError as error:
         from inception_trainer import entry
 
@@ -65,6 +71,9 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override one key")
     commands.add_parser("launch", help="resident launcher of a pod", add_help=False)
     commands.add_parser("recipes", help="list the named presets")
+    average = commands.add_parser("average", help="average the weights of several checkpoints of one network")
+    average.add_argument("files", nargs="+", type=Path, metavar="FILE", help="checkpoint, state_dict or safetensors")
+    average.add_argument("--output", required=True, type=Path, help="file to write: .pt or .safetensors")
     return parser
 
 
@@ -73,6 +82,14 @@ def _recipes() -> int:
 
     for name in recipes.names():
         print(f"{name:28}{recipes.summary(name)}")
+    return 0
+
+
+def _average(files: list[Path], output: Path) -> int:
+    environment.prepare()
+    from inception_trainer.mean import write_mean
+
+    print(write_mean(files, output))
     return 0
 
 

@@ -18,8 +18,10 @@ from inception_trainer import catalog, checks, normalization, recipes
 from inception_trainer.errors import ConfigError, InputMissing
 from inception_trainer.schema import dump, key, parse
 
-MODES = ("Train", "Evaluate", "Benchmark")
+MODES = ("Train", "Evaluate", "Benchmark", "Infer", "Export")
 DATA_KINDS = ("Digits", "Synthetic", "ImageFolder", "ImageList", "Cifar10")
+TRAINING = ("Train", "Benchmark")
+"""Modes that compute gradients."""
 IN_MEMORY = ("Digits", "Synthetic", "Cifar10")
 NEEDS_PATH = {
     "ImageFolder": "holds train/ and val/",
@@ -149,6 +151,25 @@ class BenchmarkConfig:
 
 
 @dataclass(frozen=True)
+class InferenceConfig:
+    """What mode Infer classifies, what it writes, and at which batch sizes it measures latencies."""
+
+    path: str | None = key(None)
+    format: str = key("CSV", choices=("CSV", "JSONL", "None"))
+    top_classes: int = key(5, at_least=1, at_most=1000)
+    class_names: str | None = key(None)
+    batch_sizes: tuple[int, ...] = key((), at_least=1, at_most=65536)
+
+
+@dataclass(frozen=True)
+class ExportConfig:
+    """Which files mode Export writes; without a batch size they take any."""
+
+    formats: tuple[str, ...] = key(("PT2",), choices=("PT2", "ONNX", "TorchScript", "Safetensors"))
+    batch_size: int | None = key(None, at_least=1, at_most=65536)
+
+
+@dataclass(frozen=True)
 class CheckpointConfig:
     """Where and how often state survives; no path, no checkpoints."""
 
@@ -196,6 +217,8 @@ class TrainingConfig:
     seed: int = key(0, at_least=0, at_most=2**32 - 1)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     benchmark: BenchmarkConfig = field(default_factory=BenchmarkConfig)
+    inference: InferenceConfig = field(default_factory=InferenceConfig)
+    export: ExportConfig = field(default_factory=ExportConfig)
     log_every_steps: int = key(10, at_least=1)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     output: OutputConfig = field(default_factory=OutputConfig)
@@ -211,11 +234,9 @@ def from_mapping(data: Mapping[str, Any]) -> TrainingConfig:
     """Apply the recipe, check everything, fill in the defaults that depend on other keys."""
     merged = _with_recipe(data)
     config = parse(TrainingConfig, merged)
-    if not config.data.kind:
-        raise ConfigError(f"data.kind: missing; choose {', '.join(DATA_KINDS)}, or name a recipe")
-    if config.data.kind in NEEDS_PATH and config.data.path is None:
-        needed = NEEDS_PATH[config.data.kind]
-        raise ConfigError(f"data.path: missing; data.kind {config.data.kind} needs the folder that {needed}")
+    checks.check_mode(config)
+    if checks.reads_data(config):
+        _check_data(config.data)
     checks.check_method(config)
     checks.check_rates(config)
     if config.model.batch_norm == "Synchronized" and config.execution == "Compiled":
@@ -227,6 +248,13 @@ def from_mapping(data: Mapping[str, Any]) -> TrainingConfig:
     return config
 
 
+def _check_data(data: DataConfig) -> None:
+    if not data.kind:
+        raise ConfigError(f"data.kind: missing; choose {', '.join(DATA_KINDS)}, or name a recipe")
+    if data.kind in NEEDS_PATH and data.path is None:
+        raise ConfigError(f"data.path: missing; data.kind {data.kind} needs the folder that {NEEDS_PATH[data.kind]}")
+
+
 def _check_model(config: TrainingConfig) -> None:
     name, auxiliary = config.model.name, bool(config.loss.auxiliary_weight)
     if auxiliary and catalog.facts(name).auxiliary_smallest is None:
@@ -236,7 +264,8 @@ def _check_model(config: TrainingConfig) -> None:
         )
     if config.model.dropout is not None and not catalog.facts(name).drops:
         raise ConfigError(f"model.dropout: {name} has no dropout; leave it out")
-    catalog.check_image_size(name, config.data.image_size, auxiliary=auxiliary)
+    if config.data.image_size:
+        catalog.check_image_size(name, config.data.image_size, auxiliary=auxiliary and config.mode in TRAINING)
 
 
 def load(text: str | None, overrides: Sequence[str] = (), source: str = "the configuration") -> TrainingConfig:
@@ -287,6 +316,8 @@ def _resolved(config: TrainingConfig) -> TrainingConfig:
     small = data.kind in IN_MEMORY
     tiny = data.kind in ("Digits", "Cifar10")
     side = max(32, known.smallest_with(weight > 0)) if tiny else known.image_size
+    # A network that is used and not trained takes images of the size that its weights say.
+    side = 0 if config.mode in checks.BY_WEIGHTS else side
     data = dataclasses.replace(
         data,
         image_size=data.image_size or side,

@@ -5,6 +5,7 @@
     TrainerError            1   base; carries ``exit_code``
     ├── UsageError         64   the command line is wrong
     ├── DataError          65   the data or the checkpoints are there but cannot be used
+    │   └── ExportDiffers  65   an exported file computes something else than the network
     ├── InputMissing       66   a file or folder that the configuration names does not exist
     ├── Stopped            75   saved and ended because someone asked for it
     ├── ConfigError        78   the configuration is wrong; names the key, the value and the remedy
@@ -37,6 +38,10 @@ class DataError(TrainerError):
     """Data or checkpoints exist but cannot be used."""
 
     exit_code = 65
+
+
+class ExportDiffers(DataError):  # noqa: N818 - the name of the contract
+    """An exported file, read again and run, computes something else than the network."""
 
 
 class InputMissing(TrainerError):  # noqa: N818 - the name of the contract

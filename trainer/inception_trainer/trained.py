@@ -11,10 +11,12 @@ import torch
 from torch import nn
 
 from inception_trainer import models
+from inception_trainer.catalog import facts
 from inception_trainer.comm import Comm
 from inception_trainer.config import TrainingConfig
 from inception_trainer.data import Splits
 from inception_trainer.errors import ConfigError, InputMissing
+from inception_trainer.exported import SUFFIXES, Exported, Runner, open_exported
 from inception_trainer.normalization import Normalization
 from inception_trainer.state import share
 from inception_trainer.weights import OWN, load_weights, open_weights
@@ -65,6 +67,10 @@ def weight_file(config: TrainingConfig) -> Path:
 
 def open_trained(config: TrainingConfig, comm: Comm, device: torch.device) -> tuple[nn.Module, Trained]:
     """The network in evaluation mode on ``device``, equal on all ranks; only rank 0 reads the file."""
+    path = comm.from_first(lambda: weight_file(config))
+    if path.suffix in SUFFIXES and config.mode != "Export":
+        exported = open_exported(path)
+        return Runner(exported).eval(), _self_described(exported, config)
     trained = comm.from_first(lambda: _described(config))
     with torch.device("meta"):
         network = models.create(trained.model, trained.classes)
@@ -75,6 +81,24 @@ def open_trained(config: TrainingConfig, comm: Comm, device: torch.device) -> tu
     network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     share([*network.parameters(), *network.buffers()], comm)
     return network.eval(), trained
+
+
+def _self_described(exported: Exported, config: TrainingConfig) -> Trained:
+    described = exported.described
+    side = config.data.image_size or described.get("preprocessing", {}).get("imageSize")
+    classes = exported.classes
+    if classes is None:
+        images = torch.zeros(1, 3, *(side or facts(config.model.name).image_size,) * 2)
+        classes = Runner(exported)(images).shape[1]
+    return Trained(
+        exported.path,
+        described.get("model", models.canonical(config.model.name)),
+        classes,
+        tuple(described.get("classNames", ())),
+        exported.normalization,
+        described.get("preprocessing", {}).get("imageSize"),
+        described.get("step"),
+    )
 
 
 def _described(config: TrainingConfig) -> Trained:

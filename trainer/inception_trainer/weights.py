@@ -66,8 +66,8 @@ def load_weights(network: nn.Module, name: str, path: Path, *, new_classifier: b
     return loaded
 
 
-def open_weights(name: str, path: Path) -> WeightFile:
-    """Read a weight file of the model ``name``; nothing beyond tensors and plain values is unpickled.
+def open_weights(name: str | None, path: Path) -> WeightFile:
+    """Read a weight file of the model ``name`` (None: of any); nothing beyond tensors and plain values is unpickled.
 
     Raises InputMissing, DataError for a file that cannot be read, ConfigError for weights of another network.
     """
@@ -76,14 +76,14 @@ def open_weights(name: str, path: Path) -> WeightFile:
     layout = layouts.detect(raw)
     if layout is None:
         raise ConfigError(f"model.weights: {path} is of no known layout; its keys begin with {_some(list(raw))}")
-    if layout.model != name:
+    if name not in (None, layout.model):
         raise ConfigError(f"model.weights: {path} holds {layout.model}; set model.name to it, or name another file")
     state = {layout.rename(key): value for key, value in raw.items()}
     saved = content.get("preprocessing")
     if isinstance(saved, Mapping):
-        return WeightFile(path, name, state, content, Loaded(OWN, Normalization.from_dict(saved)))
+        return WeightFile(path, layout.model, state, content, Loaded(OWN, Normalization.from_dict(saved)))
     _drop_background(state, layout)
-    return WeightFile(path, name, state, content, Loaded(layout.publisher, layout.normalization))
+    return WeightFile(path, layout.model, state, content, Loaded(layout.publisher, layout.normalization))
 
 
 def _read(path: Path) -> Mapping[str, Any]:

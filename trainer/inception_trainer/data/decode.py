@@ -37,11 +37,24 @@ def best_decoder(centre: float = CENTRE) -> Decoder:
         )
         # Once its decoders are gone, Pillow takes over: no need for a warning per loader process until then.
         warnings.filterwarnings("ignore", "The image decoding and encoding capabilities", DeprecationWarning)
+        with suppress(ImportError):
+            # It knows fewer formats (no BMP), and refuses some files that others read.
+            return _first_that_can(decode, _pillow(import_module("PIL.Image"), centre))
         return decode
     try:
         return _pillow(import_module("PIL.Image"), centre)
     except ImportError:
         raise ConfigError("data.kind: ImageFolder needs torchvision or Pillow, and neither can be imported") from None
+
+
+def _first_that_can(first: Decoder, second: Decoder) -> Decoder:
+    def decode(path: str, side: int, draws: Sequence[float] | None) -> Tensor:
+        try:
+            return first(path, side, draws)
+        except BROKEN:
+            return second(path, side, draws)
+
+    return decode
 
 
 def crop_box(width: int, height: int, draws: Sequence[float] | None, centre: float = CENTRE) -> Box:

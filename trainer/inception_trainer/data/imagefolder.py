@@ -50,6 +50,10 @@ class ImageFolder:
     def __len__(self) -> int:
         return len(self._samples)
 
+    def name(self, index: int) -> str:
+        """The file of a sample."""
+        return self._samples[index][0]
+
     def sample(self, index: int, epoch: int | None) -> tuple[Tensor, int]:
         """One uint8 image ``[3, side, side]`` and its label, UNREADABLE for a broken file."""
         path, label = self._samples[index]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ import torch
 from torch import nn
 
 from inception_trainer import __version__, device, sinks
+from inception_trainer.catalog import facts
 from inception_trainer.comm import Agreement, Comm
 from inception_trainer.config import TrainingConfig
 from inception_trainer.device import Accelerator
@@ -22,6 +24,7 @@ from inception_trainer.metrics import Bus, EndRecord, RunInfo, StepRecord
 from inception_trainer.progress import History
 from inception_trainer.settings import Settings
 from inception_trainer.stopping import StopRequest
+from inception_trainer.trained import Trained
 
 STOP = "stop"
 
@@ -122,6 +125,13 @@ class Boundary:
 def stopped() -> Stopped:
     """The end of a mode that was asked to stop: there is nothing to save, a new run begins anew."""
     return Stopped("stopped on request; this mode keeps nothing and begins anew")
+
+
+def sized(config: TrainingConfig, trained: Trained | None) -> TrainingConfig:
+    """With ``data.imageSize`` filled in: what was asked for, what the weights were trained on, or the network's own."""
+    own = facts(trained.model if trained else config.model.name).image_size
+    side = config.data.image_size or (trained.image_size if trained else None) or own
+    return dataclasses.replace(config, data=dataclasses.replace(config.data, image_size=side))
 
 
 def execute(config: TrainingConfig, settings: Settings, work: Callable[[Run], dict[str, Any]]) -> dict[str, Any]:

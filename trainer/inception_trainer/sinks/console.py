@@ -70,9 +70,23 @@ def conclude(summary: dict[str, Any]) -> str:
         case "Benchmark":
             each = summary["imagesPerSecondPerDevice"]
             return f"Measured {summary['measuredSteps']} steps: {speed}, {each:.0f} img/s per device"
+        case "Infer":
+            return _inferred(summary)
+        case "Export":
+            return "Exported and checked " + ", ".join(one["file"] for one in summary["exports"])
     return (
         f"{summary['exitReason']} after {figures['steps']} steps: {accuracy}, loss {figures['loss']:.4f}, "
         f"{figures['samplesSeen']} samples seen, {speed}"
+    )
+
+
+def _inferred(summary: dict[str, Any]) -> str:
+    if "samples" not in summary:
+        return f"Measured the latencies of {len(summary['latencies'])} batch sizes"
+    skipped = f", {summary['skippedSamples']} more could not be read" if summary["skippedSamples"] else ""
+    return (
+        f"Classified {summary['samples']} images{skipped}, {summary['imagesPerSecond']:.0f} img/s: "
+        f"{summary['predictions']}"
     )
 
 

@@ -1,0 +1,220 @@
+"""Export: every form is read again by other code than that which wrote it, and Evaluate takes it like weights."""
+
+import json
+import signal
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from safetensors import safe_open
+
+import trainer_ranks
+from inception_trainer import config as schema
+from inception_trainer import exporters, models
+from inception_trainer.config import from_mapping, merge
+from inception_trainer.data import open_splits
+from inception_trainer.errors import ConfigError, DataError, ExportDiffers
+from inception_trainer.exported import Exported, Runner, open_exported
+from inception_trainer.steps import Normalise
+from trainer_ranks import TINY
+
+pytestmark = pytest.mark.timeout(300)
+SUFFIX = {"PT2": "pt2", "ONNX": "onnx", "TorchScript": "torchscript", "Safetensors": "safetensors"}
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory) -> Path:
+    """What a training of 6 steps has left; 4 classes, 32 pixels."""
+    path = tmp_path_factory.mktemp("trained")
+    job = merge(TINY, {"epochs": 1, "checkpoint": {"path": str(path), "everySeconds": 0}})
+    assert trainer_ranks.run(path, job) == [0]
+    return path / "checkpoints" / "final.pt"
+
+
+def job(path: Path, weights: Path, **changes) -> dict:
+    return merge({"mode": "Export", "model": {"weights": str(weights)}, "output": {"path": str(path)}}, changes)
+
+
+@pytest.fixture(scope="module")
+def exported(weights, tmp_path_factory) -> Path:
+    """All forms, for any batch."""
+    path = tmp_path_factory.mktemp("exported")
+    gang = trainer_ranks.start(path, job(path, weights, export={"formats": list(SUFFIX)}))
+    assert gang.wait() == [0], gang.output()
+    assert gang.progress()["metrics"]["progress"] == 1.0
+    return path / "export"
+
+
+@pytest.fixture(scope="module")
+def expected(weights) -> tuple[torch.Tensor, torch.Tensor]:
+    """Normalised validation images, and what the network says to them."""
+    network = models.create("bninception", 4).eval()
+    network.load_state_dict(torch.load(weights, weights_only=True)["model"])
+    splits = open_splits(from_mapping(TINY))
+    batch = splits.val.batch(np.arange(len(splits.val)), None)
+    images = Normalise(splits.normalization, torch.device("cpu"))(batch.images).contiguous()
+    with torch.no_grad():
+        return images, network(images)
+
+
+def summary(folder: Path) -> dict:
+    return json.loads((folder / "summary.json").read_text())
+
+
+def test_formats_are_those_of_the_configuration() -> None:
+    choices = {field.name: field for field in schema.dataclasses.fields(schema.ExportConfig)}
+    assert tuple(exporters.FORMATS) == choices["formats"].metadata["choices"] == tuple(SUFFIX)
+
+
+def test_summary_names_files_that_are_there(exported) -> None:
+    files = summary(exported)["exports"]
+    assert [one["format"] for one in files] == list(SUFFIX)
+    for one in files:
+        path = Path(one["file"])
+        assert path == exported / f"bninception.{SUFFIX[one['format']]}"
+        assert (path.stat().st_size, exporters.file_sha256(path)) == (one["bytes"], one["sha256"])
+        assert 0 <= one["largestDifference"] < 1e-3
+    assert {path.name for path in exported.iterdir()} == {
+        *(f"bninception.{suffix}" for suffix in SUFFIX.values()),
+        *("export.json", "summary.json", "config.yaml", "metrics.prom"),
+    }
+
+
+def test_facts_for_users_are_beside_the_files_and_inside(exported, weights) -> None:
+    facts = json.loads((exported / "export.json").read_text())
+    assert facts.pop("files") == summary(exported)["exports"]
+    assert facts["input"] == {"name": "images", "shape": ["batch", 3, 32, 32]}
+    assert facts["output"] == {"name": "logits", "shape": ["batch", 4]}
+    saved = torch.load(weights, weights_only=True)
+    assert facts["preprocessing"] == saved["preprocessing"]
+    assert (facts["classNames"], facts["model"], facts["step"]) == (saved["class_names"], "bninception", 6)
+    for suffix in ("pt2", "onnx", "torchscript"):
+        assert open_exported(exported / f"bninception.{suffix}").described == facts
+    with safe_open(exported / "bninception.safetensors", "pt") as file:
+        assert json.loads(file.metadata()["preprocessing"]) == facts["preprocessing"]
+
+
+@pytest.mark.parametrize("count", [1, 2, 12])
+def test_program_takes_any_batch(exported, expected, count) -> None:
+    images, logits = expected
+    program = torch.export.load(exported / "bninception.pt2").module()
+    torch.testing.assert_close(program(images[:count]), logits[:count], atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("count", [1, 2, 12])
+def test_onnx_is_valid_and_takes_any_batch(exported, expected, count) -> None:
+    images, logits = expected
+    path = exported / "bninception.onnx"
+    model = onnx.load(path)
+    onnx.checker.check_model(model, full_check=True)
+    assert [entry.name for entry in model.graph.input] == ["images"]
+    assert [entry.name for entry in model.graph.output] == ["logits"]
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    (found,) = session.run(["logits"], {"images": images[:count].numpy()})
+    np.testing.assert_allclose(found, logits[:count].numpy(), atol=1e-4, rtol=1e-3)
+
+
+@pytest.mark.parametrize("suffix", ["pt2", "onnx", "torchscript"])
+def test_exported_files_are_evaluated_like_weights(exported, weights, tmp_path, suffix) -> None:
+    results = []
+    for path in (weights, exported / f"bninception.{suffix}"):
+        folder = tmp_path / path.suffix[1:]
+        change = {"mode": "Evaluate", "model": {"weights": str(path)}, "output": {"path": str(folder)}}
+        gang = trainer_ranks.start(folder, merge(TINY, change), 2)
+        assert gang.wait() == [0, 0], gang.output()
+        results.append(summary(folder / "evaluate"))
+    one, other = results
+    assert (one["accuracyTop1"], one["samples"]) == (other["accuracyTop1"], other["samples"])
+    assert other["loss"] == pytest.approx(one["loss"], abs=1e-4)
+
+
+@pytest.mark.parametrize("precision", ["FP32", "FP16", "BF16"])
+def test_one_batch_size_and_other_precisions(weights, tmp_path, precision) -> None:
+    formats = ["PT2", "TorchScript"] + ([] if precision == "BF16" else ["ONNX"])
+    change = {"precision": precision, "export": {"formats": formats, "batchSize": 2}}
+    gang = trainer_ranks.start(tmp_path, job(tmp_path, weights, **change))
+    assert gang.wait() == [0], gang.output()
+    found = summary(tmp_path / "export")
+    assert found["precision"] == precision
+    file = open_exported(tmp_path / "export" / "bninception.pt2")
+    assert file.described["input"]["shape"] == [2, 3, 32, 32]
+    with pytest.raises((RuntimeError, AssertionError)):
+        file.compute(torch.zeros(3, 3, 32, 32, dtype=exporters.DTYPES[precision]))
+    assert Runner(file)(torch.zeros(5, 3, 32, 32)).shape == (5, 4), "filled up to whole batches"
+
+
+@pytest.mark.parametrize(
+    ("name", "size"), [("inception_v3", 75), ("inception_v4", 75), ("inceptionv3_cifar", 32), ("resnet50", 32)]
+)
+def test_every_network_as_onnx(tmp_path, name, size) -> None:
+    network = models.create(name, 7).eval()
+    images = torch.randn(2, 3, size, size)
+    form, path = exporters.Onnx(), tmp_path / "x.onnx"
+    form.require("FP32")
+    with torch.no_grad():
+        form.write(exporters.Request(network, images, {"model": name}), path, fixed=False)
+        wanted = network(images[:1])
+        found = form.load(path, network)(images[:1])
+    torch.testing.assert_close(found, wanted, atol=1e-3 * float(wanted.abs().max().clamp(min=1)), rtol=0)
+
+
+def test_two_ranks_export_once(weights, tmp_path) -> None:
+    assert trainer_ranks.run(tmp_path, job(tmp_path, weights), 2) == [0, 0]
+    assert summary(tmp_path / "export")["worldSize"] == 2
+    assert [path.name for path in (tmp_path / "export").glob("*.pt2")] == ["bninception.pt2"]
+
+
+def test_a_file_that_computes_something_else_is_refused(weights, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(exporters.Program, "load", lambda *_: lambda images: torch.zeros(len(images), 4))
+    from inception_trainer import modes
+    from inception_trainer.settings import Settings
+
+    with pytest.raises(ExportDiffers, match=r"bninception\.pt2 gives other logits"):
+        modes.run(from_mapping(job(tmp_path, weights)), Settings())
+    assert not list((tmp_path / "export").glob("*.pt2")), "it must not be taken for a good one"
+
+
+def test_onnx_without_its_packages_names_them(monkeypatch) -> None:
+    monkeypatch.setattr(exporters.importlib.util, "find_spec", lambda name: None if "onnx" in name else object())
+    with pytest.raises(ConfigError, match="onnx, onnxscript, onnxruntime, which are not here; build an image"):
+        exporters.Onnx().require("FP32")
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "words"),
+    [
+        ({"model": {"weights": "/nowhere/w.pt"}}, 66, "/nowhere/w.pt"),
+        ({"precision": "BF16", "export": {"formats": ["ONNX"]}}, 78, "BF16 does not go with"),
+        ({"data": {"imageSize": 50}}, 78, "data.imageSize: 50"),
+        ({"inference": {"classNames": "/nowhere"}}, 66, "inference.classNames"),
+    ],
+    ids=["missing", "bf16", "size", "names"],
+)
+def test_what_is_refused(weights, tmp_path, change, code, words) -> None:
+    gang = trainer_ranks.start(tmp_path, job(tmp_path, weights, **change))
+    assert gang.wait() == [code], gang.output()
+    assert words in json.loads((tmp_path / "error-0.json").read_text())["message"]["message"]
+
+
+@pytest.mark.parametrize("suffix", ["pt2", "onnx", "torchscript"])
+def test_broken_files_are_data_errors(tmp_path, suffix) -> None:
+    path = tmp_path / f"x.{suffix}"
+    path.write_bytes(b"nothing")
+    with pytest.raises(DataError, match="cannot be read"):
+        open_exported(path)
+
+
+def test_a_file_of_others_may_say_nothing_of_itself() -> None:
+    runner = Runner(Exported(Path("x.onnx"), lambda images: images.mean((2, 3)), {}))
+    assert runner(torch.ones(3, 3, 4, 4)).shape == (3, 3)
+
+
+def test_stops_between_forms(weights, tmp_path) -> None:
+    (tmp_path / "stop").touch()
+    gang = trainer_ranks.start(tmp_path, job(tmp_path, weights, export={"formats": list(SUFFIX)}))
+    assert gang.wait() == [75], gang.output()
+    assert gang.processes[0].exitcode != -signal.SIGTERM
+    assert not (tmp_path / "export" / "summary.json").exists()

@@ -1,0 +1,58 @@
+"""Images to classify: a file, a folder of any depth, or the validation split of ``data``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from inception_trainer.config import DataConfig, TrainingConfig
+from inception_trainer.data.base import Dataset, Splits
+from inception_trainer.data.build import open_splits
+from inception_trainer.data.decode import best_decoder
+from inception_trainer.data.imagefolder import SUFFIXES, ImageFolder
+from inception_trainer.data.layout import found_tree
+from inception_trainer.errors import InputMissing
+from inception_trainer.normalization import IMAGENET, Normalization
+
+NO_LABEL = -1
+
+
+@dataclass(frozen=True)
+class Images:
+    """What is classified, and what each image is called."""
+
+    dataset: Dataset
+    name: Callable[[int], str]
+    labelled: bool
+    """Whether the true classes are known."""
+    normalization: Normalization = IMAGENET
+    splits: Splits | None = None
+
+
+def image_files(path: Path) -> list[Path]:
+    """The file, or all images below the folder in the order of their names; InputMissing when there are none."""
+    if path.is_file():
+        return [path]
+    files = sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file())
+    if not files:
+        raise InputMissing(
+            f"inference.path: no images ({' '.join(SUFFIXES)}) at {path}; found: {found_tree(path, depth=1)}"
+        )
+    return files
+
+
+def files_to_classify(files: list[Path], root: Path, config: DataConfig) -> Images:
+    """Images by their path below ``root``."""
+    folder = root if root.is_dir() else root.parent
+    decoder = best_decoder(config.evaluation_crop_ratio)
+    dataset = ImageFolder([(str(file), NO_LABEL) for file in files], config, 0, decoder)
+    return Images(dataset, lambda index: str(files[index].relative_to(folder)), labelled=False)
+
+
+def validation_images(config: TrainingConfig) -> Images:
+    """The validation split, whose labels are known."""
+    splits = open_splits(config)
+    val = splits.val
+    name = val.name if isinstance(val, ImageFolder) else "val/{}".format
+    return Images(val, name, labelled=True, normalization=splits.normalization, splits=splits)
