@@ -54,7 +54,7 @@ test: lint ## Everything: lint, unit, trainer, chart, real API server, real node
 	@echo "== Unit, trainer and chart tests =="
 	$(BIN)/pytest -q -n 2 tests/unit tests/trainer tests/chart
 	@echo "== Tests on the real API server and on the real node =="
-	$(BIN)/pytest -v -n 2 --dist loadgroup --durations 15 tests/integration tests/e2e
+	$(BIN)/pytest -v -n 2 --dist loadscope --durations 15 tests/integration tests/e2e
 
 .PHONY: unit
 unit: venv ## Fast tests only

@@ -40,13 +40,6 @@ def node_cluster_spec() -> ClusterSpec:
     return ClusterSpec(f"test-node-{os.getpid()}", flavour="node", devices=REAL_DEVICES)
 
 
-def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
-    """For xdist's ``--dist loadgroup``: one process has the node, the tests of any other file share a process."""
-    for item in items:
-        group = "node" if "node_cluster" in _clusters_of(item) else item.nodeid.partition("::")[0]
-        item.add_marker(pytest.mark.xdist_group(group))
-
-
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Build what the collected tests need; a failure is left to the fixture, which meets it again."""
     if session.config.option.collectonly:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from inception_operator.elastic import from_text, to_text
 from localcluster.cluster import Cluster
 from operator_process import OperatorProcess
 from trainings import Trainings, wait_for
@@ -74,15 +75,18 @@ def test_kubectl_scale_changes_the_size_of_a_running_job(trainings: Trainings) -
 
 def test_a_spare_takes_the_place_of_a_lost_pod(trainings: Trainings) -> None:
     trainings.create("job", nodes=2, elasticPolicy={"spareNodes": 1})
-    running(trainings, "0-1", attempt=1)
+    trainings.wait_state("job", "Running", attempt=1)
+    # Whichever two were ready first train.
+    lost, kept = from_text(trainings.status("job")["nodes"]["members"])
+    (spare,) = {0, 1, 2} - {lost, kept}
     wait_for("a warm spare", lambda: trainings.status("job")["nodes"]["spareReady"] == 1)
-    assert trainings.assignment("job-2-1") is None
-    trainings.delete_pod("job-0-1")
-    status = running(trainings, "2,1", attempt=2)
-    assert ranks(trainings, 2) == {"job-2-1": 0, "job-1-1": 1}
+    assert trainings.assignment(f"job-{spare}-1") is None
+    trainings.delete_pod(f"job-{lost}-1")
+    status = running(trainings, to_text((spare, kept)), attempt=2)
+    assert ranks(trainings, 2) == {f"job-{spare}-1": 0, f"job-{kept}-1": 1}
     assert (status["restarts"], status["restartsCountTowardsMax"]) == (1, 0)
     wait_for("another spare", lambda: trainings.status("job")["nodes"]["spareReady"] == 1)
-    assert sorted(trainings.pods("job")) == ["job-0-2", "job-1-1", "job-2-1"]
+    assert sorted(trainings.pods("job")) == sorted([f"job-{lost}-2", f"job-{kept}-1", f"job-{spare}-1"])
 
 
 def test_a_job_goes_on_smaller_and_grows_back(trainings: Trainings, operator: OperatorProcess) -> None:
