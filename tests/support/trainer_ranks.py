@@ -77,8 +77,19 @@ class Gang:
         return "\n".join(path.read_text() for path in sorted(self.folder.glob("rank-*.log")))
 
 
-def start(folder: Path, config: dict[str, Any], world: int = 1, attempt: int = 1, seen: Path | None = None) -> Gang:
-    """Start ``world`` ranks; ``seen`` is a folder where each leaves the samples it was given."""
+def start(
+    folder: Path,
+    config: dict[str, Any],
+    world: int = 1,
+    attempt: int = 1,
+    seen: Path | None = None,
+    *,
+    small: bool = False,
+) -> Gang:
+    """Start ``world`` ranks; ``seen`` is a folder where each leaves the samples it was given.
+
+    With ``small``, bninception means the network of ``small_network``.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     gang = Gang(folder)
     base = {
@@ -94,6 +105,7 @@ def start(folder: Path, config: dict[str, Any], world: int = 1, attempt: int = 1
         "OMP_NUM_THREADS": "1",
         # These ranks run on the CPU, also on a machine that has a GPU.
         "CUDA_VISIBLE_DEVICES": "",
+        "SMALL_NETWORK": "yes" if small else "",
     }
     for rank in range(world):
         error_file = folder / f"error-{rank}.json"
@@ -143,6 +155,10 @@ def _rank(environment: dict[str, str], folder: str, seen: str) -> None:
     sys.stdout, sys.stderr = log, log
     if seen:
         _record_samples(Path(seen))
+    if environment["SMALL_NETWORK"]:
+        import small_network
+
+        small_network.take_the_place_of("bninception")
     from inception_trainer.entry import train
 
     try:

@@ -8,9 +8,11 @@ import pytest
 import torch
 from torch import nn
 
+import trainer_ranks
 from inception_trainer import execution
-from inception_trainer.config import from_mapping
+from inception_trainer.config import from_mapping, merge
 from inception_trainer.errors import ConfigError
+from trainer_ranks import TINY
 
 CPU = torch.device("cpu")
 
@@ -25,23 +27,34 @@ def test_eager_is_the_network_itself() -> None:
     assert execution.executed(own, "Eager", CPU) is own
 
 
-@pytest.mark.timeout(300)
-def test_compiled_computes_the_same_or_says_what_is_missing() -> None:
+def compilers_are_there() -> bool:
     has_compiler = any(map(shutil.which, execution._cpp_compilers()))
-    if not (has_compiler and Path(sysconfig.get_paths()["include"], "Python.h").is_file()):
-        with pytest.raises(ConfigError, match=r"execution: Compiled needs .*; install .*, or choose Eager"):
-            execution.executed(network(), "Compiled", CPU)
+    return has_compiler and Path(sysconfig.get_paths()["include"], "Python.h").is_file()
+
+
+def run(path: Path, kind: str, mode: str = "Train") -> trainer_ranks.Gang:
+    length = {"maxSteps": 4, "benchmark": {"warmupSteps": 1, "steps": 2}}
+    changes = {"mode": mode, "execution": kind, "checkpoint": {"path": str(path), "everySeconds": 0}, **length}
+    return trainer_ranks.start(path, merge(TINY, changes), small=True)
+
+
+def losses(path: Path) -> list[float]:
+    state = torch.load(path / "checkpoints" / "final.pt", weights_only=True)
+    return [row[1] for row in state["progress"]["history"]["train"]]
+
+
+@pytest.mark.timeout(300)
+def test_compiled_trains_the_same_or_says_what_is_missing(tmp_path) -> None:
+    gang = run(tmp_path / "compiled", "Compiled")
+    if not compilers_are_there():
+        assert gang.wait() == [78]
+        assert "execution: Compiled needs" in gang.output()
         return
-    images = torch.randn(6, 3, 8, 8).contiguous(memory_format=torch.channels_last)
-    results = []
-    for kind in ("Eager", "Compiled"):
-        own = network().to(memory_format=torch.channels_last)
-        run = execution.executed(own, kind, CPU)
-        logits = run(images)
-        logits.logsumexp(1).sum().backward()
-        results.append((logits.detach(), *(parameter.grad for parameter in own.parameters()), own[1].running_var))
-    for eager, compiled in zip(*results, strict=True):
-        torch.testing.assert_close(compiled, eager, rtol=1e-4, atol=1e-4)
+    assert gang.wait(240) == [0], gang.output()
+    assert run(tmp_path / "eager", "Eager").wait() == [0]
+    assert losses(tmp_path / "compiled") == pytest.approx(losses(tmp_path / "eager"), abs=1e-4)
+    gang = run(tmp_path / "benchmark", "Compiled", "Benchmark")
+    assert gang.wait(240) == [0], gang.output()
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])

@@ -1,0 +1,237 @@
+"""The trainer's speed and memory beside a plain PyTorch loop, its overhead, and its data path, all on the CPU.
+
+    export PYTHONPATH=trainer
+    python -m benchmarks.throughput steps     # training steps: plain loop with another's model, with ours, the trainer
+    python -m benchmarks.throughput memory    # the most memory that each of them takes, in a process of its own
+    python -m benchmarks.throughput overhead  # a real training: time outside forward, backward and update
+    python -m benchmarks.throughput data      # JPEG files to batches, images per second of one core
+
+The machine may be shared: the contestants take turns step by step, the order turns round with each round, and what
+is compared is the ratio inside each round. Beside the wall clock stands the CPU time of the process, which is what
+counts with one thread on a shared machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from benchmarks import throughput_data, throughput_overhead
+from inception_trainer import device, models
+from inception_trainer.comm import Comm
+from inception_trainer.config import TrainingConfig, from_mapping
+from inception_trainer.data import Batch
+from inception_trainer.normalization import IMAGENET
+from inception_trainer.plan import batch_plan
+from inception_trainer.settings import Settings
+from inception_trainer.steps import Normalise, Stepper
+from inception_trainer.updates import Updater
+
+SHAPES = {
+    "bninception": (224, 4, "its own (none in timm or torchvision)"),
+    "inception_v3": (299, 4, "torchvision"),
+    "inception_v4": (299, 4, "timm"),
+    "resnet50": (224, 4, "torchvision"),
+    "inceptionv3_cifar": (32, 4, "its own (none in timm or torchvision)"),
+}
+"""Side of the images, batch, and whose model the plain loop has."""
+CONTESTANTS = ("reference", "plain", "trainer")
+RATE, MOMENTUM, DECAY = 0.01, 0.9, 1e-4
+Step = Callable[[], None]
+
+
+@dataclass
+class Laps:
+    """Wall and CPU seconds of every step of one contestant."""
+
+    wall: list[float]
+    cpu: list[float]
+
+    def take(self, step: Step) -> None:
+        wall, cpu = time.perf_counter(), time.process_time()
+        step()
+        self.cpu.append(time.process_time() - cpu)
+        self.wall.append(time.perf_counter() - wall)
+
+
+def configuration(network: str, precision: str) -> TrainingConfig:
+    side, batch, _ = SHAPES[network]
+    data = {"kind": "Synthetic", "imageSize": side, "numClasses": 1000, "samples": batch}
+    optimizer = {"learningRate": RATE, "momentum": MOMENTUM, "weightDecay": DECAY}
+    return from_mapping(
+        {
+            "model": {"name": network},
+            "loss": {"auxiliaryWeight": 0},
+            "data": data,
+            "batch": {"global": batch},
+            "optimizer": optimizer,
+            "precision": precision,
+        }
+    )
+
+
+def batch_of(network: str) -> Batch:
+    side, batch, _ = SHAPES[network]
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (batch, 3, side, side), dtype=torch.uint8, generator=generator)
+    return Batch(images, torch.arange(batch))
+
+
+def foreign(network: str) -> nn.Module:
+    """Timm's or torchvision's model of the same shape."""
+    if network == "inception_v4":
+        import timm
+
+        made: nn.Module = timm.create_model("inception_v4", num_classes=1000)
+        return made
+    import torchvision
+
+    if network == "inception_v3":
+        return torchvision.models.inception_v3(aux_logits=False, init_weights=False)  # type: ignore[no-any-return]
+    if network == "resnet50":
+        return torchvision.models.resnet50()  # type: ignore[no-any-return]
+    return models.create(network, 1000)
+
+
+def plain_loop(model: nn.Module, batch: Batch, precision: str) -> Step:
+    """What people write: normalise, forward, cross entropy, backward, SGD; channels_last as in the trainer."""
+    model = model.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+    optimizer = torch.optim.SGD(model.parameters(), lr=RATE, momentum=MOMENTUM, weight_decay=DECAY)
+    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (IMAGENET.mean, IMAGENET.std))
+
+    def step() -> None:
+        images = ((batch.images.float() / 255 - mean) / std).contiguous(memory_format=torch.channels_last)
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "BF16"):
+            logits: Tensor = model(images)
+        loss = functional.cross_entropy(logits.float(), batch.labels)
+        optimizer.zero_grad()
+        torch.autograd.backward(loss)
+        optimizer.step()
+
+    return step
+
+
+def trainers_loop(network: str, batch: Batch, precision: str) -> Step:
+    config = configuration(network, precision)
+    accelerator = device.resolve(config.accelerator, precision, Settings(threads=torch.get_num_threads()))
+    model = models.create(network, 1000).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    updater = Updater(config, model, accelerator)
+    plan, comm = batch_plan(config.batch, 1), Comm(0, 1, "gloo")
+    stepper = Stepper(model, updater, accelerator, Normalise(IMAGENET, accelerator.device), plan, config, comm)
+    done = 0
+
+    def step() -> None:
+        nonlocal done
+        stepper.step(iter([batch]), done, RATE)
+        done += 1
+
+    return step
+
+
+def contestant(name: str, network: str, precision: str) -> Step:
+    batch = batch_of(network)
+    torch.manual_seed(0)
+    if name == "trainer":
+        return trainers_loop(network, batch, precision)
+    return plain_loop(foreign(network) if name == "reference" else models.create(network, 1000), batch, precision)
+
+
+def race(network: str, precision: str, rounds: int) -> dict[str, Laps]:
+    steps = {name: contestant(name, network, precision) for name in CONTESTANTS}
+    for step in steps.values():
+        step()
+        step()
+    laps = {name: Laps([], []) for name in CONTESTANTS}
+    for number in range(rounds):
+        print(f"{network} {precision}: round {number}", file=sys.stderr, flush=True)
+        turn = number % len(CONTESTANTS)
+        for name in (*CONTESTANTS[turn:], *CONTESTANTS[:turn]):
+            laps[name].take(steps[name])
+    return laps
+
+
+def ratio(laps: dict[str, Laps], kind: str, other: str) -> float:
+    """How many times as fast as ``other`` the trainer is: the median over the rounds."""
+    pairs = zip(getattr(laps[other], kind), getattr(laps["trainer"], kind), strict=True)
+    return statistics.median(theirs / ours for theirs, ours in pairs)
+
+
+def steps_table(networks: list[str], precisions: list[str], rounds: int) -> None:
+    print(
+        "| network | precision | trainer, img/s | ÷ plain loop, other model: CPU time, wall | ÷ plain loop, our model |"
+    )
+    print("|---|---|---|---|---|")
+    for network in networks:
+        for precision in precisions:
+            laps = race(network, precision, rounds)
+            speed = SHAPES[network][1] / statistics.median(laps["trainer"].cpu)
+            figures = [f"{ratio(laps, 'cpu', o):.3f}, {ratio(laps, 'wall', o):.3f}" for o in ("reference", "plain")]
+            print(f"| {network} | {precision} | {speed:.2f} | {figures[0]} | {figures[1]} |", flush=True)
+
+
+def peak_of(name: str, network: str, precision: str, steps: int) -> int:
+    """Bytes, in this process, which must do nothing else; of the imports alone without a name."""
+    if name:
+        step = contestant(name, network, precision)
+        for _ in range(steps):
+            step()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def memory_table(networks: list[str], precisions: list[str], steps: int) -> None:
+    print("| network | precision | trainer, MiB | plain loop, our model, MiB | ratio | ratio without the imports |")
+    print("|---|---|---|---|---|---|")
+    for network in networks:
+        for precision in precisions:
+            empty, plain, own = (_peak_elsewhere(n, network, precision, steps) for n in ("", "plain", "trainer"))
+            parts = (
+                f"{own / 2**20:.0f} | {plain / 2**20:.0f} | {own / plain:.3f} | {(own - empty) / (plain - empty):.3f}"
+            )
+            print(f"| {network} | {precision} | {parts} |", flush=True)
+
+
+def _peak_elsewhere(name: str, network: str, precision: str, steps: int) -> int:
+    command = [sys.executable, "-m", "benchmarks.throughput", "peak", "--contestant", name, "--networks", network]
+    command += ["--precisions", precision, "--rounds", str(steps)]
+    return int(json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("part", choices=("steps", "memory", "overhead", "data", "peak"))
+    parser.add_argument("--networks", nargs="+", default=list(SHAPES), choices=list(SHAPES))
+    parser.add_argument("--precisions", nargs="+", default=["FP32", "BF16"], choices=["FP32", "BF16"])
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--contestant", default="")
+    return parser.parse_args()
+
+
+def main() -> None:
+    options = _options()
+    torch.set_num_threads(options.threads)
+    if options.part == "steps":
+        steps_table(options.networks, options.precisions, options.rounds)
+    elif options.part == "memory":
+        memory_table(options.networks, options.precisions, min(options.rounds, 4))
+    elif options.part == "overhead":
+        throughput_overhead.table(options.networks, options.precisions, options.rounds)
+    elif options.part == "data":
+        throughput_data.table(options.rounds)
+    else:
+        print(peak_of(options.contestant, options.networks[0], options.precisions[0], options.rounds))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,110 @@
+"""Of benchmarks/throughput.py: what share of a real training is spent outside forward, backward and update.
+
+Real means: digits at the size of the published weights, logging every 10 steps, all sinks, a checkpoint every 20
+seconds. Evaluation is not counted, and neither are the first steps, in which memory is allocated.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable
+from typing import Any
+
+from inception_trainer import evaluation, losses, session, steps, updates
+from inception_trainer.config import TrainingConfig, from_mapping
+from inception_trainer.settings import Settings
+
+WARMUP = 3
+SHAPES = {
+    "bninception": (224, 4),
+    "inception_v3": (299, 4),
+    "inception_v4": (299, 4),
+    "resnet50": (224, 4),
+    "inceptionv3_cifar": (32, 4),
+}
+
+
+class Clock:
+    """Seconds inside a set of functions, and of the whole from the first counted step on."""
+
+    def __init__(self) -> None:
+        self.inside = self.evaluating = self.waiting = 0.0
+        self.began = self.ended = 0.0
+        self.count = 0
+
+    def counted(self, function: Callable[..., Any], name: str = "inside") -> Callable[..., Any]:
+        def timed(*arguments: Any, **options: Any) -> Any:
+            began = time.perf_counter()
+            try:
+                return function(*arguments, **options)
+            finally:
+                if self.count > WARMUP:
+                    setattr(self, name, getattr(self, name) + time.perf_counter() - began)
+
+        return timed
+
+    def step(self, function: Callable[..., tuple[float, float]]) -> Callable[..., tuple[float, float]]:
+        def timed(*arguments: Any, **options: Any) -> tuple[float, float]:
+            self.count += 1
+            if self.count == WARMUP + 1:
+                self.began = time.perf_counter()
+            waited, computed = function(*arguments, **options)
+            self.waiting += waited if self.count > WARMUP else 0.0
+            return waited, computed
+
+        return timed
+
+
+def configuration(network: str, precision: str, count: int, folder: str) -> TrainingConfig:
+    side, batch = SHAPES[network]
+    return from_mapping(
+        {
+            "model": {"name": network},
+            "loss": {"auxiliaryWeight": 0},
+            "data": {"kind": "Digits", "imageSize": side},
+            "batch": {"global": batch},
+            "maxSteps": count,
+            "optimizer": {"learningRate": 0.005},
+            "precision": precision,
+            "checkpoint": {"path": folder, "everySeconds": 20},
+        }
+    )
+
+
+def share_outside(network: str, precision: str, count: int) -> tuple[float, float, float]:
+    """Shares of the time: outside the model, of it waiting for data; and seconds per step."""
+    clock = Clock()
+    originals = (steps.Stepper.step, updates.Updater.backward, updates.Updater.apply, losses.Criterion.__call__)
+    parallel, evaluate = session.parallel, evaluation.Evaluator.run
+    steps.Stepper.step = clock.step(originals[0])  # type: ignore[method-assign]
+    updates.Updater.backward = clock.counted(originals[1])  # type: ignore[method-assign]
+    updates.Updater.apply = clock.counted(originals[2])  # type: ignore[method-assign]
+    losses.Criterion.__call__ = clock.counted(originals[3])  # type: ignore[method-assign]
+    session.parallel = lambda model, *rest: _timed(parallel(model, *rest), clock)  # type: ignore[assignment]
+    evaluation.Evaluator.run = clock.counted(evaluate, "evaluating")  # type: ignore[method-assign]
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            session.run(configuration(network, precision, count, folder), Settings(threads=1))
+            clock.ended = time.perf_counter()
+    finally:
+        steps.Stepper.step, updates.Updater.backward, updates.Updater.apply, losses.Criterion.__call__ = originals  # type: ignore[method-assign]
+        session.parallel, evaluation.Evaluator.run = parallel, evaluate  # type: ignore[method-assign]
+    whole = clock.ended - clock.began - clock.evaluating
+    return 1 - clock.inside / whole, clock.waiting / whole, whole / (count - WARMUP)
+
+
+def _timed(model: Any, clock: Clock) -> Any:
+    model.forward = clock.counted(model.forward)
+    return model
+
+
+def table(networks: list[str], precisions: list[str], count: int) -> None:
+    print("| network | precision | s per step | outside the model, % | of it waiting for data, % |")
+    print("|---|---|---|---|---|")
+    for network in networks:
+        for precision in precisions:
+            outside, waiting, seconds = share_outside(network, precision, count)
+            print(
+                f"| {network} | {precision} | {seconds:.2f} | {100 * outside:.2f} | {100 * waiting:.2f} |", flush=True
+            )
