@@ -12,7 +12,7 @@ from pathlib import Path
 from . import components, state
 from .cluster import Cluster
 from .errors import LocalClusterError
-from .model import ClusterSpec, DeviceSpec
+from .model import ClusterSpec, DeviceSpec, DriverSpec
 from .progress import to_stderr
 from .prune import prune
 
@@ -84,6 +84,8 @@ def _add_up(add: AddParser) -> None:
     _add_repeatable(command, "--resource", _pair, "R=Q", "an extended resource of every fake node")
     example = "a device plugin on the real node, for example cambricon.com/mlu=4"
     _add_repeatable(command, "--device", _device, "RESOURCE=COUNT[:VARIABLE]", example)
+    example = "a DRA driver on the real node, for example mlu.example.com=4"
+    _add_repeatable(command, "--dra-driver", _driver, "DRIVER=COUNT[:VARIABLE]", example)
     command.set_defaults(run=_up)
 
 
@@ -107,6 +109,13 @@ def _device(text: str) -> DeviceSpec:
         raise argparse.ArgumentTypeError(str(error)) from error
 
 
+def _driver(text: str) -> DriverSpec:
+    try:
+        return DriverSpec.parse(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
 def _up(arguments: argparse.Namespace) -> int:
     started = time.monotonic()
     spec = ClusterSpec(
@@ -115,6 +124,7 @@ def _up(arguments: argparse.Namespace) -> int:
         kwok_nodes=arguments.kwok_nodes,
         kwok_resources=dict(arguments.resource),
         devices=tuple(arguments.device),
+        drivers=tuple(arguments.dra_driver),
     )
     cluster = Cluster.up(spec, to_stderr, persistent=True)
     to_stderr(f"cluster {cluster.name} is up after {time.monotonic() - started:.0f} s")

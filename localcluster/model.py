@@ -30,6 +30,24 @@ class DeviceSpec:
 
 
 @dataclass(frozen=True)
+class DriverSpec:
+    """Fake accelerators that a real DRA driver offers by ResourceSlices: ``mlu.example.com=4``."""
+
+    name: str
+    count: int
+    visible_variable: str | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> DriverSpec:
+        """Read ``DRIVER=COUNT[:VARIABLE]``; raises ValueError that shows the expected form."""
+        name, separator, rest = text.partition("=")
+        count, _, variable = rest.partition(":")
+        if not separator or not name or "/" in name or not count.isdigit():
+            raise ValueError(f"driver {text!r}: expected DRIVER=COUNT[:VARIABLE], for example mlu.example.com=4")
+        return cls(name, int(count), variable or None)
+
+
+@dataclass(frozen=True)
 class ClusterSpec:
     """What is wanted."""
 
@@ -38,6 +56,7 @@ class ClusterSpec:
     kwok_nodes: int = 0
     kwok_resources: Mapping[str, str] = field(default_factory=dict)
     devices: tuple[DeviceSpec, ...] = ()
+    drivers: tuple[DriverSpec, ...] = ()
 
     def to_json(self) -> str:
         """For another process."""
@@ -48,6 +67,7 @@ class ClusterSpec:
         """The reverse of to_json."""
         raw = json.loads(text)
         raw["devices"] = tuple(DeviceSpec(**device) for device in raw["devices"])
+        raw["drivers"] = tuple(DriverSpec(**driver) for driver in raw.get("drivers", ()))
         return cls(**raw)
 
 

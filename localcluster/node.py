@@ -1,4 +1,4 @@
-"""The node half of a cluster: kubelet, containerd, pod network, DNS, storage, image builder, device plugins.
+"""The node half of a cluster: kubelet, containerd, pod network, DNS, storage, image builder, device plugins, drivers.
 
 The supervisor calls, in this order:
 
@@ -21,11 +21,12 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
-from . import cgroups, deviceplugin, images, nodeconfig, objects
+from . import cgroups, deviceplugin, dra, images, nodeconfig, objects
 from .components import tail
+from .dra.objects import Offer
 from .errors import CommandError, ComponentError
 from .imagestore import borrow_store
-from .model import ClusterSpec, DeviceSpec, Layout, ProcessSpec
+from .model import ClusterSpec, DeviceSpec, DriverSpec, Layout, ProcessSpec
 from .network import NODE_ADDRESS, NODE_NAME, SERVICE_CIDR, bridge_is_filtered, prepare_network
 from .paths import child_environment
 
@@ -157,6 +158,7 @@ def processes(layout: Layout, spec: ClusterSpec) -> list[ProcessSpec]:
         _kube_proxy(layout),  # waits for the node to exist
         _provisioner(layout),
         *(_device_plugin(layout, device) for device in spec.devices),
+        *(_dra_driver(layout, driver) for driver in spec.drivers),
     ]
 
 
@@ -234,6 +236,25 @@ def _device_plugin_name(device: DeviceSpec) -> str:
     return f"device-plugin-{deviceplugin.slug(device.resource)}"
 
 
+def _dra_driver(layout: Layout, driver: DriverSpec) -> ProcessSpec:
+    argv = (
+        sys.executable,
+        "-m",
+        "localcluster.dra",
+        f"--driver={driver.name}",
+        f"--node={NODE_NAME}",
+        f"--count={driver.count}",
+        f"--visible-variable={dra.visible_variable(driver)}",
+        f"--unhealthy-file={dra.unhealthy_file(layout, driver.name)}",
+        f"--kubeconfig={layout.kubeconfig('admin')}",
+    )
+    return ProcessSpec(_dra_driver_name(driver), argv, _python_environment(layout))
+
+
+def _dra_driver_name(driver: DriverSpec) -> str:
+    return f"dra-driver-{driver.name}"
+
+
 def _answers(address: str, path: str) -> bool:
     connection = http.client.HTTPConnection(address, timeout=2)
     try:
@@ -277,6 +298,9 @@ def finish(layout: Layout, spec: ClusterSpec) -> None:
         _wait(
             layout, name, f"{device.count} {device.resource} are not on {NODE_NAME}", partial(_offers, layout, device)
         )
+    for driver in spec.drivers:
+        complaint = f"the devices of {driver.name} are not published"
+        _wait(layout, _dra_driver_name(driver), complaint, partial(_publishes, layout, driver))
 
 
 def _apply(layout: Layout) -> None:
@@ -289,6 +313,11 @@ def _apply(layout: Layout) -> None:
 def _offers(layout: Layout, device: DeviceSpec) -> bool:
     node = _node(layout)
     return node is not None and objects.allocatable(node, device.resource) == device.count
+
+
+def _publishes(layout: Layout, driver: DriverSpec) -> bool:
+    name = Offer(driver.name, NODE_NAME, driver.count).slice_name
+    return _kubectl(layout, "get", "resourceslice", name).returncode == 0
 
 
 def _wait(layout: Layout, component: str, complaint: str, condition: Callable[[], bool]) -> None:

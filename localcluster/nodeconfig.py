@@ -13,6 +13,8 @@ from .network import CLUSTER_DOMAIN, NODE_ADDRESS, NODE_NAME, POD_CIDR
 
 PAUSE_IMAGE = "localhost/pause:1"
 CONTAINERD_STATE = Path("/run/containerd")
+# Where DRA drivers describe devices to containerd; in the mount namespace, so that the host's devices stay out.
+CDI_DIRECTORY = Path("/var/run/cdi")
 COREDNS_READY = "127.0.0.1:8181"
 KUBE_PROXY_HEALTH = "127.0.0.1:10256"
 KUBELET_HEALTH = "127.0.0.1:10248"
@@ -56,6 +58,8 @@ disabled_plugins = ["io.containerd.snapshotter.v1.blockfile", "io.containerd.sna
 [plugins."io.containerd.cri.v1.runtime"]
   restrict_oom_score_adj = {json.dumps(restrict_oom_score)}
   netns_mounts_under_state_dir = true
+  enable_cdi = true
+  cdi_spec_dirs = ["{CDI_DIRECTORY}"]
 
 [plugins."io.containerd.cri.v1.runtime".cni]
   bin_dirs = ["{layout.binaries}"]

@@ -1,7 +1,8 @@
 """Fixtures that give tests a real Kubernetes.
 
 ``control_plane``   one control plane per test process, with two fake nodes (localcluster.kwok says how to steer them);
-``node_cluster``    one cluster with a real node per test process, offering four ``cambricon.com/mlu``; needs root;
+``node_cluster``    one cluster with a real node per test process, offering four ``cambricon.com/mlu`` and, to claims of
+                    the class ``mlu.example.com``, four devices; needs root;
 ``namespace``       a fresh namespace, deleted afterwards: in ``node_cluster`` if the test uses that, else in
                     ``control_plane``.
 
@@ -21,12 +22,13 @@ import pytest
 
 from .cluster import Cluster, prepare
 from .errors import LocalClusterError
-from .model import ClusterSpec, DeviceSpec
+from .model import ClusterSpec, DeviceSpec, DriverSpec
 from .progress import to_stderr
 
 FAKE_NODES = 2
 FAKE_RESOURCES = {"cambricon.com/mlu": "8", "nvidia.com/gpu": "8"}
 REAL_DEVICES = (DeviceSpec("cambricon.com/mlu", 4),)
+DRA_DRIVER = DriverSpec("mlu.example.com", 4)
 
 
 def control_plane_spec() -> ClusterSpec:
@@ -37,7 +39,7 @@ def control_plane_spec() -> ClusterSpec:
 
 def node_cluster_spec() -> ClusterSpec:
     """What the fixture ``node_cluster`` starts."""
-    return ClusterSpec(f"test-node-{os.getpid()}", flavour="node", devices=REAL_DEVICES)
+    return ClusterSpec(f"test-node-{os.getpid()}", flavour="node", devices=REAL_DEVICES, drivers=(DRA_DRIVER,))
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
@@ -63,7 +65,7 @@ def control_plane() -> Iterator[Cluster]:
 
 @pytest.fixture(scope="session")
 def node_cluster() -> Iterator[Cluster]:
-    """A cluster with one real node that has REAL_DEVICES."""
+    """A cluster with one real node that has REAL_DEVICES and those of DRA_DRIVER."""
     yield from _running(node_cluster_spec())
 
 

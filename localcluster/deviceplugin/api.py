@@ -1,7 +1,6 @@
 """The part of the kubelet's DevicePlugin API ``v1beta1`` that is spoken here, described at run time.
 
-Field numbers are those of ``k8s.io/kubelet/pkg/apis/deviceplugin/v1beta1``; fields that are not listed are ignored by
-both sides, as protobuf does.
+Field numbers are those of ``k8s.io/kubelet/pkg/apis/deviceplugin/v1beta1``.
 """
 
 from __future__ import annotations
@@ -9,17 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from localcluster.messages import Field, classes
 
 PACKAGE = "v1beta1"
 VERSION = "v1beta1"
 HEALTHY, UNHEALTHY = "Healthy", "Unhealthy"
 
-_Field = descriptor_pb2.FieldDescriptorProto
-_SCALARS = {"string": _Field.TYPE_STRING, "bool": _Field.TYPE_BOOL}
-
-# message -> (field name, field number, type, repeated); a type that is no scalar is another message of this table.
-_MESSAGES: dict[str, tuple[tuple[str, int, str, bool], ...]] = {
+_MESSAGES: dict[str, tuple[Field, ...]] = {
     "Empty": (),
     "DevicePluginOptions": (
         ("pre_start_required", 1, "bool", False),
@@ -41,29 +36,7 @@ _MESSAGES: dict[str, tuple[tuple[str, int, str, bool], ...]] = {
 }
 
 
-def _file() -> descriptor_pb2.FileDescriptorProto:
-    file = descriptor_pb2.FileDescriptorProto(name="deviceplugin.proto", package=PACKAGE, syntax="proto3")
-    for name, fields in _MESSAGES.items():
-        message = file.message_type.add(name=name)
-        for field_name, number, kind, repeated in fields:
-            label = _Field.LABEL_REPEATED if repeated else _Field.LABEL_OPTIONAL
-            field = message.field.add(name=field_name, number=number, label=label)
-            if kind in _SCALARS:
-                field.type = _SCALARS[kind]
-            else:
-                field.type, field.type_name = _Field.TYPE_MESSAGE, f".{PACKAGE}.{kind}"
-    return file
-
-
-def _classes() -> dict[str, Any]:
-    pool = descriptor_pool.DescriptorPool()
-    pool.Add(_file())
-    return {
-        name: message_factory.GetMessageClass(pool.FindMessageTypeByName(f"{PACKAGE}.{name}")) for name in _MESSAGES
-    }
-
-
-_CLASS = _classes()
+_CLASS = classes("deviceplugin.proto", PACKAGE, _MESSAGES)
 Empty: Any = _CLASS["Empty"]
 DevicePluginOptions: Any = _CLASS["DevicePluginOptions"]
 RegisterRequest: Any = _CLASS["RegisterRequest"]
