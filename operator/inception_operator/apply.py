@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from inception_operator import api, drift, podview, slots
 from inception_operator.assignment import to_json
-from inception_operator.client import JOBS, PODS, Client
+from inception_operator.client import CLAIM_TEMPLATES, JOBS, PODS, Client
 from inception_operator.errors import (
     AlreadyExistsError,
     ConflictError,
@@ -64,7 +64,10 @@ class Applier:
         urgent += [self._repair(job, name, uids[name], data) for name, data in plan.repair.items() if name in uids]
         urgent += [self._delete(job, name, uids[name], grace) for name, grace in plan.delete.items() if name in uids]
         await _all(urgent)
-        rejections = await _all([self._create(job, pod) for pod in plan.create])
+        # A pod without its template would wait for a claim that nobody makes.
+        refused = await _all([self._prepare(job, template) for template in plan.claim_templates])
+        pods_to_make = () if any(refused) else plan.create
+        rejections = refused + await _all([self._create(job, pod) for pod in pods_to_make])
         if plan.delete_job:
             await self._delete_job(job)
         for event in plan.events:
@@ -103,6 +106,18 @@ class Applier:
             self._jobs.update(answer)
         else:
             self._jobs.forget(key_of(job), uid)
+
+    async def _prepare(self, job: Json, template: Json) -> str | None:
+        """Make a ResourceClaimTemplate; the name of one that is there already says that it is the same."""
+        try:
+            await self._client.create(CLAIM_TEMPLATES, job["metadata"]["namespace"], template)
+        except AlreadyExistsError:
+            return None
+        except RejectedError as error:
+            return error.message
+        except NotFoundError as error:
+            return f"{error.message}; spec.accelerator.claims needs resource.k8s.io/v1, which Kubernetes 1.34 brings"
+        return None
 
     async def _create(self, job: Json, pod: Json) -> str | None:
         namespace, name = job["metadata"]["namespace"], pod["metadata"]["name"]

@@ -57,6 +57,7 @@ JOBS: Final = Resource(api.GROUP, api.VERSION, api.PLURAL)
 PODS: Final = Resource("", "v1", "pods")
 NODES: Final = Resource("", "v1", "nodes")
 EVENTS: Final = Resource("", "v1", "events")
+CLAIM_TEMPLATES: Final = Resource("resource.k8s.io", "v1", "resourceclaimtemplates")
 LEASES: Final = Resource("coordination.k8s.io", "v1", "leases")
 
 

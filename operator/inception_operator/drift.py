@@ -33,14 +33,21 @@ def identity(name: str) -> tuple[str, int, int] | None:
 def labels(job: str, uid: str, slot: int, incarnation: int) -> dict[str, str]:
     """The labels by which the operator, dashboards and people find a pod."""
     return {
-        api.LABEL_JOB: job,
-        api.LABEL_JOB_UID: uid,
+        **job_labels(job, uid),
         api.LABEL_SLOT: str(slot),
         api.LABEL_INCARNATION: str(incarnation),
         api.LABEL_ROLE: api.ROLE_WORKER,
+        "app.kubernetes.io/component": api.ROLE_WORKER,
+    }
+
+
+def job_labels(job: str, uid: str) -> dict[str, str]:
+    """The labels of everything that belongs to a job."""
+    return {
+        api.LABEL_JOB: job,
+        api.LABEL_JOB_UID: uid,
         api.LABEL_APP: api.APP,
         "app.kubernetes.io/instance": job,
-        "app.kubernetes.io/component": api.ROLE_WORKER,
         "app.kubernetes.io/managed-by": api.FIELD_MANAGER,
     }
 

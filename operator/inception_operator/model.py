@@ -155,6 +155,8 @@ class Event:
 class Plan:
     """What to do, in this order: write the status, delete pods, create pods, hand out assignments, post events.
 
+    ``claim_templates`` must be there before the pods of ``create``, and may be there already.
+
     ``status`` is the complete wanted status, or None when it is as it should be. ``delete`` maps pod name to grace
     period in seconds (None: the pod's own), ``repair`` pod name to metadata that somebody took away. Nothing after a
     failed status write is carried out. ``delete_job`` removes the job itself, last of all.
@@ -163,6 +165,7 @@ class Plan:
     status: Json | None = None
     delete: Mapping[str, int | None] = field(default_factory=dict)
     create: tuple[Json, ...] = ()
+    claim_templates: tuple[Json, ...] = ()
     assign: Mapping[str, Assignment] = field(default_factory=dict)
     repair: Mapping[str, Json] = field(default_factory=dict)
     events: tuple[Event, ...] = ()

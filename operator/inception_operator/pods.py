@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable
 from typing import Any, Final
 
 from . import assignment as assignments
-from . import drift, equipment, placement, program
+from . import claims, drift, equipment, placement, program
 from .api import (
     ANNOTATION_ASSIGNMENT,
     ASSIGNMENT_MOUNT,
@@ -224,6 +224,7 @@ def _enforce(spec: Json, job: Job, devices: Devices) -> None:
         {"name": "assignment", "mountPath": ASSIGNMENT_MOUNT, "readOnly": True},
     ]
     equipment.request(container, devices)
+    claims.attach(spec, container, job)
     own = _environment(job, devices, int(spec["terminationGracePeriodSeconds"]))
     defaults = _default_environment(devices, container)
     container["env"] = [*own, *_merge_named(defaults, container["env"], "name", deep=False)]

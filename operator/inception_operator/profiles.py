@@ -13,7 +13,9 @@ from typing import Any, Final
 
 import yaml
 
+from . import claims
 from .api import CONTAINER
+from .claims import Claim
 from .fields import SpecError
 from .spec import Job
 from .vendors import Profile, ProfileError, parse_profile
@@ -27,16 +29,19 @@ _NETWORKS: Final = re.compile(r"rdma/.+|vpc\.amazonaws\.com/efa|([a-z0-9.-]+\.)?
 
 @dataclass(frozen=True)
 class Devices:
-    """What one node of a job gets: ``count`` of ``resource`` (None: no device) and ``nproc`` ranks."""
+    """What one node of a job gets: ``count`` of ``resource`` (None: no device, or by claims) and ``nproc`` ranks."""
 
     profile: Profile
     resource: str | None
     count: int
     nproc: int
+    claims: tuple[Claim, ...] = ()
 
     @property
     def summary(self) -> str:
         """The column for people."""
+        if self.claims:
+            return claims.summary(self.claims)
         return self.profile.name if self.resource is None else f"{self.resource} x{self.count}"
 
 
@@ -75,6 +80,11 @@ def resolve(job: Job, profiles: Mapping[str, Profile]) -> Devices:
     _refuse_unknown(job, profile, profiles)
     if not profile.has_devices:
         return _without_devices(job, profile)
+    if wanted.claims:
+        claims.check(job, sorted(requested))
+        count = claims.count(wanted.claims)
+        nproc = (job.num_proc_per_node or 0) if count is None else _nproc(job, profile, count)
+        return Devices(profile, None, count or 0, nproc, wanted.claims)
     resource = _resource(job, profile, requested)
     count = _count(job, resource, requested.get(resource))
     return Devices(profile, resource, count, _nproc(job, profile, count, resource))
@@ -166,7 +176,12 @@ def _remedy(name: str, profile: Profile, rows: Iterable[Profile]) -> str:
 
 def _without_devices(job: Job, profile: Profile) -> Devices:
     wanted = job.accelerator
-    for key, value in (("resourceName", wanted.resource_name), ("devicesPerNode", wanted.devices_per_node)):
+    named = {
+        "resourceName": wanted.resource_name,
+        "devicesPerNode": wanted.devices_per_node,
+        "claims": wanted.claims or None,
+    }
+    for key, value in named.items():
         if value is not None:
             raise SpecError(
                 f"spec.accelerator.{key}",
@@ -225,6 +240,6 @@ def _nproc(job: Job, profile: Profile, count: int, resource: str | None = None) 
         raise SpecError(
             "spec.numProcPerNode",
             f"{job.num_proc_per_node} ranks cannot share {count * unit} devices; "
-            "lower it or raise accelerator.devicesPerNode",
+            f"lower it or raise accelerator.{'claims.count' if job.accelerator.claims else 'devicesPerNode'}",
         )
     return job.num_proc_per_node

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from . import assignment, conditions, drift, elastic, failure, lifecycle, progress, rules, slots, success
+from . import assignment, claims, conditions, drift, elastic, failure, lifecycle, progress, rules, slots, success
 from .api import LABEL_JOB, Cause, ConditionType, Phase, Reason, ReportState
 from .elastic import Members, Muster, Roster
 from .failure import Action, Failure, Scene
@@ -467,9 +467,10 @@ class _Pass:
 
     def _plan(self) -> Plan:
         self._describe()
-        return self.draft.plan(
+        plan = self.draft.plan(
             delete=self.delete, create=tuple(self.create), assign=self.assign, requeue_after=self.requeue
         )
+        return replace(plan, claim_templates=claims.templates(self.job)) if self.create else plan
 
     def _counts_as_ready(self, pod: PodView) -> bool:
         if self.draft.is_true(ConditionType.SUSPENDED) or self.draft.is_true(ConditionType.FAILED):

@@ -20,6 +20,7 @@ from .api import (
     PodPlacement,
     SuccessPolicy,
 )
+from .claims import Claim, parse_claims
 from .fields import SpecError
 from .fields import integer as _integer
 from .fields import mapping as _mapping
@@ -52,6 +53,7 @@ class Accelerator:
     profile: str = "cpu"
     resource_name: str | None = None
     devices_per_node: int | None = None
+    claims: tuple[Claim, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -237,6 +239,7 @@ def _accelerator(source: Json) -> Accelerator:
         profile=source.get("profile") or "cpu",
         resource_name=source.get("resourceName") or None,
         devices_per_node=_integer(source, "spec.accelerator", "devicesPerNode", 1, MAX_PROCESSES),
+        claims=parse_claims(source.get("claims")),
     )
 
 

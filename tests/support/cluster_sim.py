@@ -6,14 +6,13 @@ Pure and deterministic; tests choose the order of events. Plans are applied writ
 from __future__ import annotations
 
 import copy
-import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from dataclasses import replace
+from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
-from inception_operator import assignment, drift, podview, report
-from inception_operator.api import ANNOTATION_ASSIGNMENT, FIELD_MANAGER, ReportState
+from inception_operator import assignment, drift, podview
+from inception_operator.api import FIELD_MANAGER, ReportState
 from inception_operator.backoff import remaining
 from inception_operator.model import Assignment, Event, Gone, Json, Observation, Plan, PodView, Report
 from inception_operator.nodeloss import wants_node
@@ -21,130 +20,15 @@ from inception_operator.pods import merge
 from inception_operator.profiles import load_profiles
 from inception_operator.reconcile import Context, reconcile, wants_report
 from inception_operator.times import format_time
+from sim_pods import START, Pod
 
 T = TypeVar("T")
-START = datetime(2026, 1, 1, tzinfo=UTC)
 CONTEXT = Context(profiles=load_profiles(), image="trainer:test")
 REASONS = {64: "UsageError", 65: "DataError", 66: "InputMissing", 70: "Hang", 75: "Stopped", 78: "ConfigError"}
-UNSCHEDULABLE = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "no node fits"}
 
 
 class CrashError(Exception):
     """The operator died between two writes."""
-
-
-@dataclass
-class Pod:
-    """A pod and its launcher."""
-
-    raw: Json
-    ip: str
-    phase: str = "Pending"
-    ready: bool = False
-    ready_changed: datetime = START
-    conditions: list[Json] = field(default_factory=list)
-    reason: str | None = None
-    exit_code: int | None = None
-    terminated_reason: str | None = None
-    last_word: Report | None = None
-    deletion_deadline: datetime | None = None
-    grace: int = 0
-    report: Report = field(default_factory=lambda: Report(0, ReportState.STARTING))
-    accepted: Assignment | None = None
-    reachable: bool = True
-    stuck: bool = False
-    held: bool = False
-    placed: bool = True
-    lost: bool = False
-    broken: bool = False
-
-    @property
-    def name(self) -> str:
-        return str(self.raw["metadata"]["name"])
-
-    @property
-    def uid(self) -> str:
-        return str(self.raw["metadata"]["uid"])
-
-    @property
-    def slot(self) -> int:
-        return int(self.name.rsplit("-", 2)[1])
-
-    @property
-    def incarnation(self) -> int:
-        return int(self.name.rsplit("-", 2)[2])
-
-    @property
-    def node(self) -> str:
-        return f"node-{self.slot}-{self.incarnation}"
-
-    @property
-    def over(self) -> bool:
-        return self.phase in ("Succeeded", "Failed")
-
-    @property
-    def training(self) -> bool:
-        return self.phase == "Running" and self.report.state == ReportState.RUNNING
-
-    @property
-    def order(self) -> Assignment | None:
-        return assignment.from_json(self.raw["metadata"].get("annotations", {}).get(ANNOTATION_ASSIGNMENT))
-
-    @property
-    def squatting(self) -> bool:
-        """Somebody else made it under a name of ours."""
-        return "managedFields" not in self.raw["metadata"]
-
-    def tell(self, text: str | None) -> None:
-        """Write the annotation with the assignment, as the operator does or somebody else."""
-        annotations = self.raw["metadata"].setdefault("annotations", {})
-        annotations.pop(ANNOTATION_ASSIGNMENT, None)
-        if text is not None:
-            annotations[ANNOTATION_ASSIGNMENT] = text
-
-    def strip(self, key: str) -> None:
-        """Somebody takes labels or owner away; without both nothing would say any more whose pod it is."""
-        metadata = self.raw["metadata"]
-        if all(metadata.get(part) for part in ("labels", "ownerReferences")):
-            metadata[key] = type(metadata[key])()
-
-    def to_api(self) -> Json:
-        """The Pod as the API server would serve it."""
-        pod = copy.deepcopy(self.raw)
-        if self.deletion_deadline is not None:
-            pod["metadata"]["deletionTimestamp"] = format_time(self.deletion_deadline)
-            pod["metadata"]["deletionGracePeriodSeconds"] = self.grace
-        if self.held:
-            pod["metadata"]["finalizers"] = ["example.com/hold"]
-        if self.placed:
-            pod["spec"]["nodeName"] = self.node
-        ready = {
-            "type": "Ready",
-            "status": "True" if self.ready else "False",
-            "lastTransitionTime": format_time(self.ready_changed),
-        }
-        state: Json = {"running": {}} if self.phase == "Running" else {"waiting": {"reason": "ContainerCreating"}}
-        if self.exit_code is not None:
-            last = report.to_json(self.last_word) if self.last_word else None
-            terminated: Json = {"exitCode": self.exit_code, "reason": self.terminated_reason or "Error"}
-            terminated["finishedAt"] = format_time(self.ready_changed)
-            if last is not None:
-                terminated["message"] = json.dumps(last)
-            state = {"terminated": terminated}
-        pod["status"] = {
-            "phase": self.phase,
-            "podIP": self.ip if self.phase != "Pending" else "",
-            "conditions": [ready, *self.conditions, *([] if self.placed else [UNSCHEDULABLE])],
-            "containerStatuses": [{"name": "trainer", "state": state}],
-        }
-        if self.broken:
-            devices = [{"resourceID": "mlu-0", "health": "Healthy"}, {"resourceID": "mlu-1", "health": "Unhealthy"}]
-            resource = {"name": "cambricon.com/mlu", "resources": devices}
-            pod["status"]["containerStatuses"][0]["allocatedResourcesStatus"] = [resource]
-        if self.reason:
-            pod["status"]["reason"] = self.reason
-            pod["status"].pop("containerStatuses")
-        return pod
 
 
 def job(nodes: int = 2, **spec: Any) -> Json:
@@ -161,7 +45,9 @@ class Sim:
     def __init__(self, resource: Json | None = None) -> None:
         self.job = resource if resource is not None else job()
         self.now = START
+        self.accelerator = self.job["spec"].get("accelerator")
         self.pods: dict[str, Pod] = {}
+        self.templates: dict[str, Json] = {}
         self.gone: dict[int, Gone] = {}
         self.events: list[Event] = []
         self.statuses: list[Json] = []
@@ -289,6 +175,9 @@ class Sim:
         for pod, metadata in self._there(plan.repair):
             write()
             pod.raw["metadata"] = merge(pod.raw["metadata"], metadata)
+        for template in plan.claim_templates:
+            write()
+            self.templates[template["metadata"]["name"]] = template
         for body in plan.create:
             write()
             self._create(body)
@@ -318,6 +207,8 @@ class Sim:
 
     def _create(self, body: Json) -> None:
         name = body["metadata"]["name"]
+        for claim in body["spec"].get("resourceClaims", ()):
+            assert claim["resourceClaimTemplateName"] in self.templates, "a pod waits for a claim that nobody makes"
         if name in self.pods:
             taken = drift.name_taken(self.pods[name].to_api(), self.job, self.now)
             self.rejection = taken if self.pods[name].squatting else None
@@ -540,6 +431,10 @@ class Sim:
             if value is not None:
                 self.job["spec"][key] = value
         self.job["metadata"]["generation"] += before != self.job["spec"]
+
+    def correct(self) -> None:
+        """The user takes back what was spoilt about the accelerator."""
+        self.edit(accelerator=self.accelerator)
 
     def change_policy(self, **policy: Any) -> None:
         """The user changes keys of the run policy; None removes one."""

@@ -10,7 +10,7 @@ import pytest
 
 from inception_operator import api, podview
 from inception_operator.apply import Applier
-from inception_operator.client import JOBS, PODS, Resource
+from inception_operator.client import CLAIM_TEMPLATES, JOBS, PODS, Resource
 from inception_operator.errors import (
     AlreadyExistsError,
     ApiError,
@@ -50,7 +50,8 @@ class FakeClient:
         return await self._do("status", body["metadata"]["name"], body, job(version=5, **body["status"]))
 
     async def create(self, resource: Resource, namespace: str, body: Json) -> Json:
-        return await self._do("create", body["metadata"]["name"], body, pod("job-0-2", version=8))
+        verb = "prepare" if resource == CLAIM_TEMPLATES else "create"
+        return await self._do(verb, body["metadata"]["name"], body, pod("job-0-2", version=8))
 
     async def merge(
         self, resource: Resource, namespace: str, name: str, body: Json, *, strategic: bool = False
@@ -258,3 +259,38 @@ async def test_a_job_that_has_changed_is_not_deleted(fault: ApiError, expected: 
     with pytest.raises(expected):
         await scene.apply(delete_job=True)
     assert scene.jobs.get(("ns", "job")) is not None
+
+
+CLAIMING: dict[str, Any] = {
+    "claim_templates": ({"metadata": {"name": "job-gpus-1"}},),
+    "create": ({"metadata": {"name": "job-0-2"}},),
+}
+
+
+async def test_templates_of_claims_are_there_before_the_pods_that_use_them() -> None:
+    scene = Scene()
+    assert await scene.apply(**CLAIMING) is None
+    assert scene.client.log == ["prepare job-gpus-1", "create job-0-2"]
+    assert scene.cache.merged == ["job-0-2"]
+
+
+async def test_a_template_that_is_there_already_is_the_same() -> None:
+    scene = Scene(prepare=AlreadyExistsError(409, "exists"))
+    assert await scene.apply(**CLAIMING) is None
+    assert scene.client.log[-1] == "create job-0-2"
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (RejectedError(403, "may not create resourceclaimtemplates"), "may not create resourceclaimtemplates"),
+        (NotFoundError(404, "no such thing"), "no such thing; spec.accelerator.claims needs resource.k8s.io/v1"),
+    ],
+    ids=["refused", "old cluster"],
+)
+async def test_no_pod_is_made_without_its_template(error: ApiError, words: str) -> None:
+    scene = Scene(prepare=error)
+    said = await scene.apply(**CLAIMING)
+    assert said is not None
+    assert said.startswith(words)
+    assert scene.client.log == ["prepare job-gpus-1"]

@@ -70,7 +70,7 @@ ON_WORLD: dict[str, Callable[[Sim, int], None]] = {
     "wipe": lambda sim, n: sim.wipe(("attempt", "conditions", "restarts", "state", None)[n % 5]),
     "quota": lambda sim, n: setattr(sim, "quota", 1 if n % 4 == 0 else None),
     "spoil": lambda sim, n: sim.edit(accelerator={"profile": "abacus"}),
-    "correct": lambda sim, n: sim.edit(accelerator=None),
+    "correct": lambda sim, n: sim.correct(),
     "limit": lambda sim, n: sim.change_policy(**LIMITS[n % len(LIMITS)]),
     "capacity": lambda sim, n: setattr(sim, "capacity", n if n < 5 else None),
     "scale": rescale,
@@ -109,6 +109,8 @@ LOST: Json = {"nodeLostSeconds": 12}
 LOSSES = st.sampled_from([{}, LOST, {"nodeLostSeconds": 90}, {**LOST, "nodeLostPolicy": "ForceDeletePods"}])
 RULES = st.sampled_from([[], [EXCUSES], [STRICT, EXCUSES], [HARSH, STRICT]])
 SUCCESS = st.sampled_from(["All", "Chief"])
+CLAIMS: Json = {"profile": "nvidia", "claims": [{"name": "gpus", "deviceClassName": "gpu.nvidia.com"}]}
+ACCELERATORS = st.sampled_from([{"profile": "cpu"}, CLAIMS])
 # Long stories of users who change their minds; short ones seldom have the time to reach a deadline.
 LIFE = (
     "spoil",
@@ -132,13 +134,15 @@ def elastic_jobs(draw: st.DrawFn) -> Json:
     """Any elastic job of up to four nodes with up to two spares."""
     nodes, limit = draw(st.integers(1, 4)), draw(st.integers(0, 3))
     policy = {"minNodes": draw(st.integers(1, nodes)), "maxNodes": 4, "spareNodes": draw(st.integers(0, 2))}
-    success = draw(SUCCESS)
-    return job(nodes, failurePolicy={"maxRestarts": limit}, elasticPolicy=policy, successPolicy=success)
+    success, devices = draw(SUCCESS), draw(ACCELERATORS)
+    failures = {"maxRestarts": limit}
+    return job(nodes, failurePolicy=failures, elasticPolicy=policy, successPolicy=success, accelerator=devices)
 
 
 def fixed_jobs() -> st.SearchStrategy[Json]:
     """Jobs of one or two nodes."""
-    return st.builds(lambda nodes, success: job(nodes, successPolicy=success), st.integers(1, 2), SUCCESS)
+    fields = {"nodes": st.integers(1, 2), "successPolicy": SUCCESS, "accelerator": ACCELERATORS}
+    return st.fixed_dictionaries(fields).map(lambda found: job(**found))
 
 
 class Watch:
@@ -312,7 +316,7 @@ def play(sim: Sim, steps: list[tuple[str, int]], *, running: bool = False) -> No
 def bring_home(sim: Sim) -> None:
     """No more trouble: the job must end by itself."""
     sim.quota = sim.capacity = None
-    sim.edit(accelerator=None)
+    sim.correct()
     sim.free_names()
     sim.suspend(False)
     for pod in sim.pods.values():
@@ -338,6 +342,7 @@ def bring_home(sim: Sim) -> None:
     loss=LOSSES,
     running=st.booleans(),
     success=SUCCESS,
+    devices=ACCELERATORS,
 )
 def test_any_history_converges(
     nodes: int,
@@ -348,9 +353,11 @@ def test_any_history_converges(
     loss: Json,
     running: bool,
     success: str,
+    devices: Json,
 ) -> None:
     failures = {"maxRestarts": limit, "rules": rules, **loss}
-    converges(Sim(job(nodes, failurePolicy=failures, runPolicy=policy, successPolicy=success)), steps, running)
+    fields = {"failurePolicy": failures, "runPolicy": policy, "successPolicy": success, "accelerator": devices}
+    converges(Sim(job(nodes, **fields)), steps, running)
 
 
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -367,7 +374,7 @@ def test_an_elastic_job_gets_the_size_and_the_spares_it_wants_when_it_can(
     sim = Sim(resource)
     play(sim, steps, running=True)
     sim.quota = sim.capacity = None
-    sim.edit(accelerator=None)
+    sim.correct()
     sim.free_names()
     sim.suspend(False)
     for pod in sim.pods.values():
