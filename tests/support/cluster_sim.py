@@ -398,6 +398,8 @@ class Sim:
 
         With no pod left that has seen them, numbers of attempts come again.
         """
+        if self.deleted:
+            return
         if key is None:
             self.job["status"] = {}
         else:
