@@ -108,7 +108,8 @@ class Resync:
         token = ""
         while True:
             page = await self._source.list_page(JOBS, {}, token, metadata_only=True, namespace=namespace)
-            for raw in page["items"]:
+            # The API server writes null for an empty list of metadata.
+            for raw in page["items"] or ():
                 listed[key_of(raw)] = (raw["metadata"]["uid"], version_of(raw))
             token = page["metadata"].get("continue") or ""
             if not token:

@@ -69,7 +69,8 @@ class FakeSource:
             raise UnavailableError(503, "down")
         found = [raw for raw in self.listed if namespace in (None, raw["metadata"]["namespace"])]
         version = self.versions.get(namespace, self.version)
-        return {"metadata": {"resourceVersion": str(version)}, "items": found}
+        # As the API server answers where there are none.
+        return {"metadata": {"resourceVersion": str(version)}, "items": found or None}
 
 
 def resync(source: FakeSource, jobs: JobStore, notices: list[Key], *namespaces: str) -> Resync:
@@ -85,6 +86,17 @@ def test_a_training_that_vanished_silently_is_found() -> None:
         await resync(FakeSource(job("kept", uid="a")), jobs, notices).compare()
         assert notices == [("ns", "lost")]
         assert sorted(jobs) == [("ns", "kept"), ("ns", "new")]
+
+    run(main())
+
+
+def test_the_last_training_may_vanish_silently_too() -> None:
+    async def main() -> None:
+        jobs, notices = JobStore(), list[Key]()
+        jobs.update(job("lost", uid="b"))
+        await resync(FakeSource(), jobs, notices).compare()
+        assert notices == [("ns", "lost")]
+        assert sorted(jobs) == []
 
     run(main())
 
