@@ -21,7 +21,7 @@ def required_components(spec: ClusterSpec) -> tuple[str, ...]:
 def batches(layout: Layout, spec: ClusterSpec) -> list[list[ProcessSpec]]:
     """Processes in the order in which they start; those of one batch start together."""
     numbers = ports.read(layout)
-    last = [_controller_manager(layout, numbers), _scheduler(layout, numbers)]
+    last = [_controller_manager(layout, spec, numbers), _scheduler(layout, numbers)]
     if spec.kwok_nodes:
         last.append(kwok.process(layout, numbers["kwok"]))
     return [[_etcd(layout, numbers)], [_apiserver(layout, spec, numbers)], last]
@@ -91,7 +91,7 @@ def _flavour_flags(layout: Layout, spec: ClusterSpec) -> tuple[str, ...]:
     return ("--bind-address=127.0.0.1", "--advertise-address=127.0.0.1", "--endpoint-reconciler-type=none")
 
 
-def _controller_manager(layout: Layout, numbers: dict[str, int]) -> ProcessSpec:
+def _controller_manager(layout: Layout, spec: ClusterSpec, numbers: dict[str, int]) -> ProcessSpec:
     name = "kube-controller-manager"
     argv = (
         *_controller(layout, name, numbers[name]),
@@ -102,8 +102,17 @@ def _controller_manager(layout: Layout, numbers: dict[str, int]) -> ProcessSpec:
         "--use-service-account-credentials=true",
         "--kube-api-qps=200",
         "--kube-api-burst=400",
+        *_node_flags(spec),
     )
     return ProcessSpec(name, argv, ready=probes.https_ok(layout, numbers[name], "/healthz", verify=False))
+
+
+def _node_flags(spec: ClusterSpec) -> tuple[str, ...]:
+    if spec.flavour == "node":
+        from . import node
+
+        return node.controller_flags()
+    return ()
 
 
 def _scheduler(layout: Layout, numbers: dict[str, int]) -> ProcessSpec:

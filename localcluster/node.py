@@ -5,7 +5,7 @@ The supervisor calls, in this order:
 1. ``required_components`` and ``debian_packages``, to know what must be built and installed;
 2. ``fetch``, outside the namespaces: the base image, which needs the package mirrors;
 3. ``prepare``, inside the namespaces, before any process starts;
-4. ``apiserver_flags`` and ``processes``;
+4. ``apiserver_flags``, ``controller_flags`` and ``processes``;
 5. ``finish``, inside, when all processes are ready;
 6. ``cleanup_cgroups``, outside, when the cluster is dead.
 """
@@ -146,6 +146,11 @@ def apiserver_flags(layout: Layout, spec: ClusterSpec) -> tuple[str, ...]:
         "--kubelet-preferred-address-types=InternalIP",
         "--allow-privileged=true",
     )
+
+
+def controller_flags() -> tuple[str, ...]:
+    """Flags of the controller manager: a kubelet that is silent is noticed after seconds."""
+    return (f"--node-monitor-grace-period={nodeconfig.NODE_GRACE_SECONDS}s", "--node-monitor-period=2s")
 
 
 def processes(layout: Layout, spec: ClusterSpec) -> list[ProcessSpec]:

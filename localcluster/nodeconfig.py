@@ -18,6 +18,8 @@ CDI_DIRECTORY = Path("/var/run/cdi")
 COREDNS_READY = "127.0.0.1:8181"
 KUBE_PROXY_HEALTH = "127.0.0.1:10256"
 KUBELET_HEALTH = "127.0.0.1:10248"
+# Kubernetes waits for 50 seconds; on one machine nothing gets lost on the way.
+NODE_GRACE_SECONDS = 20
 BUILD_CACHE_LIMIT = "10GB"
 
 
@@ -140,6 +142,8 @@ def kubelet(layout: Layout) -> str:
             # Looked at often, so that devices are offered soon; sent only when something changed.
             "nodeStatusUpdateFrequency": "1s",
             "nodeStatusReportFrequency": "5m",
+            # Renewed four times in that time.
+            "nodeLeaseDurationSeconds": NODE_GRACE_SECONDS,
             "oomScoreAdj": 0,
             "protectKernelDefaults": True,
             "resolvConf": "",

@@ -7,14 +7,14 @@ import logging
 import signal
 import time
 from collections.abc import Coroutine
-from functools import partial
+from dataclasses import replace
 from typing import Any
 
 import kopf
 from prometheus_client import disable_created_metrics
 
 from inception_operator import podview, report
-from inception_operator.client import JOBS, Client, load_configuration
+from inception_operator.client import JOBS, NODES, Client, load_configuration
 from inception_operator.controller import Controller, Decider
 from inception_operator.errors import ApiError, OperatorError, RejectedError, SettingsError
 from inception_operator.events import EventPoster
@@ -22,7 +22,7 @@ from inception_operator.handlers import make_registry, make_settings
 from inception_operator.jobs import JobStore
 from inception_operator.leader import Leader
 from inception_operator.metrics import Metrics
-from inception_operator.model import PodView
+from inception_operator.model import Observation, Plan, PodView
 from inception_operator.nodeloss import wants_node
 from inception_operator.nodes import Nodes
 from inception_operator.podstore import PodStore
@@ -56,6 +56,7 @@ class App:
 
     def __init__(self, settings: Settings, configuration: Any) -> None:
         self._settings = settings
+        self._context = _context(settings)
         self._configuration = configuration
         self._jobs = JobStore()
         self._metrics = Metrics(self._jobs.values)
@@ -87,7 +88,7 @@ class App:
             self._pods,
             self._probe,
             self._scraper,
-            Decider(partial(reconcile, context=_context(settings)), wants_report, wants_node),
+            Decider(self._reconcile, wants_report, wants_node),
             self._queue,
             self._metrics,
             self._events,
@@ -107,6 +108,9 @@ class App:
 
     def _reflect(self, namespace: str | None) -> PodReflector:
         return PodReflector(self._client, podview.trim_pod, self._queue.add, namespace=namespace)
+
+    def _reconcile(self, observation: Observation) -> Plan:
+        return reconcile(observation, self._context)
 
     async def run(self) -> None:
         """Serve, wait for leadership, work; returns after a signal."""
@@ -137,6 +141,7 @@ class App:
             await self._leader.acquire()
         self._leading = True
         try:
+            await self._check_nodes()
             async with asyncio.TaskGroup() as group:
                 if self._settings.leader_election:
                     _spawn(group, "lease", self._leader.hold())
@@ -165,6 +170,17 @@ class App:
                 raise SettingsError(f"--namespaces: {error.message}; {remedy}") from error
             except ApiError as error:
                 _log.warning("the rights in %s are not known yet: %s", namespace, error)
+
+    async def _check_nodes(self) -> None:
+        """Jobs that ask for more than our rights allow are told so."""
+        try:
+            sees = await self._client.allowed("get", NODES)
+        except ApiError as error:
+            _log.warning("the right to read nodes is not known: %s", error)
+            return
+        if not sees:
+            _log.warning("nodes cannot be read: failurePolicy.nodeLostSeconds has no effect")
+        self._context = replace(self._context, sees_nodes=sees)
 
     async def _watch_trainings(self) -> None:
         ready = asyncio.Event()

@@ -59,6 +59,7 @@ NODES: Final = Resource("", "v1", "nodes")
 EVENTS: Final = Resource("", "v1", "events")
 CLAIM_TEMPLATES: Final = Resource("resource.k8s.io", "v1", "resourceclaimtemplates")
 LEASES: Final = Resource("coordination.k8s.io", "v1", "leases")
+REVIEWS: Final = Resource("authorization.k8s.io", "v1", "selfsubjectaccessreviews")
 
 
 async def load_configuration(kubeconfig: Path | None = None) -> Configuration:
@@ -113,6 +114,17 @@ class Client:
     async def create(self, resource: Resource, namespace: str, body: Json) -> Json:
         """Create; the answer is the stored object."""
         return await self._request("create", "POST", resource, resource.path(namespace), body=body)
+
+    async def allowed(self, verb: str, resource: Resource) -> bool:
+        """Whether the API server lets us do this to a kind in all namespaces, or to one that is in none."""
+        attributes = {"verb": verb, "group": resource.group, "resource": resource.plural}
+        body = {
+            "apiVersion": REVIEWS.api_version,
+            "kind": "SelfSubjectAccessReview",
+            "spec": {"resourceAttributes": attributes},
+        }
+        answer = await self._request("create", "POST", REVIEWS, REVIEWS.path(), body=body)
+        return bool((answer.get("status") or {}).get("allowed"))
 
     async def replace(self, resource: Resource, namespace: str, name: str, body: Json) -> Json:
         """Update with the resourceVersion of ``body`` as precondition."""

@@ -45,7 +45,7 @@ class Decider:
 
     reconcile: Callable[[Observation], Plan]
     wants_report: Callable[[Json, PodView], bool]
-    wants_node: Callable[[Json, PodView], bool]
+    wants_node: Callable[[Json, PodView, datetime], bool]
 
 
 class Controller:
@@ -158,8 +158,9 @@ class Controller:
         if wanted and not await self._probe.refresh(key, wanted):
             return False
         self._bell.answered(key, rung)
-        pods = self._views(key)
-        await self._nodes.refresh({pod.node for pod in pods if pod.node and self._decider.wants_node(job, pod)})
+        now = datetime.now(UTC)
+        pods = [pod for pod in self._views(key) if self._decider.wants_node(job, pod, now)]
+        await self._nodes.refresh({pod.node for pod in pods if pod.node})
         return True
 
     def _views(self, key: Key) -> tuple[PodView, ...]:

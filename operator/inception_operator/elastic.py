@@ -27,6 +27,8 @@ START: Final = timedelta(seconds=30)
 GROW_EVERY: Final = timedelta(seconds=30)
 # A spare that ends by itself would mostly do so again.
 RETRY: Final = timedelta(seconds=30)
+# Torch is imported on a busy node; afterwards silence is silence.
+WARM_UP: Final = timedelta(minutes=5)
 _ON_ITS_WAY: Final = frozenset((None, "ContainerCreating", "PodInitializing"))
 
 Members = tuple[int, ...]
@@ -79,16 +81,22 @@ def from_text(text: object) -> Members:
     return tuple(members) if len(set(members)) == len(members) else ()
 
 
-def roster(job: Job, written: Members, pods: Iterable[PodView], *, issued: bool) -> Roster:
-    """Who trains, and which slots are to be filled; follows from the status and the pods alone."""
+def roster(job: Job, written: Members, pods: Iterable[PodView], attempt: int, *, issued: bool) -> Roster:
+    """Who trains, and which slots are to be filled; follows from the status and the pods alone.
+
+    A pod that was made for this attempt and is being deleted keeps the name that its successor would have: another
+    slot is filled instead.
+    """
     everybody = tuple(range(job.num_nodes))
     if job.elastic is None:
         return Roster(everybody, everybody)
-    living = {slot: pod for slot, pod in slots.newest(pods).items() if not pod.deleting and not slots.finished(pod)}
+    newest = slots.newest(pods)
+    living = {slot: pod for slot, pod in newest.items() if not pod.deleting and not slots.finished(pod)}
+    taken = {slot for slot, pod in newest.items() if pod.deleting and pod.incarnation == attempt}
     kept = [slot for slot in written if issued or slot in living]
     others = sorted(living.keys() - set(kept), key=lambda slot: (living[slot].phase != Phase.RUNNING, slot))
     size = job.num_nodes + job.elastic.spare_nodes
-    known = living.keys() | set(kept)
+    known = living.keys() | set(kept) | taken
     free = [slot for slot in range(size + len(known)) if slot not in known]
     return Roster(written, tuple((kept + others + free)[: max(size, len(kept) if issued else 0)]))
 
@@ -170,6 +178,12 @@ def retry_at(pod: PodView, now: datetime) -> datetime | None:
     if not slots.finished(pod) or ended is None or now >= ended + RETRY:
         return None
     return ended + RETRY
+
+
+def useless(pod: PodView, now: datetime) -> bool:
+    """Whether a spare that was made for the attempt that runs will never take ranks; its name can wait."""
+    silent = slots.silent_since(pod, (pod.created or now) + WARM_UP)
+    return bool(pod.unhealthy) or (silent is not None and now >= silent + slots.SILENCE)
 
 
 def _unschedulable(pod: PodView | None) -> str | None:

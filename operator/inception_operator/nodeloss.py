@@ -1,7 +1,7 @@
 """``failurePolicy.nodeLostSeconds``: when a pod counts as lost with its node, and is not waited for any longer.
 
 Three witnesses must agree for so long: the pod is not ready, its launcher does not answer, and its node is not ready.
-Of a pod that is being deleted the launcher is not asked.
+The launcher is not asked where the pod is being deleted or has not started.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from . import fields
+from .api import Phase
 from .fields import SpecError
 from .model import Json, PodView
 
@@ -34,10 +35,10 @@ class NodeLoss:
         """When the pod counts as lost; None while a witness speaks for it."""
         if self.seconds is None or pod.ready or pod.node_lost_since is None:
             return None
-        if pod.reachable is not False and not pod.deleting:
-            return None
-        witnesses = [pod.node_lost_since, pod.ready_changed]
-        if not pod.deleting:
+        witnesses = [pod.node_lost_since, pod.ready_changed, pod.created]
+        if not pod.deleting and pod.phase != Phase.PENDING:
+            if pod.reachable is not False:
+                return None
             witnesses.append(pod.unreachable_since)
         return max(time for time in witnesses if time is not None) + timedelta(seconds=self.seconds)
 
@@ -48,7 +49,8 @@ class NodeLoss:
 
     def text(self, pod: PodView) -> str:
         """What is said of a pod that is lost."""
-        return f"the node has not been ready for {self.seconds} s and the launcher does not answer"
+        silence = "the pod has not started" if pod.phase == Phase.PENDING else "the launcher does not answer"
+        return f"the node has not been ready for {self.seconds} s and {silence}"
 
     def stuck(self, pods: Iterable[PodView], now: datetime) -> list[PodView]:
         """Pods to delete by force: their kubelet, which would confirm their end, is gone."""
@@ -57,16 +59,28 @@ class NodeLoss:
         return [pod for pod in terminating if self.force and self.lost(pod, now)]
 
     def look_again(self, pods: Iterable[PodView], now: datetime) -> float | None:
-        """Seconds until the next look at pods that are being deleted: nothing else tells of their nodes."""
-        if not self.force:
+        """Seconds until the next look at pods that end or start: nothing else tells of their nodes."""
+        if self.seconds is None:
             return None
-        dues = [self.due(pod) for pod in pods if pod.deleting and not pod.ready and pod.node]
-        left = (POLL if due is None or due <= now else (due - now).total_seconds() for due in dues)
-        return min(left, default=None)
+        return min((self._left(pod, now) for pod in pods if self._is_quiet(pod)), default=None)
+
+    def _is_quiet(self, pod: PodView) -> bool:
+        """Whether nobody would notice that its node is gone."""
+        if pod.ready or not pod.node:
+            return False
+        return self.force if pod.deleting else pod.phase == Phase.PENDING
+
+    def _left(self, pod: PodView, now: datetime) -> float:
+        due = self.due(pod) or (None if pod.deleting else _old_enough(pod, self.seconds or 0))
+        return POLL if due is None or due <= now else (due - now).total_seconds()
 
 
 WAIT: Final = NodeLoss()
 """The default: Kubernetes alone decides when a node is lost."""
+
+
+BLIND: Final = f"{_PATH}.nodeLostSeconds has no effect: this operator may not read nodes"
+"""What is said to jobs with these fields where the operator has no right to look at nodes."""
 
 
 def parse_node_loss(policy: Json) -> NodeLoss:
@@ -80,9 +94,17 @@ def parse_node_loss(policy: Json) -> NodeLoss:
     return NodeLoss(seconds, wanted == FORCE_DELETE)
 
 
-def wants_node(job: Json, pod: PodView) -> bool:
-    """Whether to ask for the state of this pod's node before deciding."""
-    policy = (job.get("spec") or {}).get("failurePolicy") or {}
-    if not policy.get("nodeLostSeconds") or pod.ready or not pod.node:
+def wants_node(job: Json, pod: PodView, now: datetime) -> bool:
+    """Whether to ask for the state of this pod's node before deciding; pods mostly start sooner than they are lost."""
+    seconds = ((job.get("spec") or {}).get("failurePolicy") or {}).get("nodeLostSeconds")
+    if not seconds or pod.ready or not pod.node:
         return False
+    if pod.phase == Phase.PENDING and not pod.deleting:
+        due = _old_enough(pod, seconds)
+        return due is not None and now >= due
     return pod.deleting or (pod.reachable is False and pod.exit_code is None)
+
+
+def _old_enough(pod: PodView, seconds: int) -> datetime | None:
+    """When a pod that has not started may be lost at the earliest."""
+    return None if pod.created is None else pod.created + timedelta(seconds=seconds)

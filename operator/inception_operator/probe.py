@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 import aiohttp
 
@@ -25,10 +26,11 @@ Parse = Callable[[str], "Report | None"]
 
 @dataclass(frozen=True)
 class _Answer:
-    """What is known about one pod; after a time-out it is left alone until ``again``."""
+    """What is known about one pod; after a time-out it is left alone until ``again``. ``since``: it does not answer."""
 
     report: Report | None
     reachable: bool
+    since: datetime | None = None
     again: float = 0.0
     pause: float = 0.0
 
@@ -97,10 +99,10 @@ class Probe:
             round_.asked.result()
             fresh |= round_.uids
 
-    def answer(self, key: Key, uid: str) -> tuple[Report | None, bool | None]:
-        """The latest report of a pod, and whether it could be reached; None for both when it was never asked."""
+    def answer(self, key: Key, uid: str) -> tuple[Report | None, bool | None, datetime | None]:
+        """The latest report of a pod, whether it could be reached, and since when not; all None if never asked."""
         answer = self._answers.get(key, {}).get(uid)
-        return (None, None) if answer is None else (answer.report, answer.reachable)
+        return (None, None, None) if answer is None else (answer.report, answer.reachable, answer.since)
 
     def retain(self, key: Key, uids: Collection[str]) -> None:
         """Drop what is known about all other pods of this training."""
@@ -136,6 +138,7 @@ class Probe:
     async def _ask(self, key: Key, pod: PodView) -> None:
         known = self._answers.get(key, {}).get(pod.uid)
         report = known.report if known else None
+        since = (known.since if known else None) or datetime.now(UTC)
         try:
             url = f"http://{_host(pod.ip or '')}:{self._launcher_port}/status"
             text = await self._get(url, STATUS_SECONDS, MAX_STATUS_BYTES)
@@ -143,9 +146,9 @@ class Probe:
         except TimeoutError:
             # Nobody is there. Asking again in every pass would slow all decisions on this training.
             pause = min(MAX_PAUSE, known.pause * 2 if known and known.pause else FIRST_PAUSE)
-            answer = _Answer(report, reachable=False, again=self._clock() + pause, pause=pause)
+            answer = _Answer(report, False, since, again=self._clock() + pause, pause=pause)
         except (aiohttp.ClientError, OSError, ValueError):
-            answer = _Answer(report, reachable=False)
+            answer = _Answer(report, False, since)
         # Looked up only now: the training's answers may have been dropped and begun anew while this one was under way.
         self._answers.setdefault(key, {})[pod.uid] = answer
 

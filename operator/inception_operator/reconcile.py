@@ -19,6 +19,7 @@ from .elastic import Members, Muster, Roster
 from .failure import Action, Failure, Scene
 from .fields import SpecError
 from .model import Assignment, Json, Observation, Plan, PodView
+from .nodeloss import BLIND
 from .pods import build_pod
 from .profiles import Devices, Profile, resolve
 from .slots import Slots
@@ -45,6 +46,7 @@ class Context:
     image: str
     pull_policy: str | None = None
     bell: str = ""
+    sees_nodes: bool = True
 
 
 def reconcile(observation: Observation, context: Context) -> Plan:
@@ -67,7 +69,7 @@ def _decide(observation: Observation, context: Context, pods: tuple[PodView, ...
         devices = resolve(spec, context.profiles)
     except SpecError as error:
         return lifecycle.refuse(job, draft, pods, error, observation.now)
-    draft.accept()
+    draft.accept(BLIND if spec.node_loss.seconds and not context.sees_nodes else None)
     if spec.elastic is not None and draft.issued is not None and not elastic.from_text(draft.nodes.get("members")):
         draft.lose_members()
     return _Pass(observation, context, spec, devices, draft, pods).decide()
@@ -168,7 +170,8 @@ class _Pass:
     def _arrange(self) -> tuple[PodView, ...]:
         """See which pod fills which slot; answers those that fill none."""
         written = elastic.from_text(self.draft.nodes.get("members"))
-        self.roster = elastic.roster(self.job, written, self.pods, issued=self.draft.issued is not None)
+        issued, attempt = self.draft.issued is not None, self.draft.attempt
+        self.roster = elastic.roster(self.job, written, self.pods, attempt, issued=issued)
         self.slots, surplus = slots.arrange(self.pods, self.roster.pool)
         return surplus
 
@@ -297,7 +300,7 @@ class _Pass:
                 self._again((retry - self.now).total_seconds())
             elif slots.finished(pod):
                 self._remove([pod])
-        self._replace(pod for pod in spares if self._mute(pod))
+        self._replace(pod for pod in spares if self._mute(pod) or self._useless(pod))
         self._fill(self.roster.spares)
         self._hold(spares)
         self._watch_gathering(spares, lingering)
@@ -318,13 +321,19 @@ class _Pass:
         return slots.finished(pod) and not self._leaving(pod)
 
     def _mute(self, pod: PodView) -> bool:
-        """A survivor of an earlier attempt whose launcher has gone silent, or whose device is broken."""
+        """A survivor of an earlier attempt whose launcher or node has gone silent, or whose device is broken."""
         if self._leaving(pod) or pod.incarnation == self.draft.attempt:
             return False
-        if pod.unhealthy:
+        if pod.unhealthy or self.job.node_loss.lost(pod, self.now):
             return True
         silent = slots.silent_since(pod, self._gathering_since())
         return silent is not None and self.now >= (self.job.node_loss.due(pod) or silent + slots.SILENCE)
+
+    def _useless(self, pod: PodView) -> bool:
+        """A spare that was made for this attempt and will never take ranks."""
+        if self._leaving(pod) or slots.finished(pod):
+            return False
+        return elastic.useless(pod, self.now) or self.job.node_loss.lost(pod, self.now)
 
     def _gathering_since(self) -> datetime:
         """No later than the end of the last attempt, as far as the status tells."""

@@ -180,10 +180,11 @@ class Draft:
         self._stop_running(Reason.STATUS_RESTORED, text)
         self._event(WARNING, Reason.STATUS_RESTORED, text)
 
-    def accept(self) -> None:
-        """The spec can be carried out."""
+    def accept(self, but: str | None = None) -> None:
+        """The spec can be carried out, but for what the operator has no rights to."""
         refused = conditions.is_false(self._conditions, ConditionType.ACCEPTED)
-        self._put(ConditionType.ACCEPTED, TRUE, Reason.ACCEPTED, "the spec can be carried out")
+        text = "the spec can be carried out"
+        self._put(ConditionType.ACCEPTED, TRUE, Reason.ACCEPTED, f"{text}, but {but}" if but else text)
         if refused:
             self._event(NORMAL, Reason.ACCEPTED, "the spec has been corrected and can be carried out")
 

@@ -39,7 +39,7 @@ VALUES: dict[str, dict[str, Any]] = {
             {"maxSkew": 1, "topologyKey": "topology.kubernetes.io/zone", "whenUnsatisfiable": "ScheduleAnyway"}
         ],
     },
-    "namespaces": {"watchNamespaces": ["team-a", "team-b", "team-a"], "metrics": MONITORS},
+    "namespaces": {"watchNamespaces": ["team-a", "team-b", "team-a"], "metrics": MONITORS, "rbac": {"readNodes": True}},
     "full": {
         "fullnameOverride": "trainings",
         "commonLabels": {"team": "ml"},

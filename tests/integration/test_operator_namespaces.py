@@ -17,6 +17,7 @@ from trainings import Trainings, wait_for
 
 SYSTEM = "inception-few"
 LISTED, ELSEWHERE = ("inception-few-a", "inception-few-b"), "inception-few-elsewhere"
+CLUSTER_RIGHTS = ("ClusterRole", "ClusterRoleBinding")
 RIGHTS = ("ServiceAccount", "Role", "RoleBinding")
 pytestmark = pytest.mark.timeout(180)
 
@@ -88,6 +89,33 @@ def test_jobs_of_listed_namespaces_run_and_others_are_ignored(
         assert process.metric("api_requests_total", code="201") > 0
         assert process.stop() == 0
         assert "orbidden" not in process.log, "kopf's own requests are allowed too"
+
+
+def accepted(trainings: Trainings) -> str:
+    return str(wait_for("a condition", lambda: trainings.condition("job", "Accepted"))["message"])
+
+
+def test_nodes_are_read_only_with_a_right_of_its_own(
+    training_api: Cluster, kubeconfig: Path, places: dict[str, Trainings], tmp_path: Path
+) -> None:
+    trainings = places[LISTED[0]]
+    with operator(kubeconfig, tmp_path / "without", *LISTED) as process:
+        trainings.create("job", failurePolicy={"nodeLostSeconds": 20})
+        assert "nodeLostSeconds has no effect: this operator may not read nodes" in accepted(trainings)
+        assert process.log.count("nodes cannot be read") == 1
+        assert process.metric("api_requests_total", code="403") == 0
+
+    helm = str(components.build(["helm"], to_stderr)["helm"])
+    chosen = f"--set=watchNamespaces={{{','.join(LISTED)}}},rbac.readNodes=true,rbac.aggregateClusterRoles=false"
+    rights = [i for i in sync.render(helm, chosen, namespace=SYSTEM) if i["kind"] in CLUSTER_RIGHTS]
+    training_api.apply(*rights)
+    try:
+        with operator(kubeconfig, tmp_path / "with", *LISTED) as process:
+            wait_for("no complaint", lambda: accepted(trainings) == "the spec can be carried out")
+            assert "nodes cannot be read" not in process.log
+    finally:
+        for item in rights:
+            training_api.kubectl("delete", item["kind"], item["metadata"]["name"])
 
 
 def test_a_namespace_without_rights_is_named(kubeconfig: Path, tmp_path: Path) -> None:

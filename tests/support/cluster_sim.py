@@ -113,7 +113,7 @@ class Sim:
         return Observation(copy.deepcopy(self.job), views, self.now, rejection=self.rejection, gone=dict(self.gone))
 
     def _with_node(self, pod: PodView) -> PodView:
-        if not wants_node(self.job, pod):
+        if not wants_node(self.job, pod, self.now):
             return pod
         return replace(pod, node_lost_since=self.lost_nodes.get(pod.node or ""))
 

@@ -14,6 +14,7 @@ from demo.kube import Kube
 from demo.run import install_operator
 from localcluster.cluster import Cluster
 from localcluster.components import build
+from localcluster.errors import CommandError
 
 Json = dict[str, Any]
 
@@ -114,14 +115,37 @@ class Jobs:
         """Until a first checkpoint has been reported."""
         return self.wait(name, "saved", lambda s: "lastCheckpointTime" in s.get("trainerStatus", {}))
 
+    def page(self, name: str) -> dict[str, float]:
+        """The trainer's figures without labels, read from its master through the API server; empty when none answer."""
+        try:
+            master = self.pod(name, self.members(name)[0])
+            path = f"/api/v1/namespaces/{self.namespace}/pods/{master}:8081/proxy/metrics"
+            lines = self.kubectl("get", "--raw", path).splitlines()
+        except (CommandError, ValueError):
+            return {}
+        return {part[0]: float(part[1]) for line in lines if len(part := line.split()) == 2 and "{" not in line}
+
+    def wait_step(self, name: str, attempt: int, seconds: float = 120) -> float:
+        """Until this attempt or a later one has made a step; the trainer's own time of its first one."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            page = self.page(name)
+            if page.get("trainer_attempt", 0) >= attempt and page.get("trainer_first_step_timestamp_seconds", 0) > 0:
+                return page["trainer_first_step_timestamp_seconds"]
+            time.sleep(0.3)
+        raise AssertionError(f"{name}: attempt {attempt} has made no step\n{self.story(name, self.status(name))}")
+
     def summary(self, name: str) -> Json:
-        """The job's summary.json, read through a pod of its own that mounts the claim."""
+        """The job's summary.json."""
+        return self.file(name, "output/summary.json")
+
+    def file(self, name: str, path: str) -> Json:
+        """A JSON file of the job's folder, read through a pod of its own that mounts the claim."""
         reader = f"{name}-reader"
         self.kubectl("apply", "-f", "-", stdin=json.dumps(reader_pod(reader, name)))
         try:
             self.kubectl("wait", "--for=condition=Ready", f"pod/{reader}", "--timeout=60s")
-            path = f"/checkpoint/{name}/output/summary.json"
-            return dict(json.loads(self.kubectl("exec", reader, "--", "cat", path)))
+            return dict(json.loads(self.kubectl("exec", reader, "--", "cat", f"/checkpoint/{name}/{path}")))
         finally:
             self.kubectl("delete", "pod", reader, "--grace-period=0", "--force", "--wait=false")
 

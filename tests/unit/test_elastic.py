@@ -83,17 +83,23 @@ def test_who_survives_keeps_the_rank(before: Members, ready: Members, size: int,
     ],
 )
 def test_slots_to_keep_filled(written: Members, issued: bool, present: list[int], pool: Members) -> None:
-    assert elastic.roster(job(2, spares=1), written, map(pod, present), issued=issued).pool == pool
+    assert elastic.roster(job(2, spares=1), written, map(pod, present), 1, issued=issued).pool == pool
 
 
 def test_pods_that_run_are_kept_rather_than_those_that_wait() -> None:
     pods = [pod(0), pod(1, phase="Pending", ready=False), pod(2)]
-    assert elastic.roster(job(1, spares=1), (0,), pods, issued=True).pool == (0, 2)
+    assert elastic.roster(job(1, spares=1), (0,), pods, 1, issued=True).pool == (0, 2)
+
+
+def test_a_slot_whose_name_is_still_taken_is_left_out() -> None:
+    pods = [pod(0), pod(1, deleting=True)]
+    assert elastic.roster(job(1, spares=1), (0,), pods, 1, issued=True).pool == (0, 2)
+    assert elastic.roster(job(1, spares=1), (0,), pods, 2, issued=True).pool == (0, 1), "the next name is free"
 
 
 def test_slots_of_a_fixed_job_are_its_members() -> None:
     fixed = Job(name="job", namespace="ns", uid="u", generation=1, num_nodes=2)
-    assert elastic.roster(fixed, (1,), [pod(0)], issued=True) == Roster((0, 1), (0, 1))
+    assert elastic.roster(fixed, (1,), [pod(0)], 1, issued=True) == Roster((0, 1), (0, 1))
 
 
 PENDING: dict[str, Any] = {"phase": "Pending", "ready": False, "ip": None}

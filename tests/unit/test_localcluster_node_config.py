@@ -140,3 +140,10 @@ def test_allocatable_is_zero_for_what_the_node_does_not_offer() -> None:
     status = {"status": {"allocatable": {"cambricon.com/mlu": "4"}}}
     assert objects.allocatable(status, "cambricon.com/mlu") == 4
     assert objects.allocatable(status, "nvidia.com/gpu") == 0
+
+
+def test_a_silent_kubelet_is_noticed_after_some_missed_leases(layout: Layout) -> None:
+    grace = f"--node-monitor-grace-period={nodeconfig.NODE_GRACE_SECONDS}s"
+    assert grace in node.controller_flags()
+    config = yaml.safe_load(nodeconfig.kubelet(layout))
+    assert config["nodeLeaseDurationSeconds"] == nodeconfig.NODE_GRACE_SECONDS

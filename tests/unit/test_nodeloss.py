@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
-from cluster_sim import Sim, job
+from cluster_sim import CONTEXT, Sim, job
 from inception_operator.errors import ApiError, NotFoundError, RejectedError, UnavailableError
 from inception_operator.fields import SpecError
 from inception_operator.model import PodView
-from inception_operator.nodeloss import NodeLoss, parse_node_loss, wants_node
+from inception_operator.nodeloss import POLL, NodeLoss, parse_node_loss, wants_node
 from inception_operator.nodes import Nodes
+from inception_operator.reconcile import reconcile
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 FORCE = {"nodeLostSeconds": 20, "nodeLostPolicy": "ForceDeletePods"}
@@ -21,6 +23,10 @@ RUNNING = {"metadata": {}, "spec": {"failurePolicy": {"nodeLostSeconds": 20}}}
 
 def ago(seconds: float) -> datetime:
     return NOW - timedelta(seconds=seconds)
+
+
+WAITING: dict[str, Any] = {"phase": "Pending", "reachable": None, "ready_changed": None, "unreachable_since": None}
+WAITING |= {"created": ago(20)}
 
 
 def pod(**fields: Any) -> PodView:
@@ -41,8 +47,14 @@ def pod(**fields: Any) -> PodView:
         ({"node_lost_since": None}, None),
         ({"deleting": True, "reachable": None, "unreachable_since": None}, ago(20)),
         ({"deleting": True, "node_lost_since": None}, None),
+        (WAITING, NOW),
+        (WAITING | {"created": ago(60)}, ago(30)),
+        (WAITING | {"node_lost_since": None}, None),
     ],
-    ids=["silent last", "unready last", "node last", "ready", "answers", "not asked", "node well", "deleting", "well"],
+    ids=[
+        *("silent last", "unready last", "node last", "ready", "answers", "not asked", "node well", "deleting", "well"),
+        *("not started", "waiting for long", "not started, node well"),
+    ],
 )
 def test_all_witnesses_must_agree_for_so_long(fields: dict[str, Any], due: datetime | None) -> None:
     assert NodeLoss(20).due(pod(**fields)) == due
@@ -82,11 +94,18 @@ def test_fields_that_cannot_be_are_refused(policy: dict[str, Any], words: str) -
         (RUNNING, {"exit_code": 1}, False),
         (RUNNING, {"node": None}, False),
         ({"metadata": {}, "spec": {}}, {}, False),
+        (RUNNING, WAITING, True),
+        (RUNNING, WAITING | {"created": ago(19)}, False),
+        (RUNNING, WAITING | {"created": None}, False),
+        (RUNNING, WAITING | {"node": None}, False),
     ],
-    ids=["silent", "deleting", "ready", "answers", "ended", "not scheduled", "not asked for"],
+    ids=[
+        *("silent", "deleting", "ready", "answers", "ended", "not scheduled", "not asked for"),
+        *("not started", "about to start", "of unknown age", "waits for a node"),
+    ],
 )
 def test_nodes_are_asked_for_only_where_it_matters(resource: dict[str, Any], fields: Any, wanted: bool) -> None:
-    assert wants_node(resource, pod(**fields)) is wanted
+    assert wants_node(resource, pod(**fields), NOW) is wanted
 
 
 def lost(**policy: Any) -> Sim:
@@ -174,6 +193,63 @@ def test_pod_of_the_attempt_that_gathers_is_lost_too() -> None:
     assert sim.counters == (2, 1, 0)
     assert sim.status["rootCause"]["reason"] == "NodeLost"
     sim.run_until("Running")
+
+
+def test_pod_that_never_starts_on_a_lost_node_is_given_up() -> None:
+    sim = Sim(job(2, failurePolicy={"nodeLostSeconds": 20}))
+    sim.operate()
+    sim.start(sim.pod(0))
+    sim.lose_node(sim.pod(1))
+    sim.tick(19)
+    assert sim.operate().requeue_after == 1
+    assert sim.counters == (1, 0, 0)
+    sim.tick(1)
+    sim.operate()
+    assert sim.counters == (2, 1, 0)
+    cause = sim.status["rootCause"]
+    assert (cause["reason"], cause["pod"]) == ("NodeLost", "job-1-1")
+    assert cause["message"] == "the node has not been ready for 20 s and the pod has not started"
+    sim.run_until("Running")
+    assert sim.pod(0).name == "job-0-1"
+
+
+def test_pod_of_an_earlier_attempt_that_never_started_is_given_up_too() -> None:
+    sim = Sim(job(3, failurePolicy={"nodeLostSeconds": 20}))
+    sim.operate()
+    sim.start(sim.pod(0))
+    sim.start(sim.pod(1))
+    sim.lose_node(sim.pod(1))
+    sim.operate()
+    sim.tick(15)
+    sim.operate()
+    sim.lose_node(sim.pod(2))
+    sim.tick(5)
+    sim.operate()
+    assert (sim.counters, sim.pod(2).name) == ((2, 1, 0), "job-2-1")
+    sim.tick(15)
+    sim.operate()
+    assert (sim.counters, sim.pod(2).name) == ((2, 1, 0), "job-2-2")
+    sim.run_until("Running")
+
+
+def test_pods_that_do_not_start_are_looked_after_while_their_nodes_are_well() -> None:
+    sim = Sim(job(2, failurePolicy={"nodeLostSeconds": 20}))
+    sim.operate()
+    assert sim.operate().requeue_after == 20
+    sim.tick(25)
+    assert sim.operate().requeue_after == POLL
+    assert sim.counters == (1, 0, 0)
+
+
+def test_jobs_are_told_when_the_operator_may_not_read_nodes() -> None:
+    def accepted(**policy: Any) -> str:
+        sim = Sim(job(2, failurePolicy=policy))
+        plan = reconcile(sim.observe(), replace(CONTEXT, sees_nodes=False))
+        assert plan.status is not None
+        return next(str(c["message"]) for c in plan.status["conditions"] if c["type"] == "Accepted")
+
+    assert accepted(nodeLostSeconds=20).endswith("nodeLostSeconds has no effect: this operator may not read nodes")
+    assert accepted() == "the spec can be carried out"
 
 
 class Api:

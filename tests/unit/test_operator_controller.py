@@ -74,7 +74,7 @@ class Scene:
             self.pods,
             self.probe,
             self.progress,
-            Decider(self._decide, lambda _job, _pod: False, lambda _job, _pod: self.nodes_wanted),
+            Decider(self._decide, lambda _job, _pod: False, lambda _job, _pod, _now: self.nodes_wanted),
             self.queue,
             self.metrics,
             EventPoster(self.client, "me"),

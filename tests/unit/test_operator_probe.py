@@ -68,13 +68,13 @@ def view(name: str = "job-0-1", ip: str | None = "127.0.0.1") -> PodView:
 
 async def test_an_answer_is_kept_for_the_next_decision() -> None:
     async with asking() as (asker, _):
-        assert asker.answer(KEY, view().uid) == (None, None)
+        assert asker.answer(KEY, view().uid) == (None, None, None)
         assert await asker.refresh(KEY, [view()])
-        found, reachable = asker.answer(KEY, view().uid)
+        found, reachable, since = asker.answer(KEY, view().uid)
         assert found is not None
-        assert (found.attempt, found.state, reachable) == (2, "Idle", True)
+        assert (found.attempt, found.state, reachable, since) == (2, "Idle", True, None)
         asker.retain(KEY, ())
-        assert asker.answer(KEY, view().uid) == (None, None)
+        assert asker.answer(KEY, view().uid) == (None, None, None)
 
 
 @pytest.mark.parametrize("nonsense", ["", "hello", "[]", '{"state": "Idle"}', "x" * 100_000])
@@ -90,14 +90,18 @@ async def test_the_last_good_report_outlives_the_launcher() -> None:
         await asker.refresh(KEY, [view()])
         launcher.answer = "broken"
         await asker.refresh(KEY, [view()])
-        found, _ = asker.answer(KEY, view().uid)
+        found, *_ = asker.answer(KEY, view().uid)
         assert found is not None
 
 
 async def test_a_refused_connection_is_asked_again_every_time(unused_tcp_port: int) -> None:
     asker = Probe(report.from_json, lambda _key: None, clock=time.monotonic, launcher_port=unused_tcp_port)
     assert await asker.refresh(KEY, [view()])
-    assert asker.answer(KEY, view().uid) == (None, False)
+    found, reachable, since = asker.answer(KEY, view().uid)
+    assert (found, reachable) == (None, False)
+    assert await asker.refresh(KEY, [view()])
+    assert since is not None
+    assert asker.answer(KEY, view().uid)[2] == since, "the first of the tries that failed in a row"
     assert await asker.metrics("127.0.0.1") is None
     await asker.close()
 
@@ -109,16 +113,16 @@ async def test_silence_does_not_hold_up_the_caller(monkeypatch: pytest.MonkeyPat
     async with asking(lambda _key: noticed.set(), lambda: clock[0]) as (asker, launcher):
         launcher.pause = 5.0
         assert not await asker.refresh(KEY, [view()])
-        assert asker.answer(KEY, view().uid) == (None, None)
+        assert asker.answer(KEY, view().uid) == (None, None, None)
         async with asyncio.timeout(5):
             await noticed.wait()
         assert await asker.refresh(KEY, [view()])
-        assert asker.answer(KEY, view().uid) == (None, False)
+        assert asker.answer(KEY, view().uid)[:2] == (None, False)
         assert launcher.asked == 1, "a pod that kept silent is left alone for a while"
         clock[0] += probe.FIRST_PAUSE
         launcher.pause = 0.0
         assert await asker.refresh(KEY, [view()])
-        assert asker.answer(KEY, view().uid)[1] is True
+        assert asker.answer(KEY, view().uid)[1:] == (True, None)
 
 
 async def test_a_pod_that_appears_while_others_are_asked_is_asked_too(monkeypatch: pytest.MonkeyPatch) -> None:

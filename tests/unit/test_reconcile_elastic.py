@@ -378,3 +378,54 @@ def test_size_out_of_its_limits_is_refused(nodes: int, least: int, most: int) ->
     accepted = sim.full_condition("Accepted")
     assert (accepted["status"], accepted["reason"]) == ("False", "InvalidSpec")
     assert "spec.elasticPolicy.m" in accepted["message"]
+
+
+def spare_gone_wrong(sim: Sim) -> str:
+    """The pod that takes the place of the spare job-2-1, without another attempt."""
+    for _ in range(4):
+        sim.operate()
+    assert sim.counters == (1, 0, 0)
+    assert ranks(sim) == {"job-0-1": 0, "job-1-1": 1}
+    calm(sim, 3)
+    sim.settle()
+    assert sim.status["nodes"]["spareReady"] == 1
+    (fresh,) = sim.pods.keys() - {"job-0-1", "job-1-1", "job-2-1"}
+    return fresh
+
+
+def test_spare_with_a_broken_device_is_replaced() -> None:
+    sim = running(2, spares=1)
+    sim.pod(2).broken = True
+    assert sim.operate().delete == {"job-2-1": 10}
+    assert spare_gone_wrong(sim) == "job-3-1"
+
+
+def test_spare_that_goes_silent_is_replaced_once_it_has_had_time_to_warm_up() -> None:
+    sim = running(2, spares=1)
+    sim.lose_node(sim.pod(2))
+    sim.tick(300)
+    assert not sim.operate().delete
+    sim.tick(30)
+    assert sim.operate().delete == {"job-2-1": 10}
+    assert spare_gone_wrong(sim) == "job-3-1"
+
+
+def test_spare_that_never_starts_on_a_lost_node_is_replaced() -> None:
+    sim = elastic(2, spares=1, failurePolicy={"nodeLostSeconds": 20})
+    sim.operate()
+    for slot in (0, 1):
+        sim.start(sim.pod(slot))
+    sim.lose_node(sim.pod(2))
+    work(sim, 12)
+    assert ranks(sim) == {"job-0-1": 0, "job-1-1": 1}
+    sim.tick(20)
+    assert sim.operate().delete == {"job-2-1": 10}
+    assert spare_gone_wrong(sim) == "job-3-1"
+
+
+def test_spare_that_somebody_holds_is_replaced_under_another_number() -> None:
+    sim = running(2, spares=1)
+    sim.pod(2).held = True
+    sim.delete(sim.pod(2))
+    assert made(sim.operate()) == ["job-3-1"]
+    assert spare_gone_wrong(sim) == "job-3-1"

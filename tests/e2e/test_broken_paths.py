@@ -1,0 +1,68 @@
+"""The fast paths are broken on purpose: jobs recover more slowly, but with the same samples and the same counts."""
+
+from __future__ import annotations
+
+import pytest
+
+from node_faults import assignments_stale, operator_away, operator_blind
+from node_jobs import SAMPLES_OF_AN_EPOCH, Jobs, Json
+
+pytestmark = pytest.mark.timeout(600)
+
+EPOCHS = 3
+
+
+def counts(status: Json) -> tuple[int, int]:
+    return status["restarts"], status["restartsCountTowardsMax"]
+
+
+def finished(jobs: Jobs, name: str) -> Json:
+    """The status of a job that has seen every sample once, although it did not run undisturbed."""
+    status = jobs.wait_succeeded(name)
+    summary = jobs.summary(name)
+    assert summary["samplesSeen"] == EPOCHS * SAMPLES_OF_AN_EPOCH
+    assert summary["attempts"] == status["attempt"], jobs.story(name, status)
+    return status
+
+
+def test_operator_that_reaches_no_pod(jobs: Jobs) -> None:
+    with operator_blind(jobs):
+        jobs.apply("blind")
+        jobs.wait_step("blind", attempt=1)
+        victim = jobs.pod("blind", 1)
+        jobs.kill_rank(victim)
+        status = jobs.wait("blind", "restarted", lambda s: s.get("attempt") == 2)
+        cause = status["rootCause"]
+        assert (cause["pod"], cause["rank"], cause["reason"], cause["exitCode"]) == (victim, 1, "Signal", 137)
+        assert counts(finished(jobs, "blind")) == (1, 1)
+    assert jobs.pod("blind", 1) == "blind-1-2", "a launcher that nobody listens to ends with its ranks"
+
+
+def test_assignments_that_reach_no_pod(jobs: Jobs) -> None:
+    jobs.apply("stale")
+    jobs.wait_checkpoint("stale")
+    victim = jobs.pod("stale", 1)
+    with assignments_stale(jobs, "stale"):
+        jobs.kill_rank(victim)
+        status = jobs.wait("stale", "in its third attempt", lambda s: s.get("attempt") == 3)
+        cause = status["rootCause"]
+        assert (cause["attempt"], cause["reason"]) == (2, "NotResponding")
+        assert counts(status) == (2, 1), "only the killed rank counts"
+        assert counts(finished(jobs, "stale")) == (2, 1)
+    assert jobs.pod("stale", 1) == "stale-1-3", "who does not obey is replaced"
+
+
+def test_operator_that_is_away_at_the_moment_of_failure(jobs: Jobs) -> None:
+    jobs.apply("away")
+    jobs.wait_checkpoint("away")
+    before = [pod["metadata"]["uid"] for pod in jobs.pods("away")]
+    victim = jobs.pod("away", 1)
+    with operator_away(jobs):
+        jobs.kill_rank(victim)
+        jobs.kubectl("wait", "--for=condition=Ready=false", f"pod/{victim}", "--timeout=60s")
+        assert jobs.status("away")["attempt"] == 1
+    status = jobs.wait("away", "restarted", lambda s: s.get("attempt") == 2)
+    cause = status["rootCause"]
+    assert (cause["pod"], cause["rank"], cause["reason"], cause["exitCode"]) == (victim, 1, "Signal", 137)
+    assert counts(finished(jobs, "away")) == (1, 1)
+    assert [pod["metadata"]["uid"] for pod in jobs.pods("away")] == before, "the launchers have waited"
