@@ -14,8 +14,8 @@ from trainings import Json, Trainings, wait_for
 pytestmark = pytest.mark.timeout(180)
 
 LEVEL = "pod-security.kubernetes.io/enforce"
-PRIVILEGED = {"spec": {"containers": [{"name": "trainer", "securityContext": {"privileged": True}}]}}
-WORDS = ('violates PodSecurity "restricted:latest"', "privileged")
+ESCALATING = {"spec": {"containers": [{"name": "trainer", "securityContext": {"allowPrivilegeEscalation": True}}]}}
+WORDS = ('violates PodSecurity "restricted:latest"', "allowPrivilegeEscalation")
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,7 @@ def refused(trainings: Trainings) -> Json:
 
 def test_a_pod_that_pod_security_refuses_is_explained_and_made_when_it_may_be(trainings: Trainings) -> None:
     restrict(trainings, "restricted")
-    trainings.create("job", template=PRIVILEGED)
+    trainings.create("job", template=ESCALATING)
     condition = refused(trainings)
     assert condition["status"] == "False"
     assert all(words in condition["message"] for words in WORDS), condition["message"]
@@ -63,7 +63,7 @@ def test_a_pod_that_pod_security_refuses_is_explained_and_made_when_it_may_be(tr
 
 def test_a_job_whose_pods_are_refused_for_too_long_fails_with_the_words(trainings: Trainings) -> None:
     restrict(trainings, "restricted")
-    trainings.create("job", template=PRIVILEGED, runPolicy={"preRunningDeadlineSeconds": 3})
+    trainings.create("job", template=ESCALATING, runPolicy={"preRunningDeadlineSeconds": 3})
     trainings.wait_state("job", "Failed", seconds=40)
     condition = trainings.condition("job", "Failed")
     assert condition["reason"] == "PreRunningDeadlineExceeded"
@@ -71,7 +71,7 @@ def test_a_job_whose_pods_are_refused_for_too_long_fails_with_the_words(training
 
 
 def test_a_replacement_that_is_refused_waits_and_counts_nothing(trainings: Trainings) -> None:
-    trainings.create("job", template=PRIVILEGED)
+    trainings.create("job", template=ESCALATING)
     trainings.wait_state("job", "Running")
     restrict(trainings, "restricted")
     trainings.delete_pod("job-1-1")
