@@ -159,8 +159,8 @@ class Controller:
             return False
         self._bell.answered(key, rung)
         now = datetime.now(UTC)
-        pods = [pod for pod in self._views(key) if self._decider.wants_node(job, pod, now)]
-        await self._nodes.refresh({pod.node for pod in pods if pod.node})
+        unsure = [pod for pod in self._views(key) if self._decider.wants_node(job, pod, now)]
+        await self._nodes.refresh({pod.node for pod in unsure if pod.node})
         return True
 
     def _views(self, key: Key) -> tuple[PodView, ...]:

@@ -39,7 +39,8 @@ VALUES: dict[str, dict[str, Any]] = {
             {"maxSkew": 1, "topologyKey": "topology.kubernetes.io/zone", "whenUnsatisfiable": "ScheduleAnyway"}
         ],
     },
-    "namespaces": {"watchNamespaces": ["team-a", "team-b", "team-a"], "metrics": MONITORS, "rbac": {"readNodes": True}},
+    "namespaces": {"watchNamespaces": ["team-a", "team-b", "team-a"], "metrics": MONITORS},
+    "namespaces and nodes": {"watchNamespaces": ["team-a"], "rbac": {"readNodes": True}},
     "full": {
         "fullnameOverride": "trainings",
         "commonLabels": {"team": "ml"},
@@ -227,6 +228,17 @@ def test_a_list_of_namespaces_takes_the_place_of_cluster_wide_rights(render: Ren
     assert of_kind(objects, "ClusterRoleBinding") == []
     # What other people's roles collect; it gives the operator nothing.
     assert {item["metadata"]["name"] for item in of_kind(objects, "ClusterRole")} == {f"{name}-view", f"{name}-edit"}
+
+
+def test_a_right_to_nodes_can_be_added_to_a_list_of_namespaces(render: Render) -> None:
+    objects = render(VALUES["namespaces and nodes"])
+    role = only(objects, "ClusterRole", "-nodes")
+    assert role["rules"] == [{"apiGroups": [""], "resources": ["nodes"], "verbs": ["get"]}]
+    binding = only(objects, "ClusterRoleBinding", "-nodes")
+    assert binding["roleRef"]["name"] == role["metadata"]["name"]
+    assert [subject["name"] for subject in binding["subjects"]] == ["release-inception-operator"]
+    everywhere = of_kind(render({"rbac": {"readNodes": True}}), "ClusterRole")
+    assert not any(item["metadata"]["name"].endswith("-nodes") for item in everywhere), "it has the right already"
 
 
 def test_a_list_of_namespaces_reaches_operator_monitor_and_policy(render: Render) -> None:
