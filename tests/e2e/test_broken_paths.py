@@ -7,7 +7,7 @@ import pytest
 from node_faults import assignments_stale, operator_away, operator_blind
 from node_jobs import SAMPLES_OF_AN_EPOCH, Jobs, Json
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(1500)
 
 EPOCHS = 3
 

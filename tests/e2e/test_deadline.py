@@ -9,7 +9,7 @@ import pytest
 from node_jobs import Jobs, condition_message
 
 LABEL = "training.inception.dev/job"
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(1500)
 
 
 def test_active_deadline_saves_before_it_ends_the_job(jobs: Jobs) -> None:

@@ -7,7 +7,7 @@ import pytest
 from node_faults import node_lost, wait_node
 from node_jobs import SAMPLES_OF_AN_EPOCH, Jobs
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(1500)
 
 
 def test_lost_node_is_given_up_and_its_ranks_disturb_nothing_when_it_is_back(jobs: Jobs) -> None:
