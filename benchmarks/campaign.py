@@ -24,6 +24,7 @@ With --broken a fast path does not work, and jobs come back more slowly:
 from __future__ import annotations
 
 import argparse
+import math
 import random
 import statistics
 import sys
@@ -78,12 +79,18 @@ class Campaign:
     broken: str | None = None
     recoveries: list[Recovery] = field(default_factory=list)
     unexplained: int = 0
+    ends: float = math.inf
+
+    @property
+    def over(self) -> bool:
+        """All kills are done, or the time for them."""
+        return len(self.recoveries) >= self.kills or time.monotonic() >= self.ends
 
     def run(self) -> None:
         """Hurt jobs until all kills are done, and check each job at its end."""
         number = 0
         with operator_blind(self.jobs) if self.broken == "unreachable" else ExitStack():
-            while len(self.recoveries) < self.kills:
+            while not self.over:
                 number += 1
                 self._one_job(f"campaign-{number}", spare=number % 2 == 0)
 
@@ -125,7 +132,7 @@ class Campaign:
     def _hurt(self, job: str, ledger: Ledger, *, spare: bool) -> list[Kill]:
         self.jobs.wait_step(job, 1)
         kills: list[Kill] = []
-        while len(self.recoveries) < self.kills:
+        while not self.over:
             time.sleep(self.random.uniform(0, 4))
             if spare:
                 self.jobs.wait(job, "spared", lambda status: status["nodes"].get("spareReady") == 1)
@@ -223,6 +230,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--pods", type=int, choices=(2, 4), default=2)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--kind", choices=WEIGHTS, action="append", help="only these; repeatable")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="no kill after so long")
     parser.add_argument("--broken", choices=BROKEN, help="a fast path that does not work")
     options = parser.parse_args()
     options.kind = options.kind or [kind for kind in WEIGHTS if kind != "node" or not options.broken]
@@ -244,6 +252,7 @@ def main() -> None:
         jobs = Jobs(cluster, "default")
         dice = random.Random(options.seed)  # noqa: S311
         campaign = Campaign(jobs, options.pods, options.kills, tuple(options.kind), dice, say, options.broken)
+        campaign.ends = time.monotonic() + 60 * options.minutes
         campaign.run()
         print(table(campaign, options.seed), flush=True)
 

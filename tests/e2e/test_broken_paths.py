@@ -9,7 +9,14 @@ from node_jobs import SAMPLES_OF_AN_EPOCH, Jobs, Json
 
 pytestmark = pytest.mark.timeout(1500)
 
-EPOCHS = 3
+# Long enough to be still under way when the operator has gone.
+EPOCHS = 8
+TRAINING = {
+    "recipe": "bninception-digits",
+    "epochs": EPOCHS,
+    "logEverySteps": 5,
+    "evaluation": {"everyEpochs": EPOCHS},
+}
 
 
 def counts(status: Json) -> tuple[int, int]:
@@ -27,7 +34,7 @@ def finished(jobs: Jobs, name: str) -> Json:
 
 def test_operator_that_reaches_no_pod(jobs: Jobs) -> None:
     with operator_blind(jobs):
-        jobs.apply("blind")
+        jobs.apply("blind", training=TRAINING)
         jobs.wait_step("blind", attempt=1)
         victim = jobs.pod("blind", 1)
         jobs.kill_rank(victim)
@@ -39,7 +46,7 @@ def test_operator_that_reaches_no_pod(jobs: Jobs) -> None:
 
 
 def test_assignments_that_reach_no_pod(jobs: Jobs) -> None:
-    jobs.apply("stale")
+    jobs.apply("stale", training=TRAINING)
     jobs.wait_checkpoint("stale")
     victim = jobs.pod("stale", 1)
     with assignments_stale(jobs, "stale"):
@@ -53,7 +60,7 @@ def test_assignments_that_reach_no_pod(jobs: Jobs) -> None:
 
 
 def test_operator_that_is_away_at_the_moment_of_failure(jobs: Jobs) -> None:
-    jobs.apply("away")
+    jobs.apply("away", training=TRAINING)
     jobs.wait_checkpoint("away")
     before = [pod["metadata"]["uid"] for pod in jobs.pods("away")]
     victim = jobs.pod("away", 1)
