@@ -38,12 +38,12 @@ from benchmarks.recovery_tools import KILL, Watch, quantile
 from localcluster.cluster import Cluster
 from localcluster.model import ClusterSpec
 from node_faults import assignments_stale, node_lost, operator_away, operator_blind, run_out_of_memory, wait_node
-from node_jobs import SAMPLES_OF_AN_EPOCH, Jobs, Json, install
+from node_jobs import SAMPLES_OF_AN_EPOCH, Jobs, Json, condition, install
 
 # Giving up a node takes long, so there are fewer of those.
 WEIGHTS = {"process": 2, "pod": 2, "oom": 2, "stop": 2, "node": 1}
 BROKEN = ("unreachable", "stale", "away")
-EPOCHS = 10
+EPOCHS = 30
 HALF = 0.5
 WATCHDOG_SECONDS = 15
 AWAY_SECONDS = 60.0
@@ -137,7 +137,7 @@ class Campaign:
             if spare:
                 self.jobs.wait(job, "spared", lambda status: status["nodes"].get("spareReady") == 1)
             page = self.jobs.page(job)
-            if page.get("trainer_progress_ratio", 0) >= HALF:
+            if page.get("trainer_progress_ratio", 0) >= HALF or condition(self.jobs.status(job), "Succeeded") == "True":
                 break
             if page.get("trainer_attempt") == max(ledger.decided):
                 kills.append(self._kill(job, ledger, kills, spare=spare))

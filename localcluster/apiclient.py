@@ -38,6 +38,13 @@ class ApiClient:
 
     def request(self, method: str, path: str, body: object = None) -> Any:
         """One request; the decoded answer. Raises ApiError for every status that is no success."""
+        return json.loads(self._content(method, path, body))
+
+    def text(self, path: str) -> str:
+        """What lies at a path that holds no JSON."""
+        return self._content("GET", path, None).decode()
+
+    def _content(self, method: str, path: str, body: object) -> bytes:
         connection = http.client.HTTPSConnection(self._address, context=self._context, timeout=_TIMEOUT)
         try:
             answer = _send(connection, method, path, body)
@@ -46,7 +53,7 @@ class ApiClient:
             connection.close()
         if answer.status >= http.HTTPStatus.BAD_REQUEST:
             raise ApiError(method, path, answer.status, content.decode(errors="replace"))
-        return json.loads(content)
+        return content
 
     def watch(self, path: str, seconds: int) -> Iterator[dict[str, Any]]:
         """Events of a collection from now on; ends by itself after ``seconds``."""

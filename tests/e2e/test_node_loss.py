@@ -9,10 +9,14 @@ from node_jobs import SAMPLES_OF_AN_EPOCH, Jobs
 
 pytestmark = pytest.mark.timeout(1500)
 
+# Long enough to be still under way when the node is given up.
+EPOCHS = 8
+
 
 def test_lost_node_is_given_up_and_its_ranks_disturb_nothing_when_it_is_back(jobs: Jobs) -> None:
     policy = {"nodeLostSeconds": 2, "nodeLostPolicy": "ForceDeletePods"}
-    jobs.apply("lost", failurePolicy=policy)
+    training = {"recipe": "bninception-digits", "epochs": EPOCHS, "evaluation": {"everyEpochs": EPOCHS}}
+    jobs.apply("lost", training=training, failurePolicy=policy)
     jobs.wait_checkpoint("lost")
     before = {pod["metadata"]["name"] for pod in jobs.pods("lost")}
     with node_lost(jobs, "lost"):
@@ -23,6 +27,6 @@ def test_lost_node_is_given_up_and_its_ranks_disturb_nothing_when_it_is_back(job
     wait_node(jobs, ready=True)
     status = jobs.wait_succeeded("lost")
     summary = jobs.summary("lost")
-    assert (summary["samplesSeen"], summary["attempts"]) == (3 * SAMPLES_OF_AN_EPOCH, status["attempt"])
+    assert (summary["samplesSeen"], summary["attempts"]) == (EPOCHS * SAMPLES_OF_AN_EPOCH, status["attempt"])
     assert status["restartsCountTowardsMax"] == 0
     assert cause["pod"] not in [pod["metadata"]["name"] for pod in jobs.pods("lost")], "what was given up stays away"

@@ -12,11 +12,12 @@ from demo.clusters import Ready
 from demo.images import build_local_image, local_tag
 from demo.kube import Kube
 from demo.run import install_operator
+from localcluster.apiclient import ApiClient, ApiError
 from localcluster.cluster import Cluster
 from localcluster.components import build
-from localcluster.errors import CommandError
 
 Json = dict[str, Any]
+API_VERSION = "training.inception.dev/v1alpha1"
 
 # Runs inside a worker pod: the process number of a local rank, left by the launcher under /tmp.
 KILL_RANK = """
@@ -62,14 +63,20 @@ class Jobs:
         return self.cluster.kubectl("--namespace", self.namespace, *arguments, input=stdin)
 
     def get(self, name: str) -> Json:
-        return dict(json.loads(self.kubectl("get", "inceptiontraining", name, "-o", "json")))
+        kind = f"/apis/{API_VERSION}/namespaces/{self.namespace}/inceptiontrainings"
+        return dict(self._api.request("GET", f"{kind}/{name}"))
+
+    @property
+    def _api(self) -> ApiClient:
+        """Far cheaper than kubectl: much is asked often, on a machine that has other things to do."""
+        return ApiClient(self.cluster.kubeconfig)
 
     def status(self, name: str) -> Json:
         return dict(self.get(name).get("status", {}))
 
     def pods(self, name: str) -> list[Json]:
-        selector = f"training.inception.dev/job={name}"
-        items = json.loads(self.kubectl("get", "pods", "-l", selector, "-o", "json"))["items"]
+        selector = f"labelSelector=training.inception.dev/job%3D{name}"
+        items = self._api.request("GET", f"/api/v1/namespaces/{self.namespace}/pods?{selector}")["items"]
         return sorted(items, key=lambda pod: str(pod["metadata"]["name"]))
 
     def members(self, name: str) -> list[int]:
@@ -120,8 +127,8 @@ class Jobs:
         try:
             master = self.pod(name, self.members(name)[0])
             path = f"/api/v1/namespaces/{self.namespace}/pods/{master}:8081/proxy/metrics"
-            lines = self.kubectl("get", "--raw", path).splitlines()
-        except (CommandError, ValueError):
+            lines = self._api.text(path).splitlines()
+        except (ApiError, OSError, ValueError):
             return {}
         return {part[0]: float(part[1]) for line in lines if len(part := line.split()) == 2 and "{" not in line}
 
@@ -192,7 +199,7 @@ def digits_job(name: str, *, claim: bool = True, **spec: Any) -> Json:
     if claim:
         body["checkpoint"] = {"volumeClaimName": name, "everySteps": 10}
     return {
-        "apiVersion": "training.inception.dev/v1alpha1",
+        "apiVersion": API_VERSION,
         "kind": "InceptionTraining",
         "metadata": {"name": name},
         "spec": {**body, **spec},
