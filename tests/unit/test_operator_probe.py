@@ -25,6 +25,13 @@ KEY = ("ns", "job")
 IDLE = {"attempt": 2, "state": "Idle"}
 
 
+@pytest.fixture(autouse=True)
+def on_a_busy_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An answer that takes a while is no silence."""
+    monkeypatch.setattr(probe, "PATIENCE", 5.0)
+    monkeypatch.setattr(probe, "STATUS_SECONDS", 5.0)
+
+
 class Launcher:
     """Plays the launcher and the trainer of one pod."""
 
