@@ -176,9 +176,7 @@ def test_templates_of_users_are_taken_as_they_are(trainings: Trainings, drivers:
     assert len(results) == 2
 
 
-def test_a_device_that_its_driver_declares_broken_costs_the_attempt_and_is_not_given_again(
-    trainings: Trainings, drivers: Drivers
-) -> None:
+def test_a_tainted_device_costs_the_attempt_and_is_not_given_again(trainings: Trainings, drivers: Drivers) -> None:
     trainings.create("job", nodes=1, accelerator=of_class(drivers, 4))
     trainings.wait_state("job", "Running")
     ((node, device), *_) = drivers.devices("job")["job-0-1"]

@@ -191,3 +191,13 @@ def test_templates_come_with_every_pod_that_is_made_and_never_without() -> None:
     assert [len(plan.claim_templates) for plan in plans if plan.create] == [1, 1]
     assert all(plan.claim_templates == () for plan in plans if not plan.create)
     assert sim.status["accelerator"] == "gpu.nvidia.com x1"
+
+
+def test_a_pod_that_the_taint_of_a_device_evicts_costs_nothing() -> None:
+    sim = Sim(simulated(1, accelerator={"profile": "nvidia", "claims": [GPUS]}))
+    sim.run_until("Running")
+    sim.disrupt(sim.pod(0), "DeletionByDeviceTaintManager")
+    sim.operate()
+    cause = sim.status["rootCause"]
+    assert (cause["reason"], cause["message"]) == ("Disrupted", "DeletionByDeviceTaintManager")
+    assert sim.counters == (2, 1, 0)
