@@ -89,10 +89,11 @@ lint: venv ## ruff, mypy, import-linter, yamllint, hadolint, shellcheck, codespe
 	$(BIN)/codespell README.md CONTRIBUTING.md CHANGELOG.md SECURITY.md docs operator trainer localcluster demo manifests
 
 .PHONY: sync
-sync: venv ## Bring generated copies up to date: chart files, install.yaml, docs/{api,lifecycle,accelerators}.md
+sync: venv ## Bring generated copies up to date: chart files, install.yaml, docs/{api,lifecycle,recipes,accelerators}.md
 	HELM=$$($(BIN)/python -c 'from localcluster.components import build; print(build(["helm"])["helm"])') $(BIN)/python charts/sync.py
 	$(BIN)/python docs/generate_api.py
 	$(BIN)/python docs/generate_lifecycle.py
+	$(BIN)/python docs/generate_recipes.py
 	$(BIN)/python docs/generate_accelerators.py
 
 .PHONY: chart-test

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from charts import sync
-from docs import generate_accelerators, generate_api, generate_lifecycle
+from docs import generate_accelerators, generate_api, generate_lifecycle, generate_recipes
 
 
 def test_copies_readme_and_install_manifest_are_up_to_date(helm: str) -> None:
@@ -22,6 +22,38 @@ def test_the_api_reference_is_up_to_date() -> None:
 
 def test_the_proof_table_is_up_to_date_and_names_only_tests_that_exist() -> None:
     assert generate_lifecycle.main(["--check"]) == 0, "run docs/generate_lifecycle.py"
+
+
+def test_the_page_of_the_four_systems_is_up_to_date_and_names_only_what_exists() -> None:
+    assert generate_recipes.main(["--check"]) == 0, "run docs/generate_recipes.py"
+
+
+RECIPE_ROW = {
+    "row": "A1",
+    "there": "x",
+    "here": "y",
+    "tests": ["tests/chart/test_sync.py::test_drift_is_found_and_repaired"],
+}
+
+
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        ({**RECIPE_ROW, "tests": []}, "row A1 names no test"),
+        ({**RECIPE_ROW, "tests": ["tests/chart/test_sync.py::test_x"]}, "names tests/chart/test_sync.py::test_x"),
+        ({**RECIPE_ROW, "samples": ["absent"]}, "names the sample absent"),
+        ({**RECIPE_ROW, "note": "x"}, "row A1 needs"),
+        ({key: value for key, value in RECIPE_ROW.items() if key != "there"}, "row A1 needs"),
+    ],
+    ids=["unproved", "no test", "no sample", "unknown key", "missing key"],
+)
+def test_a_row_of_a_system_without_proof_is_refused(row: dict[str, Any], words: str) -> None:
+    with pytest.raises(generate_lifecycle.ProofError, match=words):
+        generate_recipes.check(row)
+
+
+def test_a_command_is_proved_by_running_it() -> None:
+    generate_recipes.check({**RECIPE_ROW, "tests": [], "command": "inception-trainer recipes"})
 
 
 def test_the_tables_of_accelerators_are_up_to_date_and_name_only_tests_that_exist() -> None:

@@ -147,12 +147,16 @@ class Jobs:
         return self.file(name, "output/summary.json")
 
     def file(self, name: str, path: str) -> Json:
-        """A JSON file of the job's folder, read through a pod of its own that mounts the claim."""
-        reader = f"{name}-reader"
-        self.kubectl("apply", "-f", "-", stdin=json.dumps(reader_pod(reader, name)))
+        """A JSON file of the job's folder."""
+        return dict(json.loads(self.read(name, f"{name}/{path}")))
+
+    def read(self, claim: str, path: str) -> str:
+        """A file of a claim, read through a pod of its own that mounts it."""
+        reader = f"{claim}-reader"
+        self.kubectl("apply", "-f", "-", stdin=json.dumps(reader_pod(reader, claim)))
         try:
             self.kubectl("wait", "--for=condition=Ready", f"pod/{reader}", "--timeout=60s")
-            return dict(json.loads(self.kubectl("exec", reader, "--", "cat", f"/checkpoint/{name}/{path}")))
+            return self.kubectl("exec", reader, "--", "cat", f"/checkpoint/{path}")
         finally:
             self.kubectl("delete", "pod", reader, "--grace-period=0", "--force", "--wait=false")
 

@@ -30,7 +30,7 @@ def wait_for(what: str, look: Callable[[], T | None], seconds: float = 20.0, pau
 
 
 def wait_served(cluster: Cluster) -> None:
-    """Wait until the API server serves our kind. `kubectl wait` fails on a definition without any conditions yet."""
+    """Wait until the API server serves our kind; while it has no conditions yet, kubectl fails."""
     jsonpath = '-o=jsonpath={.status.conditions[?(@.type=="Established")].status}'
     kind = f"crd/{api.PLURAL}.{api.GROUP}"
     wait_for("the kind is served", lambda: cluster.kubectl("get", kind, jsonpath, check=False) == "True")

@@ -13,7 +13,8 @@ from safetensors import safe_open
 
 import trainer_ranks
 from inception_trainer import config as schema
-from inception_trainer import exporters, models
+from inception_trainer import exporters, models, trained
+from inception_trainer.comm import Comm
 from inception_trainer.config import from_mapping, merge
 from inception_trainer.data import open_splits
 from inception_trainer.errors import ConfigError, DataError, ExportDiffers
@@ -207,9 +208,30 @@ def test_broken_files_are_data_errors(tmp_path, suffix) -> None:
         open_exported(path)
 
 
-def test_a_file_of_others_may_say_nothing_of_itself() -> None:
-    runner = Runner(Exported(Path("x.onnx"), lambda images: images.mean((2, 3)), {}))
-    assert runner(torch.ones(3, 3, 4, 4)).shape == (3, 3)
+def opened(monkeypatch, tmp_path: Path, described: dict, **data) -> trained.Trained:
+    """What is known of an ONNX file whose logits are the means of the three colours."""
+    path = tmp_path / "x.onnx"
+    path.touch()
+    file = Exported(path, lambda images: images.mean((2, 3)), described)
+    monkeypatch.setattr(trained, "open_exported", lambda _path: file)
+    job = {"mode": "Infer", "model": {"weights": str(path)}, "output": {"path": "/o"}, "data": data}
+    config = from_mapping({**job, "inference": {"path": "/p"}})
+    network, known = trained.open_trained(config, Comm(0, 1, "gloo"), torch.device("cpu"))
+    assert network(torch.ones(5, 3, 32, 32)).shape == (5, 3)
+    return known
+
+
+def test_a_file_of_others_may_say_nothing_of_itself(monkeypatch, tmp_path) -> None:
+    known = opened(monkeypatch, tmp_path, {})
+    assert (known.model, known.classes, known.class_names, known.normalization) == ("bninception", 3, (), None)
+
+
+def test_a_file_that_takes_images_of_one_size_refuses_others(monkeypatch, tmp_path) -> None:
+    described = {"preprocessing": {"mean": [0, 0, 0], "std": [1, 1, 1], "imageSize": 32}}
+    assert opened(monkeypatch, tmp_path, described, imageSize=32).image_size == 32
+    assert opened(monkeypatch, tmp_path, described).image_size == 32
+    with pytest.raises(ConfigError, match="takes images of 32 pixels, not 64; set it to 32"):
+        opened(monkeypatch, tmp_path, described, imageSize=64)
 
 
 def test_stops_between_forms(weights, tmp_path) -> None:

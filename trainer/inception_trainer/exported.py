@@ -34,6 +34,12 @@ class Exported:
         return shape[-1] if isinstance(shape[-1], int) else None
 
     @property
+    def image_size(self) -> int | None:
+        """The only side of its images, if the file says it."""
+        side = self.described.get("preprocessing", {}).get("imageSize")
+        return side if isinstance(side, int) else None
+
+    @property
     def normalization(self) -> Normalization | None:
         """What its inputs are."""
         saved = self.described.get("preprocessing")

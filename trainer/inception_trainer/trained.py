@@ -84,21 +84,19 @@ def open_trained(config: TrainingConfig, comm: Comm, device: torch.device) -> tu
 
 
 def _self_described(exported: Exported, config: TrainingConfig) -> Trained:
-    described = exported.described
-    side = config.data.image_size or described.get("preprocessing", {}).get("imageSize")
+    described, wanted = exported.described, config.data.image_size
+    side = exported.image_size
+    if side is not None and wanted not in (0, side):
+        raise ConfigError(
+            f"data.imageSize: {exported.path} takes images of {side} pixels, not {wanted}; set it to {side}"
+        )
+    model = described.get("model", models.canonical(config.model.name))
     classes = exported.classes
     if classes is None:
-        images = torch.zeros(1, 3, *(side or facts(config.model.name).image_size,) * 2)
+        images = torch.zeros(1, 3, *(wanted or facts(model).image_size,) * 2)
         classes = Runner(exported)(images).shape[1]
-    return Trained(
-        exported.path,
-        described.get("model", models.canonical(config.model.name)),
-        classes,
-        tuple(described.get("classNames", ())),
-        exported.normalization,
-        described.get("preprocessing", {}).get("imageSize"),
-        described.get("step"),
-    )
+    names = tuple(described.get("classNames", ()))
+    return Trained(exported.path, model, classes, names, exported.normalization, side, described.get("step"))
 
 
 def _described(config: TrainingConfig) -> Trained:
