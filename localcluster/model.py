@@ -19,6 +19,11 @@ class DeviceSpec:
     count: int
     visible_variable: str | None = None
 
+    def __str__(self) -> str:
+        """The form that ``parse`` reads."""
+        variable = f":{self.visible_variable}" if self.visible_variable else ""
+        return f"{self.resource}={self.count}{variable}"
+
     @classmethod
     def parse(cls, text: str) -> DeviceSpec:
         """Read ``RESOURCE=COUNT[:VARIABLE]``; raises ValueError that shows the expected form."""

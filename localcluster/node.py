@@ -17,7 +17,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -32,6 +32,7 @@ from .paths import child_environment
 
 _CAP_SYS_RESOURCE = 24
 _FINISH_TIMEOUT = 60.0
+_DEVICE_PLUGINS = "device-plugins"
 
 # The kubelet would set these for the whole machine. It is shown files with the values it wants instead.
 _KERNEL_DEFAULTS = {
@@ -162,7 +163,7 @@ def processes(layout: Layout, spec: ClusterSpec) -> list[ProcessSpec]:
         _kubelet(layout),
         _kube_proxy(layout),  # waits for the node to exist
         _provisioner(layout),
-        *(_device_plugin(layout, device) for device in spec.devices),
+        *_device_plugins(layout, spec.devices),
         *(_dra_driver(layout, driver) for driver in spec.drivers),
     ]
 
@@ -224,21 +225,16 @@ def _provisioner(layout: Layout) -> ProcessSpec:
     return ProcessSpec("storage-provisioner", argv, _python_environment(layout))
 
 
-def _device_plugin(layout: Layout, device: DeviceSpec) -> ProcessSpec:
+def _device_plugins(layout: Layout, devices: Sequence[DeviceSpec]) -> list[ProcessSpec]:
+    """One process for all resources, if there are any."""
     argv = (
         sys.executable,
         "-m",
         "localcluster.deviceplugin",
-        f"--resource={device.resource}",
-        f"--count={device.count}",
-        f"--visible-variable={deviceplugin.visible_variable(device)}",
-        f"--unhealthy-file={deviceplugin.unhealthy_file(layout, device.resource)}",
+        f"--unhealthy-folder={deviceplugin.unhealthy_folder(layout)}",
+        *(f"--device={device}" for device in devices),
     )
-    return ProcessSpec(_device_plugin_name(device), argv, _python_environment(layout))
-
-
-def _device_plugin_name(device: DeviceSpec) -> str:
-    return f"device-plugin-{deviceplugin.slug(device.resource)}"
+    return [ProcessSpec(_DEVICE_PLUGINS, argv, _python_environment(layout))] if devices else []
 
 
 def _dra_driver(layout: Layout, driver: DriverSpec) -> ProcessSpec:
@@ -299,10 +295,8 @@ def finish(layout: Layout, spec: ClusterSpec) -> None:
     images.import_archive(layout, nodeconfig.PAUSE_IMAGE, images.ensure_pause_archive(Path(layout.binary("pause"))))
     images.import_base(layout, images.PYTHON_BASE)
     for device in spec.devices:
-        name = _device_plugin_name(device)
-        _wait(
-            layout, name, f"{device.count} {device.resource} are not on {NODE_NAME}", partial(_offers, layout, device)
-        )
+        complaint = f"{device.count} {device.resource} are not on {NODE_NAME}"
+        _wait(layout, _DEVICE_PLUGINS, complaint, partial(_offers, layout, device))
     for driver in spec.drivers:
         complaint = f"the devices of {driver.name} are not published"
         _wait(layout, _dra_driver_name(driver), complaint, partial(_publishes, layout, driver))

@@ -1,7 +1,7 @@
 """Fixtures that give tests a real Kubernetes.
 
 ``control_plane``   one control plane per test process, with two fake nodes (localcluster.kwok says how to steer them);
-``node_cluster``    one cluster with a real node per test process, offering four ``cambricon.com/mlu`` and, to claims of
+``node_cluster``    one cluster with a real node per test process, offering four devices of each vendor and, to claims of
                     the class ``mlu.example.com``, four devices; needs root;
 ``namespace``       a fresh namespace, deleted afterwards: in ``node_cluster`` if the test uses that, else in
                     ``control_plane``.
@@ -21,13 +21,15 @@ from collections.abc import Iterator, Sequence
 import pytest
 
 from .cluster import Cluster, prepare
+from .deviceplugin import VISIBLE_VARIABLES
 from .errors import LocalClusterError
 from .model import ClusterSpec, DeviceSpec, DriverSpec
 from .progress import to_stderr
 
 FAKE_NODES = 2
 FAKE_RESOURCES = {"cambricon.com/mlu": "8", "nvidia.com/gpu": "8"}
-REAL_DEVICES = (DeviceSpec("cambricon.com/mlu", 4),)
+# One resource of every vendor, and one that stands for a vendor who has not published a name.
+REAL_DEVICES = (*(DeviceSpec(name, 4) for name in VISIBLE_VARIABLES), DeviceSpec("example.com/card", 4))
 DRA_DRIVER = DriverSpec("mlu.example.com", 4)
 
 

@@ -6,10 +6,14 @@ from pathlib import Path
 
 from localcluster.model import DeviceSpec, Layout
 
-# What the vendors' own plugins set in a container, by resource name.
-_VISIBLE_VARIABLES = {
+# What the vendors' own plug-ins or runtimes set in a container, by resource name. Where they only mount device files it
+# is the variable of the vendor's library, so that a test can see which devices a container got.
+VISIBLE_VARIABLES = {
+    "amd.com/gpu": "HIP_VISIBLE_DEVICES",
+    "aws.amazon.com/neuroncore": "NEURON_RT_VISIBLE_CORES",
     "cambricon.com/mlu": "MLU_VISIBLE_DEVICES",
     "enflame.com/gcu": "ENFLAME_VISIBLE_DEVICES",
+    "gpu.intel.com/xe": "ZE_AFFINITY_MASK",
     "habana.ai/gaudi": "HABANA_VISIBLE_DEVICES",
     "huawei.com/Ascend910": "ASCEND_VISIBLE_DEVICES",
     "hygon.com/dcu": "HIP_VISIBLE_DEVICES",
@@ -24,7 +28,7 @@ _VISIBLE_VARIABLES = {
 def visible_variable(device: DeviceSpec) -> str:
     """Environment variable with the indices of a container's devices; VENDOR_VISIBLE_DEVICES for unknown resources."""
     vendor = device.resource.partition(".")[0].upper().replace("-", "_")
-    default = _VISIBLE_VARIABLES.get(device.resource, f"{vendor}_VISIBLE_DEVICES")
+    default = VISIBLE_VARIABLES.get(device.resource, f"{vendor}_VISIBLE_DEVICES")
     return device.visible_variable or default
 
 
@@ -35,4 +39,9 @@ def slug(resource: str) -> str:
 
 def unhealthy_file(layout: Layout, resource: str) -> Path:
     """A test writes the indices of broken devices here, separated by white space; no file means all are healthy."""
-    return layout.root / "run" / "devices" / f"{slug(resource)}.unhealthy"
+    return unhealthy_folder(layout) / f"{slug(resource)}.unhealthy"
+
+
+def unhealthy_folder(layout: Layout) -> Path:
+    """Where these files lie."""
+    return layout.root / "run" / "devices"

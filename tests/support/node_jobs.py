@@ -6,12 +6,16 @@ import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+
+import yaml
 
 from demo.clusters import Ready
 from demo.images import build_local_image, local_tag
 from demo.kube import Kube
 from demo.run import install_operator
+from inception_operator.profiles import DIRECTORY
 from localcluster.apiclient import ApiClient, ApiError
 from localcluster.cluster import Cluster
 from localcluster.components import build
@@ -34,14 +38,29 @@ SAMPLES_OF_AN_EPOCH = 1438 // 64 * 64
 MLU_ON_CPU = {"resource": "cambricon.com/mlu", "unit": 1, "torch": {"module": None, "device": "cpu", "backend": "gloo"}}
 
 
+def driver_folder(cluster: Cluster) -> Path:
+    """What stands for the folder of a driver that a vendor's pods mount from the node."""
+    return cluster.layout.root / "run" / "driver"
+
+
+def profiles_of_the_node(cluster: Cluster) -> Json:
+    """Rows that this machine needs otherwise: a trainer without the vendor's plug-in, a driver's folder that exists."""
+    text = (DIRECTORY / "hygon.yaml").read_text(encoding="utf-8")
+    hygon = {key: value for key, value in yaml.safe_load(text).items() if key != "name"}
+    mount = {**hygon["mounts"][0], "hostPath": str(driver_folder(cluster)), "mountPath": "/opt/hyhal"}
+    return {"cambricon": MLU_ON_CPU, "hygon": {**hygon, "mounts": [mount]}}
+
+
 def install(cluster: Cluster, say: Callable[[str], None]) -> Ready:
     """Build both images into the node and install the chart; the same code as `make demo`."""
+    driver_folder(cluster).mkdir(parents=True, exist_ok=True)
+    (driver_folder(cluster) / "version").write_text("1.2.3", encoding="utf-8")
     for image in ("operator", "trainer"):
         build_local_image(cluster.layout, image, say)
     tools = build(["kubectl", "helm"], say)
     kube = Kube(cluster.kubeconfig, str(tools["kubectl"]), str(tools["helm"]))
     ready = Ready(kube, local_tag("operator"), local_tag("trainer"), "the test's node", "")
-    install_operator(ready, say, "--set-json", f"profiles.cambricon={json.dumps(MLU_ON_CPU)}")
+    install_operator(ready, say, "--set-json", f"profiles={json.dumps(profiles_of_the_node(cluster))}")
     return ready
 
 
@@ -58,6 +77,11 @@ class Jobs:
         manifests.append(digits_job(name, claim=claim, **spec))
         for manifest in manifests:
             self.kubectl("apply", "-f", "-", stdin=json.dumps(manifest))
+
+    @property
+    def node(self) -> str:
+        """The name of the only node."""
+        return self.cluster.kubectl("get", "nodes", "--output=jsonpath={.items[0].metadata.name}")
 
     def kubectl(self, *arguments: str, stdin: str | None = None) -> str:
         return self.cluster.kubectl("--namespace", self.namespace, *arguments, input=stdin)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import queue
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -154,6 +156,27 @@ def test_unhealthy_devices_are_read_from_a_file(tmp_path: Path, text: str | None
 )
 def test_visible_variable(device: DeviceSpec, expected: str) -> None:
     assert visible_variable(device) == expected
+
+
+def test_one_process_serves_all_resources_and_ends_when_told(tmp_path: Path) -> None:
+    kubelet = Kubelet(tmp_path)
+    command = [sys.executable, "-m", "localcluster.deviceplugin", f"--plugin-directory={tmp_path}"]
+    devices = ["--device=cambricon.com/mlu=4", "--device=nvidia.com/gpu=2:X"]
+    process = subprocess.Popen([*command, f"--unhealthy-folder={tmp_path}", *devices])
+    try:
+        names = {kubelet.registration().resource_name for _ in devices}
+        assert names == {"cambricon.com/mlu", "nvidia.com/gpu"}
+        process.terminate()
+        assert process.wait(_SECONDS) == 0
+    finally:
+        process.kill()
+        process.wait(_SECONDS)
+        kubelet.stop()
+
+
+def test_devices_are_passed_on_as_they_are_read() -> None:
+    for text in ("cambricon.com/mlu=4", "nvidia.com/gpu=2:X"):
+        assert str(DeviceSpec.parse(text)) == text
 
 
 def test_health_file_lies_in_the_cluster(tmp_path: Path) -> None:
