@@ -36,16 +36,26 @@ def _has_devices(row: Row) -> bool:
     return bool(row["resource"] != "none")
 
 
+def _is_named(row: Row) -> bool:
+    return _has_devices(row) and row["resource"] is not None
+
+
+def _always(row: Row) -> bool:
+    return True
+
+
 PROOFS = (
+    Proof("names and counts", "tests/unit/test_profiles.py::test_counts_devices", _is_named),
+    Proof("pod", "tests/integration/test_operator_accelerators.py::test_the_pod_of_a_sample_is_accepted", _has_devices),
     Proof(
-        "names and counts",
-        "tests/unit/test_profiles.py::test_counts_devices",
-        lambda row: _has_devices(row) and row["resource"] is not None,
+        "devices of its own through a kubelet",
+        "tests/e2e/test_vendors.py::test_two_jobs_get_their_own_devices_and_one_rank_for_each",
+        _has_devices,
     ),
     Proof(
-        "the pod",
-        "tests/unit/test_equipment.py::test_each_row_requests_its_devices_alike_and_nothing_else",
-        lambda row: True,
+        "training",
+        "tests/e2e/test_recovery.py::test_killed_worker_process_restarts_warm",
+        lambda row: not _has_devices(row),
     ),
 )
 
