@@ -1,8 +1,8 @@
 """Fixtures that give tests a real Kubernetes.
 
 ``control_plane``   one control plane per test process, with two fake nodes (localcluster.kwok says how to steer them);
-``node_cluster``    one cluster with a real node per test process, offering four devices of each vendor and, to claims of
-                    the class ``mlu.example.com``, four devices; needs root;
+``node_cluster``    one cluster with a real node per test process, offering four devices of each vendor and four more to
+                    claims of the class ``mlu.example.com``; needs root;
 ``namespace``       a fresh namespace, deleted afterwards: in ``node_cluster`` if the test uses that, else in
                     ``control_plane``.
 
