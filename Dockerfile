@@ -34,13 +34,18 @@ CMD ["run"]
 # hadolint ignore=DL3006
 FROM ${BASE_IMAGE} AS trainer
 SHELL ["/bin/sh", "-euc"]
-COPY requirements/torch.txt requirements/trainer.txt /opt/inception/requirements/
-# The base's own site-packages stay visible, so that a vendor's torch is found and kept.
+COPY requirements/numpy1.txt requirements/torch.txt requirements/trainer.txt /opt/inception/requirements/
+# The base's own site-packages stay visible, so that a vendor's torch is found and kept. Before 2.3 it wants numpy 1.
 RUN --mount=type=bind,from=wheels,target=/wheels \
     python3 -m venv --system-site-packages /opt/venv; \
     set --; if ls /wheels/*.whl >/dev/null 2>&1; then set -- --no-index --find-links /wheels; fi; \
-    if ! /opt/venv/bin/python -c 'import torch' 2>/dev/null; then \
+    if ! TORCH_DEVICE_BACKEND_AUTOLOAD=0 /opt/venv/bin/python -c 'import torch' 2>/dev/null; then \
       /opt/venv/bin/pip install --no-cache-dir --require-hashes "$@" -r /opt/inception/requirements/torch.txt; \
+    fi; \
+    old='import sys, torch; sys.exit(tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 3))'; \
+    if TORCH_DEVICE_BACKEND_AUTOLOAD=0 /opt/venv/bin/python -c "$old"; then \
+      sed -i '/^numpy==/,/[^\\]$/d' /opt/inception/requirements/trainer.txt; \
+      cat /opt/inception/requirements/numpy1.txt >>/opt/inception/requirements/trainer.txt; \
     fi; \
     /opt/venv/bin/pip install --no-cache-dir --require-hashes "$@" -r /opt/inception/requirements/trainer.txt
 COPY trainer/inception_trainer /opt/inception/inception_trainer

@@ -68,6 +68,10 @@ explore: venv ## Property tests with random worlds, other ones each time
 trainer-test: venv ## Trainer and launcher tests
 	$(BIN)/pytest -q -n 2 tests/trainer
 
+.PHONY: torch-matrix
+torch-matrix: venv ## The trainer's core tests with the oldest and a middle torch (RELEASES=…, TORCH_INDEX_URL=…; minutes, 3 GB for a while)
+	$(BIN)/python tests/support/torch_matrix.py $(RELEASES)
+
 .PHONY: integration
 integration: venv ## Tests on a real API server with fake nodes (any user)
 	$(BIN)/pytest -v tests/integration
@@ -117,6 +121,7 @@ images: venv ## Build both images with docker buildx
 .PHONY: lock
 lock: venv ## Pin all Python requirements again
 	PIP_FIND_LINKS= $(BIN)/pip-compile -q $(LOCKFLAGS) --extra operator --extra torch --extra trainer --extra localcluster --extra onnx --extra dev -o requirements/dev.txt pyproject.toml
+	echo 'numpy<2' | PIP_FIND_LINKS= $(BIN)/pip-compile -q $(LOCKFLAGS) -o requirements/numpy1.txt -
 	for extra in operator trainer torch localcluster onnx; do PIP_FIND_LINKS= $(BIN)/pip-compile -q $(LOCKFLAGS) --extra $$extra -c requirements/dev.txt -o requirements/$$extra.txt pyproject.toml; done
 LOCKFLAGS := --generate-hashes --allow-unsafe --strip-extras --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-annotate --no-header
 

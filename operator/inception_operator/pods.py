@@ -109,11 +109,13 @@ def configuration(job: Job, devices: Devices) -> Json:
     """``INCEPTION_CONFIG``: the user's training section and what the operator knows besides."""
     profile = devices.profile
     config: Json = dict(job.training)
+    known = {"visible": list(profile.visible), "devices": devices.seen, "precisionRule": profile.precision_rule}
     config["accelerator"] = {
         "profile": profile.name,
         "module": profile.module,
         "device": profile.device,
         "backend": profile.backend,
+        **{key: value for key, value in known.items() if value},
     }
     if job.checkpoint is not None:
         directory = job.checkpoint.directory(job.name)

@@ -38,6 +38,12 @@ class Devices:
     claims: tuple[Claim, ...] = ()
 
     @property
+    def seen(self) -> int | None:
+        """How many devices torch must find in a pod; None where nobody can tell."""
+        unit = None if self.resource is None else self.profile.unit_of(self.resource)
+        return None if unit is None else self.count * unit
+
+    @property
     def summary(self) -> str:
         """The column for people."""
         if self.claims:

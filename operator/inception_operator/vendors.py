@@ -39,6 +39,8 @@ class Profile:
     device: str
     backend: str
     module: str | None = None
+    precision_rule: str | None = None
+    visible: tuple[str, ...] = ()
     exact: tuple[str, ...] = ()
     patterns: tuple[re.Pattern[str], ...] = ()
     ignore: frozenset[str] = frozenset()
@@ -95,6 +97,8 @@ def parse_profile(row: Any, source: str) -> Profile:
         device=torch["device"],
         backend=torch["backend"],
         module=torch.get("module"),
+        precision_rule=torch.get("precisionRule"),
+        visible=tuple(name for name in row.get("visible") or () if name),
         exact=tuple(row.get("exact") or ()),
         patterns=tuple(_pattern(text, source) for text in row.get("patterns") or ()),
         ignore=frozenset(row.get("ignore") or ()),

@@ -39,6 +39,13 @@ def scrape_config(kubeconfig: Path, application: str, port: int, *, honor_labels
     }
 
 
+def lint(exposition: str) -> str:
+    """What promtool complains about in an exposition; empty when it is clean."""
+    argv = [str(build(["promtool"])["promtool"]), "check", "metrics"]
+    done = subprocess.run(argv, input=exposition, capture_output=True, text=True, check=False)
+    return done.stdout + done.stderr
+
+
 class Prometheus:
     """Runs inside the cluster's network namespace, where pods have addresses; ends with the block."""
 
@@ -87,9 +94,7 @@ class Prometheus:
 
     def lint(self, exposition: str) -> str:
         """What promtool complains about in an exposition; empty when it is clean."""
-        argv = [str(self.tools["promtool"]), "check", "metrics"]
-        done = subprocess.run(argv, input=exposition, capture_output=True, text=True, check=False)
-        return done.stdout + done.stderr
+        return lint(exposition)
 
     def _wait_until_ready(self, seconds: float = 60) -> None:
         deadline = time.monotonic() + seconds

@@ -85,10 +85,11 @@ def start(
     seen: Path | None = None,
     *,
     small: bool = False,
+    environment: dict[str, str] | None = None,
 ) -> Gang:
     """Start ``world`` ranks; ``seen`` is a folder where each leaves the samples it was given.
 
-    With ``small``, bninception means the network of ``small_network``.
+    With ``small``, bninception means the network of ``small_network``. ``environment`` adds variables.
     """
     folder.mkdir(parents=True, exist_ok=True)
     gang = Gang(folder)
@@ -106,6 +107,7 @@ def start(
         # These ranks run on the CPU, also on a machine that has a GPU.
         "CUDA_VISIBLE_DEVICES": "",
         "SMALL_NETWORK": "yes" if small else "",
+        **(environment or {}),
     }
     for rank in range(world):
         error_file = folder / f"error-{rank}.json"
@@ -149,6 +151,8 @@ def _lines(folder: Path) -> Iterator[tuple[int, int]]:
 
 def _rank(environment: dict[str, str], folder: str, seen: str) -> None:
     os.environ.update(environment)
+    # What a fresh interpreter would have read.
+    sys.path[:0] = [entry for entry in environment.get("PYTHONPATH", "").split(os.pathsep) if entry]
     log = open(Path(folder, f"rank-{environment['RANK']}.log"), "a", buffering=1)  # noqa: SIM115, PTH123
     os.dup2(log.fileno(), 1)
     os.dup2(log.fileno(), 2)

@@ -109,10 +109,10 @@ def test_defaults_follow_the_table() -> None:
     assert (checkpoint.path, checkpoint.every_steps, checkpoint.every_seconds, checkpoint.keep) == (None, None, 60, 3)
     accelerator = config.accelerator
     assert (accelerator.profile, accelerator.module, accelerator.device, accelerator.backend) == (
-        "cpu",
         None,
-        "cpu",
-        "gloo",
+        None,
+        None,
+        None,
     )
     assert from_mapping({"data": {"kind": "Synthetic"}}).data.image_size == 224
     assert from_mapping({"data": {"kind": "ImageFolder", "path": "/data"}}).data.workers == 2

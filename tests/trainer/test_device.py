@@ -1,17 +1,25 @@
-"""The accelerator of a rank: chosen in the order the vendors need, or refused with a remedy."""
+"""The accelerator of a rank: chosen in the order the vendors need, or refused with a remedy.
 
+Whole trainings on stubs of the vendors' plug-ins are in ``test_device_vendors.py``.
+"""
+
+import os
 import sys
 import types
+from pathlib import Path
 
 import pytest
 import torch
 
 from inception_trainer import device
 from inception_trainer.config import AcceleratorConfig
+from inception_trainer.device import accelerator, choice, figures, precision, scaling, table
+from inception_trainer.device.figures import Figures, Reader
 from inception_trainer.errors import ConfigError
 from inception_trainer.settings import Settings
 
 FAKE = AcceleratorConfig(profile="cambricon", module="torch_fake", device="fake", backend="fakecl")
+CPU = AcceleratorConfig(device="cpu")
 
 
 class FakeModule(types.ModuleType):
@@ -27,16 +35,18 @@ class FakeModule(types.ModuleType):
 
 
 @pytest.fixture
-def plug_in(monkeypatch):
-    """Installs ``torch_fake``; its import adds ``torch.fake``, as a vendor's does."""
+def cuda(monkeypatch):
+    """Makes torch.cuda that of a vendor who presents its devices as CUDA, seen through its own build of torch."""
 
-    def install(**kinds) -> FakeModule:
-        module = FakeModule(**kinds)
-        monkeypatch.setitem(sys.modules, "torch_fake", types.ModuleType("torch_fake"))
-        monkeypatch.setattr(torch, "fake", module, raising=False)
-        # A real device type, so that torch.device() knows it; nothing is ever put there.
-        real = torch.device
-        monkeypatch.setattr(torch, "device", lambda kind, index=None: real("meta" if kind == "fake" else kind, index))
+    def install(capability: tuple[int, int] | None = (9, 0), bf16: bool = True) -> FakeModule:
+        module = FakeModule(bf16=bf16)
+        if capability is not None:
+            module.get_device_capability = lambda: capability
+        for name in ("is_available", "device_count", "set_device", "is_bf16_supported", "get_device_capability"):
+            monkeypatch.setattr(torch.cuda, name, getattr(module, name, lambda: None))
+        monkeypatch.setattr(torch.cuda, "get_device_name", lambda index: f"GPU {index}")
+        monkeypatch.setattr(torch.cuda.amp.common, "amp_definitely_not_available", lambda: False)
+        monkeypatch.setattr(torch.cuda, "set_device", lambda index: module.calls.append(f"set_device {index}"))
         return module
 
     return install
@@ -46,38 +56,104 @@ def settings(local_rank: int = 1, local_world_size: int = 2) -> Settings:
     return Settings(local_rank=local_rank, local_world_size=local_world_size)
 
 
-def test_cpu_is_the_default() -> None:
-    found = device.resolve(AcceleratorConfig(), "FP32", settings())
+def test_cpu_when_it_is_asked_for() -> None:
+    found = device.resolve(CPU, "FP32", settings())
     assert (found.device.type, found.process_group_backend, found.precision) == ("cpu", "gloo", "FP32")
     assert found.is_cpu
+    assert found.device_ids is None
     assert found.peak_memory_bytes() is None
+    assert found.figures() == Figures()
 
 
-def test_own_device_type(plug_in) -> None:
-    module = plug_in()
-    found = device.resolve(FAKE, "Auto", settings())
-    assert module.calls == ["set_device 1"]
-    assert found.process_group_backend == "cpu:gloo,fake:fakecl"
-    assert found.precision == "BF16"
-    assert not found.is_cpu
+def test_cpu_is_loud_when_nobody_asked_for_it(monkeypatch, caplog) -> None:
+    monkeypatch.setattr(choice, "_current", lambda: None)
+    assert device.resolve(AcceleratorConfig(), "FP32", settings()).is_cpu
+    assert "NO ACCELERATOR FOUND" in caplog.text
 
 
 @pytest.mark.parametrize(
-    ("kinds", "words"),
-    [({"available": False}, "not available"), ({"count": 1}, "local rank 1 has no device, torch sees 1")],
+    ("profile", "capability", "bf16", "expected"),
+    [
+        ("nvidia", (9, 0), True, "BF16"),
+        ("nvidia", (8, 0), True, "BF16"),
+        ("nvidia", (7, 5), True, "FP16"),
+        ("nvidia", (7, 0), True, "FP16"),
+        ("nvidia", (6, 1), False, "FP32"),
+        ("amd", (9, 4), True, "BF16"),
+        ("hygon", (9, 2), True, "BF16"),
+        ("hygon", (9, 2), False, "FP16"),
+        ("iluvatar", (7, 1), True, "BF16"),
+        ("metax", (8, 0), False, "FP16"),
+    ],
 )
-def test_absent_devices_are_errors(plug_in, kinds, words) -> None:
-    plug_in(**kinds)
-    with pytest.raises(ConfigError, match=words):
-        device.resolve(FAKE, "Auto", settings())
+def test_vendors_that_present_their_devices_as_cuda(cuda, monkeypatch, profile, capability, bf16, expected) -> None:
+    module = cuda(capability, bf16)
+    config = AcceleratorConfig(profile=profile, device="cuda", backend="nccl")
+    found = device.resolve(config, "Auto", settings())
+    assert module.calls == ["set_device 1"]
+    assert (found.precision, found.profile, found.name) == (expected, profile, "GPU 1")
+    assert (found.process_group_backend, found.device_ids) == ("cpu:gloo,cuda:nccl", [1])
+    assert (found.loss_scaler() is not None) == (expected == "FP16")
+
+
+def test_xpu_is_in_torch(monkeypatch) -> None:
+    module = FakeModule()
+    for name in ("is_available", "device_count", "set_device", "is_bf16_supported"):
+        monkeypatch.setattr(torch.xpu, name, getattr(module, name))
+    monkeypatch.setattr(torch.xpu, "get_device_name", lambda index: f"XPU {index}")
+    found = device.resolve(AcceleratorConfig(profile="intel-gpu", device="xpu", backend="xccl"), "Auto", settings())
+    assert module.calls == ["set_device 1"]
+    assert (found.process_group_backend, found.precision, found.name) == ("cpu:gloo,xpu:xccl", "BF16", "XPU 1")
+
+
+def test_cuda_shim_is_imported_before_the_first_call(cuda, monkeypatch, tmp_path) -> None:
+    module = cuda(None)
+    monkeypatch.setattr(torch.cuda, "calls", module.calls, raising=False)
+    (tmp_path / "torch_xmlir.py").write_text("import torch\ntorch.cuda.calls.append('import torch_xmlir')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    config = AcceleratorConfig(profile="kunlunxin", module="torch_xmlir", device="cuda", backend="nccl")
+    assert device.resolve(config, "Auto", settings(local_rank=0)).precision == "BF16"
+    assert module.calls == ["import torch_xmlir", "set_device 0"]
+    sys.modules.pop("torch_xmlir")
+
+
+def test_rule_of_the_row_comes_first(cuda) -> None:
+    cuda((9, 0))
+    config = AcceleratorConfig(profile="mine", device="cuda", backend="nccl", precision_rule="FP16")
+    assert device.resolve(config, "Auto", settings()).precision == "FP16"
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3])
+def test_device_counts(cuda, monkeypatch, caplog, ranks) -> None:
+    cuda()
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5")
+    monkeypatch.delenv("NVIDIA_VISIBLE_DEVICES", raising=False)
+    config = AcceleratorConfig(profile="nvidia", device="cuda", backend="nccl")
+    shown = "CUDA_VISIBLE_DEVICES=4,5, NVIDIA_VISIBLE_DEVICES is not set"
+    if ranks > 2:
+        with pytest.raises(ConfigError, match=f"3 ranks in this pod but torch sees 2 devices \\({shown}\\)"):
+            device.resolve(config, "Auto", settings(0, ranks))
+        return
+    device.resolve(config, "Auto", settings(0, ranks))
+    assert (f"1 of 2 visible devices are used: 1 ranks ({shown})" in caplog.text) == (ranks == 1)
 
 
 def test_unknown_device_type_and_module() -> None:
     with pytest.raises(ConfigError, match=r"accelerator\.module: 'torch_fake'.*cannot be imported"):
         device.resolve(FAKE, "Auto", settings())
     no_module = AcceleratorConfig(profile="tecorigin", device="sdaa", backend="tccl")
-    with pytest.raises(ConfigError, match=r"'sdaa'.*accelerator\.module names no plug-in"):
+    with pytest.raises(ConfigError, match=r"'torch_sdaa' \(profile tecorigin\) cannot be imported"):
         device.resolve(no_module, "Auto", settings())
+    with pytest.raises(ConfigError, match=r"'fake'.*accelerator\.module names no plug-in"):
+        device.resolve(AcceleratorConfig(device="fake", backend="x"), "Auto", settings())
+    with pytest.raises(ConfigError, match=r"accelerator\.backend: missing"):
+        device.resolve(AcceleratorConfig(device="fake"), "Auto", settings())
+
+
+def test_plug_in_that_shows_no_device(monkeypatch) -> None:
+    monkeypatch.setattr(choice, "_current", lambda: None)
+    with pytest.raises(ConfigError, match=r"accelerator\.device: missing.*after importing 'json'"):
+        device.resolve(AcceleratorConfig(module="json"), "Auto", settings())
 
 
 def test_broken_plug_in_is_named(monkeypatch) -> None:
@@ -91,23 +167,85 @@ def test_broken_plug_in_is_named(monkeypatch) -> None:
         device.resolve(FAKE, "Auto", settings())
 
 
+def test_older_torch_knows_cuda_only(monkeypatch) -> None:
+    monkeypatch.delattr(torch, "accelerator", raising=False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert choice._current() == "cuda"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch, "xpu", FakeModule(available=False), raising=False)
+    assert choice._current() is None
+
+
 @pytest.mark.parametrize(
-    ("flags", "precision"),
+    ("flags", "expected"),
     [({"avx512_bf16"}, "BF16"), ({"amx_bf16"}, "BF16"), ({"avx512f"}, "FP32"), (set(), "FP32")],
 )
-def test_automatic_precision_of_cpus(monkeypatch, flags, precision) -> None:
-    monkeypatch.setattr(device, "_cpu_flags", lambda: flags)
-    assert device.resolve(AcceleratorConfig(), "Auto", settings()).precision == precision
-    assert device.resolve(AcceleratorConfig(), "FP32", settings()).precision == "FP32"
+def test_automatic_precision_of_cpus(monkeypatch, flags, expected) -> None:
+    monkeypatch.setattr(precision, "cpu_flags", lambda: flags)
+    assert device.resolve(CPU, "Auto", settings()).precision == expected
+    assert device.resolve(CPU, "FP32", settings()).precision == "FP32"
 
 
-def test_automatic_precision_of_devices() -> None:
-    old = FakeModule()
-    old.get_device_capability = lambda: (7, 5)
-    assert device._device_precision("Auto", "cuda", old) == "FP32"
-    assert device._device_precision("Auto", "sdaa", FakeModule()) == "FP32"
-    assert device._device_precision("Auto", "npu", FakeModule(bf16=False)) == "FP32"
-    assert device._device_precision("BF16", "sdaa", FakeModule()) == "BF16"
+def test_fp32_means_fp32_on_devices_that_compute_less(monkeypatch) -> None:
+    monkeypatch.delenv("TORCH_SDAA_CONV_USE_FP32", raising=False)
+    sdaa = AcceleratorConfig(profile="tecorigin", device="sdaa")
+    for wanted, expected in (("FP16", None), ("FP32", "1")):
+        with pytest.raises(ConfigError, match="torch_sdaa"):
+            device.resolve(sdaa, wanted, settings())
+        assert os.environ.get("TORCH_SDAA_CONV_USE_FP32") == expected
+    monkeypatch.delenv("TORCH_SDAA_CONV_USE_FP32")
+
+
+def test_scaler_of_older_torch(monkeypatch) -> None:
+    monkeypatch.delattr(torch.amp, "GradScaler", raising=False)
+    with pytest.raises(ConfigError, match=r"FP16 on mlu needs torch 2\.3"):
+        scaling.loss_scaler(types.SimpleNamespace(type="mlu"))
+    own = types.SimpleNamespace(amp=types.SimpleNamespace(GradScaler=lambda: "own"))
+    assert scaling.loss_scaler(types.SimpleNamespace(type="mlu"), own) == "own"
+
+
+class Telling:
+    """A device that answers, until it breaks."""
+
+    def __init__(self) -> None:
+        self.broken = False
+        self.asked: list[str] = []
+
+    def mem_get_info(self, index: int) -> tuple[int, int]:
+        self.asked.append("mem_get_info")
+        if self.broken:
+            raise RuntimeError("device lost")
+        return 1, 4
+
+    def utilization(self, index: int) -> int:
+        self.asked.append("utilization")
+        raise ModuleNotFoundError("pynvml")
+
+    def power_draw(self, index: int) -> int:
+        return 250_000
+
+    def temperature(self, index: int) -> int:
+        return 61
+
+
+def test_figures_are_those_that_the_device_tells() -> None:
+    device_functions = Telling()
+    reader = Reader(device_functions, 0)
+    assert reader.read() == Figures(
+        memory_used_bytes=3, memory_total_bytes=4, temperature_celsius=61, power_watts=250.0, healthy=1.0
+    )
+    reader.read()
+    assert device_functions.asked.count("utilization") == 1
+    device_functions.broken = True
+    assert reader.read() == Figures(temperature_celsius=61, power_watts=250.0, healthy=0.0)
+    device_functions.broken = False
+    assert reader.read().healthy == 1.0
+
+
+def test_device_that_tells_nothing_has_no_figures() -> None:
+    assert Reader(types.ModuleType("torch.silent"), 0).read() == Figures()
+    allocated = types.SimpleNamespace(memory_allocated=lambda: 7, max_memory_allocated=lambda: 9)
+    assert Reader(allocated, None).read() == Figures(memory_used_bytes=7, memory_peak_bytes=9, healthy=1.0)
 
 
 @pytest.mark.parametrize(
@@ -122,12 +260,32 @@ def test_automatic_precision_of_devices() -> None:
     ],
 )
 def test_threads(monkeypatch, content, ranks, limit, threads) -> None:
-    monkeypatch.setattr(device.os, "sched_getaffinity", lambda _pid: set(range(8)))
-    monkeypatch.setattr(device.Path, "read_text", lambda *_args, **_kwargs: content)
+    monkeypatch.setattr(accelerator.os, "sched_getaffinity", lambda _pid: set(range(8)))
+    monkeypatch.setattr(accelerator.Path, "read_text", lambda *_args, **_kwargs: content)
     assert device.threads_per_rank(Settings(local_world_size=ranks, threads=limit)) == threads
 
 
 def test_cuda_is_named_only_where_devices_are_resolved() -> None:
-    package = device.Path(device.__file__).parent
-    users = {path.name for path in package.rglob("*.py") if "torch.cuda" in path.read_text()}
-    assert users <= {"device.py"}
+    home = Path(device.__file__).parent
+    users = {path for path in home.parent.rglob("*.py") if "torch.cuda" in path.read_text()}
+    assert {path.parent for path in users} <= {home}
+
+
+def test_every_field_of_the_figures_is_exported() -> None:
+    from inception_trainer.sinks.prometheus import DEVICE_GAUGES
+
+    assert list(figures.Figures.__dataclass_fields__) == list(DEVICE_GAUGES)
+
+
+def test_rows_of_the_operator_agree_with_what_the_trainer_knows() -> None:
+    """Without the operator a device type alone must lead to the same plug-in and back end."""
+    import yaml
+
+    rows = Path(__file__).parents[2] / "operator" / "inception_operator" / "profiles"
+    for path in rows.glob("*.yaml"):
+        row = yaml.safe_load(path.read_text())["torch"]
+        known = table.TYPES[row["device"]]
+        assert row["backend"] == known.backend, path.name
+        if row["device"] not in ("cuda", "xla"):
+            assert row["module"] == known.module, path.name
+        assert row.get("precisionRule") == table.RULES.get(path.stem), path.name

@@ -12,6 +12,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from inception_trainer.checkpoint import Saved
+from inception_trainer.device import Figures
 from inception_trainer.metrics import Bus, EndRecord, EvaluationRecord, LogRecord, RunInfo, Sink, StepRecord
 from inception_trainer.progress import MOST_ROWS, History, Progress
 from inception_trainer.sinks.curves import Curves, smoothed
@@ -40,7 +41,8 @@ INFO = RunInfo(
     config={"epochs": 2},
     output=None,
 )
-LOG = LogRecord(10, 1.0, 0.5, 0.8, 0.99, 0.1, 800.0, 0.01, 0.25, 0.5, 12.0, 80, 0, None)
+DEVICE = Figures(3e9, 4e9, 2e9, 0.5, 61.0, 250.0, 1.0)
+LOG = LogRecord(10, 1.0, 0.5, 0.8, 0.99, 0.1, 800.0, 0.01, 0.25, 0.5, 12.0, 80, 0, devices=(DEVICE, Figures(3e9)))
 EVALUATION = EvaluationRecord(10, 1.0, 0.4, 0.9, 1.0, 30, 15, 1.5, True)
 SUMMARY = {
     "steps": 20,
@@ -122,6 +124,16 @@ def test_exposition_follows_the_conventions(exposition) -> None:
 
 
 BUILD_LABELS = {"version", "model", "precision", "device", "profile", "backend", "world_size"}
+
+
+def test_figures_that_a_device_does_not_tell_are_absent(exposition) -> None:
+    devices = {name: family for name, family in families(exposition).items() if name.startswith("trainer_device_")}
+    for name, family in devices.items():
+        numbers = {sample.labels["device"] for sample in family.samples}
+        assert numbers == ({"0", "1"} if name == "trainer_device_memory_used_bytes" else {"0"}), name
+    assert len(devices) == len(Figures.__dataclass_fields__)
+    bare = Prometheus(0).registry
+    assert bare.get_sample_value("trainer_device_healthy", {"device": "0"}) is None
 
 
 def test_known_label_sets_are_there_from_the_start() -> None:

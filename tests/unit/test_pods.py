@@ -115,6 +115,31 @@ def test_environment() -> None:
 
 
 @pytest.mark.parametrize(
+    ("accelerator", "nproc", "expected"),
+    [
+        (
+            {"profile": "cambricon", "devicesPerNode": 4},
+            "auto",
+            {"visible": ["MLU_VISIBLE_DEVICES", "CAMBRICON_VISIBLE_DEVICES"], "devices": 4},
+        ),
+        (
+            {"profile": "hygon"},
+            "auto",
+            {"visible": ["HIP_VISIBLE_DEVICES"], "devices": 1, "precisionRule": "AskDevice"},
+        ),
+        # How many devices a card of this vendor has is not known: the trainer takes what it finds.
+        ({"profile": "tecorigin", "resourceName": "x.com/card"}, 4, {"visible": ["SDAA_VISIBLE_DEVICES"]}),
+    ],
+    ids=["count", "rule", "unknown-count"],
+)
+def test_trainer_is_told_what_to_expect(accelerator: Json, nproc: Any, expected: Json) -> None:
+    config = json.loads(env(build(accelerator=accelerator, numProcPerNode=nproc))["INCEPTION_CONFIG"])
+    told = config["accelerator"]
+    assert {key: told[key] for key in ("visible", "devices", "precisionRule") if key in told} == expected
+    assert told["profile"] == accelerator["profile"]
+
+
+@pytest.mark.parametrize(
     ("policy", "seconds"), [({}, None), ({"progressDeadlineSeconds": 90}, "90")], ids=["absent", "given"]
 )
 def test_deadline_for_progress_reaches_the_launcher(policy: Json, seconds: str | None) -> None:

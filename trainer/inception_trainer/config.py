@@ -23,6 +23,7 @@ DATA_KINDS = ("Digits", "Synthetic", "ImageFolder", "ImageList", "Cifar10")
 TRAINING = ("Train", "Benchmark")
 """Modes that compute gradients."""
 IN_MEMORY = ("Digits", "Synthetic", "Cifar10")
+PRECISION_RULES = ("FP32", "BF16", "FP16", "ComputeCapability", "AskDevice", "CPUFlags")
 NEEDS_PATH = {
     "ImageFolder": "holds train/ and val/",
     "ImageList": "holds train.txt and val.txt",
@@ -188,12 +189,15 @@ class OutputConfig:
 
 @dataclass(frozen=True)
 class AcceleratorConfig:
-    """One row of the accelerator table: plug-in module to import, torch device type, collective back end."""
+    """One row of the accelerator table; what it leaves out is found out (``device.choice``)."""
 
-    profile: str = key("cpu")
+    profile: str | None = key(None)
     module: str | None = key(None)
-    device: str = key("cpu")
-    backend: str = key("gloo")
+    device: str | None = key(None)
+    backend: str | None = key(None)
+    precision_rule: str | None = key(None, choices=PRECISION_RULES)
+    visible: tuple[str, ...] = key(())
+    devices: int | None = key(None, at_least=1)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from inception_trainer.checkpoint import CheckpointStore
 from inception_trainer.comm import Agreement, Comm
 from inception_trainer.config import TrainingConfig
 from inception_trainer.data import Batch, Splits
-from inception_trainer.device import Accelerator
+from inception_trainer.device import Accelerator, Figures, of_ranks
 from inception_trainer.errors import NonFiniteLoss, RanksDiverged, Stopped
 from inception_trainer.evaluation import Evaluation, Evaluator
 from inception_trainer.heartbeat import Heartbeat
@@ -145,7 +145,8 @@ class Trainer:
         progress.skipped_steps += window.skipped_steps
         progress.train_seconds += seconds if timed else 0.0
         progress.train_samples += timed
-        record = self._record(window, rate, timed / seconds if seconds > 0 else 0.0)
+        devices = of_ranks(self._job.accelerator, self._job.comm)
+        record = self._record(window, rate, timed / seconds if seconds > 0 else 0.0, devices)
         progress.history.add_train(
             [record.step, record.loss, record.accuracy_top1, rate, round(record.images_per_second, 2)]
         )
@@ -153,7 +154,7 @@ class Trainer:
         self._window_steps = self._timed_steps = 0
         self._mark = time.monotonic()
 
-    def _record(self, window: Window, rate: float, speed: float) -> LogRecord:
+    def _record(self, window: Window, rate: float, speed: float, devices: tuple[Figures, ...]) -> LogRecord:
         job, progress = self._job, self._progress
         counted = max(1.0, window.samples)
         left = (job.length.total_steps - progress.step) * job.config.batch.global_
@@ -173,7 +174,7 @@ class Trainer:
             samples_seen=progress.samples_seen,
             skipped_samples=progress.skipped_samples,
             skipped_steps=progress.skipped_steps,
-            peak_memory_bytes=job.accelerator.peak_memory_bytes(),
+            devices=devices[job.pod_ranks.start : job.pod_ranks.stop],
         )
 
     # Evaluation.

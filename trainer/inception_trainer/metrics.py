@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from inception_trainer.checkpoint import Saved
+from inception_trainer.device import Figures
 from inception_trainer.log import logger
 from inception_trainer.normalization import IMAGENET, Normalization
 from inception_trainer.progress import History
@@ -77,8 +78,9 @@ class LogRecord:
     remaining_seconds: float
     samples_seen: int
     skipped_samples: int
-    peak_memory_bytes: int | None
     skipped_steps: int = 0
+    devices: tuple[Figures, ...] = ()
+    """Figures of the devices of this pod's ranks; empty on the CPU."""
 
 
 @dataclass(frozen=True)

@@ -76,8 +76,8 @@ def make_optimizer(config: OptimizerConfig, model: nn.Module, device: torch.devi
         lr=config.learning_rate,
         momentum=config.momentum,
         nesterov=config.nesterov,
-        fused=fused,
-        foreach=not fused,
+        # Before 2.3, torch's SGD does not know the first word.
+        **({"fused": True} if fused else {"foreach": True}),
     )
 
 

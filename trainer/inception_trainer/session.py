@@ -155,7 +155,7 @@ def _surroundings(config: TrainingConfig, settings: Settings, bus: Bus, store: C
         precision=accelerator.precision,
         device=accelerator.device.type,
         profile=accelerator.profile,
-        backend=config.accelerator.backend if comm.world_size > 1 else "none",
+        backend=accelerator.backend if comm.world_size > 1 else "none",
         rank=comm.rank,
         world_size=comm.world_size,
         steps_per_epoch=length.steps_per_epoch,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -76,6 +76,17 @@ def _path(env: Mapping[str, str], name: str) -> Path | None:
     return Path(text) if text else None
 
 
+def current(names: Iterable[str]) -> dict[str, str | None]:
+    """The values of variables that no setting is made of: those with which vendors choose and hide devices."""
+    return {name: os.environ.get(name) for name in names}
+
+
+def prefer(values: Mapping[str, str]) -> None:
+    """Set variables for a library that reads them when it is loaded; what the user has set stays."""
+    for name, value in values.items():
+        os.environ.setdefault(name, value)
+
+
 def prepare() -> None:
     """Set what libraries read when they are loaded; call it before torch is imported.
 
@@ -83,3 +94,5 @@ def prepare() -> None:
     instead of 0.3 s, measured on 2 busy cores); threads that sleep cost nothing measurable on idle cores.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # A plug-in that is broken would break `import torch` itself, where no error can say what to do about it.
+    os.environ.setdefault("TORCH_DEVICE_BACKEND_AUTOLOAD", "0")

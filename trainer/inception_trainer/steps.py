@@ -76,7 +76,7 @@ def parallel(model: nn.Module, accelerator: Accelerator, comm: Comm, micro_batch
         return model
     return DistributedDataParallel(
         model,
-        device_ids=None if accelerator.is_cpu else [accelerator.device.index],
+        device_ids=accelerator.device_ids,
         **_own_statistics(),
         gradient_as_bucket_view=True,
         static_graph=micro_batches == 1,

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from inception_trainer.averaging import WeightAverage
 from inception_trainer.config import TrainingConfig
-from inception_trainer.device import Accelerator, loss_scaler
+from inception_trainer.device import Accelerator
 from inception_trainer.optimizers import make_optimizer
 
 
@@ -20,7 +20,8 @@ class Updater:
         self.name = config.optimizer.name
         self.optimizer = make_optimizer(config.optimizer, model, accelerator.device)
         self.average = None if config.weight_average.decay is None else WeightAverage(model, config.weight_average)
-        self.scaler = loss_scaler(accelerator.device) if accelerator.precision == "FP16" else None
+        self.scaler = accelerator.loss_scaler()
+        self._accelerator = accelerator
         self._parameters, self._clip = list(model.parameters()), config.optimizer.clip_norm
         self._skipped = torch.zeros((), device=accelerator.device)
 
@@ -46,6 +47,7 @@ class Updater:
         self.optimizer.zero_grad(set_to_none=True)
         if self.average is not None:
             self.average.update(steps)
+        self._accelerator.end_of_step()
 
     def read_skipped(self) -> int:
         """Steps since the last call whose FP16 gradients overflowed and changed nothing; waits for the device."""

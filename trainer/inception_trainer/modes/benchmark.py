@@ -20,6 +20,7 @@ from torch import nn
 from inception_trainer import models
 from inception_trainer.config import ModelConfig
 from inception_trainer.data import Batch, Splits, open_splits
+from inception_trainer.device import of_ranks
 from inception_trainer.errors import ConfigError
 from inception_trainer.execution import executed
 from inception_trainer.log import logger
@@ -91,6 +92,7 @@ class _Bench:
         run, counted = self._run, max(1.0, window.samples)
         assert run.info is not None  # noqa: S101 - begun before anything is measured
         speed, left = count * self._plan.global_batch / seconds, run.info.total_steps - self._step
+        first = run.comm.rank - run.settings.local_rank
         run.bus.log(
             LogRecord(
                 step=self._step,
@@ -106,7 +108,7 @@ class _Bench:
                 remaining_seconds=left * seconds / count,
                 samples_seen=run.samples_seen,
                 skipped_samples=int(window.skipped),
-                peak_memory_bytes=run.accelerator.peak_memory_bytes(),
+                devices=of_ranks(run.accelerator, run.comm)[first : first + run.settings.local_world_size],
             )
         )
 

@@ -57,7 +57,7 @@ class Run:
             precision=self.accelerator.precision,
             device=self.accelerator.device.type,
             profile=self.accelerator.profile,
-            backend=config.accelerator.backend if comm.world_size > 1 else "none",
+            backend=self.accelerator.backend if comm.world_size > 1 else "none",
             rank=comm.rank,
             world_size=comm.world_size,
             steps_per_epoch=max(1, total_steps),

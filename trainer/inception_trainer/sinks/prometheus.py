@@ -6,6 +6,7 @@ counts this pod's samples only, so that ``sum(rate())`` is the job's speed.
 
 from __future__ import annotations
 
+import dataclasses
 import socketserver
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -23,6 +24,16 @@ from inception_trainer.sinks.files import replace_file
 STEP_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 CHECKPOINT_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 RETRY_SECONDS = 1.0
+DEVICE_GAUGES = {
+    "memory_used_bytes": "Device memory in use, by anybody where the device tells, else by this rank",
+    "memory_total_bytes": "Memory of the device",
+    "memory_peak_bytes": "Most device memory allocated by this rank",
+    "utilization_ratio": "Share of time in which the device computed something, as its vendor counts it",
+    "temperature_celsius": "Temperature of the device",
+    "power_watts": "Power drawn by the device",
+    "healthy": "1 while the device answers questions about itself, 0 once it stopped to",
+}
+"""Of the devices of this pod's ranks, by local rank; a figure that a vendor's module does not have is absent."""
 
 
 class _Server(ThreadingHTTPServer):
@@ -62,7 +73,7 @@ class Prometheus(Sink):
         self._last_step = gauge("last_step_timestamp_seconds", "When the last step ended")
         self._saved = gauge("checkpoint_last_success_timestamp_seconds", "When the last checkpoint was complete")
         self._size = gauge("checkpoint_size_bytes", "Size of the last checkpoint")
-        self._memory = gauge("device_memory_peak_bytes", "Most device memory allocated by this process")
+        self._devices = {name: gauge(f"device_{name}", text, ("device",)) for name, text in DEVICE_GAUGES.items()}
         self._define_counters()
 
     def _define_counters(self) -> None:
@@ -142,8 +153,10 @@ class Prometheus(Sink):
         self._skipped_steps.set(record.skipped_steps)
         self._accuracy.labels("train", "1").set(record.accuracy_top1)
         self._accuracy.labels("train", "5").set(record.accuracy_top5)
-        if record.peak_memory_bytes is not None:
-            self._memory.set(record.peak_memory_bytes)
+        for device, figures in enumerate(record.devices):
+            for name, value in dataclasses.asdict(figures).items():
+                if value is not None:
+                    self._devices[name].labels(str(device)).set(value)
 
     def evaluation(self, record: EvaluationRecord) -> None:
         """Validation accuracy."""

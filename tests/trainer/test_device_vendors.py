@@ -1,0 +1,258 @@
+"""Short trainings on a stub of every vendor that brings a device type of its own: what is imported, chosen and used.
+
+The plug-ins are found under their real names, the tensors have the vendor's device type, and two ranks share their
+gradients through the vendor's back end (``stub_plugin``): nothing here says what the hardware does.
+"""
+
+import json
+import os
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+import stub_plugin
+import trainer_ranks
+from inception_trainer.config import merge
+from stub_plugin import Stub
+from trainer_ranks import TINY
+
+pytestmark = pytest.mark.timeout(900)  # the first one compiles the stub
+SUPPORT = str(Path(stub_plugin.__file__).parent)
+SHORT: dict[str, Any] = {"data": {"samples": 16}, "epochs": 1, "precision": "Auto"}
+HABANA, XLA = "habana_frameworks.torch", "torch_xla.core.xla_model"
+
+
+@dataclass(frozen=True)
+class Vendor:
+    """A plug-in, and what a training on its device must show."""
+
+    profile: str
+    module: str
+    stub: Stub
+    precision: str
+    others: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """Further modules of the plug-in with the functions that the trainer may call."""
+    choosing: str = "set_device"
+    marks: bool = False
+    """Whether the trainer must say where a step ends."""
+
+
+MLU = Vendor("cambricon", "torch_mlu", Stub("mlu", "cncl", bf16=False, own_scaler=True), "FP16")
+VENDORS = {
+    "mlu": MLU,
+    "mlu-bf16": replace(MLU, stub=replace(MLU.stub, bf16=True), precision="BF16"),
+    "npu": Vendor("ascend", "torch_npu", Stub("npu", "hccl", bf16=True, own_scaler=True), "BF16"),
+    "npu-910A": Vendor("ascend", "torch_npu", Stub("npu", "hccl", bf16=False, own_scaler=True), "FP16"),
+    "sdaa": Vendor("tecorigin", "torch_sdaa", Stub("sdaa", "tccl", bf16=True, own_scaler=True), "FP16"),
+    "musa": Vendor("mthreads", "torch_musa", Stub("musa", "mccl"), "FP16"),
+    "gcu": Vendor("enflame", "torch_gcu", Stub("gcu", "eccl", bf16=True), "BF16"),
+    "gcu-without-autocast": Vendor("enflame", "torch_gcu", Stub("gcu", "eccl", bf16=True, numbers=()), "FP32"),
+    "hpu": Vendor(
+        "gaudi",
+        HABANA,
+        Stub("hpu", "hccl"),
+        "BF16",
+        {f"{HABANA}.core": ("mark_step",), f"{HABANA}.distributed.hccl": ("initialize_distributed_hpu",)},
+        "initialize_distributed_hpu",
+        marks=True,
+    ),
+    "xla": Vendor(
+        "aws-neuron",
+        "torch_neuronx",
+        Stub("xla", "xla"),
+        "BF16",
+        {XLA: ("xla_device", "mark_step"), "torch_xla.distributed.xla_backend": ()},
+        "xla_device",
+        marks=True,
+    ),
+}
+
+
+@pytest.fixture(scope="session")
+def library(tmp_path_factory) -> str:
+    return str(stub_plugin.library())
+
+
+@dataclass
+class Ranks:
+    """Starts trainings with stubs on the path."""
+
+    folder: Path
+    library: str
+
+    @property
+    def plugins(self) -> Path:
+        return self.folder / "plugins"
+
+    def install(self, vendor: Vendor) -> None:
+        stub_plugin.write(self.plugins, vendor.module, vendor.stub)
+        for module, names in vendor.others.items():
+            stub_plugin.write_functions(self.plugins, module, *names)
+
+    def run(self, config: dict[str, Any], world: int = 2, **variables: str) -> tuple[list[int], str]:
+        """Exit codes and output."""
+        log = self.folder / "log"
+        log.mkdir()
+        environment = {
+            "PYTHONPATH": os.pathsep.join((str(self.plugins), SUPPORT)),
+            "STUB_LIBRARY": self.library,
+            "STUB_LOG": str(log),
+            **variables,
+        }
+        config = merge(merge(TINY, SHORT), {"output": {"path": str(self.folder / "output")}, **config})
+        gang = trainer_ranks.start(self.folder, config, world, environment=environment)
+        return gang.wait(), gang.output()
+
+    def events(self, rank: int) -> list[dict[str, Any]]:
+        return stub_plugin.events(self.folder / "log", rank)
+
+    def error(self, rank: int = 0) -> str:
+        content = json.loads((self.folder / f"error-{rank}.json").read_text())
+        message: str = content["message"]["message"]
+        return message
+
+    def summary(self) -> dict[str, Any]:
+        content: dict[str, Any] = json.loads((self.folder / "output" / "summary.json").read_text())
+        return content
+
+
+@pytest.fixture
+def ranks(tmp_path, library) -> Ranks:
+    return Ranks(tmp_path, library)
+
+
+def row(vendor: Vendor, **more: Any) -> dict[str, Any]:
+    """What the operator hands over."""
+    torch = {"module": vendor.module, "device": vendor.stub.kind, "backend": vendor.stub.backend}
+    return {"accelerator": {"profile": vendor.profile, **torch, **more}}
+
+
+@pytest.mark.parametrize("vendor", VENDORS.values(), ids=VENDORS)
+def test_training_on_a_device_of_its_own(ranks, vendor) -> None:
+    ranks.install(vendor)
+    codes, output = ranks.run(row(vendor))
+    assert codes == [0, 0], output
+    for rank in range(2):
+        events = ranks.events(rank)
+        kinds = [event["event"] for event in events]
+        # The order that vendors ask for: plug-in, device, process group.
+        assert events[0] == {"event": "import", "module": vendor.module, "initialized": False}
+        imported = {event["module"] for event in events if event["event"] == "import"}
+        assert imported == {vendor.module, *vendor.others}
+        chosen = events[kinds.index(vendor.choosing)]
+        assert chosen.get("index", rank) == rank
+        assert not chosen["initialized"]
+        made = events[kinds.index("process_group")]
+        assert made == {"event": "process_group", "backend": vendor.stub.backend, "rank": rank, "size": 2}
+        # Gradients travel through the vendor's back end, on the device of this rank.
+        reduced = {event["device"] for event in events if event.get("what") == "allreduce"}
+        number = rank if vendor.choosing == "set_device" else 0
+        assert reduced == {f"{vendor.stub.type}:{number}"}
+        # Autocast: what the convolutions were really computed in.
+        assert events[-1] == {"event": "convolutions", "types": [vendor.precision]}
+        assert ("own_scaler" in kinds) == (vendor.precision == "FP16" and vendor.stub.own_scaler)
+        assert kinds.count("mark_step") == (2 if vendor.marks else 0)
+    summary = ranks.summary()
+    assert (summary["precision"], summary["worldSize"], summary["steps"]) == (vendor.precision, 2, 2)
+
+
+def test_figures_of_the_devices_are_exported(ranks) -> None:
+    ranks.install(MLU)
+    codes, output = ranks.run(row(MLU))
+    assert codes == [0, 0], output
+    page = text_string_to_metric_families((ranks.folder / "output" / "metrics.prom").read_text())
+    values = {family.name: {s.labels.get("device"): s.value for s in family.samples} for family in page}
+    told = {
+        name.removeprefix("trainer_device_"): by for name, by in values.items() if name.startswith("trainer_dev") and by
+    }
+    assert told == {
+        "memory_used_bytes": {"0": 1 << 30, "1": 1 << 30},
+        "memory_total_bytes": {"0": 4 << 30, "1": 4 << 30},
+        "utilization_ratio": {"0": 0.5, "1": 0.5},
+        "healthy": {"0": 1, "1": 1},
+    }
+
+
+def test_device_alone_is_enough(ranks) -> None:
+    """Outside Kubernetes nobody hands a row over: the device type says which plug-in and back end belong to it."""
+    ranks.install(MLU)
+    codes, output = ranks.run({"accelerator": {"device": "mlu"}})
+    assert codes == [0, 0], output
+    assert {event["backend"] for event in ranks.events(0) if event["event"] == "process_group"} == {"cncl"}
+
+
+def announce(ranks: Ranks, vendor: Vendor) -> None:
+    """Install the plug-in as one that torch 2.5 and newer would load by itself."""
+    ranks.install(vendor)
+    information = ranks.plugins / f"{vendor.module}-1.0.dist-info"
+    information.mkdir()
+    (information / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {vendor.module}\nVersion: 1.0\n")
+    (information / "entry_points.txt").write_text(f"[torch.backends]\n{vendor.module} = {vendor.module}:_autoload\n")
+
+
+def test_installed_plug_in_is_found_without_being_asked_for(ranks) -> None:
+    announce(ranks, VENDORS["npu"])
+    codes, output = ranks.run({})
+    assert codes == [0, 0], output
+    assert [event["index"] for event in ranks.events(1) if event["event"] == "set_device"] == [1]
+    assert ranks.summary()["precision"] == "BF16"
+
+
+def test_no_device_anywhere_is_said_loudly(ranks) -> None:
+    npu = VENDORS["npu"]
+    announce(ranks, replace(npu, stub=replace(npu.stub, count=0)))
+    codes, output = ranks.run({}, world=1)
+    assert codes == [0], output
+    assert "NO ACCELERATOR FOUND: training on the CPU" in output
+
+
+@pytest.mark.parametrize(
+    ("vendor", "more", "words"),
+    [
+        (
+            replace(MLU, stub=replace(MLU.stub, count=1)),
+            {},
+            "2 ranks in this pod but torch sees 1 devices (MLU_VISIBLE_DEVICES=0,1, CAMBRICON_VISIBLE_DEVICES is not",
+        ),
+        (MLU, {"devices": 4}, "the pod was given 4 devices, torch sees 2 (MLU_VISIBLE_DEVICES=0,1, "),
+        (MLU, {"visible": ["MY_DEVICES"], "devices": 1}, "torch sees 2 (MY_DEVICES is not set)"),
+        (
+            replace(MLU, stub=replace(MLU.stub, count=0)),
+            {},
+            "no device or no driver is visible (MLU_VISIBLE_DEVICES=0,1",
+        ),
+        (
+            replace(MLU, module="torch_elsewhere"),
+            {},
+            "accelerator.device: 'npu' (profile cambricon) is unknown to torch",
+        ),
+    ],
+    ids=["fewer-than-ranks", "fewer-than-given", "own-variables", "none", "other-device"],
+)
+def test_wrong_devices_end_the_job(ranks, vendor, more, words) -> None:
+    ranks.install(vendor)
+    wrong = {"device": "npu"} if vendor.module == "torch_elsewhere" else {}
+    codes, output = ranks.run(row(vendor, **more, **wrong), MLU_VISIBLE_DEVICES="0,1")
+    assert codes == [78, 78], output
+    assert words in ranks.error()
+
+
+@pytest.mark.parametrize("announced", [False, True], ids=["named", "announced"])
+def test_broken_plug_in_ends_the_job_with_the_remedy(ranks, announced) -> None:
+    announce(ranks, MLU)
+    (ranks.plugins / "torch_mlu" / "__init__.py").write_text("raise OSError('libcnrt.so: cannot open shared object')\n")
+    codes, output = ranks.run({} if announced else row(MLU), world=1)
+    assert codes == [78], output
+    assert (
+        "OSError: libcnrt.so: cannot open shared object; use an image that holds the vendor's plug-in" in ranks.error()
+    )
+
+
+def test_precision_that_a_device_cannot_do_is_refused(ranks) -> None:
+    ranks.install(VENDORS["gcu-without-autocast"])
+    codes, output = ranks.run({**row(VENDORS["gcu-without-autocast"]), "precision": "BF16"}, world=1)
+    assert codes == [78], output
+    assert "precision: BF16 does not work on this gcu device" in ranks.error()

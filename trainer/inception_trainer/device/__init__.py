@@ -1,0 +1,11 @@
+"""The accelerator of this process: the only package that knows device types, their plug-ins and collective back ends.
+
+``choice`` finds out which device is meant, ``plugins`` imports what it needs, ``accelerator`` takes this rank's device,
+``precision`` and ``scaling`` know the number formats, ``figures`` reads memory, load and health.
+"""
+
+from inception_trainer.device.accelerator import Accelerator, resolve, supports_fused_sgd, threads_per_rank
+from inception_trainer.device.figures import Figures, of_ranks
+from inception_trainer.device.scaling import loss_scaler
+
+__all__ = ["Accelerator", "Figures", "loss_scaler", "of_ranks", "resolve", "supports_fused_sgd", "threads_per_rank"]

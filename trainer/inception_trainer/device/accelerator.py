@@ -1,0 +1,197 @@
+"""This rank's device: plug-in imported, device taken, precision decided; all before there is a process group.
+
+The order matters to several vendors: import the plug-in, choose the device, then make the process group.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from inception_trainer.config import AcceleratorConfig
+from inception_trainer.device import plugins, precision
+from inception_trainer.device.choice import Choice, choose
+from inception_trainer.device.figures import Figures, Reader
+from inception_trainer.device.scaling import loss_scaler
+from inception_trainer.device.table import CPU
+from inception_trainer.errors import ConfigError
+from inception_trainer.log import logger
+from inception_trainer.settings import Settings, current
+
+
+@dataclass(frozen=True)
+class Accelerator:
+    """A chosen device with what the engine needs to know of it."""
+
+    profile: str
+    device: torch.device
+    backend: str
+    """Collective back end of the device."""
+    precision: str
+    """``FP32``, ``BF16`` or ``FP16``, resolved."""
+    name: str
+    functions: Any = None
+    """The vendor's module with device functions."""
+    flush: Callable[[], Any] | None = None
+    """Sends the operations of a step to a device that collects them."""
+    numbered: bool = False
+    """Whether the process may use several devices and so names its own by number."""
+    _reader: Reader = field(default_factory=lambda: Reader(None, None))
+
+    @property
+    def is_cpu(self) -> bool:
+        """Whether computation happens on the host."""
+        return self.device.type == CPU
+
+    @property
+    def device_ids(self) -> list[int] | None:
+        """What DistributedDataParallel wants to know of the device."""
+        return [self.device.index] if self.numbered else None
+
+    @property
+    def process_group_backend(self) -> str:
+        """For ``init_process_group``; always has a CPU back end, for the small agreements between ranks."""
+        return self.backend if self.is_cpu else f"cpu:gloo,{self.device.type}:{self.backend}"
+
+    def autocast(self) -> torch.autocast:
+        """The context of every forward pass."""
+        kind = torch.float16 if self.precision == "FP16" else torch.bfloat16
+        return torch.autocast(self.device.type, kind, enabled=self.precision != "FP32")
+
+    def loss_scaler(self) -> Any:
+        """A dynamic loss scale, with FP16 only."""
+        return loss_scaler(self.device, self.functions) if self.precision == "FP16" else None
+
+    def end_of_step(self) -> None:
+        """Tell devices that collect operations that a step is complete."""
+        if self.flush is not None:
+            self.flush()
+
+    def figures(self) -> Figures:
+        """Memory, load and health of this rank's device."""
+        return self._reader.read()
+
+    def peak_memory_bytes(self) -> int | None:
+        """Most device memory allocated so far; None where the device does not say."""
+        return self._reader.peak_memory()
+
+
+def resolve(config: AcceleratorConfig, wanted: str, settings: Settings) -> Accelerator:
+    """Choose the device of this local rank and the precision that it computes in.
+
+    Raises ConfigError when the accelerator is not there: falling back to the CPU is never silent.
+    """
+    choice = choose(config, wanted)
+    if choice.device == CPU:
+        torch.set_num_threads(threads_per_rank(settings))
+        device = torch.device(CPU)
+        name = torch.backends.cpu.get_cpu_capability()
+        return Accelerator(choice.profile, device, choice.backend, _precision(wanted, choice, device, None), name)
+    functions = _functions(choice)
+    _check_count(choice, functions, settings)
+    device = _take(choice, functions, settings)
+    name = str(_name(functions, device) or choice.device)
+    chosen = _precision(wanted, choice, device, functions)
+    numbered = choice.known.chooser is None
+    reader = Reader(functions, device.index if numbered else None)
+    flush = plugins.function(choice.known.marker)
+    return Accelerator(choice.profile, device, choice.backend, chosen, name, functions, flush, numbered, reader)
+
+
+def _precision(wanted: str, choice: Choice, device: torch.device, functions: Any) -> str:
+    return precision.resolve(wanted, choice.rule, device, functions)
+
+
+def _functions(choice: Choice) -> Any:
+    """The module with the device functions; they are the same for CUDA and all that follow it."""
+    other = choice.known.functions
+    if other is not None:
+        return importlib.import_module(other)
+    functions = getattr(torch, choice.device, None)
+    if functions is None:
+        remedy = f"{choice.module} does not add it" if choice.module else "accelerator.module names no plug-in"
+        raise ConfigError(f"{choice.where} is unknown to torch {torch.__version__}: {remedy}")
+    available = getattr(functions, "is_available", None)
+    if available is None or not available():
+        raise ConfigError(
+            f"{choice.where} is not available in this process: no device or no driver is visible ({_visible(choice)}); "
+            "check that the pod requests the device and that the image holds its driver libraries"
+        )
+    return functions
+
+
+def _check_count(choice: Choice, functions: Any, settings: Settings) -> None:
+    """Compare what torch sees with what the pod was given and with the number of ranks."""
+    count = getattr(functions, "device_count", None)
+    if count is None:
+        return
+    seen, ranks, given = int(count()), settings.local_world_size, choice.devices
+    if given is not None and given != seen:
+        raise ConfigError(
+            f"{choice.where}: the pod was given {given} devices, torch sees {seen} ({_visible(choice)}); "
+            "check the device plug-in, and that nothing in the template sets these variables"
+        )
+    if ranks > seen:
+        raise ConfigError(
+            f"{choice.where}: {ranks} ranks in this pod but torch sees {seen} devices ({_visible(choice)}); "
+            "set numProcPerNode to the number of devices, or request more of them"
+        )
+    if ranks < seen and settings.local_rank == 0:
+        logger.warning("%d of %d visible devices are used: %d ranks (%s)", ranks, seen, ranks, _visible(choice))
+
+
+def _visible(choice: Choice) -> str:
+    values = current(choice.visible)
+    shown = [f"{name}={value}" if value is not None else f"{name} is not set" for name, value in values.items()]
+    return ", ".join(shown) or "no variable is known that would hide devices"
+
+
+def _take(choice: Choice, functions: Any, settings: Settings) -> torch.device:
+    choose_own = plugins.function(choice.known.chooser)
+    if choose_own is not None:
+        taken = choose_own()
+        return taken if isinstance(taken, torch.device) else torch.device(choice.device)
+    try:
+        functions.set_device(settings.local_rank)
+    except Exception as error:
+        raise ConfigError(
+            f"{choice.where}: device {settings.local_rank} cannot be taken: {error} ({_visible(choice)})"
+        ) from error
+    return torch.device(choice.device, settings.local_rank)
+
+
+def _name(functions: Any, device: torch.device) -> Any:
+    ask = getattr(functions, "get_device_name", None)
+    try:
+        return ask(device.index) if ask is not None and device.index is not None else None
+    except Exception:
+        return None
+
+
+def threads_per_rank(settings: Settings) -> int:
+    """The CPU limit of this pod, or what the process may run on, divided by its ranks; at most OMP_NUM_THREADS."""
+    cpus = float(len(os.sched_getaffinity(0)))
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
+        cpus = cpus if quota == "max" else min(cpus, int(quota) / int(period))
+    except (OSError, ValueError):
+        pass
+    share = max(1, int(cpus / max(1, settings.local_world_size)))
+    return min(share, settings.threads or share)
+
+
+def supports_fused_sgd(device: torch.device) -> bool:
+    """Whether torch's one-kernel SGD works on this device."""
+    parameter = torch.nn.Parameter(torch.zeros(1, device=device))
+    parameter.grad = torch.zeros_like(parameter)
+    try:
+        torch.optim.SGD([parameter], lr=0.1, momentum=0.9, fused=True).step()
+    except (RuntimeError, TypeError, NotImplementedError):
+        return False
+    return True

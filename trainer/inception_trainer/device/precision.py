@@ -1,0 +1,84 @@
+"""Number formats: what ``precision: Auto`` means on a device, and whether a device can do what is asked."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from inception_trainer.device.scaling import loss_scaler
+from inception_trainer.errors import ConfigError
+from inception_trainer.log import logger
+
+AUTO = "Auto"
+KINDS = {"BF16": torch.bfloat16, "FP16": torch.float16}
+NATIVE_BF16, TENSOR_FP16 = 8, 7
+"""CUDA compute capabilities from which on a format is computed natively."""
+
+
+def resolve(wanted: str, rule: str, device: torch.device, functions: Any) -> str:
+    """``FP32``, ``BF16`` or ``FP16``. What is asked for is done or refused; Auto takes the next best, and says so."""
+    if wanted != AUTO:
+        problem = obstacle(wanted, device, functions)
+        if problem:
+            raise ConfigError(f"precision: {wanted} does not work on this {device.type} device: {problem}; use Auto")
+        return wanted
+    chosen = by_rule(rule, functions)
+    problem = obstacle(chosen, device, functions)
+    if problem:
+        logger.warning("precision FP32 instead of %s: %s", chosen, problem)
+        return "FP32"
+    return chosen
+
+
+def by_rule(rule: str, functions: Any) -> str:
+    """What Auto means; ``functions`` are those of the vendor's module."""
+    if rule == "CPUFlags":
+        return "BF16" if cpu_flags() & {"avx512_bf16", "amx_bf16"} else "FP32"
+    if rule == "ComputeCapability":
+        return _by_capability(functions)
+    if rule == "AskDevice":
+        return "BF16" if _says_bf16(functions) else "FP16"
+    return rule
+
+
+def _by_capability(functions: Any) -> str:
+    # CUDA before 8.0 emulates bf16 and says that it supports it.
+    ask = getattr(functions, "get_device_capability", None)
+    capability = ask() if ask is not None else None
+    major = capability[0] if capability else 0
+    if major >= NATIVE_BF16:
+        return "BF16" if _says_bf16(functions) else "FP16"
+    return "FP16" if major >= TENSOR_FP16 else "FP32"
+
+
+def _says_bf16(functions: Any) -> bool:
+    ask = getattr(functions, "is_bf16_supported", None)
+    return ask is not None and bool(ask())
+
+
+def obstacle(precision: str, device: torch.device, functions: Any) -> str | None:
+    """Why a precision cannot be used, or None. Autocast only warns when it does nothing, which is not good enough."""
+    if precision not in KINDS:
+        return None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", UserWarning)
+            torch.autocast(device.type, KINDS[precision])
+        if precision == "FP16":
+            loss_scaler(device, functions)
+    except Exception as error:
+        return " ".join(str(error).split())
+    return None
+
+
+def cpu_flags() -> set[str]:
+    """What the processor can do."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return set()
+    line = next((line for line in text.splitlines() if line.startswith("flags")), "")
+    return set(line.split())

@@ -1,0 +1,26 @@
+"""Dynamic loss scaling, which FP16 needs on every device."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import torch
+
+from inception_trainer.errors import ConfigError
+
+
+def loss_scaler(device: torch.device, functions: Any = None) -> Any:
+    """The vendor's scaler where its module has one (it knows how the device reports overflows), else torch's."""
+    if device.type not in ("cpu", "cuda"):
+        own = getattr(getattr(functions, "amp", None), "GradScaler", None)
+        if own is not None:
+            return own()
+    general = getattr(torch.amp, "GradScaler", None)
+    if general is not None and "device" in inspect.signature(general).parameters:
+        return general(device.type)
+    if device.type == "cuda":
+        return torch.cuda.amp.GradScaler()
+    raise ConfigError(
+        f"precision: FP16 on {device.type} needs torch 2.3 or newer, this is {torch.__version__}; use BF16 or FP32"
+    )
