@@ -4,7 +4,7 @@
     python -m benchmarks.campaign --kills 12 --broken stale
 
 Jobs of the real trainer (digits, gloo, checkpoints), every other one with a hot spare, are hurt at random moments, each
-time after they have made a step, until they are half done; then they run to their end. Every job must end with the
+time after they have made a step, until three quarters are done; then they run to their end. Every job must end with the
 samples of an undisturbed run, each attempt must have ended for a cause that a kill explains or that is the
 infrastructure's, and exactly the kills that are the job's fault must count towards its limit. The kinds:
 
@@ -43,8 +43,8 @@ from node_jobs import SAMPLES_OF_AN_EPOCH, Jobs, Json, condition, install
 # Giving up a node takes long, so there are fewer of those.
 WEIGHTS = {"process": 2, "pod": 2, "oom": 2, "stop": 2, "node": 1}
 BROKEN = ("unreachable", "stale", "away")
-EPOCHS = 30
-HALF = 0.5
+EPOCHS = 20
+HURT_UNTIL = 0.75
 WATCHDOG_SECONDS = 15
 AWAY_SECONDS = 60.0
 Say = Callable[[str], None]
@@ -137,7 +137,8 @@ class Campaign:
             if spare:
                 self.jobs.wait(job, "spared", lambda status: status["nodes"].get("spareReady") == 1)
             page = self.jobs.page(job)
-            if page.get("trainer_progress_ratio", 0) >= HALF or condition(self.jobs.status(job), "Succeeded") == "True":
+            succeeded = condition(self.jobs.status(job), "Succeeded") == "True"
+            if succeeded or page.get("trainer_progress_ratio", 0) >= HURT_UNTIL:
                 break
             if page.get("trainer_attempt") == max(ledger.decided):
                 kills.append(self._kill(job, ledger, kills, spare=spare))
