@@ -53,6 +53,26 @@ PROOFS = (
         _has_devices,
     ),
     Proof(
+        "two ranks train on the plug-in's stub",
+        "tests/trainer/test_device_vendors.py::test_training_on_a_device_of_its_own",
+        lambda row: row["torch"]["device"] not in ("cpu", "cuda", "xpu"),
+    ),
+    Proof(
+        "choice of device and precision",
+        "tests/trainer/test_device.py::test_vendors_that_present_their_devices_as_cuda",
+        lambda row: row["torch"]["device"] == "cuda" and row["torch"]["module"] is None,
+    ),
+    Proof(
+        "order of import",
+        "tests/trainer/test_device.py::test_cuda_shim_is_imported_before_the_first_call",
+        lambda row: row["torch"]["device"] == "cuda" and row["torch"]["module"] is not None,
+    ),
+    Proof(
+        "choice of device and precision",
+        "tests/trainer/test_device.py::test_xpu_is_in_torch",
+        lambda row: row["torch"]["device"] == "xpu",
+    ),
+    Proof(
         "training",
         "tests/e2e/test_recovery.py::test_killed_worker_process_restarts_warm",
         lambda row: not _has_devices(row),
