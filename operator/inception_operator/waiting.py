@@ -31,7 +31,8 @@ def waiting_for(
     pods = [pod for pod in slots if pod is not None and not pod.deleting]
     ready = sum(available(pod) for pod in pods)
     if ready >= wanted and lingering:
-        return Reason.WAITING_FOR_PODS, f"waiting for pod {lingering[0].name} to save and end"
+        first = min(lingering, key=lambda pod: (pod.slot, pod.incarnation))
+        return Reason.WAITING_FOR_PODS, f"waiting for pod {first.name} to save and end"
     if rejection:
         return Reason.POD_CREATION_REJECTED, rejection
     for reason, causes in ((Reason.IMAGE_PULL_FAILED, _IMAGE), (Reason.CONTAINER_CONFIG_ERROR, _CONFIG)):
