@@ -1,14 +1,24 @@
 """Checkpoints survive what happens to disks and processes, and only the newest attempt writes."""
 
+import hashlib
 import json
+import threading
 from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
-from inception_trainer import checkpoint
+from inception_trainer import checkpoint, checksums, models
 from inception_trainer.checkpoint import FORMAT, CheckpointStore, check_fingerprint
-from inception_trainer.errors import ConfigError, DataError, Fenced
+from inception_trainer.comm import Comm
+from inception_trainer.config import from_mapping
+from inception_trainer.device import Accelerator
+from inception_trainer.errors import ConfigError, DataError, Fenced, NonFiniteLoss
+from inception_trainer.normalization import INCEPTION
+from inception_trainer.state import Snapshot, TrainingState
+from inception_trainer.updates import Updater
+from inception_trainer.weights import load_weights, open_weights
 
 
 def payload(step: int) -> dict:
@@ -155,3 +165,132 @@ def test_another_configuration_is_refused_with_the_difference(tmp_path) -> None:
     with pytest.raises(ConfigError, match=r"batch\.global: 64 in the checkpoint, 32 now; momentum: None") as caught:
         check_fingerprint(saved, saved | {"batch.global": 32, "momentum": 0.9}, tmp_path)
     assert "seed" not in str(caught.value)
+
+
+# Saving while training goes on.
+
+
+class Tiny:
+    """A network that changes, and its state."""
+
+    def __init__(self, **changes) -> None:
+        config = from_mapping({"data": {"kind": "Synthetic"}, **changes})
+        accelerator = Accelerator("cpu", torch.device("cpu"), "gloo", "FP32", "test")
+        self.network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
+        self.network.to(memory_format=torch.channels_last)
+        self.state = TrainingState(self.network, Updater(config, self.network, accelerator), Comm(0, 1, "gloo"))
+
+    def fill(self, value: float) -> None:
+        for tensor in (*self.network.parameters(), *self.network.buffers()):
+            tensor.data.fill_(value if tensor.is_floating_point() else 1)
+
+    def snapshot(self) -> Snapshot:
+        snapshot = self.state.snapshot()
+        assert snapshot is not None
+        return snapshot
+
+
+def payload_of(snapshot: Snapshot, step: int) -> dict:
+    return {"format": FORMAT, **snapshot.tensors, "progress": {"step": step}}
+
+
+def test_training_goes_on_while_a_checkpoint_is_written(store, monkeypatch) -> None:
+    """The writer is held until the next steps are done: what it writes is the state of the moment of the save."""
+    go_on, original = threading.Event(), checkpoint._serialise
+    monkeypatch.setattr(checkpoint, "_serialise", lambda *arguments: go_on.wait(30) and original(*arguments))
+    tiny = Tiny(weightAverage={"decay": 0.9})
+    tiny.fill(1)
+    snapshot = tiny.snapshot()
+    store.save(payload_of(snapshot, 1), 1, complete=snapshot.complete)
+    assert store.busy
+    tiny.fill(2)
+    go_on.set()
+    store.wait()
+    saved = store.load()
+    assert {float(value.float().mean()) for value in saved["model"].values()} == {1}
+    assert saved["model"]["0.weight"].is_contiguous(memory_format=torch.channels_last)
+    assert saved["rank_statistics"].tolist() == [[1.0] * 8]
+
+
+def test_memory_is_used_again_only_when_the_write_before_is_done(store, monkeypatch) -> None:
+    go_on, original, records = threading.Event(), checkpoint._serialise, []
+    monkeypatch.setattr(checkpoint, "_serialise", lambda *arguments: go_on.wait(30) and original(*arguments))
+    monkeypatch.setattr(store, "_saved", records.append)
+    tiny = Tiny()
+    addresses = []
+    for step in (1, 2):
+        threading.Timer(0.05, go_on.set).start()
+        store.reserve()
+        assert not store.busy
+        tiny.fill(step)
+        snapshot = tiny.snapshot()
+        addresses.append(snapshot.tensors["model"]["0.weight"].data_ptr())
+        store.save(payload_of(snapshot, step), step, complete=snapshot.complete)
+    store.wait()
+    assert addresses[0] == addresses[1]
+    assert [float(torch.load(path)["model"]["0.bias"][0]) for path in sorted(store._folder.glob("step*.pt"))] == [1, 2]
+    first, second = records
+    assert first.stalled_seconds < second.stalled_seconds <= second.seconds
+
+
+def test_weights_that_cannot_be_used_are_not_saved(store) -> None:
+    tiny = Tiny()
+    save(store, 1)
+    tiny.fill(float("nan"))
+    snapshot = tiny.snapshot()
+    store.save(payload_of(snapshot, 2), 2, complete=snapshot.complete)
+    with pytest.raises(NonFiniteLoss, match="the last checkpoint is kept"):
+        store.reserve()
+    assert store.load()["progress"] == {"step": 1}
+
+
+# The weights alone.
+
+
+def trained(value: float, **extra) -> dict:
+    network = models.create("bninception", 4)
+    state = {name: torch.full_like(tensor, value) for name, tensor in network.state_dict().items()}
+    preprocessing = {**INCEPTION.as_dict(), "imageSize": 64}
+    known = {"preprocessing": preprocessing, "class_names": list("abcd"), "config": {"model": {"name": "bninception"}}}
+    return payload(7) | {"model": state} | known | extra
+
+
+@pytest.mark.parametrize(("averaged", "expected"), [(False, 1.0), (True, 2.0)])
+def test_the_final_weights_are_there_as_safetensors(store, tmp_path, averaged, expected) -> None:
+    content = trained(1.0, **({"average": {"model": trained(2.0)["model"]}} if averaged else {}))
+    store.save(content, 7, final=True)
+    store.wait()
+    path = tmp_path / "checkpoints" / "final.safetensors"
+    assert hashlib.sha256(path.read_bytes()).hexdigest() in checksums.beside(path).read_text()
+    network = models.create("bninception", 4)
+    assert load_weights(network, "bninception", path).normalization == INCEPTION
+    assert {float(value.float().mean()) for value in network.state_dict().values()} == {expected}
+    file = open_weights("bninception", path)
+    assert (file.content["class_names"], file.content["progress"]["step"]) == (list("abcd"), 7)
+    assert file.content["preprocessing"]["imageSize"] == 64
+
+
+@pytest.mark.parametrize("name", ["final.safetensors", "best.pt"])
+def test_damaged_weights_are_refused(store, tmp_path, name) -> None:
+    store.save(trained(1.0), 7, best=True, final=True)
+    store.wait()
+    flip_bit(tmp_path / "checkpoints" / name)
+    with pytest.raises(DataError, match=rf"{name} is damaged: its SHA-256 is .*{name}\.sha256 says"):
+        open_weights("bninception", tmp_path / "checkpoints" / name)
+
+
+def test_a_reader_finds_the_checksum_of_the_best_at_every_moment_of_its_replacement(store, tmp_path) -> None:
+    best = tmp_path / "checkpoints" / "best.pt"
+    save(store, 1, best=True)
+    publish, checked = store._fence.publish, []
+
+    def watched(draft: Path, path: Path) -> None:
+        for act in (lambda: None, lambda: publish(draft, path)):
+            act()
+            checksums.check(best)
+            checked.append(path.name)
+
+    store._fence.publish = watched
+    save(store, 2, best=True)
+    assert checked.count("best.pt") == 2
+    assert len(checksums.recorded(best)) == 1

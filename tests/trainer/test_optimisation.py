@@ -227,7 +227,7 @@ def test_loss_scale_is_saved_and_restored() -> None:
     saved = TrainingState(network, updater, Comm(0, 1, "gloo")).snapshot()
     assert saved is not None
     other, fresh = linear(method(), "FP16")
-    TrainingState(other, fresh, Comm(0, 1, "gloo")).restore_scaler(saved["scaler"])
+    TrainingState(other, fresh, Comm(0, 1, "gloo")).restore_scaler(saved.tensors["scaler"])
     assert fresh.scaler.get_scale() == updater.scaler.get_scale() == 2.0**15
 
 

@@ -17,8 +17,9 @@ from inception_trainer.metrics import Bus, EndRecord, EvaluationRecord, LogRecor
 from inception_trainer.progress import MOST_ROWS, History, Progress
 from inception_trainer.sinks.curves import Curves, smoothed
 from inception_trainer.sinks.files import ProgressFile
+from inception_trainer.sinks.mllog import MLLog
 from inception_trainer.sinks.prometheus import Prometheus
-from inception_trainer.sinks.raport import Raport
+from inception_trainer.sinks.raport import METRICS, Raport, at_share
 from inception_trainer.sinks.tensorboard import TensorBoard
 from trainer_ranks import free_port
 
@@ -88,6 +89,7 @@ CONTRACT = (
     "trainer_checkpoint_last_success_timestamp_seconds",
     "trainer_checkpoint_duration_seconds",
     "trainer_checkpoint_size_bytes",
+    "trainer_checkpoint_stall_seconds_total",
     "trainer_samples_seen",
     "trainer_build_info",
 )
@@ -217,14 +219,104 @@ def test_accuracy_of_an_earlier_attempt_is_shown_from_the_start(tmp_path) -> Non
     assert json.loads((tmp_path / "progress.json").read_text())["metrics"]["accuracyTop1"] == 0.7
 
 
+def raport(folder: Path) -> list[dict]:
+    lines = (folder / "raport.json").read_text().splitlines()
+    assert all(line.startswith("DLLL ") for line in lines)
+    return [json.loads(line[5:]) for line in lines]
+
+
 def test_raport_lines(tmp_path) -> None:
     feed(Raport(tmp_path))
-    lines = (tmp_path / "raport.json").read_text().splitlines()
-    assert all(line.startswith("DLLL ") for line in lines)
-    records = [json.loads(line[5:]) for line in lines]
-    steps = [record["step"] for record in records if record["type"] == "LOG"]
-    assert steps == ["PARAMETER", [0, 9], [0], []]
-    assert next(r for r in records if r.get("step") == [0])["data"]["val.top1"] == 90.0
+    records = raport(tmp_path)
+    assert all({"timestamp", "datetime", "elapsedtime", "type"} <= set(record) for record in records)
+    units = {record["metric"]: record["metadata"]["unit"] for record in records if record["type"] == "METADATA"}
+    assert units == {name: unit for name, (unit, _format) in METRICS.items()}
+    logs = {str(record["step"]): record["data"] for record in records if record["type"] == "LOG"}
+    assert list(logs) == ["PARAMETER", "[0, 9]", "[0]", "[]"]
+    assert logs["[0]"]["val.top1"] == 90.0
+    assert logs["[0]"]["train.loss"] == 0.5
+    assert logs["[]"] == {
+        "val.top1": 95.0, "val.top5": 100.0, "val.loss": 0.3, "train.total_ips": 800.0, "train.loss": 0.3,
+    }  # fmt: skip
+    assert set().union(*logs.values()) - {"attempt", "world_size", "epochs"} <= set(METRICS)
+
+
+def test_raport_summarises_an_epoch(tmp_path) -> None:
+    """Means, but the last learning rate and loss scale; latencies of the batches of this rank."""
+    sink = Raport(tmp_path)
+    sink.start(INFO)
+    for step, loss, rate in ((5, 1.0, 0.2), (10, 3.0, 0.1), (15, 5.0, 0.05)):
+        sink.log(dataclasses.replace(LOG, step=step, loss=loss, learning_rate=rate, loss_scale=8.0))
+    batches = tuple(0.01 * number for number in range(1, 101))
+    timed = dataclasses.replace(EVALUATION, step=20, seconds=2.0, data_seconds=0.5, batch_seconds=batches)
+    sink.evaluation(timed)
+    sink.close()
+    first, second = (record["data"] for record in raport(tmp_path) if record.get("step") in ([0], [1]))
+    assert (first["train.loss"], first["train.lr"], first["train.grad_scale"]) == (2.0, 0.1, 8.0)
+    assert "val.top1" not in first
+    assert (second["train.loss"], second["train.lr"]) == (5.0, 0.05)
+    assert (second["val.compute_ips"], second["val.total_ips"]) == (20.0, 15.0)
+    shares = [second[f"val.compute_latency_at{share}"] for share in (95, 99, 100)]
+    assert shares == pytest.approx([0.95, 0.99, 1.0])
+    assert second["val.compute_latency"] == pytest.approx(0.505)
+
+
+def test_share_of_few() -> None:
+    assert [at_share([1.0], share) for share in (95, 100)] == [1.0, 1.0]
+    assert at_share([1.0, 2.0], 50) == 1.0
+
+
+CONFIG = {
+    "seed": 3, "batch": {"global": 8, "perDevice": 2}, "evaluation": {"everyEpochs": 2},
+    "optimizer": {"name": "SGD", "learningRate": 0.1, "weightDecay": 0.0001}, "schedule": {"warmupEpochs": 1.0},
+}  # fmt: skip
+MLINFO = dataclasses.replace(
+    INFO, model="resnet50", config=CONFIG, start_step=0, steps_per_epoch=2, train_samples=17, evaluation_samples=5
+)
+
+
+def mllog(folder: Path) -> list[dict]:
+    lines = (folder / "mllog.txt").read_text().splitlines()
+    assert all(line.startswith(":::MLLOG ") for line in lines)
+    return [json.loads(line[9:]) for line in lines]
+
+
+def attempt(folder: Path, steps: range, *, info: RunInfo = MLINFO, evaluated: int = 0, finished: bool = False) -> None:
+    bus = Bus([MLLog(folder)])
+    bus.start(dataclasses.replace(info, start_step=steps.start))
+    for step in steps:
+        bus.step(StepRecord(step + 1, 0.002, 0.02, 4, 80))
+    if evaluated:
+        bus.evaluation(dataclasses.replace(EVALUATION, step=evaluated, epoch=evaluated / info.steps_per_epoch))
+    bus.end(dataclasses.replace(END, finished=finished))
+    bus.close()
+    assert bus._sinks, "the sink failed"
+
+
+def test_mllog_over_two_attempts(tmp_path) -> None:
+    """One run, one end, an initialisation per attempt; times never run backwards."""
+    attempt(tmp_path, range(3))
+    attempt(tmp_path, range(3, 4), evaluated=4, finished=True)
+    records = mllog(tmp_path)
+    assert all(set(r) == {"namespace", "time_ms", "event_type", "key", "value", "metadata"} for r in records)
+    assert all({"file", "lineno"} <= set(record["metadata"]) for record in records)
+    intervals = [record["key"] for record in records if record["event_type"] != "POINT_IN_TIME"]
+    assert intervals == [
+        *("init_start", "init_stop", "run_start", "block_start", "epoch_start", "epoch_stop", "epoch_start"),
+        *("init_start", "init_stop", "epoch_stop", "eval_start", "eval_stop", "run_stop"),
+    ]
+    found = {record["key"]: record for record in records}
+    assert found["eval_accuracy"]["value"] == 0.9
+    assert found["eval_accuracy"]["metadata"]["epoch_num"] == 2.0
+    assert found["block_start"]["metadata"]["epoch_count"] == 2
+    assert found["run_stop"]["metadata"]["status"] == "success"
+    values = {
+        key: found[key]["value"] for key in ("submission_benchmark", "global_batch_size", "model_bn_span", "seed")
+    }
+    assert values == {"submission_benchmark": "resnet", "global_batch_size": 8, "model_bn_span": 2, "seed": 3}
+    assert found["gradient_accumulation_steps"]["value"] == 2
+    assert (found["train_samples"]["value"], found["eval_samples"]["value"]) == (17, 5)
+    assert (found["opt_name"]["value"], found["opt_learning_rate_warmup_epochs"]["value"]) == ("sgd", 1.0)
 
 
 def test_tensorboard_tags(tmp_path) -> None:

@@ -5,7 +5,7 @@ Layout below ``checkpoint.path`` (docs/architecture.md)::
     lease.json                        {"attempt": 3}: who may write, for people
     .writers/3/                       what makes it so: see `fence`
     latest.json                       {"file": ..., "sha256": ..., "step": ...}, written last
-    checkpoints/step-000000120.pt     with step-000000120.pt.sha256 beside it; best.pt, final.pt
+    checkpoints/step-000000120.pt     with step-000000120.pt.sha256 beside it; best.pt, final.pt, final.safetensors
 
 A file appears under its name only once its bytes and its checksum are on the disk. Nothing is unpickled beyond
 tensors and plain values (``weights_only=True``).
@@ -22,14 +22,15 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
 
+from inception_trainer import checksums
 from inception_trainer.errors import ConfigError, DataError, Fenced
+from inception_trainer.export_weights import exported
 from inception_trainer.fence import Fence, attempts, sync_folder
 from inception_trainer.log import logger
 
@@ -46,8 +47,21 @@ class Saved:
     """Bytes."""
     seconds: float
     """From the request to the rename."""
-    blocked_seconds: float
-    """Of these, how long training stood still."""
+    stalled_seconds: float
+    """Of these, how long training stood still: for the write before, and for the copies in host memory."""
+
+
+@dataclass(frozen=True)
+class _Write:
+    """What the writer is to do."""
+
+    payload: Payload
+    step: int
+    best: bool
+    final: bool
+    complete: Callable[[], None]
+    started: float
+    stalled: float
 
 
 class CheckpointStore:
@@ -62,7 +76,7 @@ class CheckpointStore:
         self._fence = Fence(root, attempt or 0)
         self._writer: threading.Thread | None = None
         self._failure: BaseException | None = None
-        self._blocked = 0.0
+        self._requested: float | None = None
 
     def acquire(self) -> int:
         """Take the lease and return this attempt's number; raises Fenced when a newer attempt holds it.
@@ -101,14 +115,29 @@ class CheckpointStore:
             )
         return None
 
-    def save(self, payload: Payload, step: int, *, best: bool = False, final: bool = False) -> None:
-        """Write in the background once the write before is done; its errors are raised by the next call or wait."""
-        started = time.monotonic()
+    def reserve(self) -> None:
+        """Begin a save: wait for the write before, whose tensors may be overwritten from here on."""
+        self._requested = time.monotonic()
         self.wait()
-        self._writer = threading.Thread(
-            target=self._write, args=(payload, step, best, final, started), name="checkpoint-writer", daemon=True
-        )
-        self._blocked = time.monotonic() - started
+
+    def save(
+        self,
+        payload: Payload,
+        step: int,
+        *,
+        best: bool = False,
+        final: bool = False,
+        complete: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Write in the background once the write before is done; its errors are raised by the next call or wait.
+
+        The writer calls ``complete`` before it reads the payload, whose tensors must not change until it is done.
+        """
+        started = time.monotonic() if self._requested is None else self._requested
+        self._requested = None
+        self.wait()
+        write = _Write(payload, step, best, final, complete, started, time.monotonic() - started)
+        self._writer = threading.Thread(target=self._write, args=(write,), name="checkpoint-writer", daemon=True)
         self._writer.start()
 
     @property
@@ -124,10 +153,11 @@ class CheckpointStore:
         if failure is not None:
             raise failure
 
-    def _write(self, payload: Payload, step: int, best: bool, final: bool, started: float) -> None:
+    def _write(self, write: _Write) -> None:
         try:
-            size = self._commit(payload, step, best, final)
-            self._saved(Saved(step, size, time.monotonic() - started, self._blocked))
+            write.complete()
+            size = self._commit(write.payload, write.step, write.best, write.final)
+            self._saved(Saved(write.step, size, time.monotonic() - write.started, write.stalled))
         except BaseException as error:
             self._failure = error
             # A successor took the folder from which this attempt writes: that is being fenced, not a broken disk.
@@ -142,11 +172,13 @@ class CheckpointStore:
         name = f"step-{step:09d}.pt"
         draft = self._fence.draft(name)
         size, checksum = _serialise(payload, draft)
-        self._fence.write(self._folder / f"{name}.sha256", f"{checksum}  {name}\n".encode())
+        self._fence.write(self._folder / f"{name}.sha256", checksums.line(checksum, name))
         self._fence.publish(draft, self._folder / name)
         for wanted, alias in ((best, "best.pt"), (final, "final.pt")):
             if wanted:
                 self._alias(name, alias, checksum)
+        if final:
+            self._export(payload)
         sync_folder(self._folder)
         latest = {"file": f"checkpoints/{name}", "sha256": checksum, "step": step}
         self._fence.write(self.root / "latest.json", json.dumps(latest).encode())
@@ -160,8 +192,29 @@ class CheckpointStore:
             os.link(self._folder / name, draft)
         except OSError:  # a file system without hard links
             shutil.copyfile(self._folder / name, draft)
-        self._fence.write(self._folder / f"{alias}.sha256", f"{checksum}  {alias}\n".encode())
-        self._fence.publish(draft, self._folder / alias)
+        self._replace(draft, self._folder / alias, checksum)
+
+    def _export(self, payload: Payload) -> None:
+        """The weights alone, the averaged ones where there are, in the format that other programs read."""
+        content = exported(payload)
+        if content is None:
+            return
+        path = self._folder / "final.safetensors"
+        draft = self._fence.draft(path.name)
+        with draft.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        self._replace(draft, path, hashlib.sha256(content).hexdigest())
+
+    def _replace(self, draft: Path, path: Path, checksum: str) -> None:
+        """Put a draft in the place of a file that others may read meanwhile: at no moment do its checksums not fit."""
+        beside, new = checksums.beside(path), checksums.line(checksum, path.name)
+        old = b"".join(checksums.line(known, path.name) for known in checksums.recorded(path) if known != checksum)
+        self._fence.write(beside, new + old)
+        self._fence.publish(draft, path)
+        if old:
+            self._fence.write(beside, new)
 
     def _prune(self, newest: str) -> None:
         steps = sorted(path.name for path in self._folder.glob("step-*.pt"))
@@ -177,8 +230,8 @@ class CheckpointStore:
             yield first, str(latest["sha256"])
         for path in sorted(self._folder.glob("step-*.pt"), reverse=True):
             if path != first:
-                with suppress(OSError):
-                    yield path, Path(f"{path}.sha256").read_text(encoding="ascii").split()[0]
+                for known in checksums.recorded(path):
+                    yield path, known
 
     def _holder(self) -> int:
         lease = _json(self.root / "lease.json")

@@ -1,4 +1,4 @@
-"""The command line: a command per mode, ``average``, ``launch``, ``recipes``.
+"""The command line: a command per mode, ``average``, ``compare``, ``launch``, ``recipes``.
 
 ::
 
@@ -6,6 +6,7 @@
     torchrun --nproc-per-node 2 -m inception_trainer train job.yaml
     python -m inception_trainer train --set recipe=bninception-digits --set checkpoint.path=out
     python -m inception_trainer evaluate --set recipe=bninception-digits --set checkpoint.path=out
+    python -m inception_trainer compare out other
 """
 
 from __future__ import annotations
@@ -54,6 +55,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _recipes()
         if options.command == "average":
             return _average(options.files, options.output)
+        if options.command == "compare":
+            return _compare(options.runs)
         return _run(options.command, options.config, options.set)
     except TrainerError as error:
         from inception_trainer import entry
@@ -74,6 +77,8 @@ def _parser() -> argparse.ArgumentParser:
     average = commands.add_parser("average", help="average the weights of several checkpoints of one network")
     average.add_argument("files", nargs="+", type=Path, metavar="FILE", help="checkpoint, state_dict or safetensors")
     average.add_argument("--output", required=True, type=Path, help="file to write: .pt or .safetensors")
+    comparing = commands.add_parser("compare", help="where two runs differ, and what came out")
+    comparing.add_argument("runs", nargs=2, type=Path, metavar="RUN", help="output or checkpoint folder of a run")
     return parser
 
 
@@ -90,6 +95,13 @@ def _average(files: list[Path], output: Path) -> int:
     from inception_trainer.mean import write_mean
 
     print(write_mean(files, output))
+    return 0
+
+
+def _compare(runs: list[Path]) -> int:
+    from inception_trainer.compare import compare
+
+    print(compare(*runs))
     return 0
 
 

@@ -300,15 +300,16 @@ def fingerprint(config: TrainingConfig) -> dict[str, Any]:
     counted["batch"] = {"global": config.batch.global_}
     if config.epochs is None:
         counted["maxSteps"] = config.max_steps
-    return _flat(counted)
+    return flat(counted)
 
 
-def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
+def flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """``{"batch": {"global": 64}}`` to ``{"batch.global": 64}``."""
+    result: dict[str, Any] = {}
     for name, item in value.items():
         full = f"{prefix}{name}"
-        flat.update(_flat(item, f"{full}.") if isinstance(item, Mapping) else {full: item})
-    return flat
+        result.update(flat(item, f"{full}.") if isinstance(item, Mapping) else {full: item})
+    return result
 
 
 def _resolved(config: TrainingConfig) -> TrainingConfig:

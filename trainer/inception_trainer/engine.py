@@ -12,7 +12,7 @@ from typing import Any
 from inception_trainer.checkpoint import CheckpointStore
 from inception_trainer.comm import Agreement, Comm
 from inception_trainer.config import TrainingConfig
-from inception_trainer.data import Batch, Splits
+from inception_trainer.data import Batch, Splits, streamed
 from inception_trainer.device import Accelerator, Figures, of_ranks
 from inception_trainer.errors import NonFiniteLoss, RanksDiverged, Stopped
 from inception_trainer.evaluation import Evaluation, Evaluator
@@ -122,7 +122,7 @@ class Trainer:
                 job.batch, job.comm.rank, len(job.splits.train), job.config.seed, epoch, first, last
             )
             self._streams.close()
-            stream = self._streams.enter_context(job.splits.train.stream(numbers, epoch))
+            stream = self._streams.enter_context(streamed(job.splits.train, numbers, epoch, job.accelerator.device))
             self._batches = job.heartbeat.over(stream)
             self._epoch = epoch
         return self._batches
@@ -175,6 +175,7 @@ class Trainer:
             skipped_samples=progress.skipped_samples,
             skipped_steps=progress.skipped_steps,
             devices=devices[job.pod_ranks.start : job.pod_ranks.stop],
+            loss_scale=window.loss_scale,
         )
 
     # Evaluation.
@@ -226,6 +227,8 @@ class Trainer:
                 pod_samples=self._pod_evaluation,
                 seconds=result.seconds,
                 is_best=is_best,
+                data_seconds=result.data_seconds,
+                batch_seconds=result.batch_seconds,
             )
         )
         if epoch > job.config.schedule.warmup_epochs + 1 and result.accuracy_top1 <= 2 / job.splits.num_classes:
@@ -253,12 +256,14 @@ class Trainer:
             return
         job.heartbeat.pause()
         self._log(self._rate())
-        tensors = job.state.snapshot()
+        if job.store is not None:
+            job.store.reserve()
+        snapshot = job.state.snapshot()
         self._saved_step, self._saved_at = progress.step, time.monotonic()
         progress.wall_seconds = self._wall_seconds()
-        if job.store is not None and tensors is not None:
-            payload = payload_of(tensors, progress, job.config, job.info, job.splits)
-            job.store.save(payload, progress.step, best=best, final=final)
+        if job.store is not None and snapshot is not None:
+            payload = payload_of(snapshot.tensors, progress, job.config, job.info, job.splits)
+            job.store.save(payload, progress.step, best=best, final=final, complete=snapshot.complete)
         self._mark = time.monotonic()
 
     def _wall_seconds(self) -> float:

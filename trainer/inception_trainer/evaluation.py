@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional
 
 from inception_trainer.comm import Agreement, Comm
-from inception_trainer.data import Dataset
+from inception_trainer.data import Dataset, streamed
 from inception_trainer.device import Accelerator
 from inception_trainer.errors import DataError
 from inception_trainer.plan import evaluation_share
@@ -32,6 +32,10 @@ class Evaluation:
     seconds: float
     skipped: int = 0
     """Images that could not be read."""
+    data_seconds: float = 0.0
+    """How long this rank waited for data."""
+    batch_seconds: tuple[float, ...] = ()
+    """What each batch of this rank took to compute."""
 
 
 class Evaluator:
@@ -42,6 +46,8 @@ class Evaluator:
     ) -> None:
         self._model, self._dataset, self._accelerator = model, dataset, accelerator
         self._normalise, self._comm, self._batch = normalise, comm, batch
+        self._waited = 0.0
+        self._taken: list[float] = []
 
     def run(
         self, stop_requested: Callable[[], bool], advance: Callable[[int], None] = lambda _batches: None
@@ -64,15 +70,20 @@ class Evaluator:
         batches = [share[i : i + self._batch] for i in range(0, len(share), self._batch)]
         rounds = math.ceil(math.ceil(len(self._dataset) / self._comm.world_size) / self._batch)
         agreement = Agreement(self._comm, (STOP,))
+        self._waited, self._taken = 0.0, []
         sums = torch.zeros(5, dtype=torch.float64)
-        with self._dataset.stream(batches, None) as stream:
+        with streamed(self._dataset, batches, None, self._accelerator.device) as stream:
             for done in range(1, rounds + 1):
                 if agreement.decided():
                     return None
                 agreement.propose({STOP: stop_requested()})
+                asked = time.perf_counter()
                 batch = next(stream, None)
+                came = time.perf_counter()
+                self._waited += came - asked
                 if batch is not None:
                     sums += self._counts(batch.images, batch.labels)
+                    self._taken.append(time.perf_counter() - came)
                 advance(done)
         agreement.decided()
         return sums
@@ -87,4 +98,7 @@ class Evaluator:
         loss, top1, top5, counted, skipped = self._comm.sum(sums.clone()).tolist()
         if counted + skipped != len(self._dataset) or not counted:
             raise DataError(f"evaluated {counted:.0f} (+ {skipped:.0f} unreadable) of {len(self._dataset)} images")
-        return Evaluation(loss / counted, top1 / counted, top5 / counted, int(counted), seconds, int(skipped))
+        return Evaluation(
+            loss / counted, top1 / counted, top5 / counted, int(counted), seconds, int(skipped),
+            self._waited, tuple(self._taken),
+        )  # fmt: skip

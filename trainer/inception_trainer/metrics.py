@@ -44,6 +44,9 @@ class RunInfo:
     """Whose layout the file had that the job's weights started from; None for random weights."""
     evaluated: tuple[float, float] | None = None
     """Validation top-1 and top-5 that an earlier attempt measured last."""
+    train_samples: int = 0
+    """Size of the training split."""
+    evaluation_samples: int = 0
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,8 @@ class LogRecord:
     skipped_steps: int = 0
     devices: tuple[Figures, ...] = ()
     """Figures of the devices of this pod's ranks; empty on the CPU."""
+    loss_scale: float | None = None
+    """What FP16 losses are multiplied by now."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +101,10 @@ class EvaluationRecord:
     pod_samples: int
     seconds: float
     is_best: bool
+    data_seconds: float = 0.0
+    """Of them, how long this rank waited for data."""
+    batch_seconds: tuple[float, ...] = ()
+    """What each batch of this rank took to compute."""
 
 
 @dataclass(frozen=True)

@@ -58,8 +58,10 @@ class Progress:
     history: History = field(default_factory=History)
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain data."""
-        return dataclasses.asdict(self)
+        """Plain data that later changes leave alone; rows are never changed, so only their lists are copied."""
+        plain = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        curves = {field.name: list(getattr(self.history, field.name)) for field in dataclasses.fields(History)}
+        return {**plain, "summary": dict(self.summary), "history": curves}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Progress:

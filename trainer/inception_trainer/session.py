@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import threading
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -118,7 +118,8 @@ def run(config: TrainingConfig, settings: Settings) -> dict[str, Any]:
     store = _store(config, settings, bus)
     try:
         around = _surroundings(config, settings, bus, store)
-        summary = _finished_before(around) or Trainer(_job(around)).run()
+        with closing(around.splits):
+            summary = _finished_before(around) or Trainer(_job(around)).run()
         around.comm.close()
         return summary
     except BaseException:
@@ -166,6 +167,8 @@ def _surroundings(config: TrainingConfig, settings: Settings, bus: Bus, store: C
         config=config.as_dict(),
         output=Path(config.output.path) if config.output.path else None,
         evaluated=_evaluated(start.progress),
+        train_samples=len(splits.train),
+        evaluation_samples=len(splits.val),
     )
     return Surroundings(config, settings, accelerator, stop, store, splits, comm, bus, start, info, batch, length)
 

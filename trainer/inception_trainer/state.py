@@ -7,7 +7,8 @@ and the statistics of every rank beside it, so that the same number of ranks con
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,11 +16,24 @@ from torch import Tensor, nn
 
 from inception_trainer.comm import Comm
 from inception_trainer.errors import NonFiniteLoss
+from inception_trainer.hostcopy import HostCopies
 from inception_trainer.optimizers import MOMENTUM, SQUARES
 from inception_trainer.updates import Updater
 
 OPTIMIZER_PARTS = {"momentum": MOMENTUM, "squares": SQUARES}
 """Tensors of the optimizer that a checkpoint keeps, by their names there."""
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The tensors of one moment in host memory; they stay valid until the next snapshot is taken."""
+
+    tensors: dict[str, Any]
+    complete: Callable[[], None]
+    """To be called before ``tensors`` are read, by any thread: waits for the copies and checks them.
+
+    Raises NonFiniteLoss rather than letting weights be saved that cannot be used.
+    """
 
 
 class TrainingState:
@@ -28,34 +42,39 @@ class TrainingState:
     def __init__(self, model: nn.Module, updater: Updater, comm: Comm) -> None:
         self.model, self._updater, self._comm = model, updater, comm
         self._average = None if updater.average is None else updater.average.model
+        self._copies = HostCopies()
 
-    def snapshot(self) -> dict[str, Any] | None:
+    def snapshot(self) -> Snapshot | None:
         """Copies in host memory on rank 0, None elsewhere; every rank must call it. Changes nothing.
 
-        Raises NonFiniteLoss on rank 0 rather than saving weights that cannot be used.
+        The memory is that of the snapshot before, which nobody may read any more.
         """
-        network = self._snapshot(self.model)
-        average = None if self._average is None else self._snapshot(self._average)
-        if network is None:
-            return None
-        if not all(torch.isfinite(torch.stack(torch._foreach_norm(list(_floats(network["model"]))))).tolist()):  # noqa: SLF001
-            raise NonFiniteLoss("a weight became NaN or infinite; the last checkpoint is kept, lower the learning rate")
-        parts = {part: {name: _copy(value) for name, value in self._buffers(part)} for part in OPTIMIZER_PARTS}
-        scaler = self._updater.scaler
-        return {
-            **network,
-            "optimizer": {"name": self._updater.name, **parts},
-            **({} if average is None else {"average": average}),
-            **({} if scaler is None else {"scaler": scaler.state_dict()}),
-        }
-
-    def _snapshot(self, model: nn.Module) -> dict[str, Any] | None:
-        per_rank = self._comm.gather(_statistics(model))
+        parts = {"model": self.model} if self._average is None else {"model": self.model, "average": self._average}
+        statistics = {part: self._comm.gather(_statistics(model)) for part, model in parts.items()}
         if not self._comm.is_first:
             return None
-        state = {name: _copy(value) for name, value in model.state_dict().items()}
-        _write(model, state, per_rank.mean(0))
-        return {"model": state, "rank_statistics": per_rank}
+        states = {part: self._copies.take(part, model.state_dict()) for part, model in parts.items()}
+        optimizer = {part: self._copies.take(part, dict(self._buffers(part))) for part in OPTIMIZER_PARTS}
+        arrived = self._copies.mark()
+
+        def complete() -> None:
+            arrived()
+            for part, model in parts.items():
+                # The copies hold rank 0's statistics; what is saved is the mean of all ranks'.
+                _write(model, states[part], statistics[part].mean(0))
+            _check_finite(states["model"])
+
+        scaler = self._updater.scaler
+        tensors = {
+            "model": states["model"],
+            "rank_statistics": statistics["model"],
+            "optimizer": {"name": self._updater.name, **optimizer},
+        }
+        if self._average is not None:
+            tensors["average"] = {"model": states["average"], "rank_statistics": statistics["average"]}
+        if scaler is not None:
+            tensors["scaler"] = scaler.state_dict()
+        return Snapshot(tensors, complete)
 
     def share_buffers(self) -> None:
         """Give every rank rank 0's buffers: older DistributedDataParallels do not share them."""
@@ -161,8 +180,10 @@ def _statistics_of(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
     return ((name, value) for name, value in model.named_buffers() if value.is_floating_point())
 
 
-def _floats(state: Mapping[str, Tensor]) -> Iterator[Tensor]:
-    return (value for value in state.values() if value.is_floating_point())
+def _check_finite(state: Mapping[str, Tensor]) -> None:
+    floats = [value for value in state.values() if value.is_floating_point()]
+    if not all(torch.isfinite(torch.stack(torch._foreach_norm(floats))).tolist()):  # noqa: SLF001
+        raise NonFiniteLoss("a weight became NaN or infinite; the last checkpoint is kept, lower the learning rate")
 
 
 def _parts(parameters: Mapping[str, Tensor], flat: Tensor) -> Iterator[tuple[str, Tensor]]:
@@ -171,7 +192,3 @@ def _parts(parameters: Mapping[str, Tensor], flat: Tensor) -> Iterator[tuple[str
     for name, parameter in parameters.items():
         yield name, flat.as_strided(parameter.shape, parameter.stride(), offset)
         offset += parameter.numel()
-
-
-def _copy(value: Tensor) -> Tensor:
-    return value.detach().to("cpu", copy=True)

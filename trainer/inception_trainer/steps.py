@@ -41,6 +41,7 @@ class Window:
     data_seconds: float
     compute_seconds: float
     """Seconds are means over the ranks."""
+    loss_scale: float | None = None
 
 
 class Normalise:
@@ -136,8 +137,9 @@ class Stepper:
         self._clear()
         ranks = self._comm.world_size
         return Window(
-            loss, top1, top5, samples, skipped, self._updater.read_skipped(), waited / ranks, computed / ranks
-        )
+            loss, top1, top5, samples, skipped, self._updater.read_skipped(), waited / ranks, computed / ranks,
+            self._updater.read_loss_scale(),
+        )  # fmt: skip
 
     def _micro_step(self, batch: Batch, share: float | None) -> None:
         labels = batch.labels.to(self._accelerator.device, non_blocking=True)

@@ -49,6 +49,10 @@ class Updater:
             self.average.update(steps)
         self._accelerator.end_of_step()
 
+    def read_loss_scale(self) -> float | None:
+        """What FP16 losses are multiplied by; waits for the device."""
+        return None if self.scaler is None else float(self.scaler.get_scale())
+
     def read_skipped(self) -> int:
         """Steps since the last call whose FP16 gradients overflowed and changed nothing; waits for the device."""
         skipped = int(self._skipped.item())

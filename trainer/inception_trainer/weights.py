@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from inception_trainer import layouts
-from inception_trainer.errors import ConfigError, DataError, InputMissing
+from inception_trainer import checksums, export_weights, layouts
+from inception_trainer.errors import ConfigError, DataError, InputMissing, TrainerError
 from inception_trainer.layouts import Layout
 from inception_trainer.log import logger
 from inception_trainer.normalization import Normalization
@@ -90,22 +90,16 @@ def _read(path: Path) -> Mapping[str, Any]:
     if not path.is_file():
         raise InputMissing(f"model.weights: no file {path}")
     try:
-        content = _safetensors(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
-    except ConfigError:
+        checksums.check(path)
+        safe = path.suffix == ".safetensors"
+        content = export_weights.read(path) if safe else torch.load(path, "cpu", weights_only=True)
+    except TrainerError:
         raise
     except Exception as error:
         raise DataError(f"model.weights: {path} is no file of plain tensors: {error}") from None
     if not isinstance(content, Mapping):
         raise DataError(f"model.weights: {path} holds no state_dict")
     return content
-
-
-def _safetensors(path: Path) -> dict[str, Tensor]:
-    try:
-        from safetensors.torch import load_file
-    except ImportError:
-        raise ConfigError(f"model.weights: {path} needs the Python package safetensors, which is not here") from None
-    return load_file(path)
 
 
 def _state(content: Mapping[str, Any], path: Path) -> dict[str, Tensor]:

@@ -44,6 +44,10 @@ class Dataset(Protocol):
         """The batches one after the other, read ahead where that pays."""
         ...
 
+    def close(self) -> None:
+        """End what streams keep for one another."""
+        ...
+
 
 @dataclass(frozen=True)
 class Splits:
@@ -55,3 +59,8 @@ class Splits:
     class_names: tuple[str, ...]
     normalization: Normalization = IMAGENET
     """What suits the data where no weights say otherwise."""
+
+    def close(self) -> None:
+        """End what both splits keep running."""
+        self.train.close()
+        self.val.close()

@@ -7,16 +7,13 @@ crop of a training image is a pure function of (seed, epoch, index).
 from __future__ import annotations
 
 import os
-import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils import data as torch_data
 
 from inception_trainer.config import DataConfig
 from inception_trainer.data.augment import Augment
@@ -24,6 +21,7 @@ from inception_trainer.data.base import UNREADABLE, Batch, Indices, Splits
 from inception_trainer.data.decode import BROKEN, Decoder, best_decoder
 from inception_trainer.data.layout import found_tree
 from inception_trainer.data.order import uniforms
+from inception_trainer.data.workers import Key, Workers
 from inception_trainer.errors import DataError, InputMissing
 from inception_trainer.log import logger
 
@@ -46,6 +44,8 @@ class ImageFolder:
         self._most_unreadable = least if config.max_corrupt is None else config.max_corrupt
         self._unreadable: set[str] = set()
         self.augment: Augment | None = None
+        self._kept: Workers | None = None
+        """Those of the epoch before."""
 
     def __len__(self) -> int:
         return len(self._samples)
@@ -80,20 +80,26 @@ class ImageFolder:
         if not self._workers or not batches:
             yield (self.batch(indices, epoch) for indices in batches)
             return
-        keys = [[(int(i), epoch) for i in indices] for indices in batches]
-        loader: Any = torch_data.DataLoader(
-            _Keyed(self),
-            batch_sampler=keys,
-            num_workers=self._workers,
-            collate_fn=_Collate(self._side),
-            worker_init_fn=_ignore_sigterm,
-        )
-        loaded = iter(loader)
+        keys: list[list[Key]] = [[(int(i), epoch) for i in indices] for indices in batches]
+        workers, self._kept = self._kept or Workers(self.sample, self._join, self._workers), None
         try:
+            loaded = workers.batches(keys)
             yield (self._checked(batch, indices) for batch, indices in zip(loaded, batches, strict=True))
+            if epoch is not None and next(loaded, None) is None:
+                # The next epoch is as large: its workers need not start again.
+                self._kept = workers
         finally:
-            # Workers end now, not when the garbage collector finds the iterator.
-            loaded._shutdown_workers()  # noqa: SLF001
+            if self._kept is None:
+                workers.close()
+
+    def close(self) -> None:
+        """End the loader processes."""
+        workers, self._kept = self._kept, None
+        if workers is not None:
+            workers.close()
+
+    def _join(self, samples: list[tuple[Tensor, int]]) -> Batch:
+        return _collate(samples, self._side)
 
     def _checked(self, batch: Batch, indices: Indices) -> Batch:
         for position in (batch.labels == UNREADABLE).nonzero().flatten().tolist():
@@ -109,33 +115,10 @@ class ImageFolder:
         return batch
 
 
-class _Keyed(torch_data.Dataset[tuple[Tensor, int]]):
-    """Lets a DataLoader address samples by (index, epoch)."""
-
-    def __init__(self, folder: ImageFolder) -> None:
-        self._folder = folder
-
-    def __getitem__(self, key: tuple[int, int | None]) -> tuple[Tensor, int]:
-        return self._folder.sample(*key)
-
-
-class _Collate:
-    def __init__(self, side: int) -> None:
-        self._side = side
-
-    def __call__(self, samples: list[tuple[Tensor, int]]) -> Batch:
-        return _collate(samples, self._side)
-
-
 def _collate(samples: list[tuple[Tensor, int]], side: int) -> Batch:
     labels = torch.tensor([label for _, label in samples], dtype=torch.int64)
     images = [image for image, _ in samples]
     return Batch(torch.stack(images) if images else torch.zeros(0, 3, side, side, dtype=torch.uint8), labels)
-
-
-def _ignore_sigterm(_worker: int) -> None:
-    # The whole process group gets SIGTERM; a graceful stop still needs the batches in flight.
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def open_image_folder(config: DataConfig, seed: int) -> Splits:

@@ -42,6 +42,9 @@ class InMemory:
         """The batches, made when they are asked for."""
         yield (self.batch(indices, epoch) for indices in batches)
 
+    def close(self) -> None:
+        """Nothing runs."""
+
 
 def shifted(images: Tensor, draws: np.ndarray[tuple[int, int], np.dtype[np.float64]]) -> Tensor:
     """Move each image ``[n, c, h, w]`` by up to 1/32 of its side; uncovered borders become 0."""

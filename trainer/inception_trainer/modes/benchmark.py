@@ -19,7 +19,7 @@ from torch import nn
 
 from inception_trainer import models
 from inception_trainer.config import ModelConfig
-from inception_trainer.data import Batch, Splits, open_splits
+from inception_trainer.data import Batch, Splits, open_splits, streamed
 from inception_trainer.device import of_ranks
 from inception_trainer.errors import ConfigError
 from inception_trainer.execution import executed
@@ -58,6 +58,7 @@ def run(run: Run) -> dict[str, Any]:
     with closing(_batches(run, splits, plan)) as batches:
         bench.steps(batches, config.benchmark.warmup_steps)
         windows = [bench.measured(batches, length) for length in lengths]
+    splits.close()
     bench.boundary.settle()
     return run.summary(info, **_figures(run, plan, lengths, windows))
 
@@ -145,7 +146,7 @@ def _batches(run: Run, splits: Splits, plan: BatchPlan) -> Generator[Batch]:
     for epoch in itertools.count():
         last = 1 if fixed else per_epoch
         numbers = micro_batches_of_epoch(plan, run.comm.rank, len(splits.train), run.config.seed, epoch, 0, last)
-        with splits.train.stream(numbers, epoch) as stream:
+        with streamed(splits.train, numbers, epoch, run.accelerator.device) as stream:
             if fixed:
                 yield from itertools.cycle(list(stream))
             yield from stream

@@ -54,6 +54,8 @@ def _report(run: Run, result: Evaluation, rounds: int) -> None:
             pod_samples=0,  # counted batch by batch
             seconds=result.seconds,
             is_best=False,
+            data_seconds=result.data_seconds,
+            batch_seconds=result.batch_seconds,
         )
     )
 

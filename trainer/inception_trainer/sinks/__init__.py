@@ -9,6 +9,7 @@ from inception_trainer.settings import Settings
 from inception_trainer.sinks.console import Console
 from inception_trainer.sinks.curves import Curves
 from inception_trainer.sinks.files import ProgressFile, Summary
+from inception_trainer.sinks.mllog import MLLog
 from inception_trainer.sinks.prometheus import Prometheus
 from inception_trainer.sinks.raport import Raport
 from inception_trainer.sinks.tensorboard import TensorBoard
@@ -28,5 +29,5 @@ def build(settings: Settings, output: Path | None, mode: str = "Train") -> list[
         if output is not None:
             sinks.append(Summary(output))
             if mode == "Train":
-                sinks += [Raport(output), TensorBoard(output), Curves(output)]
+                sinks += [Raport(output), MLLog(output), TensorBoard(output), Curves(output)]
     return sinks

@@ -99,6 +99,9 @@ class Prometheus(Sink):
             buckets=CHECKPOINT_BUCKETS,
             registry=registry,
         )
+        self._stalled = Counter(
+            "trainer_checkpoint_stall_seconds", "Time that training stood still for checkpoints", registry=registry
+        )
         self._build = Info("trainer_build", "What runs here", registry=registry)
         for phase in ("train", "val", "infer"):
             self._samples.labels(phase)
@@ -167,6 +170,7 @@ class Prometheus(Sink):
     def checkpoint(self, record: Saved) -> None:
         """Duration, size and time."""
         self._checkpoint.observe(record.seconds)
+        self._stalled.inc(record.stalled_seconds)
         self._size.set(record.size)
         self._saved.set_to_current_time()
 

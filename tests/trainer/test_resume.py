@@ -1,0 +1,140 @@
+"""What a killed or stopped training leaves behind: exactly what is needed to go on."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import killed_saves
+import trainer_ranks
+from inception_trainer import checksums
+from inception_trainer.checkpoint import CheckpointStore
+from inception_trainer.config import merge
+from trainer_ranks import TINY
+
+pytestmark = pytest.mark.timeout(300)
+
+
+def killed_at(root: Path, operation: int, write: int) -> bool:
+    """Whether the process died; it ends well once there is no such operation any more."""
+    process = trainer_ranks.CONTEXT.Process(target=killed_saves.save_and_die, args=(str(root), operation, write))
+    process.start()
+    process.join(60)
+    assert process.exitcode in (0, -signal.SIGKILL)
+    return process.exitcode != 0
+
+
+@pytest.mark.parametrize("kind", ["operation", "write"])
+def test_kill_at_any_moment_of_a_save_leaves_a_whole_checkpoint(tmp_path, kind) -> None:
+    deaths, found = 0, set()
+    while True:
+        root = tmp_path / str(deaths)
+        numbers = (deaths, -1) if kind == "operation" else (-1, deaths)
+        if not killed_at(root, *numbers):
+            break
+        deaths += 1
+        successor = CheckpointStore(root, 2, keep=1)
+        successor.acquire()
+        newest = successor.load()
+        assert newest is not None
+        step = newest["progress"]["step"]
+        assert all(torch.equal(value, torch.full((50, 50), float(step))) for value in newest["model"].values())
+        for path in (root / "checkpoints").glob("*.pt"):
+            checksums.check(path)
+            assert torch.load(path, weights_only=True)["progress"]["step"] in (1, 2)
+        found.add(step)
+    assert deaths > 5
+    assert found == {1, 2} if kind == "operation" else {1}
+
+
+def config(path: Path, **changes: Any) -> dict[str, Any]:
+    base = merge(TINY, {"checkpoint": {"path": str(path), "everySteps": 2, "everySeconds": 0}})
+    return merge(base, changes)
+
+
+def final(path: Path) -> dict[str, Any]:
+    content: dict[str, Any] = torch.load(path / "checkpoints" / "final.pt", weights_only=True)
+    return content
+
+
+def assert_same_result(one: Path, two: Path) -> None:
+    first, second = final(one), final(two)
+    for part in (("model",), ("optimizer", "momentum")):
+        tensors, others = first, second
+        for name in part:
+            tensors, others = tensors[name], others[name]
+        for name, value in tensors.items():
+            assert torch.equal(value, others[name]), name
+    summaries = [json.loads((path / "output" / "summary.json").read_text()) for path in (one, two)]
+    for figure in ("samplesSeen", "steps", "accuracyTop1", "loss"):
+        assert summaries[0][figure] == summaries[1][figure], figure
+
+
+def test_kill_while_a_checkpoint_is_written_costs_only_the_steps_since_the_one_before(tmp_path) -> None:
+    """A real training, killed while the draft of a checkpoint grows; the next attempt goes on from the one before."""
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    assert trainer_ranks.run(whole, config(whole)) == [0]
+    hit = None
+    for attempt in range(1, 20):
+        gang = trainer_ranks.start(parts, config(parts), 1, attempt)
+        drafts = parts / ".writers" / str(attempt)
+        gang.until(lambda: (parts / "latest.json").exists() and any(drafts.glob("step-*.pt.tmp")))  # noqa: B023
+        gang.signal(signal.SIGKILL)
+        gang.wait()
+        left = [path.name for path in drafts.glob("step-*.pt.tmp")]
+        newest = json.loads((parts / "latest.json").read_text())
+        if left and left != [f"{Path(newest['file']).name}.tmp"]:
+            hit = newest["step"]
+            break
+    assert hit is not None, "no save was hit"
+    gang = trainer_ranks.start(parts, config(parts), 1, attempt + 1)
+    assert gang.wait() == [0], gang.output()
+    assert f"continuing at step {hit} " in gang.output()
+    assert_same_result(whole, parts)
+
+
+def cifar10(root: Path) -> dict[str, Any]:
+    generator = np.random.default_rng(0)
+    for name in [f"data_batch_{number}" for number in range(1, 6)] + ["test_batch"]:
+        data = generator.integers(0, 256, (8, 3072), dtype=np.uint8)
+        content = {b"data": data, b"labels": [number % 10 for number in range(8)]}
+        (root / name).write_bytes(pickle.dumps(content, protocol=2))
+    return {"kind": "Cifar10", "path": str(root), "numClasses": None}
+
+
+def image_list(root: Path) -> dict[str, Any]:
+    generator = np.random.default_rng(0)
+    for split, count in (("train", 40), ("val", 9)):
+        lines = []
+        for number in range(count):
+            Image.fromarray(generator.integers(0, 256, (40, 48, 3), dtype=np.uint8)).save(
+                root / f"{split}-{number}.png"
+            )
+            lines.append(f"{split}-{number}.png {number % 4}")
+        (root / f"{split}.txt").write_text("\n".join(lines))
+    return {"kind": "ImageList", "path": str(root), "workers": 1}
+
+
+@pytest.mark.parametrize("dataset", [cifar10, image_list])
+def test_a_job_on_files_continues_bit_by_bit(tmp_path, dataset: Callable[[Path], dict[str, Any]]) -> None:
+    root, whole, parts = tmp_path / "data", tmp_path / "whole", tmp_path / "parts"
+    root.mkdir()
+    own = {"data": dataset(root), "checkpoint": {"everySteps": 100}}
+    assert trainer_ranks.run(whole, config(whole, **own), 2) == [0, 0]
+    gang = trainer_ranks.start(parts, config(parts, **own), 2)
+    gang.until(lambda: gang.progress()["step"] >= 1)
+    gang.signal(signal.SIGTERM)
+    assert gang.wait() == [75, 75], gang.output()
+    stopped = json.loads((parts / "latest.json").read_text())["step"]
+    assert 0 < stopped < final(whole)["progress"]["step"]
+    assert trainer_ranks.run(parts, config(parts, **own), 2, attempt=2) == [0, 0]
+    assert_same_result(whole, parts)

@@ -1,0 +1,84 @@
+"""Batches on their way to a device: a thread fetches the next ones and puts them into pinned memory meanwhile.
+
+From there the copy to the device runs beside its computations. On the CPU there is no way to go and no thread.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+
+import torch
+
+from inception_trainer.data.base import Batch, Dataset, Indices
+
+DEPTH = 2
+"""Batches that wait in pinned memory."""
+_Item = Batch | BaseException | None
+"""None is the end."""
+
+
+@contextmanager
+def streamed(
+    dataset: Dataset, batches: list[Indices], epoch: int | None, device: torch.device
+) -> Iterator[Iterator[Batch]]:
+    """The dataset's stream, read ahead into pinned memory where ``device`` profits from it."""
+    with dataset.stream(batches, epoch) as stream:
+        if device.type != "cuda":
+            yield stream
+            return
+        with read_ahead(stream, lambda: torch.cuda.set_device(device), pinned) as ahead:
+            yield ahead
+
+
+def pinned(batch: Batch) -> Batch:
+    """The batch in memory that a device reads on its own."""
+    return Batch(batch.images.pin_memory(), batch.labels.pin_memory())
+
+
+@contextmanager
+def read_ahead(
+    stream: Iterator[Batch], begin: Callable[[], None], prepare: Callable[[Batch], Batch]
+) -> Iterator[Iterator[Batch]]:
+    """The batches of ``stream``, fetched and prepared by a thread; its errors are raised where they are awaited."""
+    reader = _Reader(stream, begin, prepare)
+    try:
+        yield iter(reader)
+    finally:
+        reader.close()
+
+
+class _Reader:
+    def __init__(self, stream: Iterator[Batch], begin: Callable[[], None], prepare: Callable[[Batch], Batch]) -> None:
+        self._stream, self._begin, self._prepare = stream, begin, prepare
+        self._items: queue.Queue[_Item] = queue.Queue(DEPTH)
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="read-ahead", daemon=True)
+        self._thread.start()
+
+    def __iter__(self) -> Iterator[Batch]:
+        while (item := self._items.get()) is not None:
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+
+    def close(self) -> None:
+        """Return once the thread has let go of the stream."""
+        self._closing.set()
+        while self._thread.is_alive():
+            with suppress(queue.Empty):
+                self._items.get_nowait()
+            self._thread.join(0.01)
+
+    def _run(self) -> None:
+        try:
+            self._begin()
+            for batch in self._stream:
+                if self._closing.is_set():
+                    return
+                self._items.put(self._prepare(batch))
+            self._items.put(None)
+        except BaseException as error:
+            self._items.put(error)
