@@ -19,6 +19,7 @@ from inception_trainer.config import from_mapping, merge
 from inception_trainer.data import open_splits
 from inception_trainer.errors import ConfigError, DataError, ExportDiffers
 from inception_trainer.exported import Exported, Runner, open_exported
+from inception_trainer.normalization import CIFAR10
 from inception_trainer.steps import Normalise
 from trainer_ranks import TINY
 
@@ -130,6 +131,17 @@ def test_exported_files_are_evaluated_like_weights(exported, weights, tmp_path, 
     one, other = results
     assert (one["accuracyTop1"], one["samples"]) == (other["accuracyTop1"], other["samples"])
     assert other["loss"] == pytest.approx(one["loss"], abs=1e-4)
+
+
+def test_safetensors_bring_their_inputs_along(tmp_path) -> None:
+    network, path = models.create("bninception", 2), tmp_path / "x.safetensors"
+    described = {"trainer": "1", "model": "bninception", "step": 7, "classNames": ["a", "b"]}
+    described["preprocessing"] = {**CIFAR10.as_dict(), "imageSize": 32}
+    exporters.Safetensors().write(exporters.Request(network, torch.zeros(1), described), path, fixed=False)
+    job = {"mode": "Infer", "model": {"weights": str(path)}, "output": {"path": "/o"}, "inference": {"path": "/p"}}
+    known = trained._described(from_mapping(job))
+    assert (known.normalization, known.image_size, known.step) == (CIFAR10, 32, 7)
+    assert (known.classes, known.class_names) == (2, ("a", "b"))
 
 
 @pytest.mark.parametrize("precision", ["FP32", "FP16", "BF16"])
