@@ -115,7 +115,7 @@ class Stepper:
         began = time.perf_counter()
         if self._draws:
             # Dropout too is a function of counters, so that a resumed run draws the same.
-            torch.manual_seed(int(stream_key(self._seed, step, self._comm.rank, 4) >> 1))
+            torch.manual_seed(int(stream_key(self._seed, step, self._comm.rank, 4)) >> 1)
         share = None if self._mixup is None else share_of(self._seed, step, self._mixup)
         waited = 0.0
         for micro in range(self._plan.micro_batches):
