@@ -61,8 +61,8 @@ class Kubelet:
 
 
 @pytest.fixture
-def settings(tmp_path: Path) -> PluginSettings:
-    return PluginSettings("cambricon.com/mlu", 4, "MLU_VISIBLE_DEVICES", tmp_path / "unhealthy", tmp_path, 0.02)
+def settings(short_path: Path) -> PluginSettings:
+    return PluginSettings("cambricon.com/mlu", 4, "MLU_VISIBLE_DEVICES", short_path / "unhealthy", short_path, 0.02)
 
 
 @pytest.fixture
@@ -161,11 +161,11 @@ def test_visible_variable(device: DeviceSpec, expected: str) -> None:
 
 
 @pytest.mark.timeout(200)
-def test_one_process_serves_all_resources_and_ends_when_told(tmp_path: Path) -> None:
-    kubelet = Kubelet(tmp_path)
-    command = [sys.executable, "-m", "localcluster.deviceplugin", f"--plugin-directory={tmp_path}"]
+def test_one_process_serves_all_resources_and_ends_when_told(short_path: Path) -> None:
+    kubelet = Kubelet(short_path)
+    command = [sys.executable, "-m", "localcluster.deviceplugin", f"--plugin-directory={short_path}"]
     devices = ["--device=cambricon.com/mlu=4", "--device=nvidia.com/gpu=2:X"]
-    process = subprocess.Popen([*command, f"--unhealthy-folder={tmp_path}", *devices])
+    process = subprocess.Popen([*command, f"--unhealthy-folder={short_path}", *devices])
     try:
         names = {kubelet.registration(_START_SECONDS).resource_name for _ in devices}
         assert names == {"cambricon.com/mlu", "nvidia.com/gpu"}

@@ -85,9 +85,9 @@ class Kubelet:
 
 
 @pytest.fixture
-def settings(tmp_path: Path) -> DriverSettings:
+def settings(short_path: Path) -> DriverSettings:
     return DriverSettings(
-        OFFER, "MLU_VISIBLE_DEVICES", tmp_path / "unhealthy", tmp_path / "k", tmp_path / "cdi", poll_seconds=0.02
+        OFFER, "MLU_VISIBLE_DEVICES", short_path / "unhealthy", short_path / "k", short_path / "cdi", poll_seconds=0.02
     )
 
 

@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
+from inception_trainer.device import transfers
+
 
 class HostCopies:
     """One set of copies by name; taking it again overwrites it."""
@@ -29,14 +31,11 @@ class HostCopies:
         """A function that returns once everything taken so far has arrived; any thread may call it."""
         if self._copies_itself is None:
             return _arrived
-        event = torch.cuda.Event()  # type: ignore[no-untyped-call]
-        event.record(torch.cuda.current_stream(self._copies_itself))
-        wait: Callable[[], None] = event.synchronize
-        return wait
+        return transfers.mark(self._copies_itself)
 
     def _copy(self, name: str, value: Tensor) -> Tensor:
         kept = self._kept.get(name)
-        pinned = value.device.type == "cuda"
+        pinned = transfers.copies_itself(value.device)
         if kept is None or (kept.shape, kept.stride(), kept.dtype) != (value.shape, value.stride(), value.dtype):
             kept = self._kept[name] = torch.empty_like(value, device="cpu", pin_memory=pinned)
         if pinned:

@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 import torch
 
 from inception_trainer.data.base import Batch, Dataset, Indices
+from inception_trainer.device import transfers
 
 DEPTH = 2
 """Batches that wait in pinned memory."""
@@ -26,10 +27,10 @@ def streamed(
 ) -> Iterator[Iterator[Batch]]:
     """The dataset's stream, read ahead into pinned memory where ``device`` profits from it."""
     with dataset.stream(batches, epoch) as stream:
-        if device.type != "cuda":
+        if not transfers.copies_itself(device):
             yield stream
             return
-        with read_ahead(stream, lambda: torch.cuda.set_device(device), pinned) as ahead:
+        with read_ahead(stream, lambda: transfers.use(device), pinned) as ahead:
             yield ahead
 
 

@@ -1,7 +1,8 @@
 """The accelerator of this process: the only package that knows device types, their plug-ins and collective back ends.
 
 ``choice`` finds out which device is meant, ``plugins`` imports what it needs, ``accelerator`` takes this rank's device,
-``precision`` and ``scaling`` know the number formats, ``figures`` reads memory, load and health.
+``precision`` and ``scaling`` know the number formats, ``figures`` reads memory, load and health,
+``transfers`` knows which devices copy on their own.
 """
 
 from inception_trainer.device.accelerator import Accelerator, resolve, supports_fused_sgd, threads_per_rank
