@@ -197,7 +197,7 @@ class Gang:
     def processes(self) -> list[int]:
         """List all living processes that belong to the gang, wherever they have gone."""
         mark = f"TINY_FOLDER={self.folder}".encode()
-        return [pid for pid in all_processes() if mark in _environment(pid)]
+        return [pid for pid in all_processes() if mark in environment(pid)]
 
 
 def all_processes() -> list[int]:
@@ -205,7 +205,8 @@ def all_processes() -> list[int]:
     return [int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit()]
 
 
-def _environment(pid: int) -> list[bytes]:
+def environment(pid: int) -> list[bytes]:
+    """The settings a process was started with, none once it is gone."""
     try:
         return Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
     except OSError:

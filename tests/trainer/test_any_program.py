@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 
-from launchers import Gang, wait_for
+from launchers import Gang, environment, wait_for
 from programs import installed, script, words
 
 pytestmark = pytest.mark.timeout(180)
@@ -56,8 +56,13 @@ def test_stock_ddp_trains_and_goes_on_from_its_snapshot(tmp_path: Path) -> None:
 
 def _ranks(found: Gang, attempt: int) -> int:
     """The process of local rank 0 of the first launcher."""
-    (path,) = wait_for("a rank", lambda: [*found.folder.glob(f"inception-*/attempt-{attempt}-*/pid-0")][:1])
-    return int(path.read_text())
+
+    def look() -> list[int]:
+        paths = found.folder.glob(f"inception-*/attempt-{attempt}-*/pid-0")
+        pids = [int(path.read_text() or 0) for path in paths]
+        return [pid for pid in pids if pid and b"POD_NAME=job-0-1" in environment(pid)]
+
+    return wait_for("a rank", look)[0]
 
 
 def test_fsdp_reports_its_progress_and_stops_gracefully(tmp_path: Path) -> None:
