@@ -51,9 +51,9 @@ def test_missing_image_is_reported(jobs: Jobs) -> None:
 
 
 def test_missing_resource_is_reported(jobs: Jobs) -> None:
-    jobs.apply("no-device", claim=False, accelerator={"profile": "nvidia", "devicesPerNode": 1})
+    jobs.apply("no-device", claim=False, accelerator={"profile": "nvidia", "resourceName": "nvidia.com/mig-1g.5gb"})
     status = jobs.wait("no-device", "reported", lambda s: "Unschedulable" in condition_message(s, "PodsReady"), 60)
-    assert "nvidia.com/gpu" in condition_message(status, "PodsReady")
+    assert "nvidia.com/mig-1g.5gb" in condition_message(status, "PodsReady")
     assert condition(status, "Failed") != "True"
 
 
