@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections import deque
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -10,6 +12,8 @@ import torch.distributed as dist
 from torch import Tensor
 
 T = TypeVar("T")
+LETTING_GO_SECONDS = 0.05
+"""What gloo's threads get to let go of the last tensors before the process group ends."""
 
 
 class Comm:
@@ -17,6 +21,9 @@ class Comm:
 
     def __init__(self, rank: int, world_size: int, backend: str) -> None:
         self.rank, self.world_size = rank, world_size
+        # Whoever drops the last reference to a tensor needs the interpreter's lock, and the end of a process group
+        # waits for gloo's threads with that lock held: they must never be the ones.
+        self._recent: deque[Tensor] = deque(maxlen=32)
         if world_size > 1:
             dist.init_process_group(backend, rank=rank, world_size=world_size)
 
@@ -28,6 +35,7 @@ class Comm:
     def sum(self, values: Tensor) -> Tensor:
         """Element-wise sum over the ranks of a CPU tensor, in place."""
         if self.world_size > 1:
+            self._recent.append(values)
             dist.all_reduce(values)
         return values
 
@@ -36,6 +44,7 @@ class Comm:
         if self.world_size == 1:
             return values[None]
         parts = [torch.empty_like(values) for _ in range(self.world_size)]
+        self._recent.extend((*parts, values))
         dist.all_gather(parts, values)
         return torch.stack(parts)
 
@@ -67,7 +76,9 @@ class Comm:
     def close(self) -> None:
         """Leave the process group."""
         if self.world_size > 1 and dist.is_initialized():
+            time.sleep(LETTING_GO_SECONDS)
             dist.destroy_process_group()
+            self._recent.clear()
 
 
 class Agreement:
