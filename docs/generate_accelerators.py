@@ -5,18 +5,16 @@ What was proven is told by tests that are looked up: a proof whose test is gone 
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import yaml
 
-from docs.generate_lifecycle import ProofError, functions
+from docs import pages
+from docs.pages import ROOT, ProofError
 
-ROOT = Path(__file__).resolve().parent.parent
 PROFILES = ROOT / "operator" / "inception_operator" / "profiles"
 TARGET = ROOT / "docs" / "accelerators.md"
 START, END = "<!-- tables: made by docs/generate_accelerators.py -->", "<!-- end of tables -->"
@@ -82,19 +80,13 @@ PROOFS = (
 
 def main(arguments: list[str] | None = None) -> int:
     """Write the tables; the exit status of the command."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="write nothing, fail when the page is out of date")
-    options = parser.parse_args(arguments)
+    return pages.generate(__doc__, TARGET, page, arguments)
+
+
+def page() -> str:
+    """The page with tables of what is proven."""
     check(PROOFS)
-    old = TARGET.read_text(encoding="utf-8")
-    text = document(old, rows())
-    if old == text:
-        return 0
-    if options.check:
-        print(f"out of date: {TARGET.relative_to(ROOT)}", file=sys.stderr)
-        return 1
-    TARGET.write_text(text, encoding="utf-8")
-    return 0
+    return document(TARGET.read_text(encoding="utf-8"), rows())
 
 
 def rows() -> list[Row]:
@@ -106,8 +98,7 @@ def rows() -> list[Row]:
 def check(proofs: tuple[Proof, ...]) -> None:
     """Raise ProofError for a proof whose test does not exist."""
     for proof in proofs:
-        file, _, name = proof.test.partition("::")
-        if not (ROOT / file).is_file() or name not in functions(ROOT / file):
+        if not pages.exists(proof.test):
             raise ProofError(f"{proof.text}: there is no test {proof.test}")
 
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import yaml
 
-ROOT = Path(__file__).resolve().parent.parent
+from docs import pages
+from docs.pages import ROOT
+
 CRD = ROOT / "manifests" / "crd.yaml"
 TARGET = ROOT / "docs" / "api.md"
 _OPAQUE = "x-kubernetes-preserve-unknown-fields"
@@ -19,17 +19,7 @@ Schema = Mapping[str, Any]
 
 def main(arguments: list[str] | None = None) -> int:
     """Write the page; the exit status of the command."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="write nothing, fail when the page is out of date")
-    options = parser.parse_args(arguments)
-    text = document(yaml.safe_load(CRD.read_text(encoding="utf-8")))
-    if TARGET.exists() and TARGET.read_text(encoding="utf-8") == text:
-        return 0
-    if options.check:
-        print(f"out of date: {TARGET.relative_to(ROOT)}", file=sys.stderr)
-        return 1
-    TARGET.write_text(text, encoding="utf-8")
-    return 0
+    return pages.generate(__doc__, TARGET, lambda: document(yaml.safe_load(CRD.read_text(encoding="utf-8"))), arguments)
 
 
 def document(crd: Mapping[str, Any]) -> str:

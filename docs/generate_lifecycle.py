@@ -6,46 +6,34 @@ nor says what is missing.
 
 from __future__ import annotations
 
-import argparse
-import ast
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 import yaml
 
-ROOT = Path(__file__).resolve().parent.parent
+from docs import pages
+from docs.pages import ROOT, ProofError, flat
+
 SOURCE = ROOT / "docs" / "lifecycle.yaml"
 TARGET = ROOT / "docs" / "lifecycle.md"
 KEYS = {"number", "failure", "action", "tests"}
 Row = Mapping[str, Any]
 
 
-class ProofError(Exception):
-    """A row claims what no test proves."""
-
-
 def main(arguments: list[str] | None = None) -> int:
     """Write the page; the exit status of the command."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="write nothing, fail when the page is out of date")
-    options = parser.parse_args(arguments)
-    source = yaml.safe_load(SOURCE.read_text(encoding="utf-8"))
     try:
-        check(source["rows"])
+        return pages.generate(__doc__, TARGET, page, arguments)
     except ProofError as error:
-        print(f"{SOURCE.relative_to(ROOT)}: {error}", file=sys.stderr)
-        return 1
-    text = document(source)
-    if TARGET.exists() and TARGET.read_text(encoding="utf-8") == text:
-        return 0
-    if options.check:
-        print(f"out of date: {TARGET.relative_to(ROOT)}", file=sys.stderr)
-        return 1
-    TARGET.write_text(text, encoding="utf-8")
-    return 0
+        return pages.refuse(SOURCE, error)
+
+
+def page() -> str:
+    """The page, made of rows that are proven."""
+    source = yaml.safe_load(SOURCE.read_text(encoding="utf-8"))
+    check(source["rows"])
+    return document(source)
 
 
 def check(rows: Sequence[Row]) -> None:
@@ -67,16 +55,8 @@ def _check_test(number: int, test: str) -> None:
     path = ROOT / file
     if not path.is_file():
         raise ProofError(f"row {number} names {file}, which does not exist")
-    if name not in functions(path):
+    if name not in pages.functions(path):
         raise ProofError(f"row {number} names {test}, but the file has no such test")
-
-
-@cache
-def functions(path: Path) -> frozenset[str]:
-    """The tests of a file, without importing it."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    kinds = (ast.FunctionDef, ast.AsyncFunctionDef)
-    return frozenset(node.name for node in tree.body if isinstance(node, kinds) and node.name.startswith("test_"))
 
 
 def document(source: Mapping[str, Any]) -> str:
@@ -98,19 +78,14 @@ def document(source: Mapping[str, Any]) -> str:
 
 def _line(row: Row) -> str:
     proof = "<br>".join(_proofs(row))
-    return f"| {row['number']} | {_flat(row['failure'])} | {_flat(row['action'])} | {proof} |"
+    return f"| {row['number']} | {flat(row['failure'])} | {flat(row['action'])} | {proof} |"
 
 
 def _proofs(row: Row) -> Iterator[str]:
     for test in row["tests"]:
-        file, _, name = test.partition("::")
-        yield f"[{name.removeprefix('test_').replace('_', ' ')}](../{file})"
+        yield pages.link(test)
     if row.get("missing"):
-        yield f"**not yet:** {_flat(row['missing'])}"
-
-
-def _flat(text: str) -> str:
-    return " ".join(text.split()).replace("|", "\\|")
+        yield f"**not yet:** {flat(row['missing'])}"
 
 
 if __name__ == "__main__":

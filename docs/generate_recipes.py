@@ -6,17 +6,15 @@ takes the commands is what tests/trainer/test_recipe_rows.py proves, by running 
 
 from __future__ import annotations
 
-import argparse
 import sys
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import yaml
 
-from docs.generate_lifecycle import ProofError, functions
+from docs import pages
+from docs.pages import ROOT, ProofError, flat
 
-ROOT = Path(__file__).resolve().parent.parent
 SOURCE = ROOT / "docs" / "recipes.yaml"
 TARGET = ROOT / "docs" / "recipes.md"
 SAMPLES = ROOT / "manifests" / "samples"
@@ -33,25 +31,19 @@ Row = Mapping[str, Any]
 
 def main(arguments: list[str] | None = None) -> int:
     """Write the page; the exit status of the command."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="write nothing, fail when the page is out of date")
-    options = parser.parse_args(arguments)
-    source = yaml.safe_load(SOURCE.read_text(encoding="utf-8"))
     try:
-        for system in source["systems"]:
-            for row in system["rows"]:
-                check(row)
+        return pages.generate(__doc__, TARGET, page, arguments)
     except ProofError as error:
-        print(f"{SOURCE.relative_to(ROOT)}: {error}", file=sys.stderr)
-        return 1
-    text = document(source)
-    if TARGET.exists() and TARGET.read_text(encoding="utf-8") == text:
-        return 0
-    if options.check:
-        print(f"out of date: {TARGET.relative_to(ROOT)}", file=sys.stderr)
-        return 1
-    TARGET.write_text(text, encoding="utf-8")
-    return 0
+        return pages.refuse(SOURCE, error)
+
+
+def page() -> str:
+    """The page, made of rows that are proven."""
+    source = yaml.safe_load(SOURCE.read_text(encoding="utf-8"))
+    for system in source["systems"]:
+        for row in system["rows"]:
+            check(row)
+    return document(source)
 
 
 def check(row: Row) -> None:
@@ -62,8 +54,7 @@ def check(row: Row) -> None:
     if not proofs(row):
         raise ProofError(f"row {name} names no test")
     for test in proofs(row):
-        file, _, function = test.partition("::")
-        if not (ROOT / file).is_file() or function not in functions(ROOT / file):
+        if not pages.exists(test):
             raise ProofError(f"row {name} names {test}, which does not exist")
     for sample in row.get("samples", ()):
         if not (SAMPLES / f"{sample}.yaml").is_file():
@@ -86,30 +77,20 @@ def document(source: Mapping[str, Any]) -> str:
         INTRODUCTION,
     ]
     for system in source["systems"]:
-        lines += ["", f"## {system['title']}", _flat(system["about"]), ""]
+        lines += ["", f"## {system['title']}", flat(system["about"]), ""]
         lines += ["| | there | here | samples | proved by |", "|---|---|---|---|---|"]
         lines += [_line(row) for row in system["rows"]]
     return "\n".join(lines) + "\n"
 
 
 def _line(row: Row) -> str:
-    here = _flat(row["here"])
+    here = flat(row["here"])
     if "command" in row:
-        here += f"<br>`{_flat(row['command'])}`"
+        here += f"<br>`{flat(row['command'])}`"
     if "missing" in row:
-        here += f"<br>**Not offered:** {_flat(row['missing'])}"
+        here += f"<br>**Not offered:** {flat(row['missing'])}"
     samples = "<br>".join(f"[{name}](../manifests/samples/{name}.yaml)" for name in row.get("samples", ()))
-    return f"| {row['row']} | {_flat(row['there'])} | {here} | {samples} | {'<br>'.join(_links(row))} |"
-
-
-def _links(row: Row) -> Iterator[str]:
-    for test in proofs(row):
-        file, _, name = test.partition("::")
-        yield f"[{name.removeprefix('test_').replace('_', ' ')}](../{file})"
-
-
-def _flat(text: str) -> str:
-    return " ".join(text.split()).replace("|", "\\|")
+    return f"| {row['row']} | {flat(row['there'])} | {here} | {samples} | {'<br>'.join(map(pages.link, proofs(row)))} |"
 
 
 if __name__ == "__main__":

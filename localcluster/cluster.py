@@ -14,11 +14,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from . import components, controlplane, kwok, state, toolchain
+from . import components, controlplane, disk, kwok, state, toolchain
 from .errors import ClusterStateError, CommandError, ComponentError, LocalClusterError
 from .linux import ProcessIdentity
 from .model import ClusterSpec, Layout
-from .paths import child_environment
+from .paths import cache_dir, child_environment
 from .progress import Progress, quiet, to_stderr
 
 if TYPE_CHECKING:
@@ -178,6 +178,8 @@ def _require_abilities(spec: ClusterSpec, progress: Progress) -> None:
     missing = [tool for tool in ("unshare", "nsenter") if shutil.which(tool) is None]
     if missing:
         raise LocalClusterError(f"{', '.join(missing)} not found: install util-linux")
+    stores = cache_dir() / "containerd"
+    disk.require_room(stores, disk.LATER_CLUSTER if stores.exists() else disk.FIRST_CLUSTER)
 
 
 def _start_supervisor(layout: Layout, *, persistent: bool) -> tuple[int, ProcessIdentity]:

@@ -8,6 +8,7 @@ from pathlib import Path
 import yaml
 
 from .cgroups import cgroup_name
+from .disk import EVICTION_THRESHOLD
 from .model import Layout
 from .network import CLUSTER_DOMAIN, NODE_ADDRESS, NODE_NAME, POD_CIDR
 
@@ -20,7 +21,7 @@ KUBE_PROXY_HEALTH = "127.0.0.1:10256"
 KUBELET_HEALTH = "127.0.0.1:10248"
 # Kubernetes waits for 50 seconds; on one machine nothing gets lost on the way.
 NODE_GRACE_SECONDS = 20
-BUILD_CACHE_LIMIT = "10GB"
+BUILD_CACHE_LIMIT = "3GB"
 
 
 def config_path(layout: Layout, name: str) -> Path:
@@ -132,7 +133,11 @@ def kubelet(layout: Layout) -> str:
             "clusterDomain": CLUSTER_DOMAIN,
             "containerRuntimeEndpoint": f"unix://{layout.containerd_socket}",
             "enforceNodeAllocatable": [],
-            "evictionHard": {"memory.available": "100Mi", "nodefs.available": "1%", "imagefs.available": "1%"},
+            "evictionHard": {
+                "memory.available": "100Mi",
+                "nodefs.available": EVICTION_THRESHOLD,
+                "imagefs.available": EVICTION_THRESHOLD,
+            },
             "failCgroupV1": False,
             "failSwapOn": False,
             "healthzBindAddress": KUBELET_HEALTH.partition(":")[0],

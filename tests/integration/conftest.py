@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from localcluster.cluster import Cluster
-from operator_process import ROOT
+from operator_process import ROOT, OperatorProcess
 from trainings import Trainings, wait_served
 
 
@@ -16,6 +16,14 @@ def training_api(control_plane: Cluster) -> Cluster:
     control_plane.kubectl("apply", "--server-side", f"--filename={ROOT / 'manifests' / 'crd.yaml'}")
     wait_served(control_plane)
     return control_plane
+
+
+@pytest.fixture(scope="module")
+def operator(training_api: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[OperatorProcess]:
+    """One operator for the tests of a file; those without a word of it say so by `usefixtures`."""
+    with OperatorProcess(training_api.kubeconfig, tmp_path_factory.mktemp("operator") / "log") as process:
+        yield process
+        assert "Traceback" not in process.log
 
 
 @pytest.fixture

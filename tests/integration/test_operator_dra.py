@@ -25,14 +25,6 @@ GROUP = f"/apis/{objects.API_VERSION}"
 NODES = ("kwok-0", "kwok-1")
 
 
-@pytest.fixture(scope="module")
-def operator(training_api: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[OperatorProcess]:
-    log = tmp_path_factory.mktemp("operator") / "log"
-    with OperatorProcess(training_api.kubeconfig, log) as process:
-        yield process
-        assert "Traceback" not in process.log
-
-
 class Drivers:
     """What the drivers of the fake nodes publish, and what is claimed of it."""
 

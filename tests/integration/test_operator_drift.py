@@ -17,13 +17,6 @@ from trainings import Json, Trainings, wait_for
 pytestmark = pytest.mark.timeout(120)
 
 
-@pytest.fixture(scope="module")
-def operator(training_api: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[OperatorProcess]:
-    with OperatorProcess(training_api.kubeconfig, tmp_path_factory.mktemp("operator") / "log") as process:
-        yield process
-        assert "Traceback" not in process.log
-
-
 @pytest.fixture
 def running(control_plane: Cluster, operator: OperatorProcess, namespace: str) -> Iterator[Trainings]:
     """A namespace with the training "job" at work."""

@@ -3,31 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from inception_operator.elastic import from_text, to_text
-from localcluster.cluster import Cluster
 from operator_process import OperatorProcess
 from trainings import Trainings, wait_for
 
-pytestmark = pytest.mark.timeout(180)
-
-
-@pytest.fixture(scope="module")
-def operator(training_api: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[OperatorProcess]:
-    log = tmp_path_factory.mktemp("operator") / "log"
-    with OperatorProcess(training_api.kubeconfig, log) as process:
-        yield process
-        assert "Traceback" not in process.log
-
-
-@pytest.fixture
-def trainings(control_plane: Cluster, operator: OperatorProcess, namespace: str) -> Iterator[Trainings]:
-    with Trainings(control_plane, namespace) as found:
-        yield found
+pytestmark = [pytest.mark.timeout(180), pytest.mark.usefixtures("operator")]
 
 
 def scale(trainings: Trainings, nodes: int) -> None:
@@ -66,7 +50,7 @@ def test_kubectl_scale_changes_the_size_of_a_running_job(trainings: Trainings) -
     assert order is not None
     assert (order["nnodes"], order["graceful"]) == (2, True)
     assert (status["restarts"], status["restartsCountTowardsMax"]) == (0, 0)
-    assert trainings.reasons("job").count("Resized") == 2
+    wait_for("the events", lambda: trainings.reasons("job").count("Resized") == 2)
     wanted = f"/apis/training.inception.dev/v1alpha1/namespaces/{trainings.namespace}/inceptiontrainings/job/scale"
     seen = json.loads(trainings.cluster.kubectl("get", "--raw", wanted))
     assert seen["spec"]["replicas"] == seen["status"]["replicas"] == 2

@@ -2,30 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
 from inception_operator import api
-from localcluster.cluster import Cluster
 from operator_process import OperatorProcess
 from trainings import Trainings, wait_for
 
-pytestmark = pytest.mark.timeout(120)
-
-
-@pytest.fixture(scope="module")
-def operator(training_api: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[OperatorProcess]:
-    log = tmp_path_factory.mktemp("operator") / "log"
-    with OperatorProcess(training_api.kubeconfig, log) as process:
-        yield process
-        assert "Traceback" not in process.log
-
-
-@pytest.fixture
-def trainings(control_plane: Cluster, operator: OperatorProcess, namespace: str) -> Iterator[Trainings]:
-    with Trainings(control_plane, namespace) as found:
-        yield found
+pytestmark = [pytest.mark.timeout(120), pytest.mark.usefixtures("operator")]
 
 
 def test_a_training_gets_its_pods_its_assignments_and_runs(trainings: Trainings) -> None:

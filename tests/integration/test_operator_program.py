@@ -2,32 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from fake_launcher import FakeLauncher
-from localcluster.cluster import Cluster
-from operator_process import OperatorProcess
 from trainings import Trainings, wait_for
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = [pytest.mark.timeout(180), pytest.mark.usefixtures("operator")]
 COMMAND = ["torchrun", "--nproc_per_node=2", "train.py"]
-
-
-@pytest.fixture(scope="module")
-def operator(training_api: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[OperatorProcess]:
-    log = tmp_path_factory.mktemp("operator") / "log"
-    with OperatorProcess(training_api.kubeconfig, log) as process:
-        yield process
-        assert "Traceback" not in process.log
-
-
-@pytest.fixture
-def trainings(control_plane: Cluster, operator: OperatorProcess, namespace: str) -> Iterator[Trainings]:
-    with Trainings(control_plane, namespace) as found:
-        yield found
 
 
 def create(trainings: Trainings, *, hold: bool = False, **spec: Any) -> None:

@@ -2,35 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from inception_operator import api
-from localcluster.cluster import Cluster
 from localcluster.pytest_plugin import FAKE_NODES
 from operator_process import OperatorProcess
 from trainings import Trainings, wait_for
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = [pytest.mark.timeout(120), pytest.mark.usefixtures("operator")]
 
 NOWHERE = {"spec": {"nodeSelector": {"no": "where"}}}
 ENDS_WELL = {"kwok.localcluster/succeed-after": "100ms"}
-
-
-@pytest.fixture(scope="module")
-def operator(training_api: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[OperatorProcess]:
-    log = tmp_path_factory.mktemp("operator") / "log"
-    with OperatorProcess(training_api.kubeconfig, log) as process:
-        yield process
-        assert "Traceback" not in process.log
-
-
-@pytest.fixture
-def trainings(control_plane: Cluster, operator: OperatorProcess, namespace: str) -> Iterator[Trainings]:
-    with Trainings(control_plane, namespace) as found:
-        yield found
 
 
 def failed(trainings: Trainings, name: str = "job") -> tuple[str, str]:
@@ -57,7 +41,7 @@ def test_a_job_that_takes_too_long_fails(trainings: Trainings) -> None:
     reason, message = failed(trainings)
     assert reason == "DeadlineExceeded"
     assert "within 3 s" in message
-    assert "DeadlineExceeded" in trainings.reasons("job")
+    wait_for("the event", lambda: "DeadlineExceeded" in trainings.reasons("job"))
     order = wait_for("the last word", lambda: trainings.assignment("job-1-1"))
     wait_for("the last word", lambda: (trainings.assignment("job-1-1") or order).get("end"))
     assert (trainings.assignment("job-1-1") or {})["graceful"] is True

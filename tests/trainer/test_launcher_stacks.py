@@ -21,7 +21,7 @@ Thread 0x00007f01 (most recent call first):
 
 Current thread 0x00007f00 (most recent call first):
   File "/x/site-packages/torch/distributed/distributed_c10d.py", line 2501 in all_reduce
-  File "/work/my program.py", line 12 in <module>
+  File "/code/my program.py", line 12 in <module>
   File "<frozen runpy>", line 88 in _run_code
   File "/x/site-packages/inception_trainer/launcher/rank.py", line 150 in call
   File "/x/multiprocessing/process.py", line 108 in run
@@ -37,7 +37,7 @@ def test_main_thread_is_the_one_that_took_the_signal() -> None:
 
 def test_only_the_programs_own_frames_are_told() -> None:
     program = stacks.of_program(DUMP)
-    assert [str(frame) for frame in program][1:] == ["<module> (/work/my program.py:12)"]
+    assert [str(frame) for frame in program][1:] == ["<module> (/code/my program.py:12)"]
     assert stacks.waits_for_peers(program)
     assert not stacks.waits_for_peers(program[1:])
     assert not stacks.waits_for_peers(())

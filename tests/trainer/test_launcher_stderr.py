@@ -16,7 +16,7 @@ terminate called after throwing an instance of 'c10::Error'
 Fatal Python error: Aborted
 
 Current thread 0x00007f00 (most recent call first):
-  File "/work/program.py", line 12 in step
+  File "/code/program.py", line 12 in step
   File "/x/inception_trainer/launcher/rank.py", line 150 in call
   File "/x/multiprocessing/process.py", line 108 in run
 
