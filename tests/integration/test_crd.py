@@ -86,11 +86,27 @@ REJECTED: dict[str, tuple[Spec, str]] = {
     ),
     "folder without path": (
         {"training": {"data": {"kind": "ImageFolder"}}},
-        "spec.training.data.path is required with the kinds ImageFolder, ImageList and Cifar10",
+        "spec.training.data.path is required with the kinds ImageFolder, ImageList, WebDataset",
     ),
     "CIFAR-10 without path": (
         {"training": {"data": {"kind": "Cifar10"}}},
-        "spec.training.data.path is required with the kinds ImageFolder, ImageList and Cifar10",
+        "spec.training.data.path is required with the kinds ImageFolder, ImageList, WebDataset",
+    ),
+    "shards without path": (
+        {"training": {"data": {"kind": "WebDataset"}}},
+        "spec.training.data.path is required with the kinds ImageFolder, ImageList, WebDataset",
+    ),
+    "shards of another kind": (
+        {"training": {"data": {"kind": "ImageFolder", "path": "/d", "trainShards": "a.tar"}}},
+        "spec.training.data.trainShards, valShards and labelKey belong to kind WebDataset",
+    ),
+    "key of a label of another kind": (
+        {"training": {"data": {"kind": "Digits", "labelKey": "label"}}},
+        "spec.training.data.trainShards, valShards and labelKey belong to kind WebDataset",
+    ),
+    "absolute shards": (
+        {"training": {"data": {"kind": "WebDataset", "path": "/d", "valShards": "/d/val.tar"}}},
+        "spec.training.data.valShards in body should match",
     ),
     "epsilon without RMSProp": (
         {"training": {"data": {"kind": "Digits"}, "optimizer": {"epsilon": "1.0"}}},

@@ -172,7 +172,7 @@ def test_image_list(listed) -> None:
         ("val.txt", "c.png 0\nc.png one\n", DataError, ["val.txt line 2", "'c.png one'"]),
         ("val.txt", "\n", DataError, ["val.txt names no images"]),
         ("val.txt", "gone.png 0\n", InputMissing, ["val.txt names gone.png"]),
-        ("classes.txt", "cat\n", DataError, ["classes.txt names 1 classes, the lists have 3"]),
+        ("classes.txt", "cat\n", DataError, ["classes.txt names 1 classes, the data has 3"]),
     ],
     ids=["missing", "no-class", "no-number", "empty", "gone", "names"],
 )
@@ -203,7 +203,7 @@ def test_corrupt_images_are_named_and_skipped_up_to_the_limit(listed, caplog, li
         assert [str(listed / "x.png") in text for text in warnings] == [True, False]
 
 
-@pytest.mark.parametrize("kind", ["ImageFolder", "ImageList", "Cifar10"])
+@pytest.mark.parametrize("kind", ["ImageFolder", "ImageList", "WebDataset", "Cifar10"])
 def test_path_is_needed(kind) -> None:
     with pytest.raises(ConfigError, match=rf"data\.path: missing; data\.kind {kind} needs the folder that holds"):
         from_mapping({"data": {"kind": kind}})

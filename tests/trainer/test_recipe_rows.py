@@ -15,6 +15,7 @@ from PIL import Image
 import trainer_ranks
 from inception_trainer import cli, models, recipes
 from inception_trainer import config as schema
+from shard_files import png, sample, write_tar
 
 ROOT = Path(__file__).resolve().parents[2]
 ROWS = [
@@ -49,6 +50,9 @@ def data(tmp_path_factory) -> Path:
     for split in ("train", "val"):
         picture(root / "lists" / f"{split}.jpg")
         (root / "lists" / f"{split}.txt").write_text(f"{split}.jpg 0\n{split}.jpg 1\n" * 2)
+    for split in ("train", "val"):
+        entries = [entry for number in range(8) for entry in sample(str(number), png(number), number % CLASSES)]
+        write_tar(root / "shards" / f"{split}.tar", entries)
     (root / "names.txt").write_text("first\nsecond\nthird\n")
     (root / "weights").mkdir()
     for name in ("bninception", "inception_v4", "inceptionv3_cifar", "resnet50"):

@@ -19,6 +19,7 @@ import trainer_ranks
 from inception_trainer import checksums
 from inception_trainer.checkpoint import CheckpointStore
 from inception_trainer.config import merge
+from shard_files import same_data
 from trainer_ranks import TINY
 
 pytestmark = pytest.mark.timeout(300)
@@ -124,7 +125,11 @@ def image_list(root: Path) -> dict[str, Any]:
     return {"kind": "ImageList", "path": str(root), "workers": 1}
 
 
-@pytest.mark.parametrize("dataset", [cifar10, image_list])
+def shards(root: Path) -> dict[str, Any]:
+    return {"kind": "WebDataset", "path": str(same_data(root)[1]), "workers": 1}
+
+
+@pytest.mark.parametrize("dataset", [cifar10, image_list, shards])
 def test_a_job_on_files_continues_bit_by_bit(tmp_path, dataset: Callable[[Path], dict[str, Any]]) -> None:
     root, whole, parts = tmp_path / "data", tmp_path / "whole", tmp_path / "parts"
     root.mkdir()

@@ -16,10 +16,10 @@ import yaml
 
 from inception_trainer import catalog, checks, normalization, recipes
 from inception_trainer.errors import ConfigError, InputMissing
-from inception_trainer.schema import dump, key, parse
+from inception_trainer.schema import camel, dump, key, parse
 
 MODES = ("Train", "Evaluate", "Benchmark", "Infer", "Export")
-DATA_KINDS = ("Digits", "Synthetic", "ImageFolder", "ImageList", "Cifar10")
+DATA_KINDS = ("Digits", "Synthetic", "ImageFolder", "ImageList", "WebDataset", "Cifar10")
 TRAINING = ("Train", "Benchmark")
 """Modes that compute gradients."""
 IN_MEMORY = ("Digits", "Synthetic", "Cifar10")
@@ -27,6 +27,7 @@ PRECISION_RULES = ("FP32", "BF16", "FP16", "ComputeCapability", "AskDevice", "CP
 NEEDS_PATH = {
     "ImageFolder": "holds train/ and val/",
     "ImageList": "holds train.txt and val.txt",
+    "WebDataset": "holds the shards",
     "Cifar10": "holds the batches of CIFAR-10",
 }
 
@@ -55,6 +56,9 @@ class DataConfig:
     normalization: str = key("Auto", choices=normalization.CHOICES)
     max_corrupt: int | None = key(None, at_least=0)
     evaluation_crop_ratio: float = key(0.875, above=0, at_most=1)
+    train_shards: str | None = key(None)
+    val_shards: str | None = key(None)
+    label_key: str | None = key(None)
 
 
 @dataclass(frozen=True)
@@ -257,6 +261,12 @@ def _check_data(data: DataConfig) -> None:
         raise ConfigError(f"data.kind: missing; choose {', '.join(DATA_KINDS)}, or name a recipe")
     if data.kind in NEEDS_PATH and data.path is None:
         raise ConfigError(f"data.path: missing; data.kind {data.kind} needs the folder that {NEEDS_PATH[data.kind]}")
+    for name in ("train_shards", "val_shards", "label_key"):
+        value = getattr(data, name)
+        if value is not None and data.kind != "WebDataset":
+            raise ConfigError(f"data.{camel(name)}: only data.kind WebDataset has it; leave it out")
+        if value == "":
+            raise ConfigError(f"data.{camel(name)}: empty; leave it out")
 
 
 def _check_model(config: TrainingConfig) -> None:

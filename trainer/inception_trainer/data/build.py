@@ -35,6 +35,10 @@ def _open(config: TrainingConfig) -> Splits:
         from inception_trainer.data.imagelist import open_image_list
 
         return open_image_list(config.data, config.seed)
+    if config.data.kind == "WebDataset":
+        from inception_trainer.data.shards import open_shards
+
+        return open_shards(config.data, config.seed)
     from inception_trainer.data.imagefolder import open_image_folder
 
     return open_image_folder(config.data, config.seed)

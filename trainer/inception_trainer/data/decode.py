@@ -1,4 +1,4 @@
-"""One image file to a square uint8 tensor, with torchvision where it works and Pillow elsewhere.
+"""One encoded image to a square uint8 tensor, with torchvision where it works and Pillow elsewhere.
 
 Training: a random resized crop (area 0.08 to 1, ratio 3/4 to 4/3) and a random flip from five uniform numbers.
 Validation: the square in the centre whose side is a given share of the short side (``data.evaluationCropRatio``).
@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from importlib import import_module
+from io import BytesIO
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from torch import Tensor
 
 from inception_trainer.errors import ConfigError
 
-Decoder = Callable[[str, int, "Sequence[float] | None"], Tensor]
+Decoder = Callable[[bytes, int, "Sequence[float] | None"], Tensor]
 BROKEN = (OSError, RuntimeError, ValueError, SyntaxError)
 """What decoders raise for a file that is no image (Pillow uses SyntaxError for broken PNG)."""
 
@@ -44,15 +45,17 @@ def best_decoder(centre: float = CENTRE) -> Decoder:
     try:
         return _pillow(import_module("PIL.Image"), centre)
     except ImportError:
-        raise ConfigError("data.kind: ImageFolder needs torchvision or Pillow, and neither can be imported") from None
+        raise ConfigError(
+            "data.kind: files of images need torchvision or Pillow, and neither can be imported"
+        ) from None
 
 
 def _first_that_can(first: Decoder, second: Decoder) -> Decoder:
-    def decode(path: str, side: int, draws: Sequence[float] | None) -> Tensor:
+    def decode(data: bytes, side: int, draws: Sequence[float] | None) -> Tensor:
         try:
-            return first(path, side, draws)
+            return first(data, side, draws)
         except BROKEN:
-            return second(path, side, draws)
+            return second(data, side, draws)
 
     return decode
 
@@ -77,10 +80,9 @@ def _flips(draws: Sequence[float] | None) -> bool:
 def _torchvision(io: Any, functional: Any, centre: float = CENTRE) -> Decoder:
     rgb = io.ImageReadMode.RGB
 
-    def decode(path: str, side: int, draws: Sequence[float] | None) -> Tensor:
-        with open(path, "rb") as file:  # noqa: PTH123 - one call per image
-            data = torch.frombuffer(bytearray(file.read()), dtype=torch.uint8)
-        image = io.decode_image(data, mode=rgb)
+    def decode(data: bytes, side: int, draws: Sequence[float] | None) -> Tensor:
+        # A copy, because torch wants memory that it could write to.
+        image = io.decode_image(torch.frombuffer(bytearray(data), dtype=torch.uint8), mode=rgb)
         left, top, width, height = (int(v) for v in crop_box(image.shape[2], image.shape[1], draws, centre))
         size = [side, side]
         image = functional.resized_crop(image, top, left, max(1, height), max(1, width), size, antialias=True)
@@ -91,8 +93,8 @@ def _torchvision(io: Any, functional: Any, centre: float = CENTRE) -> Decoder:
 
 
 def _pillow(image_module: Any, centre: float = CENTRE) -> Decoder:
-    def decode(path: str, side: int, draws: Sequence[float] | None) -> Tensor:
-        with image_module.open(path) as opened:
+    def decode(data: bytes, side: int, draws: Sequence[float] | None) -> Tensor:
+        with image_module.open(BytesIO(data)) as opened:
             width, height = opened.size
             left, top, crop_width, crop_height = crop_box(width, height, draws, centre)
             # JPEG can be decoded at 1/2, 1/4, 1/8: the smallest that still covers the crop.

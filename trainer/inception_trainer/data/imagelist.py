@@ -11,7 +11,8 @@ from pathlib import Path
 from inception_trainer.config import DataConfig
 from inception_trainer.data.base import Splits
 from inception_trainer.data.decode import best_decoder
-from inception_trainer.data.imagefolder import ImageFolder, Sample
+from inception_trainer.data.encoded import EncodedImages, Files
+from inception_trainer.data.imagefolder import Sample
 from inception_trainer.data.layout import found_tree
 from inception_trainer.errors import DataError, InputMissing
 
@@ -23,11 +24,11 @@ def open_image_list(config: DataConfig, seed: int) -> Splits:
     root = Path(config.path or "")
     train, val = (_samples(root, split) for split in ("train", "val"))
     classes = 1 + max(label for _, label in (*train, *val))
-    names = _names(root, classes)
+    names = listed_names(root, classes)
     decoder = best_decoder(config.evaluation_crop_ratio)
     return Splits(
-        ImageFolder(train, config, seed, decoder),
-        ImageFolder(val, config, seed, decoder),
+        EncodedImages(Files(train), config, seed, decoder),
+        EncodedImages(Files(val), config, seed, decoder),
         max(len(names), config.num_classes or 0),
         names,
     )
@@ -55,11 +56,12 @@ def _folder(root: Path, split: str, first: str) -> Path:
     raise InputMissing(f"data.path: {split}.txt names {first}, which is neither in {root} nor in {root / split}")
 
 
-def _names(root: Path, classes: int) -> tuple[str, ...]:
+def listed_names(root: Path, classes: int) -> tuple[str, ...]:
+    """The names in ``classes.txt``; numbers without it, DataError for too few."""
     path = root / "classes.txt"
     if not path.is_file():
         return tuple(f"class-{number}" for number in range(classes))
     names = tuple(line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
     if len(names) < classes:
-        raise DataError(f"data.path: {path} names {len(names)} classes, the lists have {classes}")
+        raise DataError(f"data.path: {path} names {len(names)} classes, the data has {classes}")
     return names

@@ -10,7 +10,8 @@ from inception_trainer.config import DataConfig, TrainingConfig
 from inception_trainer.data.base import Dataset, Splits
 from inception_trainer.data.build import open_splits
 from inception_trainer.data.decode import best_decoder
-from inception_trainer.data.imagefolder import SUFFIXES, ImageFolder
+from inception_trainer.data.encoded import EncodedImages, Files
+from inception_trainer.data.imagefolder import SUFFIXES
 from inception_trainer.data.layout import found_tree
 from inception_trainer.errors import InputMissing
 from inception_trainer.normalization import IMAGENET, Normalization
@@ -46,7 +47,7 @@ def files_to_classify(files: list[Path], root: Path, config: DataConfig) -> Imag
     """Images by their path below ``root``."""
     folder = root if root.is_dir() else root.parent
     decoder = best_decoder(config.evaluation_crop_ratio)
-    dataset = ImageFolder([(str(file), NO_LABEL) for file in files], config, 0, decoder)
+    dataset = EncodedImages(Files([(str(file), NO_LABEL) for file in files]), config, 0, decoder)
     return Images(dataset, lambda index: str(files[index].relative_to(folder)), labelled=False)
 
 
@@ -54,5 +55,5 @@ def validation_images(config: TrainingConfig) -> Images:
     """The validation split, whose labels are known."""
     splits = open_splits(config)
     val = splits.val
-    name = val.name if isinstance(val, ImageFolder) else "val/{}".format
+    name = val.name if isinstance(val, EncodedImages) else "val/{}".format
     return Images(val, name, labelled=True, normalization=splits.normalization, splits=splits)

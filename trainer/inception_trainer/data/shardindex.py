@@ -1,0 +1,76 @@
+"""The index of a split's shards, and a copy of it in the temporary folder.
+
+Indexing ImageNet takes half a minute, and every rank of every attempt on a node needs the same index. The copy is only
+a shortcut: its name says which shards, of which length and age, it is about, and without it the shards are read again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from array import array
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+from zipfile import BadZipFile
+
+import numpy as np
+from numpy.typing import NDArray
+
+VERSION = 1
+
+
+class Found(NamedTuple):
+    """The samples of one shard in their order."""
+
+    offsets: array[int]
+    sizes: array[int]
+    labels: array[int]
+
+
+class Index(NamedTuple):
+    """The samples of all shards; ``ends`` says with which sample each shard ends."""
+
+    ends: NDArray[np.int64]
+    offsets: NDArray[np.int64]
+    sizes: NDArray[np.int64]
+    labels: NDArray[np.int32]
+
+    @classmethod
+    def of(cls, shards: list[Found]) -> Index:
+        """What was found in the shards, one after the other."""
+        offsets, sizes = (np.concatenate([np.array(shard[part], np.int64) for shard in shards]) for part in (0, 1))
+        labels = np.concatenate([np.array(shard.labels, np.int32) for shard in shards])
+        return cls(np.cumsum([len(shard.labels) for shard in shards], dtype=np.int64), offsets, sizes, labels)
+
+
+def remembered(paths: list[str], label_key: str | None, make: Callable[[], Index]) -> Index:
+    """The index of these shards as another process has left it, else a new one, left for the next."""
+    copy = Path(tempfile.gettempdir(), f"inception-shards-{os.getuid()}-{_identity(paths, label_key)}.npz")
+    with suppress(OSError, ValueError, KeyError, EOFError, BadZipFile), copy.open("rb") as file:
+        # The folder may be anybody's.
+        if os.fstat(file.fileno()).st_uid == os.getuid():
+            with np.load(file, allow_pickle=False) as arrays:
+                return Index(*(arrays[name] for name in Index._fields))
+    index = make()
+    with suppress(OSError):
+        _leave(copy, index)
+    return index
+
+
+def _identity(paths: list[str], label_key: str | None) -> str:
+    facts = [(path, status.st_size, status.st_mtime_ns, status.st_ino) for path in paths if (status := os.stat(path))]  # noqa: PTH116
+    return hashlib.sha256(repr((VERSION, label_key, facts)).encode()).hexdigest()[:32]
+
+
+def _leave(copy: Path, index: Index) -> None:
+    descriptor, draft = tempfile.mkstemp(dir=copy.parent, prefix="inception-shards-", suffix=".tmp")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            np.savez(file, **index._asdict())
+        Path(draft).replace(copy)
+    except BaseException:
+        Path(draft).unlink(missing_ok=True)
+        raise
