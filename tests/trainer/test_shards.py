@@ -189,7 +189,7 @@ def without_end(shard: Path) -> None:
 
 def scribble(shard: Path) -> None:
     with shard.open("r+b") as file:
-        file.write(b"scribble")
+        file.write(b"scribble" * 64)
 
 
 def pack(shard: Path) -> None:
