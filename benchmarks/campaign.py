@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 import random
 import statistics
 import sys
@@ -248,7 +249,7 @@ def main() -> None:
     def say(line: str) -> None:
         print(f"{time.strftime('%H:%M:%S')} {line}", file=sys.stderr, flush=True)
 
-    with Cluster.up(ClusterSpec(name="campaign"), say) as cluster:
+    with Cluster.up(ClusterSpec(name=f"campaign-{os.getpid()}"), say) as cluster:
         install(cluster, say)
         jobs = Jobs(cluster, "default")
         dice = random.Random(options.seed)  # noqa: S311
