@@ -51,10 +51,9 @@ train-local: venv ## The demo's training without Kubernetes, two processes under
 
 .PHONY: test
 test: lint ## Everything: lint, unit, trainer, chart, real API server, real node
-	@echo "== Unit, trainer and chart tests =="
-	$(BIN)/pytest -q -n 2 --maxfail 10 --durations 15 tests/unit tests/trainer tests/chart
-	@echo "== Tests on the real API server and on the real node =="
-	$(BIN)/pytest -v -n 2 --dist loadscope --maxfail 5 --durations 40 tests/integration tests/e2e
+	@echo "== Unit, trainer, chart, real API server, real node: three processes, one of them has the node =="
+	$(BIN)/pytest -q -n 3 --dist loadscope --no-loadscope-reorder --maxfail 10 --durations 40 \
+		tests/e2e tests/integration tests/trainer tests/unit tests/chart
 
 .PHONY: unit
 unit: venv ## Fast tests only

@@ -13,6 +13,25 @@ settings.register_profile("repeatable", derandomize=True, print_blob=True)
 settings.load_profile("repeatable")
 
 
+class FailuresAtOnce:
+    """Says at once what failed: the whole story comes at the end, which a run that is cut short never reaches."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._config = config
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        terminal = self._config.pluginmanager.get_plugin("terminalreporter")  # only the first process has one
+        if report.failed and terminal is not None:
+            crash = getattr(report.longrepr, "reprcrash", None)
+            why = crash.message if crash else report.longreprtext
+            terminal.write_line(f"\nFAILED {report.nodeid} ({report.when}): {why[:300]}")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Register what needs the configuration."""
+    config.pluginmanager.register(FailuresAtOnce(config))
+
+
 class Scheduling(LoadScopeScheduling):
     """One process has the real node; the tests of any other file share a process and its control plane."""
 

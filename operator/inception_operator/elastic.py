@@ -29,6 +29,8 @@ GROW_EVERY: Final = timedelta(seconds=30)
 RETRY: Final = timedelta(seconds=30)
 # Torch is imported on a busy node; afterwards silence is silence.
 WARM_UP: Final = timedelta(minutes=5)
+# A pod that starts takes the cores that the ranks of a new attempt come back with.
+HEAD_START: Final = timedelta(seconds=5)
 _ON_ITS_WAY: Final = frozenset((None, "ContainerCreating", "PodInitializing"))
 
 Members = tuple[int, ...]
@@ -178,6 +180,13 @@ def retry_at(pod: PodView, now: datetime) -> datetime | None:
     if not slots.finished(pod) or ended is None or now >= ended + RETRY:
         return None
     return ended + RETRY
+
+
+def head_start(attempt: int, issued: datetime | None, now: datetime) -> float:
+    """For how many seconds new spares wait for the ranks to come back; nothing comes back in the first attempt."""
+    if attempt == 1 or issued is None:
+        return 0.0
+    return max(0.0, (issued + HEAD_START - now).total_seconds())
 
 
 def useless(pod: PodView, now: datetime) -> bool:

@@ -260,14 +260,15 @@ class _Pass:
             self._again(pause)
             return
         lingering = self._lingering()
-        # The pod of a one-node job is born with its assignment, so making it is issuing the attempt.
-        if not (self.born and lingering):
-            self._fill(self.roster.pool)
         rejected = bool(self.observation.rejection)
         crew, left = elastic.start(self.muster, self.draft.waiting_since or self.now, rejected=rejected)
         if crew and not lingering:
             self._issue(crew)
+            self._fill_spares()
             return
+        # The pod of a one-node job is born with its assignment, so making it is issuing the attempt.
+        if not (self.born and lingering):
+            self._fill(self.roster.pool)
         if left is not None:
             self._again(left)
         self._hold(present)
@@ -301,7 +302,7 @@ class _Pass:
             elif slots.finished(pod):
                 self._remove([pod])
         self._replace(pod for pod in spares if self._mute(pod) or self._useless(pod))
-        self._fill(self.roster.spares)
+        self._fill_spares()
         self._hold(spares)
         self._watch_gathering(spares, lingering)
         reason, text = elastic.outlook(self.muster, self._rejection())
@@ -351,6 +352,13 @@ class _Pass:
             pod = self._pod_of(slot)
             if pod is None or (self._leaving(pod) and pod.incarnation < self.draft.attempt):
                 self.create.append(self._pod(slot))
+
+    def _fill_spares(self) -> None:
+        left = elastic.head_start(self.draft.attempt, self.draft.issued, self.now)
+        if left and self.roster.spares:
+            self._again(left)
+        else:
+            self._fill(self.roster.spares)
 
     def _pod(self, slot: int) -> Json:
         order = self._order(slot) if self.born else None
