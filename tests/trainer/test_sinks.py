@@ -21,6 +21,7 @@ from inception_trainer.sinks.mllog import MLLog
 from inception_trainer.sinks.prometheus import Prometheus
 from inception_trainer.sinks.raport import METRICS, Raport, at_share
 from inception_trainer.sinks.tensorboard import TensorBoard
+from prometheus import lint
 from trainer_ranks import free_port
 
 INFO = RunInfo(
@@ -126,6 +127,12 @@ def test_exposition_follows_the_conventions(exposition) -> None:
 
 
 BUILD_LABELS = {"version", "model", "precision", "device", "profile", "backend", "world_size"}
+
+
+@pytest.mark.timeout(900)  # promtool is built if it is not there
+def test_exposition_with_figures_of_devices_pleases_promtool(exposition) -> None:
+    assert "trainer_device_healthy" in exposition
+    assert lint(exposition) == ""
 
 
 def test_figures_that_a_device_does_not_tell_are_absent(exposition) -> None:
