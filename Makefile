@@ -51,7 +51,7 @@ train-local: venv ## The demo's training without Kubernetes, two processes under
 
 .PHONY: test
 test: lint ## Everything: lint, unit, trainer, chart, real API server, real node
-	@echo "== Unit, trainer, chart, real API server, real node: three processes, one of them has the node =="
+	@echo "== Unit, trainer, chart, real API server, real node: three processes, two of them have a node =="
 	$(BIN)/pytest -q -n 3 --dist loadscope --no-loadscope-reorder --maxfail 10 --durations 40 \
 		tests/e2e tests/integration tests/trainer tests/unit tests/chart
 

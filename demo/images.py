@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import platform
@@ -30,18 +31,26 @@ def fetch_wheels(name: str, locks: tuple[str, ...], progress: Progress, python: 
     files = [ROOT / "requirements" / lock for lock in locks]
     digest = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
     folder = Path(os.environ.get("INCEPTION_CACHE", ROOT / ".cache")) / "wheels" / name
-    stamp = folder / ".lock"
-    if stamp.exists() and stamp.read_text() == digest:
-        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    # Two that start together need the same ones.
+    with folder.with_suffix(".lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        stamp = folder / ".lock"
+        if not stamp.exists() or stamp.read_text() != digest:
+            _download(folder, files, progress, python)
+            stamp.write_text(digest)
+    return folder
+
+
+def _download(folder: Path, files: list[Path], progress: Progress, python: str | None) -> None:
+    locks = [file.name for file in files]
     progress(f"downloading the wheels of {' and '.join(locks)}" + (", 3 GB" if "torch.txt" in locks else ""))
     shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    folder.mkdir()
     for file in files:
         argv = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
         argv += ["--only-binary", ":all:", "--require-hashes", "--dest", str(folder), *platform_options(python)]
         subprocess.run([*argv, "-r", str(file)], check=True)
-    stamp.write_text(digest)
-    return folder
 
 
 def platform_options(python: str | None) -> list[str]:

@@ -26,13 +26,17 @@ Parse = Callable[[str], "Report | None"]
 
 @dataclass(frozen=True)
 class _Answer:
-    """What is known about one pod; after a time-out it is left alone until ``again``. ``since``: it does not answer."""
+    """What is known about one pod. ``since``: it does not answer; ``ready``: when it was asked.
+
+    After a time-out it is left alone until ``again``, or until it becomes ready.
+    """
 
     report: Report | None
     reachable: bool
     since: datetime | None = None
     again: float = 0.0
     pause: float = 0.0
+    ready: bool = True
 
 
 @dataclass(frozen=True)
@@ -86,7 +90,7 @@ class Probe:
             round_ = self._rounds.get(key)
             if round_ is None:
                 answers = self._answers.get(key, {})
-                due = [pod for pod in pods if pod.ip and pod.uid not in fresh and self._due(answers.get(pod.uid))]
+                due = [pod for pod in pods if pod.ip and pod.uid not in fresh and self._due(pod, answers.get(pod.uid))]
                 if not due:
                     return True
                 asked = asyncio.gather(*(self._ask(key, pod) for pod in due))
@@ -132,8 +136,8 @@ class Probe:
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError):
             return None
 
-    def _due(self, answer: _Answer | None) -> bool:
-        return answer is None or answer.again <= self._clock()
+    def _due(self, pod: PodView, answer: _Answer | None) -> bool:
+        return answer is None or answer.again <= self._clock() or (pod.ready and not answer.ready)
 
     async def _ask(self, key: Key, pod: PodView) -> None:
         known = self._answers.get(key, {}).get(pod.uid)
@@ -146,7 +150,7 @@ class Probe:
         except TimeoutError:
             # Nobody is there. Asking again in every pass would slow all decisions on this training.
             pause = min(MAX_PAUSE, known.pause * 2 if known and known.pause else FIRST_PAUSE)
-            answer = _Answer(report, False, since, again=self._clock() + pause, pause=pause)
+            answer = _Answer(report, False, since, again=self._clock() + pause, pause=pause, ready=pod.ready)
         except (aiohttp.ClientError, OSError, ValueError):
             answer = _Answer(report, False, since)
         # Looked up only now: the training's answers may have been dropped and begun anew while this one was under way.

@@ -10,11 +10,24 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Final
 
-from . import assignment, claims, conditions, drift, elastic, failure, lifecycle, progress, rules, slots, success
-from .api import LABEL_JOB, Cause, ConditionType, Phase, Reason, ReportState
+from . import (
+    assignment,
+    claims,
+    conditions,
+    drift,
+    elastic,
+    failure,
+    lifecycle,
+    progress,
+    reminders,
+    rules,
+    slots,
+    success,
+)
+from .api import LABEL_JOB, Cause, ConditionType, Phase, Reason
 from .elastic import Members, Muster, Roster
 from .failure import Action, Failure, Scene
 from .fields import SpecError
@@ -31,8 +44,6 @@ from .waiting import waiting_for
 ACK_POLL: Final = 1.0
 STARTING_POLL: Final = 2.0
 REJECTED_POLL: Final = 5.0
-NUDGE_EVERY: Final = timedelta(seconds=1)
-MAX_NUDGES: Final = 10
 # A launcher that does not answer does not save either.
 MUTE_GRACE_SECONDS: Final = 10
 LONG_AGO: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -82,7 +93,9 @@ def wants_report(job: Json, pod: PodView) -> bool:
     if not pod.ready or pod.reachable is None:
         return True
     order = pod.assignment
-    return order is not None and not order.is_hold and not slots.acknowledged(pod, order.attempt)
+    if order is None or order.is_hold or slots.confirmed(pod, order.attempt):
+        return False
+    return not slots.acknowledged(pod, order.attempt) or order.nudge < reminders.MOST_UNHEARD
 
 
 def wants_progress(job: Json, pod: PodView) -> bool:
@@ -413,26 +426,12 @@ class _Pass:
             pod = self._pod_of(slot)
             if pod is not None and not slots.given(pod, attempt) and not slots.finished(pod):
                 self.assign[pod.name] = self._order(rank)
-            elif pod is not None and (nudge := self._nudge(pod)):
+            elif pod is not None and (nudge := reminders.due(pod, attempt, self.draft.issued, self.now)):
                 self.assign[pod.name] = replace(self._order(rank), nudge=nudge)
         first = self._pod_of(self.roster.members[0])
         if first is not None and slots.acknowledged(first, attempt):
             self.draft.run()
         self._watch_attempt()
-
-    def _nudge(self, pod: PodView) -> int:
-        """Number of the reminder that is due for a launcher that has not seen its assignment, or 0.
-
-        A kubelet now and then does not refresh the file for a minute; another change of the annotation makes it look.
-        """
-        order, report, issued = pod.assignment, pod.report, self.draft.issued
-        if order is None or report is None or issued is None or not pod.reachable or slots.finished(pod):
-            return 0
-        # One that holds for this attempt has read an assignment of it, but not this one.
-        if report.attempt > order.attempt or (report.attempt == order.attempt and report.state != ReportState.IDLE):
-            return 0
-        due = min(MAX_NUDGES, int((self.now - issued) / NUDGE_EVERY))
-        return due if due > order.nudge else 0
 
     def _watch_attempt(self) -> None:
         scene = self.scene
@@ -440,6 +439,9 @@ class _Pass:
             limit = failure.deadline(pod, scene)
             if limit is not None:
                 self._again(min(ACK_POLL, max(0.0, (limit - self.now).total_seconds())))
+            left = reminders.look_again(pod, scene.attempt, scene.issued, self.now)
+            if left is not None:
+                self._again(left)
             if not pod.ready and not slots.finished(pod):
                 # Readiness that never came back since the last attempt cannot drop again to tell of a failure.
                 self._again(ACK_POLL)

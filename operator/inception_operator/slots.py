@@ -82,14 +82,23 @@ def available(pod: PodView) -> bool:
     return pod.ready or (pod.reachable is not False and state in _LAUNCHER_UP)
 
 
-def acknowledged(pod: PodView, attempt: int) -> bool:
-    """The launcher has begun this attempt, as far as one can tell."""
+def confirmed(pod: PodView, attempt: int) -> bool:
+    """The launcher has said that it has begun this attempt, or has ended."""
     if not given(pod, attempt):
         return False
     if finished(pod):
         return True
-    if pod.report is not None and pod.report.attempt == attempt:
-        return pod.report.state in (ReportState.RUNNING, ReportState.SUCCEEDED)
+    report = pod.report
+    working = (ReportState.RUNNING, ReportState.SUCCEEDED)
+    return report is not None and report.attempt == attempt and report.state in working
+
+
+def acknowledged(pod: PodView, attempt: int) -> bool:
+    """The launcher has begun this attempt, as far as one can tell."""
+    if confirmed(pod, attempt):
+        return True
+    if not given(pod, attempt) or (pod.report is not None and pod.report.attempt == attempt):
+        return False
     return pod.reachable is False and pod.ready and pod.phase == Phase.RUNNING
 
 

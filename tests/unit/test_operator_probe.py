@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import pytest
 from aiohttp import web
@@ -130,6 +131,19 @@ async def test_silence_does_not_hold_up_the_caller(monkeypatch: pytest.MonkeyPat
         launcher.pause = 0.0
         assert await asker.refresh(KEY, [view()])
         assert asker.answer(KEY, view().uid)[1:] == (True, None)
+
+
+async def test_a_pod_that_becomes_ready_is_asked_again_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probe, "STATUS_SECONDS", 0.1)
+    async with asking(clock=lambda: 0.0) as (asker, launcher):
+        launcher.pause = 5.0
+        lost = replace(view(), ready=False)
+        await asker.refresh(KEY, [lost])
+        launcher.pause = 0.0
+        await asker.refresh(KEY, [lost])
+        assert (launcher.asked, asker.answer(KEY, lost.uid)[1]) == (1, False)
+        await asker.refresh(KEY, [replace(lost, ready=True)])
+        assert (launcher.asked, asker.answer(KEY, lost.uid)[1]) == (2, True)
 
 
 async def test_a_pod_that_appears_while_others_are_asked_is_asked_too(monkeypatch: pytest.MonkeyPatch) -> None:
