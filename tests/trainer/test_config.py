@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from inception_trainer import recipes
+from inception_trainer import catalog, recipes
 from inception_trainer.config import TrainingConfig, fingerprint, from_mapping, load, load_file
 from inception_trainer.errors import ConfigError, InputMissing
 from inception_trainer.plan import LengthPlan, learning_rate
@@ -180,6 +180,12 @@ def test_cifar10_recipes_have_the_published_values(name, epochs, drops) -> None:
 def test_every_recipe_is_valid(name) -> None:
     assert isinstance(from_mapping({"recipe": name, "data": {"path": "/data"}}), TrainingConfig)
     assert recipes.summary(name)
+
+
+def test_every_network_has_a_recipe_for_digits() -> None:
+    configs = [from_mapping({"recipe": name}) for name in recipes.names() if name.endswith("-digits")]
+    assert {config.data.kind for config in configs} == {"Digits"}
+    assert sorted(config.model.name for config in configs) == sorted(catalog.MODELS)
 
 
 @pytest.mark.parametrize("text", ["[1, 2]", "a: [", "just text"])

@@ -18,7 +18,7 @@ def _pool_projection(inputs: int, outputs: int) -> nn.Sequential:
     return nn.Sequential(nn.AvgPool2d(3, 1, 1, count_include_pad=False), ConvNorm(inputs, outputs, 1))
 
 
-class PoolOrConv(nn.Module):
+class PoolAndConv(nn.Module):
     """First part of the stem's filter expansion: max pool | 3x3, both with stride 2."""
 
     def __init__(self) -> None:
@@ -30,7 +30,7 @@ class PoolOrConv(nn.Module):
         return torch.cat((max_pool(x), self.conv(x)), 1)
 
 
-class ShortOrLong(nn.Module):
+class ShortAndLong(nn.Module):
     """Second part: 1x1, 3x3 | 1x1, 1x7, 7x1, 3x3."""
 
     def __init__(self) -> None:
@@ -45,7 +45,7 @@ class ShortOrLong(nn.Module):
         return torch.cat((self.branch0(x), self.branch1(x)), 1)
 
 
-class ConvOrPool(nn.Module):
+class ConvAndPool(nn.Module):
     """Third part: 3x3 | max pool, both with stride 2."""
 
     def __init__(self) -> None:
@@ -155,9 +155,9 @@ class InceptionV4(nn.Module):
             ConvNorm(3, 32, stride=2, padded=False),
             ConvNorm(32, 32, padded=False),
             ConvNorm(32, 64),
-            PoolOrConv(),
-            ShortOrLong(),
-            ConvOrPool(),
+            PoolAndConv(),
+            ShortAndLong(),
+            ConvAndPool(),
         )
         middle = (*(inception_a() for _ in range(4)), reduction_a(), *(inception_b() for _ in range(7)), reduction_b())
         self.features = nn.Sequential(*stem, *middle, *(InceptionC() for _ in range(3)))
