@@ -19,9 +19,10 @@ import torch
 from torch import nn
 
 from inception_trainer import device, models
-from inception_trainer.checkpoint import FORMAT, CheckpointStore, Saved
+from inception_trainer.checkpoint import CheckpointStore
 from inception_trainer.comm import Comm
 from inception_trainer.config import from_mapping
+from inception_trainer.saving import FORMAT, Saved
 from inception_trainer.settings import Settings
 from inception_trainer.state import TrainingState
 from inception_trainer.updates import Updater

@@ -58,10 +58,11 @@ class Accelerator:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """``spec.checkpoint``: exactly one of a claim and a path, and how often to save."""
+    """``spec.checkpoint``: exactly one of a claim, a path and a URI, and how often to save."""
 
     volume_claim_name: str | None = None
     path: str | None = None
+    """A directory, or the URI of a place in an object store."""
     options: Json = field(default_factory=dict)
 
     def directory(self, job: str) -> str:
@@ -282,13 +283,15 @@ def _success_policy(spec: Json) -> str:
 def _checkpoint(source: Any) -> Checkpoint | None:
     if not source:
         return None
-    claim, path = source.get("volumeClaimName"), source.get("path")
-    if bool(claim) == bool(path):
-        raise SpecError("spec.checkpoint", "needs exactly one of volumeClaimName and path")
+    claim, path, uri = source.get("volumeClaimName"), source.get("path"), source.get("uri")
+    if [bool(claim), bool(path), bool(uri)].count(True) != 1:
+        raise SpecError("spec.checkpoint", "needs exactly one of volumeClaimName, path and uri")
+    if uri and "://" not in uri:
+        raise SpecError("spec.checkpoint.uri", "must be a URI such as s3://bucket/runs")
     if path and not path.startswith("/"):
         raise SpecError("spec.checkpoint.path", "must be absolute, below a volume that spec.template mounts")
     options = {key: source[key] for key in ("everySteps", "everySeconds", "keep") if source.get(key) is not None}
-    return Checkpoint(claim or None, path or None, options)
+    return Checkpoint(claim or None, path or uri or None, options)
 
 
 def _check_template(template: Json) -> None:

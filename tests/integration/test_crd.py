@@ -215,11 +215,19 @@ REJECTED: dict[str, tuple[Spec, str]] = {
     ),
     "checkpoint nowhere": (
         {"training": RECIPE, "checkpoint": {"keep": 2}},
-        "spec.checkpoint needs exactly one of volumeClaimName and path",
+        "spec.checkpoint needs exactly one of volumeClaimName, path and uri",
+    ),
+    "checkpoint in a volume and a store": (
+        {"training": RECIPE, "checkpoint": {"volumeClaimName": "a", "uri": "s3://b/c"}},
+        "spec.checkpoint needs exactly one of volumeClaimName, path and uri",
+    ),
+    "checkpoint nowhere in particular": (
+        {"training": RECIPE, "checkpoint": {"uri": "bucket/runs"}},
+        "spec.checkpoint.uri in body should match",
     ),
     "checkpoint in two places": (
         {"training": RECIPE, "checkpoint": {"volumeClaimName": "a", "path": "/b"}},
-        "spec.checkpoint needs exactly one of volumeClaimName and path",
+        "spec.checkpoint needs exactly one of volumeClaimName, path and uri",
     ),
     "devices of a CPU": (
         {"training": RECIPE, "accelerator": {"devicesPerNode": 2}},

@@ -15,7 +15,7 @@ def payload(step: int) -> dict[str, Any]:
     """A checkpoint whose every number is its step."""
     import torch
 
-    from inception_trainer.checkpoint import FORMAT
+    from inception_trainer.saving import FORMAT
 
     weights = {f"layer-{number}": torch.full((50, 50), float(step)) for number in range(4)}
     return {"format": FORMAT, "model": weights, "progress": {"step": step}}
@@ -36,13 +36,13 @@ def save_and_die(root: str, operation: int, write: int) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         left[kind] -= 1
 
-    original = checkpoint._HashingFile.write
+    original = checkpoint.HashingFile.write
 
     def counted(self: Any, data: Any) -> int:
         count("write")
         return original(self, data)
 
-    checkpoint._HashingFile.write = counted  # type: ignore[method-assign]
+    checkpoint.HashingFile.write = counted  # type: ignore[method-assign]
     sys.addaudithook(lambda event, _arguments: count("operation") if event in OPERATIONS else None)
     store.save(payload(2), 2, best=True, final=True)
     store.wait()

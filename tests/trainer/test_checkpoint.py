@@ -10,12 +10,13 @@ import torch
 from torch import nn
 
 from inception_trainer import checkpoint, checksums, models
-from inception_trainer.checkpoint import FORMAT, CheckpointStore, check_fingerprint
+from inception_trainer.checkpoint import CheckpointStore, check_fingerprint
 from inception_trainer.comm import Comm
 from inception_trainer.config import from_mapping
 from inception_trainer.device import Accelerator
 from inception_trainer.errors import ConfigError, DataError, Fenced, NonFiniteLoss
 from inception_trainer.normalization import INCEPTION
+from inception_trainer.saving import FORMAT
 from inception_trainer.state import Snapshot, TrainingState
 from inception_trainer.updates import Updater
 from inception_trainer.weights import load_weights, open_weights

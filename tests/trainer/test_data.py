@@ -97,6 +97,7 @@ def test_image_folder_with_workers_gives_the_same(folder) -> None:
         train = splits("ImageFolder", path=str(folder), imageSize=32, workers=workers).train
         with train.stream(batches, 3) as stream:
             results.append(list(stream))
+        train.close()
     for one, two in zip(*results, strict=True):
         assert torch.equal(one.images, two.images)
         assert torch.equal(one.labels, two.labels)

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 import torch
 
-from inception_trainer.checkpoint import FORMAT, CheckpointStore
+from inception_trainer.checkpoint import CheckpointStore
 from inception_trainer.errors import Fenced
+from inception_trainer.saving import FORMAT
 
 OPERATIONS = ("open", "os.rename", "os.remove", "os.link", "os.mkdir", "os.rmdir", "os.listdir", "os.scandir")
 _hooks: list[Callable[[str], None]] = []
@@ -55,7 +56,7 @@ def store(root: Path, attempt: int) -> CheckpointStore:
 
 
 def save(writer: CheckpointStore, step: int, number: int) -> None:
-    writer._commit(payload(step, number), step, best=True, final=True)
+    writer.commit(payload(step, number), step, best=True, final=True)
 
 
 def files(root: Path) -> dict[str, bytes]:

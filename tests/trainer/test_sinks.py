@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from inception_trainer.checkpoint import Saved
 from inception_trainer.device import Figures
 from inception_trainer.metrics import Bus, EndRecord, EvaluationRecord, LogRecord, RunInfo, Sink, StepRecord
 from inception_trainer.progress import MOST_ROWS, History, Progress
+from inception_trainer.saving import Saved
 from inception_trainer.sinks.curves import Curves, smoothed
 from inception_trainer.sinks.files import ProgressFile
 from inception_trainer.sinks.mllog import MLLog

@@ -66,6 +66,10 @@ REFUSED = [
     pytest.param({"training": []}, "spec.training: must be an object", id="list"),
     pytest.param({"template": {"spec": ["x"]}}, "spec.template.spec: must be an object", id="template list"),
     pytest.param({"checkpoint": {"keep": 1}}, "spec.checkpoint: needs exactly one", id="checkpoint nowhere"),
+    pytest.param(
+        {"checkpoint": {"path": "/a", "uri": "s3://b"}}, "spec.checkpoint: needs exactly one", id="two places"
+    ),
+    pytest.param({"checkpoint": {"uri": "runs"}}, "spec.checkpoint.uri: must be a URI", id="no URI"),
     pytest.param({"checkpoint": {"path": "runs"}}, "spec.checkpoint.path: must be absolute", id="relative"),
     pytest.param({"template": {"spec": {"restartPolicy": "Always"}}}, "restartPolicy: must be Never", id="restarts"),
     pytest.param({"template": {"spec": {"volumes": [{"name": "assignment"}]}}}, "volumes", id="volume"),

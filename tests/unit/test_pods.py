@@ -153,6 +153,14 @@ def test_checkpoint_path_of_the_template(path: str) -> None:
     assert "/checkpoint" not in {mount["mountPath"] for mount in container(pod)["volumeMounts"]}
 
 
+def test_checkpoint_in_a_store() -> None:
+    pod = build(checkpoint={"uri": "s3://bucket/runs/"})
+    config = json.loads(env(pod)["INCEPTION_CONFIG"])
+    assert config["checkpoint"]["path"] == "s3://bucket/runs/digits"
+    assert config["output"]["path"] == "s3://bucket/runs/digits/output"
+    assert "/checkpoint" not in {mount["mountPath"] for mount in container(pod)["volumeMounts"]}
+
+
 def test_no_checkpoint() -> None:
     assert "checkpoint" not in json.loads(env(build())["INCEPTION_CONFIG"])
 

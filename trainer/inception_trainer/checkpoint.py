@@ -14,69 +14,35 @@ tensors and plain values (``weights_only=True``).
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import os
 import pickle
 import shutil
-import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
 
 from inception_trainer import checksums
-from inception_trainer.errors import ConfigError, DataError, Fenced
+from inception_trainer.errors import ConfigError, DataError
 from inception_trainer.export_weights import exported
 from inception_trainer.fence import Fence, attempts, sync_folder
 from inception_trainer.log import logger
-
-FORMAT = 1
-Payload = dict[str, Any]
+from inception_trainer.saving import HashingFile, Payload, Saved, Saver, decoded
 
 
-@dataclass(frozen=True)
-class Saved:
-    """A finished write."""
-
-    step: int
-    size: int
-    """Bytes."""
-    seconds: float
-    """From the request to the rename."""
-    stalled_seconds: float
-    """Of these, how long training stood still: for the write before, and for the copies in host memory."""
-
-
-@dataclass(frozen=True)
-class _Write:
-    """What the writer is to do."""
-
-    payload: Payload
-    step: int
-    best: bool
-    final: bool
-    complete: Callable[[], None]
-    started: float
-    stalled: float
-
-
-class CheckpointStore:
+class CheckpointStore(Saver):
     """The checkpoint folder as seen by the one rank that uses it; one background write at a time."""
 
     def __init__(
         self, root: Path, attempt: int | None, keep: int, saved: Callable[[Saved], None] | None = None
     ) -> None:
-        self.root, self._folder, self._keep = root, root / "checkpoints", keep
-        self._saved = saved or (lambda _saved: None)
+        super().__init__(root, saved)
+        self.root: Path = root
+        self._folder, self._keep = root / "checkpoints", keep
         self._attempt = attempt
         self._fence = Fence(root, attempt or 0)
-        self._writer: threading.Thread | None = None
-        self._failure: BaseException | None = None
-        self._requested: float | None = None
 
     def acquire(self) -> int:
         """Take the lease and return this attempt's number; raises Fenced when a newer attempt holds it.
@@ -115,58 +81,12 @@ class CheckpointStore:
             )
         return None
 
-    def reserve(self) -> None:
-        """Begin a save: wait for the write before, whose tensors may be overwritten from here on."""
-        self._requested = time.monotonic()
-        self.wait()
+    def check_fence(self) -> None:
+        """Raise Fenced when a newer attempt is the writer."""
+        self._fence.check()
 
-    def save(
-        self,
-        payload: Payload,
-        step: int,
-        *,
-        best: bool = False,
-        final: bool = False,
-        complete: Callable[[], None] = lambda: None,
-    ) -> None:
-        """Write in the background once the write before is done; its errors are raised by the next call or wait.
-
-        The writer calls ``complete`` before it reads the payload, whose tensors must not change until it is done.
-        """
-        started = time.monotonic() if self._requested is None else self._requested
-        self._requested = None
-        self.wait()
-        write = _Write(payload, step, best, final, complete, started, time.monotonic() - started)
-        self._writer = threading.Thread(target=self._write, args=(write,), name="checkpoint-writer", daemon=True)
-        self._writer.start()
-
-    @property
-    def busy(self) -> bool:
-        """Whether a write is under way."""
-        return self._writer is not None and self._writer.is_alive()
-
-    def wait(self, timeout: float | None = None) -> None:
-        """Until no write is under way; raises what the write raised."""
-        if self._writer is not None:
-            self._writer.join(timeout)
-        failure, self._failure = self._failure, None
-        if failure is not None:
-            raise failure
-
-    def _write(self, write: _Write) -> None:
-        try:
-            write.complete()
-            size = self._commit(write.payload, write.step, write.best, write.final)
-            self._saved(Saved(write.step, size, time.monotonic() - write.started, write.stalled))
-        except BaseException as error:
-            self._failure = error
-            # A successor took the folder from which this attempt writes: that is being fenced, not a broken disk.
-            try:
-                self._fence.check()
-            except Fenced as fenced:
-                self._failure = fenced
-
-    def _commit(self, payload: Payload, step: int, best: bool, final: bool) -> int:
+    def commit(self, payload: Payload, step: int, best: bool, final: bool) -> int:
+        """Write one checkpoint and what points to it, then remove what is too many."""
         # Saves work that is in vain; what keeps an older attempt from writing is the fence itself.
         self._fence.check()
         name = f"step-{step:09d}.pt"
@@ -243,7 +163,7 @@ class CheckpointStore:
             path.unlink(missing_ok=True)
 
 
-def check_fingerprint(saved: Mapping[str, Any], wanted: Mapping[str, Any], root: Path) -> None:
+def check_fingerprint(saved: Mapping[str, Any], wanted: Mapping[str, Any], root: object) -> None:
     """Raise ConfigError listing the keys in which a checkpoint's configuration differs from this one."""
     keys = sorted(saved.keys() | wanted.keys())
     differences = [
@@ -258,25 +178,9 @@ def check_fingerprint(saved: Mapping[str, Any], wanted: Mapping[str, Any], root:
         )
 
 
-class _HashingFile(io.RawIOBase):
-    """Counts and hashes what passes through to a file."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file, self.digest, self.size = file, hashlib.sha256(), 0
-
-    def writable(self) -> bool:
-        return True
-
-    def write(self, data: Any) -> int:
-        self.digest.update(data)
-        written = self._file.write(data)
-        self.size += written
-        return written
-
-
 def _serialise(payload: Payload, path: Path) -> tuple[int, str]:
     with path.open("wb") as file:
-        hashing = _HashingFile(file)
+        hashing = HashingFile(file)
         torch.save(payload, hashing)  # type: ignore[arg-type]
         file.flush()
         os.fsync(file.fileno())
@@ -284,14 +188,7 @@ def _serialise(payload: Payload, path: Path) -> tuple[int, str]:
 
 
 def _read(path: Path, checksum: str) -> Payload:
-    data = path.read_bytes()
-    found = hashlib.sha256(data).hexdigest()
-    if found != checksum:
-        raise ValueError(f"its SHA-256 is {found[:12]}..., not {checksum[:12]}...")
-    payload: Payload = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    if payload.get("format") != FORMAT:
-        raise ValueError(f"its format is {payload.get('format')!r}, this version reads {FORMAT}")
-    return payload
+    return decoded(path.read_bytes(), checksum)
 
 
 def _json(path: Path) -> dict[str, Any] | None:

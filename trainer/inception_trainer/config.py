@@ -341,7 +341,8 @@ def _resolved(config: TrainingConfig) -> TrainingConfig:
     epochs = config.epochs if config.epochs or config.max_steps else 1
     output = config.output
     if output.path is None and config.checkpoint.path is not None:
-        output = OutputConfig(path=str(Path(config.checkpoint.path) / "output"))
+        # Not by pathlib, which would make s3:/ of s3://.
+        output = OutputConfig(path=f"{config.checkpoint.path.rstrip('/')}/output")
     loss = dataclasses.replace(config.loss, auxiliary_weight=weight)
     optimizer = checks.with_defaults(config.optimizer)
     return dataclasses.replace(config, data=data, loss=loss, optimizer=optimizer, epochs=epochs, output=output)

@@ -9,7 +9,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
-from inception_trainer.checkpoint import CheckpointStore
 from inception_trainer.comm import Agreement, Comm
 from inception_trainer.config import TrainingConfig
 from inception_trainer.data import Batch, Splits, streamed
@@ -22,6 +21,7 @@ from inception_trainer.metrics import Bus, EndRecord, EvaluationRecord, LogRecor
 from inception_trainer.plan import BatchPlan, LengthPlan, evaluation_share, learning_rate, micro_batches_of_epoch
 from inception_trainer.progress import Progress
 from inception_trainer.results import payload_of, summary_of
+from inception_trainer.saving import Saver
 from inception_trainer.state import TrainingState
 from inception_trainer.steps import Stepper, Window
 from inception_trainer.stopping import StopRequest
@@ -46,7 +46,7 @@ class Job:
     stepper: Stepper
     evaluator: Evaluator
     progress: Progress
-    store: CheckpointStore | None
+    store: Saver | None
     """On rank 0 of a job that has a checkpoint folder."""
     saves: bool
     """Whether the job has a checkpoint folder; equal on all ranks."""

@@ -10,6 +10,7 @@
     ├── Stopped            75   saved and ended because someone asked for it
     ├── ConfigError        78   the configuration is wrong; names the key, the value and the remedy
     ├── Fenced              1   a newer attempt owns the checkpoint folder
+    ├── StoreFailed         1   an object store refused or did not answer; trying again may help
     ├── NonFiniteLoss       1   the loss or a weight became NaN or infinite
     └── RanksDiverged       1   the ranks no longer hold the same weights
 
@@ -64,6 +65,10 @@ class ConfigError(TrainerError):
 
 class Fenced(TrainerError):  # noqa: N818 - the name of the contract
     """A newer attempt owns the checkpoint folder: this one must not write."""
+
+
+class StoreFailed(TrainerError):  # noqa: N818 - the name of the contract
+    """An object store refused a request or did not answer."""
 
 
 class NonFiniteLoss(TrainerError):  # noqa: N818 - the name of the contract

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from inception_trainer import __version__
-from inception_trainer.checkpoint import FORMAT
 from inception_trainer.errors import ConfigError, InputMissing, UsageError
+from inception_trainer.saving import FORMAT
 from inception_trainer.weights import OWN, WeightFile, open_weights
 
 SUFFIXES = (".pt", ".safetensors")

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from inception_trainer.checkpoint import Saved
 from inception_trainer.device import Figures
 from inception_trainer.log import logger
 from inception_trainer.normalization import IMAGENET, Normalization
 from inception_trainer.progress import History
+from inception_trainer.saving import Saved
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,11 @@ from typing import Any
 import torch
 
 from inception_trainer import __version__
-from inception_trainer.checkpoint import FORMAT, Payload
 from inception_trainer.config import TrainingConfig, fingerprint
 from inception_trainer.data import Splits
 from inception_trainer.metrics import RunInfo
 from inception_trainer.progress import Progress
+from inception_trainer.saving import FORMAT, Payload
 
 
 def payload_of(

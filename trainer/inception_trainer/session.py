@@ -13,8 +13,8 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import nn
 
-from inception_trainer import device, models, sinks
-from inception_trainer.checkpoint import CheckpointStore, Payload, check_fingerprint
+from inception_trainer import device, models, outputs, sinks
+from inception_trainer.checkpoint import CheckpointStore, check_fingerprint
 from inception_trainer.comm import Comm
 from inception_trainer.config import TrainingConfig
 from inception_trainer.data import Splits, open_splits
@@ -24,16 +24,19 @@ from inception_trainer.errors import InputMissing
 from inception_trainer.evaluation import Evaluator
 from inception_trainer.execution import executed
 from inception_trainer.heartbeat import Heartbeat
+from inception_trainer.lineage import Lineage
 from inception_trainer.log import configure, logger
 from inception_trainer.metrics import Bus, EndRecord, RunInfo
 from inception_trainer.normalization import Normalization, choose
 from inception_trainer.plan import BatchPlan, LengthPlan, batch_plan
 from inception_trainer.progress import Progress
 from inception_trainer.results import full_fingerprint
+from inception_trainer.saving import Payload, Saver
 from inception_trainer.settings import Settings
 from inception_trainer.state import TrainingState, parts_of
 from inception_trainer.steps import Normalise, Stepper, parallel
 from inception_trainer.stopping import StopRequest
+from inception_trainer.stores import Remote, place
 from inception_trainer.syncnorm import synchronize
 from inception_trainer.updates import Updater
 from inception_trainer.weights import load_weights
@@ -97,7 +100,7 @@ class Surroundings:
     settings: Settings
     accelerator: Accelerator
     stop: StopRequest
-    store: CheckpointStore | None
+    store: Saver | None
     splits: Splits
     comm: Comm
     bus: Bus
@@ -113,11 +116,15 @@ def run(config: TrainingConfig, settings: Settings) -> dict[str, Any]:
     Raises the errors of :mod:`inception_trainer.errors`; Stopped after a graceful stop.
     """
     configure(settings.job, settings.attempt or 1, settings.rank)
-    output = Path(config.output.path) if config.output.path else None
+    with outputs.folder(config.output.path, first=settings.rank == 0) as output:
+        return _run(config, settings, output)
+
+
+def _run(config: TrainingConfig, settings: Settings, output: Path | None) -> dict[str, Any]:
     bus = Bus(sinks.build(settings, output))
     store = _store(config, settings, bus)
     try:
-        around = _surroundings(config, settings, bus, store)
+        around = _surroundings(config, settings, bus, store, output)
         with closing(around.splits):
             summary = _finished_before(around) or Trainer(_job(around)).run()
         around.comm.close()
@@ -131,13 +138,18 @@ def run(config: TrainingConfig, settings: Settings) -> dict[str, Any]:
         bus.close()
 
 
-def _store(config: TrainingConfig, settings: Settings, bus: Bus) -> CheckpointStore | None:
+def _store(config: TrainingConfig, settings: Settings, bus: Bus) -> Saver | None:
     if settings.rank != 0 or config.checkpoint.path is None:
         return None
-    return CheckpointStore(Path(config.checkpoint.path), settings.attempt, config.checkpoint.keep, bus.checkpoint)
+    root, keep = place(config.checkpoint.path), config.checkpoint.keep
+    if isinstance(root, Remote):
+        return Lineage(root, settings.attempt, keep, bus.checkpoint)
+    return CheckpointStore(root, settings.attempt, keep, bus.checkpoint)
 
 
-def _surroundings(config: TrainingConfig, settings: Settings, bus: Bus, store: CheckpointStore | None) -> Surroundings:
+def _surroundings(
+    config: TrainingConfig, settings: Settings, bus: Bus, store: Saver | None, output: Path | None
+) -> Surroundings:
     stop = StopRequest(settings.stop_file)
     stop.install()
     batch = batch_plan(config.batch, settings.world_size)
@@ -165,7 +177,7 @@ def _surroundings(config: TrainingConfig, settings: Settings, bus: Bus, store: C
         global_batch=batch.global_batch,
         start_step=start.progress.step,
         config=config.as_dict(),
-        output=Path(config.output.path) if config.output.path else None,
+        output=output,
         evaluated=_evaluated(start.progress),
         train_samples=len(splits.train),
         evaluation_samples=len(splits.val),
@@ -177,13 +189,13 @@ def _evaluated(progress: Progress) -> tuple[float, float] | None:
     return (progress.accuracy_top1, progress.accuracy_top5) if progress.evaluated_step >= 0 else None
 
 
-def _load(store: CheckpointStore | None, settings: Settings) -> tuple[int, Payload | None]:
+def _load(store: Saver | None, settings: Settings) -> tuple[int, Payload | None]:
     if store is None:
         return settings.attempt or 1, None
     try:
         return store.acquire(), store.load()
     except OSError as error:
-        raise InputMissing(f"checkpoint.path: {store.root} cannot be used: {error.strerror}") from None
+        raise InputMissing(f"checkpoint.path: {store.root} cannot be used: {error.strerror or error}") from None
 
 
 def _agree(
@@ -195,7 +207,7 @@ def _agree(
         attempt, payload = loading.result()
         if payload is None:
             return Start(attempt, Progress(), resumes=False)
-        check_fingerprint(payload["fingerprint"], full_fingerprint(config, splits), Path(config.checkpoint.path or ""))
+        check_fingerprint(payload["fingerprint"], full_fingerprint(config, splits), config.checkpoint.path)
         progress = Progress.from_dict(payload["progress"])
         return Start(
             attempt,

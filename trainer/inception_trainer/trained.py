@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
+import shutil
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from inception_trainer import models
+from inception_trainer import lineage, models
 from inception_trainer.catalog import facts
 from inception_trainer.comm import Comm
 from inception_trainer.config import TrainingConfig
@@ -19,6 +23,7 @@ from inception_trainer.errors import ConfigError, InputMissing
 from inception_trainer.exported import SUFFIXES, Exported, Runner, open_exported
 from inception_trainer.normalization import Normalization
 from inception_trainer.state import share
+from inception_trainer.stores import Remote, is_url, place
 from inception_trainer.weights import OWN, load_weights, open_weights
 
 
@@ -57,12 +62,27 @@ def weight_file(config: TrainingConfig) -> Path:
         return Path(config.model.weights)
     if config.checkpoint.path is None:
         raise ConfigError(f"model.weights: missing; mode {config.mode} needs a trained network")
-    folder = Path(config.checkpoint.path) / "checkpoints"
+    if is_url(config.checkpoint.path):
+        return _fetched(config.checkpoint.path)
+    folder = Path(str(place(config.checkpoint.path))) / "checkpoints"
     candidates = [folder / "best.pt", folder / "final.pt", *sorted(folder.glob("step-*.pt"), reverse=True)]
     for path in candidates:
         if path.is_file():
             return path
     raise InputMissing(f"model.weights: not set, and {folder} holds no checkpoint; name the file to use")
+
+
+@functools.cache
+def _fetched(url: str) -> Path:
+    """The job's best checkpoint in a store, brought into a temporary folder for as long as this process lives."""
+    found = lineage.best_of(Remote(url))
+    if found is None:
+        raise InputMissing(f"model.weights: not set, and {url} holds no checkpoint; name the file to use")
+    folder = Path(tempfile.mkdtemp(prefix="inception-weights-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    path = folder / found[0]
+    path.write_bytes(found[1])
+    return path
 
 
 def open_trained(config: TrainingConfig, comm: Comm, device: torch.device) -> tuple[nn.Module, Trained]:

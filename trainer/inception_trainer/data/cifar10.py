@@ -9,7 +9,6 @@ from __future__ import annotations
 import codecs
 import pickle
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,6 +24,7 @@ from inception_trainer.data.memory import InMemory
 from inception_trainer.data.order import uniforms
 from inception_trainer.errors import DataError, InputMissing
 from inception_trainer.normalization import CIFAR10
+from inception_trainer.stores import AnyPath, place
 
 SIDE, PIXELS = 32, 3 * 32 * 32
 NAMES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -84,7 +84,7 @@ def scaled(images: Tensor, side: int) -> Tensor:
 
 def open_cifar10(config: DataConfig, seed: int) -> Splits:
     """Both splits; raises InputMissing with what was found, DataError for files that are none of CIFAR-10's."""
-    root = Path(config.path or "")
+    root = place(config.path or "")
     files, read = _files(root)
     parts = [read(path) for path in files[:-1]]
     train = np.concatenate([images for images, _ in parts]), np.concatenate([labels for _, labels in parts])
@@ -92,7 +92,7 @@ def open_cifar10(config: DataConfig, seed: int) -> Splits:
     return Splits(Cifar10(train, side, seed), Cifar10(read(files[-1]), side, seed), len(NAMES), NAMES, CIFAR10)
 
 
-def _files(root: Path) -> tuple[list[Path], Callable[[Path], Table]]:
+def _files(root: AnyPath) -> tuple[list[AnyPath], Callable[[AnyPath], Table]]:
     for folders, suffix, read in ((PYTHON_FOLDERS, "", _python), (BINARY_FOLDERS, ".bin", _binary)):
         found = [_first(root, folders, f"{name}{suffix}") for name in (*TRAIN, TEST)]
         whole = [path for path in found if path is not None]
@@ -104,12 +104,12 @@ def _files(root: Path) -> tuple[list[Path], Callable[[Path], Table]]:
     raise InputMissing(f"data.path: no CIFAR-10 in {root}; expected {EXPECTED}; found {found_tree(root)}")
 
 
-def _first(root: Path, folders: tuple[str, ...], name: str) -> Path | None:
+def _first(root: AnyPath, folders: tuple[str, ...], name: str) -> AnyPath | None:
     return next((root / folder / name for folder in folders if (root / folder / name).is_file()), None)
 
 
-def _binary(path: Path) -> Table:
-    data = np.fromfile(path, np.uint8)
+def _binary(path: AnyPath) -> Table:
+    data = np.frombuffer(path.read_bytes(), np.uint8)
     if not len(data) or len(data) % (PIXELS + 1):
         raise DataError(
             f"data.path: {path} has {len(data)} bytes, no multiple of {PIXELS + 1}: it is cut or no CIFAR-10"
@@ -118,7 +118,7 @@ def _binary(path: Path) -> Table:
     return _table(records[:, 1:], records[:, 0], path)
 
 
-def _python(path: Path) -> Table:
+def _python(path: AnyPath) -> Table:
     try:
         with path.open("rb") as file:
             content = _ArraysOnly(file, encoding="bytes").load()
@@ -127,7 +127,7 @@ def _python(path: Path) -> Table:
         raise DataError(f"data.path: {path} is no batch of CIFAR-10: {type(error).__name__}: {error}") from None
 
 
-def _table(pixels: NDArray[Any], labels: NDArray[Any], path: Path) -> Table:
+def _table(pixels: NDArray[Any], labels: NDArray[Any], path: AnyPath) -> Table:
     right = pixels.dtype == np.uint8 and pixels.ndim == 2 and pixels.shape == (len(labels), PIXELS)
     if not right or not len(labels) or labels.min() < 0 or labels.max() >= len(NAMES):
         raise DataError(f"data.path: {path} holds {pixels.shape} {pixels.dtype} with {len(labels)} labels, no CIFAR-10")

@@ -21,6 +21,7 @@ from inception_trainer.data.order import uniforms
 from inception_trainer.data.workers import Key, Workers
 from inception_trainer.errors import DataError, InputMissing
 from inception_trainer.log import logger
+from inception_trainer.stores import Remote, is_url
 
 MOST_UNREADABLE, LEAST_UNREADABLE = 0.01, 10
 """Without ``data.maxCorrupt``: the share of unreadable images of a split, or their number, that is skipped."""
@@ -65,6 +66,8 @@ class Files:
         """The file; InputMissing when it is gone."""
         path = self._samples[index][0]
         try:
+            if is_url(path):
+                return Remote(path).read_bytes()
             with open(path, "rb") as file:  # noqa: PTH123 - one call per image
                 return file.read()
         except FileNotFoundError:

@@ -6,7 +6,9 @@ The class index is the position in the sorted folder names of ``train/``.
 from __future__ import annotations
 
 import os
-from pathlib import Path
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Protocol
 
 from inception_trainer.config import DataConfig
 from inception_trainer.data.base import Splits
@@ -14,16 +16,19 @@ from inception_trainer.data.decode import best_decoder
 from inception_trainer.data.encoded import EncodedImages, Files
 from inception_trainer.data.layout import found_tree
 from inception_trainer.errors import DataError, InputMissing
+from inception_trainer.stores import AnyPath, Remote, is_url, place
 
 SUFFIXES = (".jpeg", ".jpg", ".png", ".bmp", ".webp")
 VALIDATION_FOLDERS = ("val", "validation_preprocess")
+THREADS = 16
+"""Folders of a store listed side by side."""
 EXPECTED = "train/<class>/<image> and val/<class>/<image>"
 Sample = tuple[str, int]
 
 
 def open_image_folder(config: DataConfig, seed: int) -> Splits:
     """Both splits below ``data.path``; raises InputMissing with what was expected and what was found."""
-    root = Path(config.path or "")
+    root = place(config.path or "")
     if not root.is_dir():
         raise InputMissing(f"data.path: no folder {root}; expected {EXPECTED}")
     classes = _classes(_folder(root, ("train",)))
@@ -38,7 +43,7 @@ def open_image_folder(config: DataConfig, seed: int) -> Splits:
     )
 
 
-def _folder(root: Path, names: tuple[str, ...]) -> Path:
+def _folder(root: AnyPath, names: tuple[str, ...]) -> AnyPath:
     for name in names:
         if (root / name).is_dir():
             return root / name
@@ -47,12 +52,29 @@ def _folder(root: Path, names: tuple[str, ...]) -> Path:
     )
 
 
-def _entries(folder: Path) -> list[os.DirEntry[str]]:
+class _Entry(Protocol):
+    @property
+    def name(self) -> str: ...
+
+    def is_dir(self) -> bool: ...
+
+
+def _entries(folder: AnyPath) -> list[_Entry]:
+    if isinstance(folder, Remote):
+        return sorted(folder.iterdir(), key=lambda entry: entry.name)
     with os.scandir(folder) as entries:
         return sorted(entries, key=lambda entry: entry.name)
 
 
-def _classes(folder: Path) -> list[str]:
+def _listed(folders: list[str]) -> Iterable[list[str]]:
+    """What lies in each folder."""
+    if folders and is_url(folders[0]):
+        with ThreadPoolExecutor(THREADS, "listing") as pool:
+            return list(pool.map(lambda folder: [entry.name for entry in Remote(folder).iterdir()], folders))
+    return (os.listdir(folder) for folder in folders)  # noqa: PTH208
+
+
+def _classes(folder: AnyPath) -> list[str]:
     classes = [entry.name for entry in _entries(folder) if entry.is_dir()]
     if not classes:
         raise InputMissing(
@@ -61,22 +83,22 @@ def _classes(folder: Path) -> list[str]:
     return classes
 
 
-def _scan(folder: Path, classes: list[str]) -> list[Sample]:
+def _scan(folder: AnyPath, classes: list[str]) -> list[Sample]:
     numbers = {name: number for number, name in enumerate(classes)}
     samples: list[Sample] = []
-    for entry in _entries(folder):
-        if not entry.is_dir():
-            continue
-        if entry.name not in numbers:
-            raise DataError(f"data.path: {entry.path} is a class that train/ does not have")
-        names = sorted(name for name in os.listdir(entry.path) if name.lower().endswith(SUFFIXES))  # noqa: PTH208
-        samples += [(f"{entry.path}/{name}", numbers[entry.name]) for name in names]
+    found = [entry.name for entry in _entries(folder) if entry.is_dir()]
+    for name in found:
+        if name not in numbers:
+            raise DataError(f"data.path: {folder}/{name} is a class that train/ does not have")
+    for name, files in zip(found, _listed([f"{folder}/{name}" for name in found]), strict=True):
+        images = sorted(file for file in files if file.lower().endswith(SUFFIXES))
+        samples += [(f"{folder}/{name}/{file}", numbers[name]) for file in images]
     if not samples:
         raise InputMissing(f"data.path: no images below {folder}; expected {folder}/<class>/*{'|*'.join(SUFFIXES)}")
     return samples
 
 
-def _validation(root: Path, classes: list[str]) -> list[Sample]:
+def _validation(root: AnyPath, classes: list[str]) -> list[Sample]:
     folder = _folder(root, VALIDATION_FOLDERS)
     listing = root / "val.txt"
     if any(entry.is_dir() for entry in _entries(folder)) or not listing.is_file():

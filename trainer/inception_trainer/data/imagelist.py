@@ -6,8 +6,6 @@ is optional.
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from inception_trainer.config import DataConfig
 from inception_trainer.data.base import Splits
 from inception_trainer.data.decode import best_decoder
@@ -15,13 +13,14 @@ from inception_trainer.data.encoded import EncodedImages, Files
 from inception_trainer.data.imagefolder import Sample
 from inception_trainer.data.layout import found_tree
 from inception_trainer.errors import DataError, InputMissing
+from inception_trainer.stores import AnyPath, place
 
 EXPECTED = "train.txt and val.txt with lines `<file> <class index>`, and the files they name"
 
 
 def open_image_list(config: DataConfig, seed: int) -> Splits:
     """Both splits; raises InputMissing for missing lists, DataError naming the line that is wrong."""
-    root = Path(config.path or "")
+    root = place(config.path or "")
     train, val = (_samples(root, split) for split in ("train", "val"))
     classes = 1 + max(label for _, label in (*train, *val))
     names = listed_names(root, classes)
@@ -34,7 +33,7 @@ def open_image_list(config: DataConfig, seed: int) -> Splits:
     )
 
 
-def _samples(root: Path, split: str) -> list[Sample]:
+def _samples(root: AnyPath, split: str) -> list[Sample]:
     listing = root / f"{split}.txt"
     if not listing.is_file():
         raise InputMissing(f"data.path: no file {listing}; expected {EXPECTED}; found {found_tree(root)}")
@@ -49,14 +48,14 @@ def _samples(root: Path, split: str) -> list[Sample]:
     return [(f"{folder}/{name}", label) for name, label in named]
 
 
-def _folder(root: Path, split: str, first: str) -> Path:
+def _folder(root: AnyPath, split: str, first: str) -> AnyPath:
     for folder in (root, root / split):
         if (folder / first).is_file():
             return folder
     raise InputMissing(f"data.path: {split}.txt names {first}, which is neither in {root} nor in {root / split}")
 
 
-def listed_names(root: Path, classes: int) -> tuple[str, ...]:
+def listed_names(root: AnyPath, classes: int) -> tuple[str, ...]:
     """The names in ``classes.txt``; numbers without it, DataError for too few."""
     path = root / "classes.txt"
     if not path.is_file():

@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from itertools import islice
-from pathlib import Path
+
+from inception_trainer.stores import AnyPath
 
 MOST = 6
 """Names shown of each folder."""
 
 
-def found_tree(root: Path, depth: int = 2) -> str:
+def found_tree(root: AnyPath, depth: int = 2) -> str:
     """``a.txt, train/ (cat/, dog/), val/ (empty)``, or that there is no such folder."""
     if not root.is_dir():
         return f"no folder {root}"
     return _names(root, depth) or "an empty folder"
 
 
-def _names(folder: Path, depth: int) -> str:
+def _names(folder: AnyPath, depth: int) -> str:
     # A class folder may hold a million files: only so many are looked at.
-    some = sorted(islice(folder.iterdir(), 1000), key=lambda path: (path.is_file(), path.name))
+    entries: Iterable[AnyPath] = folder.iterdir()
+    some = sorted(islice(entries, 1000), key=lambda path: (path.is_file(), path.name))
     shown = [_entry(path, depth) for path in some[:MOST]]
     return ", ".join([*shown, "..."] if len(some) > MOST else shown)
 
 
-def _entry(path: Path, depth: int) -> str:
+def _entry(path: AnyPath, depth: int) -> str:
     if not path.is_dir():
         return path.name
     if depth <= 1:

@@ -11,6 +11,7 @@ import os
 import tempfile
 from array import array
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -19,7 +20,10 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.typing import NDArray
 
+from inception_trainer.stores import Remote, is_url
+
 VERSION = 1
+THREADS = 8
 
 
 class Found(NamedTuple):
@@ -61,8 +65,16 @@ def remembered(paths: list[str], label_key: str | None, make: Callable[[], Index
 
 
 def _identity(paths: list[str], label_key: str | None) -> str:
-    facts = [(path, status.st_size, status.st_mtime_ns, status.st_ino) for path in paths if (status := os.stat(path))]  # noqa: PTH116
+    with ThreadPoolExecutor(THREADS, "shard-facts") as pool:
+        facts = list(pool.map(_facts, paths))
     return hashlib.sha256(repr((VERSION, label_key, facts)).encode()).hexdigest()[:32]
+
+
+def _facts(path: str) -> tuple[object, ...]:
+    if is_url(path):
+        return path, Remote(path).version()
+    status = Path(path).stat()
+    return path, status.st_size, status.st_mtime_ns, status.st_ino
 
 
 def _leave(copy: Path, index: Index) -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from itertools import islice
-from pathlib import Path
 
 from inception_trainer.config import DataConfig
 from inception_trainer.data.layout import found_tree
 from inception_trainer.errors import ConfigError, InputMissing
+from inception_trainer.stores import AnyPath
 
 SUFFIX = ".tar"
 MOST = 1_000_000
@@ -18,7 +18,7 @@ _INNERMOST = re.compile(r"\{([^{}]*)\}")
 _RANGE = re.compile(r"(\d+)\.\.(\d+)")
 
 
-def find_shards(root: Path, config: DataConfig) -> tuple[list[str], list[str]]:
+def find_shards(root: AnyPath, config: DataConfig) -> tuple[list[str], list[str]]:
     """The shards of both splits in their order; InputMissing with what was looked for, ConfigError for one in both."""
     if not root.is_dir():
         raise InputMissing(f"data.path: no folder {root}; expected the folder that holds the shards")
@@ -33,7 +33,7 @@ def find_shards(root: Path, config: DataConfig) -> tuple[list[str], list[str]]:
     return train, val
 
 
-def _find(root: Path, key: str, pattern: str | None, split: str) -> list[str]:
+def _find(root: AnyPath, key: str, pattern: str | None, split: str) -> list[str]:
     if pattern is None:
         shards = _folder(root / split) or sorted(str(path) for path in root.glob(f"*{split}*{SUFFIX}"))
         wanted = f"{split}/*{SUFFIX} or *{split}*{SUFFIX}, because data.{key} is not set"
@@ -45,7 +45,7 @@ def _find(root: Path, key: str, pattern: str | None, split: str) -> list[str]:
     return shards
 
 
-def _named(root: Path, name: str, key: str) -> list[str]:
+def _named(root: AnyPath, name: str, key: str) -> list[str]:
     path = root / name
     if any(letter in name for letter in "*?["):
         return sorted(str(found) for found in root.glob(name))
@@ -56,7 +56,7 @@ def _named(root: Path, name: str, key: str) -> list[str]:
     return [str(path)]
 
 
-def _folder(folder: Path) -> list[str]:
+def _folder(folder: AnyPath) -> list[str]:
     return sorted(str(path) for path in folder.glob(f"*{SUFFIX}"))
 
 

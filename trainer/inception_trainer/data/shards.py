@@ -13,7 +13,6 @@ from array import array
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 
@@ -26,11 +25,14 @@ from inception_trainer.data.shardindex import Found, Index, remembered
 from inception_trainer.data.shardnames import find_shards
 from inception_trainer.data.tarindex import Member, ReadAt, Window, members
 from inception_trainer.errors import DataError, InputMissing
+from inception_trainer.stores import Remote, is_url, place
 
 IMAGES = ("jpg", "jpeg", "png", "ppm", "webp", "bmp")
 LABEL, DESCRIPTION = "cls", "json"
 WINDOW = 4096
 """Bytes read at once while indexing: the end of one sample, its label and the header of the next."""
+REMOTE_WINDOW = 1 << 22
+"""The same in a store, where a request costs as much as a megabyte."""
 THREADS = 8
 """Shards indexed side by side, which pays where each read waits for a network."""
 MOST_OPEN = 128
@@ -64,12 +66,16 @@ class Shards:
         """The image; DataError when its shard became shorter, InputMissing when it is gone."""
         shard, size = self._shard(index), int(self._sizes[index])
         try:
-            data = os.pread(self._open(shard), size, int(self._offsets[index]))
+            data = self._bytes(shard, int(self._offsets[index]), size)
         except FileNotFoundError:
             raise InputMissing(f"data.path: {self._paths[shard]} was there at the start and is gone") from None
         if len(data) != size:
             raise DataError(f"data.path: {self.name(index)}: {len(data)} of {size} bytes; the shard was cut since")
         return data
+
+    def _bytes(self, shard: int, offset: int, size: int) -> bytes:
+        path = self._paths[shard]
+        return Remote(path).read_range(offset, size) if is_url(path) else os.pread(self._open(shard), size, offset)
 
     def _shard(self, index: int) -> int:
         return int(np.searchsorted(self._ends, index, "right"))
@@ -105,7 +111,7 @@ class _Descriptor:
 
 def open_shards(config: DataConfig, seed: int) -> Splits:
     """Both splits; raises InputMissing with what was looked for and found, DataError naming shard and offset."""
-    root = Path(config.path or "")
+    root = place(config.path or "")
     train, val = find_shards(root, config)
     first, second = (Shards(paths, _indexed(paths, config.label_key)) for paths in (train, val))
     for paths, shards in ((train, first), (val, second)):
@@ -130,9 +136,22 @@ def _indexed(paths: list[str], label_key: str | None) -> Index:
 
 
 def _index_file(path: str, label_key: str | None) -> Found:
+    if is_url(path):
+        return _index_object(Remote(path), label_key)
     file = _Descriptor(path)
     length = os.fstat(file.number).st_size
     return search(lambda offset, count: os.pread(file.number, count, offset), length, path, label_key)
+
+
+def _index_object(shard: Remote, label_key: str | None) -> Found:
+    length = shard.size()
+
+    def read(offset: int, count: int) -> bytes:
+        # Stores refuse to read behind the end.
+        count = min(count, length - offset)
+        return shard.read_range(offset, count) if count > 0 else b""
+
+    return search(read, length, str(shard), label_key, REMOTE_WINDOW)
 
 
 def search(read: ReadAt, length: int, shard: str, label_key: str | None, window: int = WINDOW) -> Found:

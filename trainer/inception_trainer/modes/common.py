@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from inception_trainer import __version__, device, sinks
+from inception_trainer import __version__, device, outputs, sinks
 from inception_trainer.catalog import facts
 from inception_trainer.comm import Agreement, Comm
 from inception_trainer.config import TrainingConfig
@@ -137,7 +137,13 @@ def sized(config: TrainingConfig, trained: Trained | None) -> TrainingConfig:
 def execute(config: TrainingConfig, settings: Settings, work: Callable[[Run], dict[str, Any]]) -> dict[str, Any]:
     """Set a run up, do ``work`` and report its summary."""
     configure(settings.job, settings.attempt or 1, settings.rank)
-    output = folder_of(config)
+    with outputs.folder(url_of(config), first=settings.rank == 0) as output:
+        return _execute(config, settings, work, output)
+
+
+def _execute(
+    config: TrainingConfig, settings: Settings, work: Callable[[Run], dict[str, Any]], output: Path | None
+) -> dict[str, Any]:
     bus = Bus(sinks.build(settings, output, config.mode))
     try:
         stop = StopRequest(settings.stop_file)
@@ -155,6 +161,6 @@ def execute(config: TrainingConfig, settings: Settings, work: Callable[[Run], di
         bus.close()
 
 
-def folder_of(config: TrainingConfig) -> Path | None:
+def url_of(config: TrainingConfig) -> str | None:
     """A folder of its own per mode, so that nothing overwrites the summary of the training."""
-    return Path(config.output.path) / config.mode.lower() if config.output.path else None
+    return f"{config.output.path.rstrip('/')}/{config.mode.lower()}" if config.output.path else None

@@ -10,8 +10,8 @@ from typing import Any
 
 import yaml
 
-from inception_trainer.checkpoint import Saved
 from inception_trainer.metrics import EndRecord, EvaluationRecord, LogRecord, RunInfo, Sink, StepRecord
+from inception_trainer.saving import Saved
 
 LEAST_SECONDS = 1.0
 """Between two writes of the progress file."""

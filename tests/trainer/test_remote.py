@@ -1,0 +1,280 @@
+"""Data, checkpoints and figures in object stores: samples and weights as from folders, and errors that help."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import trainer_ranks
+from inception_trainer import outputs, stores
+from inception_trainer.config import from_mapping, merge
+from inception_trainer.data import open_splits
+from inception_trainer.errors import ConfigError, DataError, InputMissing, StoreFailed
+from inception_trainer.lineage import best_of
+from inception_trainer.stores import Remote, place
+from object_store import OWN_FOLDERS, STORES, new_place, upload
+from shard_files import png, same_data
+from trainer_ranks import TINY
+
+pytestmark = pytest.mark.timeout(300)
+
+
+@pytest.fixture
+def memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    return new_place("memory", tmp_path, monkeypatch)
+
+
+@pytest.fixture(params=STORES)
+def url(request: pytest.FixtureRequest, tmp_path_factory: Any, monkeypatch: pytest.MonkeyPatch) -> str:
+    return new_place(request.param, tmp_path_factory.mktemp("store"), monkeypatch)
+
+
+@pytest.fixture(params=STORES[1:])
+def shared(request: pytest.FixtureRequest, tmp_path_factory: Any, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A store that other processes see."""
+    return new_place(request.param, tmp_path_factory.mktemp("store"), monkeypatch)
+
+
+def image_list(root: Path) -> None:
+    for split, count in (("train", 5), ("val", 2)):
+        for number in range(count):
+            path = root / split / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(png(number))
+        (root / f"{split}.txt").write_text("".join(f"{number}.png {number % 3}\n" for number in range(count)))
+    (root / "classes.txt").write_text("a\nb\nc\nd\n")
+
+
+def cifar10(root: Path) -> None:
+    (root / "cifar-10-batches-py").mkdir(parents=True)
+    for number, name in enumerate([f"data_batch_{batch}" for batch in range(1, 6)] + ["test_batch"]):
+        pixels = np.random.default_rng(number).integers(0, 256, (3, 3072), dtype=np.uint8)
+        content = {b"data": pixels, b"labels": [0, 1, number]}
+        (root / "cifar-10-batches-py" / name).write_bytes(pickle.dumps(content, protocol=2))
+
+
+def image_folder(root: Path) -> None:
+    same_data(root)[0].rename(root / "moved")
+
+
+def shards(root: Path) -> None:
+    same_data(root)[1].rename(root / "moved")
+
+
+KINDS = {"ImageFolder": image_folder, "ImageList": image_list, "WebDataset": shards, "Cifar10": cifar10}
+
+
+def opened(kind: str, path: object, workers: int = 0, **keys: Any) -> Any:
+    return open_splits(
+        from_mapping({"data": {"kind": kind, "path": str(path), "imageSize": 32, "workers": workers, **keys}})
+    )
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_data_in_a_store_is_that_of_the_folder(tmp_path, url, kind) -> None:
+    KINDS[kind](tmp_path)
+    root = tmp_path / "moved" if (tmp_path / "moved").exists() else tmp_path
+    upload(root, url)
+    local, remote = opened(kind, root), opened(kind, f"{url}/", workers=0 if url.startswith("memory") else 1)
+    assert (remote.num_classes, remote.class_names) == (local.num_classes, local.class_names)
+    for here, there in ((local.train, remote.train), (local.val, remote.val)):
+        assert len(here) == len(there)
+        batches = [np.arange(len(here))[::-1].copy(), np.array([0])]
+        with there.stream(batches, 3) as stream:
+            for indices, batch in zip(batches, stream, strict=True):
+                expected = here.batch(indices, 3)
+                assert torch.equal(batch.images, expected.images)
+                assert torch.equal(batch.labels, expected.labels)
+    remote.close()
+
+
+def test_shards_by_name_pattern_and_folder(tmp_path, url) -> None:
+    upload(same_data(tmp_path)[1], url)
+    upload(tmp_path / "shards", f"{url}/all")
+    for train, val in (
+        ("train-{0000..0002}.tar", "val-*.tar"),
+        ("all/train-*.tar", "val-{0000,0001,0002}.tar"),
+    ):
+        found = opened("WebDataset", url, trainShards=train, valShards=val)
+        assert (len(found.train), len(found.val)) == (40, 9)
+    assert len(opened("WebDataset", f"{url}/all").train) == 40
+
+
+def test_a_shard_that_is_cut_is_named(tmp_path, url) -> None:
+    folder = same_data(tmp_path)[1]
+    content = (folder / "train-0001.tar").read_bytes()
+    (folder / "train-0001.tar").write_bytes(content[: len(content) // 1024 // 2 * 512])
+    upload(folder, url)
+    with pytest.raises(DataError, match=rf"{url}/train-0001\.tar is cut"):
+        opened("WebDataset", url)
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("ImageFolder", ["no folder", "expected train/<class>"]),
+        ("ImageList", ["no file", "train.txt"]),
+        ("WebDataset", ["no folder"]),
+        ("Cifar10", ["no CIFAR-10 in", "no folder"]),
+    ],
+)
+def test_missing_data_is_named(url, kind, words) -> None:
+    with pytest.raises(InputMissing) as caught:
+        opened(kind, url)
+    for word in (url, *words):
+        assert word in str(caught.value)
+    upload_one = Remote(url) / "other" / "a.txt"
+    upload_one.write_bytes(b"x")
+    if kind != "ImageList":
+        with pytest.raises(InputMissing, match=r"other/"):
+            opened(kind, url)
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("s4://bucket/data", "Protocol not known: s4.*use a path, or a URL such as s3://bucket/folder"),
+        ("gs://bucket/data", r"gs://bucket/data.*needs the package gcsfs; add it to the image"),
+    ],
+)
+def test_stores_that_cannot_be_used_are_explained(url, words) -> None:
+    with pytest.raises(ConfigError, match=words):
+        opened("ImageFolder", url)
+
+
+def failing(error: Exception) -> Any:
+    def fail(*_arguments: Any, **_keys: Any) -> Any:
+        raise error
+
+    return fail
+
+
+@pytest.mark.parametrize(
+    ("error", "expected", "words"),
+    [
+        (OSError("timed out"), StoreFailed, "OSError: timed out"),
+        (PermissionError("Forbidden"), ConfigError, "Forbidden; give the container credentials"),
+    ],
+)
+def test_a_store_that_fails_makes_no_image_corrupt(tmp_path, memory, monkeypatch, error, expected, words) -> None:
+    upload(same_data(tmp_path)[0], memory)
+    train = opened("ImageFolder", memory).train
+    fs, _ = stores.filesystem(memory)
+    monkeypatch.setattr(type(fs), "cat_file", failing(error))
+    with pytest.raises(expected, match=words):
+        train.batch(np.arange(2), 0)
+
+
+def test_an_image_that_is_gone(tmp_path, memory) -> None:
+    upload(same_data(tmp_path)[0], memory)
+    train = opened("ImageFolder", memory).train
+    Remote(train.name(0)).remove()
+    with pytest.raises(InputMissing, match="was there at the start and is gone"):
+        train.batch(np.arange(1), 0)
+
+
+def test_file_urls_are_paths(tmp_path) -> None:
+    assert place(f"file://{tmp_path}") == tmp_path
+    image_list(tmp_path)
+    assert len(opened("ImageList", f"file://{tmp_path}").train) == 5
+
+
+def test_figures_are_mirrored(tmp_path, url) -> None:
+    with outputs.folder(url, first=True) as folder:
+        assert folder is not None
+        (folder / "tensorboard").mkdir()
+        (folder / "tensorboard" / "events").write_bytes(b"one")
+        (folder / "half.tmp").write_bytes(b"x")
+    assert not folder.exists()
+
+    def add_and_fail(folder: Path) -> None:
+        assert (folder / "tensorboard" / "events").read_bytes() == b"one"
+        (folder / "tensorboard" / "events").write_bytes(b"one two")
+        raise KeyError
+
+    with pytest.raises(KeyError), outputs.folder(url, first=True) as folder:
+        add_and_fail(folder)
+    assert (Remote(url) / "tensorboard" / "events").read_bytes() == b"one two"
+    assert Remote(url).names() == ["tensorboard"]
+    with outputs.folder(url, first=False) as folder:
+        assert folder is None
+    with outputs.folder(str(tmp_path), first=False) as folder:
+        assert folder == tmp_path
+
+
+def test_figures_are_pushed_while_a_run_goes_on(url, monkeypatch) -> None:
+    monkeypatch.setattr(outputs, "EVERY_SECONDS", 0.01)
+    with outputs.folder(url, first=True) as folder:
+        assert folder is not None
+        (folder / "raport.json").write_bytes(b"line")
+        for _ in range(1000):
+            if (Remote(url) / "raport.json").is_file():
+                break
+            (folder / "raport.json").stat()
+            subprocess.run(["sleep", "0.01"], check=True)
+        assert (Remote(url) / "raport.json").read_bytes() == b"line"
+
+
+def test_fsspec_is_imported_with_the_first_url_only() -> None:
+    code = (
+        "import sys, inception_trainer.preload, inception_trainer.session, inception_trainer.entry\n"
+        "import inception_trainer.data.shards, inception_trainer.data.imagefolder, inception_trainer.modes.common\n"
+        "from inception_trainer import stores\n"
+        "assert str(stores.place('/data')) == '/data'\n"
+        "print([name for name in sys.modules if name.split('.')[0] in ('fsspec', 's3fs', 'botocore')])\n"
+        "stores.place('memory://a').is_dir()\n"
+        "print('fsspec' in sys.modules)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(stores.__file__).parents[1])}
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, env=environment)
+    assert done.stdout.splitlines()[-2:] == ["[]", "True"]
+
+
+def test_a_job_in_a_store_stops_and_continues_bit_by_bit(tmp_path, shared) -> None:
+    """Shards, checkpoints and figures behind URLs, two ranks, stopped in the middle: the same weights as on disk."""
+    shard_folder = same_data(tmp_path)[1]
+    data_url, run_url = f"{shared}/data", f"{shared}/runs"
+    upload(shard_folder, data_url)
+
+    def config(data: object, checkpoints: object) -> dict[str, Any]:
+        own = {"data": {"kind": "WebDataset", "path": str(data), "workers": 1}, "logEverySteps": 1}
+        return merge(TINY, {**own, "checkpoint": {"path": str(checkpoints), "everySteps": 2, "everySeconds": 0}})
+
+    whole = tmp_path / "whole"
+    assert trainer_ranks.run(whole, config(shard_folder, whole), 2) == [0, 0]
+    parts, remote = tmp_path / "parts", config(data_url, run_url)
+    gang = trainer_ranks.start(parts, remote, 2, environment=OWN_FOLDERS)
+    gang.until(lambda: gang.progress()["step"] >= 3)
+    gang.signal(signal.SIGTERM)
+    assert gang.wait() == [75, 75], gang.output()
+    gang = trainer_ranks.start(parts, remote, 2, attempt=2, environment=OWN_FOLDERS)
+    assert gang.wait() == [0, 0], gang.output()
+    assert "continuing at step" in gang.output()
+    expected = torch.load(whole / "checkpoints" / "final.pt", weights_only=True)
+    folder = Remote(run_url) / "attempts" / "00000002"
+    record = json.loads((folder / "record.json").read_bytes())
+    final = torch.load((folder / record["final"]["file"]).open(), weights_only=True)
+    assert final["progress"]["step"] == expected["progress"]["step"] == 10
+    for name, value in expected["model"].items():
+        assert torch.equal(value, final["model"][name]), name
+    summary = json.loads((Remote(run_url) / "output" / "summary.json").read_bytes())
+    assert (summary["samplesSeen"], summary["attempts"]) == (80, 2)
+    log = (Remote(run_url) / "output" / "raport.json").read_text()
+    assert [line for line in (whole / "output" / "raport.json").read_text().splitlines() if '"step": [0, 1]' in line]
+    assert '"step": [0, 1]' in log, "the first attempt's lines are still there"
+    assert best_of(Remote(run_url)) is not None
+    evaluation = merge(remote, {"mode": "Evaluate"})
+    gang = trainer_ranks.start(tmp_path / "evaluate", evaluation, 2, environment=OWN_FOLDERS)
+    assert gang.wait() == [0, 0], gang.output()
+    evaluated = json.loads((Remote(run_url) / "output" / "evaluate" / "summary.json").read_bytes())
+    assert evaluated["samples"] == 9
