@@ -13,6 +13,8 @@ from inception_trainer.data.cifar10 import augmented
 from inception_trainer.data.layout import found_tree
 from inception_trainer.errors import ConfigError, DataError, InputMissing
 
+pytestmark = pytest.mark.usefixtures("copies_of_indices")
+
 RECORDS = 4
 
 

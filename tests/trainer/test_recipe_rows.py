@@ -28,7 +28,7 @@ SIDES = {"inception_v3": 75, "inception_v4": 75, "inceptionv3_cifar": 12}
 CLASSES = 3
 MOST_RANKS = 2
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.timeout(300), pytest.mark.usefixtures("copies_of_indices")]
 
 
 @pytest.fixture(scope="module")

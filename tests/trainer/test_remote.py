@@ -26,7 +26,7 @@ from object_store import OWN_FOLDERS, STORES, new_place, upload
 from shard_files import png, same_data
 from trainer_ranks import TINY
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.timeout(300), pytest.mark.usefixtures("copies_of_indices")]
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from inception_trainer.config import merge
 from shard_files import same_data
 from trainer_ranks import TINY
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.timeout(300), pytest.mark.usefixtures("copies_of_indices")]
 
 
 def killed_at(root: Path, operation: int, write: int) -> bool:

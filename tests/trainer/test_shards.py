@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import tarfile
-import tempfile
 from array import array
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from hypothesis import strategies as st
 
 import trainer_ranks
 from inception_trainer.config import from_mapping, merge
-from inception_trainer.data import open_splits
+from inception_trainer.data import open_splits, shardindex
 from inception_trainer.data import shards as shard_reader
 from inception_trainer.data.shardindex import Found, Index
 from inception_trainer.data.shardnames import expanded
@@ -28,13 +27,9 @@ from inception_trainer.errors import ConfigError, DataError, InputMissing
 from shard_files import png, same_data, sample, write_tar
 from trainer_ranks import TINY
 
+pytestmark = pytest.mark.usefixtures("copies_of_indices")
+
 original = shard_reader._index_file
-
-
-@pytest.fixture(autouse=True)
-def own_temporary_folder(tmp_path_factory, monkeypatch) -> None:
-    """Where copies of indices are left."""
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path_factory.mktemp("tmp")))
 
 
 def data(root: Path, **keys: Any) -> dict[str, Any]:
@@ -348,7 +343,7 @@ def test_an_index_serves_the_next_process_until_a_shard_changes(shards, monkeypa
     write_tar(shards / "val-0001.tar", sample("a", png(0), 9))
     assert splits(shards).num_classes == 10
     assert len(read) == 9
-    for copy in Path(tempfile.gettempdir()).glob("inception-shards-*.npz"):
+    for copy in shardindex.folder().glob("inception-shards-*.npz"):
         copy.write_bytes(copy.read_bytes()[:100])
     splits(shards)
     assert len(read) == 15

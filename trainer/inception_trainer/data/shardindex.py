@@ -52,7 +52,7 @@ class Index(NamedTuple):
 
 def remembered(paths: list[str], label_key: str | None, make: Callable[[], Index]) -> Index:
     """The index of these shards as another process has left it, else a new one, left for the next."""
-    copy = Path(tempfile.gettempdir(), f"inception-shards-{os.getuid()}-{_identity(paths, label_key)}.npz")
+    copy = folder() / f"inception-shards-{os.getuid()}-{_identity(paths, label_key)}.npz"
     with suppress(OSError, ValueError, KeyError, EOFError, BadZipFile), copy.open("rb") as file:
         # The folder may be anybody's.
         if os.fstat(file.fileno()).st_uid == os.getuid():
@@ -62,6 +62,11 @@ def remembered(paths: list[str], label_key: str | None, make: Callable[[], Index
     with suppress(OSError):
         _leave(copy, index)
     return index
+
+
+def folder() -> Path:
+    """Where copies are left: it lasts as long as the pod."""
+    return Path(tempfile.gettempdir())
 
 
 def _identity(paths: list[str], label_key: str | None) -> str:
