@@ -93,9 +93,9 @@ def wants_report(job: Json, pod: PodView) -> bool:
     if not pod.ready or pod.reachable is None:
         return True
     order = pod.assignment
-    if order is None or order.is_hold or slots.confirmed(pod, order.attempt):
+    if order is None or order.is_hold:
         return False
-    return not slots.acknowledged(pod, order.attempt) or order.nudge < reminders.MOST_UNHEARD
+    return not slots.acknowledged(pod, order.attempt) or reminders.wants_answer(pod, order.attempt)
 
 
 def wants_progress(job: Json, pod: PodView) -> bool:

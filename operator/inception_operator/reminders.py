@@ -1,7 +1,8 @@
 """Reminders of an assignment: a kubelet now and then does not refresh the file for a minute, and another change looks.
 
 A launcher that answers is reminded every second until it says that it has its ranks. One that is ready and does not
-answer has them for all one can tell; it is reminded after 1, 2, 4, 8 and 16 seconds.
+answer has them for all one can tell; it is reminded after 1, 2, 4, 8 and 16 seconds. Not so in the first attempt: what
+gets lost is a change that follows another one within a second or two, and there none goes before.
 """
 
 from __future__ import annotations
@@ -42,8 +43,14 @@ def look_again(pod: PodView, attempt: int, issued: datetime | None, now: datetim
     return None if number >= MOST_UNHEARD else (issued + 2**number * _SECOND - now).total_seconds()
 
 
+def wants_answer(pod: PodView, attempt: int) -> bool:
+    """Whether one that did not answer is to be asked again; questions to nobody cost time."""
+    order = pod.assignment
+    return order is not None and order.nudge < MOST_UNHEARD and _unheard(pod, attempt)
+
+
 def _unheard(pod: PodView, attempt: int) -> bool:
-    return slots.acknowledged(pod, attempt) and not slots.confirmed(pod, attempt)
+    return attempt > 1 and slots.acknowledged(pod, attempt) and not slots.confirmed(pod, attempt)
 
 
 def _waits(pod: PodView) -> bool:

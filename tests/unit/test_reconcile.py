@@ -12,7 +12,6 @@ from inception_operator import assignment
 from inception_operator.api import API_VERSION
 from inception_operator.model import Assignment, Json, Observation, Plan, PodView, Progress
 from inception_operator.reconcile import reconcile, wants_progress, wants_report
-from inception_operator.reminders import MOST_UNHEARD
 
 CONDITIONS = ("Accepted", "Suspended", "PodsReady", "Running", "Restarting", "Succeeded", "Failed")
 
@@ -335,11 +334,7 @@ def test_who_is_asked(sim: Sim) -> None:
     assert not wants_report(sim.job, replace(steady, ready=False, ip=None))
     assert not wants_report(sim.job, replace(steady, ready=False, phase="Pending"))
     assert not wants_report(sim.job, replace(steady, ready=False, deleting=True))
-    unheard = replace(steady, reachable=False, report=None)
-    assert wants_report(sim.job, unheard), "it may have become reachable"
-    assert steady.assignment is not None
-    reminded = replace(steady.assignment, nudge=MOST_UNHEARD)
-    assert not wants_report(sim.job, replace(unheard, assignment=reminded)), "questions to nobody cost time"
+    assert not wants_report(sim.job, replace(steady, reachable=False, report=None))
     assert wants_progress(sim.job, steady)
     assert not wants_progress(sim.job, view_of(sim, 1))
     sim.suspend(True)

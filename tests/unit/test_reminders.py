@@ -60,6 +60,7 @@ def test_one_that_is_ready_and_does_not_answer_is_reminded_less_and_less(report:
         assert unheard.assignment is not None
         unheard = replace(unheard, assignment=replace(unheard.assignment, nudge=number))
         assert reminders.due(unheard, 3, ISSUED, now) == 0, "one reminder at a time"
+        assert reminders.wants_answer(unheard, 3) is (number < reminders.MOST_UNHEARD)
         seen.append((number, (now - ISSUED).total_seconds()))
     assert seen == [(1, 1.0), (2, 2.0), (3, 4.0), (4, 8.0), (5, 16.0)]
 
@@ -75,3 +76,10 @@ def test_nobody_is_reminded_of_what_is_not_said_or_done() -> None:
         assert reminders.due(quiet, 3, ISSUED, late) == 0
         assert reminders.look_again(quiet, 3, ISSUED, late) is None
     assert reminders.due(told(report=says(2, "Failed")), 3, None, late) == 0
+
+
+def test_the_first_assignment_follows_no_other_and_is_not_lost() -> None:
+    first = told(reachable=False, assignment=assignment.work(1, 1, 2, 1, "10.0.0.1", graceful=False))
+    assert reminders.due(first, 1, ISSUED, after(5)) == 0
+    assert reminders.look_again(first, 1, ISSUED, after(5)) is None
+    assert not reminders.wants_answer(first, 1)
