@@ -51,9 +51,10 @@ train-local: venv ## The demo's training without Kubernetes, two processes under
 
 .PHONY: test
 test: lint ## Everything: lint, unit, trainer, chart, real API server, real node
-	@echo "== Unit, trainer, chart, real API server, real node: three processes, two of them have a node =="
-	$(BIN)/pytest -q -n 3 --dist loadscope --no-loadscope-reorder --maxfail 10 --durations 40 \
-		tests/e2e tests/integration tests/trainer tests/unit tests/chart
+	@echo "== Unit, trainer and chart tests =="
+	$(BIN)/pytest -q -n 2 --maxfail 10 --durations 15 tests/unit tests/trainer tests/chart
+	@echo "== Tests on the real API server and on the real node =="
+	$(BIN)/pytest -v -n 2 --dist loadscope --maxfail 10 --durations 40 tests/integration tests/e2e
 
 .PHONY: unit
 unit: venv ## Fast tests only

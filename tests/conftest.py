@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 from hypothesis import settings
 from xdist.remote import Producer
@@ -34,18 +32,15 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(FailuresAtOnce(config))
 
 
-# Those who break nodes have one of their own; together they take about as long as the others.
-BREAKING = ("test_broken_paths", "test_dra", "test_elastic", "test_localcluster_node", "test_node_loss")
-
-
 class Scheduling(LoadScopeScheduling):
-    """Two processes have a real node each; the tests of any other file share a process and its control plane."""
+    """One process has the real node; the tests of any other file share a process and its control plane.
+
+    Two nodes at once are no faster: their trainings want the same cores.
+    """
 
     def _split_scope(self, nodeid: str) -> str:
-        file = Path(nodeid.partition("::")[0])
-        if file.parent.name != "e2e":
-            return str(file)
-        return "breaking nodes" if file.stem in BREAKING else "using nodes"
+        file = nodeid.partition("::")[0]
+        return "tests/e2e" if file.startswith("tests/e2e/") else file
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling | None:
