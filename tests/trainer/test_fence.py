@@ -9,46 +9,24 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from inception_trainer.checkpoint import CheckpointStore
 from inception_trainer.errors import Fenced
-from inception_trainer.saving import FORMAT
+from interruption import Interruption, payload
 
 OPERATIONS = ("open", "os.rename", "os.remove", "os.link", "os.mkdir", "os.rmdir", "os.listdir", "os.scandir")
-_hooks: list[Callable[[str], None]] = []
-sys.addaudithook(lambda event, _arguments: [hook(event) for hook in _hooks] and None)
-
-
-class Interruption:
-    """Runs ``takeover`` right before the operation ``number`` on the file system that is performed."""
-
-    def __init__(self, number: int, takeover: Callable[[], Any]) -> None:
-        self.left, self.takeover, self.happened = number, takeover, False
-        self.busy = False
-
-    def __call__(self, event: str) -> None:
-        if event not in OPERATIONS or self.busy or self.happened:
-            return
-        if self.left == 0:
-            self.busy = self.happened = True
-            self.takeover()
-            self.busy = False
-        self.left -= 1
+_hooks: list[Interruption] = []
+sys.addaudithook(lambda event, _arguments: [hook() for hook in _hooks if event in OPERATIONS] and None)
 
 
 @pytest.fixture
 def interrupt() -> Iterator[Callable[[int, Callable[[], Any]], Interruption]]:
     def install(number: int, takeover: Callable[[], Any]) -> Interruption:
         _hooks[:] = [Interruption(number, takeover)]
-        return _hooks[0]  # type: ignore[return-value]
+        return _hooks[0]
 
     yield install
     _hooks.clear()
-
-
-def payload(step: int, writer: int) -> dict[str, Any]:
-    return {"format": FORMAT, "model": {"w": torch.full((10,), float(writer))}, "progress": {"step": step}}
 
 
 def store(root: Path, attempt: int) -> CheckpointStore:

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from inception_trainer import lineage
 from inception_trainer.errors import DataError, Fenced, StoreFailed
 from inception_trainer.lineage import Lineage
-from inception_trainer.saving import FORMAT, Saved
+from inception_trainer.saving import Saved
 from inception_trainer.stores import Remote
+from interruption import Interruption, payload
 from object_store import STORES, new_place
 
 pytestmark = pytest.mark.timeout(300)
@@ -26,10 +26,6 @@ OPERATIONS = ("iterdir", "read_bytes", "write_bytes", "write", "copy", "remove")
 def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], Remote]:
     """Makes roots below which nothing is yet."""
     return lambda: Remote(new_place(request.param, tmp_path, monkeypatch))
-
-
-def payload(step: int, writer: int) -> dict[str, Any]:
-    return {"format": FORMAT, "model": {"w": torch.full((10,), float(writer))}, "progress": {"step": step}}
 
 
 def store(root: Remote, attempt: int | None, keep: int = 1, saved: Callable[[Saved], None] | None = None) -> Lineage:
@@ -54,22 +50,6 @@ def objects(root: Remote, attempt: int) -> dict[str, bytes]:
     """All that readers of this attempt's line look at."""
     folder = root / "attempts" / f"{attempt:08d}"
     return {name: (folder / name).read_bytes() for name in folder.names()}
-
-
-class Interruption:
-    """Runs ``takeover`` right before the operation ``number`` on the store that is performed."""
-
-    def __init__(self, number: int, takeover: Callable[[], Any]) -> None:
-        self.left, self.takeover, self.happened, self.busy = number, takeover, False, False
-
-    def __call__(self) -> None:
-        if self.busy or self.happened:
-            return
-        if self.left == 0:
-            self.busy = self.happened = True
-            self.takeover()
-            self.busy = False
-        self.left -= 1
 
 
 @pytest.fixture

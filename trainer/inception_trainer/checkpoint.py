@@ -16,7 +16,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import pickle
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -25,11 +24,11 @@ from typing import Any
 import torch
 
 from inception_trainer import checksums
-from inception_trainer.errors import ConfigError, DataError
+from inception_trainer.errors import ConfigError
 from inception_trainer.export_weights import exported
 from inception_trainer.fence import Fence, attempts, sync_folder
 from inception_trainer.log import logger
-from inception_trainer.saving import HashingFile, Payload, Saved, Saver, decoded
+from inception_trainer.saving import BROKEN, HashingFile, Payload, Saved, Saver, decoded, none_whole
 
 
 class CheckpointStore(Saver):
@@ -70,15 +69,12 @@ class CheckpointStore(Saver):
         problems: list[str] = []
         for path, checksum in self._candidates():
             try:
-                return _read(path, checksum)
-            except (OSError, ValueError, RuntimeError, EOFError, KeyError, pickle.UnpicklingError) as error:
+                return decoded(path.read_bytes(), checksum)
+            except (OSError, *BROKEN) as error:
                 problems.append(f"{path.name}: {error}")
                 logger.warning("checkpoint %s cannot be used (%s); trying the one before", path.name, error)
         if problems:
-            raise DataError(
-                f"none of the checkpoints in {self._folder} can be read ({'; '.join(problems)}); "
-                "restore one, or remove the folder to begin again"
-            )
+            raise none_whole(self._folder, problems)
         return None
 
     def check_fence(self) -> None:
@@ -185,10 +181,6 @@ def _serialise(payload: Payload, path: Path) -> tuple[int, str]:
         file.flush()
         os.fsync(file.fileno())
     return hashing.size, hashing.digest.hexdigest()
-
-
-def _read(path: Path, checksum: str) -> Payload:
-    return decoded(path.read_bytes(), checksum)
 
 
 def _json(path: Path) -> dict[str, Any] | None:

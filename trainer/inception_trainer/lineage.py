@@ -17,7 +17,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import pickle
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -28,12 +27,11 @@ import torch
 from inception_trainer.errors import DataError, Fenced, StoreFailed
 from inception_trainer.export_weights import exported
 from inception_trainer.log import logger
-from inception_trainer.saving import HashingFile, Payload, Saved, Saver, decoded
+from inception_trainer.saving import BROKEN, HashingFile, Payload, Saved, Saver, decoded, none_whole
 from inception_trainer.stores import Remote
 
 TRIES = 10
 """How often a line is looked up again because a newer attempt has replaced it meanwhile."""
-BROKEN = (ValueError, RuntimeError, EOFError, KeyError, pickle.UnpicklingError)
 
 
 @dataclass(frozen=True)
@@ -228,10 +226,7 @@ def _first_whole(line: Line, *, forgiving: bool) -> tuple[Payload, Stored]:
                 raise
             problems.append(f"{stored.file}: {error}")
             logger.warning("checkpoint %s cannot be used (%s); trying the one before", path, error)
-    raise DataError(
-        f"none of the checkpoints in {line.folder} can be read ({'; '.join(problems)}); "
-        "restore one, or remove the folder to begin again"
-    )
+    raise none_whole(line.folder, problems)
 
 
 def _folder(attempts: Remote, number: int) -> Remote:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 import hashlib
 import io
+import pickle
 import threading
 import time
 from collections.abc import Callable
@@ -13,10 +14,12 @@ from typing import Any, BinaryIO
 
 import torch
 
-from inception_trainer.errors import Fenced, TrainerError
+from inception_trainer.errors import DataError, Fenced, TrainerError
 from inception_trainer.log import logger
 
 FORMAT = 1
+BROKEN = (ValueError, RuntimeError, EOFError, KeyError, pickle.UnpicklingError)
+"""What `decoded` raises for a checkpoint that is damaged."""
 Payload = dict[str, Any]
 
 
@@ -153,3 +156,11 @@ def decoded(data: bytes, checksum: str) -> Payload:
     if payload.get("format") != FORMAT:
         raise ValueError(f"its format is {payload.get('format')!r}, this version reads {FORMAT}")
     return payload
+
+
+def none_whole(folder: object, problems: list[str]) -> DataError:
+    """The error for a folder whose checkpoints are all damaged."""
+    return DataError(
+        f"none of the checkpoints in {folder} can be read ({'; '.join(problems)}); "
+        "restore one, or remove the folder to begin again"
+    )
