@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import platform
@@ -28,13 +27,13 @@ def fetch_wheels(name: str, locks: tuple[str, ...], progress: Progress, python: 
 
     `python` is the version they are for, such as 3.13; None for the one that runs this.
     """
+    from localcluster.locks import held
+
     files = [ROOT / "requirements" / lock for lock in locks]
     digest = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
     folder = Path(os.environ.get("INCEPTION_CACHE", ROOT / ".cache")) / "wheels" / name
-    folder.parent.mkdir(parents=True, exist_ok=True)
     # Two that start together need the same ones.
-    with folder.with_suffix(".lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with held(folder.with_suffix(".lock")):
         stamp = folder / ".lock"
         if not stamp.exists() or stamp.read_text() != digest:
             _download(folder, files, progress, python)

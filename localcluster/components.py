@@ -7,7 +7,6 @@ links to the newest.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import re
 import subprocess
@@ -19,6 +18,7 @@ from pathlib import Path
 
 from . import toolchain
 from .errors import BuildError
+from .locks import held
 from .paths import GO_MODULES, build_environment, cache_dir
 from .progress import Progress, quiet
 
@@ -166,14 +166,7 @@ def _build_missing(missing: list[Component], paths: Mapping[str, Path], progress
 @contextmanager
 def build_lock(progress: Progress) -> Iterator[None]:
     """Held while binaries are built or removed."""
-    path = binaries_dir() / ".lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            progress("waiting for another build to end")
-            fcntl.flock(file, fcntl.LOCK_EX)
+    with held(binaries_dir() / ".lock", lambda: progress("waiting for another build to end")):
         yield
 
 

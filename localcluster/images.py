@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import subprocess
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from . import ociarchive
 from .errors import BuildError
 from .imagestore import image_store, record_key, recorded_key
+from .locks import held
 from .model import Layout
 from .paths import cache_dir
 from .progress import Progress, to_stderr
@@ -201,7 +200,8 @@ def _run(command: tuple[str, ...], complaint: str, *, quiet: bool = False) -> No
 def ensure_base_archive(base: BaseImage = PYTHON_BASE, progress: Progress = to_stderr) -> Path:
     """A base image as an OCI archive, made from Debian packages unless cached. Needs the package mirrors once."""
     archive = _archive_path(base.tag.rpartition("/")[2].replace(":", "-"), base.recipe.encode())
-    with _lock(archive):
+    # Clusters that start together need the same ones.
+    with held(archive.with_suffix(".lock")):
         if not archive.exists():
             progress(f"making {base.tag} from Debian packages, about a minute")
             _make_base_archive(base, archive)
@@ -225,7 +225,8 @@ def import_base(layout: Layout, base: BaseImage, progress: Progress = to_stderr)
 def ensure_pause_archive(binary: Path) -> Path:
     """The pause image as an OCI archive around the binary."""
     archive = _archive_path("pause", binary.read_bytes())
-    with _lock(archive):
+    # Clusters that start together need the same ones.
+    with held(archive.with_suffix(".lock")):
         if not archive.exists():
             layer = archive.with_suffix(".layer")
             ociarchive.write_layer(layer, {"pause": binary})
@@ -233,14 +234,6 @@ def ensure_pause_archive(binary: Path) -> Path:
             ociarchive.write(archive, "localhost/pause:1", layer, config)
             layer.unlink()
     return archive
-
-
-@contextmanager
-def _lock(archive: Path) -> Iterator[None]:
-    """Held while an archive is made: clusters that start together need the same ones."""
-    with archive.with_suffix(".lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def _archive_path(name: str, recipe: bytes) -> Path:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import shutil
@@ -18,6 +17,7 @@ from . import ports
 from .components import binaries_dir
 from .errors import ClusterStateError
 from .linux import ProcessIdentity, mounts_under
+from .locks import held
 from .model import ClusterSpec, Layout
 from .paths import clusters_dir
 
@@ -52,9 +52,7 @@ def root_of(name: str) -> Path:
 @contextmanager
 def clusters_lock() -> Iterator[None]:
     """Held while clusters are created, found dead or removed."""
-    clusters_dir().mkdir(parents=True, exist_ok=True)
-    with (clusters_dir() / ".lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with held(clusters_dir() / ".lock"):
         yield
 
 
