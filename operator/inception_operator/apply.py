@@ -144,8 +144,13 @@ class Applier:
     async def _delete(self, job: Json, name: str, uid: str, grace: int | None) -> None:
         namespace = job["metadata"]["namespace"]
         try:
-            self._pods.merge(await self._client.delete(PODS, namespace, name, uid=uid, grace=grace))
+            answer = await self._client.delete(PODS, namespace, name, uid=uid, grace=grace)
         except (NotFoundError, ConflictError):
+            answer = {}
+        # Where somebody else's deletion is quicker than ours, the API server shows a pod without a version: it is gone.
+        if answer.get("metadata", {}).get("resourceVersion"):
+            self._pods.merge(answer)
+        else:
             self._pods.remove(key_of(job), name, uid)
 
     async def _assign(self, job: Json, name: str, uid: str, order: Assignment) -> None:

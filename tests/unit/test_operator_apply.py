@@ -37,6 +37,7 @@ class FakeClient:
         self.faults = faults
         self.found = pod("job-0-2", version=9)
         self.answer: Json = {"kind": "Status", "status": "Success"}
+        self.deleted: Json | None = None
 
     async def _do(self, verb: str, name: str, body: Any, answer: Json) -> Json:
         self.log.append(f"{verb} {name}")
@@ -62,7 +63,7 @@ class FakeClient:
     async def delete(self, resource: Resource, namespace: str, name: str, **options: Any) -> Json:
         if resource == JOBS:
             return await self._do("delete", name, options, self.answer)
-        return await self._do("delete", name, options, pod(name, version=6))
+        return await self._do("delete", name, options, self.deleted or pod(name, version=6))
 
     async def get(self, resource: Resource, namespace: str, name: str) -> Json:
         return await self._do("get", name, None, self.found)
@@ -214,6 +215,14 @@ async def test_a_pod_that_is_gone_is_forgotten(verb: str, fault: ApiError) -> No
     scene = Scene(**{verb: fault})
     await scene.apply(**{verb: EVERYTHING[verb]})
     assert len(scene.cache.removed) == 1
+
+
+async def test_a_pod_that_somebody_else_deleted_at_the_same_time_is_forgotten() -> None:
+    scene = Scene()
+    scene.client.deleted = pod("job-1-1")
+    del scene.client.deleted["metadata"]["resourceVersion"]
+    await scene.apply(delete=EVERYTHING["delete"])
+    assert (scene.cache.merged, scene.cache.removed) == ([], ["job-1-1"])
 
 
 async def test_an_assignment_that_is_refused_for_another_reason_is_an_error() -> None:
