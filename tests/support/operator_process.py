@@ -46,6 +46,7 @@ class OperatorProcess:
             *arguments,
         ]
         self._log = log
+        self._temporary = log.with_name(f"{log.name}-tmp")
         self._process: subprocess.Popen[bytes] | None = None
         self._port = 0
 
@@ -82,7 +83,14 @@ class OperatorProcess:
         """Start, and wait until it works, or at least listens where it may have to stand by."""
         assert self._process is None, "already started"
         begin = self._log.stat().st_size if self._log.exists() else 0
-        environment = {**os.environ, "PYTHONPATH": str(ROOT / "operator"), "PYTHONUNBUFFERED": "1"}
+        # Certificates of the kubeconfig go to temporary files, which a killed process leaves behind.
+        self._temporary.mkdir(exist_ok=True)
+        environment = {
+            **os.environ,
+            "PYTHONPATH": str(ROOT / "operator"),
+            "PYTHONUNBUFFERED": "1",
+            "TMPDIR": str(self._temporary),
+        }
         with self._log.open("ab") as output:
             self._process = subprocess.Popen(self._argv, env=environment, stdout=output, stderr=output)
         wanted = "INFO    working" if wait_for_work else "listening on port"
