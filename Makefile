@@ -32,6 +32,16 @@ $(CACHE)/venv-demo/.installed: requirements/localcluster.txt
 	@$(call make_venv,$(CACHE)/venv-demo,requirements/localcluster.txt)
 	@touch $@
 
+# Beside the environment, not in it: the S3 packages want other releases of what the operator needs.
+$(CACHE)/s3-server/.installed: requirements/s3-server.txt $(VENV)/.installed
+	@echo "== Python packages of the S3 server of the tests =="
+	@rm -rf $(CACHE)/s3-server
+	@$(BIN)/python -m pip install --disable-pip-version-check --quiet --require-hashes --no-warn-conflicts --target $(CACHE)/s3-server -r requirements/s3-server.txt
+	@touch $@
+
+.PHONY: s3-server
+s3-server: $(CACHE)/s3-server/.installed ## What the tests of object stores need: an S3 server and its client
+
 DEMO := $(CACHE)/venv-demo/bin/python -m demo
 
 .PHONY: venv
@@ -50,7 +60,7 @@ train-local: venv ## The demo's training without Kubernetes, two processes under
 	$(BIN)/torchrun --standalone --nproc-per-node 2 -m inception_trainer train manifests/samples/local/bninception-digits.yaml
 
 .PHONY: test
-test: lint ## Everything: lint, unit, trainer, chart, real API server, real node
+test: lint $(CACHE)/s3-server/.installed ## Everything: lint, unit, trainer, chart, real API server, real node
 	@echo "== Unit, trainer and chart tests =="
 	$(BIN)/pytest -q -n 2 --maxfail 10 --durations 15 tests/unit tests/trainer tests/chart
 	@echo "== Tests on the real API server and on the real node =="
@@ -65,7 +75,7 @@ explore: venv ## Property tests with random worlds, other ones each time
 	$(BIN)/pytest -q -n 2 --hypothesis-profile explore tests/unit tests/trainer/test_order.py
 
 .PHONY: trainer-test
-trainer-test: venv ## Trainer and launcher tests
+trainer-test: venv $(CACHE)/s3-server/.installed ## Trainer and launcher tests
 	$(BIN)/pytest -q -n 2 tests/trainer
 
 .PHONY: torch-matrix
@@ -118,12 +128,15 @@ images: venv ## Build both images with docker buildx
 	docker buildx build --target operator -t inception-operator:0.1.0 .
 	docker buildx build --target trainer -t inception-trainer:0.1.0 .
 
+LOCK := uv pip compile -q --python-version 3.11 --generate-hashes --no-annotate --no-header --no-emit-index-url --no-emit-find-links
 .PHONY: lock
-lock: venv ## Pin all Python requirements again
-	PIP_FIND_LINKS= $(BIN)/pip-compile -q $(LOCKFLAGS) --extra operator --extra torch --extra trainer --extra localcluster --extra onnx --extra dev -o requirements/dev.txt pyproject.toml
-	echo 'numpy<2' | PIP_FIND_LINKS= $(BIN)/pip-compile -q $(LOCKFLAGS) -o requirements/numpy1.txt -
-	for extra in operator trainer torch localcluster onnx; do PIP_FIND_LINKS= $(BIN)/pip-compile -q $(LOCKFLAGS) --extra $$extra -c requirements/dev.txt -o requirements/$$extra.txt pyproject.toml; done
-LOCKFLAGS := --generate-hashes --allow-unsafe --strip-extras --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-annotate --no-header
+lock: venv ## Pin all Python requirements again (LOCK_FLAGS=--upgrade for newer ones)
+	$(LOCK) $(LOCK_FLAGS) --extra operator --extra torch --extra trainer --extra localcluster --extra onnx --extra dev -o requirements/dev.txt pyproject.toml
+	for extra in operator torch localcluster onnx; do $(LOCK) --extra $$extra -c requirements/dev.txt -o requirements/$$extra.txt pyproject.toml; done
+	sed '/^python-dateutil==/,/[^\\]$$/d' requirements/dev.txt >$(CACHE)/constraints.txt
+	$(LOCK) $(LOCK_FLAGS) --extra trainer --extra s3 -c $(CACHE)/constraints.txt -o requirements/trainer.txt pyproject.toml
+	$(LOCK) $(LOCK_FLAGS) --extra s3 --extra s3-server -c $(CACHE)/constraints.txt -c requirements/trainer.txt -o requirements/s3-server.txt pyproject.toml
+	echo 'numpy<2' | $(LOCK) -o requirements/numpy1.txt -
 
 .PHONY: clean
 clean: ## Remove caches and build results of this checkout

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
+import http.server
 import json
 import os
 import pickle
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +20,14 @@ import pytest
 import torch
 
 import trainer_ranks
-from inception_trainer import outputs, stores
+from inception_trainer import checksums, models, outputs, stores
 from inception_trainer.config import from_mapping, merge
 from inception_trainer.data import open_splits
+from inception_trainer.data.images import files_to_classify, image_files
 from inception_trainer.errors import ConfigError, DataError, InputMissing, StoreFailed
 from inception_trainer.lineage import best_of
 from inception_trainer.stores import Remote, place
+from inception_trainer.weights import local_file, open_weights
 from object_store import OWN_FOLDERS, STORES, new_place, upload
 from shard_files import png, same_data
 from trainer_ranks import TINY
@@ -181,6 +187,53 @@ def test_an_image_that_is_gone(tmp_path, memory) -> None:
     Remote(train.name(0)).remove()
     with pytest.raises(InputMissing, match="was there at the start and is gone"):
         train.batch(np.arange(1), 0)
+
+
+def test_images_to_classify_are_those_of_the_folder(tmp_path, url) -> None:
+    folder = same_data(tmp_path)[0]
+    (folder / "labels.txt").write_text("no image")
+    upload(folder, url)
+    config = from_mapping({"data": {"kind": "ImageFolder", "path": str(folder), "imageSize": 32}}).data
+    here, there = (files_to_classify(image_files(root), root, config) for root in (folder, place(url)))
+    count = len(here.dataset)
+    assert count == len(there.dataset) > 0
+    assert [here.name(index) for index in range(count)] == [there.name(index) for index in range(count)]
+    both = (images.dataset.batch(np.arange(count), 0).images for images in (here, there))
+    assert torch.equal(*both)
+    one = place(f"{url}/{here.name(0)}")
+    assert image_files(one) == [one]
+    with pytest.raises(InputMissing, match=r"inference\.path: no images .* no folder"):
+        image_files(place(f"{url}/nowhere"))
+
+
+def test_weights_are_fetched_with_their_checksum(tmp_path, url) -> None:
+    file = tmp_path / "weights" / "resnet50.pth"
+    file.parent.mkdir()
+    torch.save(models.create("resnet50", 3).state_dict(), file)
+    checksum = hashlib.sha256(file.read_bytes()).hexdigest()
+    checksums.beside(file).write_bytes(checksums.line(checksum, file.name))
+    upload(file.parent, url)
+    source = f"{url}/{file.name}"
+    assert open_weights("resnet50", local_file(source)).classes == 3
+    assert local_file(source) is local_file(source)
+    (Remote(url) / f"{file.name}.sha256").write_bytes(checksums.line("0" * 64, file.name))
+    local_file.cache_clear()
+    with pytest.raises(DataError, match=r"resnet50\.pth is damaged"):
+        open_weights("resnet50", local_file(source))
+    with pytest.raises(InputMissing, match=r"model\.weights: no object .*/none\.pth"):
+        local_file(f"{url}/none.pth")
+
+
+def test_weights_come_from_a_web_server(tmp_path) -> None:
+    torch.save(models.create("resnet50", 3).state_dict(), tmp_path / "resnet50.pth")
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(tmp_path))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever).start()
+        try:
+            file = local_file(f"http://127.0.0.1:{server.server_port}/resnet50.pth")
+        finally:
+            server.shutdown()
+    assert open_weights("resnet50", file).classes == 3
 
 
 def test_file_urls_are_paths(tmp_path) -> None:

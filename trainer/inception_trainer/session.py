@@ -39,7 +39,7 @@ from inception_trainer.stopping import StopRequest
 from inception_trainer.stores import Remote, place
 from inception_trainer.syncnorm import synchronize
 from inception_trainer.updates import Updater
-from inception_trainer.weights import load_weights
+from inception_trainer.weights import load_weights, local_file
 
 T = TypeVar("T")
 LARGEST_EVALUATION_BATCH = 256
@@ -287,9 +287,9 @@ def _network(around: Surroundings) -> tuple[nn.Module, Normalization, str | None
     config, start, splits = around.config, around.start, around.splits
     loaded = None
     if config.model.weights is not None and not start.resumes:
-        path, new = Path(config.model.weights), config.model.classifier == "New"
+        source, new = config.model.weights, config.model.classifier == "New"
         loaded = around.comm.from_first(
-            lambda: load_weights(network, around.info.model, path, new_classifier=new),
+            lambda: load_weights(network, around.info.model, local_file(source), new_classifier=new),
         )
     chosen = choose(config.data.normalization, splits.normalization, loaded.normalization if loaded else None)
     if config.model.batch_norm == "Synchronized" and around.comm.world_size > 1:

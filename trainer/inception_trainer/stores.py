@@ -6,7 +6,11 @@ its own; fsspec keeps them.
 
 from __future__ import annotations
 
+import atexit
+import functools
 import io
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -22,6 +26,8 @@ PACKAGES = {
     "abfs": "adlfs",
     "abfss": "adlfs",
     "az": "adlfs",
+    "http": "aiohttp",
+    "https": "aiohttp",
 }
 FILE = "file://"
 
@@ -153,6 +159,13 @@ class Remote:
         """All of it as text."""
         return self.read_bytes().decode(encoding)
 
+    def files(self) -> list[Remote]:
+        """Every object below, however deep, in the order of their names."""
+        fs, path = filesystem(self._url)
+        with calling(self._url):
+            found = fs.find(path)
+        return [Remote(f"{self._url}{str(name)[len(path.rstrip('/')) :]}", "file") for name in sorted(found)]
+
     def names(self) -> list[str]:
         """What lies right below, an empty list where nothing does."""
         try:
@@ -190,3 +203,11 @@ class Remote:
 
 
 AnyPath = Path | Remote
+
+
+@functools.cache
+def working_folder() -> Path:
+    """A temporary folder of this process, for copies of what lies in stores."""
+    folder = Path(tempfile.mkdtemp(prefix="inception-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import atexit
 import functools
-import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,8 +20,8 @@ from inception_trainer.errors import ConfigError, InputMissing
 from inception_trainer.exported import SUFFIXES, Exported, Runner, open_exported
 from inception_trainer.normalization import Normalization
 from inception_trainer.state import share
-from inception_trainer.stores import Remote, is_url, place
-from inception_trainer.weights import OWN, load_weights, open_weights
+from inception_trainer.stores import Remote, is_url, place, working_folder
+from inception_trainer.weights import OWN, load_weights, local_file, open_weights
 
 
 @dataclass(frozen=True)
@@ -59,7 +56,7 @@ class Trained:
 def weight_file(config: TrainingConfig) -> Path:
     """``model.weights``, or the best, final or newest checkpoint of ``checkpoint.path``."""
     if config.model.weights is not None:
-        return Path(config.model.weights)
+        return local_file(config.model.weights)
     if config.checkpoint.path is None:
         raise ConfigError(f"model.weights: missing; mode {config.mode} needs a trained network")
     if is_url(config.checkpoint.path):
@@ -78,9 +75,7 @@ def _fetched(url: str) -> Path:
     found = lineage.best_of(Remote(url))
     if found is None:
         raise InputMissing(f"model.weights: not set, and {url} holds no checkpoint; name the file to use")
-    folder = Path(tempfile.mkdtemp(prefix="inception-weights-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    path = folder / found[0]
+    path = working_folder() / found[0]
     path.write_bytes(found[1])
     return path
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from inception_trainer.errors import ConfigError, DataError, InputMissing, Train
 from inception_trainer.layouts import Layout
 from inception_trainer.log import logger
 from inception_trainer.normalization import Normalization
+from inception_trainer.stores import place, working_folder
 
 COUNTER = "num_batches_tracked"
 WRAPPERS = ("average", "model", "state_dict")
@@ -46,6 +49,23 @@ class WeightFile:
     def classes(self) -> int:
         """How many classes its classifier knows."""
         return len(self.state[f"{layouts.HEADS[self.model]}weight"])
+
+
+@functools.cache
+def local_file(text: str) -> Path:
+    """A weight file; of one behind a URL a copy, with its checksum, for as long as this process lives."""
+    source = place(text)
+    if isinstance(source, Path):
+        return source
+    logger.info("fetching %s", source)
+    path = working_folder() / source.name
+    try:
+        path.write_bytes(source.read_bytes())
+    except FileNotFoundError:
+        raise InputMissing(f"model.weights: no object {source}") from None
+    with suppress(FileNotFoundError):
+        checksums.beside(path).write_bytes((source.parent / checksums.beside(path).name).read_bytes())
+    return path
 
 
 def load_weights(network: nn.Module, name: str, path: Path, *, new_classifier: bool = False) -> Loaded:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 from inception_trainer.config import DataConfig, TrainingConfig
 from inception_trainer.data.base import Dataset, Splits
@@ -15,6 +14,7 @@ from inception_trainer.data.imagefolder import SUFFIXES
 from inception_trainer.data.layout import found_tree
 from inception_trainer.errors import InputMissing
 from inception_trainer.normalization import IMAGENET, Normalization
+from inception_trainer.stores import AnyPath, Remote
 
 NO_LABEL = -1
 
@@ -31,11 +31,12 @@ class Images:
     splits: Splits | None = None
 
 
-def image_files(path: Path) -> list[Path]:
+def image_files(path: AnyPath) -> list[AnyPath]:
     """The file, or all images below the folder in the order of their names; InputMissing when there are none."""
     if path.is_file():
         return [path]
-    files = sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file())
+    found = path.files() if isinstance(path, Remote) else sorted(file for file in path.rglob("*") if file.is_file())
+    files: list[AnyPath] = [file for file in found if file.name.lower().endswith(SUFFIXES)]
     if not files:
         raise InputMissing(
             f"inference.path: no images ({' '.join(SUFFIXES)}) at {path}; found: {found_tree(path, depth=1)}"
@@ -43,12 +44,12 @@ def image_files(path: Path) -> list[Path]:
     return files
 
 
-def files_to_classify(files: list[Path], root: Path, config: DataConfig) -> Images:
+def files_to_classify(files: list[AnyPath], root: AnyPath, config: DataConfig) -> Images:
     """Images by their path below ``root``."""
     folder = root if root.is_dir() else root.parent
     decoder = best_decoder(config.evaluation_crop_ratio)
     dataset = EncodedImages(Files([(str(file), NO_LABEL) for file in files]), config, 0, decoder)
-    return Images(dataset, lambda index: str(files[index].relative_to(folder)), labelled=False)
+    return Images(dataset, lambda index: str(files[index]).removeprefix(f"{folder}/"), labelled=False)
 
 
 def validation_images(config: TrainingConfig) -> Images:

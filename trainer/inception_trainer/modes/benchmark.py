@@ -11,7 +11,6 @@ import statistics
 import time
 from collections.abc import Generator, Iterator
 from contextlib import closing
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -31,7 +30,7 @@ from inception_trainer.state import share
 from inception_trainer.steps import Normalise, Stepper, Window, parallel
 from inception_trainer.syncnorm import synchronize
 from inception_trainer.updates import Updater
-from inception_trainer.weights import load_weights
+from inception_trainer.weights import load_weights, local_file
 
 WINDOWS = 5
 """The measured steps are cut into so many parts: their spread shows how steady the speed is."""
@@ -128,7 +127,7 @@ def _network(run: Run, model: str, classes: int) -> nn.Module:
 
 def _load(network: nn.Module, model: str, config: ModelConfig) -> None:
     if config.weights is not None:
-        load_weights(network, model, Path(config.weights), new_classifier=config.classifier == "New")
+        load_weights(network, model, local_file(config.weights), new_classifier=config.classifier == "New")
 
 
 def _stepper(run: Run, network: nn.Module, splits: Splits, plan: BatchPlan) -> Stepper:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,6 +24,7 @@ from inception_trainer.modes.predictions import Row, Writer, open_writer
 from inception_trainer.normalization import IMAGENET, Normalization, choose
 from inception_trainer.state import share
 from inception_trainer.steps import Normalise
+from inception_trainer.stores import place
 from inception_trainer.trained import Trained, open_trained
 
 
@@ -112,7 +112,7 @@ def _images(run: Run, trained: Trained | None) -> Images | None:
         assert images.splits is not None  # noqa: S101 - it was made from them
         trained.check(images.splits)
         return images
-    root = Path(inference.path)
+    root = place(inference.path)
     # One rank lists the folder: others could see another one if something is just being written there.
     files = run.comm.from_first(lambda: image_files(root))
     return files_to_classify(files, root, run.config.data)
