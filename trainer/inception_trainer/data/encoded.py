@@ -15,8 +15,8 @@ from torch import Tensor
 
 from inception_trainer.config import DataConfig
 from inception_trainer.data.augment import Augment
-from inception_trainer.data.base import UNREADABLE, Batch, Indices
-from inception_trainer.data.decode import BROKEN, Decoder
+from inception_trainer.data.base import UNREADABLE, Batch, Indices, Splits
+from inception_trainer.data.decode import BROKEN, Decoder, best_decoder
 from inception_trainer.data.order import uniforms
 from inception_trainer.data.workers import Key, Workers
 from inception_trainer.errors import DataError, InputMissing
@@ -156,3 +156,10 @@ def _collate(samples: list[tuple[Tensor, int]], side: int) -> Batch:
     labels = torch.tensor([label for _, label in samples], dtype=torch.int64)
     images = [image for image, _ in samples]
     return Batch(torch.stack(images) if images else torch.zeros(0, 3, side, side, dtype=torch.uint8), labels)
+
+
+def both_splits(train: Samples, val: Samples, names: tuple[str, ...], config: DataConfig, seed: int) -> Splits:
+    """Training and validation images of the classes ``names``; ``data.numClasses`` may ask for more classes."""
+    decoder = best_decoder(config.evaluation_crop_ratio)
+    first, second = (EncodedImages(samples, config, seed, decoder) for samples in (train, val))
+    return Splits(first, second, max(len(names), config.num_classes or 0), names)

@@ -12,8 +12,7 @@ from typing import Protocol
 
 from inception_trainer.config import DataConfig
 from inception_trainer.data.base import Splits
-from inception_trainer.data.decode import best_decoder
-from inception_trainer.data.encoded import EncodedImages, Files
+from inception_trainer.data.encoded import Files, both_splits
 from inception_trainer.data.layout import found_tree
 from inception_trainer.errors import DataError, InputMissing
 from inception_trainer.stores import AnyPath, Remote, is_url, place
@@ -34,13 +33,7 @@ def open_image_folder(config: DataConfig, seed: int) -> Splits:
     classes = _classes(_folder(root, ("train",)))
     train = _scan(root / "train", classes)
     val = _validation(root, classes)
-    decoder = best_decoder(config.evaluation_crop_ratio)
-    return Splits(
-        EncodedImages(Files(train), config, seed, decoder),
-        EncodedImages(Files(val), config, seed, decoder),
-        max(len(classes), config.num_classes or 0),
-        tuple(classes),
-    )
+    return both_splits(Files(train), Files(val), tuple(classes), config, seed)
 
 
 def _folder(root: AnyPath, names: tuple[str, ...]) -> AnyPath:

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from inception_trainer.config import DataConfig
 from inception_trainer.data.base import Splits
-from inception_trainer.data.decode import best_decoder
-from inception_trainer.data.encoded import EncodedImages, Files
+from inception_trainer.data.encoded import Files, both_splits
 from inception_trainer.data.imagefolder import Sample
 from inception_trainer.data.layout import found_tree
 from inception_trainer.errors import DataError, InputMissing
@@ -24,13 +23,7 @@ def open_image_list(config: DataConfig, seed: int) -> Splits:
     train, val = (_samples(root, split) for split in ("train", "val"))
     classes = 1 + max(label for _, label in (*train, *val))
     names = listed_names(root, classes)
-    decoder = best_decoder(config.evaluation_crop_ratio)
-    return Splits(
-        EncodedImages(Files(train), config, seed, decoder),
-        EncodedImages(Files(val), config, seed, decoder),
-        max(len(names), config.num_classes or 0),
-        names,
-    )
+    return both_splits(Files(train), Files(val), names, config, seed)
 
 
 def _samples(root: AnyPath, split: str) -> list[Sample]:

@@ -18,8 +18,7 @@ import numpy as np
 
 from inception_trainer.config import DataConfig
 from inception_trainer.data.base import Splits
-from inception_trainer.data.decode import best_decoder
-from inception_trainer.data.encoded import EncodedImages
+from inception_trainer.data.encoded import both_splits
 from inception_trainer.data.imagelist import listed_names
 from inception_trainer.data.shardindex import Found, Index, remembered
 from inception_trainer.data.shardnames import find_shards
@@ -118,13 +117,7 @@ def open_shards(config: DataConfig, seed: int) -> Splits:
         if not len(shards):
             raise DataError(f"data.path: {paths[0]} and the {len(paths) - 1} shards with it hold no samples")
     names = listed_names(root, max(first.classes, second.classes))
-    decoder = best_decoder(config.evaluation_crop_ratio)
-    return Splits(
-        EncodedImages(first, config, seed, decoder),
-        EncodedImages(second, config, seed, decoder),
-        max(len(names), config.num_classes or 0),
-        names,
-    )
+    return both_splits(first, second, names, config, seed)
 
 
 def _indexed(paths: list[str], label_key: str | None) -> Index:
