@@ -75,7 +75,8 @@ def node_cluster() -> Iterator[Cluster]:
 def namespace(request: pytest.FixtureRequest) -> Iterator[str]:
     """The name of a fresh namespace in the cluster that the test uses."""
     cluster: Cluster = request.getfixturevalue(_cluster_fixture(request.fixturenames))
-    yield from _fresh_namespace(cluster)
+    with fresh_namespace(cluster) as name:
+        yield name
 
 
 def _cluster_fixture(fixtures: Sequence[str]) -> str:
@@ -91,7 +92,9 @@ def _running(spec: ClusterSpec) -> Iterator[Cluster]:
         yield cluster
 
 
-def _fresh_namespace(cluster: Cluster) -> Iterator[str]:
+@contextlib.contextmanager
+def fresh_namespace(cluster: Cluster) -> Iterator[str]:
+    """The name of a namespace that is deleted afterwards, without waiting for the end of what is in it."""
     name = f"test-{uuid.uuid4().hex[:10]}"
     cluster.kubectl("create", "namespace", name)
     # Pods are refused until the controller manager has made the default service account.

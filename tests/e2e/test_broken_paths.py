@@ -10,7 +10,7 @@ from node_jobs import SAMPLES_OF_AN_EPOCH, Jobs, Json
 pytestmark = pytest.mark.timeout(1500)
 
 # Long enough to be still under way when the operator has gone.
-EPOCHS = 8
+EPOCHS = 4
 TRAINING = {
     "recipe": "bninception-digits",
     "epochs": EPOCHS,

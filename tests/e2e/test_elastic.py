@@ -37,7 +37,7 @@ def finished(jobs: Jobs, name: str, epochs: int) -> dict[str, Any]:
 
 
 def test_scaling_while_training(jobs: Jobs) -> None:
-    elastic_job(jobs, "scaled", 12, minNodes=1, maxNodes=4)
+    elastic_job(jobs, "scaled", 8, minNodes=1, maxNodes=4)
     first = jobs.pod("scaled", 0)
     for nodes, members in ((4, "0-3"), (1, "0"), (3, "0-2")):
         jobs.kubectl("scale", "itrain", "scaled", f"--replicas={nodes}")
@@ -45,7 +45,7 @@ def test_scaling_while_training(jobs: Jobs) -> None:
         assert status["nodes"]["summary"] == f"{nodes}/{nodes}"
         assert (status["restarts"], status["restartsCountTowardsMax"]) == (0, 0)
     assert jobs.pod("scaled", 0) == first, "who stays is not replaced"
-    summary = finished(jobs, "scaled", 12)
+    summary = finished(jobs, "scaled", 8)
     assert summary["worldSize"] == 3
     # One more where the node is so slow that not all new pods are ready together.
     assert summary["attempts"] in (4, 5), jobs.story("scaled", jobs.status("scaled"))

@@ -12,10 +12,12 @@ from typing import Any
 import pytest
 import yaml
 
+from demo.clusters import Ready
 from inception_operator.profiles import DIRECTORY
 from localcluster import deviceplugin
+from localcluster.cluster import Cluster
 from localcluster.model import DeviceSpec
-from localcluster.pytest_plugin import REAL_DEVICES
+from localcluster.pytest_plugin import REAL_DEVICES, fresh_namespace
 from node_jobs import Jobs, condition_message
 
 pytestmark = pytest.mark.timeout(600)
@@ -62,7 +64,7 @@ def start(jobs: Jobs, name: str, vendor: str, count: int, **spec: Any) -> None:
 
 def told(jobs: Jobs, name: str, ranks: int) -> list[dict[str, Any]]:
     """What all ranks of a job of one pod have said, in rank order."""
-    jobs.wait(name, "started", lambda status: status.get("nodes", {}).get("ready", 0) == 1, seconds=120)
+    jobs.wait(name, "started", lambda status: status.get("nodes", {}).get("ready", 0) == 1)
     deadline, found = time.monotonic() + 60, list[dict[str, Any]]()
     while len(found) < ranks and time.monotonic() < deadline:
         log = jobs.kubectl("logs", jobs.pod(name, 0), "-c", "trainer")
@@ -81,29 +83,6 @@ def devices_of(ranks: list[dict[str, Any]], variable: str) -> set[str]:
 def test_every_vendor_is_offered_by_the_node() -> None:
     assert {resource_of(vendor).count for vendor in VENDORS} == {4}
     assert len({resource_of(vendor).resource for vendor in VENDORS}) == len(VENDORS) == len(REAL_DEVICES)
-
-
-@pytest.mark.parametrize("vendor", VENDORS)
-def test_two_jobs_get_their_own_devices_and_one_rank_for_each(jobs: Jobs, vendor: str) -> None:
-    spec, row = resource_of(vendor), ROWS[vendor]
-    variable = deviceplugin.visible_variable(spec)
-    ranks = NAMED[vendor][1]["numProcPerNode"] if vendor in NAMED else 2
-    for name in ("one", "two"):
-        start(jobs, name, vendor, 2)
-    answers = {name: told(jobs, name, ranks) for name in ("one", "two")}
-    devices = {name: devices_of(answer, variable) for name, answer in answers.items()}
-    assert devices["one"] | devices["two"] == {"0", "1", "2", "3"}
-    assert len(devices["one"]) == len(devices["two"]) == 2, "none is shared"
-    for name, answer in answers.items():
-        assert [rank["RANK"] for rank in answer] == list(range(ranks))
-        assert {(rank["LOCAL_WORLD_SIZE"], rank["WORLD_SIZE"]) for rank in answer} == {(ranks, ranks)}
-        others = {other for rank in answer for other in rank["seen"]} - {variable}
-        assert others == set(), "the device plugin alone says which devices a container has"
-        assert answer[0]["driver"] == (["1.2.3"] if row.get("mounts") else [])
-        (pod,) = jobs.pods(name)
-        resources = pod["spec"]["containers"][0]["resources"]
-        assert resources["requests"][spec.resource] == resources["limits"][spec.resource] == "2"
-        assert jobs.status(name)["accelerator"] == f"{spec.resource} x2"
 
 
 def test_more_devices_than_there_are_wait_with_the_words_of_the_scheduler_and_then_fail(jobs: Jobs) -> None:
@@ -138,3 +117,35 @@ def test_a_device_that_breaks_while_training_ends_the_attempt_and_is_named(jobs:
     # There is no other node, so the job goes on here, with the healthy devices.
     assert [(node["name"], node["reason"]) for node in status["avoidedNodes"]] == [(jobs.node, "DeviceUnhealthy")]
     assert broken not in devices_of(told(jobs, "job", 2), "MLU_VISIBLE_DEVICES")
+
+
+@pytest.fixture(scope="module")
+def two_of_each(node_cluster: Cluster, installed: Ready) -> Iterator[Jobs]:
+    """Two jobs of every vendor side by side, for starting a job is mostly waiting."""
+    with fresh_namespace(node_cluster) as name:
+        jobs = Jobs(node_cluster, name)
+        for vendor in VENDORS:
+            for number in ("one", "two"):
+                start(jobs, f"{vendor}-{number}", vendor, 2)
+        yield jobs
+
+
+@pytest.mark.parametrize("vendor", VENDORS)
+def test_two_jobs_get_their_own_devices_and_one_rank_for_each(two_of_each: Jobs, vendor: str) -> None:
+    jobs, spec, row = two_of_each, resource_of(vendor), ROWS[vendor]
+    variable = deviceplugin.visible_variable(spec)
+    ranks = NAMED[vendor][1]["numProcPerNode"] if vendor in NAMED else 2
+    answers = {name: told(jobs, name, ranks) for name in (f"{vendor}-one", f"{vendor}-two")}
+    one, two = (devices_of(answer, variable) for answer in answers.values())
+    assert one | two == {"0", "1", "2", "3"}
+    assert len(one) == len(two) == 2, "none is shared"
+    for name, answer in answers.items():
+        assert [rank["RANK"] for rank in answer] == list(range(ranks))
+        assert {(rank["LOCAL_WORLD_SIZE"], rank["WORLD_SIZE"]) for rank in answer} == {(ranks, ranks)}
+        others = {other for rank in answer for other in rank["seen"]} - {variable}
+        assert others == set(), "the device plugin alone says which devices a container has"
+        assert answer[0]["driver"] == (["1.2.3"] if row.get("mounts") else [])
+        (pod,) = jobs.pods(name)
+        resources = pod["spec"]["containers"][0]["resources"]
+        assert resources["requests"][spec.resource] == resources["limits"][spec.resource] == "2"
+        assert jobs.status(name)["accelerator"] == f"{spec.resource} x2"
