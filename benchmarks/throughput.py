@@ -6,9 +6,11 @@
     python -m benchmarks.throughput overhead  # a real training: time outside forward, backward and update
     python -m benchmarks.throughput data      # JPEG files to batches, images per second of one core
 
-The machine may be shared: the contestants take turns step by step, the order turns round with each round, and what
-is compared is the ratio inside each round. Beside the wall clock stands the CPU time of the process, which is what
-counts with one thread on a shared machine.
+The machine may be shared: each contestant is a process of its own, they take turns step by step, the order turns round
+with each round, and what is compared is the ratio inside each round. Beside the wall clock stands the CPU time of the
+process, which is what counts with one thread on a shared machine. Where in memory a network happens to lie makes up to
+8 % of its speed for as long as it lives, the same network twice included; so there are several races, and the median
+of theirs counts.
 """
 
 from __future__ import annotations
@@ -47,6 +49,7 @@ SHAPES = {
 }
 """Side of the images, batch, and whose model the plain loop has."""
 CONTESTANTS = ("reference", "plain", "trainer")
+ROUNDS = {"steps": 3, "memory": 4, "overhead": 33, "data": 6}
 RATE, MOMENTUM, DECAY = 0.01, 0.9, 1e-4
 Step = Callable[[], None]
 
@@ -147,18 +150,46 @@ def contestant(name: str, network: str, precision: str) -> Step:
     return plain_loop(foreign(network) if name == "reference" else models.create(network, 1000), batch, precision)
 
 
+class Contestant:
+    """One contestant in a process of its own, which makes a step when it is told to."""
+
+    def __init__(self, name: str, network: str, precision: str) -> None:
+        command = [*_command("race", network, precision), "--contestant", name]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.laps = Laps([], [])
+
+    def step(self) -> None:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write("step\n")
+        self._process.stdin.flush()
+        wall, cpu = json.loads(self._process.stdout.readline())
+        self.laps.wall.append(wall)
+        self.laps.cpu.append(cpu)
+
+    def close(self) -> None:
+        """End the process and forget the first two steps."""
+        self._process.communicate()
+        del self.laps.wall[:2], self.laps.cpu[:2]
+
+
+def run_contestant(name: str, network: str, precision: str) -> None:
+    """A step for each line of the input; prints its seconds."""
+    step, laps = contestant(name, network, precision), Laps([], [])
+    for _ in sys.stdin:
+        laps.take(step)
+        print(json.dumps([laps.wall[-1], laps.cpu[-1]]), flush=True)
+
+
 def race(network: str, precision: str, rounds: int) -> dict[str, Laps]:
-    steps = {name: contestant(name, network, precision) for name in CONTESTANTS}
-    for step in steps.values():
-        step()
-        step()
-    laps = {name: Laps([], []) for name in CONTESTANTS}
-    for number in range(rounds):
-        print(f"{network} {precision}: round {number}", file=sys.stderr, flush=True)
+    contestants = {name: Contestant(name, network, precision) for name in CONTESTANTS}
+    for number in range(rounds + 2):
         turn = number % len(CONTESTANTS)
         for name in (*CONTESTANTS[turn:], *CONTESTANTS[:turn]):
-            laps[name].take(steps[name])
-    return laps
+            contestants[name].step()
+    for one in contestants.values():
+        one.close()
+    return {name: one.laps for name, one in contestants.items()}
 
 
 def ratio(laps: dict[str, Laps], kind: str, other: str) -> float:
@@ -167,17 +198,25 @@ def ratio(laps: dict[str, Laps], kind: str, other: str) -> float:
     return statistics.median(theirs / ours for theirs, ours in pairs)
 
 
-def steps_table(networks: list[str], precisions: list[str], rounds: int) -> None:
+def steps_table(networks: list[str], precisions: list[str], rounds: int, races: int) -> None:
     print(
-        "| network | precision | trainer, img/s | ÷ plain loop, other model: CPU time, wall | ÷ plain loop, our model |"
+        "| network | precision | trainer, img/s | ÷ plain loop, other model: CPU time (least to most), wall | ÷ ours |"
     )
     print("|---|---|---|---|---|")
     for network in networks:
         for precision in precisions:
-            laps = race(network, precision, rounds)
-            speed = SHAPES[network][1] / statistics.median(laps["trainer"].cpu)
-            figures = [f"{ratio(laps, 'cpu', o):.3f}, {ratio(laps, 'wall', o):.3f}" for o in ("reference", "plain")]
-            print(f"| {network} | {precision} | {speed:.2f} | {figures[0]} | {figures[1]} |", flush=True)
+            found = []
+            for number in range(races):
+                print(f"{network} {precision}: race {number}", file=sys.stderr, flush=True)
+                found.append(race(network, precision, rounds))
+            speed = SHAPES[network][1] / statistics.median(time for laps in found for time in laps["trainer"].cpu)
+            figures = " | ".join(_compared(found, other) for other in ("reference", "plain"))
+            print(f"| {network} | {precision} | {speed:.2f} | {figures} |", flush=True)
+
+
+def _compared(races: list[dict[str, Laps]], other: str) -> str:
+    cpu, wall = ([ratio(laps, kind, other) for laps in races] for kind in ("cpu", "wall"))
+    return f"{statistics.median(cpu):.3f} ({min(cpu):.3f} to {max(cpu):.3f}), {statistics.median(wall):.3f}"
 
 
 def peak_of(name: str, network: str, precision: str, steps: int) -> int:
@@ -202,33 +241,43 @@ def memory_table(networks: list[str], precisions: list[str], steps: int) -> None
 
 
 def _peak_elsewhere(name: str, network: str, precision: str, steps: int) -> int:
-    command = [sys.executable, "-m", "benchmarks.throughput", "peak", "--contestant", name, "--networks", network]
-    command += ["--precisions", precision, "--rounds", str(steps)]
+    command = [*_command("peak", network, precision), "--rounds", str(steps), "--contestant", name]
     return int(json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
+
+
+def _command(part: str, network: str, precision: str) -> list[str]:
+    """Another process of this program."""
+    command = [sys.executable, "-m", "benchmarks.throughput", part, "--networks", network, "--precisions", precision]
+    return [*command, "--threads", str(torch.get_num_threads())]
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=("steps", "memory", "overhead", "data", "peak"))
+    parser.add_argument("part", choices=("steps", "memory", "overhead", "data", "peak", "race"))
     parser.add_argument("--networks", nargs="+", default=list(SHAPES), choices=list(SHAPES))
     parser.add_argument("--precisions", nargs="+", default=["FP32", "BF16"], choices=["FP32", "BF16"])
-    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--rounds", type=int, help=f"default: {ROUNDS}")
+    parser.add_argument("--races", type=int, default=6)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--contestant", default="")
-    return parser.parse_args()
+    options = parser.parse_args()
+    options.rounds = options.rounds or ROUNDS.get(options.part, 1)
+    return options
 
 
 def main() -> None:
     options = _options()
     torch.set_num_threads(options.threads)
     if options.part == "steps":
-        steps_table(options.networks, options.precisions, options.rounds)
+        steps_table(options.networks, options.precisions, options.rounds, options.races)
     elif options.part == "memory":
-        memory_table(options.networks, options.precisions, min(options.rounds, 4))
+        memory_table(options.networks, options.precisions, options.rounds)
     elif options.part == "overhead":
         throughput_overhead.table(options.networks, options.precisions, options.rounds)
     elif options.part == "data":
         throughput_data.table(options.rounds)
+    elif options.part == "race":
+        run_contestant(options.contestant, options.networks[0], options.precisions[0])
     else:
         print(peak_of(options.contestant, options.networks[0], options.precisions[0], options.rounds))
 

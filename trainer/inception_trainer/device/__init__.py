@@ -2,7 +2,7 @@
 
 ``choice`` finds out which device is meant, ``plugins`` imports what it needs, ``accelerator`` takes this rank's device,
 ``precision`` and ``scaling`` know the number formats, ``figures`` reads memory, load and health,
-``transfers`` knows which devices copy on their own.
+``transfers`` knows which devices copy on their own, ``hostmemory`` suits the CPU's allocator to training.
 """
 
 from inception_trainer.device.accelerator import Accelerator, resolve, supports_fused_sgd, threads_per_rank

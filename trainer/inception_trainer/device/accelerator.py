@@ -18,6 +18,7 @@ from inception_trainer.config import AcceleratorConfig
 from inception_trainer.device import plugins, precision
 from inception_trainer.device.choice import Choice, choose
 from inception_trainer.device.figures import Figures, Reader
+from inception_trainer.device.hostmemory import keep_freed_memory
 from inception_trainer.device.scaling import loss_scaler
 from inception_trainer.device.table import CPU
 from inception_trainer.errors import ConfigError
@@ -90,6 +91,7 @@ def resolve(config: AcceleratorConfig, wanted: str, settings: Settings) -> Accel
     choice = choose(config, wanted)
     if choice.device == CPU:
         torch.set_num_threads(threads_per_rank(settings))
+        keep_freed_memory()
         device = torch.device(CPU)
         name = torch.backends.cpu.get_cpu_capability()
         return Accelerator(choice.profile, device, choice.backend, _precision(wanted, choice, device, None), name)
