@@ -121,7 +121,7 @@ def test_a_device_that_breaks_while_training_ends_the_attempt_and_is_named(jobs:
 
 @pytest.fixture(scope="module")
 def two_of_each(node_cluster: Cluster, installed: Ready) -> Iterator[Jobs]:
-    """Two jobs of every vendor side by side, for starting a job is mostly waiting."""
+    """Two jobs of every vendor, as many at once as the node has room for: starting a job is mostly waiting."""
     with fresh_namespace(node_cluster) as name:
         jobs = Jobs(node_cluster, name)
         for vendor in VENDORS:
@@ -130,9 +130,16 @@ def two_of_each(node_cluster: Cluster, installed: Ready) -> Iterator[Jobs]:
         yield jobs
 
 
+@pytest.fixture
+def two_jobs(two_of_each: Jobs, vendor: str) -> Iterator[Jobs]:
+    """Those of one vendor, which make room for others at the end."""
+    yield two_of_each
+    two_of_each.kubectl("delete", "itrain", f"{vendor}-one", f"{vendor}-two", "--wait=false")
+
+
 @pytest.mark.parametrize("vendor", VENDORS)
-def test_two_jobs_get_their_own_devices_and_one_rank_for_each(two_of_each: Jobs, vendor: str) -> None:
-    jobs, spec, row = two_of_each, resource_of(vendor), ROWS[vendor]
+def test_two_jobs_get_their_own_devices_and_one_rank_for_each(two_jobs: Jobs, vendor: str) -> None:
+    jobs, spec, row = two_jobs, resource_of(vendor), ROWS[vendor]
     variable = deviceplugin.visible_variable(spec)
     ranks = NAMED[vendor][1]["numProcPerNode"] if vendor in NAMED else 2
     answers = {name: told(jobs, name, ranks) for name in (f"{vendor}-one", f"{vendor}-two")}
