@@ -213,6 +213,7 @@ def test_weights_are_fetched_with_their_checksum(tmp_path, url) -> None:
     checksum = hashlib.sha256(file.read_bytes()).hexdigest()
     checksums.beside(file).write_bytes(checksums.line(checksum, file.name))
     upload(file.parent, url)
+    upload(file.parent, f"{url}/other")
     source = f"{url}/{file.name}"
     assert open_weights("resnet50", local_file(source)).classes == 3
     assert local_file(source) is local_file(source)
@@ -220,6 +221,7 @@ def test_weights_are_fetched_with_their_checksum(tmp_path, url) -> None:
     local_file.cache_clear()
     with pytest.raises(DataError, match=r"resnet50\.pth is damaged"):
         open_weights("resnet50", local_file(source))
+    assert open_weights("resnet50", local_file(f"{url}/other/{file.name}")).classes == 3
     with pytest.raises(InputMissing, match=r"model\.weights: no object .*/none\.pth"):
         local_file(f"{url}/none.pth")
 

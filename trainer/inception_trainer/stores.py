@@ -7,7 +7,6 @@ its own; fsspec keeps them.
 from __future__ import annotations
 
 import atexit
-import functools
 import io
 import shutil
 import tempfile
@@ -205,9 +204,8 @@ class Remote:
 AnyPath = Path | Remote
 
 
-@functools.cache
-def working_folder() -> Path:
-    """A temporary folder of this process, for copies of what lies in stores."""
+def temporary_folder() -> Path:
+    """A new folder for copies of what lies in a store, there as long as this process lives."""
     folder = Path(tempfile.mkdtemp(prefix="inception-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return folder

@@ -20,7 +20,7 @@ from inception_trainer.errors import ConfigError, InputMissing
 from inception_trainer.exported import SUFFIXES, Exported, Runner, open_exported
 from inception_trainer.normalization import Normalization
 from inception_trainer.state import share
-from inception_trainer.stores import Remote, is_url, place, working_folder
+from inception_trainer.stores import Remote, is_url, place, temporary_folder
 from inception_trainer.weights import OWN, load_weights, local_file, open_weights
 
 
@@ -75,7 +75,7 @@ def _fetched(url: str) -> Path:
     found = lineage.best_of(Remote(url))
     if found is None:
         raise InputMissing(f"model.weights: not set, and {url} holds no checkpoint; name the file to use")
-    path = working_folder() / found[0]
+    path = temporary_folder() / found[0]
     path.write_bytes(found[1])
     return path
 

@@ -17,7 +17,7 @@ from inception_trainer.errors import ConfigError, DataError, InputMissing, Train
 from inception_trainer.layouts import Layout
 from inception_trainer.log import logger
 from inception_trainer.normalization import Normalization
-from inception_trainer.stores import place, working_folder
+from inception_trainer.stores import place, temporary_folder
 
 COUNTER = "num_batches_tracked"
 WRAPPERS = ("average", "model", "state_dict")
@@ -58,7 +58,7 @@ def local_file(text: str) -> Path:
     if isinstance(source, Path):
         return source
     logger.info("fetching %s", source)
-    path = working_folder() / source.name
+    path = temporary_folder() / source.name
     try:
         path.write_bytes(source.read_bytes())
     except FileNotFoundError:
