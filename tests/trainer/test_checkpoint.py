@@ -229,7 +229,8 @@ def test_memory_is_used_again_only_when_the_write_before_is_done(store, monkeypa
         store.save(payload_of(snapshot, step), step, complete=snapshot.complete)
     store.wait()
     assert addresses[0] == addresses[1]
-    assert [float(torch.load(path)["model"]["0.bias"][0]) for path in sorted(store._folder.glob("step*.pt"))] == [1, 2]
+    files = sorted(store._folder.glob("step*.pt"))
+    assert [float(torch.load(path, weights_only=True)["model"]["0.bias"][0]) for path in files] == [1, 2]
     first, second = records
     assert first.stalled_seconds < second.stalled_seconds <= second.seconds
 
