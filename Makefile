@@ -60,7 +60,7 @@ train-local: venv ## The demo's training without Kubernetes, two processes under
 	$(BIN)/torchrun --standalone --nproc-per-node 2 -m inception_trainer train manifests/samples/local/bninception-digits.yaml
 
 .PHONY: test
-test: lint $(CACHE)/s3-server/.installed ## Everything: lint, unit, trainer, chart, real API server, real node
+test: lint s3-server ## Everything: lint, unit, trainer, chart, real API server, real node
 	@echo "== Unit, trainer and chart tests =="
 	$(BIN)/pytest -q -n 2 --maxfail 10 --durations 15 tests/unit tests/trainer tests/chart
 	@echo "== Tests on the real API server and on the real node =="
@@ -75,7 +75,7 @@ explore: venv ## Property tests with random worlds, other ones each time
 	$(BIN)/pytest -q -n 2 --hypothesis-profile explore tests/unit tests/trainer/test_order.py
 
 .PHONY: trainer-test
-trainer-test: venv $(CACHE)/s3-server/.installed ## Trainer and launcher tests
+trainer-test: venv s3-server ## Trainer and launcher tests
 	$(BIN)/pytest -q -n 2 tests/trainer
 
 .PHONY: torch-matrix

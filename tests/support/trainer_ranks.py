@@ -7,13 +7,14 @@ import json
 import multiprocessing
 import os
 import signal
-import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from launchers import free_port
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["inception_trainer.preload", "inception_trainer.session", "torch._dynamo"])
@@ -122,14 +123,6 @@ def start(
 def run(folder: Path, config: dict[str, Any], world: int = 1, attempt: int = 1, seen: Path | None = None) -> list[int]:
     """Run to the end."""
     return start(folder, config, world, attempt, seen).wait()
-
-
-def free_port() -> int:
-    """A TCP port that was free a moment ago."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
 
 
 def seen_samples(folder: Path) -> Iterator[tuple[int, int]]:

@@ -7,7 +7,6 @@ python-dateutil than the operator's kubernetes.
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -17,6 +16,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from launchers import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = Path(os.environ.get("INCEPTION_CACHE", ROOT / ".cache")) / "s3-server"
@@ -28,12 +29,6 @@ pytestmark = pytest.mark.timeout(600)
 def environment(**more: str) -> dict[str, str]:
     paths = [str(PACKAGES), os.environ.get("PYTHONPATH", "")]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths)), **more}
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
 
 
 @pytest.fixture

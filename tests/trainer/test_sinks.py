@@ -21,8 +21,8 @@ from inception_trainer.sinks.mllog import MLLog
 from inception_trainer.sinks.prometheus import Prometheus
 from inception_trainer.sinks.raport import METRICS, Raport, at_share
 from inception_trainer.sinks.tensorboard import TensorBoard
+from launchers import free_port
 from prometheus import lint
-from trainer_ranks import free_port
 
 INFO = RunInfo(
     job="default/test",

@@ -128,7 +128,7 @@ class Remote:
         fs, path = filesystem(self._url)
         with calling(self._url):
             names = fs.glob(f"{path}/{pattern}")
-        return [Remote(f"{self._url}{str(name)[len(path.rstrip('/')) :]}") for name in names]
+        return [self._below(path, name) for name in names]
 
     def size(self) -> int:
         """Bytes."""
@@ -163,7 +163,11 @@ class Remote:
         fs, path = filesystem(self._url)
         with calling(self._url):
             found = fs.find(path)
-        return [Remote(f"{self._url}{str(name)[len(path.rstrip('/')) :]}", "file") for name in sorted(found)]
+        return [self._below(path, name, "file") for name in sorted(found)]
+
+    def _below(self, path: str, name: str, kind: str | None = None) -> Remote:
+        """What fsspec calls ``name``, where this is ``path``."""
+        return Remote(f"{self._url}{name[len(path.rstrip('/')) :]}", kind)
 
     def names(self) -> list[str]:
         """What lies right below, an empty list where nothing does."""

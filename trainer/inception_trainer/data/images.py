@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import PurePath
 
 from inception_trainer.config import DataConfig, TrainingConfig
 from inception_trainer.data.base import Dataset, Splits
@@ -35,8 +36,8 @@ def image_files(path: AnyPath) -> list[AnyPath]:
     """The file, or all images below the folder in the order of their names; InputMissing when there are none."""
     if path.is_file():
         return [path]
-    found = path.files() if isinstance(path, Remote) else sorted(file for file in path.rglob("*") if file.is_file())
-    files: list[AnyPath] = [file for file in found if file.name.lower().endswith(SUFFIXES)]
+    found: Iterable[AnyPath] = path.files() if isinstance(path, Remote) else sorted(path.rglob("*"))
+    files = [file for file in found if PurePath(file.name).suffix.lower() in SUFFIXES and file.is_file()]
     if not files:
         raise InputMissing(
             f"inference.path: no images ({' '.join(SUFFIXES)}) at {path}; found: {found_tree(path, depth=1)}"
