@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from launchers import Gang, all_processes, wait_for
+from launchers import Gang, all_processes, free_port, wait_for
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -267,6 +267,22 @@ def test_ranks_that_do_not_stop_are_killed(gang: Gang) -> None:
     launcher.terminate()
     assert launcher.wait_exit() == 75
     assert launcher.last_word()["message"] == "the ranks did not stop in time and were killed"
+
+
+@pytest.mark.parametrize("node_rank", [0, 1], ids=["hosts the store", "waits for the store"])
+@pytest.mark.parametrize(
+    "gang",
+    [{"size": 1}, {"size": 1, "program": (), "INCEPTION_CONFIG": "unread.yaml"}],
+    indirect=True,
+    ids=["any program", "bundled trainer"],
+)
+def test_a_stop_does_not_wait_for_peers_that_never_came(gang: Gang, node_rank: int) -> None:
+    (launcher,) = gang.launchers
+    launcher.assign(1, nodeRank=node_rank, nnodes=2, nprocPerNode=1, masterAddr="127.0.0.1", masterPort=free_port())
+    launcher.wait_state("Running")
+    launcher.terminate()
+    assert launcher.wait_exit() == 75
+    assert launcher.last_word()["message"] == "stopped before the ranks had begun"
 
 
 @of(1, INCEPTION_WARM_HOLD_SECONDS="0")

@@ -72,6 +72,28 @@ def vigil(folder: Path, deadline: float = 8, program: tuple[str, ...] = ("x",)) 
     return Vigil(request, deadline)
 
 
+@pytest.mark.parametrize(
+    ("program", "process", "beats", "has_begun"),
+    [
+        pytest.param((), False, "", False, id="no rank"),
+        pytest.param((), True, "", False, id="imports"),
+        pytest.param((), True, "0 0 long", False, id="waits for its peers"),
+        pytest.param((), True, "0 1 long", True, id="first batch"),
+        pytest.param(("x",), False, "", False, id="foreign, no rank"),
+        pytest.param(("x",), True, "", True, id="foreign, started"),
+    ],
+)
+def test_when_a_rank_has_begun(
+    tmp_path: Path, program: tuple[str, ...], process: bool, beats: str, has_begun: bool
+) -> None:
+    request = wire.Request(Assignment(3, 1, 2, 1, "10.0.0.1", 29503), str(tmp_path), program)
+    if process:
+        rank.pid_path(tmp_path, 0).write_text("4711")
+    if beats:
+        rank.heartbeat_path(tmp_path, 0).write_text(beats)
+    assert launcher_vigil.begun(request) is has_begun
+
+
 def turn_until(watcher: Vigil, start: float, end: float) -> None:
     """Turn every second of a made-up clock."""
     for now in range(int(start), int(end) + 1):

@@ -220,6 +220,23 @@ def test_sigterm_is_bounded() -> None:
     assert play.machine.report.message == "the ranks did not stop in time and were killed"
 
 
+def test_ranks_that_have_not_begun_are_not_waited_for() -> None:
+    play = running()(Terminate())
+    play.now += 1
+    assert play(Tick(asked=False, begun=False)).last == ()
+    play.now += 2
+    assert play(Tick(asked=False, begun=True)).last == ()
+    assert play(Tick(asked=False, begun=False)).last == (Kill(),)
+    assert play(Emptied()).last == (Exit(75),)
+    assert play.machine.report.message == "stopped before the ranks had begun"
+
+
+def test_ranks_that_nobody_asked_to_stop_may_take_their_time_to_begin() -> None:
+    play = running()
+    play.now += 1000
+    assert play(Tick(asked=False, begun=False)).last == ()
+
+
 def test_second_sigterm_does_not_wait() -> None:
     assert running()(Terminate(), Terminate()).last == (Kill(),)
 

@@ -24,7 +24,7 @@ from .report import Report, State, termination_message
 from .server import Board, Server
 from .settings import Settings
 from .stderr import Tails
-from .vigil import Vigil
+from .vigil import Vigil, begun
 
 TURN_SECONDS = 0.05
 BUSY_TURN_SECONDS = 0.01
@@ -116,7 +116,7 @@ class Launcher:
             self._sweeping = False
             self._vigil = None
             self._feed(state.Emptied())
-        self._feed(state.Tick(self.board.asked))
+        self._feed(state.Tick(self.board.asked, self._begun()))
 
     def _wait(self) -> None:
         pipes = self._tails.sources if self._tails is not None else ()
@@ -139,6 +139,10 @@ class Launcher:
             self._ring()
         if verdict is not None:
             self._ended(verdict)
+
+    def _begun(self) -> bool:
+        """Tell whether the ranks have begun; looked up only while they are being stopped."""
+        return self._request is None or self.machine.stop_by is None or begun(self._request)
 
     def _hear(self) -> None:
         try:

@@ -13,6 +13,8 @@ from .outcome import Outcome, Result, judge
 from .report import Report, State
 
 SERVER_TRIES = 3
+BEGIN_SECONDS = 2.0
+"""How long ranks that have nothing to save yet are given to notice a request to stop: they may be waiting for peers."""
 
 
 @dataclass(frozen=True)
@@ -55,9 +57,10 @@ class Terminate:
 
 @dataclass(frozen=True)
 class Tick:
-    """Time has passed; ``asked``: somebody has read /status."""
+    """Time has passed; ``asked``: somebody has read /status; ``begun``: a rank may have something to save."""
 
     asked: bool
+    begun: bool = True
 
 
 Event = ServerReady | ServerDied | Assigned | Ended | Emptied | Terminate | Tick
@@ -108,6 +111,7 @@ class Machine:
     pending: Assignment | None = None
     running: Assignment | None = None
     killing: bool = False
+    unbegun: bool = False
     stop_by: float | None = None
     hold_until: float | None = None
     asked: bool = False
@@ -143,8 +147,8 @@ def step(machine: Machine, event: Event, now: Now) -> Step:
             return _emptied(machine, now)
         case Terminate():
             return _terminate(machine, now)
-        case Tick(asked):
-            return _tick(_set(machine, asked=machine.asked or asked), now)
+        case Tick(asked, begun):
+            return _tick(_set(machine, asked=machine.asked or asked), now, begun)
 
 
 def _set(machine: Machine, **changes: object) -> Machine:
@@ -265,9 +269,10 @@ def _emptied(machine: Machine, now: Now) -> Step:
     report = machine.report
     if machine.terminating and report.state is State.RUNNING:
         machine = _finish(machine, now, State.STOPPED, ExitCode.STOPPED, Reason.STOPPED)
-        message = "the ranks did not stop in time and were killed"
+        early = "stopped before the ranks had begun"
+        message = early if machine.unbegun else "the ranks did not stop in time and were killed"
         machine = _set(machine, report=dataclasses.replace(machine.report, message=message))
-    machine = _set(machine, running=None, killing=False, stop_by=None)
+    machine = _set(machine, running=None, killing=False, unbegun=False, stop_by=None)
     if machine.pending is not None and not (machine.pending.hold and report.state is State.SUCCEEDED):
         return _start_pending(machine, now)
     if machine.terminating or machine.report.state is State.SUCCEEDED:
@@ -288,10 +293,14 @@ def _terminate(machine: Machine, now: Now, *, graceful: bool = True) -> Step:
     return _exit(machine, machine.report.exit_code or 0)
 
 
-def _tick(machine: Machine, now: Now) -> Step:
+def _tick(machine: Machine, now: Now, begun: bool = True) -> Step:
     if machine.running is not None:
-        late = machine.stop_by is not None and now.monotonic >= machine.stop_by
-        return _kill(machine) if late and not machine.killing else (machine, ())
+        if machine.stop_by is None or machine.killing:
+            return machine, ()
+        asked_at = machine.stop_by - machine.shutdown
+        unbegun = not begun and now.monotonic >= asked_at + BEGIN_SECONDS
+        late = unbegun or now.monotonic >= machine.stop_by
+        return _kill(_set(machine, unbegun=unbegun)) if late else (machine, ())
     if machine.hold_until is None or machine.pending is not None:
         return machine, ()
     if machine.asked and now.monotonic < machine.hold_until:

@@ -166,6 +166,16 @@ class Vigil:
         return Suspicion(finding.local_rank, finding.stopped, count, waits)
 
 
+def begun(request: Request) -> bool:
+    """Tell whether a rank of this node may have something to save: a foreign one from its start on."""
+    folder = Path(request.folder)
+    ranks = rank.processes(folder)
+    if request.program:
+        return bool(ranks)
+    pulses = (_read(rank.heartbeat_path(folder, local)) for local in ranks)
+    return any(pulse is not None and pulse.count > 0 for pulse in pulses)
+
+
 def describe(finding: Finding) -> str:
     """Say in one line what hangs and where, then show the inner frames."""
     head = f"no step for {finding.silence:.0f} s: rank {finding.rank} "
