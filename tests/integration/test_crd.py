@@ -170,7 +170,11 @@ REJECTED: dict[str, tuple[Spec, str]] = {
     ),
     "last rate of a schedule without one": (
         {"training": {**RECIPE, "schedule": {"name": "Constant", "finalLearningRate": "0.001"}}},
-        "spec.training.schedule.finalLearningRate goes with name Cosine only",
+        "spec.training.schedule.finalLearningRate goes with name Cosine or Linear only",
+    ),
+    "two rhythms of evaluation": (
+        {"training": {**RECIPE, "evaluation": {"everyEpochs": 2, "everySteps": 100}}},
+        "spec.training.evaluation takes everyEpochs or everySteps, not both",
     ),
     "crop of more than the image": (
         {"training": {**RECIPE, "data": {"evaluationCropRatio": "1.1"}}},
@@ -377,6 +381,19 @@ def test_a_name_that_pods_cannot_have_is_rejected(api: Cluster, name: str, words
 
 def test_the_longest_name_is_accepted(api: Cluster) -> None:
     write(api, "default", {"training": RECIPE}, "--dry-run=server", name="a" * 45)
+
+
+@pytest.mark.parametrize(
+    "training",
+    [
+        {"mode": "Infer", "model": {"weights": "s3://bucket/w.pt"}, "inference": {"path": "s3://bucket/photos"}},
+        {**RECIPE, "schedule": {"name": "Linear", "finalLearningRate": "0.001"}, "evaluation": {"everySteps": 100}},
+        {**RECIPE, "mode": "Benchmark", "benchmark": {"batch": "Largest"}},
+    ],
+    ids=["weights and images by URL", "linear", "largest batch"],
+)
+def test_what_the_trainer_takes_is_accepted(api: Cluster, training: Spec) -> None:
+    assert write(api, "default", {"training": training}, "--dry-run=server")["spec"]["training"] == training
 
 
 def test_defaults_are_stored(api: Cluster) -> None:

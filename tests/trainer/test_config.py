@@ -63,7 +63,12 @@ DIGITS = {"data": {"kind": "Digits"}}
         ({**DIGITS, "schedule": {"initialLearningRate": 0.01}}, ["schedule.initialLearningRate", "warmupEpochs"]),
         (
             {**DIGITS, "schedule": {"name": "Constant", "finalLearningRate": 0.01}},
-            ["schedule.finalLearningRate", "only Cosine"],
+            ["schedule.finalLearningRate", "only Cosine and Linear"],
+        ),
+        ({**DIGITS, "evaluation": {"everyEpochs": 2, "everySteps": 9}}, ["evaluation.everySteps", "everyEpochs"]),
+        (
+            {**DIGITS, "benchmark": {"batch": "Largest"}, "model": {"batchNorm": "Synchronized"}},
+            ["benchmark.batch", "PerRank"],
         ),
         (
             {**DIGITS, "schedule": {"finalLearningRate": 0.2}},
@@ -222,6 +227,7 @@ def test_missing_file_is_named(tmp_path) -> None:
         ({"batch": {"perDevice": 8}}, False),
         ({"logEverySteps": 3}, False),
         ({"checkpoint": {"keep": 9}}, False),
+        ({"evaluation": {"everySteps": 9, "maxSamples": 5}}, False),
         ({"precision": "BF16"}, False),
         ({"maxSteps": 5, "epochs": 1}, False),
     ],

@@ -176,6 +176,23 @@ def test_figures_of_the_devices_are_exported(ranks) -> None:
     }
 
 
+def test_benchmark_seeks_the_largest_batch_that_every_device_holds(ranks) -> None:
+    """The stub's memory ends where it is told to; twice as much of it holds about twice the images."""
+    config = {"mode": "Benchmark", "benchmark": {"batch": "Largest", "warmupSteps": 1, "steps": 2}, **row(MLU)}
+    found = []
+    for mebibytes in (8, 16):
+        other = Ranks(ranks.folder / str(mebibytes), ranks.library)
+        other.folder.mkdir()
+        other.install(MLU)
+        codes, output = other.run(config, STUB_MEMORY_BYTES=str(mebibytes << 20))
+        assert codes == [0, 0], output
+        summary = json.loads((other.folder / "output" / "benchmark" / "summary.json").read_text())
+        assert summary["globalBatch"] == 2 * summary["batchPerDevice"]
+        assert f"the largest micro-batch that fits is {summary['batchPerDevice']}" in output
+        found.append(summary["batchPerDevice"])
+    assert 1.5 < found[1] / found[0] < 3
+
+
 def test_device_alone_is_enough(ranks) -> None:
     """Outside Kubernetes nobody hands a row over: the device type says which plug-in and back end belong to it."""
     ranks.install(MLU)

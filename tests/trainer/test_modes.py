@@ -7,12 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch.nn import functional
 
 import trainer_ranks
 from inception_trainer import models
 from inception_trainer.config import from_mapping, merge
 from inception_trainer.data import open_splits
+from inception_trainer.modes.largest import LIMIT, largest
 from inception_trainer.steps import Normalise
 from trainer_ranks import TINY
 
@@ -74,6 +77,23 @@ def test_evaluation_counts_every_image_once(trained, tmp_path, world) -> None:
     assert result["accuracyTop1"] == top1
     assert result["loss"] == pytest.approx(loss, abs=1e-5)
     assert (result["weightsStep"], result["accuracyTop5"]) == (6, 1.0)
+
+
+def test_evaluation_of_a_part_is_spread_over_the_whole(trained, tmp_path) -> None:
+    seen = tmp_path / "seen"
+    job = config(tmp_path, mode="Evaluate", model={"weights": str(weights(trained))}, evaluation={"maxSamples": 5})
+    assert trainer_ranks.run(tmp_path, job, 2, seen=seen) == [0, 0]
+    assert trainer_ranks.seen_validation(seen) == [0, 2, 4, 7, 9]
+    assert summary(tmp_path, "Evaluate")["samples"] == 5
+
+
+def test_training_evaluates_by_steps(tmp_path) -> None:
+    seen = tmp_path / "seen"
+    job = config(tmp_path, evaluation={"everySteps": 4, "maxSamples": 3})
+    assert trainer_ranks.run(tmp_path, job, seen=seen) == [0]
+    saved = torch.load(weights(tmp_path), weights_only=True)
+    assert [row[0] for row in saved["progress"]["history"]["evaluations"]] == [4, 6]
+    assert trainer_ranks.seen_validation(seen) == [0, 0, 4, 4, 8, 8]
 
 
 def test_evaluation_reports_progress_and_leaves_the_training_alone(trained) -> None:
@@ -138,6 +158,27 @@ def test_benchmark_of_real_data_goes_through_the_epochs(tmp_path) -> None:
     job["batch"]["perDevice"] = 350
     assert trainer_ranks.run(tmp_path, job, 1, seen=seen) == [0]
     assert {epoch for epoch, _ in trainer_ranks.seen_samples(seen)} == {0, 1}
+
+
+@given(st.integers(0, 2 * LIMIT))
+def test_largest_batch(capacity) -> None:
+    tried: list[int] = []
+
+    def fits(size: int) -> bool:
+        tried.append(size)
+        return size <= capacity
+
+    found = largest(fits)
+    assert found <= min(capacity, LIMIT)
+    assert not found if capacity < 2 else min(capacity, LIMIT) - found <= max(1, found // 8)
+    assert len(tried) <= 20
+
+
+def test_largest_batch_needs_a_device(tmp_path) -> None:
+    gang = trainer_ranks.start(tmp_path, config(tmp_path, mode="Benchmark", benchmark={"batch": "Largest"}))
+    assert gang.wait() == [78], gang.output()
+    message = json.loads((tmp_path / "error-0.json").read_text())["message"]["message"]
+    assert "benchmark.batch: Largest needs an accelerator" in message
 
 
 @pytest.mark.parametrize("mode", ["Evaluate", "Benchmark"])

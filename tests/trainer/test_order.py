@@ -1,6 +1,7 @@
 """Every sample of an epoch is seen exactly once, whatever happens to the number of ranks."""
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -99,6 +100,27 @@ def test_steps() -> None:
     assert found == [1.0] * 10 + [0.5] * 20 + [0.25] * 10
     found = rates({"optimizer": {"learningRate": 1}, "schedule": {"name": "Step", "stepEpochs": 2, "gamma": 0.5}})
     assert found == [1.0] * 20 + [0.5] * 20
+
+
+def test_linear() -> None:
+    schedule = {"name": "Linear", "warmupEpochs": 1, "finalLearningRate": 0.4}
+    found = rates({"optimizer": {"learningRate": 1}, "schedule": schedule})
+    assert found[9:11] == [1, 1]
+    assert found[10:] == pytest.approx([1 - 0.6 * step / 30 for step in range(30)])
+    assert rates({"optimizer": {"learningRate": 1}, "schedule": {"name": "Linear"}})[20] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("evaluation", "steps"),
+    [({}, [10, 20, 30, 35]), ({"everyEpochs": 2}, [20, 35]), ({"everySteps": 8}, [8, 16, 24, 32, 35])],
+    ids=["default", "epochs", "steps"],
+)
+def test_when_the_network_is_evaluated(evaluation, steps) -> None:
+    config = from_mapping(
+        {"data": {"kind": "Digits"}, "batch": {"global": 10}, "maxSteps": 35, "epochs": 4, "evaluation": evaluation}
+    )
+    length = LengthPlan.of(config, 105)
+    assert [step for step in range(36) if length.evaluates_at(step, config.evaluation)] == steps
 
 
 def test_max_steps_interrupts_without_bending_the_schedule() -> None:

@@ -310,12 +310,13 @@ def test_mllog_over_two_attempts(tmp_path) -> None:
     intervals = [record["key"] for record in records if record["event_type"] != "POINT_IN_TIME"]
     assert intervals == [
         *("init_start", "init_stop", "run_start", "block_start", "epoch_start", "epoch_stop", "epoch_start"),
-        *("init_start", "init_stop", "epoch_stop", "eval_start", "eval_stop", "run_stop"),
+        *("init_start", "init_stop", "block_start", "epoch_stop", "block_stop", "eval_start", "eval_stop", "run_stop"),
     ]
+    blocks = [record["metadata"] for record in records if record["key"] == "block_start"]
+    assert [(block["first_epoch_num"], block["epoch_count"]) for block in blocks] == [(1, 2), (2.5, 2)]
     found = {record["key"]: record for record in records}
     assert found["eval_accuracy"]["value"] == 0.9
     assert found["eval_accuracy"]["metadata"]["epoch_num"] == 2.0
-    assert found["block_start"]["metadata"]["epoch_count"] == 2
     assert found["run_stop"]["metadata"]["status"] == "success"
     values = {
         key: found[key]["value"] for key in ("submission_benchmark", "global_batch_size", "model_bn_span", "seed")
@@ -324,6 +325,19 @@ def test_mllog_over_two_attempts(tmp_path) -> None:
     assert found["gradient_accumulation_steps"]["value"] == 2
     assert (found["train_samples"]["value"], found["eval_samples"]["value"]) == (17, 5)
     assert (found["opt_name"]["value"], found["opt_learning_rate_warmup_epochs"]["value"]) == ("sgd", 1.0)
+
+
+def test_mllog_of_evaluations_by_steps(tmp_path) -> None:
+    """Each evaluation ends a block of training, wherever in the epoch it is."""
+    info = dataclasses.replace(MLINFO, config={**CONFIG, "evaluation": {"everySteps": 1}})
+    bus = Bus([MLLog(tmp_path)])
+    bus.start(info)
+    for step in (1, 2):
+        bus.step(StepRecord(step, 0.002, 0.02, 4, 80))
+        bus.evaluation(dataclasses.replace(EVALUATION, step=step, epoch=step / 2))
+    bus.close()
+    blocks = [record["metadata"] for record in mllog(tmp_path) if record["key"] == "block_start"]
+    assert [(block["first_epoch_num"], block["epoch_count"]) for block in blocks] == [(1, 0.5), (1.5, 0.5)]
 
 
 def test_tensorboard_tags(tmp_path) -> None:

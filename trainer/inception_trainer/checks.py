@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any
 from inception_trainer.errors import ConfigError
 
 if TYPE_CHECKING:
-    from inception_trainer.config import OptimizerConfig, TrainingConfig
+    from inception_trainer.config import EvaluationConfig, OptimizerConfig, TrainingConfig
 
 BY_WEIGHTS = ("Infer", "Export")
 """Modes in which ``data.imageSize`` is 0 until the weights have said it."""
 SQUARE_DECAY, EPSILON = 0.9, 1.0
 """Defaults of RMSProp, those of the Inception papers."""
+FALLING = ("Cosine", "Linear")
+"""Schedules that end at a rate of their own."""
 OF_ONE_METHOD = {
     "optimizer": ("nesterov", "squareDecay", "epsilon"),
     "schedule": ("milestones", "gamma", "stepEpochs", "finalLearningRate"),
@@ -27,6 +29,10 @@ def check_mode(config: TrainingConfig) -> None:
     only_measures = config.mode == "Infer" and config.inference.format == "None"
     if only_measures and not config.inference.batch_sizes:
         raise ConfigError("inference.batchSizes: missing; with inference.format None there is nothing else to do")
+    if config.benchmark.batch == "Largest" and config.model.batch_norm == "Synchronized":
+        raise ConfigError(
+            "benchmark.batch: for Largest each rank seeks alone, against model.batchNorm Synchronized; choose PerRank"
+        )
     if config.mode == "Export" and not config.export.formats:
         raise ConfigError("export.formats: empty; name at least one, for example PT2")
     if config.mode not in BY_WEIGHTS or only_measures:
@@ -64,8 +70,8 @@ def check_rates(config: TrainingConfig) -> None:
     schedule, peak = config.schedule, config.optimizer.learning_rate
     if schedule.initial_learning_rate is not None and not schedule.warmup_epochs:
         raise ConfigError("schedule.initialLearningRate: needs schedule.warmupEpochs above 0, which rise from it")
-    if schedule.final_learning_rate is not None and schedule.name != "Cosine":
-        raise ConfigError("schedule.finalLearningRate: only Cosine has it; leave it out or set schedule.name to Cosine")
+    if schedule.final_learning_rate is not None and schedule.name not in FALLING:
+        raise ConfigError(f"schedule.finalLearningRate: only {' and '.join(FALLING)} have it; leave it out")
     ends = {"initial": schedule.initial_learning_rate, "final": schedule.final_learning_rate}
     for which, rate in ends.items():
         if rate is not None and rate > peak:
@@ -73,6 +79,12 @@ def check_rates(config: TrainingConfig) -> None:
                 f"schedule.{which}LearningRate: {rate:g} is above the peak of the schedule, "
                 f"optimizer.learningRate {peak:g}; choose a smaller one"
             )
+
+
+def check_evaluation(evaluation: EvaluationConfig) -> None:
+    """Raise ConfigError for two rhythms of evaluation."""
+    if evaluation.every_steps is not None and evaluation.every_epochs is not None:
+        raise ConfigError("evaluation.everySteps: does not go with everyEpochs; leave one of them out")
 
 
 def with_defaults(optimizer: OptimizerConfig) -> OptimizerConfig:

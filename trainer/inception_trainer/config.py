@@ -88,7 +88,7 @@ class OptimizerConfig:
 class ScheduleConfig:
     """How the learning rate moves, step by step; epochs count from 0."""
 
-    name: str = key("Cosine", choices=("Cosine", "Step", "Exponential", "Constant"))
+    name: str = key("Cosine", choices=("Cosine", "Linear", "Step", "Exponential", "Constant"))
     warmup_epochs: float = key(0.0, at_least=0)
     milestones: tuple[int, ...] = key((), at_least=0)
     gamma: float = key(0.1, above=0, at_most=1)
@@ -142,17 +142,20 @@ class WeightAverageConfig:
 
 @dataclass(frozen=True)
 class EvaluationConfig:
-    """When the validation set is measured; always at the end too."""
+    """When the validation set is measured, always at the end too, and how much of it."""
 
-    every_epochs: int = key(1, at_least=1)
+    every_epochs: int | None = key(None, at_least=1)
+    every_steps: int | None = key(None, at_least=1)
+    max_samples: int | None = key(None, at_least=1)
 
 
 @dataclass(frozen=True)
 class BenchmarkConfig:
-    """How many steps mode Benchmark measures, after how many that nothing counts."""
+    """How many steps mode Benchmark measures, after how many that nothing counts, and whether it seeks its batch."""
 
     warmup_steps: int = key(10, at_least=1)
     steps: int = key(50, at_least=1)
+    batch: str = key("Configured", choices=("Configured", "Largest"))
 
 
 @dataclass(frozen=True)
@@ -247,6 +250,7 @@ def from_mapping(data: Mapping[str, Any]) -> TrainingConfig:
         _check_data(config.data)
     checks.check_method(config)
     checks.check_rates(config)
+    checks.check_evaluation(config.evaluation)
     if config.model.batch_norm == "Synchronized" and config.execution == "Compiled":
         raise ConfigError("execution: Compiled does not go with model.batchNorm Synchronized; choose Eager")
     if config.model.classifier == "New" and config.model.weights is None:
@@ -344,8 +348,12 @@ def _resolved(config: TrainingConfig) -> TrainingConfig:
         # Not by pathlib, which would make s3:/ of s3://.
         output = OutputConfig(path=f"{config.checkpoint.path.rstrip('/')}/output")
     loss = dataclasses.replace(config.loss, auxiliary_weight=weight)
-    optimizer = checks.with_defaults(config.optimizer)
-    return dataclasses.replace(config, data=data, loss=loss, optimizer=optimizer, epochs=epochs, output=output)
+    optimizer, evaluation = checks.with_defaults(config.optimizer), config.evaluation
+    if evaluation.every_steps is None:
+        evaluation = dataclasses.replace(evaluation, every_epochs=evaluation.every_epochs or 1)
+    return dataclasses.replace(
+        config, data=data, loss=loss, optimizer=optimizer, epochs=epochs, evaluation=evaluation, output=output
+    )
 
 
 def _with_recipe(data: Mapping[str, Any]) -> dict[str, Any]:

@@ -181,9 +181,8 @@ class Trainer:
     # Evaluation.
 
     def _evaluation_due(self) -> bool:
-        step = self._progress.step
-        every = self._job.config.evaluation.every_epochs
-        return self._progress.evaluated_step != step and self._job.length.evaluates_at(step, every)
+        step, job = self._progress.step, self._job
+        return self._progress.evaluated_step != step and job.length.evaluates_at(step, job.config.evaluation)
 
     def _evaluate(self) -> bool:
         """Measure and keep the best; False when a request to stop came first."""

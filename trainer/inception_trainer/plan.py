@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from inception_trainer.config import BatchConfig, ScheduleConfig, TrainingConfig
+from inception_trainer.checks import FALLING
+from inception_trainer.config import BatchConfig, EvaluationConfig, ScheduleConfig, TrainingConfig
 from inception_trainer.data.base import Indices
 from inception_trainer.data.order import permutation
 from inception_trainer.errors import ConfigError
@@ -87,9 +88,10 @@ class LengthPlan:
         """Epoch and step within it of the step number ``step``, both from 0."""
         return divmod(step, self.steps_per_epoch)
 
-    def evaluates_at(self, step: int, every_epochs: int) -> bool:
+    def evaluates_at(self, step: int, rhythm: EvaluationConfig) -> bool:
         """Whether the validation set is measured once ``step`` steps are done."""
-        return step == self.total_steps or (step > 0 and step % (self.steps_per_epoch * every_epochs) == 0)
+        every = rhythm.every_steps or self.steps_per_epoch * (rhythm.every_epochs or 1)
+        return step == self.total_steps or (step > 0 and step % every == 0)
 
 
 def micro_batches_of_epoch(
@@ -118,10 +120,11 @@ def learning_rate(peak: float, schedule: ScheduleConfig, length: LengthPlan, ste
     if step < warmup:
         first = schedule.initial_learning_rate or 0.0
         return first + (peak - first) * (step + 1) / warmup
-    if schedule.name == "Cosine":
-        progress = (step - warmup) / max(1, length.horizon - warmup)
+    if schedule.name in FALLING:
+        progress = min(1.0, (step - warmup) / max(1, length.horizon - warmup))
         last = schedule.final_learning_rate or 0.0
-        return last + (peak - last) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+        left = 1 - progress if schedule.name == "Linear" else 0.5 * (1 + math.cos(math.pi * progress))
+        return last + (peak - last) * left
     if schedule.name == "Step":
         epoch = step // length.steps_per_epoch
         drops = sum(epoch >= milestone for milestone in schedule.milestones)

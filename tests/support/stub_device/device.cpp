@@ -12,9 +12,14 @@
 #include <torch/csrc/distributed/c10d/ProcessGroup.hpp>
 #include <torch/library.h>
 
+#include <malloc.h>
+
+#include <atomic>
+#include <cstdint>
 #include <cstdlib>
 #include <cstring>
 #include <set>
+#include <stdexcept>
 
 namespace {
 
@@ -25,14 +30,27 @@ std::set<int64_t> convolved;
 
 // ---- memory
 
+std::atomic<int64_t> taken{0};
+
+int64_t capacity() {
+  const char* limit = std::getenv("STUB_MEMORY_BYTES");
+  return limit ? std::atoll(limit) : INT64_MAX;
+}
+
 void release(void* pointer) {
+  taken -= malloc_usable_size(pointer);
   std::free(pointer);
 }
 
 struct HostMemory final : at::Allocator {
   explicit HostMemory(c10::DeviceType kind) : kind_(kind) {}
   at::DataPtr allocate(size_t size) override {
+    static const int64_t limit = capacity();
+    if (taken + static_cast<int64_t>(size) > limit) {
+      throw std::runtime_error("stub device: out of memory");
+    }
     void* pointer = size ? std::malloc(size) : nullptr;
+    taken += pointer ? malloc_usable_size(pointer) : 0;
     return {pointer, pointer, &release, at::Device(kind_, current_device)};
   }
   at::DeleterFnPtr raw_deleter() const override {

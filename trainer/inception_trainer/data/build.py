@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from inception_trainer.config import TrainingConfig
 from inception_trainer.data.augment import Augment
 from inception_trainer.data.base import Splits
+from inception_trainer.data.part import Part
 from inception_trainer.errors import ConfigError
+
+EVALUATING = ("Train", "Evaluate")
+"""Modes whose validation split ``evaluation.maxSamples`` makes smaller."""
 
 
 def open_splits(config: TrainingConfig) -> Splits:
     """Open what ``data`` names; raises InputMissing, DataError, or ConfigError for too few classes."""
     splits = _open(config)
     splits.train.augment = Augment.of(config.augmentation, config.seed)
+    most = config.evaluation.max_samples
+    if most is not None and most < len(splits.val) and config.mode in EVALUATING:
+        splits = dataclasses.replace(splits, val=Part(splits.val, most))
     wanted = config.data.num_classes
     if wanted is not None and wanted < splits.num_classes:
         raise ConfigError(f"data.numClasses: {wanted} is less than the {splits.num_classes} classes in the data")

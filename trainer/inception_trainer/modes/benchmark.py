@@ -25,6 +25,7 @@ from inception_trainer.execution import executed
 from inception_trainer.log import logger
 from inception_trainer.metrics import LogRecord
 from inception_trainer.modes.common import Boundary, Run
+from inception_trainer.modes.largest import with_largest_batch
 from inception_trainer.plan import BatchPlan, batch_plan, micro_batches_of_epoch
 from inception_trainer.state import share
 from inception_trainer.steps import Normalise, Stepper, Window, parallel
@@ -32,15 +33,19 @@ from inception_trainer.syncnorm import synchronize
 from inception_trainer.updates import Updater
 from inception_trainer.weights import load_weights, local_file
 
+MANY_CLASSES = 1000
+"""Of the network for which the largest batch is sought where the configuration does not name a number."""
 WINDOWS = 5
 """The measured steps are cut into so many parts: their spread shows how steady the speed is."""
 
 
 def run(run: Run) -> dict[str, Any]:
     """Train without keeping anything; the speeds are those of all ranks together."""
+    model = models.canonical(run.config.model.name)
+    models.check_image_size(model, run.config.data.image_size)
+    if run.config.benchmark.batch == "Largest":
+        run.config = with_largest_batch(run, _network(run, model, run.config.data.num_classes or MANY_CLASSES))
     config, comm = run.config, run.comm
-    model = models.canonical(config.model.name)
-    models.check_image_size(model, config.data.image_size)
     plan = batch_plan(config.batch, comm.world_size)
     splits = open_splits(config)
     if len(splits.train) < plan.global_batch:

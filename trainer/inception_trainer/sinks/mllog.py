@@ -26,7 +26,7 @@ class MLLog(Sink):
         self._file: TextIO | None = None
         self._born = time.time()
         self._began = False
-        self._block: int | None = None
+        self._block: float | None = None
         self._info: RunInfo | None = None
 
     def start(self, info: RunInfo) -> None:
@@ -46,10 +46,11 @@ class MLLog(Sink):
         began = time.time() - record.data_seconds - record.compute_seconds
         self._begin(began)
         epoch, position = divmod(record.step - 1, self._info.steps_per_epoch)
+        if self._block is None:
+            share = position / self._info.steps_per_epoch
+            self._block = epoch + 1 + (round(share, 4) if position else 0)
+            self._line(START, "block_start", None, began, first_epoch_num=self._block, epoch_count=self._every())
         if position == 0:
-            if self._block is None:
-                self._block = epoch + 1
-                self._line(START, "block_start", None, began, first_epoch_num=epoch + 1, epoch_count=self._every())
             self._line(START, "epoch_start", None, began, epoch_num=epoch + 1)
         if position + 1 == self._info.steps_per_epoch:
             self._line(STOP, "epoch_stop", None, epoch_num=epoch + 1)
@@ -85,8 +86,11 @@ class MLLog(Sink):
         if self._info.start_step == 0:
             self._line(START, "run_start", None, at)
 
-    def _every(self) -> int:
+    def _every(self) -> float:
+        """Epochs from one evaluation to the next."""
         evaluation = self._info.config.get("evaluation", {}) if self._info else {}
+        if self._info is not None and "everySteps" in evaluation:
+            return round(int(evaluation["everySteps"]) / self._info.steps_per_epoch, 4)
         return int(evaluation.get("everyEpochs", 1))
 
     def _line(self, kind: str, key: str, value: Any, at: float | None = None, **metadata: Any) -> None:

@@ -1,0 +1,115 @@
+"""The largest micro-batch that a device has memory for (``benchmark.batch: Largest``), found by trying.
+
+Sizes are doubled until a training step does not fit, then the gap is halved until it is an eighth of what fits: the
+result is a power of two or one of the seven numbers evenly between two of them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from itertools import repeat
+
+import torch
+from torch import nn
+
+from inception_trainer.comm import Comm
+from inception_trainer.config import BatchConfig, TrainingConfig
+from inception_trainer.data import Batch
+from inception_trainer.device import Accelerator
+from inception_trainer.errors import ConfigError
+from inception_trainer.log import logger
+from inception_trainer.modes.common import Run
+from inception_trainer.normalization import IMAGENET
+from inception_trainer.plan import BatchPlan
+from inception_trainer.steps import Normalise, Stepper
+from inception_trainer.updates import Updater
+
+SMALLEST, LIMIT = 2, 65536
+"""Batch norm needs two samples; the limit is that of ``batch.perDevice``."""
+STEPS = 2
+"""From the second step on the optimizer has its own state, and the memory is at its height."""
+
+
+def with_largest_batch(run: Run, network: nn.Module) -> TrainingConfig:
+    """The configuration with the largest batch that every rank has memory for; ConfigError where that has no answer.
+
+    ``network`` is trained on blank images meanwhile. Every rank must call it.
+    """
+    config, comm = run.config, run.comm
+    if run.accelerator.is_cpu:
+        raise ConfigError(
+            "benchmark.batch: Largest needs an accelerator; the CPU has no memory of its own whose end could be found"
+        )
+    trial = _Trial(run, network)
+    found = largest(trial.fits)
+    size = int(comm.gather(torch.tensor(found)).min())
+    if not size:
+        raise ConfigError(
+            f"benchmark.batch: not even {SMALLEST} images of {config.data.image_size} px fit into the memory"
+        )
+    logger.info("the largest micro-batch that fits is %d", size)
+    batch = BatchConfig(global_=size * comm.world_size, per_device=size)
+    data = dataclasses.replace(config.data, samples=max(config.data.samples, batch.global_))
+    return dataclasses.replace(config, batch=batch, data=data)
+
+
+def largest(fits: Callable[[int], bool]) -> int:
+    """The largest size that ``fits``, to an eighth of itself; 0 when not even the smallest does."""
+    low, high = 0, SMALLEST
+    while high <= LIMIT and fits(high):
+        low, high = high, 2 * high
+    if low == LIMIT:
+        return low
+    while low and high - low > max(1, low // 8):
+        middle = (low + high) // 2
+        low, high = (middle, high) if fits(middle) else (low, middle)
+    return low
+
+
+class _Trial:
+    """Makes training steps of any size on blank images, on this rank alone."""
+
+    def __init__(self, run: Run, network: nn.Module) -> None:
+        self._run, self._network, self._device = run, network, run.accelerator.device
+        self._updater = Updater(run.config, network, run.accelerator)
+        # Ranks share gradients in buckets of the same size as the weights, which a rank alone does not have.
+        weights = [*network.parameters()] if run.comm.world_size > 1 else []
+        self._buckets = [torch.empty_like(weight) for weight in weights]
+
+    def fits(self, size: int) -> bool:
+        """Whether a step of ``size`` images finds the memory that it needs."""
+        self._run.heartbeat.beat()
+        found = self._steps(size)
+        # Only here, when no exception holds the tensors of the step any more.
+        self._updater.optimizer.zero_grad(set_to_none=True)
+        release = getattr(self._run.accelerator.functions, "empty_cache", None)
+        if callable(release):
+            release()
+        return found
+
+    def _steps(self, size: int) -> bool:
+        side = self._run.config.data.image_size
+        try:
+            batch = Batch(torch.zeros(size, 3, side, side, dtype=torch.uint8), torch.zeros(size, dtype=torch.int64))
+            stepper = self._stepper(size)
+            for step in range(STEPS):
+                stepper.step(repeat(batch), step, 0.0)
+            stepper.read()
+        except Exception as error:
+            if not out_of_memory(error):
+                raise
+            return False
+        return True
+
+    def _stepper(self, size: int) -> Stepper:
+        accelerator: Accelerator = self._run.accelerator
+        plan, alone = BatchPlan(size, 1, size), Comm(0, 1, accelerator.backend)
+        normalise = Normalise(IMAGENET, self._device)
+        return Stepper(self._network, self._updater, accelerator, normalise, plan, self._run.config, alone)
+
+
+def out_of_memory(error: Exception) -> bool:
+    """Whether a device said that its memory is full; vendors' plug-ins say it in a RuntimeError."""
+    kind = getattr(torch, "OutOfMemoryError", None) or torch.cuda.OutOfMemoryError
+    return isinstance(error, kind) or (isinstance(error, RuntimeError) and "out of memory" in str(error).lower())
