@@ -386,7 +386,10 @@ def test_the_longest_name_is_accepted(api: Cluster) -> None:
 @pytest.mark.parametrize(
     "training",
     [
-        {"mode": "Infer", "model": {"weights": "s3://bucket/w.pt"}, "inference": {"path": "s3://bucket/photos"}},
+        {
+            **{"mode": "Infer", "model": {"weights": "s3://bucket/w.pt"}},
+            "inference": {"path": "s3://bucket/photos", "format": "None", "batchSizes": [1]},
+        },
         {**RECIPE, "schedule": {"name": "Linear", "finalLearningRate": "0.001"}, "evaluation": {"everySteps": 100}},
         {**RECIPE, "mode": "Benchmark", "benchmark": {"batch": "Largest"}},
     ],
