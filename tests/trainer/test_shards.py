@@ -12,8 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import webdataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from webdataset import tariterators
 
 import trainer_ranks
 from inception_trainer.config import from_mapping, merge
@@ -108,6 +110,26 @@ def test_samples_are_read_where_they_lie(tmp_path) -> None:
     assert found.train.batch(np.array([4, 1, 2]), None).labels.tolist() == [1, 1, 2]
     (tmp_path / "classes.txt").write_text("cat\ndog\nbird\nfish\n")
     assert (splits(tmp_path).num_classes, splits(tmp_path).class_names[3]) == (4, "fish")
+
+
+@pytest.mark.parametrize("label_key", [None, "class"], ids=["cls", "json"])
+def test_shards_of_webdatasets_own_writer(tmp_path, label_key) -> None:
+    """What its writer writes is read here as its reader reads it: order, bytes and labels."""
+    for split, count in (("train", 20), ("val", 3)):
+        (tmp_path / split).mkdir()
+        with webdataset.ShardWriter(f"{tmp_path}/{split}/part-%06d.tar", maxcount=7, verbose=0) as writer:
+            for number in range(count):
+                label = {"cls": number % 5} if label_key is None else {"json": {label_key: number % 5}}
+                writer.write({"__key__": f"{split}{number:04d}", "png": png(number), **label})
+    theirs = []
+    for shard in sorted((tmp_path / "train").glob("*.tar")):
+        with shard.open("rb") as file:  # its own opener leaves the last one open
+            theirs += [*tariterators.group_by_keys(tariterators.tar_file_iterator(file))]
+    assert len(theirs) == 20
+    ours = splits(tmp_path, **({} if label_key is None else {"labelKey": label_key})).train
+    assert [ours._samples.read(number) for number in range(20)] == [entry["png"] for entry in theirs]
+    labels = [int(s["cls"]) if label_key is None else json.loads(s["json"])[label_key] for s in theirs]
+    assert ours.batch(np.arange(20), None).labels.tolist() == labels
 
 
 @pytest.mark.parametrize("first", ["image", "label"])
