@@ -124,7 +124,8 @@ def test_shards_of_webdatasets_own_writer(tmp_path, label_key) -> None:
     theirs = []
     for shard in sorted((tmp_path / "train").glob("*.tar")):
         with shard.open("rb") as file:  # its own opener leaves the last one open
-            theirs += [*tariterators.group_by_keys(tariterators.tar_file_iterator(file))]
+            members = ({**member, "__url__": str(shard)} for member in tariterators.tar_file_iterator(file))
+            theirs += [*tariterators.group_by_keys(members)]
     assert len(theirs) == 20
     ours = splits(tmp_path, **({} if label_key is None else {"labelKey": label_key})).train
     assert [ours._samples.read(number) for number in range(20)] == [entry["png"] for entry in theirs]
