@@ -104,6 +104,38 @@ def test_a_whole_run_from_a_file(tmp_path) -> None:
     assert (summary["steps"], summary["samplesSeen"], summary["seed"]) == (2, 32, 3)
 
 
+@pytest.mark.parametrize("source", ["file", "INCEPTION_CONFIG"])
+def test_the_variable_names_the_folder_of_images(source, tmp_path, monkeypatch) -> None:
+    content = json.dumps({"data": {"kind": "ImageFolder"}})
+    (tmp_path / "job.yaml").write_text(content)
+    monkeypatch.setenv("INCEPTION_CONFIG", content)
+    monkeypatch.setenv("IMAGENET_TRAIN_DATASET", "/images")
+    paths = []
+    monkeypatch.setattr(entry, "run_as_process", lambda config, _settings: paths.append(config.data.path))
+    file = [str(tmp_path / "job.yaml")] if source == "file" else []
+    cli.main(["train", *file])
+    cli.main(["train", *file, "--set", "data.path=/own"])
+    assert paths == ["/images", "/own"]
+
+
+def test_the_launchers_ranks_know_the_variable(monkeypatch) -> None:
+    monkeypatch.setenv("INCEPTION_CONFIG", json.dumps({"recipe": "bninception-imagenet"}))
+    monkeypatch.setenv("IMAGENET_TRAIN_DATASET", "/images")
+    paths = []
+    monkeypatch.setattr(entry, "_work", lambda config, _settings: paths.append(config.data.path))
+    entry.train()
+    assert paths == ["/images"]
+
+
+@pytest.mark.parametrize(("path", "named"), [(None, True), ("/nowhere/own", False)], ids=["variable", "own"])
+def test_missing_images_are_said_with_the_variable_that_names_them(path, named) -> None:
+    own = ["--set", f"data.path={path}"] if path else []
+    done = run("train", "--set", "data.kind=ImageFolder", *own, IMAGENET_TRAIN_DATASET="/nowhere/images")
+    assert done.returncode == 66
+    assert f"InputMissing: data.path: no folder {path or '/nowhere/images'}" in done.stderr
+    assert ("the variable IMAGENET_TRAIN_DATASET names this folder" in done.stderr) == named
+
+
 def test_settings_are_read_once_from_the_contract() -> None:
     settings = from_environment(
         {"INCEPTION_ATTEMPT": "3", "RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "4"}

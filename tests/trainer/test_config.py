@@ -47,7 +47,7 @@ DIGITS = {"data": {"kind": "Digits"}}
             ["export.formats[0]", "PT2, ONNX, TorchScript, Safetensors"],
         ),
         ({**DIGITS, "data": {"kind": "Digits", "workers": 65}}, ["data.workers", "at most 64"]),
-        ({"data": {"kind": "ImageFolder"}}, ["data.path", "train/"]),
+        ({"data": {"kind": "ImageFolder"}}, ["data.path", "train/", "IMAGENET_TRAIN_DATASET"]),
         ({**DIGITS, "model": {"name": "resnet"}}, ["model.name", "'resnet'", "did you mean resnet50?"]),
         ({**DIGITS, "model": {"classifier": "New"}}, ["model.classifier", "model.weights"]),
         ({"data": {"kind": "Digits", "normalization": "imagenet"}}, ["data.normalization", "ImageNet"]),
@@ -148,6 +148,33 @@ def test_without_its_auxiliary_head_inception_v3_takes_small_images() -> None:
 
 def test_output_goes_below_the_checkpoints() -> None:
     assert from_mapping({**DIGITS, "checkpoint": {"path": "/job"}}).output.path == "/job/output"
+
+
+@pytest.mark.parametrize(
+    ("data", "path"),
+    [
+        ({"data": {"kind": "ImageFolder"}}, "/variable"),
+        ({"data": {"kind": "ImageFolder", "path": None}}, "/variable"),
+        ({"recipe": "bninception-imagenet"}, "/variable"),
+        ({"recipe": "bninception-imagenet", "data": {"path": "/own"}}, "/own"),
+        ({"recipe": "bninception-imagenet", "data": {"kind": "Synthetic"}}, None),
+        ({"data": {"kind": "Digits"}}, None),
+    ],
+    ids=["kind", "null", "recipe", "own-path", "another-kind", "digits"],
+)
+def test_the_variable_names_the_image_folder_where_nothing_else_does(data, path) -> None:
+    assert load(json.dumps(data), image_folder="/variable").as_dict()["data"].get("path") == path
+
+
+@pytest.mark.parametrize("kind", ["ImageList", "WebDataset", "Cifar10"])
+def test_the_variable_is_for_image_folders_only(kind) -> None:
+    with pytest.raises(ConfigError, match=r"data\.path: missing"):
+        load(json.dumps({"data": {"kind": kind}}), image_folder="/variable")
+
+
+def test_a_training_goes_on_when_the_variable_takes_the_place_of_the_path() -> None:
+    named = from_mapping({"data": {"kind": "ImageFolder", "path": "/images"}})
+    assert fingerprint(named) == fingerprint(from_mapping({"data": {"kind": "ImageFolder"}}, "/images"))
 
 
 def test_round_trip() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from PIL import Image
 import trainer_ranks
 from inception_trainer import cli, models, recipes
 from inception_trainer import config as schema
+from inception_trainer.settings import from_environment
 from shard_files import png, sample, write_tar
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -68,16 +70,17 @@ def _cifar10(folder: Path, random: np.random.Generator) -> None:
         records.tofile(folder / f"{name}.bin")
 
 
-def parsed(command: str, data: Path, output: Path) -> tuple[str, int, dict[str, Any]]:
-    """Mode, ranks and configuration of a command, with our folders in place of its own."""
+def parsed(command: str, data: Path, output: Path) -> tuple[dict[str, str], str, int, dict[str, Any]]:
+    """Variables, mode, ranks and configuration of a command, with our folders in place of its own."""
     words = shlex.split(command.replace("/data/", f"{data}/").replace("/out", str(output)))
+    variables = dict(word.split("=", 1) for word in takewhile(lambda word: "=" in word, words))
     at = next(i for i, word in enumerate(words) if word in ("inception-trainer", "inception_trainer"))
     ranks = int(words[words.index("--nproc-per-node") + 1]) if "--nproc-per-node" in words else 1
     options = cli._parser().parse_args(words[at + 1 :])
     job: dict[str, Any] = {}
     for override in options.set:
         schema._override(job, override)
-    return options.command.capitalize(), min(ranks, MOST_RANKS), job
+    return variables, options.command.capitalize(), min(ranks, MOST_RANKS), job
 
 
 def small(mode: str, job: dict[str, Any]) -> dict[str, Any]:
@@ -104,10 +107,10 @@ def small(mode: str, job: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.mark.parametrize("row", ROWS, ids=[row["row"] for row in ROWS])
 def test_commands_run_on_small_data(row: dict[str, Any], data: Path, tmp_path: Path, monkeypatch) -> None:
-    mode, ranks, job = parsed(row["command"], data, tmp_path / "out")
-    full = schema.from_mapping({**job, "mode": mode})
+    variables, mode, ranks, job = parsed(row["command"], data, tmp_path / "out")
+    full = schema.from_mapping({**job, "mode": mode}, from_environment(variables).image_folder)
     assert full.mode == mode, "as it stands"
-    gang = trainer_ranks.start(tmp_path, small(mode, job), ranks)
+    gang = trainer_ranks.start(tmp_path, small(mode, job), ranks, environment=variables)
     assert gang.wait() == [0] * ranks, gang.output()
     done = gang.progress()
     assert (done["metrics"]["progress"], done["step"] > 0) == (1.0, True)

@@ -124,7 +124,7 @@ def _configuration(path: Path | None, overrides: list[str], settings: Settings, 
 
     chosen = [*overrides, f"mode={mode}"]
     if path is not None:
-        return load_file(path, chosen)
+        return load_file(path, chosen, settings.image_folder)
     if settings.config_json is None and not overrides:
         raise ConfigError("no configuration: give a file, INCEPTION_CONFIG, or --set recipe=NAME")
-    return load(settings.config_json, chosen, "INCEPTION_CONFIG")
+    return load(settings.config_json, chosen, "INCEPTION_CONFIG", settings.image_folder)

@@ -25,7 +25,7 @@ TRAINING = ("Train", "Benchmark")
 IN_MEMORY = ("Digits", "Synthetic", "Cifar10")
 PRECISION_RULES = ("FP32", "BF16", "FP16", "ComputeCapability", "AskDevice", "CPUFlags")
 NEEDS_PATH = {
-    "ImageFolder": "holds train/ and val/",
+    "ImageFolder": "holds train/ and val/, here or in the variable IMAGENET_TRAIN_DATASET",
     "ImageList": "holds train.txt and val.txt",
     "WebDataset": "holds the shards",
     "Cifar10": "holds the batches of CIFAR-10",
@@ -241,9 +241,12 @@ class TrainingConfig:
         return plain
 
 
-def from_mapping(data: Mapping[str, Any]) -> TrainingConfig:
-    """Apply the recipe, check everything, fill in the defaults that depend on other keys."""
-    merged = _with_recipe(data)
+def from_mapping(data: Mapping[str, Any], image_folder: str | None = None) -> TrainingConfig:
+    """Apply the recipe, check everything, fill in the defaults that depend on other keys.
+
+    ``image_folder`` is the ``data.path`` of an ImageFolder that has none.
+    """
+    merged = _with_image_folder(_with_recipe(data), image_folder)
     config = parse(TrainingConfig, merged)
     checks.check_mode(config)
     if checks.reads_data(config):
@@ -286,21 +289,26 @@ def _check_model(config: TrainingConfig) -> None:
         catalog.check_image_size(name, config.data.image_size, auxiliary=auxiliary and config.mode in TRAINING)
 
 
-def load(text: str | None, overrides: Sequence[str] = (), source: str = "the configuration") -> TrainingConfig:
-    """Parse YAML or JSON text and ``key=value`` overrides (values are YAML)."""
+def load(
+    text: str | None,
+    overrides: Sequence[str] = (),
+    source: str = "the configuration",
+    image_folder: str | None = None,
+) -> TrainingConfig:
+    """Parse YAML or JSON text and ``key=value`` overrides (values are YAML); the rest as :func:`from_mapping`."""
     data = _document(text or "", source)
     for override in overrides:
         _override(data, override)
-    return from_mapping(data)
+    return from_mapping(data, image_folder)
 
 
-def load_file(path: Path, overrides: Sequence[str] = ()) -> TrainingConfig:
+def load_file(path: Path, overrides: Sequence[str] = (), image_folder: str | None = None) -> TrainingConfig:
     """Like :func:`load`; raises InputMissing when there is no such file."""
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise InputMissing(f"configuration file {path} cannot be read: {error.strerror}") from None
-    return load(text, overrides, str(path))
+    return load(text, overrides, str(path), image_folder)
 
 
 FINGERPRINTED = ("model", "optimizer", "schedule", "loss", "augmentation", "weightAverage", "epochs", "seed")
@@ -363,6 +371,13 @@ def _with_recipe(data: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(name, str):
         raise ConfigError(f"recipe: {name!r} is not a text; choose {', '.join(recipes.names())}")
     return merge(checks.without_other_methods(recipes.read(name), data), data)
+
+
+def _with_image_folder(data: dict[str, Any], folder: str | None) -> dict[str, Any]:
+    section = data.get("data")
+    if folder is None or not isinstance(section, Mapping) or section.get("kind") != "ImageFolder":
+        return data
+    return data if section.get("path") is not None else {**data, "data": {**section, "path": folder}}
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

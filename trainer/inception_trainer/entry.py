@@ -10,7 +10,7 @@ from typing import NoReturn
 
 from inception_trainer import settings as environment
 from inception_trainer.config import TrainingConfig, load
-from inception_trainer.errors import ConfigError, TrainerError
+from inception_trainer.errors import ConfigError, InputMissing, TrainerError
 from inception_trainer.settings import Settings
 
 
@@ -25,7 +25,8 @@ def train() -> None:
     try:
         if settings.config_json is None:
             raise ConfigError("INCEPTION_CONFIG: not set")
-        _run(load(settings.config_json, source="INCEPTION_CONFIG"), settings)
+        config = load(settings.config_json, source="INCEPTION_CONFIG", image_folder=settings.image_folder)
+        _run(config, settings)
     except TrainerError as error:
         write_error_file(error, settings)
         raise
@@ -40,6 +41,20 @@ def run_as_process(config: TrainingConfig, settings: Settings) -> None:
 
 
 def _run(config: TrainingConfig, settings: Settings) -> None:
+    try:
+        _work(config, settings)
+    except InputMissing as error:
+        if not _by_variable(error, config, settings):
+            raise
+        raise InputMissing(f"{error}; the variable {environment.IMAGE_FOLDER} names this folder") from error
+
+
+def _by_variable(error: InputMissing, config: TrainingConfig, settings: Settings) -> bool:
+    data = config.data
+    return data.kind == "ImageFolder" and data.path == settings.image_folder and str(error).startswith("data.path:")
+
+
+def _work(config: TrainingConfig, settings: Settings) -> None:
     if config.mode == "Train":
         from inception_trainer import session
 

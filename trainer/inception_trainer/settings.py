@@ -10,14 +10,17 @@ from pathlib import Path
 from inception_trainer.errors import UsageError
 
 METRICS_OFF = 0
+IMAGE_FOLDER = "IMAGENET_TRAIN_DATASET"
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Torchrun's variables and the launcher's (docs/architecture.md)."""
+    """Torchrun's variables, the launcher's and the user's own (docs/architecture.md)."""
 
     config_json: str | None = None
     """The training configuration as JSON."""
+    image_folder: str | None = None
+    """``data.path`` of image folders whose configuration names none."""
     attempt: int | None = None
     """Attempt number from 1, the fence of the checkpoint folder; None outside the launcher."""
     stop_file: Path | None = None
@@ -46,6 +49,7 @@ def from_environment(environ: Mapping[str, str] | None = None) -> Settings:
     world = _number(env, "WORLD_SIZE", 1)
     return Settings(
         config_json=env.get("INCEPTION_CONFIG") or None,
+        image_folder=env.get(IMAGE_FOLDER) or None,
         attempt=_number(env, "INCEPTION_ATTEMPT", 0) or None,
         stop_file=_path(env, "INCEPTION_STOP_FILE"),
         progress_file=_path(env, "INCEPTION_PROGRESS_FILE"),
