@@ -387,7 +387,8 @@ def test_the_longest_name_is_accepted(api: Cluster) -> None:
     "training",
     [
         {
-            **{"mode": "Infer", "model": {"weights": "s3://bucket/w.pt"}},
+            "mode": "Infer",
+            "model": {"weights": "s3://bucket/w.pt"},
             "inference": {"path": "s3://bucket/photos", "format": "None", "batchSizes": [1]},
         },
         {**RECIPE, "schedule": {"name": "Linear", "finalLearningRate": "0.001"}, "evaluation": {"everySteps": 100}},

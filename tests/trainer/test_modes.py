@@ -2,6 +2,7 @@
 
 import json
 import signal
+import statistics
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ import trainer_ranks
 from inception_trainer import models
 from inception_trainer.config import from_mapping, merge
 from inception_trainer.data import open_splits
+from inception_trainer.modes.benchmark import spread
 from inception_trainer.modes.largest import LIMIT, largest
 from inception_trainer.steps import Normalise
 from trainer_ranks import TINY
@@ -136,7 +138,9 @@ def test_a_network_may_know_more_classes_than_the_data(trained, tmp_path) -> Non
 @pytest.mark.parametrize("world", [1, 2])
 def test_benchmark(tmp_path, world) -> None:
     job = config(tmp_path, mode="Benchmark", benchmark={"warmupSteps": 1, "steps": 7}, batch={"perDevice": 2})
-    gang = trainer_ranks.start(tmp_path, job, world)
+    log = tmp_path / "logs" / "benchmark_log"
+    variables = {"BENCHMARK_LOG": str(log), "AVG_LOG": str(tmp_path / "avg_log")}
+    gang = trainer_ranks.start(tmp_path, job, world, environment=variables)
     assert gang.wait() == [0] * world, gang.output()
     result = summary(tmp_path, "Benchmark")
     assert (result["warmupSteps"], result["measuredSteps"], result["steps"]) == (1, 7, 8)
@@ -148,6 +152,38 @@ def test_benchmark(tmp_path, world) -> None:
     assert gang.progress()["step"] == 8
     assert gang.progress()["metrics"]["samplesPerSecond"] > 0
     assert not (tmp_path / "checkpoints").exists()
+    logged = json.loads(log.read_text())
+    assert (logged["net"], logged["dataset"], logged["precision"]) == ("bninception", "Synthetic", "fp32")
+    assert (logged["cards"], logged["batch_size"], logged["DPF_mode"]) == (
+        world,
+        8 // world,
+        ("single", "ddp")[world - 1],
+    )
+    assert logged["throughput"] == result["imagesPerSecond"]
+    assert 0 < logged["hardware_time_avg"] <= logged["batch_time_avg"] == result["stepSeconds"]
+    assert logged["batch_time_var"] == result["stepSecondsVariance"] > 0
+    assert not (tmp_path / "avg_log").exists()
+
+
+def test_spread_of_windows_of_unequal_length() -> None:
+    """The mean of all steps; here as if each step of a window had taken the same time."""
+    mean, variance = spread([2, 1, 1], [2.0, 3.0, 3.0])
+    single = [1.0, 1.0, 3.0, 3.0]
+    assert (mean, variance) == (statistics.fmean(single), statistics.pvariance(single))
+    assert spread([3], [6.0]) == (2.0, 0.0)
+
+
+def test_accuracies_are_appended_after_training_and_evaluation(tmp_path) -> None:
+    """Percent, of the last evaluation; both modes write into one file."""
+    log = tmp_path / "logs" / "avg_log"
+    for mode in ("Train", "Evaluate"):
+        gang = trainer_ranks.start(tmp_path, config(tmp_path, mode=mode), environment={"AVG_LOG": str(log)})
+        assert gang.wait() == [0], gang.output()
+    result = json.loads((tmp_path / "output" / "summary.json").read_text())
+    expected = [round(100 * result["accuracyTop1"], 4), 100.0]
+    first, last = (json.loads(line) for line in log.read_text().splitlines())
+    assert first == expected
+    assert last == [round(100 * summary(tmp_path, "Evaluate")["accuracyTop1"], 4), 100.0]
 
 
 def test_benchmark_of_real_data_goes_through_the_epochs(tmp_path) -> None:

@@ -117,6 +117,7 @@ def test_commands_run_on_small_data(row: dict[str, Any], data: Path, tmp_path: P
     for key in ("checkpoint", "output"):
         if "path" in job.get(key, {}):
             assert any(Path(job[key]["path"]).iterdir())
+    assert all(Path(path).is_file() for name, path in variables.items() if name.endswith("_LOG"))
 
 
 @pytest.mark.parametrize("name", [name for name in recipes.names() if not name.endswith("-digits")])

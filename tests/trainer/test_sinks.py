@@ -12,15 +12,20 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from inception_trainer.device import Figures
+from inception_trainer.log import logger
 from inception_trainer.metrics import Bus, EndRecord, EvaluationRecord, LogRecord, RunInfo, Sink, StepRecord
 from inception_trainer.progress import MOST_ROWS, History, Progress
 from inception_trainer.saving import Saved
+from inception_trainer.settings import Settings, from_environment
+from inception_trainer.sinks import build
+from inception_trainer.sinks.console import Console
 from inception_trainer.sinks.curves import Curves, smoothed
 from inception_trainer.sinks.files import ProgressFile
 from inception_trainer.sinks.mllog import MLLog
 from inception_trainer.sinks.prometheus import Prometheus
 from inception_trainer.sinks.raport import METRICS, Raport, at_share
 from inception_trainer.sinks.tensorboard import TensorBoard
+from inception_trainer.sinks.zoologs import AccuracyLog, BenchmarkLog, measured
 from launchers import free_port
 from prometheus import lint
 
@@ -338,6 +343,62 @@ def test_mllog_of_evaluations_by_steps(tmp_path) -> None:
     bus.close()
     blocks = [record["metadata"] for record in mllog(tmp_path) if record["key"] == "block_start"]
     assert [(block["first_epoch_num"], block["epoch_count"]) for block in blocks] == [(1, 0.5), (1.5, 0.5)]
+
+
+BENCHMARK = {
+    "worldSize": 2, "model": "bninception", "batchPerDevice": 64, "microBatches": 2, "precision": "FP16",
+    "stepSeconds": 0.5, "stepSecondsVariance": 0.01, "computeSeconds": 0.4, "computeSecondsVariance": 0.02,
+    "imagesPerSecond": 512.0, "deviceName": "MLU370-X8", "dataKind": "Synthetic",
+}  # fmt: skip
+
+
+def lines(path: Path) -> list:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_benchmark_log_has_the_words_of_the_model_zoo() -> None:
+    assert measured(BENCHMARK, 1767225599) == {
+        "net": "bninception", "batch_size": 128, "cards": 2, "precision": "amp", "DPF_mode": "ddp",
+        "batch_time_avg": 0.5, "batch_time_var": 0.01, "hardware_time_avg": 0.4, "hardware_time_var": 0.02,
+        "throughput": 512.0, "date": "2025-12-31 23:59:59", "device": "MLU370-X8", "dataset": "Synthetic",
+    }  # fmt: skip
+    alone = measured(BENCHMARK | {"worldSize": 1, "precision": "FP32"}, 0)
+    assert (alone["cards"], alone["DPF_mode"], alone["precision"]) == (1, "single", "fp32")
+
+
+def test_logs_of_the_model_zoo_get_a_line_per_run(tmp_path) -> None:
+    """Their folders are made; a run that was stopped and goes on has no figures yet."""
+    accuracies, speeds = tmp_path / "a" / "b" / "accuracy", tmp_path / "c" / "speed"
+    for finished in (True, False, True):
+        feed(AccuracyLog(str(accuracies)), end=dataclasses.replace(END, finished=finished))
+        feed(BenchmarkLog(str(speeds)), end=EndRecord(BENCHMARK, HISTORY, finished=finished))
+    assert lines(accuracies) == [[95.0, 100.0]] * 2
+    assert [line["throughput"] for line in lines(speeds)] == [512.0] * 2
+
+
+@pytest.mark.parametrize("name", ["{folder}", "{folder}/file/below", "s3://bucket/log"])
+def test_a_log_that_cannot_be_written_is_a_warning(name, tmp_path, monkeypatch, caplog) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.chdir(tmp_path)
+    path = name.format(folder=tmp_path)
+    with caplog.at_level("WARNING", logger=logger.name):
+        monkeypatch.setattr(logger, "propagate", True)
+        feed(AccuracyLog(path), Console())
+    assert f"AVG_LOG: {path} " in caplog.text
+    assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize(
+    ("mode", "log"),
+    [("Train", AccuracyLog), ("Evaluate", AccuracyLog), ("Benchmark", BenchmarkLog), ("Infer", None)],
+)
+def test_logs_of_the_model_zoo_are_for_their_modes_and_rank_0(mode, log, tmp_path) -> None:
+    settings = from_environment({"BENCHMARK_LOG": str(tmp_path / "b"), "AVG_LOG": str(tmp_path / "a")})
+    chosen = [type(sink) for sink in build(settings, None, mode) if isinstance(sink, AccuracyLog | BenchmarkLog)]
+    assert chosen == ([log] if log else [])
+    elsewhere = [dataclasses.replace(settings, rank=1, local_rank=1), Settings()]
+    found = [sink for other in elsewhere for sink in build(other, None, mode)]
+    assert not [sink for sink in found if isinstance(sink, AccuracyLog | BenchmarkLog)]
 
 
 def test_tensorboard_tags(tmp_path) -> None:

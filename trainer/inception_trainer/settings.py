@@ -41,6 +41,10 @@ class Settings:
     """OMP_NUM_THREADS, an upper limit on the threads of this rank."""
     error_file: Path | None = None
     """Where torch elastic wants to read why this process failed."""
+    benchmark_log: str | None = None
+    """Where mode Benchmark appends its figures."""
+    accuracy_log: str | None = None
+    """Where modes Train and Evaluate append their accuracies."""
 
 
 def from_environment(environ: Mapping[str, str] | None = None) -> Settings:
@@ -62,6 +66,8 @@ def from_environment(environ: Mapping[str, str] | None = None) -> Settings:
         local_world_size=_number(env, "LOCAL_WORLD_SIZE", world),
         threads=_number(env, "OMP_NUM_THREADS", 0) or None,
         error_file=_path(env, "TORCHELASTIC_ERROR_FILE"),
+        benchmark_log=env.get("BENCHMARK_LOG") or None,
+        accuracy_log=env.get("AVG_LOG") or None,
     )
 
 

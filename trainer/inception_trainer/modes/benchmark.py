@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import statistics
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from typing import Any
 
@@ -163,10 +163,11 @@ def _window_lengths(steps: int) -> list[int]:
 
 def _figures(run: Run, plan: BatchPlan, lengths: list[int], windows: list[tuple[float, Window]]) -> dict[str, Any]:
     batch, ranks = plan.global_batch, run.comm.world_size
-    seconds = sum(taken for taken, _ in windows)
     speeds = [length * batch / taken for length, (taken, _) in zip(lengths, windows, strict=True)]
     waited, computed = (sum(getattr(w, name) for _, w in windows) for name in ("data_seconds", "compute_seconds"))
-    speed = sum(lengths) * batch / seconds
+    step, step_variance = spread(lengths, [taken for taken, _ in windows])
+    compute, compute_variance = spread(lengths, [taken - window.data_seconds for taken, window in windows])
+    speed = batch / step
     return {
         "dataKind": run.config.data.kind,
         "imageSize": run.config.data.image_size,
@@ -179,8 +180,22 @@ def _figures(run: Run, plan: BatchPlan, lengths: list[int], windows: list[tuple[
         "imagesPerSecondPerDevice": round(speed / ranks, 3),
         "imagesPerSecondMedian": round(statistics.median(speeds), 3),
         "imagesPerSecondWindows": [round(value, 3) for value in speeds],
-        "stepSeconds": seconds / sum(lengths),
+        "stepSeconds": step,
+        "stepSecondsVariance": step_variance,
+        "computeSeconds": compute,
+        "computeSecondsVariance": compute_variance,
         "dataWaitRatio": waited / max(1e-9, waited + computed),
         "peakMemoryBytes": run.accelerator.peak_memory_bytes(),
         "loss": windows[-1][1].loss / max(1.0, windows[-1][1].samples),
     }
+
+
+def spread(lengths: Sequence[int], seconds: Sequence[float]) -> tuple[float, float]:
+    """Mean and variance of the seconds of a step over windows of ``lengths`` steps that took ``seconds``.
+
+    Each window counts as often as it has steps. Nothing waits for the device within a window, so single steps have
+    no times; their variance would be no smaller than this one.
+    """
+    steps = sum(lengths)
+    mean = sum(seconds) / steps
+    return mean, sum(n * (taken / n - mean) ** 2 for n, taken in zip(lengths, seconds, strict=True)) / steps

@@ -13,6 +13,7 @@ from inception_trainer.sinks.mllog import MLLog
 from inception_trainer.sinks.prometheus import Prometheus
 from inception_trainer.sinks.raport import Raport
 from inception_trainer.sinks.tensorboard import TensorBoard
+from inception_trainer.sinks.zoologs import AccuracyLog, BenchmarkLog
 
 
 def build(settings: Settings, output: Path | None, mode: str = "Train") -> list[Sink]:
@@ -26,6 +27,10 @@ def build(settings: Settings, output: Path | None, mode: str = "Train") -> list[
             sinks.append(Prometheus(settings.metrics_port, snapshot))
     if settings.rank == 0:
         sinks.append(Console())
+        if settings.benchmark_log is not None and mode == "Benchmark":
+            sinks.append(BenchmarkLog(settings.benchmark_log))
+        if settings.accuracy_log is not None and mode in ("Train", "Evaluate"):
+            sinks.append(AccuracyLog(settings.accuracy_log))
         if output is not None:
             sinks.append(Summary(output))
             if mode == "Train":
