@@ -157,6 +157,7 @@ def test_training_on_a_device_of_its_own(ranks, vendor) -> None:
         assert kinds.count("mark_step") == (2 if vendor.marks else 0)
     summary = ranks.summary()
     assert (summary["precision"], summary["worldSize"], summary["steps"]) == (vendor.precision, 2, 2)
+    assert (ranks.folder / "output" / "tcap_dllogger.json").exists() == (vendor.profile == "tecorigin")
 
 
 def test_figures_of_the_devices_are_exported(ranks) -> None:

@@ -24,6 +24,7 @@ from inception_trainer.sinks.files import ProgressFile
 from inception_trainer.sinks.mllog import MLLog
 from inception_trainer.sinks.prometheus import Prometheus
 from inception_trainer.sinks.raport import METRICS, Raport, at_share
+from inception_trainer.sinks.tcap import Tcap
 from inception_trainer.sinks.tensorboard import TensorBoard
 from inception_trainer.sinks.zoologs import AccuracyLog, BenchmarkLog, measured
 from launchers import free_port
@@ -66,9 +67,9 @@ HISTORY = History([[10, 0.5, 0.8, 0.1, 800.0], [20, 0.3, 0.9, 0.0, 800.0]], [[10
 END = EndRecord(SUMMARY, HISTORY, finished=True)
 
 
-def feed(*sinks: Sink, end: EndRecord = END) -> None:
+def feed(*sinks: Sink, end: EndRecord = END, info: RunInfo = INFO) -> None:
     bus = Bus(sinks)
-    bus.start(INFO)
+    bus.start(info)
     bus.step(StepRecord(10, 0.002, 0.02, 4, 80))
     bus.log(LOG)
     bus.evaluation(EVALUATION)
@@ -276,6 +277,36 @@ def test_raport_summarises_an_epoch(tmp_path) -> None:
 def test_share_of_few() -> None:
     assert [at_share([1.0], share) for share in (95, 100)] == [1.0, 1.0]
     assert at_share([1.0, 2.0], 50) == 1.0
+
+
+def test_tcap_lines(tmp_path) -> None:
+    """Units, goals and stages, then texts in a text; attempts follow one another."""
+    for _attempt in range(2):
+        feed(Tcap(tmp_path), info=dataclasses.replace(INFO, profile="tecorigin"))
+    written = (tmp_path / "tcap_dllogger.json").read_text().splitlines()
+    assert all(line.startswith("TCAPPDLL ") for line in written)
+    records = [json.loads(line.removeprefix("TCAPPDLL ")) for line in written]
+    assert all({"timestamp", "datetime", "elapsedtime", "type"} <= set(record) for record in records)
+    assert {record["metric"]: record["metadata"] for record in records if record["type"] == "METADATA"} == {
+        "train.loss": {"unit": "", "GOAL": "MINIMIZE", "STAGE": "TRAIN"},
+        "train.ips": {"unit": "imgs/s", "GOAL": "MAXIMIZE", "STAGE": "TRAIN"},
+        "train.total_time": {"unit": "s", "GOAL": "MINIMIZE", "STAGE": "TRAIN"},
+        "val.loss": {"unit": "", "GOAL": "MINIMIZE", "STAGE": "VALID"},
+        "val.top1": {"unit": "%", "GOAL": "MAXIMIZE", "STAGE": "VALID"},
+    }
+    logs = [(record["step"], record["data"]) for record in records if record["type"] == "LOG"]
+    assert logs == 2 * [
+        ([0, 9], "{'rank': '0', 'train.loss': '0.5', 'train.ips': '800.0', 'train.total_time': '0.01'}"),
+        ([0], "{'rank': '0', 'val.loss': '0.4', 'val.top1': '90.0'}"),
+    ]
+
+
+def test_tcap_is_for_its_vendors_profile_and_training_only(tmp_path) -> None:
+    feed(Tcap(tmp_path), info=dataclasses.replace(INFO, profile="sdaa"))
+    assert not list(tmp_path.iterdir())
+    for mode in ("Train", "Evaluate"):
+        sinks = [sink for sink in build(Settings(), tmp_path, mode) if isinstance(sink, Tcap)]
+        assert len(sinks) == (mode == "Train")
 
 
 CONFIG = {

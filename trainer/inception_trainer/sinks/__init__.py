@@ -12,6 +12,7 @@ from inception_trainer.sinks.files import ProgressFile, Summary
 from inception_trainer.sinks.mllog import MLLog
 from inception_trainer.sinks.prometheus import Prometheus
 from inception_trainer.sinks.raport import Raport
+from inception_trainer.sinks.tcap import Tcap
 from inception_trainer.sinks.tensorboard import TensorBoard
 from inception_trainer.sinks.zoologs import AccuracyLog, BenchmarkLog
 
@@ -34,5 +35,5 @@ def build(settings: Settings, output: Path | None, mode: str = "Train") -> list[
         if output is not None:
             sinks.append(Summary(output))
             if mode == "Train":
-                sinks += [Raport(output), MLLog(output), TensorBoard(output), Curves(output)]
+                sinks += [Raport(output), MLLog(output), Tcap(output), TensorBoard(output), Curves(output)]
     return sinks

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import math
 import statistics
-import time
-from datetime import datetime
 from pathlib import Path
-from typing import Any, TextIO
 
 from inception_trainer.metrics import EndRecord, EvaluationRecord, LogRecord, RunInfo, Sink
+from inception_trainer.sinks.dllines import Lines
 
 SECONDS, SPEED, PERCENT, NUMBER = ("s", ":.5f"), ("img/s", ":.2f"), ("%", ":.2f"), (None, ":.5f")
 METRICS = {
@@ -42,9 +39,7 @@ class Raport(Sink):
     """Appends, so that the file covers all attempts."""
 
     def __init__(self, output: Path) -> None:
-        self._path = output / "raport.json"
-        self._file: TextIO | None = None
-        self._began = time.time()
+        self._lines = Lines(output / "raport.json", "DLLL")
         self._steps_per_epoch = 1
         self._epoch = 0
         self._logged: list[Values] = []
@@ -52,11 +47,10 @@ class Raport(Sink):
     def start(self, info: RunInfo) -> None:
         """Write units and parameters."""
         self._steps_per_epoch = info.steps_per_epoch
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = self._path.open("a", encoding="utf-8")
+        self._lines.open()
         for metric, (unit, form) in METRICS.items():
-            self._line("METADATA", None, {"metric": metric, "metadata": {"unit": unit, "format": form}})
-        self._line("LOG", "PARAMETER", {"attempt": info.attempt, "world_size": info.world_size, **info.config})
+            self._lines.metadata(metric, {"unit": unit, "format": form})
+        self._lines.log("PARAMETER", {"attempt": info.attempt, "world_size": info.world_size, **info.config})
 
     def log(self, record: LogRecord) -> None:
         """One line per log interval; step is [epoch, iteration]."""
@@ -66,7 +60,7 @@ class Raport(Sink):
         self._epoch = epoch
         values = training(record)
         self._logged.append(values)
-        self._line("LOG", [epoch, iteration], values)
+        self._lines.log([epoch, iteration], values)
 
     def evaluation(self, record: EvaluationRecord) -> None:
         """One epoch summary, of training and validation."""
@@ -85,7 +79,7 @@ class Raport(Sink):
                 "train.total_ips": summary["imagesPerSecond"],
             }
             losses = [row[1] for row in record.history.train]
-            self._line("LOG", [], data | ({"train.loss": min(losses)} if losses else {}))
+            self._lines.log([], data | ({"train.loss": min(losses)} if losses else {}))
 
     def _summarise(self, measured: Values | None = None) -> None:
         """What was ``measured``, beside the training figures of the epoch over the log intervals of this attempt."""
@@ -95,26 +89,11 @@ class Raport(Sink):
             values |= {name: statistics.fmean(row[name] for row in rows) for name in rows[-1]}
             values |= {name: rows[-1][name] for name in LAST if name in rows[-1]}
         if values:
-            self._line("LOG", [self._epoch], values)
+            self._lines.log([self._epoch], values)
 
     def close(self) -> None:
         """Close the file."""
-        if self._file is not None:
-            self._file.close()
-
-    def _line(self, kind: str, step: Any, data: dict[str, Any]) -> None:
-        if self._file is None:
-            return
-        now = time.time()
-        head: dict[str, Any] = {
-            "timestamp": f"{now:.6f}",
-            "datetime": str(datetime.fromtimestamp(now)),
-            "elapsedtime": f"{now - self._began:.6f}",
-            "type": kind,
-        }
-        body = data if kind == "METADATA" else {"step": step, "data": data}
-        self._file.write(f"DLLL {json.dumps(head | body)}\n")
-        self._file.flush()
+        self._lines.close()
 
 
 def training(record: LogRecord) -> Values:
