@@ -29,6 +29,8 @@ SMALLEST, LIMIT = 2, 65536
 """Batch norm needs two samples; the limit is that of ``batch.perDevice``."""
 STEPS = 2
 """From the second step on the optimizer has its own state, and the memory is at its height."""
+FULL = ("out of memory", "status_alloc_failed")
+"""How the allocators of devices, and cuBLAS and cuDNN beside them, word it."""
 
 
 def with_largest_batch(run: Run, network: nn.Module) -> TrainingConfig:
@@ -110,6 +112,5 @@ class _Trial:
 
 
 def out_of_memory(error: Exception) -> bool:
-    """Whether a device said that its memory is full; vendors' plug-ins say it in a RuntimeError."""
-    kind = getattr(torch, "OutOfMemoryError", None) or torch.cuda.OutOfMemoryError
-    return isinstance(error, kind) or (isinstance(error, RuntimeError) and "out of memory" in str(error).lower())
+    """Whether a device said that its memory is full, which vendors' plug-ins and PyTorch say in a RuntimeError."""
+    return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in FULL)
