@@ -180,6 +180,10 @@ REJECTED: dict[str, tuple[Spec, str]] = {
         {"training": {**RECIPE, "data": {"evaluationCropRatio": "1.1"}}},
         "spec.training.data.evaluationCropRatio in body should match",
     ),
+    "scaling of what is never scaled": (
+        {"training": {"data": {"kind": "Synthetic", "interpolation": "Nearest"}}},
+        "spec.training.data.interpolation does not go with kind Synthetic",
+    ),
     "jitter of more than all": (
         {"training": {**RECIPE, "augmentation": {"colorJitter": {"contrast": "1.4"}}}},
         "spec.training.augmentation.colorJitter.contrast in body should match",

@@ -60,6 +60,11 @@ DIGITS = {"data": {"kind": "Digits"}}
         ),
         ({**DIGITS, "model": {"dropout": "0.3"}}, ["model.dropout", "bninception has no dropout"]),
         ({"data": {"kind": "Digits", "evaluationCropRatio": 0}}, ["data.evaluationCropRatio", "greater than 0"]),
+        ({"data": {"kind": "Digits", "interpolation": "Cubic"}}, ["data.interpolation", "did you mean Bicubic?"]),
+        (
+            {"data": {"kind": "Synthetic", "interpolation": "Nearest"}},
+            ["data.interpolation", "Synthetic are made at their size", "leave it out"],
+        ),
         ({**DIGITS, "schedule": {"initialLearningRate": 0.01}}, ["schedule.initialLearningRate", "warmupEpochs"]),
         (
             {**DIGITS, "schedule": {"name": "Constant", "finalLearningRate": 0.01}},
@@ -319,6 +324,10 @@ def test_timm_recipes_have_the_values_of_the_scripts() -> None:
     for config in (three, four):
         changes = config.augmentation.rand_augment
         assert (changes.magnitude, changes.deviation, config.data.normalization) == (9, 0.5, "Inception")
+        assert config.data.interpolation == "Bicubic"
+        # A benchmark of the recipe on synthetic data has nothing to scale.
+        synthetic = from_mapping({"recipe": config.recipe, "data": {"kind": "Synthetic"}})
+        assert synthetic.data.interpolation == "Bilinear"
     assert (three.augmentation.random_erasing, four.augmentation.random_erasing) == (None, 0.2)
     length = LengthPlan.of(four, 1_281_167)
     after = [3 * length.steps_per_epoch, round(5.4 * length.steps_per_epoch)]

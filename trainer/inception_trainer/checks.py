@@ -22,6 +22,8 @@ OF_ONE_METHOD = {
     "schedule": ("milestones", "gamma", "stepEpochs", "finalLearningRate"),
 }
 """Keys that belong to one ``name`` of their section."""
+MADE_AT_SIZE = "Synthetic"
+"""The kind of data whose images are never scaled."""
 
 
 def check_mode(config: TrainingConfig) -> None:
@@ -97,12 +99,15 @@ def with_defaults(optimizer: OptimizerConfig) -> OptimizerConfig:
 
 
 def without_other_methods(recipe: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
-    """The recipe less the keys of a method that ``own`` replaces by another."""
+    """The recipe less the keys of a method, or of the scaling of images, that ``own`` replaces by another."""
     result = dict(recipe)
     for section, keys in OF_ONE_METHOD.items():
         theirs, ours = recipe.get(section), own.get(section)
         if isinstance(theirs, Mapping) and _renames(theirs, ours):
             result[section] = {name: value for name, value in theirs.items() if name not in keys}
+    data, own_data = recipe.get("data"), own.get("data")
+    if isinstance(data, Mapping) and isinstance(own_data, Mapping) and own_data.get("kind") == MADE_AT_SIZE:
+        result["data"] = {name: value for name, value in data.items() if name != "interpolation"}
     return result
 
 

@@ -56,6 +56,7 @@ class DataConfig:
     normalization: str = key("Auto", choices=normalization.CHOICES)
     max_corrupt: int | None = key(None, at_least=0)
     evaluation_crop_ratio: float = key(0.875, above=0, at_most=1)
+    interpolation: str = key("Bilinear", choices=("Bilinear", "Bicubic", "Nearest"))
     train_shards: str | None = key(None)
     val_shards: str | None = key(None)
     label_key: str | None = key(None)
@@ -268,6 +269,8 @@ def _check_data(data: DataConfig) -> None:
         raise ConfigError(f"data.kind: missing; choose {', '.join(DATA_KINDS)}, or name a recipe")
     if data.kind in NEEDS_PATH and data.path is None:
         raise ConfigError(f"data.path: missing; data.kind {data.kind} needs the folder that {NEEDS_PATH[data.kind]}")
+    if data.kind == checks.MADE_AT_SIZE and data.interpolation != "Bilinear":
+        raise ConfigError(f"data.interpolation: images of data.kind {data.kind} are made at their size; leave it out")
     for name in ("train_shards", "val_shards", "label_key"):
         value = getattr(data, name)
         if value is not None and data.kind != "WebDataset":

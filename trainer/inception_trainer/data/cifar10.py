@@ -15,13 +15,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional
 
 from inception_trainer.config import DataConfig
 from inception_trainer.data.base import Batch, Indices, Splits
 from inception_trainer.data.layout import found_tree
 from inception_trainer.data.memory import InMemory
 from inception_trainer.data.order import uniforms
+from inception_trainer.data.scaling import scaled
 from inception_trainer.errors import DataError, InputMissing
 from inception_trainer.normalization import CIFAR10
 from inception_trainer.stores import AnyPath, place
@@ -38,12 +38,13 @@ Table = tuple[NDArray[np.uint8], Indices]
 
 
 class Cifar10(InMemory):
-    """One split: ``images`` uint8 ``[n, 3, 32, 32]``, scaled to ``side`` when they are read."""
+    """One split: ``images`` uint8 ``[n, 3, 32, 32]``, scaled to ``data.imageSize`` when they are read."""
 
-    def __init__(self, table: Table, side: int, seed: int) -> None:
+    def __init__(self, table: Table, config: DataConfig, seed: int) -> None:
         images, labels = table
         super().__init__(len(labels), seed, shifts=False)
-        self._images, self._labels, self._side = torch.from_numpy(images), torch.from_numpy(labels), side
+        self._images, self._labels = torch.from_numpy(images), torch.from_numpy(labels)
+        self._side, self._interpolation = config.image_size, config.interpolation
 
     def _read(self, indices: Indices) -> Batch:
         index = torch.from_numpy(indices)
@@ -54,7 +55,7 @@ class Cifar10(InMemory):
         images, labels = super().batch(indices, epoch)
         if epoch is not None and len(indices):
             images = augmented(images, uniforms(indices, self._seed, epoch, 4))
-        return Batch(scaled(images, self._side), labels)
+        return Batch(images if self._side == SIDE else scaled(images, self._side, self._interpolation), labels)
 
 
 def augmented(images: Tensor, draws: NDArray[np.float64]) -> Tensor:
@@ -74,22 +75,14 @@ def augmented(images: Tensor, draws: NDArray[np.float64]) -> Tensor:
     return (moved * inside[..., None]).permute(0, 3, 1, 2).contiguous()
 
 
-def scaled(images: Tensor, side: int) -> Tensor:
-    """Bilinear, where the network wants another size."""
-    if side == images.shape[-1] or not len(images):
-        return images if len(images) else images.new_zeros(0, 3, side, side)
-    larger = functional.interpolate(images.float(), size=(side, side), mode="bilinear", align_corners=False)
-    return larger.round_().to(torch.uint8)
-
-
 def open_cifar10(config: DataConfig, seed: int) -> Splits:
     """Both splits; raises InputMissing with what was found, DataError for files that are none of CIFAR-10's."""
     root = place(config.path or "")
     files, read = _files(root)
     parts = [read(path) for path in files[:-1]]
     train = np.concatenate([images for images, _ in parts]), np.concatenate([labels for _, labels in parts])
-    side = config.image_size
-    return Splits(Cifar10(train, side, seed), Cifar10(read(files[-1]), side, seed), len(NAMES), NAMES, CIFAR10)
+    test = read(files[-1])
+    return Splits(Cifar10(train, config, seed), Cifar10(test, config, seed), len(NAMES), NAMES, CIFAR10)
 
 
 def _files(root: AnyPath) -> tuple[list[AnyPath], Callable[[AnyPath], Table]]:

@@ -2,6 +2,7 @@
 
 Training: a random resized crop (area 0.08 to 1, ratio 3/4 to 4/3) and a random flip from five uniform numbers.
 Validation: the square in the centre whose side is a given share of the short side (``data.evaluationCropRatio``).
+Both are scaled as ``data.interpolation`` says; bilinear and bicubic average when they shrink, nearest picks pixels.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from inception_trainer.data.scaling import MODES
 from inception_trainer.errors import ConfigError
 
 Decoder = Callable[[bytes, int, "Sequence[float] | None"], Tensor]
@@ -29,21 +31,20 @@ CENTRE = 224 / 256
 Box = tuple[float, float, float, float]
 
 
-def best_decoder(centre: float = CENTRE) -> Decoder:
+def best_decoder(centre: float = CENTRE, interpolation: str = "Bilinear") -> Decoder:
     """Torchvision's decoder when it imports and works, else Pillow's; ConfigError when neither does."""
     # A torchvision built for another torch fails with RuntimeError, not ImportError.
     with suppress(ImportError, RuntimeError, AttributeError):
-        decode = _torchvision(
-            import_module("torchvision.io"), import_module("torchvision.transforms.v2.functional"), centre
-        )
+        io, functional = import_module("torchvision.io"), import_module("torchvision.transforms.v2.functional")
+        decode = _torchvision(io, functional, centre, interpolation)
         # Once its decoders are gone, Pillow takes over: no need for a warning per loader process until then.
         warnings.filterwarnings("ignore", "The image decoding and encoding capabilities", DeprecationWarning)
         with suppress(ImportError):
             # It knows fewer formats (no BMP), and refuses some files that others read.
-            return _first_that_can(decode, _pillow(import_module("PIL.Image"), centre))
+            return _first_that_can(decode, _pillow(import_module("PIL.Image"), centre, interpolation))
         return decode
     try:
-        return _pillow(import_module("PIL.Image"), centre)
+        return _pillow(import_module("PIL.Image"), centre, interpolation)
     except ImportError:
         raise ConfigError(
             "data.kind: files of images need torchvision or Pillow, and neither can be imported"
@@ -77,32 +78,37 @@ def _flips(draws: Sequence[float] | None) -> bool:
     return draws is not None and draws[4] < 0.5
 
 
-def _torchvision(io: Any, functional: Any, centre: float = CENTRE) -> Decoder:
-    rgb = io.ImageReadMode.RGB
+def _torchvision(io: Any, functional: Any, centre: float = CENTRE, interpolation: str = "Bilinear") -> Decoder:
+    rgb, mode = io.ImageReadMode.RGB, functional.InterpolationMode(MODES[interpolation])
+    averages = interpolation != "Nearest"
 
     def decode(data: bytes, side: int, draws: Sequence[float] | None) -> Tensor:
         # A copy, because torch wants memory that it could write to.
         image = io.decode_image(torch.frombuffer(bytearray(data), dtype=torch.uint8), mode=rgb)
         left, top, width, height = (int(v) for v in crop_box(image.shape[2], image.shape[1], draws, centre))
-        size = [side, side]
-        image = functional.resized_crop(image, top, left, max(1, height), max(1, width), size, antialias=True)
+        image = functional.resized_crop(
+            image, top, left, max(1, height), max(1, width), [side, side], mode, antialias=averages
+        )
         image = image.flip(-1) if _flips(draws) else image
         return torch.as_tensor(image).contiguous()
 
     return decode
 
 
-def _pillow(image_module: Any, centre: float = CENTRE) -> Decoder:
+def _pillow(image_module: Any, centre: float = CENTRE, interpolation: str = "Bilinear") -> Decoder:
+    filter_ = image_module.Resampling[interpolation.upper()]
+
     def decode(data: bytes, side: int, draws: Sequence[float] | None) -> Tensor:
         with image_module.open(BytesIO(data)) as opened:
             width, height = opened.size
             left, top, crop_width, crop_height = crop_box(width, height, draws, centre)
-            # JPEG can be decoded at 1/2, 1/4, 1/8: the smallest that still covers the crop.
-            scale = side / max(1, min(crop_width, crop_height))
-            opened.draft("RGB", (max(1, int(width * scale)), max(1, int(height * scale))))
+            if interpolation != "Nearest":
+                # JPEG can be decoded at 1/2, 1/4, 1/8, which averages: the smallest that still covers the crop.
+                scale = side / max(1, min(crop_width, crop_height))
+                opened.draft("RGB", (max(1, int(width * scale)), max(1, int(height * scale))))
             x, y = opened.size[0] / width, opened.size[1] / height
             box = (left * x, top * y, (left + crop_width) * x, (top + crop_height) * y)
-            scaled = opened.convert("RGB").resize((side, side), image_module.Resampling.BILINEAR, box=box)
+            scaled = opened.convert("RGB").resize((side, side), filter_, box=box)
         pixels = np.asarray(scaled, dtype=np.uint8).transpose(2, 0, 1)
         pixels = pixels[:, :, ::-1] if _flips(draws) else pixels
         return torch.from_numpy(pixels.copy())

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch.nn import functional
 
 from inception_trainer.config import DataConfig
 from inception_trainer.data.base import Batch, Indices, Splits
 from inception_trainer.data.memory import InMemory
+from inception_trainer.data.scaling import scaled
 from inception_trainer.errors import DataError, InputMissing
 from inception_trainer.normalization import Normalization
 
@@ -42,8 +42,7 @@ def open_digits(config: DataConfig, seed: int) -> Splits:
     labels = table[:, -1].astype(np.int64)
     held_out = held_out_fifth(labels)
     pixels = torch.from_numpy(table[:, :-1].reshape(-1, 1, SIDE, SIDE)) * (255.0 / BRIGHTEST)
-    images = functional.interpolate(pixels, size=(config.image_size,) * 2, mode="bilinear", align_corners=False)
-    images = images.round_().to(torch.uint8)
+    images = scaled(pixels, config.image_size, config.interpolation)
     train, val = (
         Digits(images[torch.from_numpy(chosen)], torch.from_numpy(labels[chosen]), seed)
         for chosen in (~held_out, held_out)

@@ -160,6 +160,6 @@ def _collate(samples: list[tuple[Tensor, int]], side: int) -> Batch:
 
 def both_splits(train: Samples, val: Samples, names: tuple[str, ...], config: DataConfig, seed: int) -> Splits:
     """Training and validation images of the classes ``names``; ``data.numClasses`` may ask for more classes."""
-    decoder = best_decoder(config.evaluation_crop_ratio)
+    decoder = best_decoder(config.evaluation_crop_ratio, config.interpolation)
     first, second = (EncodedImages(samples, config, seed, decoder) for samples in (train, val))
     return Splits(first, second, max(len(names), config.num_classes or 0), names)

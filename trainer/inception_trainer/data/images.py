@@ -48,7 +48,7 @@ def image_files(path: AnyPath) -> list[AnyPath]:
 def files_to_classify(files: list[AnyPath], root: AnyPath, config: DataConfig) -> Images:
     """Images by their path below ``root``."""
     folder = root if root.is_dir() else root.parent
-    decoder = best_decoder(config.evaluation_crop_ratio)
+    decoder = best_decoder(config.evaluation_crop_ratio, config.interpolation)
     dataset = EncodedImages(Files([(str(file), NO_LABEL) for file in files]), config, 0, decoder)
     return Images(dataset, lambda index: str(files[index]).removeprefix(f"{folder}/"), labelled=False)
 
