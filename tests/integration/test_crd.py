@@ -92,6 +92,10 @@ REJECTED: dict[str, tuple[Spec, str]] = {
         {"training": {"data": {"kind": "Cifar10"}}},
         "spec.training.data.path is required with the kinds ImageFolder, ImageList, WebDataset",
     ),
+    "CIFAR-100 without path": (
+        {"training": {"data": {"kind": "Cifar100"}}},
+        "spec.training.data.path is required with the kinds ImageFolder, ImageList, WebDataset",
+    ),
     "shards without path": (
         {"training": {"data": {"kind": "WebDataset"}}},
         "spec.training.data.path is required with the kinds ImageFolder, ImageList, WebDataset",

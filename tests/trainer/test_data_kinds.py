@@ -9,7 +9,7 @@ from PIL import Image
 
 from inception_trainer.config import fingerprint, from_mapping
 from inception_trainer.data import open_splits
-from inception_trainer.data.cifar10 import augmented
+from inception_trainer.data.cifar import augmented
 from inception_trainer.data.layout import found_tree
 from inception_trainer.errors import ConfigError, DataError, InputMissing
 
@@ -205,7 +205,7 @@ def test_corrupt_images_are_named_and_skipped_up_to_the_limit(listed, caplog, li
         assert [str(listed / "x.png") in text for text in warnings] == [True, False]
 
 
-@pytest.mark.parametrize("kind", ["ImageFolder", "ImageList", "WebDataset", "Cifar10"])
+@pytest.mark.parametrize("kind", ["ImageFolder", "ImageList", "WebDataset", "Cifar10", "Cifar100"])
 def test_path_is_needed(kind) -> None:
     with pytest.raises(ConfigError, match=rf"data\.path: missing; data\.kind {kind} needs the folder that holds"):
         from_mapping({"data": {"kind": kind}})

@@ -13,6 +13,7 @@ import torch
 import yaml
 from PIL import Image
 
+import cifar_files
 import trainer_ranks
 from inception_trainer import cli, models, recipes
 from inception_trainer import config as schema
@@ -35,7 +36,7 @@ pytestmark = [pytest.mark.timeout(300), pytest.mark.usefixtures("copies_of_indic
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory) -> Path:
-    """Stands for /data: a small ImageNet, CIFAR-10, photographs, weights and names."""
+    """Stands for /data: a small ImageNet, CIFAR-10, CIFAR-100, photographs, weights and names."""
     root = tmp_path_factory.mktemp("data")
     random = np.random.default_rng(0)
 
@@ -49,6 +50,7 @@ def data(tmp_path_factory) -> Path:
         picture(root / "imagenet" / "val" / name / "0.jpg")
         picture(root / "photos" / f"{name}.jpg")
     _cifar10(root / "cifar10", random)
+    cifar_files.binary_layout(root / "cifar100")
     for split in ("train", "val"):
         picture(root / "lists" / f"{split}.jpg")
         (root / "lists" / f"{split}.txt").write_text(f"{split}.jpg 0\n{split}.jpg 1\n" * 2)

@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 import torch
 
+import cifar_files
 import trainer_ranks
 from inception_trainer import checksums, models, outputs, stores
 from inception_trainer.config import from_mapping, merge
@@ -77,7 +78,13 @@ def shards(root: Path) -> None:
     same_data(root)[1].rename(root / "moved")
 
 
-KINDS = {"ImageFolder": image_folder, "ImageList": image_list, "WebDataset": shards, "Cifar10": cifar10}
+KINDS = {
+    "ImageFolder": image_folder,
+    "ImageList": image_list,
+    "WebDataset": shards,
+    "Cifar10": cifar10,
+    "Cifar100": cifar_files.python_layout,
+}
 
 
 def opened(kind: str, path: object, workers: int = 0, **keys: Any) -> Any:
@@ -132,6 +139,7 @@ def test_a_shard_that_is_cut_is_named(tmp_path, url) -> None:
         ("ImageList", ["no file", "train.txt"]),
         ("WebDataset", ["no folder"]),
         ("Cifar10", ["no CIFAR-10 in", "no folder"]),
+        ("Cifar100", ["no CIFAR-100 in", "no folder"]),
     ],
 )
 def test_missing_data_is_named(url, kind, words) -> None:

@@ -19,16 +19,17 @@ from inception_trainer.errors import ConfigError, InputMissing
 from inception_trainer.schema import camel, dump, key, parse
 
 MODES = ("Train", "Evaluate", "Benchmark", "Infer", "Export")
-DATA_KINDS = ("Digits", "Synthetic", "ImageFolder", "ImageList", "WebDataset", "Cifar10")
+DATA_KINDS = ("Digits", "Synthetic", "ImageFolder", "ImageList", "WebDataset", "Cifar10", "Cifar100")
 TRAINING = ("Train", "Benchmark")
 """Modes that compute gradients."""
-IN_MEMORY = ("Digits", "Synthetic", "Cifar10")
+IN_MEMORY = ("Digits", "Synthetic", "Cifar10", "Cifar100")
 PRECISION_RULES = ("FP32", "BF16", "FP16", "ComputeCapability", "AskDevice", "CPUFlags")
 NEEDS_PATH = {
     "ImageFolder": "holds train/ and val/, here or in the variable IMAGENET_TRAIN_DATASET",
     "ImageList": "holds train.txt and val.txt",
     "WebDataset": "holds the shards",
     "Cifar10": "holds the batches of CIFAR-10",
+    "Cifar100": "holds the files of CIFAR-100",
 }
 
 
@@ -344,7 +345,7 @@ def _resolved(config: TrainingConfig) -> TrainingConfig:
         weight = 0.0 if known.auxiliary_smallest is None else catalog.AUXILIARY_WEIGHT
     data = config.data
     small = data.kind in IN_MEMORY
-    tiny = data.kind in ("Digits", "Cifar10")
+    tiny = data.kind in ("Digits", "Cifar10", "Cifar100")
     side = max(32, known.smallest_with(weight > 0)) if tiny else known.image_size
     # A network that is used and not trained takes images of the size that its weights say.
     side = 0 if config.mode in checks.BY_WEIGHTS else side

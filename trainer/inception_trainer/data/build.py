@@ -36,10 +36,10 @@ def _open(config: TrainingConfig) -> Splits:
         from inception_trainer.data.synthetic import open_synthetic
 
         return open_synthetic(config.data, config.seed)
-    if config.data.kind == "Cifar10":
-        from inception_trainer.data.cifar10 import open_cifar10
+    if config.data.kind in ("Cifar10", "Cifar100"):
+        from inception_trainer.data.cifar import open_cifar
 
-        return open_cifar10(config.data, config.seed)
+        return open_cifar(config.data, config.seed)
     if config.data.kind == "ImageList":
         from inception_trainer.data.imagelist import open_image_list
 
