@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 BY_WEIGHTS = ("Infer", "Export")
 """Modes in which ``data.imageSize`` is 0 until the weights have said it."""
+RECORDED = ("Train", "Benchmark")
+"""Modes whose steps ``profiler`` records."""
 SQUARE_DECAY, EPSILON = 0.9, 1.0
 """Defaults of RMSProp, those of the Inception papers."""
 FALLING = ("Cosine", "Linear")
@@ -37,12 +39,27 @@ def check_mode(config: TrainingConfig) -> None:
         )
     if config.mode == "Export" and not config.export.formats:
         raise ConfigError("export.formats: empty; name at least one, for example PT2")
+    _check_profiler(config)
     if config.mode not in BY_WEIGHTS or only_measures:
         return
     if config.output.path is None and config.checkpoint.path is None:
         raise ConfigError(
             f"output.path: missing; mode {config.mode} writes its files there (in the cluster: spec.checkpoint); "
             "mode Infer with inference.format None only measures"
+        )
+
+
+def _check_profiler(config: TrainingConfig) -> None:
+    if config.profiler.steps is None:
+        return
+    if config.mode not in RECORDED:
+        raise ConfigError(
+            f"profiler.steps: mode {config.mode} has no steps to record; leave it out or choose {' or '.join(RECORDED)}"
+        )
+    if config.output.path is None and config.checkpoint.path is None:
+        raise ConfigError(
+            "output.path: missing; the steps that profiler.steps records are written there (in the cluster: "
+            "spec.checkpoint)"
         )
 
 

@@ -161,6 +161,14 @@ class BenchmarkConfig:
 
 
 @dataclass(frozen=True)
+class ProfilerConfig:
+    """How many optimizer steps are recorded, after how many of this process; without a number none is."""
+
+    steps: int | None = key(None, at_least=1, at_most=1000)
+    after_steps: int = key(10, at_least=0)
+
+
+@dataclass(frozen=True)
 class InferenceConfig:
     """What mode Infer classifies, what it writes, and at which batch sizes it measures latencies."""
 
@@ -233,6 +241,7 @@ class TrainingConfig:
     inference: InferenceConfig = field(default_factory=InferenceConfig)
     export: ExportConfig = field(default_factory=ExportConfig)
     log_every_steps: int = key(10, at_least=1)
+    profiler: ProfilerConfig = field(default_factory=ProfilerConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     output: OutputConfig = field(default_factory=OutputConfig)
     accelerator: AcceleratorConfig = field(default_factory=AcceleratorConfig)

@@ -25,10 +25,11 @@ from inception_trainer.saving import Saver
 from inception_trainer.state import TrainingState
 from inception_trainer.steps import Stepper, Window
 from inception_trainer.stopping import StopRequest
+from inception_trainer.tracing import Trace
 
 STOP, SAVE = "stop", "save"
 WARMUP_STEPS = 2
-"""First steps of a process that no speed counts: memory is allocated, kernels are chosen."""
+"""First steps of a process that no speed counts: memory is allocated, kernels are chosen. Nor do recorded steps."""
 
 
 @dataclass(frozen=True)
@@ -74,11 +75,14 @@ class Trainer:
         self._pod_batch = sum(share.stop - share.start for share in shares)
         ends = [evaluation_share(len(job.splits.val), rank, job.comm.world_size) for rank in job.pod_ranks]
         self._pod_evaluation = sum(map(len, ends))
+        self._trace = Trace(
+            job.config.profiler, job.accelerator, job.comm, job.heartbeat, job.info.output, job.info.attempt
+        )
 
     def run(self) -> dict[str, Any]:
         """Train; returns the summary. Raises Stopped after a save, NonFiniteLoss, RanksDiverged, DataError."""
         self._job.stop.arm()
-        with self._streams:
+        with self._trace, self._streams:
             while True:
                 decided = self._agreement.decided()
                 if STOP in decided or (self._evaluation_due() and not self._evaluate()):
@@ -95,7 +99,8 @@ class Trainer:
     def _step(self) -> None:
         job, progress = self._job, self._progress
         rate = self._rate()
-        waited, computed = job.stepper.step(self._stream(), progress.step, rate)
+        with self._trace.step(progress.step + 1) as recorded:
+            waited, computed = job.stepper.step(self._stream(), progress.step, rate)
         progress.step += 1
         job.heartbeat.step(progress.step)
         progress.samples_seen += job.config.batch.global_
@@ -103,7 +108,7 @@ class Trainer:
         self._timed_steps += 1
         job.bus.start(job.info)
         job.bus.step(StepRecord(progress.step, waited, computed, self._pod_batch, progress.samples_seen))
-        if progress.step - job.info.start_step == WARMUP_STEPS:
+        if recorded or progress.step - job.info.start_step == WARMUP_STEPS:
             self._mark, self._timed_steps = time.monotonic(), 0
         if progress.step % job.config.log_every_steps == 0:
             self._log(rate)

@@ -1,11 +1,13 @@
 """Mode Benchmark: the speed of whole training steps, warm-up excluded.
 
 Synthetic data is made once and used again and again, so that the network is measured and nothing else; any other
-kind comes through its loader, and the share of time spent waiting for it is reported beside the speed.
+kind comes through its loader, and the share of time spent waiting for it is reported beside the speed. Steps that
+``profiler`` records come after the measured ones.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import statistics
 import time
@@ -30,6 +32,7 @@ from inception_trainer.plan import BatchPlan, batch_plan, micro_batches_of_epoch
 from inception_trainer.state import share
 from inception_trainer.steps import Normalise, Stepper, Window, parallel
 from inception_trainer.syncnorm import synchronize
+from inception_trainer.tracing import Trace
 from inception_trainer.updates import Updater
 from inception_trainer.weights import load_weights, local_file
 
@@ -52,19 +55,23 @@ def run(run: Run) -> dict[str, Any]:
         raise ConfigError(f"batch.global: {plan.global_batch} is more than the {len(splits.train)} training samples")
     network = _network(run, model, max(splits.num_classes, config.data.num_classes or 0))
     lengths = _window_lengths(config.benchmark.steps)
-    info = run.begin(network, model, config.benchmark.warmup_steps + config.benchmark.steps, plan.global_batch)
+    recorded = config.profiler.steps or 0
+    measured = config.benchmark.warmup_steps + config.benchmark.steps
+    info = run.begin(network, model, measured + recorded, plan.global_batch)
     logger.info(
         "%s, %s, batch %d on %d x %s: %d steps to warm up, %d measured",
         model, info.precision, plan.global_batch, comm.world_size, run.accelerator.name,
         config.benchmark.warmup_steps, config.benchmark.steps,
     )  # fmt: skip
     bench = _Bench(run, _stepper(run, network, splits, plan), plan)
-    with closing(_batches(run, splits, plan)) as batches:
+    with bench.trace, closing(_batches(run, splits, plan)) as batches:
         bench.steps(batches, config.benchmark.warmup_steps)
         windows = [bench.measured(batches, length) for length in lengths]
+        figures = _figures(run, plan, lengths, windows)
+        bench.steps(batches, recorded)
     splits.close()
     bench.boundary.settle()
-    return run.summary(info, **_figures(run, plan, lengths, windows))
+    return run.summary(info, **figures)
 
 
 class _Bench:
@@ -74,13 +81,19 @@ class _Bench:
         self._run, self._stepper, self._plan = run, stepper, plan
         self.boundary = Boundary(run)
         self._step = 0
+        # Recording makes steps slower, so they come after those that are measured.
+        bench = run.config.benchmark
+        profiler = dataclasses.replace(run.config.profiler, after_steps=bench.warmup_steps + bench.steps)
+        attempt = run.settings.attempt or 1
+        self.trace = Trace(profiler, run.accelerator, run.comm, run.heartbeat, run.output, attempt)
 
     def steps(self, batches: Iterator[Batch], count: int) -> Window:
         """Do ``count`` steps and wait for the device."""
         rate = self._run.config.optimizer.learning_rate
         for _ in range(count):
             self.boundary.check()
-            waited, computed = self._stepper.step(batches, self._step, rate)
+            with self.trace.step(self._step + 1):
+                waited, computed = self._stepper.step(batches, self._step, rate)
             self._step += 1
             self._run.step(self._step, self._plan.global_batch, "train", waited, computed)
         return self._stepper.read()
