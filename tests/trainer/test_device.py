@@ -249,20 +249,36 @@ def test_device_that_tells_nothing_has_no_figures() -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "ranks", "limit", "threads"),
+    ("content", "ranks", "limit", "pinned", "threads"),
     [
-        ("max 100000", 1, None, 8),
-        ("max 100000", 4, None, 2),
-        ("200000 100000", 1, None, 2),
-        ("150000 100000", 2, None, 1),
-        ("50000 100000", 1, None, 1),
-        ("400000 100000", 1, 2, 2),
+        ("max 100000", 1, None, False, 8),
+        ("max 100000", 4, None, False, 2),
+        ("200000 100000", 1, None, False, 2),
+        ("150000 100000", 2, None, False, 1),
+        ("50000 100000", 1, None, False, 1),
+        ("400000 100000", 1, 2, False, 2),
+        ("max 100000", 4, None, True, 8),
+        ("max 100000", 4, 3, True, 3),
+        ("600000 100000", 2, None, True, 3),
+        ("6400000 100000", 4, None, True, 8),
     ],
 )
-def test_threads(monkeypatch, content, ranks, limit, threads) -> None:
+def test_threads(monkeypatch, content, ranks, limit, pinned, threads) -> None:
     monkeypatch.setattr(accelerator.os, "sched_getaffinity", lambda _pid: set(range(8)))
     monkeypatch.setattr(accelerator.Path, "read_text", lambda *_args, **_kwargs: content)
-    assert device.threads_per_rank(Settings(local_world_size=ranks, threads=limit)) == threads
+    assert device.threads_per_rank(Settings(local_world_size=ranks, threads=limit, pinned=pinned)) == threads
+
+
+@pytest.mark.parametrize(("pinned", "set_to"), [(False, []), (True, [3])])
+def test_pinned_ranks_have_no_more_threads_than_cpus_beside_any_device(cuda, monkeypatch, pinned, set_to) -> None:
+    cuda()
+    asked: list[int] = []
+    monkeypatch.setattr(torch, "set_num_threads", asked.append)
+    monkeypatch.setattr(accelerator.os, "sched_getaffinity", lambda _pid: {0, 1, 2})
+    monkeypatch.setattr(accelerator.Path, "read_text", lambda *_args, **_kwargs: "max 100000")
+    config = AcceleratorConfig(profile="nvidia", device="cuda", backend="nccl")
+    device.resolve(config, "FP32", Settings(local_rank=1, local_world_size=2, pinned=pinned))
+    assert asked == set_to
 
 
 def test_cuda_is_named_only_where_devices_are_resolved() -> None:

@@ -235,6 +235,7 @@ class TrainingConfig:
     weight_average: WeightAverageConfig = field(default_factory=WeightAverageConfig)
     precision: str = key("Auto", choices=("Auto", "FP32", "BF16", "FP16"))
     execution: str = key("Eager", choices=("Eager", "Compiled"))
+    cpu_affinity: str = key("Shared", choices=("Shared", "PerRank"))
     seed: int = key(0, at_least=0, at_most=2**32 - 1)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     benchmark: BenchmarkConfig = field(default_factory=BenchmarkConfig)

@@ -8,6 +8,7 @@ import time
 from contextlib import suppress
 from typing import NoReturn
 
+from inception_trainer import affinity
 from inception_trainer import settings as environment
 from inception_trainer.config import TrainingConfig, load
 from inception_trainer.errors import ConfigError, InputMissing, TrainerError
@@ -55,6 +56,7 @@ def _by_variable(error: InputMissing, config: TrainingConfig, settings: Settings
 
 
 def _work(config: TrainingConfig, settings: Settings) -> None:
+    settings = affinity.placed(config.cpu_affinity, settings)
     if config.mode == "Train":
         from inception_trainer import session
 

@@ -39,6 +39,8 @@ class Settings:
     local_world_size: int = 1
     threads: int | None = None
     """OMP_NUM_THREADS, an upper limit on the threads of this rank."""
+    pinned: bool = False
+    """Whether the CPUs of this process are those of its rank alone; not from the environment, see :mod:`affinity`."""
     error_file: Path | None = None
     """Where torch elastic wants to read why this process failed."""
     benchmark_log: str | None = None

@@ -89,8 +89,9 @@ def resolve(config: AcceleratorConfig, wanted: str, settings: Settings) -> Accel
     Raises ConfigError when the accelerator is not there: falling back to the CPU is never silent.
     """
     choice = choose(config, wanted)
-    if choice.device == CPU:
+    if choice.device == CPU or settings.pinned:
         torch.set_num_threads(threads_per_rank(settings))
+    if choice.device == CPU:
         keep_freed_memory()
         device = torch.device(CPU)
         name = torch.backends.cpu.get_cpu_capability()
@@ -177,14 +178,18 @@ def _name(functions: Any, device: torch.device) -> Any:
 
 
 def threads_per_rank(settings: Settings) -> int:
-    """The CPU limit of this pod, or what the process may run on, divided by its ranks; at most OMP_NUM_THREADS."""
-    cpus = float(len(os.sched_getaffinity(0)))
+    """The CPU limit of this pod, or what the process may run on, divided by its ranks; at most OMP_NUM_THREADS.
+
+    What a pinned process may run on is its rank's alone, and so not divided.
+    """
+    ranks = max(1, settings.local_world_size)
+    cpus = len(os.sched_getaffinity(0)) / (1 if settings.pinned else ranks)
     try:
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
-        cpus = cpus if quota == "max" else min(cpus, int(quota) / int(period))
+        cpus = cpus if quota == "max" else min(cpus, int(quota) / int(period) / ranks)
     except (OSError, ValueError):
         pass
-    share = max(1, int(cpus / max(1, settings.local_world_size)))
+    share = max(1, int(cpus))
     return min(share, settings.threads or share)
 
 

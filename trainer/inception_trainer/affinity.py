@@ -1,0 +1,48 @@
+"""CPUs of a rank's own: each rank of a pod is pinned to a part of those that the pod may use.
+
+Threads and processes inherit the CPUs of the thread that starts them, so this is done before torch computes anything
+and before loader processes are made. Threads that run already are pinned one by one: Linux knows no other way.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Collection
+from contextlib import suppress
+from pathlib import Path
+
+from inception_trainer.errors import ConfigError
+from inception_trainer.settings import Settings
+
+
+def part(cpus: Collection[int], rank: int, ranks: int) -> list[int]:
+    """Contiguous parts of ``cpus`` in the order of their numbers, whose sizes differ by at most one.
+
+    Raises ConfigError when there are fewer CPUs than ranks.
+    """
+    if len(cpus) < ranks:
+        raise ConfigError(
+            f"cpuAffinity: PerRank needs a CPU for each of the {ranks} ranks of this pod, which may use {len(cpus)}; "
+            "give the pod more CPUs, lower numProcPerNode, or choose Shared"
+        )
+    return sorted(cpus)[rank * len(cpus) // ranks : (rank + 1) * len(cpus) // ranks]
+
+
+def placed(affinity: str, settings: Settings) -> Settings:
+    """Pin this rank if ``affinity`` is ``PerRank``; the settings then say so. Raises ConfigError."""
+    if affinity != "PerRank":
+        return settings
+    pin(part(os.sched_getaffinity(0), settings.local_rank, settings.local_world_size))
+    return dataclasses.replace(settings, pinned=True)
+
+
+def pin(cpus: Collection[int]) -> None:
+    """Let every thread of this process run on these CPUs only."""
+    done: set[int] = set()
+    # Until no thread is new: one that was not pinned yet may have started it meanwhile.
+    while left := {int(task.name) for task in Path("/proc/self/task").iterdir()} - done:
+        for thread in left:
+            with suppress(ProcessLookupError):  # it has ended
+                os.sched_setaffinity(thread, cpus)
+        done |= left
