@@ -77,13 +77,32 @@ def children(pid: int) -> list[int]:
     ],
 )
 def test_parts(cpus, ranks, parts) -> None:
-    assert [affinity.part(set(cpus), rank, ranks) for rank in range(ranks)] == parts
+    assert [affinity.part(sorted(cpus), rank, ranks) for rank in range(ranks)] == parts
+
+
+def test_threads_of_a_core_stay_together(tmp_path) -> None:
+    """Two packages of two cores of two threads, numbered as Linux numbers them."""
+    for cpu in range(8):
+        folder = tmp_path / f"cpu{cpu}" / "topology"
+        folder.mkdir(parents=True)
+        (folder / "physical_package_id").write_text(f"{cpu // 2 % 2}\n")
+        (folder / "core_id").write_text(f"{cpu % 2}\n")
+    assert affinity.by_core(range(8), tmp_path) == [0, 4, 1, 5, 2, 6, 3, 7]
+    assert affinity.by_core({7, 1, 3, 5}, tmp_path) == [1, 5, 3, 7]
+
+
+@pytest.mark.parametrize("text", [None, "", "unknown"])
+def test_without_a_topology_the_numbers_decide(text, tmp_path) -> None:
+    if text is not None:
+        (tmp_path / "cpu2" / "topology").mkdir(parents=True)
+        (tmp_path / "cpu2" / "topology" / "physical_package_id").write_text(text)
+    assert affinity.by_core({9, 2, 4}, tmp_path) == [2, 4, 9]
 
 
 def test_fewer_cpus_than_ranks() -> None:
     words = r"cpuAffinity: PerRank needs a CPU for each of the 3 ranks of this pod, which may use 2; give the pod more"
     with pytest.raises(ConfigError, match=words):
-        affinity.part({0, 1}, 0, 3)
+        affinity.part([0, 1], 0, 3)
 
 
 def test_shared_leaves_everything_alone(monkeypatch) -> None:
@@ -115,7 +134,7 @@ def test_each_rank_and_its_loaders_have_cpus_of_their_own(tmp_path) -> None:
     gang = trainer_ranks.start(tmp_path, job, 2, small=True, environment={"OMP_NUM_THREADS": ""})
     gang.until(lambda: gang.progress()["step"] >= 4)
     for rank, process in enumerate(gang.processes):
-        own = tuple(affinity.part(CPUS, rank, 2))
+        own = tuple(affinity.part(affinity.by_core(CPUS), rank, 2))
         assert allowed(process.pid) == {own}
         loaders = children(process.pid)
         assert loaders
