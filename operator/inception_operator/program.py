@@ -14,8 +14,6 @@ from .model import Json
 from .spec import Job
 
 INSTALL: Final = ("python3", "-m", "inception_trainer.launcher.install", LAUNCHER_MOUNT)
-# As limits too, so that the pod keeps its quality of service and fits a quota.
-RESOURCES: Final = {"cpu": "200m", "memory": "64Mi"}
 _PYTHON: Final = re.compile(r"(.*/)?python(\d+(\.\d+)?)?")
 
 
@@ -37,7 +35,8 @@ def inject(pod: Json, job: Job, image: str, pull_policy: str | None) -> None:
     ]
     pod["volumes"] = [*pod["volumes"], {"name": LAUNCHER_VOLUME, "emptyDir": {}}]
     # First, so that a pod that cannot have its launcher does no other work before.
-    pod["initContainers"] = [_init_container(image, pull_policy, mount), *pod.get("initContainers", ())]
+    installer = _init_container(image, pull_policy, mount, container.get("resources") or {})
+    pod["initContainers"] = [installer, *pod.get("initContainers", ())]
 
 
 def environment(job: Job) -> dict[str, str]:
@@ -50,12 +49,13 @@ def environment(job: Job) -> dict[str, str]:
     return values
 
 
-def _init_container(image: str, pull_policy: str | None, mount: Json) -> Json:
+def _init_container(image: str, pull_policy: str | None, mount: Json, resources: Json) -> Json:
+    """``resources`` are the program's: with its CPU and memory the pod asks for nothing more and keeps its class."""
     container: Json = {
         "name": LAUNCHER_VOLUME,
         "image": image,
         "command": list(INSTALL),
-        "resources": {"requests": dict(RESOURCES), "limits": dict(RESOURCES)},
+        "resources": {side: _plain(resources.get(side) or {}) for side in ("requests", "limits")},
         "securityContext": {
             "allowPrivilegeEscalation": False,
             "readOnlyRootFilesystem": True,
@@ -66,3 +66,7 @@ def _init_container(image: str, pull_policy: str | None, mount: Json) -> Json:
     if pull_policy:
         container["imagePullPolicy"] = pull_policy
     return container
+
+
+def _plain(amounts: Json) -> Json:
+    return {name: amounts[name] for name in ("cpu", "memory") if name in amounts}

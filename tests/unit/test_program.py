@@ -69,7 +69,27 @@ def test_the_launcher_comes_from_an_init_container() -> None:
     assert first["volumeMounts"] == [{"name": "inception-launcher", "mountPath": MOUNT}]
     assert {"name": "inception-launcher", "mountPath": MOUNT, "readOnly": True} in main(pod)["volumeMounts"]
     assert {"name": "inception-launcher", "emptyDir": {}} in pod["spec"]["volumes"]
-    assert first["resources"]["requests"] == first["resources"]["limits"], "it takes nothing of a guaranteed pod"
+
+
+@pytest.mark.parametrize(
+    ("resources", "copied"),
+    [
+        pytest.param(None, {"requests": {}, "limits": {}}, id="best effort"),
+        pytest.param(
+            {"requests": {"cpu": "100m"}, "limits": {"memory": "1Gi", "ephemeral-storage": "9Gi"}},
+            {"requests": {"cpu": "100m"}, "limits": {"memory": "1Gi"}},
+            id="burstable",
+        ),
+        pytest.param(
+            {"requests": {"cpu": 2, "memory": "4Gi"}, "limits": {"cpu": 2, "memory": "4Gi", "hugepages-2Mi": "8Mi"}},
+            {"requests": {"cpu": 2, "memory": "4Gi"}, "limits": {"cpu": 2, "memory": "4Gi"}},
+            id="guaranteed",
+        ),
+    ],
+)
+def test_the_init_container_asks_for_no_more_than_the_program(resources: Json | None, copied: Json) -> None:
+    pod = build(command=["python", "t.py"], **({"resources": resources} if resources else {}))
+    assert pod["spec"]["initContainers"][0]["resources"] == copied
 
 
 def test_the_init_container_is_restricted_whatever_the_program_gets() -> None:
