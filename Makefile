@@ -4,7 +4,10 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
 PYTHON ?= python3
-CACHE ?= $(CURDIR)/.cache
+# One folder for all that is installed or built; the programs below look where the variables say.
+CACHE ?= $(or $(INCEPTION_CACHE),$(CURDIR)/.cache)
+export INCEPTION_CACHE := $(CACHE)
+export LOCALCLUSTER_CACHE ?= $(CACHE)/localcluster
 VENV := $(CACHE)/venv
 BIN := $(VENV)/bin
 export PYTHONPATH := $(CURDIR):$(CURDIR)/operator:$(CURDIR)/trainer

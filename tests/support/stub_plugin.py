@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 SOURCE = Path(__file__).parent / "stub_device" / "device.cpp"
-CACHE = Path(__file__).parents[2] / ".cache" / "stub-device"
+CACHE = Path(os.environ.get("INCEPTION_CACHE", Path(__file__).parents[2] / ".cache")) / "stub-device"
 TYPES = {5: "FP16", 6: "FP32", 15: "BF16"}
 """torch's numbers of the floating point types."""
 

@@ -68,7 +68,7 @@ def main() -> int:
 
 
 def _passes(release: str, tests: list[str], keep: bool) -> bool:
-    folder = ROOT / ".cache" / f"torch-{release}"
+    folder = Path(os.environ.get("INCEPTION_CACHE", ROOT / ".cache")) / f"torch-{release}"
     try:
         python = _environment(folder, release)
         subprocess.run([python, "-c", "import torch; print('torch', torch.__version__)"], check=True)
