@@ -1,0 +1,358 @@
+"""Jobs that the API server rejects, with its words, and the nearest ones that it takes."""
+
+from __future__ import annotations
+
+import pytest
+
+from crd_api import RECIPE, Spec, rejection, rules, trainer, write
+from localcluster.cluster import Cluster
+
+REJECTED: dict[str, tuple[Spec, str]] = {
+    "no training": ({}, "spec.training: Required value: spec.training is required, unless the container trainer"),
+    "nothing to train on": ({"training": {}}, "spec.training needs a recipe or data.kind"),
+    "nothing to classify": (
+        {"training": {"mode": "Infer"}},
+        "mode Infer needs one of them or inference.path",
+    ),
+    "predictions without a place": (
+        {"training": {**RECIPE, "mode": "Infer"}},
+        "spec.checkpoint is required with spec.training.mode Infer and Export",
+    ),
+    "export without a place": (
+        {"training": {"mode": "Export"}},
+        "spec.checkpoint is required with spec.training.mode Infer and Export",
+    ),
+    "neither predictions nor latencies": (
+        {"training": {"mode": "Infer", "inference": {"format": "None"}}},
+        "spec.training.inference.batchSizes is required with format None",
+    ),
+    "export twice": (
+        {"training": {"mode": "Export", "export": {"formats": ["PT2", "PT2"]}}, "checkpoint": {"path": "/c"}},
+        "spec.training.export.formats: duplicate entries",
+    ),
+    "unknown kind of data": (
+        {"training": {"data": {"kind": "Pictures"}}},
+        'spec.training.data.kind: Unsupported value: "P',
+    ),
+    "folder without path": (
+        {"training": {"data": {"kind": "ImageFolder"}}},
+        "spec.training.data.path is required with the kinds ImageFolder, ImageList, WebDataset",
+    ),
+    "CIFAR-10 without path": (
+        {"training": {"data": {"kind": "Cifar10"}}},
+        "spec.training.data.path is required with the kinds ImageFolder, ImageList, WebDataset",
+    ),
+    "CIFAR-100 without path": (
+        {"training": {"data": {"kind": "Cifar100"}}},
+        "spec.training.data.path is required with the kinds ImageFolder, ImageList, WebDataset",
+    ),
+    "shards without path": (
+        {"training": {"data": {"kind": "WebDataset"}}},
+        "spec.training.data.path is required with the kinds ImageFolder, ImageList, WebDataset",
+    ),
+    "shards of another kind": (
+        {"training": {"data": {"kind": "ImageFolder", "path": "/d", "trainShards": "a.tar"}}},
+        "spec.training.data.trainShards, valShards and labelKey belong to kind WebDataset",
+    ),
+    "key of a label of another kind": (
+        {"training": {"data": {"kind": "Digits", "labelKey": "label"}}},
+        "spec.training.data.trainShards, valShards and labelKey belong to kind WebDataset",
+    ),
+    "absolute shards": (
+        {"training": {"data": {"kind": "WebDataset", "path": "/d", "valShards": "/d/val.tar"}}},
+        "spec.training.data.valShards in body should match",
+    ),
+    "epsilon without RMSProp": (
+        {"training": {"data": {"kind": "Digits"}, "optimizer": {"epsilon": "1.0"}}},
+        "spec.training.optimizer.squareDecay and epsilon belong to RMSProp",
+    ),
+    "RMSProp with nesterov": (
+        {"training": {**RECIPE, "optimizer": {"name": "RMSProp", "nesterov": True}}},
+        "spec.training.optimizer.nesterov does not go with name RMSProp",
+    ),
+    "clipping to nothing": (
+        {"training": {**RECIPE, "optimizer": {"clipNorm": "0.0"}}},
+        "spec.training.optimizer.clipNorm must be greater than 0",
+    ),
+    "average that keeps everything": (
+        {"training": {**RECIPE, "weightAverage": {"decay": "1"}}},
+        "spec.training.weightAverage.decay in body should match",
+    ),
+    "relative path": (
+        {"training": {"data": {"kind": "ImageFolder", "path": "data"}}},
+        "spec.training.data.path in body should match",
+    ),
+    "empty batch": (
+        {"training": {**RECIPE, "batch": {"global": 0}}},
+        "spec.training.batch.global in body should be greater than or equal to 1",
+    ),
+    "unquoted decimal": (
+        {"training": {**RECIPE, "optimizer": {"learningRate": 0.1}}},
+        "spec.training.optimizer.learningRate: expected string",
+    ),
+    "no learning": (
+        {"training": {**RECIPE, "optimizer": {"learningRate": "0"}}},
+        "spec.training.optimizer.learningRate must be greater than 0",
+    ),
+    "momentum of 1": (
+        {"training": {**RECIPE, "optimizer": {"momentum": "1"}}},
+        "spec.training.optimizer.momentum in body should match",
+    ),
+    "steps without epochs": (
+        {"training": {**RECIPE, "schedule": {"name": "Step"}}},
+        "spec.training.schedule needs milestones or stepEpochs with name Step",
+    ),
+    "two kinds of steps": (
+        {"training": {**RECIPE, "schedule": {"name": "Step", "milestones": [3], "stepEpochs": 3}}},
+        "spec.training.schedule takes milestones or stepEpochs, not both",
+    ),
+    "hasty watchdog": (
+        {"training": RECIPE, "failurePolicy": {"progressDeadlineSeconds": 9}},
+        "spec.failurePolicy.progressDeadlineSeconds in body should be greater than or equal to 10",
+    ),
+    "auxiliary weight without its network": (
+        {"training": {**RECIPE, "model": {"name": "resnet50"}, "loss": {"auxiliaryWeight": "0.3"}}},
+        "spec.training.loss.auxiliaryWeight needs model.name inception_v3",
+    ),
+    "dropout of a network without it": (
+        {"training": {**RECIPE, "model": {"name": "resnet50", "dropout": "0.3"}}},
+        "spec.training.model.dropout does not go with this name",
+    ),
+    "compiled with synchronized batch norm": (
+        {"training": {**RECIPE, "model": {"batchNorm": "Synchronized"}, "execution": "Compiled"}},
+        "spec.training.execution Compiled does not go with model.batchNorm Synchronized",
+    ),
+    "last rate of a schedule without one": (
+        {"training": {**RECIPE, "schedule": {"name": "Constant", "finalLearningRate": "0.001"}}},
+        "spec.training.schedule.finalLearningRate goes with name Cosine or Linear only",
+    ),
+    "two rhythms of evaluation": (
+        {"training": {**RECIPE, "evaluation": {"everyEpochs": 2, "everySteps": 100}}},
+        "spec.training.evaluation takes everyEpochs or everySteps, not both",
+    ),
+    "crop of more than the image": (
+        {"training": {**RECIPE, "data": {"evaluationCropRatio": "1.1"}}},
+        "spec.training.data.evaluationCropRatio in body should match",
+    ),
+    "scaling of what is never scaled": (
+        {"training": {"data": {"kind": "Synthetic", "interpolation": "Nearest"}}},
+        "spec.training.data.interpolation does not go with kind Synthetic",
+    ),
+    "jitter of more than all": (
+        {"training": {**RECIPE, "augmentation": {"colorJitter": {"contrast": "1.4"}}}},
+        "spec.training.augmentation.colorJitter.contrast in body should match",
+    ),
+    "new classifier without weights": (
+        {"training": {**RECIPE, "model": {"classifier": "New"}}},
+        "spec.training.model.classifier New needs weights",
+    ),
+    "unknown inputs": (
+        {"training": {**RECIPE, "data": {"normalization": "BGR"}}},
+        'spec.training.data.normalization: Unsupported value: "BGR"',
+    ),
+    "no nodes": ({"training": RECIPE, "numNodes": 0}, "spec.numNodes in body should be greater than or equal to 1"),
+    "too many nodes": (
+        {"training": RECIPE, "numNodes": 1001},
+        "spec.numNodes in body should be less than or equal to 1000",
+    ),
+    "more nodes needed than wanted": (
+        {"training": RECIPE, "numNodes": 2, "elasticPolicy": {"minNodes": 3}},
+        "spec.elasticPolicy.minNodes must not exceed spec.numNodes; lower it, or raise spec.numNodes",
+    ),
+    "more nodes wanted than allowed": (
+        {"training": RECIPE, "numNodes": 3, "elasticPolicy": {"maxNodes": 2}},
+        "spec.elasticPolicy.maxNodes must not be below spec.numNodes; raise it, or lower spec.numNodes",
+    ),
+    "too many spares": (
+        {"training": RECIPE, "elasticPolicy": {"spareNodes": 101}},
+        "spec.elasticPolicy.spareNodes in body should be less than or equal to 100",
+    ),
+    "no ranks": (
+        {"training": RECIPE, "numProcPerNode": 0},
+        "spec.numProcPerNode must be a number from 1 to 64 or auto",
+    ),
+    "wordy ranks": (
+        {"training": RECIPE, "numProcPerNode": "gpu"},
+        "spec.numProcPerNode must be a number from 1 to 64 or auto",
+    ),
+    "checkpoint nowhere": (
+        {"training": RECIPE, "checkpoint": {"keep": 2}},
+        "spec.checkpoint needs exactly one of volumeClaimName, path and uri",
+    ),
+    "checkpoint in a volume and a store": (
+        {"training": RECIPE, "checkpoint": {"volumeClaimName": "a", "uri": "s3://b/c"}},
+        "spec.checkpoint needs exactly one of volumeClaimName, path and uri",
+    ),
+    "checkpoint nowhere in particular": (
+        {"training": RECIPE, "checkpoint": {"uri": "bucket/runs"}},
+        "spec.checkpoint.uri in body should match",
+    ),
+    "checkpoint in two places": (
+        {"training": RECIPE, "checkpoint": {"volumeClaimName": "a", "path": "/b"}},
+        "spec.checkpoint needs exactly one of volumeClaimName, path and uri",
+    ),
+    "devices of a CPU": (
+        {"training": RECIPE, "accelerator": {"devicesPerNode": 2}},
+        "spec.accelerator.resourceName and devicesPerNode need a profile other than cpu",
+    ),
+    "resource without domain": (
+        {"training": RECIPE, "accelerator": {"profile": "nvidia", "resourceName": "gpu"}},
+        "spec.accelerator.resourceName in body should match",
+    ),
+    "rank in the environment": (
+        trainer(env=[{"name": "RANK", "value": "0"}]),
+        "spec.template.spec.containers[0].env: Forbidden: spec.template may not set INCEPTION_*",
+    ),
+    "launcher's variable": (trainer(env=[{"name": "INCEPTION_JOB"}]), "spec.template may not set INCEPTION_*"),
+    "torchrun's variable": (trainer(env=[{"name": "PET_NNODES"}]), "spec.template may not set INCEPTION_*"),
+    "program and training": (
+        trainer(command=["python", "t.py"]),
+        "spec.training: Forbidden: spec.training configures the bundled trainer, which the command of",
+    ),
+    "arguments without command": (trainer(args=["t.py"]), "spec.template needs a command beside the args"),
+    "empty command": (
+        {"template": {"spec": {"containers": [{"name": "trainer", "command": []}]}}},
+        "spec.training is required, unless the container trainer of spec.template brings a command of its own",
+    ),
+    "command of another container": (
+        {"template": {"spec": {"containers": [{"name": "side", "image": "s", "command": ["sleep"]}]}}},
+        "spec.training is required, unless",
+    ),
+    "unknown success": ({"training": RECIPE, "successPolicy": "Any"}, 'spec.successPolicy: Unsupported value: "Any"'),
+    "launcher's volume": (
+        {"training": RECIPE, "template": {"spec": {"volumes": [{"name": "inception-launcher", "emptyDir": {}}]}}},
+        "spec.template may not replace the volume assignment or inception-launcher",
+    ),
+    "side container without image": (
+        {"training": RECIPE, "template": {"spec": {"containers": [{"name": "side"}]}}},
+        "spec.template needs an image for each container that is not called trainer",
+    ),
+    "operator's volume": (
+        {"training": RECIPE, "template": {"spec": {"volumes": [{"name": "assignment", "emptyDir": {}}]}}},
+        "spec.template may not replace the volume assignment",
+    ),
+    "restarting pods": (
+        {"training": RECIPE, "template": {"spec": {"restartPolicy": "Always"}}},
+        "spec.template.spec.restartPolicy: Unsupported value",
+    ),
+    "no time at all": (
+        {"training": RECIPE, "runPolicy": {"activeDeadlineSeconds": 0}},
+        "spec.runPolicy.activeDeadlineSeconds in body should be greater than or equal to 1",
+    ),
+    "no time for the pods": (
+        {"training": RECIPE, "runPolicy": {"preRunningDeadlineSeconds": 0}},
+        "spec.runPolicy.preRunningDeadlineSeconds in body should be greater than or equal to 1",
+    ),
+    "deleted before the end": (
+        {"training": RECIPE, "runPolicy": {"ttlSecondsAfterFinished": -1}},
+        "spec.runPolicy.ttlSecondsAfterFinished in body should be greater than or equal to 0",
+    ),
+    "seconds with a unit": (
+        {"training": RECIPE, "runPolicy": {"activeDeadlineSeconds": "1h"}},
+        "spec.runPolicy.activeDeadlineSeconds: expected numeric",
+    ),
+    "unknown way to clean": (
+        {"training": RECIPE, "runPolicy": {"cleanPodPolicy": "Failed"}},
+        'spec.runPolicy.cleanPodPolicy: Unsupported value: "Failed": supported values: "None", "Running", "All"',
+    ),
+    "manager without domain": (
+        {"training": RECIPE, "runPolicy": {"managedBy": "kueue"}},
+        "spec.runPolicy.managedBy in body should match",
+    ),
+    "manager with a long name": (
+        {"training": RECIPE, "runPolicy": {"managedBy": f"example.com/{'a' * 60}"}},
+        "spec.runPolicy.managedBy: Too long: may not be more than 63",
+    ),
+    "force without a time": (
+        {"training": RECIPE, "failurePolicy": {"nodeLostPolicy": "ForceDeletePods"}},
+        "spec.failurePolicy.nodeLostPolicy ForceDeletePods needs nodeLostSeconds",
+    ),
+    "rule without a criterion": (
+        rules({"name": "a", "action": "Fail"}),
+        "spec.failurePolicy.rules needs at least one of onExitCodes, onReasons and onPodConditions in each rule",
+    ),
+    "rules of one name": (
+        rules(
+            {"name": "a", "action": "Fail", "onReasons": ["Hang"]},
+            {"name": "a", "action": "Restart", "onReasons": ["Hang"]},
+        ),
+        "spec.failurePolicy.rules needs a different name in each rule; rename one",
+    ),
+    "unknown action": (
+        rules({"name": "a", "action": "Retry", "onReasons": ["Hang"]}),
+        'spec.failurePolicy.rules[0].action: Unsupported value: "Retry"',
+    ),
+    "unknown reason": (
+        rules({"name": "a", "action": "Fail", "onReasons": ["BadLuck"]}),
+        'spec.failurePolicy.rules[0].onReasons[0]: Unsupported value: "BadLuck"',
+    ),
+    "exit code 0": (
+        rules({"name": "a", "action": "Fail", "onExitCodes": {"operator": "In", "values": [0]}}),
+        "spec.failurePolicy.rules[0].onExitCodes.values[0]: Invalid value: 0",
+    ),
+    "exit codes without operator": (
+        rules({"name": "a", "action": "Fail", "onExitCodes": {"values": [1]}}),
+        "spec.failurePolicy.rules[0].onExitCodes.operator: Required value",
+    ),
+    "too many rules": (
+        rules(*({"name": f"r{n}", "action": "Fail", "onReasons": ["Hang"]} for n in range(21))),
+        "spec.failurePolicy.rules: Too many: 21: must have at most 20 items",
+    ),
+    "two priority classes": (
+        {
+            "training": RECIPE,
+            "runPolicy": {"schedulingPolicy": {"priorityClassName": "high"}},
+            "template": {"spec": {"priorityClassName": "low"}},
+        },
+        "spec.runPolicy.schedulingPolicy.priorityClassName and spec.template.spec.priorityClassName cannot both be set",
+    ),
+    "topology key": (
+        {"training": RECIPE, "runPolicy": {"schedulingPolicy": {"topologyKey": "not a label"}}},
+        "spec.runPolicy.schedulingPolicy.topologyKey in body should match",
+    ),
+    "pod placement": (
+        {"training": RECIPE, "runPolicy": {"schedulingPolicy": {"podPlacement": "Somewhere"}}},
+        'spec.runPolicy.schedulingPolicy.podPlacement: Unsupported value: "Somewhere"',
+    ),
+    "unknown field": ({"training": {**RECIPE, "epoch": 3}}, "spec.training.epoch"),
+}
+
+
+@pytest.mark.parametrize("case", REJECTED)
+def test_a_job_that_can_never_run_is_rejected_with_the_field(training_api: Cluster, case: str) -> None:
+    spec, words = REJECTED[case]
+    assert words in rejection(training_api, spec)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("a" * 46, "metadata.name must have at most 45 characters"),
+        ("a.b", "metadata.name must be an RFC 1035 label"),
+        ("1a", "metadata.name must be an RFC 1035 label"),
+    ],
+    ids=["long", "dot", "digit"],
+)
+def test_a_name_that_pods_cannot_have_is_rejected(training_api: Cluster, name: str, words: str) -> None:
+    assert words in rejection(training_api, {"training": RECIPE}, name)
+
+
+def test_the_longest_name_is_accepted(training_api: Cluster) -> None:
+    write(training_api, "default", {"training": RECIPE}, "--dry-run=server", name="a" * 45)
+
+
+@pytest.mark.parametrize(
+    "training",
+    [
+        {
+            "mode": "Infer",
+            "model": {"weights": "s3://bucket/w.pt"},
+            "inference": {"path": "s3://bucket/photos", "format": "None", "batchSizes": [1]},
+        },
+        {**RECIPE, "schedule": {"name": "Linear", "finalLearningRate": "0.001"}, "evaluation": {"everySteps": 100}},
+        {**RECIPE, "mode": "Benchmark", "benchmark": {"batch": "Largest"}},
+    ],
+    ids=["weights and images by URL", "linear", "largest batch"],
+)
+def test_what_the_trainer_takes_is_accepted(training_api: Cluster, training: Spec) -> None:
+    assert write(training_api, "default", {"training": training}, "--dry-run=server")["spec"]["training"] == training
