@@ -111,6 +111,7 @@ RULES = st.sampled_from([[], [EXCUSES], [STRICT, EXCUSES], [HARSH, STRICT]])
 SUCCESS = st.sampled_from(["All", "Chief"])
 CLAIMS: Json = {"profile": "nvidia", "claims": [{"name": "gpus", "deviceClassName": "gpu.nvidia.com"}]}
 ACCELERATORS = st.sampled_from([{"profile": "cpu"}, CLAIMS])
+COUNTERS = ("attempt", "restarts", "restartsCountTowardsMax")
 # Long stories of users who change their minds; short ones seldom have the time to reach a deadline.
 LIFE = (
     "spoil",
@@ -182,6 +183,9 @@ class Watch:
 
     def _transition(self, before: Json, after: Json, now: datetime) -> None:
         assert before != after, "a status was written that was there already"
+        if not set(COUNTERS) <= before.keys():
+            assert truth(before, "Succeeded") or truth(before, "Failed"), "only of an ended job nothing is restored"
+            return
         assert after["restartsCountTowardsMax"] <= min(self.limit, after["restarts"])
         assert after["restarts"] - before["restarts"] in (0, 1)
         resumed = truth(before, "Suspended") and not truth(after, "Suspended") and "startTime" in before
@@ -287,7 +291,7 @@ def resumed_by(resumed: bool, after: Json) -> int:
 
 
 def counters(status: Json) -> list[int]:
-    return [status[key] for key in ("attempt", "restarts", "restartsCountTowardsMax")]
+    return [status[key] for key in COUNTERS]
 
 
 def truth(status: Json, kind: str) -> bool:
