@@ -2,11 +2,14 @@
 
 import os
 import socket
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
+from torch import distributed
+from torch.distributed.elastic.rendezvous import static_tcp_rendezvous
 
 from inception_trainer.launcher import agent, forkserver, wire
 from inception_trainer.launcher.assignment import Assignment
@@ -50,6 +53,48 @@ def test_config_of_this_torch_asks_no_device(monkeypatch: pytest.MonkeyPatch) ->
     config = agent._config(api.LaunchConfig, REQUEST)
     assert config.start_method == "fork"
     assert getattr(config, "numa_options", None) is None
+
+
+@pytest.mark.parametrize(
+    ("error", "choice"),
+    [
+        pytest.param(None, None, id="with libuv"),
+        pytest.param(TypeError("use_libuv"), None, id="before libuv"),
+        pytest.param(RuntimeError("Libuv implementation missing"), "0", id="2.1"),
+        pytest.param(RuntimeError("use_libuv was requested but PyTorch was built without it"), "0", id="2.6"),
+    ],
+)
+def test_a_torch_without_libuv_gets_the_plain_store(
+    error: Exception | None, choice: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: list[bool] = []
+
+    def store(*_: Any, use_libuv: bool, **__: Any) -> None:
+        taken.append(use_libuv)
+        if use_libuv and error is not None:
+            raise error
+
+    # `distributed.rendezvous` is a function of the same name.
+    places = (distributed, sys.modules["torch.distributed.rendezvous"], static_tcp_rendezvous)
+    for place in places:
+        monkeypatch.setattr(place, "TCPStore", store)
+    monkeypatch.setenv("USE_LIBUV", "unset")
+    monkeypatch.delenv("USE_LIBUV")
+    agent._avoid_missing_libuv()
+    assert os.environ.get("USE_LIBUV") == choice
+    if choice:
+        for place in places[1:]:
+            place.TCPStore("127.0.0.1", 0)
+        assert taken == [True, False, False]
+
+
+def test_another_trouble_with_the_store_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def store(*_: Any, **__: Any) -> None:
+        raise RuntimeError("no network")
+
+    monkeypatch.setattr(distributed, "TCPStore", store)
+    with pytest.raises(RuntimeError, match="no network"):
+        agent._avoid_missing_libuv()
 
 
 def test_environment_of_the_attempt() -> None:

@@ -130,7 +130,7 @@ def _avoid_missing_libuv() -> None:
     except TypeError:
         return  # a torch from before libuv
     except RuntimeError as error:
-        if "libuv" not in str(error):
+        if "libuv" not in str(error).lower():
             raise
         # Older releases heed the variable only in some of the places where they make a store.
         os.environ["USE_LIBUV"] = "0"
