@@ -19,8 +19,10 @@ from multiprocessing import util
 from pathlib import Path
 from typing import Any
 
+from cache_folder import CACHE
+
 SOURCE = Path(__file__).parent / "stub_device" / "device.cpp"
-CACHE = Path(os.environ.get("INCEPTION_CACHE", Path(__file__).parents[2] / ".cache")) / "stub-device"
+BUILT = CACHE / "stub-device"
 TYPES = {5: "FP16", 6: "FP32", 15: "BF16"}
 """torch's numbers of the floating point types."""
 
@@ -50,9 +52,9 @@ def library() -> Path:
     import torch
 
     version = f"{torch.__version__}{SOURCE.read_text()}"
-    target = CACHE / f"{hashlib.sha256(version.encode()).hexdigest()[:16]}.so"
-    CACHE.mkdir(parents=True, exist_ok=True)
-    with (CACHE / "lock").open("w") as lock:
+    target = BUILT / f"{hashlib.sha256(version.encode()).hexdigest()[:16]}.so"
+    BUILT.mkdir(parents=True, exist_ok=True)
+    with (BUILT / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not target.exists():
             _compile(Path(torch.__file__).parent, target)

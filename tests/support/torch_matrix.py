@@ -18,6 +18,8 @@ import sysconfig
 from collections import defaultdict
 from pathlib import Path
 
+from cache_folder import CACHE
+
 ROOT = Path(__file__).resolve().parents[2]
 RELEASES = ("2.1.2", "2.4.1")
 NUMPY_1 = "numpy==1.26.4"
@@ -82,7 +84,7 @@ def main() -> int:
 
 
 def _passes(release: str, tests: list[str], keep: bool) -> bool:
-    folder = Path(os.environ.get("INCEPTION_CACHE", ROOT / ".cache")) / f"torch-{release}"
+    folder = CACHE / f"torch-{release}"
     try:
         python = _environment(folder, release)
         subprocess.run([python, "-c", "import torch; print('torch', torch.__version__)"], check=True)

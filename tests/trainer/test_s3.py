@@ -17,10 +17,11 @@ from pathlib import Path
 
 import pytest
 
+from cache_folder import CACHE
 from launchers import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
-PACKAGES = Path(os.environ.get("INCEPTION_CACHE", ROOT / ".cache")) / "s3-server"
+PACKAGES = CACHE / "s3-server"
 BUCKET = "tests"
 
 pytestmark = pytest.mark.timeout(600)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 
@@ -30,7 +30,7 @@ def _core(folder: Path) -> tuple[int, int]:
         return 0, 0
 
 
-def part(cpus: Sequence[int], rank: int, ranks: int) -> list[int]:
+def part(cpus: list[int], rank: int, ranks: int) -> list[int]:
     """The contiguous part of ``cpus`` for a rank; the sizes of the parts differ by at most one.
 
     Raises ConfigError when there are fewer CPUs than ranks.
@@ -40,7 +40,7 @@ def part(cpus: Sequence[int], rank: int, ranks: int) -> list[int]:
             f"cpuAffinity: PerRank needs a CPU for each of the {ranks} ranks of this pod, which may use {len(cpus)}; "
             "give the pod more CPUs, lower numProcPerNode, or choose Shared"
         )
-    return [*cpus][rank * len(cpus) // ranks : (rank + 1) * len(cpus) // ranks]
+    return cpus[rank * len(cpus) // ranks : (rank + 1) * len(cpus) // ranks]
 
 
 def placed(affinity: str, settings: Settings) -> Settings:

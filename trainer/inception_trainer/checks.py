@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
 BY_WEIGHTS = ("Infer", "Export")
 """Modes in which ``data.imageSize`` is 0 until the weights have said it."""
-RECORDED = ("Train", "Benchmark")
-"""Modes whose steps ``profiler`` records."""
+TRAINING = ("Train", "Benchmark")
+"""Modes that compute gradients, whose steps ``profiler`` can record."""
 SQUARE_DECAY, EPSILON = 0.9, 1.0
 """Defaults of RMSProp, those of the Inception papers."""
 FALLING = ("Cosine", "Linear")
@@ -52,9 +52,9 @@ def check_mode(config: TrainingConfig) -> None:
 def _check_profiler(config: TrainingConfig) -> None:
     if config.profiler.steps is None:
         return
-    if config.mode not in RECORDED:
+    if config.mode not in TRAINING:
         raise ConfigError(
-            f"profiler.steps: mode {config.mode} has no steps to record; leave it out or choose {' or '.join(RECORDED)}"
+            f"profiler.steps: mode {config.mode} has no steps to record; leave it out or choose {' or '.join(TRAINING)}"
         )
     if config.output.path is None and config.checkpoint.path is None:
         raise ConfigError(

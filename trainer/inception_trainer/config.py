@@ -19,10 +19,9 @@ from inception_trainer.errors import ConfigError, InputMissing
 from inception_trainer.schema import camel, dump, key, parse
 
 MODES = ("Train", "Evaluate", "Benchmark", "Infer", "Export")
-DATA_KINDS = ("Digits", "Synthetic", "ImageFolder", "ImageList", "WebDataset", "Cifar10", "Cifar100")
-TRAINING = ("Train", "Benchmark")
-"""Modes that compute gradients."""
-IN_MEMORY = ("Digits", "Synthetic", "Cifar10", "Cifar100")
+CIFAR = ("Cifar10", "Cifar100")
+DATA_KINDS = ("Digits", "Synthetic", "ImageFolder", "ImageList", "WebDataset", *CIFAR)
+IN_MEMORY = ("Digits", "Synthetic", *CIFAR)
 PRECISION_RULES = ("FP32", "BF16", "FP16", "ComputeCapability", "AskDevice", "CPUFlags")
 NEEDS_PATH = {
     "ImageFolder": "holds train/ and val/, here or in the variable IMAGENET_TRAIN_DATASET",
@@ -300,7 +299,7 @@ def _check_model(config: TrainingConfig) -> None:
     if config.model.dropout is not None and not catalog.facts(name).drops:
         raise ConfigError(f"model.dropout: {name} has no dropout; leave it out")
     if config.data.image_size:
-        catalog.check_image_size(name, config.data.image_size, auxiliary=auxiliary and config.mode in TRAINING)
+        catalog.check_image_size(name, config.data.image_size, auxiliary=auxiliary and config.mode in checks.TRAINING)
 
 
 def load(
@@ -355,7 +354,7 @@ def _resolved(config: TrainingConfig) -> TrainingConfig:
         weight = 0.0 if known.auxiliary_smallest is None else catalog.AUXILIARY_WEIGHT
     data = config.data
     small = data.kind in IN_MEMORY
-    tiny = data.kind in ("Digits", "Cifar10", "Cifar100")
+    tiny = data.kind in ("Digits", *CIFAR)
     side = max(32, known.smallest_with(weight > 0)) if tiny else known.image_size
     # A network that is used and not trained takes images of the size that its weights say.
     side = 0 if config.mode in checks.BY_WEIGHTS else side

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from inception_trainer import __version__
 from inception_trainer.errors import ConfigError, InputMissing, UsageError
+from inception_trainer.outputs import replacing
 from inception_trainer.saving import FORMAT
 from inception_trainer.weights import OWN, WeightFile, open_weights
 
@@ -73,19 +74,15 @@ def _step(file: WeightFile) -> int:
 
 
 def _write(state: dict[str, Tensor], newest: WeightFile, names: list[str], output: Path) -> None:
-    draft = output.with_name(f".{output.name}.tmp")
     content: dict[str, Any] = {"format": FORMAT, "version": __version__, "model": state, "averaged": names}
     if newest.loaded.layout == OWN:
         content |= {key: newest.content[key] for key in ("preprocessing", "class_names", "progress")}
-    try:
+    with replacing(output) as draft:
         if output.suffix == ".safetensors":
             _safetensors(content, newest, draft)
         else:
             with draft.open("wb") as file:
                 torch.save(content, file)
-        draft.replace(output)
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 def _safetensors(content: Mapping[str, Any], newest: WeightFile, path: Path) -> None:

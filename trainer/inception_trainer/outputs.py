@@ -6,7 +6,7 @@ import shutil
 import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from inception_trainer.errors import StoreFailed
@@ -41,6 +41,22 @@ def folder(path: str | None, *, first: bool) -> Iterator[Path | None]:
     finally:
         mirror.stop()
         shutil.rmtree(mirror.folder, ignore_errors=True)
+
+
+@contextmanager
+def replacing(path: Path, attempt: int | None = None) -> Iterator[Path]:
+    """A draft that takes the place of ``path`` at the end: readers see the old or the new file, never half of one.
+
+    Attempts that overlap give their numbers, so that each has a draft of its own. After an error no draft is left.
+    """
+    own = "" if attempt is None else f".{attempt}"
+    draft = path.with_name(f".{path.name}{own}.tmp")
+    try:
+        yield draft
+        draft.replace(path)
+    finally:
+        with suppress(OSError):
+            draft.unlink()
 
 
 class Mirror:

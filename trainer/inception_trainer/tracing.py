@@ -20,6 +20,7 @@ from inception_trainer.device import Accelerator
 from inception_trainer.errors import Stopped
 from inception_trainer.heartbeat import Heartbeat
 from inception_trainer.log import logger
+from inception_trainer.outputs import replacing
 
 TRACE, TABLE = "trace.json.gz", "trace.txt"
 ROWS = 30
@@ -109,8 +110,10 @@ class Trace:
         try:
             profiler.stop()
             output.mkdir(parents=True, exist_ok=True)
-            _replace(output / TABLE, self._attempt, _table(profiler, self._accelerator.device.type).encode())
-            _replace(output / TRACE, self._attempt, _chrome_trace(profiler))
+            with replacing(output / TABLE, self._attempt) as draft:
+                draft.write_text(_table(profiler, self._accelerator.device.type), encoding="utf-8")
+            with replacing(output / TRACE, self._attempt) as draft:
+                draft.write_bytes(_chrome_trace(profiler))
         except Exception as error:
             # Vendors' profilers raise what they like, and no training is worth less than its trace.
             logger.warning("the recorded steps could not be written: %s: %s", type(error).__name__, error)
@@ -166,13 +169,3 @@ def _chrome_trace(profiler: Any) -> bytes:
         with plain.open("rb") as source, gzip.open(packed, "wb", compresslevel=6) as target:
             shutil.copyfileobj(source, target)
         return packed.read_bytes()
-
-
-def _replace(path: Path, attempt: int, content: bytes) -> None:
-    """Write so that a reader sees the old or the new file, never half of one."""
-    draft = path.with_name(f".{path.name}.{attempt}.tmp")
-    try:
-        draft.write_bytes(content)
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)

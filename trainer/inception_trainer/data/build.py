@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from inception_trainer.config import TrainingConfig
+from inception_trainer.config import CIFAR, TrainingConfig
 from inception_trainer.data.augment import Augment
 from inception_trainer.data.base import Splits
 from inception_trainer.data.part import Part
@@ -36,7 +36,7 @@ def _open(config: TrainingConfig) -> Splits:
         from inception_trainer.data.synthetic import open_synthetic
 
         return open_synthetic(config.data, config.seed)
-    if config.data.kind in ("Cifar10", "Cifar100"):
+    if config.data.kind in CIFAR:
         from inception_trainer.data.cifar import open_cifar
 
         return open_cifar(config.data, config.seed)

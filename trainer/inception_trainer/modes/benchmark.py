@@ -25,7 +25,7 @@ from inception_trainer.device import of_ranks
 from inception_trainer.errors import ConfigError
 from inception_trainer.execution import executed
 from inception_trainer.log import logger
-from inception_trainer.metrics import LogRecord
+from inception_trainer.metrics import LogRecord, RunInfo
 from inception_trainer.modes.common import Boundary, Run
 from inception_trainer.modes.largest import with_largest_batch
 from inception_trainer.plan import BatchPlan, batch_plan, micro_batches_of_epoch
@@ -63,7 +63,7 @@ def run(run: Run) -> dict[str, Any]:
         model, info.precision, plan.global_batch, comm.world_size, run.accelerator.name,
         config.benchmark.warmup_steps, config.benchmark.steps,
     )  # fmt: skip
-    bench = _Bench(run, _stepper(run, network, splits, plan), plan)
+    bench = _Bench(run, info, _stepper(run, network, splits, plan), plan)
     with bench.trace, closing(_batches(run, splits, plan)) as batches:
         bench.steps(batches, config.benchmark.warmup_steps)
         windows = [bench.measured(batches, length) for length in lengths]
@@ -77,15 +77,14 @@ def run(run: Run) -> dict[str, Any]:
 class _Bench:
     """Counts steps and reads the clock only where the device has caught up."""
 
-    def __init__(self, run: Run, stepper: Stepper, plan: BatchPlan) -> None:
+    def __init__(self, run: Run, info: RunInfo, stepper: Stepper, plan: BatchPlan) -> None:
         self._run, self._stepper, self._plan = run, stepper, plan
         self.boundary = Boundary(run)
         self._step = 0
         # Recording makes steps slower, so they come after those that are measured.
         bench = run.config.benchmark
         profiler = dataclasses.replace(run.config.profiler, after_steps=bench.warmup_steps + bench.steps)
-        attempt = run.settings.attempt or 1
-        self.trace = Trace(profiler, run.accelerator, run.comm, run.heartbeat, run.output, attempt)
+        self.trace = Trace(profiler, run.accelerator, run.comm, run.heartbeat, info.output, info.attempt)
 
     def steps(self, batches: Iterator[Batch], count: int) -> Window:
         """Do ``count`` steps and wait for the device."""

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from inception_trainer.errors import InputMissing
+from inception_trainer.outputs import replacing
 
 if TYPE_CHECKING:
     from inception_trainer.modes.common import Run
@@ -81,15 +82,11 @@ def open_writer(run: Run, count: int, labelled: bool) -> Iterator[Writer]:
         yield Writer(None, None, form, count, labelled)
         return
     path = run.output / f"predictions.{SUFFIXES[form]}"
-    draft = path.with_name(f".{path.name}.{run.settings.attempt or 0}.tmp")
-    try:
-        run.output.mkdir(parents=True, exist_ok=True)
-        file = draft.open("w", encoding="utf-8", newline="")
-    except OSError as error:
-        raise InputMissing(f"output.path: {path} cannot be written: {error.strerror}") from None
-    try:
+    with replacing(path, run.settings.attempt or 0) as draft:
+        try:
+            run.output.mkdir(parents=True, exist_ok=True)
+            file = draft.open("w", encoding="utf-8", newline="")
+        except OSError as error:
+            raise InputMissing(f"output.path: {path} cannot be written: {error.strerror}") from None
         with file:
             yield Writer(path, file, form, count, labelled)
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from inception_trainer.metrics import EndRecord, RunInfo, Sink
+from inception_trainer.outputs import replacing
 from inception_trainer.progress import Row
 
 TRAIN, VALIDATION, MUTED = "#7aa6c2", "#c8502d", "#8a8f98"
@@ -54,9 +55,8 @@ def draw(path: Path, record: EndRecord, info: RunInfo) -> None:
         f"({info.world_size} x {info.device}, {info.precision}, {summary['imagesPerSecond']:.0f} img/s)",
         fontsize=11,
     )
-    temporary = path.with_name(f".{path.name}.tmp")
-    figure.savefig(temporary, format="png")
-    temporary.replace(path)
+    with replacing(path) as draft:
+        figure.savefig(draft, format="png")
 
 
 def smoothed(values: list[float]) -> list[float]:

@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from inception_trainer.metrics import EndRecord, EvaluationRecord, LogRecord, RunInfo, Sink, StepRecord
+from inception_trainer.outputs import replacing
 from inception_trainer.saving import Saved
 
 LEAST_SECONDS = 1.0
@@ -18,10 +19,9 @@ LEAST_SECONDS = 1.0
 
 
 def replace_file(path: Path, text: str) -> None:
-    """Write so that a reader sees the old or the new file, never half of one."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+    """Write a small file as :func:`replacing` does."""
+    with replacing(path) as draft:
+        draft.write_text(text, encoding="utf-8")
 
 
 class ProgressFile(Sink):
