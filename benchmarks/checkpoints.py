@@ -19,13 +19,13 @@ import torch
 from torch import nn
 
 from inception_trainer import device, models
-from inception_trainer.checkpoint import CheckpointStore
+from inception_trainer.checkpoint.base import FORMAT, Saved
+from inception_trainer.checkpoint.folder import CheckpointStore
 from inception_trainer.comm import Comm
-from inception_trainer.config import from_mapping
-from inception_trainer.saving import FORMAT, Saved
-from inception_trainer.settings import Settings
-from inception_trainer.state import TrainingState
-from inception_trainer.updates import Updater
+from inception_trainer.config.settings import Settings
+from inception_trainer.config.training import from_mapping
+from inception_trainer.train.state import TrainingState
+from inception_trainer.train.updates import Updater
 
 NETWORKS = {"bninception": 64, "inception_v3": 75, "inception_v4": 75, "resnet50": 64, "inceptionv3_cifar": 32}
 """Small inputs: the size of a checkpoint does not depend on them."""

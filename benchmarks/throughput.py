@@ -32,13 +32,13 @@ from torch.nn import functional
 from benchmarks import throughput_data, throughput_overhead
 from inception_trainer import device, models
 from inception_trainer.comm import Comm
-from inception_trainer.config import TrainingConfig, from_mapping
+from inception_trainer.config.normalization import IMAGENET
+from inception_trainer.config.settings import Settings
+from inception_trainer.config.training import TrainingConfig, from_mapping
 from inception_trainer.data import Batch
-from inception_trainer.normalization import IMAGENET
-from inception_trainer.plan import batch_plan
-from inception_trainer.settings import Settings
-from inception_trainer.steps import Normalise, Stepper
-from inception_trainer.updates import Updater
+from inception_trainer.train.schedule import batch_plan
+from inception_trainer.train.step import Normalise, Stepper
+from inception_trainer.train.updates import Updater
 
 SHAPES = {
     "bninception": (224, 4, "its own (none in timm or torchvision)"),

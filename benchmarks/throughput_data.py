@@ -22,9 +22,9 @@ import torchvision
 from PIL import Image
 from torchvision.transforms import v2
 
-from inception_trainer.config import from_mapping
+from inception_trainer.config.normalization import IMAGENET
+from inception_trainer.config.training import from_mapping
 from inception_trainer.data import open_splits
-from inception_trainer.normalization import IMAGENET
 
 FILES, WIDTH, HEIGHT, SIDE, BATCH, TURN = 256, 500, 375, 224, 32, 4
 """A turn is so many batches."""

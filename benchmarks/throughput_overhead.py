@@ -11,9 +11,10 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from inception_trainer import evaluation, losses, session, steps, updates
-from inception_trainer.config import TrainingConfig, from_mapping
-from inception_trainer.settings import Settings
+from inception_trainer.config.settings import Settings
+from inception_trainer.config.training import TrainingConfig, from_mapping
+from inception_trainer.train import build, evaluation, losses, updates
+from inception_trainer.train import step as steps
 
 WARMUP = 3
 SHAPES = {
@@ -89,19 +90,19 @@ def share_outside(network: str, precision: str, count: int) -> tuple[float, floa
     """Shares of the time: outside the model, of it waiting for data; and seconds per step."""
     clock = Clock()
     originals = (steps.Stepper.step, updates.Updater.backward, updates.Updater.apply, losses.Criterion.__call__)
-    parallel, evaluate = session.parallel, evaluation.Evaluator.run
+    parallel, evaluate = build.parallel, evaluation.Evaluator.run
     steps.Stepper.step = clock.step(originals[0])  # type: ignore[method-assign]
     updates.Updater.backward = clock.counted(originals[1])  # type: ignore[method-assign]
     updates.Updater.apply = clock.counted(originals[2])  # type: ignore[method-assign]
     losses.Criterion.__call__ = clock.counted(originals[3])  # type: ignore[method-assign]
-    session.parallel = lambda model, *rest: _timed(parallel(model, *rest), clock)  # type: ignore[assignment]
+    build.parallel = lambda model, *rest: _timed(parallel(model, *rest), clock)  # type: ignore[assignment]
     evaluation.Evaluator.run = clock.left_out(evaluate)  # type: ignore[method-assign]
     try:
         with tempfile.TemporaryDirectory() as folder:
-            session.run(configuration(network, precision, count, folder), Settings(threads=1))
+            build.run(configuration(network, precision, count, folder), Settings(threads=1))
     finally:
         steps.Stepper.step, updates.Updater.backward, updates.Updater.apply, losses.Criterion.__call__ = originals  # type: ignore[method-assign]
-        session.parallel, evaluation.Evaluator.run = parallel, evaluate  # type: ignore[method-assign]
+        build.parallel, evaluation.Evaluator.run = parallel, evaluate  # type: ignore[method-assign]
     whole = clock.ended - clock.began
     return 1 - clock.inside / whole, clock.waiting / whole, whole / (count - WARMUP)
 

@@ -15,7 +15,7 @@ import yaml
 from docs import pages
 from docs.pages import ROOT, ProofError
 
-PROFILES = ROOT / "operator" / "inception_operator" / "profiles"
+PROFILES = ROOT / "operator" / "inception_operator" / "accelerators" / "profiles"
 TARGET = ROOT / "docs" / "accelerators.md"
 START, END = "<!-- tables: made by docs/generate_accelerators.py -->", "<!-- end of tables -->"
 Row = Mapping[str, Any]

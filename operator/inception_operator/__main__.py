@@ -10,10 +10,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from inception_operator import __version__
-from inception_operator.errors import OperatorError, SettingsError
-from inception_operator.logs import configure
-from inception_operator.settings import LOG_LEVELS, Settings
+from . import __version__
+from .contract.errors import OperatorError, SettingsError
+from .runtime.logs import configure
+from .runtime.settings import LOG_LEVELS, Settings
 
 
 def parse(argv: Sequence[str] | None, environment: dict[str, str]) -> Settings:
@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; 0 after a signal, 1 when something broke."""
     settings = parse(argv, dict(os.environ))
     configure(settings.log_format, settings.log_level)
-    from inception_operator.app import run
+    from .runtime.app import run
 
     try:
         asyncio.run(run(settings))

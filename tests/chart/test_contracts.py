@@ -10,9 +10,13 @@ from typing import Any
 import pytest
 import yaml
 
-from inception_operator import api, pods, profiles, spec
-from inception_trainer import config, models, recipes
-from inception_trainer.schema import camel
+from inception_operator.accelerators import resolve
+from inception_operator.contract import names
+from inception_operator.pod import build
+from inception_operator.spec import job as spec
+from inception_trainer import models, recipes
+from inception_trainer.config import training as config
+from inception_trainer.config.schema import camel
 
 ROOT = Path(__file__).resolve().parents[2]
 CRD: dict[str, Any] = yaml.safe_load((ROOT / "manifests" / "crd.yaml").read_text(encoding="utf-8"))
@@ -88,17 +92,17 @@ def test_samples_are_understood_by_operator_and_trainer(name: str) -> None:
     assert sample["metadata"]["name"] == name
     sample["metadata"] |= {"namespace": "default", "uid": "1"}
     job = spec.parse(sample)
-    devices = profiles.resolve(job, profiles.load_profiles())
+    devices = resolve.resolve(job, resolve.load_profiles())
     assert devices.nproc == (job.num_proc_per_node or max(devices.count, 1))
     if job.program:
         compile(objects(SAMPLES[name], "ConfigMap")[0]["data"]["train.py"], "train.py", "exec")
         return
-    training = config.from_mapping(pods.configuration(job, devices))
+    training = config.from_mapping(build.configuration(job, devices))
     assert training.batch.global_ % (job.num_nodes * devices.nproc) == 0
 
 
 def test_there_is_a_sample_of_every_vendor() -> None:
-    wanted = {row.name for row in profiles.load_profiles().values() if row.has_devices}
+    wanted = {row.name for row in resolve.load_profiles().values() if row.has_devices}
     found = {path.stem for path in FOLDER.glob("accelerators/*.yaml")}
     assert wanted <= found
     for name in wanted:
@@ -139,7 +143,7 @@ def test_defaults_of_the_api_are_those_of_the_operator(path: str) -> None:
     )
 
 
-@pytest.mark.parametrize("kind", [api.ConditionType, api.Reason, api.State], ids=lambda kind: str(kind.__name__))
+@pytest.mark.parametrize("kind", [names.ConditionType, names.Reason, names.State], ids=lambda kind: str(kind.__name__))
 def test_every_word_of_the_life_cycle_is_documented(kind: type) -> None:
     page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
     section = page.split("\n## Life cycle\n")[1].split("\n## ")[0]

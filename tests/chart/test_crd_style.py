@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 import yaml
 
-from inception_operator import api, conditions, spec
+from inception_operator.contract import conditions
+from inception_operator.contract import names as api
+from inception_operator.spec import job as spec
 
 ROOT = Path(__file__).resolve().parents[2]
 CRD: dict[str, Any] = yaml.safe_load((ROOT / "manifests" / "crd.yaml").read_text(encoding="utf-8"))

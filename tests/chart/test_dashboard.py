@@ -12,7 +12,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 import dashboard
-from inception_operator.metrics import Metrics
+from inception_operator.runtime.metrics import Metrics
 from inception_trainer.sinks.prometheus import Prometheus
 
 PATHS = dashboard.paths()

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
-DIRECTORY = ROOT / "operator" / "inception_operator" / "profiles"
+DIRECTORY = ROOT / "operator" / "inception_operator" / "accelerators" / "profiles"
 SCHEMA: dict[str, Any] = json.loads((DIRECTORY / "schema.json").read_text(encoding="utf-8"))
 ROWS: dict[str, dict[str, Any]] = {
     path.stem: yaml.safe_load(path.read_text(encoding="utf-8")) for path in sorted(DIRECTORY.glob("*.yaml"))

@@ -10,8 +10,8 @@ import kubernetes_validate
 import pytest
 
 from inception_operator.__main__ import parse
-from inception_operator.profiles import load_profiles
-from inception_operator.settings import Settings
+from inception_operator.accelerators.resolve import load_profiles
+from inception_operator.runtime.settings import Settings
 
 OUR_GROUP = "training.inception.dev"
 FOREIGN_GROUPS = ("monitoring.coreos.com",)

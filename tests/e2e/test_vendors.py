@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from demo.clusters import Ready
-from inception_operator.profiles import DIRECTORY
+from inception_operator.accelerators.resolve import DIRECTORY
 from localcluster import deviceplugin
 from localcluster.cluster import Cluster
 from localcluster.model import DeviceSpec

@@ -7,9 +7,9 @@ import json
 import pytest
 import yaml
 
-from inception_operator.pods import build_pod
-from inception_operator.profiles import load_profiles, resolve
-from inception_operator.spec import parse
+from inception_operator.accelerators.resolve import load_profiles, resolve
+from inception_operator.pod.build import build_pod
+from inception_operator.spec.job import parse
 from localcluster.cluster import Cluster
 from operator_process import ROOT
 

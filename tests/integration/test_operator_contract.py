@@ -12,14 +12,9 @@ import pytest_asyncio
 import yaml
 
 from crashing_operator import CRASHED
-from inception_operator import api
-from inception_operator.client import JOBS, PODS, Client, load_configuration
-from inception_operator.errors import (
-    AlreadyExistsError,
-    ConflictError,
-    NotFoundError,
-    RejectedError,
-)
+from inception_operator.contract import names
+from inception_operator.contract.errors import AlreadyExistsError, ConflictError, NotFoundError, RejectedError
+from inception_operator.runtime.client import JOBS, PODS, Client, load_configuration
 from localcluster.cluster import Cluster
 from operator_process import ROOT, OperatorProcess
 from trainings import Trainings, training, wait_for
@@ -38,7 +33,7 @@ async def client(training_api: Cluster) -> AsyncIterator[Client]:
 
 
 def pod(name: str) -> dict[str, object]:
-    labels = {api.LABEL_ROLE: api.ROLE_WORKER}
+    labels = {names.LABEL_ROLE: names.ROLE_WORKER}
     spec = {"containers": [{"name": "trainer", "image": "i"}]}
     return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "labels": labels}, "spec": spec}
 
@@ -46,7 +41,7 @@ def pod(name: str) -> dict[str, object]:
 async def test_a_status_write_on_a_stale_view_is_a_conflict(client: Client, trainings: Trainings) -> None:
     created = trainings.create("job")
     identity = {name: created["metadata"][name] for name in ("name", "namespace", "uid", "resourceVersion")}
-    body = {"apiVersion": api.API_VERSION, "kind": api.KIND, "metadata": identity, "status": {"attempt": 1}}
+    body = {"apiVersion": names.API_VERSION, "kind": names.KIND, "metadata": identity, "status": {"attempt": 1}}
     stored = await client.apply_status(JOBS, body)
     assert stored["status"] == {"attempt": 1}
     assert stored["metadata"]["resourceVersion"] != identity["resourceVersion"]
@@ -102,11 +97,11 @@ async def test_a_metadata_list_is_small_and_versioned(client: Client, trainings:
 async def test_a_pod_that_leaves_the_selector_is_reported_as_deleted(client: Client, trainings: Trainings) -> None:
     made = await client.create(PODS, trainings.namespace, pod("p"))
     query = {
-        "labelSelector": f"{api.LABEL_ROLE}={api.ROLE_WORKER}",
+        "labelSelector": f"{names.LABEL_ROLE}={names.ROLE_WORKER}",
         "resourceVersion": made["metadata"]["resourceVersion"],
         "timeoutSeconds": "20",
     }
-    await client.merge(PODS, trainings.namespace, "p", {"metadata": {"labels": {api.LABEL_ROLE: None}}})
+    await client.merge(PODS, trainings.namespace, "p", {"metadata": {"labels": {names.LABEL_ROLE: None}}})
     async with aclosing(client.watch(PODS, query, 30)) as events:
         kinds = [e["type"] async for e in _until(events, "DELETED", made["metadata"]["uid"])]
     assert kinds[-1] == "DELETED"
@@ -164,7 +159,7 @@ def test_dying_after_any_write_changes_nothing_in_the_end(writes: int, trainings
     pods = trainings.pods("job")
     assert sorted(pods) == ["job-0-1", "job-1-1"]
     assert (status["attempt"], status["restarts"]) == (1, 0)
-    orders = [json.loads(pods[name]["metadata"]["annotations"][api.ANNOTATION_ASSIGNMENT]) for name in sorted(pods)]
+    orders = [json.loads(pods[name]["metadata"]["annotations"][names.ANNOTATION_ASSIGNMENT]) for name in sorted(pods)]
     assert [(order["attempt"], order["nodeRank"]) for order in orders] == [(1, 0), (1, 1)]
 
 

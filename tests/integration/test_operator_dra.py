@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from inception_operator import api
+from inception_operator.contract import names
 from localcluster.apiclient import ApiClient
 from localcluster.cluster import Cluster
 from localcluster.dra import objects
@@ -55,7 +55,7 @@ class Drivers:
     def claims(self, job: str) -> list[Json]:
         """ResourceClaims of a job that Kubernetes made from its templates."""
         found: list[Json] = self._client.request(
-            "GET", f"{self._namespaced}/resourceclaims?labelSelector={api.LABEL_JOB}%3D{job}"
+            "GET", f"{self._namespaced}/resourceclaims?labelSelector={names.LABEL_JOB}%3D{job}"
         )["items"]
         return found
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from inception_operator import api
+from inception_operator.contract import names
 from localcluster.cluster import Cluster
 from operator_process import OperatorProcess
 from trainings import Json, Trainings, wait_for
@@ -45,7 +45,9 @@ def counters(status: Json) -> tuple[int, int, int]:
     return status["attempt"], status["restarts"], status["restartsCountTowardsMax"]
 
 
-@pytest.mark.parametrize("label", [api.LABEL_JOB, api.LABEL_SLOT, api.LABEL_INCARNATION, api.LABEL_ROLE, api.LABEL_APP])
+@pytest.mark.parametrize(
+    "label", [names.LABEL_JOB, names.LABEL_SLOT, names.LABEL_INCARNATION, names.LABEL_ROLE, names.LABEL_APP]
+)
 @pytest.mark.parametrize("value", [None, "7"], ids=["removed", "changed"])
 def test_a_label_comes_back_and_nothing_restarts(running: Trainings, label: str, value: str | None) -> None:
     before = metadata(running, "job-1-1")
@@ -62,7 +64,7 @@ def test_labels_lost_while_no_operator_ran_come_back(training_api: Cluster, name
         trainings.wait_state("job", "Running")
         process.kill()
         before = metadata(trainings, "job-0-1")
-        patch(trainings, "pod", "job-0-1", {"metadata": {"labels": {api.LABEL_ROLE: None, api.LABEL_SLOT: "1"}}})
+        patch(trainings, "pod", "job-0-1", {"metadata": {"labels": {names.LABEL_ROLE: None, names.LABEL_SLOT: "1"}}})
         process.start()
         wait_for("the labels", lambda: metadata(trainings, "job-0-1")["labels"] == before["labels"])
         assert counters(trainings.status("job")) == (1, 0, 0)
@@ -76,7 +78,7 @@ def test_the_owner_comes_back_and_other_owners_stay(running: Trainings) -> None:
     patch(running, "pod", "job-0-1", {"metadata": {"ownerReferences": [other]}})
     wait_for("both owners", lambda: len(metadata(running, "job-0-1").get("ownerReferences", [])) == 2)
     owners = {owner["kind"]: owner for owner in metadata(running, "job-0-1")["ownerReferences"]}
-    assert owners[api.KIND] == before["ownerReferences"][0]
+    assert owners[names.KIND] == before["ownerReferences"][0]
     assert owners["ConfigMap"]["uid"] == root
     assert metadata(running, "job-0-1")["uid"] == before["uid"]
     assert counters(running.status("job")) == (1, 0, 0)
@@ -84,11 +86,11 @@ def test_the_owner_comes_back_and_other_owners_stay(running: Trainings) -> None:
 
 @pytest.mark.parametrize("text", [None, "{", '{"attempt": 1, "nnodes": 0, "graceful": false}'])
 def test_an_assignment_is_written_again(running: Trainings, text: str | None) -> None:
-    before = metadata(running, "job-1-1")["annotations"][api.ANNOTATION_ASSIGNMENT]
-    patch(running, "pod", "job-1-1", {"metadata": {"annotations": {api.ANNOTATION_ASSIGNMENT: text}}})
+    before = metadata(running, "job-1-1")["annotations"][names.ANNOTATION_ASSIGNMENT]
+    patch(running, "pod", "job-1-1", {"metadata": {"annotations": {names.ANNOTATION_ASSIGNMENT: text}}})
 
     def back() -> bool:
-        return metadata(running, "job-1-1")["annotations"].get(api.ANNOTATION_ASSIGNMENT) == before
+        return metadata(running, "job-1-1")["annotations"].get(names.ANNOTATION_ASSIGNMENT) == before
 
     wait_for("the assignment", back)
     assert counters(running.status("job")) == (1, 0, 0)
@@ -142,8 +144,8 @@ def test_a_held_pod_that_never_started_is_named_and_replaced(running: Trainings,
 
 def test_a_pod_made_by_hand_is_left_alone_and_named_when_it_is_in_the_way(running: Trainings) -> None:
     labels = metadata(running, "job-0-1")["labels"]
-    make_pod(running, "job-0-9", labels={**labels, api.LABEL_INCARNATION: "9"})
-    make_pod(running, "job-1-2", labels={**labels, api.LABEL_SLOT: "1", api.LABEL_INCARNATION: "2"})
+    make_pod(running, "job-0-9", labels={**labels, names.LABEL_INCARNATION: "9"})
+    make_pod(running, "job-1-2", labels={**labels, names.LABEL_SLOT: "1", names.LABEL_INCARNATION: "2"})
     before = {name: metadata(running, name) for name in ("job-0-9", "job-1-2")}
     running.delete_pod("job-1-1")
     condition = wait_for(

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from inception_operator.elastic import from_text, to_text
+from inception_operator.decide.elastic import from_text, to_text
 from operator_process import OperatorProcess
 from trainings import Trainings, wait_for
 

@@ -14,7 +14,7 @@ import pytest
 
 from cut_proxy import CutProxy
 from fake_launcher import FakeLauncher
-from inception_trainer.launcher.bell import ring_and_wait
+from inception_trainer.launcher.notify import ring_and_wait
 from launchers import free_port
 from localcluster.cluster import Cluster
 from operator_process import OperatorProcess

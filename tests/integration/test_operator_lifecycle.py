@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from inception_operator import api
+from inception_operator.contract import names
 from operator_process import OperatorProcess
 from trainings import Trainings, wait_for
 
@@ -135,8 +135,8 @@ def test_what_others_write_into_the_status_is_left_alone_and_the_spec_too(traini
     managers = {
         (entry["manager"], entry.get("subresource")) for entry in trainings.get("job")["metadata"]["managedFields"]
     }
-    assert (api.FIELD_MANAGER, "status") in managers
-    assert (api.FIELD_MANAGER, None) not in managers, "the operator owns nothing outside of the status"
+    assert (names.FIELD_MANAGER, "status") in managers
+    assert (names.FIELD_MANAGER, None) not in managers, "the operator owns nothing outside of the status"
     assert "annotations" not in trainings.get("job")["metadata"]
     assert "finalizers" not in trainings.get("job")["metadata"]
 
@@ -174,7 +174,7 @@ def test_nothing_is_written_while_nothing_changes(trainings: Trainings, operator
     wait_for("a pass", lambda: operator.metric("reconcile_total") > before)
     touched = trainings.get("job")
     assert touched["metadata"]["resourceVersion"] != version
-    (label,) = [e for e in touched["metadata"]["managedFields"] if e["manager"] == api.FIELD_MANAGER]
+    (label,) = [e for e in touched["metadata"]["managedFields"] if e["manager"] == names.FIELD_MANAGER]
     assert label["subresource"] == "status"
     assert trainings.get("job")["metadata"]["resourceVersion"] == touched["metadata"]["resourceVersion"]
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from inception_operator import api
+from inception_operator.contract import names
 from localcluster.pytest_plugin import FAKE_NODES
 from operator_process import OperatorProcess
 from trainings import Trainings, wait_for
@@ -140,12 +140,12 @@ def test_pods_are_cleaned_up_as_the_policy_says(trainings: Trainings, policy: st
 
 def test_a_job_of_another_controller_is_not_touched(trainings: Trainings, operator: OperatorProcess) -> None:
     trainings.create("foreign", runPolicy={"managedBy": "kueue.x-k8s.io/multikueue", "suspend": False})
-    trainings.create("ours", runPolicy={"managedBy": api.MANAGER})
+    trainings.create("ours", runPolicy={"managedBy": names.MANAGER})
     trainings.wait_state("ours", "Running")
     foreign = trainings.get("foreign")
     assert "status" not in foreign
     assert trainings.pods("foreign") == {}
-    assert {entry["manager"] for entry in foreign["metadata"]["managedFields"]} & {api.FIELD_MANAGER} == set()
+    assert {entry["manager"] for entry in foreign["metadata"]["managedFields"]} & {names.FIELD_MANAGER} == set()
     assert operator.metric("job_state", namespace=trainings.namespace, name="foreign") == 0
 
 

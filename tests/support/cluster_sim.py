@@ -11,15 +11,17 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
-from inception_operator import assignment, drift, podview
-from inception_operator.api import FIELD_MANAGER, ReportState
-from inception_operator.backoff import remaining
-from inception_operator.model import Assignment, Event, Gone, Json, Observation, Plan, PodView, Report
-from inception_operator.nodeloss import wants_node
-from inception_operator.pods import merge
-from inception_operator.profiles import load_profiles
-from inception_operator.reconcile import Context, reconcile, wants_report
-from inception_operator.times import format_time
+from inception_operator.accelerators.resolve import load_profiles
+from inception_operator.contract import assignment
+from inception_operator.contract.names import FIELD_MANAGER, ReportState
+from inception_operator.contract.times import format_time
+from inception_operator.contract.types import Assignment, Event, Gone, Json, Observation, Plan, PodView, Report
+from inception_operator.decide.backoff import remaining
+from inception_operator.decide.liveness import wants_node
+from inception_operator.decide.reconcile import Context, reconcile, wants_report
+from inception_operator.pod import identity
+from inception_operator.pod import view as podview
+from inception_operator.pod.build import merge
 from sim_pods import START, Pod
 
 T = TypeVar("T")
@@ -210,7 +212,7 @@ class Sim:
         for claim in body["spec"].get("resourceClaims", ()):
             assert claim["resourceClaimTemplateName"] in self.templates, "a pod waits for a claim that nobody makes"
         if name in self.pods:
-            taken = drift.name_taken(self.pods[name].to_api(), self.job, self.now)
+            taken = identity.name_taken(self.pods[name].to_api(), self.job, self.now)
             self.rejection = taken if self.pods[name].squatting else None
             return
         if self.quota is not None and len(self.pods) >= self.quota:
@@ -378,7 +380,7 @@ class Sim:
         if name not in self.pods:
             self._serial += 1
             metadata = {"name": name, "namespace": "ns", "uid": f"uid-{self._serial}"}
-            metadata["labels"] = drift.labels("job", "job-uid", slot, 1)
+            metadata["labels"] = identity.labels("job", "job-uid", slot, 1)
             self.pods[name] = Pod({"metadata": metadata, "spec": {}}, ip=f"10.0.0.{self._serial}")
 
     def free_names(self) -> None:

@@ -6,8 +6,8 @@ import os
 import sys
 from typing import Any
 
-from inception_operator import client
 from inception_operator.__main__ import main
+from inception_operator.runtime import client
 
 CRASHED = 77
 

@@ -9,7 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any
 
-from inception_operator import api
+from inception_operator.contract import names
 
 
 class FakeLauncher:
@@ -20,7 +20,7 @@ class FakeLauncher:
         self.report: dict[str, Any] = {"attempt": 0, "state": "Idle"}
         self.metrics = ""
         self.asked: list[float] = []
-        self._servers = [_server(self, port) for port in (api.LAUNCHER_PORT, api.METRICS_PORT)]
+        self._servers = [_server(self, port) for port in (names.LAUNCHER_PORT, names.METRICS_PORT)]
         self._threads = [
             threading.Thread(target=server.serve_forever, name=f"launcher-{ip}") for server in self._servers
         ]

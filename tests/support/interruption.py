@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from inception_trainer.saving import FORMAT
+from inception_trainer.checkpoint.base import FORMAT
 
 
 class Interruption:

@@ -15,7 +15,7 @@ def payload(step: int) -> dict[str, Any]:
     """A checkpoint whose every number is its step."""
     import torch
 
-    from inception_trainer.saving import FORMAT
+    from inception_trainer.checkpoint.base import FORMAT
 
     weights = {f"layer-{number}": torch.full((50, 50), float(step)) for number in range(4)}
     return {"format": FORMAT, "model": weights, "progress": {"step": step}}
@@ -23,9 +23,9 @@ def payload(step: int) -> dict[str, Any]:
 
 def save_and_die(root: str, operation: int, write: int) -> None:
     """Save step 1; die in the save of step 2 before an operation on files, or a write into one, by its number."""
-    from inception_trainer import checkpoint
+    from inception_trainer.checkpoint import folder
 
-    store = checkpoint.CheckpointStore(Path(root), 1, keep=1)
+    store = folder.CheckpointStore(Path(root), 1, keep=1)
     store.acquire()
     store.save(payload(1), 1, best=True, final=True)
     store.wait()
@@ -36,13 +36,13 @@ def save_and_die(root: str, operation: int, write: int) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         left[kind] -= 1
 
-    original = checkpoint.HashingFile.write
+    original = folder.HashingFile.write
 
     def counted(self: Any, data: Any) -> int:
         count("write")
         return original(self, data)
 
-    checkpoint.HashingFile.write = counted  # type: ignore[method-assign]
+    folder.HashingFile.write = counted  # type: ignore[method-assign]
     sys.addaudithook(lambda event, _arguments: count("operation") if event in OPERATIONS else None)
     store.save(payload(2), 2, best=True, final=True)
     store.wait()

@@ -15,7 +15,7 @@ from demo.clusters import Ready
 from demo.images import build_local_image, local_tag
 from demo.kube import Kube
 from demo.run import install_operator
-from inception_operator.profiles import DIRECTORY
+from inception_operator.accelerators.resolve import DIRECTORY
 from localcluster.apiclient import ApiClient, ApiError
 from localcluster.cluster import Cluster
 from localcluster.components import build

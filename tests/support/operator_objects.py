@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from inception_operator import api
+from inception_operator.contract import names
 
 
 def job(name: str = "job", *, version: int = 1, uid: str = "job-uid", **status: Any) -> dict[str, Any]:
     """An InceptionTraining."""
     return {
-        "apiVersion": api.API_VERSION,
-        "kind": api.KIND,
+        "apiVersion": names.API_VERSION,
+        "kind": names.KIND,
         "metadata": {"namespace": "ns", "name": name, "uid": uid, "resourceVersion": str(version), "generation": 1},
         "spec": {"training": {"data": {"kind": "Digits"}}},
         "status": status,
@@ -31,12 +31,12 @@ def pod(
             "uid": uid or f"{name}-uid",
             "resourceVersion": str(version),
             "labels": {
-                api.LABEL_JOB: training,
-                api.LABEL_SLOT: slot,
-                api.LABEL_INCARNATION: incarnation,
-                api.LABEL_ROLE: api.ROLE_WORKER,
+                names.LABEL_JOB: training,
+                names.LABEL_SLOT: slot,
+                names.LABEL_INCARNATION: incarnation,
+                names.LABEL_ROLE: names.ROLE_WORKER,
             },
-            "ownerReferences": [{"kind": api.KIND, "name": training, "uid": owner, "controller": True}],
+            "ownerReferences": [{"kind": names.KIND, "name": training, "uid": owner, "controller": True}],
         },
         "spec": {},
         "status": {"phase": "Running", "podIP": ip} if ip else {"phase": "Pending"},

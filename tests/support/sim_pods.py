@@ -7,10 +7,10 @@ import json
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from inception_operator import assignment, report
-from inception_operator.api import ANNOTATION_ASSIGNMENT, ReportState
-from inception_operator.model import Assignment, Json, Report
-from inception_operator.times import format_time
+from inception_operator.contract import assignment, report
+from inception_operator.contract.names import ANNOTATION_ASSIGNMENT, ReportState
+from inception_operator.contract.times import format_time
+from inception_operator.contract.types import Assignment, Json, Report
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 UNSCHEDULABLE = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "no node fits"}

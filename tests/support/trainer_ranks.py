@@ -17,7 +17,7 @@ from typing import Any
 from launchers import free_port
 
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["inception_trainer.preload", "inception_trainer.session", "torch._dynamo"])
+CONTEXT.set_forkserver_preload(["inception_trainer.preload", "inception_trainer.train.build", "torch._dynamo"])
 
 VALIDATION = -1
 """Stands for an epoch where samples are evaluated."""

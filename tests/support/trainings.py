@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from types import MappingProxyType, TracebackType
 from typing import Any, TypeVar
 
-from inception_operator import api
+from inception_operator.contract import names
 from localcluster.apiclient import ApiClient, ApiError
 from localcluster.cluster import Cluster
 
@@ -32,7 +32,7 @@ def wait_for(what: str, look: Callable[[], T | None], seconds: float = 20.0, pau
 def wait_served(cluster: Cluster) -> None:
     """Wait until the API server serves our kind; while it has no conditions yet, kubectl fails."""
     jsonpath = '-o=jsonpath={.status.conditions[?(@.type=="Established")].status}'
-    kind = f"crd/{api.PLURAL}.{api.GROUP}"
+    kind = f"crd/{names.PLURAL}.{names.GROUP}"
     wait_for("the kind is served", lambda: cluster.kubectl("get", kind, jsonpath, check=False) == "True")
 
 
@@ -48,8 +48,8 @@ def training(name: str, *, nodes: int = 2, annotations: dict[str, str] | None = 
         **spec,
     }
     return {
-        "apiVersion": api.API_VERSION,
-        "kind": api.KIND,
+        "apiVersion": names.API_VERSION,
+        "kind": names.KIND,
         "metadata": {"name": name},
         "spec": {key: value for key, value in fields.items() if value is not None},
     }
@@ -62,7 +62,7 @@ class Trainings:
         self.cluster = cluster
         self.namespace = namespace
         self._api = ApiClient(cluster.kubeconfig)
-        self._jobs = f"/apis/{api.API_VERSION}/namespaces/{namespace}/{api.PLURAL}"
+        self._jobs = f"/apis/{names.API_VERSION}/namespaces/{namespace}/{names.PLURAL}"
         self._core = f"/api/v1/namespaces/{namespace}"
 
     def __enter__(self) -> Trainings:
@@ -106,7 +106,7 @@ class Trainings:
 
     def pods(self, name: str | None = None) -> dict[str, Json]:
         """Pods by name, of one training or of all."""
-        selector = f"?labelSelector={api.LABEL_JOB}%3D{name}" if name else ""
+        selector = f"?labelSelector={names.LABEL_JOB}%3D{name}" if name else ""
         items = self._api.request("GET", f"{self._core}/pods{selector}")["items"]
         return {pod["metadata"]["name"]: pod for pod in items}
 
@@ -131,7 +131,7 @@ class Trainings:
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         path = f"{self._core}/pods/{pod}"
         found = self._api.request("GET", path)
-        running = {"name": api.CONTAINER, "state": {"running": {"startedAt": now}}, "ready": ready, "restartCount": 0}
+        running = {"name": names.CONTAINER, "state": {"running": {"startedAt": now}}, "ready": ready, "restartCount": 0}
         image = {"image": "i", "imageID": "i", "started": True}
         condition = {"type": "Ready", "status": str(ready), "lastTransitionTime": now}
         found["status"] |= {
@@ -153,7 +153,7 @@ class Trainings:
     def assignment(self, pod: str) -> Json | None:
         """What the pod is told to do."""
         found = self._api.request("GET", f"{self._core}/pods/{pod}")
-        text = (found["metadata"].get("annotations") or {}).get(api.ANNOTATION_ASSIGNMENT)
+        text = (found["metadata"].get("annotations") or {}).get(names.ANNOTATION_ASSIGNMENT)
         return json.loads(text) if text else None
 
     def reasons(self, name: str) -> list[str]:

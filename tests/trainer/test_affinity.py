@@ -11,9 +11,9 @@ import pytest
 
 import trainer_ranks
 from inception_trainer import affinity
-from inception_trainer.config import fingerprint, from_mapping, merge
+from inception_trainer.config.settings import Settings
+from inception_trainer.config.training import fingerprint, from_mapping, merge
 from inception_trainer.errors import ConfigError
-from inception_trainer.settings import Settings
 from shard_files import png
 from trainer_ranks import TINY
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from inception_trainer.config import from_mapping
+from inception_trainer.config.training import from_mapping
 from inception_trainer.data import open_splits
 from inception_trainer.data.augment import Augment, jittered, rectangle
 from inception_trainer.data.randaugment import CHANGES, DRAWS, changed

@@ -9,17 +9,18 @@ import pytest
 import torch
 from torch import nn
 
-from inception_trainer import checkpoint, checksums, models
-from inception_trainer.checkpoint import CheckpointStore, check_fingerprint
+from inception_trainer import models
+from inception_trainer.checkpoint import checksums, folder
+from inception_trainer.checkpoint.base import FORMAT
+from inception_trainer.checkpoint.folder import CheckpointStore, check_fingerprint
 from inception_trainer.comm import Comm
-from inception_trainer.config import from_mapping
+from inception_trainer.config.normalization import INCEPTION
+from inception_trainer.config.training import from_mapping
 from inception_trainer.device import Accelerator
 from inception_trainer.errors import ConfigError, DataError, Fenced, NonFiniteLoss
-from inception_trainer.normalization import INCEPTION
-from inception_trainer.saving import FORMAT
-from inception_trainer.state import Snapshot, TrainingState
-from inception_trainer.updates import Updater
-from inception_trainer.weights import load_weights, open_weights
+from inception_trainer.train.state import Snapshot, TrainingState
+from inception_trainer.train.updates import Updater
+from inception_trainer.weights.load import load_weights, open_weights
 
 
 def payload(step: int) -> dict:
@@ -131,13 +132,13 @@ def test_older_attempt_is_fenced(store, tmp_path) -> None:
 
 def test_fence_holds_between_writing_and_publishing(store, tmp_path, monkeypatch) -> None:
     save(store, 1)
-    original = checkpoint._serialise
+    original = folder._serialise
 
     def overtaken(*arguments):
         CheckpointStore(tmp_path, 2, keep=2).acquire()
         return original(*arguments)
 
-    monkeypatch.setattr(checkpoint, "_serialise", overtaken)
+    monkeypatch.setattr(folder, "_serialise", overtaken)
     store.save(payload(5), 5)
     with pytest.raises(Fenced):
         store.wait()
@@ -154,7 +155,7 @@ def test_write_error_is_raised_by_the_next_call(store, monkeypatch) -> None:
     def full(*_arguments):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoint, "_serialise", full)
+    monkeypatch.setattr(folder, "_serialise", full)
     store.save(payload(1), 1)
     with pytest.raises(OSError, match="No space left"):
         store.wait()
@@ -197,8 +198,8 @@ def payload_of(snapshot: Snapshot, step: int) -> dict:
 
 def test_training_goes_on_while_a_checkpoint_is_written(store, monkeypatch) -> None:
     """The writer is held until the next steps are done: what it writes is the state of the moment of the save."""
-    go_on, original = threading.Event(), checkpoint._serialise
-    monkeypatch.setattr(checkpoint, "_serialise", lambda *arguments: go_on.wait(30) and original(*arguments))
+    go_on, original = threading.Event(), folder._serialise
+    monkeypatch.setattr(folder, "_serialise", lambda *arguments: go_on.wait(30) and original(*arguments))
     tiny = Tiny(weightAverage={"decay": 0.9})
     tiny.fill(1)
     snapshot = tiny.snapshot()
@@ -214,8 +215,8 @@ def test_training_goes_on_while_a_checkpoint_is_written(store, monkeypatch) -> N
 
 
 def test_memory_is_used_again_only_when_the_write_before_is_done(store, monkeypatch) -> None:
-    go_on, original, records = threading.Event(), checkpoint._serialise, []
-    monkeypatch.setattr(checkpoint, "_serialise", lambda *arguments: go_on.wait(30) and original(*arguments))
+    go_on, original, records = threading.Event(), folder._serialise, []
+    monkeypatch.setattr(folder, "_serialise", lambda *arguments: go_on.wait(30) and original(*arguments))
     monkeypatch.setattr(store, "_saved", records.append)
     tiny = Tiny()
     addresses = []

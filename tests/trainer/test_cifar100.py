@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from cifar_files import NAMES, binary_layout, python_layout, records
-from inception_trainer.config import from_mapping
+from inception_trainer.config.normalization import CIFAR100
+from inception_trainer.config.training import from_mapping
 from inception_trainer.data import open_splits
 from inception_trainer.errors import DataError, InputMissing
-from inception_trainer.normalization import CIFAR100
 
 PYTHON, BINARY = "cifar-100-python", "cifar-100-binary"
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from inception_trainer import cli, entry
+from inception_trainer.config.settings import from_environment
 from inception_trainer.errors import UsageError
-from inception_trainer.settings import from_environment
 
 TRAINER = Path(cli.__file__).parents[1]
 
@@ -56,7 +56,9 @@ def test_mistakes_are_found_without_torch() -> None:
 def test_the_launcher_starts_without_the_trainers_packages() -> None:
     code = "import sys; from inception_trainer import cli\n"
     code += "try: cli.main(['launch', '--help'])\n"
-    code += "except SystemExit: print(sorted({'yaml', 'torch', 'inception_trainer.config'} & sys.modules.keys()))"
+    code += (
+        "except SystemExit: print(sorted({'yaml', 'torch', 'inception_trainer.config.training'} & sys.modules.keys()))"
+    )
     done = subprocess.run(
         [sys.executable, "-c", code],
         env={"PYTHONPATH": str(TRAINER)},

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from inception_trainer import cli
-from inception_trainer.config import from_mapping
+from inception_trainer.config.training import from_mapping
 from inception_trainer.errors import DataError, InputMissing
 
 SUMMARY = {"exitReason": "Completed", "steps": 20, "accuracyTop1": 0.75, "bestAccuracyTop1": 0.8, "bestStep": 10}

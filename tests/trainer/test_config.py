@@ -5,10 +5,11 @@ import json
 
 import pytest
 
-from inception_trainer import catalog, recipes
-from inception_trainer.config import TrainingConfig, fingerprint, from_mapping, load, load_file
+from inception_trainer import recipes
+from inception_trainer.config import catalog
+from inception_trainer.config.training import TrainingConfig, fingerprint, from_mapping, load, load_file
 from inception_trainer.errors import ConfigError, InputMissing
-from inception_trainer.plan import LengthPlan, learning_rate
+from inception_trainer.train.schedule import LengthPlan, learning_rate
 
 DIGITS = {"data": {"kind": "Digits"}}
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from inception_trainer.config import from_mapping
+from inception_trainer.config.training import from_mapping
 from inception_trainer.data import open_splits
 from inception_trainer.data.base import UNREADABLE
 from inception_trainer.data.decode import _pillow, crop_box

@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from inception_trainer.config import from_mapping
+from inception_trainer.config.training import from_mapping
 from inception_trainer.data import Batch, open_splits, streamed
 from inception_trainer.data.ahead import read_ahead
 

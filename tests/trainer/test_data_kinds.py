@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from inception_trainer.config import fingerprint, from_mapping
+from inception_trainer.config.training import fingerprint, from_mapping
 from inception_trainer.data import open_splits
 from inception_trainer.data.cifar import augmented
 from inception_trainer.data.layout import found_tree

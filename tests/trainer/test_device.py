@@ -12,11 +12,11 @@ import pytest
 import torch
 
 from inception_trainer import device
-from inception_trainer.config import AcceleratorConfig
+from inception_trainer.config.settings import Settings
+from inception_trainer.config.training import AcceleratorConfig
 from inception_trainer.device import accelerator, choice, figures, precision, scaling, table
 from inception_trainer.device.figures import Figures, Reader
 from inception_trainer.errors import ConfigError
-from inception_trainer.settings import Settings
 
 FAKE = AcceleratorConfig(profile="cambricon", module="torch_fake", device="fake", backend="fakecl")
 CPU = AcceleratorConfig(device="cpu")
@@ -297,7 +297,7 @@ def test_rows_of_the_operator_agree_with_what_the_trainer_knows() -> None:
     """Without the operator a device type alone must lead to the same plug-in and back end."""
     import yaml
 
-    rows = Path(__file__).parents[2] / "operator" / "inception_operator" / "profiles"
+    rows = Path(__file__).parents[2] / "operator" / "inception_operator" / "accelerators" / "profiles"
     for path in rows.glob("*.yaml"):
         row = yaml.safe_load(path.read_text())["torch"]
         known = table.TYPES[row["device"]]

@@ -15,7 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 import stub_plugin
 import trainer_ranks
-from inception_trainer.config import merge
+from inception_trainer.config.training import merge
 from stub_plugin import Stub
 from trainer_ranks import TINY
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import trainer_ranks
-from inception_trainer.config import merge
+from inception_trainer.config.training import merge
 from trainer_ranks import TINY
 
 pytestmark = pytest.mark.timeout(300)

@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 import trainer_ranks
-from inception_trainer import execution
-from inception_trainer.config import from_mapping, merge
+from inception_trainer.config.training import from_mapping, merge
 from inception_trainer.errors import ConfigError
+from inception_trainer.train import compiling
 from trainer_ranks import TINY
 
 CPU = torch.device("cpu")
@@ -24,11 +24,11 @@ def network() -> nn.Module:
 
 def test_eager_is_the_network_itself() -> None:
     own = network()
-    assert execution.executed(own, "Eager", CPU) is own
+    assert compiling.executed(own, "Eager", CPU) is own
 
 
 def compilers_are_there() -> bool:
-    has_compiler = any(map(shutil.which, execution._cpp_compilers()))
+    has_compiler = any(map(shutil.which, compiling._cpp_compilers()))
     return has_compiler and Path(sysconfig.get_paths()["include"], "Python.h").is_file()
 
 
@@ -61,14 +61,14 @@ def test_compiled_trains_the_same_or_says_what_is_missing(tmp_path) -> None:
 def test_missing_compiler_is_named(monkeypatch, device) -> None:
     monkeypatch.setattr(shutil, "which", lambda _name: None)
     with pytest.raises(ConfigError, match=r"execution: Compiled needs a compiler .* choose Eager"):
-        execution.executed(network(), "Compiled", torch.device(device))
+        compiling.executed(network(), "Compiled", torch.device(device))
 
 
 def test_missing_headers_are_named(monkeypatch, tmp_path) -> None:
     monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}")
     monkeypatch.setattr(sysconfig, "get_paths", lambda: {"include": str(tmp_path)})
     with pytest.raises(ConfigError, match=r"Python's headers, and there is no .*Python\.h; install them"):
-        execution.executed(network(), "Compiled", CPU)
+        compiling.executed(network(), "Compiled", CPU)
 
 
 def test_synchronized_norms_are_not_compiled() -> None:

@@ -12,15 +12,16 @@ import torch
 from safetensors import safe_open
 
 import trainer_ranks
-from inception_trainer import config as schema
-from inception_trainer import exporters, models, trained
+from inception_trainer import models
 from inception_trainer.comm import Comm
-from inception_trainer.config import from_mapping, merge
+from inception_trainer.config import training as schema
+from inception_trainer.config.normalization import CIFAR10
+from inception_trainer.config.training import from_mapping, merge
 from inception_trainer.data import open_splits
 from inception_trainer.errors import ConfigError, DataError, ExportDiffers
-from inception_trainer.exported import Exported, Runner, open_exported
-from inception_trainer.normalization import CIFAR10
-from inception_trainer.steps import Normalise
+from inception_trainer.train.step import Normalise
+from inception_trainer.weights import exporters, trained
+from inception_trainer.weights.exported import Exported, Runner, open_exported
 from trainer_ranks import TINY
 
 pytestmark = pytest.mark.timeout(300)
@@ -183,7 +184,7 @@ def test_two_ranks_export_once(weights, tmp_path) -> None:
 def test_a_file_that_computes_something_else_is_refused(weights, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(exporters.Program, "load", lambda *_: lambda images: torch.zeros(len(images), 4))
     from inception_trainer import modes
-    from inception_trainer.settings import Settings
+    from inception_trainer.config.settings import Settings
 
     with pytest.raises(ExportDiffers, match=r"bninception\.pt2 gives other logits"):
         modes.run(from_mapping(job(tmp_path, weights)), Settings())

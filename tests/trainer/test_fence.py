@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from inception_trainer.checkpoint import CheckpointStore
+from inception_trainer.checkpoint.folder import CheckpointStore
 from inception_trainer.errors import Fenced
 from interruption import Interruption, payload
 

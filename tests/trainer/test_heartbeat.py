@@ -6,7 +6,7 @@ import pytest
 
 import trainer_ranks
 from inception_trainer.heartbeat import LINE_BYTES, Heartbeat
-from inception_trainer.launcher import watchdog
+from inception_trainer.launcher import hang_detector
 from trainer_ranks import TINY
 
 STEPS = 6
@@ -14,10 +14,10 @@ ROUNDS_OF_EVALUATION = 4
 """64 samples, of which each of two ranks takes 8 at a time."""
 
 
-def read(path: Path) -> watchdog.Pulse:
+def read(path: Path) -> hang_detector.Pulse:
     text = path.read_text(encoding="ascii")
     assert len(text) == LINE_BYTES
-    return watchdog.of_heartbeat(text, "")
+    return hang_detector.of_heartbeat(text, "")
 
 
 def test_start_and_first_step_may_take_long(tmp_path: Path) -> None:

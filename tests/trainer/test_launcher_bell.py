@@ -8,7 +8,7 @@ from threading import Thread
 
 import pytest
 
-from inception_trainer.launcher import bell
+from inception_trainer.launcher import notify
 from launchers import Gang, free_port
 
 
@@ -48,13 +48,13 @@ def operator() -> Iterator[Operator]:
 
 
 def test_a_ring_names_the_pod(operator: Operator) -> None:
-    bell.ring(operator.address, "team-a/job", "job-0-1")
+    notify.ring(operator.address, "team-a/job", "job-0-1")
     assert operator.heard.get(timeout=10) == "/ring/team-a/job/job-0-1"
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "nonsense:port", "["])
 def test_nobody_at_the_other_end_is_no_failure(address: str) -> None:
-    bell.ring_and_wait(address, "team-a/job", "job-0-1")
+    notify.ring_and_wait(address, "team-a/job", "job-0-1")
 
 
 @pytest.mark.timeout(180)

@@ -8,10 +8,10 @@ from types import SimpleNamespace
 
 import pytest
 
+from inception_trainer.launcher import hang_monitor as launcher_vigil
 from inception_trainer.launcher import rank, stacks, wire
-from inception_trainer.launcher import vigil as launcher_vigil
 from inception_trainer.launcher.assignment import Assignment
-from inception_trainer.launcher.vigil import HOLD_SECONDS, SHOW_SECONDS, Vigil
+from inception_trainer.launcher.hang_monitor import HOLD_SECONDS, SHOW_SECONDS, Vigil
 from launchers import ROOT, wait_for
 
 DUMP = """\

@@ -2,7 +2,7 @@
 
 import pytest
 
-from inception_trainer.launcher.watchdog import (
+from inception_trainer.launcher.hang_detector import (
     DEFAULT_SECONDS,
     PATIENCE,
     Pulse,

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from inception_trainer import lineage
+from inception_trainer.checkpoint import object_store
+from inception_trainer.checkpoint.base import Saved
+from inception_trainer.checkpoint.object_store import Lineage
 from inception_trainer.errors import DataError, Fenced, StoreFailed
-from inception_trainer.lineage import Lineage
-from inception_trainer.saving import Saved
 from inception_trainer.stores import Remote
 from interruption import Interruption, payload
 from object_store import STORES, new_place
@@ -106,7 +106,7 @@ def test_a_save_that_was_interrupted_anywhere_changes_nothing(place, interrupt) 
             zombie.commit(payload(30, 1), 30, True, True)
         with pytest.raises(Fenced):
             store(root, 1).acquire()
-        assert lineage.best_of(root) is not None
+        assert object_store.best_of(root) is not None
         assert step_and_writer(root, 3) == (15, 2)
         assert [name for attempt in (1, 2) for name in objects(root, attempt)] == []
     assert interrupted > 5
@@ -171,7 +171,7 @@ def test_a_predecessor_that_goes_on_saving_cannot_pull_the_rug_away(place, inter
         predecessor.commit(payload(40, 1), 40, True, False)
         # What 2 began from is now its own, whatever 1 writes and prunes.
         assert step_and_writer(root, 3) == (step, 1)
-        assert lineage.best_of(root) is not None
+        assert object_store.best_of(root) is not None
     assert interrupted > 5
 
 
@@ -182,7 +182,7 @@ def test_keep_best_final_and_weights(place) -> None:
         writer.commit(payload(step, 1), step, step == 2, step == 5)
     names = sorted(name.split("-")[1] for name in objects(root, 1) if name.endswith(".pt"))
     assert names == ["000000002", "000000004", "000000005"]
-    found = lineage.best_of(root)
+    found = object_store.best_of(root)
     assert found is not None
     assert found[0].startswith("step-000000002-")
     successor = begun(root, None, keep=2)
@@ -226,7 +226,7 @@ def test_an_unreadable_record_is_named(place) -> None:
 
 def test_nothing_there(place) -> None:
     root = place()
-    assert lineage.best_of(root) is None
+    assert object_store.best_of(root) is None
     writer = store(root, None)
     assert writer.acquire() == 1
     assert writer.load() is None

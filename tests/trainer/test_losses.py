@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch.nn import functional
 
-from inception_trainer.losses import Criterion
-from inception_trainer.normalization import CAFFE_BGR, INCEPTION
-from inception_trainer.steps import Normalise
+from inception_trainer.config.normalization import CAFFE_BGR, INCEPTION
+from inception_trainer.train.losses import Criterion
+from inception_trainer.train.step import Normalise
 
 LOGITS, AUXILIARY = torch.tensor([[1.0, 2.0], [0.5, -1.0]]), torch.tensor([[0.0, 3.0], [2.0, 2.0]])
 LABELS = torch.tensor([1, 0])

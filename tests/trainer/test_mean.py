@@ -9,9 +9,9 @@ from safetensors import safe_open
 
 import trainer_ranks
 from inception_trainer import cli, models
-from inception_trainer.config import merge
-from inception_trainer.mean import mean, write_mean
-from inception_trainer.weights import OWN, open_weights
+from inception_trainer.config.training import merge
+from inception_trainer.weights.average import mean, write_mean
+from inception_trainer.weights.load import OWN, open_weights
 from trainer_ranks import TINY
 
 pytestmark = pytest.mark.timeout(300)

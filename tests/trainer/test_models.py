@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from inception_trainer import catalog, models
+from inception_trainer import models
+from inception_trainer.config import catalog
 from inception_trainer.errors import ConfigError
 
 # Network, classes, auxiliary head: parameters, parameter tensors, keys, elements of buffers.

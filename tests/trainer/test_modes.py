@@ -14,11 +14,11 @@ from torch.nn import functional
 
 import trainer_ranks
 from inception_trainer import models
-from inception_trainer.config import from_mapping, merge
+from inception_trainer.config.training import from_mapping, merge
 from inception_trainer.data import open_splits
 from inception_trainer.modes.benchmark import spread
 from inception_trainer.modes.largest import LIMIT, largest
-from inception_trainer.steps import Normalise
+from inception_trainer.train.step import Normalise
 from trainer_ranks import TINY
 
 pytestmark = pytest.mark.timeout(300)

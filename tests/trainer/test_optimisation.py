@@ -10,17 +10,17 @@ from torch import nn
 
 import trainer_ranks
 from inception_trainer import device, models
-from inception_trainer.averaging import WeightAverage, decay_after
 from inception_trainer.comm import Comm
-from inception_trainer.config import TrainingConfig, from_mapping, merge
+from inception_trainer.config.settings import Settings
+from inception_trainer.config.training import TrainingConfig, from_mapping, merge
 from inception_trainer.device import Accelerator
 from inception_trainer.errors import ConfigError
-from inception_trainer.mixup import blended, share_of
-from inception_trainer.optimizers import RMSProp, parameter_groups
-from inception_trainer.plan import LengthPlan, learning_rate
-from inception_trainer.settings import Settings
-from inception_trainer.state import TrainingState
-from inception_trainer.updates import Updater
+from inception_trainer.train.ema import WeightAverage, decay_after
+from inception_trainer.train.mixup import blended, share_of
+from inception_trainer.train.optimizers import RMSProp, parameter_groups
+from inception_trainer.train.schedule import LengthPlan, learning_rate
+from inception_trainer.train.state import TrainingState
+from inception_trainer.train.updates import Updater
 from trainer_ranks import TINY
 
 DIGITS = {"data": {"kind": "Digits"}}

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from inception_trainer.config import from_mapping
+from inception_trainer.config.training import from_mapping
 from inception_trainer.data.order import permutation, uniforms
-from inception_trainer.plan import (
+from inception_trainer.train.schedule import (
     BatchPlan,
     LengthPlan,
     evaluation_share,

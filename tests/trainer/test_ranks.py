@@ -10,9 +10,9 @@ import torch
 
 import trainer_ranks
 from inception_trainer import models
-from inception_trainer.config import merge
+from inception_trainer.config.normalization import INCEPTION
+from inception_trainer.config.training import merge
 from inception_trainer.data.order import permutation
-from inception_trainer.normalization import INCEPTION
 from trainer_ranks import TINY
 
 pytestmark = pytest.mark.timeout(300)

@@ -16,8 +16,8 @@ from PIL import Image
 import cifar_files
 import trainer_ranks
 from inception_trainer import cli, models, recipes
-from inception_trainer import config as schema
-from inception_trainer.settings import from_environment
+from inception_trainer.config import training as schema
+from inception_trainer.config.settings import from_environment
 from shard_files import png, sample, write_tar
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -21,14 +21,16 @@ import torch
 
 import cifar_files
 import trainer_ranks
-from inception_trainer import checksums, models, outputs, stores
-from inception_trainer.config import from_mapping, merge
+from inception_trainer import models, stores
+from inception_trainer.checkpoint import checksums
+from inception_trainer.checkpoint.object_store import best_of
+from inception_trainer.config.training import from_mapping, merge
 from inception_trainer.data import open_splits
 from inception_trainer.data.images import files_to_classify, image_files
 from inception_trainer.errors import ConfigError, DataError, InputMissing, StoreFailed
-from inception_trainer.lineage import best_of
+from inception_trainer.reporting import outputs
 from inception_trainer.stores import Remote, place
-from inception_trainer.weights import local_file, open_weights
+from inception_trainer.weights.load import local_file, open_weights
 from object_store import OWN_FOLDERS, STORES, new_place, upload
 from shard_files import png, same_data
 from trainer_ranks import TINY
@@ -290,7 +292,7 @@ def test_figures_are_pushed_while_a_run_goes_on(url, monkeypatch) -> None:
 
 def test_fsspec_is_imported_with_the_first_url_only() -> None:
     code = (
-        "import sys, inception_trainer.preload, inception_trainer.session, inception_trainer.entry\n"
+        "import sys, inception_trainer.preload, inception_trainer.train.build, inception_trainer.entry\n"
         "import inception_trainer.data.shards, inception_trainer.data.imagefolder, inception_trainer.modes.common\n"
         "from inception_trainer import stores\n"
         "assert str(stores.place('/data')) == '/data'\n"

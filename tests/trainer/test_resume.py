@@ -16,9 +16,9 @@ from PIL import Image
 
 import killed_saves
 import trainer_ranks
-from inception_trainer import checksums
-from inception_trainer.checkpoint import CheckpointStore
-from inception_trainer.config import merge
+from inception_trainer.checkpoint import checksums
+from inception_trainer.checkpoint.folder import CheckpointStore
+from inception_trainer.config.training import merge
 from shard_files import same_data
 from trainer_ranks import TINY
 

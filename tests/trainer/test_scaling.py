@@ -10,7 +10,7 @@ import torchvision.io
 import torchvision.transforms.v2.functional
 from PIL import Image
 
-from inception_trainer.config import fingerprint, from_mapping
+from inception_trainer.config.training import fingerprint, from_mapping
 from inception_trainer.data import open_splits
 from inception_trainer.data.decode import _pillow, _torchvision
 from inception_trainer.data.images import files_to_classify

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from webdataset import tariterators
 
 import trainer_ranks
-from inception_trainer.config import from_mapping, merge
+from inception_trainer.config.training import from_mapping, merge
 from inception_trainer.data import open_splits, shardindex
 from inception_trainer.data import shards as shard_reader
 from inception_trainer.data.shardindex import Found, Index

@@ -11,22 +11,22 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from inception_trainer.checkpoint.base import Saved
+from inception_trainer.config.settings import Settings, from_environment
 from inception_trainer.device import Figures
 from inception_trainer.log import logger
-from inception_trainer.metrics import Bus, EndRecord, EvaluationRecord, LogRecord, RunInfo, Sink, StepRecord
-from inception_trainer.progress import MOST_ROWS, History, Progress
-from inception_trainer.saving import Saved
-from inception_trainer.settings import Settings, from_environment
+from inception_trainer.reporting.progress import MOST_ROWS, History, Progress
+from inception_trainer.reporting.records import Bus, EndRecord, EvaluationRecord, LogRecord, RunInfo, Sink, StepRecord
 from inception_trainer.sinks import build
 from inception_trainer.sinks.console import Console
 from inception_trainer.sinks.curves import Curves, smoothed
 from inception_trainer.sinks.files import ProgressFile
 from inception_trainer.sinks.mllog import MLLog
+from inception_trainer.sinks.model_zoo_log import AccuracyLog, BenchmarkLog, measured
+from inception_trainer.sinks.nvidia_raport import METRICS, Raport, at_share
 from inception_trainer.sinks.prometheus import Prometheus
-from inception_trainer.sinks.raport import METRICS, Raport, at_share
-from inception_trainer.sinks.tcap import Tcap
+from inception_trainer.sinks.tecorigin_log import Tcap
 from inception_trainer.sinks.tensorboard import TensorBoard
-from inception_trainer.sinks.zoologs import AccuracyLog, BenchmarkLog, measured
 from launchers import free_port
 from prometheus import lint
 

@@ -6,7 +6,7 @@ import torch.distributed as dist
 from torch import nn
 
 from inception_trainer import models
-from inception_trainer.syncnorm import SynchronizedBatchNorm, synchronize
+from inception_trainer.train.syncnorm import SynchronizedBatchNorm, synchronize
 
 
 @pytest.fixture

@@ -13,11 +13,11 @@ import torch
 import stub_plugin
 import trainer_ranks
 from inception_trainer.comm import Comm
-from inception_trainer.config import ProfilerConfig, fingerprint, from_mapping, merge
+from inception_trainer.config.training import ProfilerConfig, fingerprint, from_mapping, merge
 from inception_trainer.device import Accelerator
 from inception_trainer.errors import ConfigError
 from inception_trainer.heartbeat import Heartbeat
-from inception_trainer.tracing import Trace
+from inception_trainer.train.profiler import Trace
 from stub_plugin import Stub
 from trainer_ranks import TINY
 

@@ -10,10 +10,11 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from inception_trainer import layouts, models
+from inception_trainer import models
+from inception_trainer.config.normalization import CAFFE_BGR, IMAGENET, INCEPTION, Normalization, choose
 from inception_trainer.errors import ConfigError, DataError, InputMissing
-from inception_trainer.normalization import CAFFE_BGR, IMAGENET, INCEPTION, Normalization, choose
-from inception_trainer.weights import Loaded, load_weights
+from inception_trainer.weights import layouts
+from inception_trainer.weights.load import Loaded, load_weights
 
 State = dict[str, Tensor]
 

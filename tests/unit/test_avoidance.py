@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cluster_sim import START, Sim, job
-from inception_operator import avoidance
-from inception_operator.model import Json, PodView
-from inception_operator.times import format_time
+from inception_operator.contract.times import format_time
+from inception_operator.contract.types import Json, PodView
+from inception_operator.decide import avoided_nodes
 
 POD = PodView("job-0-1", "u", 0, 1, node="a", unhealthy="cambricon.com/mlu 1")
 ELASTIC: Json = {"elasticPolicy": {"minNodes": 1, "maxNodes": 2, "spareNodes": 1}}
@@ -39,18 +39,18 @@ def sim() -> Sim:
 
 def test_only_pods_with_a_broken_device_and_a_node_count() -> None:
     healthy, nowhere = replace(POD, unhealthy=None), replace(POD, node=None)
-    assert avoidance.add({}, [healthy, nowhere], START) == {}
+    assert avoided_nodes.add({}, [healthy, nowhere], START) == {}
     entry = {"name": "a", "reason": "DeviceUnhealthy", "expirationTime": format_time(START + timedelta(minutes=10))}
-    status = avoidance.add({}, [POD, POD], START)
+    status = avoided_nodes.add({}, [POD, POD], START)
     assert status == {"avoidedNodes": [entry]}
-    assert avoidance.nodes(status, START + timedelta(seconds=599)) == ("a",)
-    assert avoidance.nodes(status, START + timedelta(seconds=600)) == ()
+    assert avoided_nodes.nodes(status, START + timedelta(seconds=599)) == ("a",)
+    assert avoided_nodes.nodes(status, START + timedelta(seconds=600)) == ()
 
 
 def test_seeing_the_same_pod_again_changes_nothing_until_its_time_is_over() -> None:
-    status = avoidance.add({}, [POD], START)
-    assert avoidance.add(status, [POD], START + timedelta(seconds=500)) == {}
-    again = avoidance.add(status, [POD], START + timedelta(seconds=600))
+    status = avoided_nodes.add({}, [POD], START)
+    assert avoided_nodes.add(status, [POD], START + timedelta(seconds=500)) == {}
+    again = avoided_nodes.add(status, [POD], START + timedelta(seconds=600))
     assert again["avoidedNodes"][0]["expirationTime"] == format_time(START + timedelta(seconds=1200))
 
 
@@ -63,15 +63,15 @@ def test_the_list_is_short_and_true_whatever_breaks_when(history: list[tuple[str
     now, last = START, dict[str, Any]()
     for node, pause in history:
         now += timedelta(seconds=pause)
-        status |= avoidance.add(status, [replace(POD, node=node)], now)
-        status = {**avoidance.drop_expired(status, now)}
-        if node not in last or last[node] <= now - avoidance.LASTING:
+        status |= avoided_nodes.add(status, [replace(POD, node=node)], now)
+        status = {**avoided_nodes.drop_expired(status, now)}
+        if node not in last or last[node] <= now - avoided_nodes.LASTING:
             last[node] = now
         names = [entry["name"] for entry in status["avoidedNodes"]]
-        assert len(names) == len(set(names)) <= avoidance.MOST
+        assert len(names) == len(set(names)) <= avoided_nodes.MOST
         assert node in names, "the latest is never the one that is left out"
-        assert set(names) <= {name for name, time in last.items() if now < time + avoidance.LASTING}
-        assert avoidance.nodes(status, now) == tuple(names)
+        assert set(names) <= {name for name, time in last.items() if now < time + avoided_nodes.LASTING}
+        assert avoided_nodes.nodes(status, now) == tuple(names)
 
 
 def test_the_successor_of_a_broken_pod_avoids_its_node(sim: Sim) -> None:

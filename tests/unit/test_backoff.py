@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inception_operator import backoff
-from inception_operator.backoff import Streak
+from inception_operator.decide import backoff
+from inception_operator.decide.backoff import Streak
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 AT_ONCE = timedelta()

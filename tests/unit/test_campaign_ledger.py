@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from benchmarks.campaign_ledger import COUNTED, INFRASTRUCTURE, SHOWS_AS, Kill, Ledger, LedgerError
-from inception_operator import failure
+from inception_operator.decide import failure
 
 PROCESS, POD = Kill("process", 1), Kill("pod", 2)
 

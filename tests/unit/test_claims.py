@@ -10,13 +10,13 @@ from kubernetes_validate import validate
 
 from cluster_sim import Sim
 from cluster_sim import job as simulated
-from inception_operator import claims
-from inception_operator.claims import Claim, parse_claims
-from inception_operator.fields import SpecError
-from inception_operator.model import Json
-from inception_operator.pods import build_pod
-from inception_operator.profiles import Devices, load_profiles, parse_profile, resolve
-from inception_operator.spec import Job, parse
+from inception_operator.accelerators.resolve import Devices, load_profiles, parse_profile, resolve
+from inception_operator.contract.types import Json
+from inception_operator.pod.build import build_pod
+from inception_operator.spec import claims
+from inception_operator.spec.claims import Claim, parse_claims
+from inception_operator.spec.fields import SpecError
+from inception_operator.spec.job import Job, parse
 
 TABLE = load_profiles()
 FREE = parse_profile(

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from cluster_sim import Sim, job
-from inception_operator import conditions, drift
-from inception_operator.model import Json
+from inception_operator.contract import conditions
+from inception_operator.contract.types import Json
+from inception_operator.pod import identity
 from operator_objects import job as small_job
 from operator_objects import pod
 
@@ -39,7 +40,7 @@ def sim() -> Sim:
     ],
 )
 def test_a_name_says_job_slot_and_incarnation(name: str, expected: Any) -> None:
-    assert drift.identity(name) == expected
+    assert identity.identity(name) == expected
 
 
 @pytest.mark.parametrize(
@@ -48,8 +49,8 @@ def test_a_name_says_job_slot_and_incarnation(name: str, expected: Any) -> None:
         {"labels": {}},
         {"labels": {"training.inception.dev/slot": "1"}},
         {"ownerReferences": []},
-        {"labels": {**drift.labels("job", "job-uid", 0, 1), "training.inception.dev/job": "other"}},
-        {"labels": {**drift.labels("job", "job-uid", 0, 1), "app.kubernetes.io/name": "other"}},
+        {"labels": {**identity.labels("job", "job-uid", 0, 1), "training.inception.dev/job": "other"}},
+        {"labels": {**identity.labels("job", "job-uid", 0, 1), "app.kubernetes.io/name": "other"}},
     ],
     ids=["labels gone", "another slot", "owner gone", "another job", "another app"],
 )
@@ -214,7 +215,7 @@ def foreign(**metadata: Any) -> Json:
     ids=["nobody", "no controller", "a Job", "an earlier job", "leaving", "dead node", "held"],
 )
 def test_who_has_our_name(metadata: Json, words: str | None) -> None:
-    text = drift.name_taken(foreign(**metadata), small_job(), NOW)
+    text = identity.name_taken(foreign(**metadata), small_job(), NOW)
     assert (text is None) == (words is None)
     if text is not None:
         assert text.startswith("pod ns/job-0-2 ")
@@ -223,6 +224,6 @@ def test_who_has_our_name(metadata: Json, words: str | None) -> None:
 
 
 def test_a_name_is_free_when_the_pod_had_its_time() -> None:
-    gone = NOW - drift.LEAVING - timedelta(seconds=1)
-    text = drift.name_taken(foreign(deletionTimestamp=gone.isoformat().replace("+00:00", "Z")), small_job(), NOW)
+    gone = NOW - identity.LEAVING - timedelta(seconds=1)
+    text = identity.name_taken(foreign(deletionTimestamp=gone.isoformat().replace("+00:00", "Z")), small_job(), NOW)
     assert text is not None

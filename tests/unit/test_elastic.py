@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inception_operator import elastic
-from inception_operator.elastic import Members, Muster, Roster
-from inception_operator.model import PodView
-from inception_operator.spec import ElasticPolicy, Job
+from inception_operator.contract.types import PodView
+from inception_operator.decide import elastic
+from inception_operator.decide.elastic import Members, Muster, Roster
+from inception_operator.spec.job import ElasticPolicy, Job
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 

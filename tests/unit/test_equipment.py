@@ -9,10 +9,10 @@ import pytest
 import yaml
 from kubernetes_validate import validate
 
-from inception_operator.model import Json
-from inception_operator.pods import build_pod
-from inception_operator.profiles import DIRECTORY, load_profiles, parse_profile, resolve
-from inception_operator.spec import parse
+from inception_operator.accelerators.resolve import DIRECTORY, load_profiles, parse_profile, resolve
+from inception_operator.contract.types import Json
+from inception_operator.pod.build import build_pod
+from inception_operator.spec.job import parse
 
 TABLE = load_profiles()
 ROWS: dict[str, Json] = {

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from inception_operator import failure
-from inception_operator.assignment import work
-from inception_operator.failure import Action, Failure, Scene
-from inception_operator.model import PodView, Report
+from inception_operator.contract.assignment import work
+from inception_operator.contract.types import PodView, Report
+from inception_operator.decide import failure
+from inception_operator.decide.failure import Action, Failure, Scene
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 ISSUED = NOW - timedelta(seconds=10)

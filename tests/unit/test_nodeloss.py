@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 from cluster_sim import CONTEXT, Sim, job
-from inception_operator.errors import ApiError, NotFoundError, RejectedError, UnavailableError
-from inception_operator.fields import SpecError
-from inception_operator.model import PodView
-from inception_operator.nodeloss import POLL, NodeLoss, parse_node_loss, wants_node
-from inception_operator.nodes import Nodes
-from inception_operator.reconcile import reconcile
+from inception_operator.contract.errors import ApiError, NotFoundError, RejectedError, UnavailableError
+from inception_operator.contract.types import PodView
+from inception_operator.decide.liveness import POLL, NodeLoss, parse_node_loss, wants_node
+from inception_operator.decide.reconcile import reconcile
+from inception_operator.runtime.nodes import Nodes
+from inception_operator.spec.fields import SpecError
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 FORCE = {"nodeLostSeconds": 20, "nodeLostPolicy": "ForceDeletePods"}

@@ -8,10 +8,8 @@ from typing import Any
 
 import pytest
 
-from inception_operator import api, podview
-from inception_operator.apply import Applier
-from inception_operator.client import CLAIM_TEMPLATES, JOBS, PODS, Resource
-from inception_operator.errors import (
+from inception_operator.contract import names
+from inception_operator.contract.errors import (
     AlreadyExistsError,
     ApiError,
     ConflictError,
@@ -20,9 +18,12 @@ from inception_operator.errors import (
     StaleViewError,
     UnavailableError,
 )
-from inception_operator.jobs import JobStore
-from inception_operator.model import Assignment, Event, Json, Plan
-from inception_operator.workqueue import Key
+from inception_operator.contract.types import Assignment, Event, Json, Plan
+from inception_operator.pod import view as podview
+from inception_operator.runtime.apply import Applier
+from inception_operator.runtime.client import CLAIM_TEMPLATES, JOBS, PODS, Resource
+from inception_operator.runtime.jobs import JobStore
+from inception_operator.runtime.workqueue import Key
 from operator_objects import job, pod
 
 WORK = Assignment(attempt=2, nnodes=2, node_rank=0, nproc_per_node=1, master_addr="10.0.0.1", master_port=29502)
@@ -136,7 +137,7 @@ async def test_bodies_carry_their_preconditions() -> None:
     }
     assert by_verb["delete"] == {"uid": "job-1-1-uid", "grace": 0}
     assert by_verb["assign"]["metadata"]["uid"] == "job-0-1-uid"
-    order = json.loads(by_verb["assign"]["metadata"]["annotations"][api.ANNOTATION_ASSIGNMENT])
+    order = json.loads(by_verb["assign"]["metadata"]["annotations"][names.ANNOTATION_ASSIGNMENT])
     assert order["attempt"] == 2
 
 

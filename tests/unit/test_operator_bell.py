@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from inception_operator.bell import PAUSE, Bell
+from inception_operator.runtime.notifications import PAUSE, Bell
 
 KEY = ("ns", "job")
 

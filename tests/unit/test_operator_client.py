@@ -12,8 +12,8 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 from kubernetes.aio.client.configuration import Configuration
 
-from inception_operator import errors
-from inception_operator.client import JOBS, PODS, Client
+from inception_operator.contract import errors
+from inception_operator.runtime.client import JOBS, PODS, Client
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 

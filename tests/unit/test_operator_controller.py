@@ -7,17 +7,17 @@ import time
 from collections.abc import Collection
 from typing import Any
 
-from inception_operator.controller import AGAIN_BASE, Controller, Decider
-from inception_operator.errors import ConflictError, NotFoundError, RejectedError
-from inception_operator.events import EventPoster
-from inception_operator.jobs import JobStore
-from inception_operator.metrics import Metrics
-from inception_operator.model import Json, Observation, Plan, PodView, Progress
-from inception_operator.nodes import Nodes
-from inception_operator.podview import trim_pod
-from inception_operator.probe import Probe
-from inception_operator.reflector import PodReflector
-from inception_operator.workqueue import ERROR_BASE, Key, WorkQueue
+from inception_operator.contract.errors import ConflictError, NotFoundError, RejectedError
+from inception_operator.contract.types import Json, Observation, Plan, PodView, Progress
+from inception_operator.pod.view import trim_pod
+from inception_operator.runtime.controller import AGAIN_BASE, Controller, Decider
+from inception_operator.runtime.events import EventPoster
+from inception_operator.runtime.jobs import JobStore
+from inception_operator.runtime.metrics import Metrics
+from inception_operator.runtime.nodes import Nodes
+from inception_operator.runtime.probe import Probe
+from inception_operator.runtime.reflector import PodReflector
+from inception_operator.runtime.workqueue import ERROR_BASE, Key, WorkQueue
 from operator_objects import job, pod
 
 KEY = ("ns", "job")

@@ -7,11 +7,11 @@ import asyncio
 import pytest
 
 from fake_time import run
-from inception_operator import events
-from inception_operator.client import EVENTS, Resource
-from inception_operator.errors import UnavailableError
-from inception_operator.events import EventPoster
-from inception_operator.model import Event, Json
+from inception_operator.contract.errors import UnavailableError
+from inception_operator.contract.types import Event, Json
+from inception_operator.runtime import events
+from inception_operator.runtime.client import EVENTS, Resource
+from inception_operator.runtime.events import EventPoster
 from operator_objects import job
 
 

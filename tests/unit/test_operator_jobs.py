@@ -8,12 +8,12 @@ from collections.abc import Mapping
 import pytest
 
 from fake_time import now, run
-from inception_operator.client import Resource
-from inception_operator.errors import StalledWatchError, UnavailableError
-from inception_operator.jobs import JobStore
-from inception_operator.model import Json
-from inception_operator.resync import Resync
-from inception_operator.workqueue import Key
+from inception_operator.contract.errors import StalledWatchError, UnavailableError
+from inception_operator.contract.types import Json
+from inception_operator.runtime.client import Resource
+from inception_operator.runtime.jobs import JobStore
+from inception_operator.runtime.resync import Resync
+from inception_operator.runtime.workqueue import Key
 from operator_objects import job
 
 KEY = ("ns", "job")

@@ -8,17 +8,17 @@ from typing import Any
 import pytest
 
 from fake_time import now, run
-from inception_operator.client import Resource
-from inception_operator.errors import (
+from inception_operator.contract.errors import (
     AlreadyExistsError,
     ConflictError,
     LeadershipLostError,
     NotFoundError,
     UnavailableError,
 )
-from inception_operator.leader import Leader
-from inception_operator.model import Json
-from inception_operator.settings import Settings
+from inception_operator.contract.types import Json
+from inception_operator.runtime.client import Resource
+from inception_operator.runtime.leader import Leader
+from inception_operator.runtime.settings import Settings
 
 
 class FakeLeases:

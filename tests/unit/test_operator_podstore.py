@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from inception_operator.errors import UnavailableError
-from inception_operator.podstore import PodStore
-from inception_operator.podview import trim_pod
-from inception_operator.reflector import PodReflector
-from inception_operator.workqueue import Key
+from inception_operator.contract.errors import UnavailableError
+from inception_operator.pod.view import trim_pod
+from inception_operator.runtime.podstore import PodStore
+from inception_operator.runtime.reflector import PodReflector
+from inception_operator.runtime.workqueue import Key
 from operator_objects import pod
 
 

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from inception_operator import assignment, report, slots
-from inception_operator.model import Assignment, Json, PodView, Report
-from inception_operator.podview import trim_pod, view
+from inception_operator.contract import assignment, report
+from inception_operator.contract.types import Assignment, Json, PodView, Report
+from inception_operator.decide import slots
+from inception_operator.pod.view import trim_pod, view
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 

@@ -13,13 +13,15 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from inception_operator import podview, probe, report
-from inception_operator.jobs import JobStore
-from inception_operator.model import Json, PodView
-from inception_operator.probe import Probe
-from inception_operator.progress import from_metrics
-from inception_operator.scraper import Scraper
-from inception_operator.workqueue import Key
+from inception_operator.contract import report
+from inception_operator.contract.progress import from_metrics
+from inception_operator.contract.types import Json, PodView
+from inception_operator.pod import view as podview
+from inception_operator.runtime import probe
+from inception_operator.runtime.jobs import JobStore
+from inception_operator.runtime.probe import Probe
+from inception_operator.runtime.scraper import Scraper
+from inception_operator.runtime.workqueue import Key
 from operator_objects import job, pod
 
 KEY = ("ns", "job")

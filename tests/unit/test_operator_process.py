@@ -13,14 +13,15 @@ import kopf
 import pytest
 from kubernetes.aio.client.configuration import Configuration
 
-from inception_operator import api, handlers
 from inception_operator.__main__ import main, parse
-from inception_operator.errors import SettingsError
-from inception_operator.jobs import JobStore
-from inception_operator.logs import JsonFormatter, TextFormatter
-from inception_operator.metrics import Metrics
-from inception_operator.server import Server
-from inception_operator.settings import Settings
+from inception_operator.contract import names as api
+from inception_operator.contract.errors import SettingsError
+from inception_operator.runtime import handlers
+from inception_operator.runtime.jobs import JobStore
+from inception_operator.runtime.logs import JsonFormatter, TextFormatter
+from inception_operator.runtime.metrics import Metrics
+from inception_operator.runtime.server import Server
+from inception_operator.runtime.settings import Settings
 from operator_objects import job
 
 

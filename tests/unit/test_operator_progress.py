@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime, timedelta
 
-from inception_operator import progress, report
-from inception_operator.model import Progress, Report
+from inception_operator.contract import progress, report
+from inception_operator.contract.types import Progress, Report
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 PAGE = """\

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 from fake_time import now, run
-from inception_operator.client import Resource
-from inception_operator.errors import GoneError, NotFoundError, UnavailableError
-from inception_operator.model import Json
-from inception_operator.podview import trim_pod
-from inception_operator.reflector import STRAYS, PodReflector
-from inception_operator.workqueue import Key
+from inception_operator.contract.errors import GoneError, NotFoundError, UnavailableError
+from inception_operator.contract.types import Json
+from inception_operator.pod.view import trim_pod
+from inception_operator.runtime.client import Resource
+from inception_operator.runtime.reflector import STRAYS, PodReflector
+from inception_operator.runtime.workqueue import Key
 from operator_objects import pod
 
 JOB = ("ns", "job")

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from inception_operator.fields import SpecError
-from inception_operator.spec import Job, parse
+from inception_operator.spec.fields import SpecError
+from inception_operator.spec.job import Job, parse
 
 
 def job(name: str = "digits", **spec: Any) -> Job:

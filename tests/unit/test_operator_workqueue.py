@@ -9,8 +9,8 @@ import random
 import pytest
 
 from fake_time import now, run
-from inception_operator.errors import UnavailableError
-from inception_operator.workqueue import Key, WorkQueue, work
+from inception_operator.contract.errors import UnavailableError
+from inception_operator.runtime.workqueue import Key, WorkQueue, work
 
 A, B, C = ("ns", "a"), ("ns", "b"), ("ns", "c")
 

@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from kubernetes_validate import validate
 
-from inception_operator import assignment
-from inception_operator.api import MAX_JOB_NAME_LENGTH
-from inception_operator.model import Json
-from inception_operator.pods import build_pod, merge, pod_name
-from inception_operator.profiles import load_profiles, resolve
-from inception_operator.spec import SpecError, parse
+from inception_operator.accelerators.resolve import load_profiles, resolve
+from inception_operator.contract import assignment
+from inception_operator.contract.names import MAX_JOB_NAME_LENGTH
+from inception_operator.contract.types import Json
+from inception_operator.pod.build import build_pod, merge, pod_name
+from inception_operator.spec.job import SpecError, parse
 
 TABLE = load_profiles()
 

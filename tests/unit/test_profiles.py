@@ -8,9 +8,7 @@ from typing import Any
 
 import pytest
 
-from inception_operator.fields import SpecError
-from inception_operator.model import Json
-from inception_operator.profiles import (
+from inception_operator.accelerators.resolve import (
     Devices,
     Profile,
     ProfileError,
@@ -19,7 +17,9 @@ from inception_operator.profiles import (
     parse_profile,
     resolve,
 )
-from inception_operator.spec import parse
+from inception_operator.contract.types import Json
+from inception_operator.spec.fields import SpecError
+from inception_operator.spec.job import parse
 
 TABLE = load_profiles()
 FREE = parse_profile(

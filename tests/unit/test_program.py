@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from kubernetes_validate import validate
 
-from inception_operator.model import Json
-from inception_operator.pods import build_pod
-from inception_operator.profiles import load_profiles, resolve
-from inception_operator.spec import parse
+from inception_operator.accelerators.resolve import load_profiles, resolve
+from inception_operator.contract.types import Json
+from inception_operator.pod.build import build_pod
+from inception_operator.spec.job import parse
 
 TABLE = load_profiles()
 MOUNT = "/opt/inception-launcher"

@@ -8,10 +8,10 @@ from dataclasses import replace
 import pytest
 
 from cluster_sim import CONTEXT, Sim, job
-from inception_operator import assignment
-from inception_operator.api import API_VERSION
-from inception_operator.model import Assignment, Json, Observation, Plan, PodView, Progress
-from inception_operator.reconcile import reconcile, wants_progress, wants_report
+from inception_operator.contract import assignment
+from inception_operator.contract.names import API_VERSION
+from inception_operator.contract.types import Assignment, Json, Observation, Plan, PodView, Progress
+from inception_operator.decide.reconcile import reconcile, wants_progress, wants_report
 
 CONDITIONS = ("Accepted", "Suspended", "PodsReady", "Running", "Restarting", "Succeeded", "Failed")
 

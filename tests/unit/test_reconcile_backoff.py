@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from cluster_sim import CONTEXT, Sim, job
-from inception_operator.model import Progress
-from inception_operator.reconcile import reconcile
+from inception_operator.contract.types import Progress
+from inception_operator.decide.reconcile import reconcile
 
 CRASH = {"onExitCodes": {"operator": "In", "values": [7]}}
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from cluster_sim import CONTEXT, Sim, job
-from inception_operator import assignment
-from inception_operator.model import Report
-from inception_operator.reconcile import reconcile
+from inception_operator.contract import assignment
+from inception_operator.contract.types import Report
+from inception_operator.decide.reconcile import reconcile
 
 CONDITIONS = ("Accepted", "Suspended", "PodsReady", "Running", "Restarting", "Succeeded", "Failed")
 

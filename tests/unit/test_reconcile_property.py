@@ -14,14 +14,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cluster_sim import CONTEXT, Pod, Sim, job
-from inception_operator import avoidance, lifecycle
-from inception_operator.conditions import INITIAL
-from inception_operator.elastic import from_text
-from inception_operator.model import Json, Plan
-from inception_operator.reconcile import MUTE_GRACE_SECONDS, reconcile
-from inception_operator.spec import run_policy
-from inception_operator.status import Draft
-from inception_operator.times import format_time
+from inception_operator.contract.conditions import INITIAL
+from inception_operator.contract.times import format_time
+from inception_operator.contract.types import Json, Plan
+from inception_operator.decide import avoided_nodes, lifecycle
+from inception_operator.decide.elastic import from_text
+from inception_operator.decide.reconcile import MUTE_GRACE_SECONDS, reconcile
+from inception_operator.decide.status import Draft
+from inception_operator.spec.job import run_policy
 
 NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
 CODES = (1, 7, 70, 75, 134, 137, 143)
@@ -223,7 +223,7 @@ class Watch:
         entries = self.sim.status.get("avoidedNodes", [])
         ends = {entry["name"]: datetime.fromisoformat(entry["expirationTime"]) for entry in entries}
         assert len(ends) == len(entries)
-        assert all(end - self.sim.now <= avoidance.LASTING for end in ends.values())
+        assert all(end - self.sim.now <= avoided_nodes.LASTING for end in ends.values())
         named = {f'"{name}"' for name, end in ends.items() if end > self.sim.now}
         for body in plan.create:
             wishes = json.dumps(body["spec"].get("affinity", {}))

@@ -7,9 +7,10 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from inception_operator import assignment, reminders
-from inception_operator.model import PodView, Report
-from inception_operator.podview import view
+from inception_operator.contract import assignment
+from inception_operator.contract.types import PodView, Report
+from inception_operator.decide import reminders
+from inception_operator.pod.view import view
 from operator_objects import pod
 
 ISSUED = datetime(2026, 1, 1, tzinfo=UTC)

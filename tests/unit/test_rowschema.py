@@ -11,10 +11,10 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from inception_operator import rowschema
-from inception_operator.profiles import DIRECTORY
+from inception_operator.accelerators import schema
+from inception_operator.accelerators.resolve import DIRECTORY
 
-SCHEMA: dict[str, Any] = json.loads(rowschema.SCHEMA_FILE.read_text(encoding="utf-8"))
+SCHEMA: dict[str, Any] = json.loads(schema.SCHEMA_FILE.read_text(encoding="utf-8"))
 FULL: dict[str, Any] = {
     "name": "x",
     "resource": "x.y/z",
@@ -56,15 +56,15 @@ def with_value(value: Any, path: tuple[Any, ...], news: Any) -> Any:
 
 def ours(row: Any) -> bool:
     try:
-        rowschema.check(row)
-    except rowschema.RowError:
+        schema.check(row)
+    except schema.RowError:
         return False
     return True
 
 
 def test_a_row_with_all_keys_is_accepted() -> None:
     assert set(FULL) == set(SCHEMA["properties"])
-    rowschema.check(FULL)
+    schema.check(FULL)
 
 
 @settings(max_examples=400, deadline=None)
@@ -91,7 +91,7 @@ def test_a_missing_or_misspelt_key_is_judged_alike(key: str) -> None:
 
 @pytest.mark.parametrize("path", sorted(DIRECTORY.glob("*.yaml")), ids=lambda path: str(path.stem))
 def test_shipped_rows_are_valid(path: Any) -> None:
-    rowschema.check(yaml.safe_load(path.read_text(encoding="utf-8")))
+    schema.check(yaml.safe_load(path.read_text(encoding="utf-8")))
 
 
 @pytest.mark.parametrize(
@@ -108,6 +108,6 @@ def test_shipped_rows_are_valid(path: Any) -> None:
     ids=lambda value: str(value)[:24],
 )
 def test_the_refusal_names_the_key(change: dict[str, Any], words: str) -> None:
-    with pytest.raises(rowschema.RowError) as refused:
-        rowschema.check(FULL | change)
+    with pytest.raises(schema.RowError) as refused:
+        schema.check(FULL | change)
     assert words in str(refused.value)

@@ -7,8 +7,8 @@ from datetime import timedelta
 import pytest
 
 from cluster_sim import Sim, job
-from inception_operator import success
-from inception_operator.failure import SETTLE
+from inception_operator.decide import success
+from inception_operator.decide.failure import SETTLE
 
 
 @pytest.fixture

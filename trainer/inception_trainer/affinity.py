@@ -12,8 +12,8 @@ from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 
-from inception_trainer.errors import ConfigError
-from inception_trainer.settings import Settings
+from .config.settings import Settings
+from .errors import ConfigError
 
 TOPOLOGY = Path("/sys/devices/system/cpu")
 

@@ -17,13 +17,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from inception_trainer import __version__
-from inception_trainer import settings as environment
-from inception_trainer.errors import ConfigError, TrainerError, UsageError
-from inception_trainer.settings import Settings
+from . import __version__
+from .config import settings as environment
+from .config.settings import Settings
+from .errors import ConfigError, TrainerError, UsageError
 
 if TYPE_CHECKING:
-    from inception_trainer.config import TrainingConfig
+    from .config.training import TrainingConfig
 
 COMMANDS = {
     "train": "train one network in this process, or as one rank under torchrun",
@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if argv is None else list(argv)
     if arguments[:1] == ["launch"]:
         # First, because the launcher must be up at once and needs none of the trainer's packages.
-        from inception_trainer.launcher.main import main as launch
+        from .launcher.main import main as launch
 
         return launch(arguments[1:])
     try:
@@ -59,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _compare(options.runs)
         return _run(options.command, options.config, options.set)
     except TrainerError as error:
-        from inception_trainer import entry
+        from . import entry
 
         entry.end(error, environment.from_environment() if not isinstance(error, UsageError) else None)
 
@@ -83,7 +83,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _recipes() -> int:
-    from inception_trainer import recipes
+    from . import recipes
 
     for name in recipes.names():
         print(f"{name:28}{recipes.summary(name)}")
@@ -92,21 +92,21 @@ def _recipes() -> int:
 
 def _average(files: list[Path], output: Path) -> int:
     environment.prepare()
-    from inception_trainer.mean import write_mean
+    from .weights.average import write_mean
 
     print(write_mean(files, output))
     return 0
 
 
 def _compare(runs: list[Path]) -> int:
-    from inception_trainer.compare import compare
+    from .reporting.compare import compare
 
     print(compare(*runs))
     return 0
 
 
 def _run(command: str, path: Path | None, overrides: list[str]) -> int:
-    from inception_trainer import entry
+    from . import entry
 
     environment.prepare()
     settings = environment.from_environment()
@@ -120,7 +120,7 @@ def _run(command: str, path: Path | None, overrides: list[str]) -> int:
 
 def _configuration(path: Path | None, overrides: list[str], settings: Settings, mode: str) -> TrainingConfig:
     """The command decides the mode, so that one file serves them all."""
-    from inception_trainer.config import load, load_file
+    from .config.training import load, load_file
 
     chosen = [*overrides, f"mode={mode}"]
     if path is not None:

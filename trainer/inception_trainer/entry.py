@@ -8,11 +8,11 @@ import time
 from contextlib import suppress
 from typing import NoReturn
 
-from inception_trainer import affinity
-from inception_trainer import settings as environment
-from inception_trainer.config import TrainingConfig, load
-from inception_trainer.errors import ConfigError, InputMissing, TrainerError
-from inception_trainer.settings import Settings
+from . import affinity
+from .config import settings as environment
+from .config.settings import Settings
+from .config.training import TrainingConfig, load
+from .errors import ConfigError, InputMissing, TrainerError
 
 
 def train() -> None:
@@ -58,11 +58,11 @@ def _by_variable(error: InputMissing, config: TrainingConfig, settings: Settings
 def _work(config: TrainingConfig, settings: Settings) -> None:
     settings = affinity.placed(config.cpu_affinity, settings)
     if config.mode == "Train":
-        from inception_trainer import session
+        from .train import build
 
-        session.run(config, settings)
+        build.run(config, settings)
     else:
-        from inception_trainer import modes
+        from . import modes
 
         modes.run(config, settings)
 

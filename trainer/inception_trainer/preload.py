@@ -6,7 +6,7 @@ then import :data:`MODULES` in their order, skipping what is not installed.
 
 from __future__ import annotations
 
-from inception_trainer import settings
+from .config import settings
 
 MODULES: tuple[str, ...] = (
     "numpy",
@@ -22,7 +22,7 @@ MODULES: tuple[str, ...] = (
     "prometheus_client",
     "inception_trainer.data.digits",
     "inception_trainer.data.synthetic",
-    "inception_trainer.session",
+    "inception_trainer.train.build",
     "inception_trainer.entry",
 )
 """Modules of the trainer and what they import; those that are not installed are skipped."""

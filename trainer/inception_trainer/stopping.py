@@ -6,7 +6,7 @@ import signal
 from pathlib import Path
 from types import FrameType
 
-from inception_trainer.errors import Stopped
+from .errors import Stopped
 
 
 class StopRequest:

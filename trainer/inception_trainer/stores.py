@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from inception_trainer.errors import ConfigError, StoreFailed, TrainerError
+from .errors import ConfigError, StoreFailed, TrainerError
 
 PACKAGES = {
     "s3": "s3fs",

@@ -4,8 +4,8 @@ Order is a pure function of (seed, epoch), augmentation of (seed, epoch, index):
 there are, and where a run was interrupted, changes nothing that is seen.
 """
 
-from inception_trainer.data.ahead import streamed
-from inception_trainer.data.base import Batch, Dataset, Splits
-from inception_trainer.data.build import open_splits
+from .ahead import streamed
+from .base import Batch, Dataset, Splits
+from .build import open_splits
 
 __all__ = ["Batch", "Dataset", "Splits", "open_splits", "streamed"]

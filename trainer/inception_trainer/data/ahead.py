@@ -12,8 +12,9 @@ from contextlib import contextmanager, suppress
 
 import torch
 
-from inception_trainer.data.base import Batch, Dataset, Indices
 from inception_trainer.device import transfers
+
+from .base import Batch, Dataset, Indices
 
 DEPTH = 2
 """Batches that wait in pinned memory."""

@@ -13,9 +13,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from inception_trainer.config import AugmentationConfig, ColorJitterConfig, RandAugmentConfig
-from inception_trainer.data.base import Indices
-from inception_trainer.data.order import hashes, stream_key, uniforms
+from inception_trainer.config.training import AugmentationConfig, ColorJitterConfig, RandAugmentConfig
+
+from .base import Indices
+from .order import hashes, stream_key, uniforms
 
 JITTER, CHANGES, ERASING, NOISE = 6, 7, 8, 9
 """Streams of random numbers of their own."""
@@ -52,7 +53,7 @@ class Augment:
 
     def _changed(self, images: Tensor, indices: Indices, epoch: int, magnitude: int) -> Tensor:
         # Here, because only this needs Pillow where torchvision decodes.
-        from inception_trainer.data.randaugment import DRAWS, changed
+        from .randaugment import DRAWS, changed
 
         draws = uniforms(indices, self.seed, epoch, DRAWS, CHANGES).tolist()
         pairs = zip(images, draws, strict=True)

@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from inception_trainer.normalization import IMAGENET, Normalization
+from inception_trainer.config.normalization import IMAGENET, Normalization
 
 if TYPE_CHECKING:
-    from inception_trainer.data.augment import Augment
+    from .augment import Augment
 
 Indices = NDArray[np.int64]
 UNREADABLE = -100

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 
-from inception_trainer.config import CIFAR, TrainingConfig
-from inception_trainer.data.augment import Augment
-from inception_trainer.data.base import Splits
-from inception_trainer.data.part import Part
+from inception_trainer.config.training import CIFAR, TrainingConfig
 from inception_trainer.errors import ConfigError
+
+from .augment import Augment
+from .base import Splits
+from .part import Part
 
 EVALUATING = ("Train", "Evaluate")
 """Modes whose validation split ``evaluation.maxSamples`` makes smaller."""
@@ -29,25 +30,25 @@ def open_splits(config: TrainingConfig) -> Splits:
 
 def _open(config: TrainingConfig) -> Splits:
     if config.data.kind == "Digits":
-        from inception_trainer.data.digits import open_digits
+        from .digits import open_digits
 
         return open_digits(config.data, config.seed)
     if config.data.kind == "Synthetic":
-        from inception_trainer.data.synthetic import open_synthetic
+        from .synthetic import open_synthetic
 
         return open_synthetic(config.data, config.seed)
     if config.data.kind in CIFAR:
-        from inception_trainer.data.cifar import open_cifar
+        from .cifar import open_cifar
 
         return open_cifar(config.data, config.seed)
     if config.data.kind == "ImageList":
-        from inception_trainer.data.imagelist import open_image_list
+        from .imagelist import open_image_list
 
         return open_image_list(config.data, config.seed)
     if config.data.kind == "WebDataset":
-        from inception_trainer.data.shards import open_shards
+        from .shards import open_shards
 
         return open_shards(config.data, config.seed)
-    from inception_trainer.data.imagefolder import open_image_folder
+    from .imagefolder import open_image_folder
 
     return open_image_folder(config.data, config.seed)

@@ -11,13 +11,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from inception_trainer.config import DataConfig
-from inception_trainer.data.base import Batch, Indices, Splits
-from inception_trainer.data.cifarfiles import EDITIONS, SIDE, Table, read_edition
-from inception_trainer.data.memory import InMemory
-from inception_trainer.data.order import uniforms
-from inception_trainer.data.scaling import scaled
+from inception_trainer.config.training import DataConfig
 from inception_trainer.stores import place
+
+from .base import Batch, Indices, Splits
+from .cifarfiles import EDITIONS, SIDE, Table, read_edition
+from .memory import InMemory
+from .order import uniforms
+from .scaling import scaled
 
 REACH, DEGREES = 4, 15.0
 

@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from inception_trainer.data.base import Indices
-from inception_trainer.data.layout import found_tree
+from inception_trainer.config.normalization import CIFAR10, CIFAR100, Normalization
 from inception_trainer.errors import DataError, InputMissing
-from inception_trainer.normalization import CIFAR10, CIFAR100, Normalization
 from inception_trainer.stores import AnyPath
+
+from .base import Indices
+from .layout import found_tree
 
 SIDE, PIXELS = 32, 3 * 32 * 32
 FINE_NAMES = b"fine_label_names"

@@ -19,8 +19,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from inception_trainer.data.scaling import MODES
 from inception_trainer.errors import ConfigError
+
+from .scaling import MODES
 
 Decoder = Callable[[bytes, int, "Sequence[float] | None"], Tensor]
 BROKEN = (OSError, RuntimeError, ValueError, SyntaxError)

@@ -12,12 +12,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from inception_trainer.config import DataConfig
-from inception_trainer.data.base import Batch, Indices, Splits
-from inception_trainer.data.memory import InMemory
-from inception_trainer.data.scaling import scaled
+from inception_trainer.config.normalization import Normalization
+from inception_trainer.config.training import DataConfig
 from inception_trainer.errors import DataError, InputMissing
-from inception_trainer.normalization import Normalization
+
+from .base import Batch, Indices, Splits
+from .memory import InMemory
+from .scaling import scaled
 
 SIDE, CLASSES, BRIGHTEST = 8, 10, 16
 NORMALIZATION = Normalization("Digits", (0.31,) * 3, (0.34,) * 3)

@@ -13,15 +13,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from inception_trainer.config import DataConfig
-from inception_trainer.data.augment import Augment
-from inception_trainer.data.base import UNREADABLE, Batch, Indices, Splits
-from inception_trainer.data.decode import BROKEN, Decoder, best_decoder
-from inception_trainer.data.order import uniforms
-from inception_trainer.data.workers import Key, Workers
+from inception_trainer.config.training import DataConfig
 from inception_trainer.errors import DataError, InputMissing
 from inception_trainer.log import logger
 from inception_trainer.stores import Remote, is_url
+
+from .augment import Augment
+from .base import UNREADABLE, Batch, Indices, Splits
+from .decode import BROKEN, Decoder, best_decoder
+from .order import uniforms
+from .workers import Key, Workers
 
 MOST_UNREADABLE, LEAST_UNREADABLE = 0.01, 10
 """Without ``data.maxCorrupt``: the share of unreadable images of a split, or their number, that is skipped."""

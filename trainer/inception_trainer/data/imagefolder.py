@@ -10,12 +10,13 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
-from inception_trainer.config import DataConfig
-from inception_trainer.data.base import Splits
-from inception_trainer.data.encoded import Files, both_splits
-from inception_trainer.data.layout import found_tree
+from inception_trainer.config.training import DataConfig
 from inception_trainer.errors import DataError, InputMissing
 from inception_trainer.stores import AnyPath, Remote, is_url, place
+
+from .base import Splits
+from .encoded import Files, both_splits
+from .layout import found_tree
 
 SUFFIXES = (".jpeg", ".jpg", ".png", ".bmp", ".webp")
 VALIDATION_FOLDERS = ("val", "validation_preprocess")

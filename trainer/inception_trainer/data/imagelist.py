@@ -6,13 +6,14 @@ is optional.
 
 from __future__ import annotations
 
-from inception_trainer.config import DataConfig
-from inception_trainer.data.base import Splits
-from inception_trainer.data.encoded import Files, both_splits
-from inception_trainer.data.imagefolder import Sample
-from inception_trainer.data.layout import found_tree
+from inception_trainer.config.training import DataConfig
 from inception_trainer.errors import DataError, InputMissing
 from inception_trainer.stores import AnyPath, place
+
+from .base import Splits
+from .encoded import Files, both_splits
+from .imagefolder import Sample
+from .layout import found_tree
 
 EXPECTED = "train.txt and val.txt with lines `<file> <class index>`, and the files they name"
 

@@ -6,16 +6,17 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import PurePath
 
-from inception_trainer.config import DataConfig, TrainingConfig
-from inception_trainer.data.base import Dataset, Splits
-from inception_trainer.data.build import open_splits
-from inception_trainer.data.decode import best_decoder
-from inception_trainer.data.encoded import EncodedImages, Files
-from inception_trainer.data.imagefolder import SUFFIXES
-from inception_trainer.data.layout import found_tree
+from inception_trainer.config.normalization import IMAGENET, Normalization
+from inception_trainer.config.training import DataConfig, TrainingConfig
 from inception_trainer.errors import InputMissing
-from inception_trainer.normalization import IMAGENET, Normalization
 from inception_trainer.stores import AnyPath, Remote
+
+from .base import Dataset, Splits
+from .build import open_splits
+from .decode import best_decoder
+from .encoded import EncodedImages, Files
+from .imagefolder import SUFFIXES
+from .layout import found_tree
 
 NO_LABEL = -1
 

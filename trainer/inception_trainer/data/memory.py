@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from inception_trainer.data.augment import Augment
-from inception_trainer.data.base import Batch, Indices
-from inception_trainer.data.order import uniforms
+from .augment import Augment
+from .base import Batch, Indices
+from .order import uniforms
 
 
 class InMemory:

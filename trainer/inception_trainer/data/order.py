@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from inception_trainer.data.base import Indices
+from .base import Indices
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from inception_trainer.data.base import Batch, Dataset, Indices
+from .base import Batch, Dataset, Indices
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from inception_trainer.data.augment import Augment
+    from .augment import Augment
 
 
 class Part:

@@ -6,10 +6,11 @@ import re
 from collections.abc import Iterator
 from itertools import islice
 
-from inception_trainer.config import DataConfig
-from inception_trainer.data.layout import found_tree
+from inception_trainer.config.training import DataConfig
 from inception_trainer.errors import ConfigError, InputMissing
 from inception_trainer.stores import AnyPath
+
+from .layout import found_tree
 
 SUFFIX = ".tar"
 MOST = 1_000_000

@@ -16,15 +16,16 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from inception_trainer.config import DataConfig
-from inception_trainer.data.base import Splits
-from inception_trainer.data.encoded import both_splits
-from inception_trainer.data.imagelist import listed_names
-from inception_trainer.data.shardindex import Found, Index, remembered
-from inception_trainer.data.shardnames import find_shards
-from inception_trainer.data.tarindex import Member, ReadAt, Window, members
+from inception_trainer.config.training import DataConfig
 from inception_trainer.errors import DataError, InputMissing
 from inception_trainer.stores import Remote, is_url, place
+
+from .base import Splits
+from .encoded import both_splits
+from .imagelist import listed_names
+from .shardindex import Found, Index, remembered
+from .shardnames import find_shards
+from .tarindex import Member, ReadAt, Window, members
 
 IMAGES = ("jpg", "jpeg", "png", "ppm", "webp", "bmp")
 LABEL, DESCRIPTION = "cls", "json"

@@ -7,10 +7,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from inception_trainer.config import DataConfig
-from inception_trainer.data.base import Batch, Indices, Splits
-from inception_trainer.data.memory import InMemory
-from inception_trainer.data.order import hashes, stream_key
+from inception_trainer.config.training import DataConfig
+
+from .base import Batch, Indices, Splits
+from .memory import InMemory
+from .order import hashes, stream_key
 
 COARSE = 8
 NOISE = 0.35

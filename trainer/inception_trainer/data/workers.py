@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 from torch.utils import data as torch_data
 
-from inception_trainer.data.base import Batch
+from .base import Batch
 
 Key = tuple[int, int | None]
 """Index and epoch of a sample: all that a worker needs to know, so it can serve any epoch."""

@@ -5,8 +5,8 @@
 ``transfers`` knows which devices copy on their own, ``hostmemory`` suits the CPU's allocator to training.
 """
 
-from inception_trainer.device.accelerator import Accelerator, resolve, supports_fused_sgd, threads_per_rank
-from inception_trainer.device.figures import Figures, of_ranks
-from inception_trainer.device.scaling import loss_scaler
+from .accelerator import Accelerator, resolve, supports_fused_sgd, threads_per_rank
+from .figures import Figures, of_ranks
+from .scaling import loss_scaler
 
 __all__ = ["Accelerator", "Figures", "loss_scaler", "of_ranks", "resolve", "supports_fused_sgd", "threads_per_rank"]

@@ -14,16 +14,17 @@ from typing import Any
 
 import torch
 
-from inception_trainer.config import AcceleratorConfig
-from inception_trainer.device import plugins, precision
-from inception_trainer.device.choice import Choice, choose
-from inception_trainer.device.figures import Figures, Reader
-from inception_trainer.device.hostmemory import keep_freed_memory
-from inception_trainer.device.scaling import loss_scaler
-from inception_trainer.device.table import CPU
+from inception_trainer.config.settings import Settings, current
+from inception_trainer.config.training import AcceleratorConfig
 from inception_trainer.errors import ConfigError
 from inception_trainer.log import logger
-from inception_trainer.settings import Settings, current
+
+from . import plugins, precision
+from .choice import Choice, choose
+from .figures import Figures, Reader
+from .hostmemory import keep_freed_memory
+from .scaling import loss_scaler
+from .table import CPU
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,13 @@ from dataclasses import dataclass
 import torch
 import torch.distributed as dist
 
-from inception_trainer.config import AcceleratorConfig
-from inception_trainer.device import plugins, table
-from inception_trainer.device.table import CPU, DeviceType
+from inception_trainer.config.settings import prefer
+from inception_trainer.config.training import AcceleratorConfig
 from inception_trainer.errors import ConfigError
 from inception_trainer.log import logger
-from inception_trainer.settings import prefer
+
+from . import plugins, table
+from .table import CPU, DeviceType
 
 
 @dataclass(frozen=True)

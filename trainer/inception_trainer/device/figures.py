@@ -12,7 +12,8 @@ import torch
 
 if TYPE_CHECKING:
     from inception_trainer.comm import Comm
-    from inception_trainer.device.accelerator import Accelerator
+
+    from .accelerator import Accelerator
 
 NEVER = (ImportError, AttributeError, NotImplementedError, TypeError, AssertionError)
 """Errors that say that a figure does not exist here; others say that the device does not answer."""

@@ -8,9 +8,10 @@ from typing import Any
 
 import torch
 
-from inception_trainer.device.scaling import loss_scaler
 from inception_trainer.errors import ConfigError
 from inception_trainer.log import logger
+
+from .scaling import loss_scaler
 
 AUTO = "Auto"
 KINDS = {"BF16": torch.bfloat16, "FP16": torch.float16}

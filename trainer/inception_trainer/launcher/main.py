@@ -16,15 +16,15 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from . import bell, boot, linux, rank, settings, state, watchdog, wire
+from . import boot, hang_detector, linux, notify, rank, settings, state, wire
 from .assignment import Assignment, InvalidAssignmentError, parse
 from .exitcodes import ExitCode, Reason, signal_name
+from .hang_monitor import Vigil, begun
 from .outcome import Failure, Outcome, Result
 from .report import Report, State, termination_message
 from .server import Board, Server
 from .settings import Settings
 from .stderr import Tails
-from .vigil import Vigil, begun
 
 TURN_SECONDS = 0.05
 BUSY_TURN_SECONDS = 0.01
@@ -226,7 +226,7 @@ class Launcher:
     def _ring(self) -> None:
         address = self._request.assignment.bell if self._request is not None else None
         if address and self.options.job:
-            bell.ring(address, self.options.job, self.options.host)
+            notify.ring(address, self.options.job, self.options.host)
 
     def _do(self, command: state.Command) -> None:
         match command:
@@ -260,7 +260,7 @@ class Launcher:
         folder = tempfile.mkdtemp(prefix=f"attempt-{assignment.attempt}-", dir=self._folder)
         self._request = wire.Request(assignment, folder, self.options.program, self.options.job)
         self._tails = Tails(Path(folder), assignment.nproc_per_node)
-        deadline = watchdog.deadline_of(self.options.progress_deadline, bundled=not self.options.program)
+        deadline = hang_detector.deadline_of(self.options.progress_deadline, bundled=not self.options.program)
         self._vigil = Vigil(self._request, deadline) if deadline is not None else None
         self._oom_kills = linux.oom_kills()
         try:

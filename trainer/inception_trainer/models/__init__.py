@@ -6,13 +6,14 @@ from collections.abc import Callable
 
 from torch import nn
 
-from inception_trainer.catalog import canonical, check_image_size, names
+from inception_trainer.config.catalog import canonical, check_image_size, names
 from inception_trainer.errors import ConfigError
-from inception_trainer.models.bninception import BNInception
-from inception_trainer.models.inception_v3 import InceptionV3
-from inception_trainer.models.inception_v4 import InceptionV4
-from inception_trainer.models.inceptionv3_cifar import InceptionV3Cifar
-from inception_trainer.models.resnet50 import ResNet50
+
+from .bninception import BNInception
+from .inception_v3 import InceptionV3
+from .inception_v4 import InceptionV4
+from .inceptionv3_cifar import InceptionV3Cifar
+from .resnet50 import ResNet50
 
 __all__ = ["canonical", "check_image_size", "create", "names"]
 

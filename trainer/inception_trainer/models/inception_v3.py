@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from inception_trainer.models.layers import ConvNorm, avg_pool, max_pool, xavier_uniform
+from .layers import ConvNorm, avg_pool, max_pool, xavier_uniform
 
 DROPOUT = 0.2
 

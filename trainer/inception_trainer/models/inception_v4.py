@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from inception_trainer.models.layers import ConvNorm, max_pool, xavier_uniform
+from .layers import ConvNorm, max_pool, xavier_uniform
 
 DROPOUT = 0.2
 

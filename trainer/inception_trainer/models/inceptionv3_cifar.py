@@ -12,7 +12,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from inception_trainer.models.layers import ConvNorm
+from .layers import ConvNorm
 
 DROPOUT = 0.5
 Unit = partial(ConvNorm, eps=1e-5)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional
 
-from inception_trainer.models.layers import kaiming_normal
+from .layers import kaiming_normal
 
 EXPANSION = 4
 

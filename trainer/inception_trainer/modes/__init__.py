@@ -5,9 +5,10 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
-from inception_trainer.config import TrainingConfig
-from inception_trainer.modes.common import execute
-from inception_trainer.settings import Settings
+from inception_trainer.config.settings import Settings
+from inception_trainer.config.training import TrainingConfig
+
+from .common import execute
 
 
 def run(config: TrainingConfig, settings: Settings) -> dict[str, Any]:

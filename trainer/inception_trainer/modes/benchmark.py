@@ -19,22 +19,23 @@ import torch
 from torch import nn
 
 from inception_trainer import models
-from inception_trainer.config import ModelConfig
+from inception_trainer.config.training import ModelConfig
 from inception_trainer.data import Batch, Splits, open_splits, streamed
 from inception_trainer.device import of_ranks
 from inception_trainer.errors import ConfigError
-from inception_trainer.execution import executed
 from inception_trainer.log import logger
-from inception_trainer.metrics import LogRecord, RunInfo
-from inception_trainer.modes.common import Boundary, Run
-from inception_trainer.modes.largest import with_largest_batch
-from inception_trainer.plan import BatchPlan, batch_plan, micro_batches_of_epoch
-from inception_trainer.state import share
-from inception_trainer.steps import Normalise, Stepper, Window, parallel
-from inception_trainer.syncnorm import synchronize
-from inception_trainer.tracing import Trace
-from inception_trainer.updates import Updater
-from inception_trainer.weights import load_weights, local_file
+from inception_trainer.reporting.records import LogRecord, RunInfo
+from inception_trainer.train.compiling import executed
+from inception_trainer.train.profiler import Trace
+from inception_trainer.train.schedule import BatchPlan, batch_plan, micro_batches_of_epoch
+from inception_trainer.train.state import share
+from inception_trainer.train.step import Normalise, Stepper, Window, parallel
+from inception_trainer.train.syncnorm import synchronize
+from inception_trainer.train.updates import Updater
+from inception_trainer.weights.load import load_weights, local_file
+
+from .common import Boundary, Run
+from .largest import with_largest_batch
 
 MANY_CLASSES = 1000
 """Of the network for which the largest batch is sought where the configuration does not name a number."""

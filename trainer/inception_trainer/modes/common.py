@@ -12,19 +12,20 @@ from typing import Any
 import torch
 from torch import nn
 
-from inception_trainer import __version__, device, outputs, sinks
-from inception_trainer.catalog import facts
+from inception_trainer import __version__, device, sinks
 from inception_trainer.comm import Agreement, Comm
-from inception_trainer.config import TrainingConfig
+from inception_trainer.config.catalog import facts
+from inception_trainer.config.settings import Settings
+from inception_trainer.config.training import TrainingConfig
 from inception_trainer.device import Accelerator
 from inception_trainer.errors import Stopped
 from inception_trainer.heartbeat import Heartbeat
 from inception_trainer.log import configure
-from inception_trainer.metrics import Bus, EndRecord, RunInfo, StepRecord
-from inception_trainer.progress import History
-from inception_trainer.settings import Settings
+from inception_trainer.reporting import outputs
+from inception_trainer.reporting.progress import History
+from inception_trainer.reporting.records import Bus, EndRecord, RunInfo, StepRecord
 from inception_trainer.stopping import StopRequest
-from inception_trainer.trained import Trained
+from inception_trainer.weights.trained import Trained
 
 STOP = "stop"
 

@@ -6,14 +6,15 @@ import math
 from typing import Any
 
 from inception_trainer import models
+from inception_trainer.config.normalization import choose
 from inception_trainer.data import open_splits
-from inception_trainer.evaluation import Evaluation, Evaluator
 from inception_trainer.log import logger
-from inception_trainer.metrics import EvaluationRecord
-from inception_trainer.modes.common import Run, stopped
-from inception_trainer.normalization import choose
-from inception_trainer.steps import Normalise
-from inception_trainer.trained import Trained, open_trained
+from inception_trainer.reporting.records import EvaluationRecord
+from inception_trainer.train.evaluation import Evaluation, Evaluator
+from inception_trainer.train.step import Normalise
+from inception_trainer.weights.trained import Trained, open_trained
+
+from .common import Run, stopped
 
 
 def run(run: Run) -> dict[str, Any]:

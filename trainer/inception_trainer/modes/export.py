@@ -15,15 +15,16 @@ import torch
 from torch import Tensor, nn
 
 from inception_trainer import __version__, models
-from inception_trainer.classnames import class_names
-from inception_trainer.config import TrainingConfig
+from inception_trainer.config.normalization import IMAGENET, Normalization, choose
+from inception_trainer.config.training import TrainingConfig
+from inception_trainer.data.class_names import class_names
 from inception_trainer.errors import ExportDiffers, InputMissing
-from inception_trainer.exporters import DTYPES, FORMATS, Form, Request, file_sha256
 from inception_trainer.log import logger
-from inception_trainer.modes.common import Boundary, Run, sized
-from inception_trainer.normalization import IMAGENET, Normalization, choose
 from inception_trainer.sinks.files import replace_file
-from inception_trainer.trained import Trained, open_trained
+from inception_trainer.weights.exporters import DTYPES, FORMATS, Form, Request, file_sha256
+from inception_trainer.weights.trained import Trained, open_trained
+
+from .common import Boundary, Run, sized
 
 SEED = 0
 BATCHES = (1, 3)

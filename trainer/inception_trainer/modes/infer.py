@@ -12,20 +12,21 @@ import torch
 from torch import Tensor, nn
 
 from inception_trainer import models
-from inception_trainer.classnames import class_names
+from inception_trainer.config.normalization import IMAGENET, Normalization, choose
 from inception_trainer.data import Batch
 from inception_trainer.data.base import Indices
+from inception_trainer.data.class_names import class_names
 from inception_trainer.data.images import Images, files_to_classify, image_files, validation_images
 from inception_trainer.data.synthetic import DEFAULT_CLASSES
 from inception_trainer.log import logger
-from inception_trainer.modes import latency
-from inception_trainer.modes.common import Boundary, Run, sized
-from inception_trainer.modes.predictions import Row, Writer, open_writer
-from inception_trainer.normalization import IMAGENET, Normalization, choose
-from inception_trainer.state import share
-from inception_trainer.steps import Normalise
 from inception_trainer.stores import place
-from inception_trainer.trained import Trained, open_trained
+from inception_trainer.train.state import share
+from inception_trainer.train.step import Normalise
+from inception_trainer.weights.trained import Trained, open_trained
+
+from . import latency
+from .common import Boundary, Run, sized
+from .predictions import Row, Writer, open_writer
 
 
 def run(run: Run) -> dict[str, Any]:

@@ -14,16 +14,17 @@ import torch
 from torch import nn
 
 from inception_trainer.comm import Comm
-from inception_trainer.config import BatchConfig, TrainingConfig
+from inception_trainer.config.normalization import IMAGENET
+from inception_trainer.config.training import BatchConfig, TrainingConfig
 from inception_trainer.data import Batch
 from inception_trainer.device import Accelerator
 from inception_trainer.errors import ConfigError
 from inception_trainer.log import logger
-from inception_trainer.modes.common import Run
-from inception_trainer.normalization import IMAGENET
-from inception_trainer.plan import BatchPlan
-from inception_trainer.steps import Normalise, Stepper
-from inception_trainer.updates import Updater
+from inception_trainer.train.schedule import BatchPlan
+from inception_trainer.train.step import Normalise, Stepper
+from inception_trainer.train.updates import Updater
+
+from .common import Run
 
 SMALLEST, LIMIT = 2, 65536
 """Batch norm needs two samples; the limit is that of ``batch.perDevice``."""

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from inception_trainer.log import logger
-from inception_trainer.modes.common import Boundary, Run
+
+from .common import Boundary, Run
 
 PERCENTILES = (50, 90, 95, 99)
 

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from inception_trainer.errors import InputMissing
-from inception_trainer.outputs import replacing
+from inception_trainer.reporting.outputs import replacing
 
 if TYPE_CHECKING:
-    from inception_trainer.modes.common import Run
+    from .common import Run
 
 DIGITS = 6
 SUFFIXES = {"CSV": "csv", "JSONL": "jsonl"}

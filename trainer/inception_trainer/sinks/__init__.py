@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from inception_trainer.metrics import Sink
-from inception_trainer.settings import Settings
-from inception_trainer.sinks.console import Console
-from inception_trainer.sinks.curves import Curves
-from inception_trainer.sinks.files import ProgressFile, Summary
-from inception_trainer.sinks.mllog import MLLog
-from inception_trainer.sinks.prometheus import Prometheus
-from inception_trainer.sinks.raport import Raport
-from inception_trainer.sinks.tcap import Tcap
-from inception_trainer.sinks.tensorboard import TensorBoard
-from inception_trainer.sinks.zoologs import AccuracyLog, BenchmarkLog
+from inception_trainer.config.settings import Settings
+from inception_trainer.reporting.records import Sink
+
+from .console import Console
+from .curves import Curves
+from .files import ProgressFile, Summary
+from .mllog import MLLog
+from .model_zoo_log import AccuracyLog, BenchmarkLog
+from .nvidia_raport import Raport
+from .prometheus import Prometheus
+from .tecorigin_log import Tcap
+from .tensorboard import TensorBoard
 
 
 def build(settings: Settings, output: Path | None, mode: str = "Train") -> list[Sink]:

@@ -6,7 +6,7 @@ import sys
 from typing import Any, TextIO
 
 from inception_trainer.log import logger
-from inception_trainer.metrics import EndRecord, EvaluationRecord, LogRecord, RunInfo, Sink
+from inception_trainer.reporting.records import EndRecord, EvaluationRecord, LogRecord, RunInfo, Sink
 
 BAR = 24
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from inception_trainer.metrics import EndRecord, RunInfo, Sink
-from inception_trainer.outputs import replacing
-from inception_trainer.progress import Row
+from inception_trainer.reporting.outputs import replacing
+from inception_trainer.reporting.progress import Row
+from inception_trainer.reporting.records import EndRecord, RunInfo, Sink
 
 TRAIN, VALIDATION, MUTED = "#7aa6c2", "#c8502d", "#8a8f98"
 SHORT = 20

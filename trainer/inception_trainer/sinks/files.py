@@ -10,9 +10,9 @@ from typing import Any
 
 import yaml
 
-from inception_trainer.metrics import EndRecord, EvaluationRecord, LogRecord, RunInfo, Sink, StepRecord
-from inception_trainer.outputs import replacing
-from inception_trainer.saving import Saved
+from inception_trainer.checkpoint.base import Saved
+from inception_trainer.reporting.outputs import replacing
+from inception_trainer.reporting.records import EndRecord, EvaluationRecord, LogRecord, RunInfo, Sink, StepRecord
 
 LEAST_SECONDS = 1.0
 """Between two writes of the progress file."""

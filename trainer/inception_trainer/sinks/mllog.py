@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import Any, TextIO
 
-from inception_trainer.metrics import EndRecord, EvaluationRecord, RunInfo, Sink, StepRecord
+from inception_trainer.reporting.records import EndRecord, EvaluationRecord, RunInfo, Sink, StepRecord
 
 START, STOP, POINT = "INTERVAL_START", "INTERVAL_END", "POINT_IN_TIME"
 BENCHMARKS = {"resnet50": "resnet"}

@@ -16,10 +16,11 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from inception_trainer import __version__
+from inception_trainer.checkpoint.base import Saved
 from inception_trainer.log import logger
-from inception_trainer.metrics import EndRecord, EvaluationRecord, LogRecord, RunInfo, Sink, StepRecord
-from inception_trainer.saving import Saved
-from inception_trainer.sinks.files import replace_file
+from inception_trainer.reporting.records import EndRecord, EvaluationRecord, LogRecord, RunInfo, Sink, StepRecord
+
+from .files import replace_file
 
 STEP_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 CHECKPOINT_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)

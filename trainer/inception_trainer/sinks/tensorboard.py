@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from inception_trainer.metrics import EvaluationRecord, LogRecord, RunInfo, Sink
+from inception_trainer.reporting.records import EvaluationRecord, LogRecord, RunInfo, Sink
 
 
 class TensorBoard(Sink):

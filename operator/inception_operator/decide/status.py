@@ -1,0 +1,378 @@
+"""The status under construction: every transition of a job is one method here, and `Draft.plan` says what to write.
+
+A draft is made from what the API server holds and compared with it at the end, so a pass that decides nothing writes
+nothing.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Mapping
+from datetime import datetime, timedelta
+from typing import Final
+
+from inception_operator.contract import conditions, progress
+from inception_operator.contract.conditions import FALSE, TRUE
+from inception_operator.contract.names import ConditionType, Reason
+from inception_operator.contract.times import format_time, parse_time
+from inception_operator.contract.types import Assignment, Event, Json, Plan, PodView, Progress
+
+from . import avoided_nodes, backoff
+from .failure import Failure
+
+NORMAL: Final = "Normal"
+WARNING: Final = "Warning"
+MAX_TEXT: Final = 2048
+# Not true any more once no rank runs.
+_SPEED: Final = ("samplesPerSecond", "estimatedRemainingSeconds")
+_KEYS: Final = frozenset(
+    (
+        *("observedGeneration", "conditions", "state", "startTime", "completionTime"),
+        *(
+            "attempt",
+            "restarts",
+            "restartsCountTowardsMax",
+            *backoff.KEYS,
+            avoided_nodes.KEY,
+            "nodes",
+            "selector",
+            "accelerator",
+            "model",
+            "trainerStatus",
+            "rootCause",
+        ),
+    )
+)
+
+
+class Draft:
+    """The status of one job in one pass."""
+
+    def __init__(self, job: Json, now: datetime, figures: Progress | None = None) -> None:
+        current = job.get("status") or {}
+        self._old: Json = {key: value for key, value in current.items() if key in _KEYS}
+        self._old["conditions"] = [c for c in current.get("conditions") or () if c.get("type") in conditions.OWN]
+        self._new: Json = copy.deepcopy(self._old)
+        self._conditions: list[Json] = self._new["conditions"]
+        self._generation = int(job["metadata"].get("generation") or 0)
+        self._time, self._now = now, format_time(now)
+        self._figures = figures
+        self._events: list[Event] = []
+
+    @property
+    def attempt(self) -> int:
+        """Number of the latest attempt."""
+        return int(self._new.get("attempt") or 0)
+
+    @property
+    def restarts_counted(self) -> int:
+        """Restarts that count towards the limit."""
+        return int(self._new.get("restartsCountTowardsMax") or 0)
+
+    @property
+    def nodes(self) -> Json:
+        """What is written about the nodes of the latest attempt."""
+        nodes: Json = self._new.get("nodes") or {}
+        return nodes
+
+    @property
+    def avoided(self) -> tuple[str, ...]:
+        """Nodes that new pods should not be on."""
+        return avoided_nodes.nodes(self._new, self._time)
+
+    def avoid(self, pods: Iterable[PodView]) -> None:
+        """Stay away from the nodes of those of these pods that have a broken device."""
+        self._new |= avoided_nodes.add(self._new, pods, self._time)
+
+    @property
+    def started(self) -> bool:
+        """Pods have been wanted before."""
+        return "startTime" in self._new
+
+    @property
+    def terminal(self) -> bool:
+        """The job has ended for good."""
+        return conditions.terminal(self._conditions)
+
+    @property
+    def completed(self) -> datetime | None:
+        """When the job ended for good."""
+        return parse_time(self._new.get("completionTime"))
+
+    @property
+    def start_time(self) -> datetime | None:
+        """Since when pods are wanted: from the beginning or from the latest resume on."""
+        return parse_time(self._new.get("startTime"))
+
+    @property
+    def waiting_since(self) -> datetime | None:
+        """Since when not all pods are ready; None while they are or none is wanted.
+
+        Time in suspension is left out, and so is the pause before this attempt: pods are not wanted yet.
+        """
+        ready, start = conditions.find(self._conditions, ConditionType.PODS_READY), self.start_time
+        if ready is None or ready["status"] == TRUE or start is None or self.is_true(ConditionType.SUSPENDED):
+            return None
+        pause = timedelta(seconds=backoff.Streak.of(self._new).seconds(self.attempt - 1))
+        return max(start, parse_time(ready.get("lastTransitionTime")) or start) + pause
+
+    @property
+    def root_cause(self) -> Json | None:
+        """Why the last attempt that failed did so."""
+        cause: Json | None = self._new.get("rootCause")
+        return cause
+
+    @property
+    def issued(self) -> datetime | None:
+        """Since when the attempt's assignments may have gone out; None while it gathers its pods."""
+        condition = conditions.find(self._conditions, ConditionType.PODS_READY)
+        if condition is None or condition["status"] != TRUE:
+            return None
+        return parse_time(condition.get("lastTransitionTime")) or parse_time(self._now)
+
+    def is_true(self, kind: str) -> bool:
+        """Whether a condition is True."""
+        return conditions.is_true(self._conditions, kind)
+
+    def reason(self, kind: str) -> str:
+        """The reason of a condition."""
+        condition = conditions.find(self._conditions, kind)
+        return str(condition["reason"]) if condition is not None else ""
+
+    def message(self, kind: str, reason: str) -> str | None:
+        """The message of a condition while it has this reason."""
+        condition = conditions.find(self._conditions, kind)
+        return condition["message"] if condition is not None and condition["reason"] == reason else None
+
+    def restore(self, seen: int) -> None:
+        """Fill in what is missing: all of it at the first visit, or what somebody has changed by hand.
+
+        ``seen`` is the latest attempt that any pod has heard of: launchers and checkpoints ignore older ones.
+        """
+        known = self.attempt
+        # Whether the attempt had been issued is lost with this condition; issuing it anew would split its ranks.
+        unsure = known > 0 and conditions.find(self._conditions, ConditionType.PODS_READY) is None
+        for kind, status, reason, message in conditions.INITIAL:
+            if conditions.find(self._conditions, kind) is None:
+                self._put(kind, status, reason, message)
+        self._new.setdefault("restartsCountTowardsMax", 0)
+        self._new.setdefault("restarts", self.restarts_counted)
+        if known == 0 or known < seen:
+            self._new["attempt"] = seen + 1
+        if seen > known:
+            self._overtake(known)
+        elif unsure:
+            self._new["attempt"] = known + 1
+            self._restored(f"status.conditions were removed; the job goes on with attempt {self.attempt}")
+        elif known == 0:
+            self._event(NORMAL, Reason.CREATED, "the operator takes care of the job")
+
+    def lose_members(self) -> None:
+        """Nobody knows any more who trains in the attempt: the next one begins with whoever is there."""
+        self._new["attempt"] = self.attempt + 1
+        self._restored(f"status.nodes.members was removed; the job goes on with attempt {self.attempt}")
+
+    def _overtake(self, known: int) -> None:
+        self._restored(
+            f"the status said attempt {known}, its pods know of later ones; it goes on with attempt {self.attempt}"
+        )
+
+    def _restored(self, text: str) -> None:
+        self._put(ConditionType.PODS_READY, FALSE, Reason.STATUS_RESTORED, text)
+        self._stop_running(Reason.STATUS_RESTORED, text)
+        self._event(WARNING, Reason.STATUS_RESTORED, text)
+
+    def accept(self, but: str | None = None) -> None:
+        """The spec can be carried out, but for what the operator has no rights to."""
+        refused = conditions.is_false(self._conditions, ConditionType.ACCEPTED)
+        text = "the spec can be carried out"
+        self._put(ConditionType.ACCEPTED, TRUE, Reason.ACCEPTED, f"{text}, but {but}" if but else text)
+        if refused:
+            self._event(NORMAL, Reason.ACCEPTED, "the spec has been corrected and can be carried out")
+
+    def reject(self, message: str) -> None:
+        """The spec cannot be carried out; another one may."""
+        message = message[:MAX_TEXT]
+        if self._put(ConditionType.ACCEPTED, FALSE, Reason.INVALID_SPEC, message):
+            self._event(WARNING, Reason.INVALID_SPEC, message)
+
+    def start(self) -> None:
+        """Pods are wanted for the first time."""
+        self._new.setdefault("startTime", self._now)
+
+    def suspend(self) -> None:
+        """No pods until the user says so."""
+        self._forget("nextAttemptTime")
+        text = "the job is suspended"
+        self._put(ConditionType.PODS_READY, FALSE, Reason.SUSPENDED, text)
+        self._stop_running(Reason.SUSPENDED, text)
+        self._put(ConditionType.RESTARTING, FALSE, Reason.SUSPENDED, text)
+        if self._put(ConditionType.SUSPENDED, TRUE, Reason.SUSPENDED, text):
+            self._event(NORMAL, Reason.SUSPENDED, "suspended; the pods save a checkpoint and end")
+        if "nodes" in self._new:
+            nodes = self._new["nodes"]
+            none = {key: 0 for key in ("ready", "spareReady") if key in nodes}
+            self._new["nodes"] = nodes | none | {"summary": f"0/{nodes['desired']}"}
+
+    def resume(self) -> None:
+        """Go on with a new attempt; none is used up if the job had not started. Deadlines count from here on."""
+        if self.started:
+            self._new["attempt"] = self.attempt + 1
+            self._new["startTime"] = self._now
+        self._forget(*backoff.KEYS)
+        self._put(ConditionType.SUSPENDED, FALSE, Reason.RESUMED, "the job has been resumed")
+        self._event(NORMAL, Reason.RESUMED, f"resumed with attempt {self.attempt}")
+
+    def wait(self, reason: str, message: str) -> None:
+        """Some pods are not ready yet, for a reason that people may have to act on."""
+        message = message[:MAX_TEXT]
+        known = self.message(ConditionType.PODS_READY, reason) is not None
+        changed = self._put(ConditionType.PODS_READY, FALSE, reason, message)
+        if changed and not known and reason != Reason.WAITING_FOR_PODS:
+            self._event(WARNING, reason, message)
+
+    def issue(self, nodes: int, known: Json) -> None:
+        """All pods are there that it takes: from here on the attempt's assignments go out."""
+        avoided = avoided_nodes.drop_expired(self._new, self._time)
+        self._forget(avoided_nodes.KEY)
+        self._new |= avoided
+        self._new["nodes"] = (self._new.get("nodes") or {}) | known
+        self.staff(Reason.ALL_PODS_READY, f"{nodes} of {nodes} pods ready")
+        self._event(NORMAL, Reason.ATTEMPT_STARTED, f"attempt {self.attempt} started on {nodes} nodes")
+
+    def staff(self, reason: str, message: str) -> None:
+        """What is to be said about the pods of an attempt that has been issued."""
+        self._put(ConditionType.PODS_READY, TRUE, reason, message[:MAX_TEXT])
+
+    def resize(self, nodes: int) -> None:
+        """End a healthy attempt for one with another number of nodes; that is no restart."""
+        ended = f"attempt {self.attempt} ended to go on with {nodes} nodes"
+        self._new["attempt"] = self.attempt + 1
+        self._put(ConditionType.PODS_READY, FALSE, Reason.RESIZED, ended)
+        self._stop_running(Reason.RESIZED, ended)
+        self._event(NORMAL, Reason.RESIZED, ended)
+
+    def run(self) -> None:
+        """The ranks of the attempt are running."""
+        text = f"attempt {self.attempt} is running"
+        self._put(ConditionType.RESTARTING, FALSE, Reason.ATTEMPT_RUNNING, text)
+        if self._put(ConditionType.RUNNING, TRUE, Reason.ATTEMPT_RUNNING, text):
+            self._event(NORMAL, Reason.ATTEMPT_RUNNING, text)
+
+    def restart(self, cause: Failure, explanation: str, *, counted: bool, reached: int) -> None:
+        """End the attempt, which is known to have got to the step ``reached``, and count the next one.
+
+        Written before anything acts on it.
+        """
+        ended = f"attempt {cause.attempt} ended"
+        ran = self._time - (self.issued or self._time)
+        self._new["rootCause"] = cause.to_json()
+        self._new["attempt"] = self.attempt + 1
+        self._new["restarts"] = int(self._new.get("restarts") or 0) + 1
+        if counted:
+            self._new["restartsCountTowardsMax"] = self.restarts_counted + 1
+        self._put(ConditionType.PODS_READY, FALSE, Reason.ATTEMPT_ENDED, ended)
+        self._stop_running(Reason.ATTEMPT_ENDED, ended)
+        streak = backoff.Streak.of(self._new).after(cause.attempt, reached, ran)
+        self._forget(*backoff.KEYS)
+        self._new |= streak.to_status(cause.attempt, self._time)
+        wait = f"; {streak.explain(self.attempt)}" if "nextAttemptTime" in self._new else ""
+        text = f"{ended}: {explanation}{wait}"[:MAX_TEXT]
+        self._put(ConditionType.RESTARTING, TRUE, Reason.RESTARTING, text)
+        self._event(WARNING, Reason.RESTARTING, text)
+
+    def back_off(self) -> float:
+        """Seconds until the next attempt may begin, and PodsReady says so; 0 when nothing waits."""
+        seconds = backoff.remaining(self._new, self._time)
+        if seconds:
+            text = backoff.Streak.of(self._new).explain(self.attempt)
+            self._put(ConditionType.PODS_READY, FALSE, Reason.BACK_OFF, text)
+        else:
+            self._forget("nextAttemptTime")
+        return seconds
+
+    def succeed(self, final: Progress | None, text: str) -> None:
+        """The ranks that count have ended with 0."""
+        self._merge(final or self._figures, at_once=True)
+        known = self._new.get("trainerStatus") or {"lastUpdatedTime": self._now}
+        self._new["trainerStatus"] = known | {"progressPercentage": 100, "estimatedRemainingSeconds": 0}
+        self._end(Reason.COMPLETED, f"attempt {self.attempt} completed")
+        self._put(ConditionType.SUCCEEDED, TRUE, Reason.COMPLETED, text)
+        self._event(NORMAL, Reason.COMPLETED, text)
+
+    def fail(self, reason: str, message: str, cause: Failure | None = None) -> None:
+        """The job can never succeed, or not within its limit."""
+        message = message[:MAX_TEXT]
+        if cause is not None:
+            self._new["rootCause"] = cause.to_json()
+        self._end(Reason.ATTEMPT_ENDED, f"attempt {self.attempt} ended")
+        self._put(ConditionType.SUCCEEDED, FALSE, reason, message)
+        self._put(ConditionType.FAILED, TRUE, reason, message)
+        self._event(WARNING, reason, message)
+
+    def describe(self, *, nodes: Json, selector: str, accelerator: str, model: str) -> None:
+        """The columns for people, and what the scale sub-resource reads."""
+        self._new["nodes"] = nodes | {"summary": f"{nodes['ready']}/{nodes['desired']}"}
+        self._new["selector"] = selector
+        self._new["accelerator"] = accelerator
+        self._new["model"] = model
+        if not model:
+            del self._new["model"]
+
+    def plan(
+        self,
+        *,
+        delete: Mapping[str, int | None] | None = None,
+        create: tuple[Json, ...] = (),
+        assign: Mapping[str, Assignment] | None = None,
+        requeue_after: float | None = None,
+    ) -> Plan:
+        """The plan with the complete status, or without one when it is as it should be."""
+        self._new["state"] = conditions.state_word(self._conditions)
+        self._new["observedGeneration"] = self._generation
+        for condition in self._conditions:
+            condition["observedGeneration"] = self._generation
+        if self.is_true(ConditionType.RUNNING):
+            self._merge(self._figures, at_once=self._new != self._old)
+        return Plan(
+            status=None if self._new == self._old else self._new,
+            delete=dict(delete or {}),
+            create=create,
+            assign=dict(assign or {}),
+            events=tuple(self._events),
+            requeue_after=requeue_after,
+        )
+
+    def _end(self, reason: str, message: str) -> None:
+        self._new["completionTime"] = self._now
+        self._forget("nextAttemptTime")
+        if self.is_true(ConditionType.SUSPENDED):
+            self._put(ConditionType.SUSPENDED, FALSE, reason, message)
+        self._put(ConditionType.PODS_READY, FALSE, reason, message)
+        self._put(ConditionType.RESTARTING, FALSE, reason, message)
+        if reason == Reason.COMPLETED:
+            self._put(ConditionType.RUNNING, FALSE, reason, message)
+        else:
+            self._stop_running(reason, message)
+
+    def _stop_running(self, reason: str, message: str) -> None:
+        if self.is_true(ConditionType.RUNNING):
+            self._merge(self._figures, at_once=True)
+        self._put(ConditionType.RUNNING, FALSE, reason, message)
+        for key in _SPEED:
+            self._new.get("trainerStatus", {}).pop(key, None)
+
+    def _merge(self, figures: Progress | None, *, at_once: bool) -> None:
+        news = None if figures is None else progress.merged(self._new.get("trainerStatus"), figures, at_once=at_once)
+        if news is not None:
+            self._new["trainerStatus"] = news
+
+    def _put(self, kind: str, status: str, reason: str, message: str) -> bool:
+        return conditions.put(self._conditions, kind, status, reason, message, self._now)
+
+    def _forget(self, *keys: str) -> None:
+        for key in keys:
+            self._new.pop(key, None)
+
+    def _event(self, kind: str, reason: str, message: str) -> None:
+        self._events.append(Event(kind, reason, message))

@@ -1,0 +1,1 @@
+"""What a worker pod looks like, and what decisions read from one."""

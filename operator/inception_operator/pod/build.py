@@ -1,0 +1,295 @@
+"""The pod of a slot, built from the job alone.
+
+The operator's own part, the user's template over it, then what must hold whatever the template says.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Collection, Iterable
+from typing import Any, Final
+
+from inception_operator.accelerators.resolve import Devices
+from inception_operator.contract import assignment as assignments
+from inception_operator.contract.names import (
+    ANNOTATION_ASSIGNMENT,
+    ASSIGNMENT_MOUNT,
+    CHECKPOINT_MOUNT,
+    CONTAINER,
+    GRACE_SECONDS,
+    LAUNCHER_PORT,
+    METRICS_PORT,
+)
+from inception_operator.contract.types import Assignment, Json
+from inception_operator.spec import claims
+from inception_operator.spec.job import Job
+
+from . import devices as equipment
+from . import identity as drift
+from . import placement, program
+
+USER: Final = 10001
+COMMAND: Final = ["python3", "-m", "inception_trainer", "launch"]
+SHUTDOWN_RESERVE: Final = 10
+# Lists whose entries have an identity: the user's entry replaces ours, or is merged into it when both are containers.
+_KEYS: Final = {
+    "containers": "name",
+    "initContainers": "name",
+    "volumes": "name",
+    "env": "name",
+    "imagePullSecrets": "name",
+    "volumeMounts": "mountPath",
+    "ports": "containerPort",
+}
+_MERGED: Final = frozenset(("containers", "initContainers"))
+_APPENDED: Final = frozenset(("tolerations",))
+
+
+def pod_name(job: str, slot: int, incarnation: int) -> str:
+    """Deterministic from persisted counters, so that a repeated creation meets the pod it made before."""
+    return f"{job}-{slot}-{incarnation}"
+
+
+def build_pod(
+    job: Job,
+    devices: Devices,
+    slot: int,
+    attempt: int,
+    *,
+    image: str,
+    launcher_image: str,
+    order: Assignment | None = None,
+    pull_policy: str | None = None,
+    avoid: Collection[str] = (),
+) -> Json:
+    """The pod of one slot, made for an attempt; ``order`` is the assignment it is born with.
+
+    ``launcher_image`` brings the launcher into a pod whose image is somebody else's. It stays away from the nodes to
+    ``avoid`` where there are others.
+    """
+    name = pod_name(job.name, slot, attempt)
+    overlay: Json = job.template.get("spec") or {}
+    spec = merge(_base_spec(job, devices, image, pull_policy), overlay)
+    _enforce(spec, job, devices)
+    placement.place(spec, job, avoid)
+    if job.program:
+        program.inject(spec, job, launcher_image, pull_policy)
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {
+            "name": name,
+            "namespace": job.namespace,
+            "labels": _labels(job, slot, attempt),
+            "annotations": _annotations(job, order),
+            "ownerReferences": [drift.owner(job.name, job.uid)],
+        },
+        "spec": spec,
+    }
+
+
+def merge(base: Json, overlay: Json) -> Json:
+    """The overlay over the base.
+
+    Objects go key by key, named lists entry by entry, tolerations are appended, the rest is replaced.
+    """
+    result = dict(base)
+    for key, value in overlay.items():
+        known = result.get(key)
+        if isinstance(known, dict) and isinstance(value, dict):
+            result[key] = merge(known, value)
+        elif isinstance(known, list) and isinstance(value, list) and key in _KEYS:
+            result[key] = _merge_named(known, value, _KEYS[key], deep=key in _MERGED)
+        elif isinstance(known, list) and isinstance(value, list) and key in _APPENDED:
+            result[key] = [*known, *(entry for entry in value if entry not in known)]
+        elif value is not None:
+            result[key] = value
+    return result
+
+
+def configuration(job: Job, devices: Devices) -> Json:
+    """``INCEPTION_CONFIG``: the user's training section and what the operator knows besides."""
+    profile = devices.profile
+    config: Json = dict(job.training)
+    known = {"visible": list(profile.visible), "devices": devices.seen, "precisionRule": profile.precision_rule}
+    config["accelerator"] = {
+        "profile": profile.name,
+        "module": profile.module,
+        "device": profile.device,
+        "backend": profile.backend,
+        **{key: value for key, value in known.items() if value},
+    }
+    if job.checkpoint is not None:
+        directory = job.checkpoint.directory(job.name)
+        config["checkpoint"] = {"path": directory, **job.checkpoint.options}
+        config["output"] = {"path": f"{directory}/output"}
+    return config
+
+
+def _labels(job: Job, slot: int, attempt: int) -> dict[str, str]:
+    users = (job.template.get("metadata") or {}).get("labels") or {}
+    return {
+        **users,
+        **drift.labels(job.name, job.uid, slot, attempt),
+    }
+
+
+def _annotations(job: Job, order: Assignment | None) -> dict[str, str]:
+    users = (job.template.get("metadata") or {}).get("annotations") or {}
+    annotations = {"sidecar.istio.io/inject": "false", **users}
+    annotations.pop(ANNOTATION_ASSIGNMENT, None)
+    if order is not None:
+        annotations[ANNOTATION_ASSIGNMENT] = assignments.to_json(order)
+    return annotations
+
+
+def _base_spec(job: Job, devices: Devices, image: str, pull_policy: str | None) -> Json:
+    container = _container(job, image, pull_policy)
+    spec: Json = {
+        "terminationGracePeriodSeconds": GRACE_SECONDS,
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": USER,
+            "runAsGroup": USER,
+            "fsGroup": USER,
+            "fsGroupChangePolicy": "OnRootMismatch",
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "containers": [container],
+        "volumes": _volumes(job, devices.profile.shm),
+    }
+    equipment.equip(spec, container, devices.profile)
+    if job.scheduling.priority_class_name:
+        spec["priorityClassName"] = job.scheduling.priority_class_name
+    return spec
+
+
+def _container(job: Job, image: str, pull_policy: str | None) -> Json:
+    container: Json = {
+        "name": CONTAINER,
+        "image": image,
+        "command": list(COMMAND),
+        "ports": [
+            {"name": "launcher", "containerPort": LAUNCHER_PORT, "protocol": "TCP"},
+            {"name": "metrics", "containerPort": METRICS_PORT, "protocol": "TCP"},
+        ],
+        "readinessProbe": {
+            "httpGet": {"path": "/readyz", "port": LAUNCHER_PORT},
+            "periodSeconds": 1,
+            "timeoutSeconds": 1,
+            "failureThreshold": 1,
+        },
+        "env": [],
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        },
+        "volumeMounts": _mounts(job),
+    }
+    if pull_policy:
+        container["imagePullPolicy"] = pull_policy
+    return container
+
+
+def _volumes(job: Job, shm: str | None) -> list[Json]:
+    limit = {"sizeLimit": shm} if shm else {}
+    volumes: list[Json] = [
+        {"name": "shm", "emptyDir": {"medium": "Memory", **limit}},
+        {"name": "tmp", "emptyDir": {}},
+    ]
+    if job.checkpoint is not None and job.checkpoint.volume_claim_name:
+        claim = {"claimName": job.checkpoint.volume_claim_name}
+        volumes.append({"name": "checkpoint", "persistentVolumeClaim": claim})
+    return volumes
+
+
+def _mounts(job: Job) -> list[Json]:
+    mounts: list[Json] = [{"name": "shm", "mountPath": "/dev/shm"}, {"name": "tmp", "mountPath": "/tmp"}]  # noqa: S108 - the pod's own
+    if job.checkpoint is not None and job.checkpoint.volume_claim_name:
+        mounts.append({"name": "checkpoint", "mountPath": CHECKPOINT_MOUNT})
+    return mounts
+
+
+def _enforce(spec: Json, job: Job, devices: Devices) -> None:
+    """What the machinery stands on, whatever the template says."""
+    spec["restartPolicy"] = "Never"
+    if spec.get("hostNetwork"):
+        # Without it such a pod would not find the cluster's own names.
+        spec.setdefault("dnsPolicy", "ClusterFirstWithHostNet")
+    spec["volumes"] = [*spec["volumes"], _assignment_volume()]
+    container = next(c for c in spec["containers"] if c["name"] == CONTAINER)
+    if job.image:
+        container["image"] = job.image
+    container["volumeMounts"] = [
+        *(mount for mount in container["volumeMounts"] if mount["mountPath"] != ASSIGNMENT_MOUNT),
+        {"name": "assignment", "mountPath": ASSIGNMENT_MOUNT, "readOnly": True},
+    ]
+    equipment.request(container, devices)
+    claims.attach(spec, container, job)
+    own = _environment(job, devices, int(spec["terminationGracePeriodSeconds"]))
+    defaults = _default_environment(devices, container)
+    container["env"] = [*own, *_merge_named(defaults, container["env"], "name", deep=False)]
+
+
+def _assignment_volume() -> Json:
+    field = {"apiVersion": "v1", "fieldPath": f"metadata.annotations['{ANNOTATION_ASSIGNMENT}']"}
+    return {"name": "assignment", "downwardAPI": {"items": [{"path": "assignment", "fieldRef": field}]}}
+
+
+def _environment(job: Job, devices: Devices, grace: int) -> list[Json]:
+    config = json.dumps(configuration(job, devices), separators=(",", ":"), sort_keys=True)
+    values = {
+        "INCEPTION_CONFIG": config,
+        "INCEPTION_JOB": f"{job.namespace}/{job.name}",
+        "INCEPTION_METRICS_PORT": str(METRICS_PORT),
+        "INCEPTION_SHUTDOWN_SECONDS": str(max(1, grace - SHUTDOWN_RESERVE)),
+        **program.environment(job),
+    }
+    if job.progress_deadline is not None:
+        values["INCEPTION_PROGRESS_DEADLINE_SECONDS"] = str(job.progress_deadline)
+    fields = {"POD_NAME": "metadata.name", "POD_IP": "status.podIP", "NODE_NAME": "spec.nodeName"}
+    return _variables(values.items()) + [
+        {"name": name, "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": path}}}
+        for name, path in fields.items()
+    ]
+
+
+def _default_environment(devices: Devices, container: Json) -> list[Json]:
+    """Variables that the user may set otherwise."""
+    values = {
+        "HOME": "/tmp",  # noqa: S108 - the only place that is writable
+        "XDG_CACHE_HOME": "/tmp/cache",  # noqa: S108
+        "MPLCONFIGDIR": "/tmp/matplotlib",  # noqa: S108
+        "TORCHINDUCTOR_CACHE_DIR": "/tmp/torchinductor",  # noqa: S108
+        "TRITON_CACHE_DIR": "/tmp/triton",  # noqa: S108
+        **dict(devices.profile.env),
+    }
+    cores = _cores(((container.get("resources") or {}).get("limits") or {}).get("cpu"))
+    if cores is not None:
+        values["OMP_NUM_THREADS"] = str(max(1, math.floor(cores / devices.nproc)))
+    return _variables(values.items())
+
+
+def _variables(values: Iterable[tuple[str, str]]) -> list[Json]:
+    return [{"name": name, "value": value} for name, value in values]
+
+
+def _cores(quantity: Any) -> float | None:
+    """A CPU limit in cores; without one torch should see the node's."""
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)(m?)", str(quantity))
+    if match is None:
+        return None
+    return float(match[1]) / (1000 if match[2] else 1)
+
+
+def _merge_named(known: list[Json], news: list[Json], key: str, *, deep: bool) -> list[Json]:
+    merged = {entry.get(key): entry for entry in known}
+    for entry in news:
+        identity = entry.get(key)
+        merged[identity] = merge(merged[identity], entry) if deep and identity in merged else entry
+    return list(merged.values())

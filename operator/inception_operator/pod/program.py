@@ -1,0 +1,72 @@
+"""A program of the user's own in the container that trains: it runs under the launcher, which an init container brings.
+
+The image needs nothing of ours, only Python and torch.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Final
+
+from inception_operator.contract.names import CONTAINER, LAUNCHER_MOUNT, LAUNCHER_VOLUME, SuccessPolicy
+from inception_operator.contract.types import Json
+from inception_operator.spec.job import Job
+
+INSTALL: Final = ("python3", "-m", "inception_trainer.launcher.install", LAUNCHER_MOUNT)
+_PYTHON: Final = re.compile(r"(.*/)?python(\d+(\.\d+)?)?")
+
+
+def command(program: Sequence[str]) -> list[str]:
+    """The container's command: the launcher under the program's own interpreter, where it names one."""
+    interpreter = program[0] if _PYTHON.fullmatch(program[0]) else "python3"
+    return [interpreter, LAUNCHER_MOUNT, "--", *program]
+
+
+def inject(pod: Json, job: Job, image: str, pull_policy: str | None) -> None:
+    """Bring the launcher into a pod and put it before the program."""
+    container = next(c for c in pod["containers"] if c["name"] == CONTAINER)
+    container["command"] = command(job.program)
+    container.pop("args", None)
+    mount = {"name": LAUNCHER_VOLUME, "mountPath": LAUNCHER_MOUNT}
+    container["volumeMounts"] = [
+        *(known for known in container["volumeMounts"] if known["mountPath"] != LAUNCHER_MOUNT),
+        {**mount, "readOnly": True},
+    ]
+    pod["volumes"] = [*pod["volumes"], {"name": LAUNCHER_VOLUME, "emptyDir": {}}]
+    # First, so that a pod that cannot have its launcher does no other work before.
+    installer = _init_container(image, pull_policy, mount, container.get("resources") or {})
+    pod["initContainers"] = [installer, *pod.get("initContainers", ())]
+
+
+def environment(job: Job) -> dict[str, str]:
+    """What a program may want to know besides the variables of torchrun."""
+    values = {}
+    if job.program and job.checkpoint is not None:
+        values["INCEPTION_CHECKPOINT_PATH"] = job.checkpoint.directory(job.name)
+    if job.success_policy == SuccessPolicy.CHIEF:
+        values["INCEPTION_SUCCESS_POLICY"] = job.success_policy
+    return values
+
+
+def _init_container(image: str, pull_policy: str | None, mount: Json, resources: Json) -> Json:
+    """``resources`` are the program's: with its CPU and memory the pod asks for nothing more and keeps its class."""
+    container: Json = {
+        "name": LAUNCHER_VOLUME,
+        "image": image,
+        "command": list(INSTALL),
+        "resources": {side: _plain(resources.get(side) or {}) for side in ("requests", "limits")},
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        },
+        "volumeMounts": [mount],
+    }
+    if pull_policy:
+        container["imagePullPolicy"] = pull_policy
+    return container
+
+
+def _plain(amounts: Json) -> Json:
+    return {name: amounts[name] for name in ("cpu", "memory") if name in amounts}

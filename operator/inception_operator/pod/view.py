@@ -1,0 +1,224 @@
+"""Pods as decisions see them, and the small copy of a Pod that the reflector keeps.
+
+Both run for every Pod event, so they look only at the keys they need.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from functools import lru_cache
+from typing import Any
+
+from inception_operator.contract import assignment, report
+from inception_operator.contract.names import ANNOTATION_ASSIGNMENT, CONTAINER, FIELD_MANAGER, LABEL_JOB_UID, Phase
+from inception_operator.contract.times import parse_time
+from inception_operator.contract.types import Json, PodView, Report
+
+from . import identity
+
+_CONDITIONS = ("Ready", "PodScheduled", "DisruptionTarget")
+_METADATA = (
+    "name",
+    "namespace",
+    "uid",
+    "resourceVersion",
+    "creationTimestamp",
+    "deletionTimestamp",
+    "deletionGracePeriodSeconds",
+    "finalizers",
+)
+_STATUS = ("phase", "podIP", "startTime", "reason", "message")
+
+
+def trim_pod(pod: Json) -> Json:
+    """The part of a Pod that `view` reads; everything else may be forgotten."""
+    metadata, status = pod["metadata"], pod.get("status") or {}
+    labels, annotations = metadata.get("labels") or {}, metadata.get("annotations") or {}
+    small = _pick(metadata, _METADATA)
+    small["labels"] = _pick(labels, identity.WATCHED)
+    small["annotations"] = _pick(annotations, (ANNOTATION_ASSIGNMENT,))
+    owner = _controller(metadata)
+    if owner is not None:
+        small["ownerReferences"] = [_pick(owner, ("kind", "name", "uid", "controller"))]
+    elif _made_by_operator(metadata):
+        small["managedFields"] = [{"manager": FIELD_MANAGER}]
+    state = _pick(status, _STATUS)
+    state["conditions"] = [_trim_condition(c) for c in status.get("conditions") or ()]
+    for key in ("containerStatuses", "initContainerStatuses"):
+        kept = [_trim_container(c) for c in status.get(key) or () if _tells(key, c)]
+        if kept:
+            state[key] = kept
+    return {"metadata": small, "spec": _pick(pod.get("spec") or {}, ("nodeName",)), "status": state}
+
+
+def view(
+    pod: Json,
+    answer: Report | None = None,
+    reachable: bool | None = None,
+    unreachable_since: datetime | None = None,
+) -> PodView | None:
+    """What decisions need of a Pod; None when its name is not that of a slot.
+
+    `answer` is the latest ``/status`` answer of this very pod (by uid); a termination message overrules it.
+    """
+    metadata, status = pod["metadata"], pod.get("status") or {}
+    named = identity.identity(metadata["name"])
+    if named is None:
+        return None
+    conditions = {c.get("type"): c for c in status.get("conditions") or ()}
+    ready = conditions.get("Ready") or {}
+    fields: dict[str, Any] = _container_fields(status)
+    last_word = report.from_json(fields.pop("termination"))
+    if last_word is not None:
+        fields["message"] = status.get("message")
+    owner = _controller(metadata)
+    return PodView(
+        name=metadata["name"],
+        uid=metadata.get("uid", ""),
+        slot=named[1],
+        incarnation=named[2],
+        phase=status.get("phase") or Phase.PENDING,
+        ready=ready.get("status") == "True",
+        conditions=tuple((str(kind), str(c.get("status"))) for kind, c in conditions.items()),
+        ready_changed=parse_time(ready.get("lastTransitionTime")),
+        deleting="deletionTimestamp" in metadata,
+        **_deletion_fields(metadata),
+        labels=_pick(metadata.get("labels") or {}, identity.WATCHED),
+        created=parse_time(metadata.get("creationTimestamp")),
+        started=parse_time(status.get("startTime")),
+        ip=status.get("podIP") or None,
+        node=(pod.get("spec") or {}).get("nodeName"),
+        assignment=assignment.from_json((metadata.get("annotations") or {}).get(ANNOTATION_ASSIGNMENT)),
+        reason=status.get("reason"),
+        unschedulable_message=_unschedulable(conditions.get("PodScheduled")),
+        disruption_reason=_disruption(conditions.get("DisruptionTarget")),
+        report=last_word or answer,
+        reachable=reachable,
+        unreachable_since=unreachable_since,
+        owner_uid=owner.get("uid") if owner else None,
+        unhealthy=_unhealthy_text(status),
+        orphan_of=_orphan_of(metadata) if owner is None else None,
+        **fields,
+    )
+
+
+def _pick(source: Json, keys: tuple[str, ...]) -> Json:
+    return {key: source[key] for key in keys if key in source}
+
+
+def _controller(metadata: Json) -> Json | None:
+    owners: list[Json] = metadata.get("ownerReferences") or []
+    return next((owner for owner in owners if owner.get("controller")), None)
+
+
+def _made_by_operator(metadata: Json) -> bool:
+    return any(entry.get("manager") == FIELD_MANAGER for entry in metadata.get("managedFields") or ())
+
+
+def _orphan_of(metadata: Json) -> str | None:
+    """A copy made by hand may have all our labels, but another manager."""
+    return (metadata.get("labels") or {}).get(LABEL_JOB_UID) if _made_by_operator(metadata) else None
+
+
+def _tells(key: str, container: Json) -> bool:
+    if key == "containerStatuses":
+        return bool(container.get("name") == CONTAINER)
+    terminated = (container.get("state") or {}).get("terminated") or {}
+    waiting = (container.get("state") or {}).get("waiting") or {}
+    return bool(terminated.get("exitCode")) or bool(waiting)
+
+
+def _trim_condition(condition: Json) -> Json:
+    """Of most only type and status count, and few different ones exist: all pods share them."""
+    if condition.get("type") in _CONDITIONS:
+        return condition
+    return _shared_condition(str(condition.get("type")), str(condition.get("status")))
+
+
+@lru_cache(maxsize=256)
+def _shared_condition(kind: str, status: str) -> Json:
+    return {"type": kind, "status": status}
+
+
+def _trim_container(container: Json) -> Json:
+    small = _pick(container, ("name", "state"))
+    if broken := _unhealthy(container):
+        small["allocatedResourcesStatus"] = broken
+    return small
+
+
+def _unhealthy(container: Json) -> list[Json]:
+    """The devices that the kubelet reports as broken, in its own form."""
+    found = []
+    for resource in container.get("allocatedResourcesStatus") or ():
+        devices = [device for device in resource.get("resources") or () if device.get("health") == "Unhealthy"]
+        if devices:
+            found.append({"name": resource.get("name"), "resources": devices})
+    return found
+
+
+def _unhealthy_text(status: Json) -> str | None:
+    trainers = [c for c in status.get("containerStatuses") or () if c.get("name") == CONTAINER]
+    broken = [resource for container in trainers for resource in _unhealthy(container)]
+    names = [f"{r['name']} {', '.join(str(d.get('resourceID')) for d in r['resources'])}" for r in broken]
+    return "; ".join(names) or None
+
+
+def _deletion_fields(metadata: Json) -> Json:
+    deadline = parse_time(metadata.get("deletionTimestamp"))
+    if deadline is None:
+        return {}
+    grace = timedelta(seconds=metadata.get("deletionGracePeriodSeconds") or 0)
+    return {
+        "deletion_deadline": deadline,
+        "deletion_requested": deadline - grace,
+        "finalizers": tuple(metadata.get("finalizers") or ()),
+    }
+
+
+def _container_fields(status: Json) -> dict[str, Any]:
+    state = _state_of(status)
+    terminated, waiting = state.get("terminated"), state.get("waiting") or {}
+    fields: dict[str, Any] = {
+        "waiting_reason": waiting.get("reason"),
+        "waiting_message": waiting.get("message"),
+        "message": status.get("message"),
+        "termination": None,
+    }
+    if terminated:
+        fields |= {
+            "exit_code": terminated.get("exitCode"),
+            "terminated_reason": terminated.get("reason"),
+            "finished": parse_time(terminated.get("finishedAt")),
+            "termination": terminated.get("message"),
+            "message": status.get("message") or terminated.get("message"),
+        }
+    return fields
+
+
+def _state_of(status: Json) -> Json:
+    """The trainer's state; that of an init container when it is what keeps the trainer from starting."""
+    trainer: Json = {}
+    for container in status.get("containerStatuses") or ():
+        if container.get("name") == CONTAINER:
+            trainer = container.get("state") or {}
+    if trainer.get("terminated") or trainer.get("running"):
+        return trainer
+    for container in status.get("initContainerStatuses") or ():
+        state: Json = container.get("state") or {}
+        failed = (state.get("terminated") or {}).get("exitCode") and status.get("phase") == Phase.FAILED
+        if failed or (state.get("waiting") or {}).get("message"):
+            return state
+    return trainer
+
+
+def _unschedulable(condition: Json | None) -> str | None:
+    if not condition or condition.get("status") != "False" or condition.get("reason") != "Unschedulable":
+        return None
+    return condition.get("message") or "no node fits"
+
+
+def _disruption(condition: Json | None) -> str | None:
+    if not condition or condition.get("status") != "True":
+        return None
+    return condition.get("reason") or "Disruption"

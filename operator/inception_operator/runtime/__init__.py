@@ -1,0 +1,1 @@
+"""The running process: watches, work queue, requests, leader election, metrics."""

@@ -1,0 +1,264 @@
+"""Puts the parts together and owns every task: one that ends ends the process, with its reason."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import time
+from collections.abc import Coroutine
+from dataclasses import replace
+from typing import Any
+
+import kopf
+from prometheus_client import disable_created_metrics
+
+from inception_operator.accelerators.resolve import ProfileError, check_disjoint, load_profiles
+from inception_operator.contract import report
+from inception_operator.contract.errors import ApiError, OperatorError, RejectedError, SettingsError
+from inception_operator.contract.progress import from_metrics
+from inception_operator.contract.types import Observation, Plan, PodView
+from inception_operator.decide.liveness import wants_node
+from inception_operator.decide.reconcile import Context, reconcile, wants_progress, wants_report
+from inception_operator.pod import view
+
+from .client import JOBS, NODES, Client, load_configuration
+from .controller import Controller, Decider
+from .events import EventPoster
+from .handlers import make_registry, make_settings
+from .jobs import JobStore
+from .leader import Leader
+from .metrics import Metrics
+from .nodes import Nodes
+from .podstore import PodStore
+from .probe import Probe
+from .reflector import PodReflector
+from .resync import Resync
+from .scraper import Scraper
+from .server import Server
+from .settings import Settings
+from .workqueue import Key, WorkQueue, work
+
+_log = logging.getLogger(__name__)
+
+
+async def run(settings: Settings) -> None:
+    """Run until SIGTERM or SIGINT; anything that breaks is raised."""
+    disable_created_metrics()  # type: ignore[no-untyped-call]
+    configuration = await load_configuration(settings.kubeconfig)
+    app = App(settings, configuration)
+    try:
+        await app.run()
+    finally:
+        await app.close()
+
+
+class App:
+    """One operator process."""
+
+    def __init__(self, settings: Settings, configuration: Any) -> None:
+        self._settings = settings
+        self._context = _context(settings)
+        self._configuration = configuration
+        self._jobs = JobStore()
+        self._metrics = Metrics(self._jobs.values)
+        self._client = Client(configuration, self._metrics.count_request)
+        self._queue = WorkQueue(waited=self._metrics.wait.observe)
+        self._probe = Probe(report.from_json, self._queue.add, clock=time.monotonic)
+        self._pods = PodStore(self._reflect, settings.namespaces)
+        self._resync = Resync(
+            self._client,
+            self._jobs,
+            self._queue.add,
+            interval=settings.resync_seconds,
+            namespaces=settings.namespaces,
+        )
+        self._scraper = Scraper(
+            self._jobs,
+            self._views,
+            self._probe,
+            from_metrics,
+            wants_progress,
+            self._queue.add,
+            interval=settings.scrape_seconds,
+            report_interval=settings.progress_seconds,
+        )
+        self._events = EventPoster(self._client, settings.identity)
+        self._controller = Controller(
+            self._client,
+            self._jobs,
+            self._pods,
+            self._probe,
+            self._scraper,
+            Decider(self._reconcile, wants_report, wants_node),
+            self._queue,
+            self._metrics,
+            self._events,
+            Nodes(self._client, time.monotonic),
+        )
+        self._leader = Leader(self._client, settings)
+        self._server = Server(
+            settings.http_host,
+            settings.http_port,
+            healthy=self._sick,
+            ready=self._unready,
+            metrics=self._page,
+            ring=self._controller.ring,
+        )
+        self._stop = asyncio.Event()
+        self._leading = False
+
+    def _reflect(self, namespace: str | None) -> PodReflector:
+        return PodReflector(self._client, view.trim_pod, self._queue.add, namespace=namespace)
+
+    def _reconcile(self, observation: Observation) -> Plan:
+        return reconcile(observation, self._context)
+
+    async def run(self) -> None:
+        """Serve, wait for leadership, work; returns after a signal."""
+        await self._server.start()
+        self._take_signals()
+        _log.info("listening on port %d", self._server.port)
+        operating = asyncio.create_task(self._operate(), name="operator")
+        stopping = asyncio.create_task(self._stop.wait(), name="stop")
+        try:
+            await asyncio.wait((operating, stopping), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            stopping.cancel()
+            operating.cancel()
+            await asyncio.wait((operating, stopping))
+        if not operating.cancelled() and (error := operating.exception()) is not None:
+            raise error
+
+    async def close(self) -> None:
+        """Let go of everything."""
+        self._queue.close()
+        await self._server.close()
+        await self._probe.close()
+        await self._client.close()
+
+    async def _operate(self) -> None:
+        await self._check_namespaces()
+        if self._settings.leader_election:
+            await self._leader.acquire()
+        self._leading = True
+        try:
+            await self._check_nodes()
+            async with asyncio.TaskGroup() as group:
+                if self._settings.leader_election:
+                    _spawn(group, "lease", self._leader.hold())
+                _spawn(group, "pods", self._pods.run())
+                _spawn(group, "trainings", self._watch_trainings())
+                _spawn(group, "events", self._events.run())
+                _spawn(group, "resync", self._resync.run())
+                _spawn(group, "scraper", self._scraper.run())
+                # Before all pods are known, a missing one would look like a lost one.
+                await self._pods.wait_synced()
+                for number in range(self._settings.workers):
+                    _spawn(group, f"worker-{number}", work(self._queue, self._controller.handle))
+                _log.info("working")
+        finally:
+            self._leading = False
+            await self._leader.release()
+            await self._events.drain()
+
+    async def _check_namespaces(self) -> None:
+        """A namespace without rights would end the process later, in many words."""
+        for namespace in self._settings.namespaces:
+            try:
+                await self._client.list_page(JOBS, {}, metadata_only=True, namespace=namespace)
+            except RejectedError as error:
+                remedy = f"give the operator its Role in {namespace} or take it off the list"
+                raise SettingsError(f"--namespaces: {error.message}; {remedy}") from error
+            except ApiError as error:
+                _log.warning("the rights in %s are not known yet: %s", namespace, error)
+
+    async def _check_nodes(self) -> None:
+        """Jobs that ask for more than our rights allow are told so."""
+        try:
+            sees = await self._client.allowed("get", NODES)
+        except ApiError as error:
+            _log.warning("the right to read nodes is not known: %s", error)
+            return
+        if not sees:
+            _log.warning("nodes cannot be read: failurePolicy.nodeLostSeconds has no effect")
+        self._context = replace(self._context, sees_nodes=sees)
+
+    async def _watch_trainings(self) -> None:
+        ready = asyncio.Event()
+        reclaim = asyncio.create_task(self._reclaim_signals(ready), name="signals")
+        try:
+            await kopf.operator(
+                registry=make_registry(self._configuration, self._jobs, self._queue.add),
+                settings=make_settings(),
+                clusterwide=not self._settings.namespaces,
+                namespaces=self._settings.namespaces,
+                standalone=True,
+                ready_flag=ready,
+            )
+        finally:
+            reclaim.cancel()
+        _log.info("kopf has ended")
+        self._stop.set()
+
+    async def _reclaim_signals(self, ready: asyncio.Event) -> None:
+        """kopf installs signal handlers of its own when it starts, which would stop it alone."""
+        await ready.wait()
+        self._take_signals()
+
+    def _take_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop.set)
+
+    def _views(self, key: Key) -> tuple[PodView, ...]:
+        views = (view.view(pod) for pod in self._pods.pods(key))
+        return tuple(pod for pod in views if pod is not None)
+
+    def _sick(self) -> str | None:
+        """A standby is healthy; a leader is while its watches move and its work gets done."""
+        if not self._leading:
+            return None
+        ages = {"pod watch": self._pods.age, "training watch": self._resync.age}
+        for name, age in ages.items():
+            if age > self._settings.max_watch_age:
+                return f"{name}: no sign of life for {age:.0f} s"
+        if self._queue.oldest_age > self._settings.max_key_age:
+            return f"work queue: the oldest key waits for {self._queue.oldest_age:.0f} s"
+        return None
+
+    def _unready(self) -> str | None:
+        if self._leading and (missing := self._pods.unsynced):
+            return f"pods of {missing} are not listed yet"
+        return None
+
+    def _page(self) -> bytes:
+        metrics = self._metrics
+        metrics.depth.set(self._queue.depth)
+        metrics.oldest.set(self._queue.oldest_age)
+        metrics.leader.set(int(self._leading))
+        metrics.watch_age.labels("pods").set(self._pods.age if self._leading else 0)
+        metrics.watch_age.labels("inceptiontrainings").set(self._resync.age if self._leading else 0)
+        return metrics.page()
+
+
+def _spawn(group: asyncio.TaskGroup, name: str, coroutine: Coroutine[Any, Any, Any]) -> None:
+    group.create_task(_forever(name, coroutine), name=name)
+
+
+async def _forever(name: str, coroutine: Coroutine[Any, Any, Any]) -> None:
+    await coroutine
+    if name != "trainings":
+        raise OperatorError(f"task {name} ended")
+
+
+def _context(settings: Settings) -> Context:
+    """Built-in accelerator profiles, and those of the given directory, which replace built-in ones of the same name."""
+    try:
+        profiles = load_profiles()
+        if settings.profiles_dir is not None:
+            profiles |= load_profiles(settings.profiles_dir)
+            check_disjoint(profiles.values())
+    except (ProfileError, OSError) as error:
+        raise SettingsError(f"--profiles-dir: {error}") from error
+    return Context(profiles=profiles, image=settings.trainer_image, bell=settings.bell)

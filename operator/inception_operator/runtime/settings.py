@@ -1,0 +1,87 @@
+"""Settings of the operator process: parsed once from the command line, validated at construction."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+import socket
+import uuid
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from inception_operator.contract.errors import SettingsError
+
+LogFormat = Literal["json", "text"]
+LOG_LEVELS = ("debug", "info", "warning", "error")
+_IMAGE = re.compile(r"\S+")
+_NAMESPACE = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+
+
+def _identity() -> str:
+    """Unique per process, so that a restarted operator never takes an old Lease for its own."""
+    return f"{os.environ.get('POD_NAME') or socket.gethostname()}_{uuid.uuid4().hex[:8]}"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How one operator process runs. Durations are seconds; no ``namespaces`` means all."""
+
+    trainer_image: str
+    http_host: str = "0.0.0.0"  # noqa: S104 - probes and Prometheus come from other hosts
+    http_port: int = 8080
+    advertise_address: str | None = None
+    leader_election: bool = True
+    lease_namespace: str = "default"
+    lease_name: str = "inception-operator"
+    lease_duration: float = 15.0
+    lease_renew_deadline: float = 10.0
+    lease_retry_period: float = 2.0
+    profiles_dir: Path | None = None
+    kubeconfig: Path | None = None
+    log_format: LogFormat = "json"
+    log_level: str = "info"
+    workers: int = 16
+    scrape_seconds: float = 5.0
+    progress_seconds: float = 10.0
+    resync_seconds: float = 60.0
+    max_watch_age: float = 180.0
+    max_key_age: float = 120.0
+    namespaces: tuple[str, ...] = ()
+    identity: str = field(default_factory=_identity)
+
+    def __post_init__(self) -> None:
+        self._check(bool(_IMAGE.fullmatch(self.trainer_image)), "--trainer-image", "an image reference")
+        self._check(0 <= self.http_port < 65536, "--http-port", "a port from 0 to 65535")
+        self._check(_is_address(self.advertise_address), "--advertise-address", "an IP address")
+        rings = self.advertise_address is None or self.http_port > 0
+        self._check(rings, "--advertise-address", "--http-port with a fixed port beside it")
+        self._check(self.workers >= 1, "--workers", "at least 1")
+        self._check(self.log_level in LOG_LEVELS, "--log-level", f"one of {', '.join(LOG_LEVELS)}")
+        self._check(self.log_format in ("json", "text"), "--log-format", "json or text")
+        self._check(bool(self.lease_namespace and self.lease_name), "--lease-namespace and --lease-name", "a name")
+        for name in self.namespaces:
+            self._check(bool(_NAMESPACE.fullmatch(name)), "--namespaces", f"names of namespaces, not {name!r}")
+        ordered = 0 < self.lease_retry_period < self.lease_renew_deadline < self.lease_duration
+        self._check(ordered, "lease times", "retry period < renew deadline < duration")
+
+    @property
+    def bell(self) -> str:
+        """Host and port at which launchers ring, or nothing."""
+        if self.advertise_address is None:
+            return ""
+        host = f"[{self.advertise_address}]" if ":" in self.advertise_address else self.advertise_address
+        return f"{host}:{self.http_port}"
+
+    @staticmethod
+    def _check(valid: bool, name: str, expected: str) -> None:
+        if not valid:
+            raise SettingsError(f"{name}: expected {expected}")
+
+
+def _is_address(text: str | None) -> bool:
+    try:
+        return text is None or bool(ipaddress.ip_address(text))
+    except ValueError:
+        return False

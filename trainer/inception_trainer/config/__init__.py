@@ -1,0 +1,1 @@
+"""The configuration of a training run: classes, parsing, checks, the catalog of models."""

@@ -1,0 +1,1 @@
+"""Training itself: build, loop, step, schedule."""

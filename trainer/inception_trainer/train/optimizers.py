@@ -1,0 +1,101 @@
+"""Optimizers by name, and which parameters weight decay leaves alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from inception_trainer.config.training import OptimizerConfig
+from inception_trainer.device import supports_fused_sgd
+
+MOMENTUM, SQUARES = "momentum_buffer", "square_avg"
+"""Keys of the optimizers' state, as torch names them; a checkpoint keeps both."""
+NORMS = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.LayerNorm)  # noqa: SLF001 - the common base of all of them
+
+
+class RMSProp(torch.optim.Optimizer):
+    """RMSProp as TensorFlow defines it, which the Inception papers' learning rates are made for.
+
+    Other than torch's: epsilon inside the root, mean squares that begin at one, a momentum buffer that holds the
+    learning rate of its time.
+    """
+
+    def __init__(
+        self, params: Any, lr: float, momentum: float, decay: float, epsilon: float, weight_decay: float = 0.0
+    ) -> None:
+        defaults = {"lr": lr, "momentum": momentum, "decay": decay, "epsilon": epsilon, "weight_decay": weight_decay}
+        super().__init__(params, defaults)
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """Change all parameters that have a gradient."""
+        for group in self.param_groups:
+            parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
+            if parameters:
+                self._update(parameters, group)
+
+    def _update(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        # Gradients are forgotten after the step: to compute in their place saves a copy of all weights.
+        if group["weight_decay"]:
+            torch._foreach_add_(gradients, parameters, alpha=group["weight_decay"])
+        squares = self._state(parameters, SQUARES, torch.ones_like)
+        torch._foreach_mul_(squares, group["decay"])
+        torch._foreach_addcmul_(squares, gradients, gradients, value=1 - group["decay"])
+        roots = torch._foreach_add(squares, group["epsilon"])  # noqa: SLF001
+        torch._foreach_sqrt_(roots)
+        torch._foreach_div_(gradients, roots)
+        torch._foreach_mul_(gradients, group["lr"])
+        if group["momentum"]:
+            buffers = self._state(parameters, MOMENTUM, torch.zeros_like)
+            torch._foreach_mul_(buffers, group["momentum"])
+            torch._foreach_add_(buffers, gradients)
+            gradients = buffers
+        torch._foreach_sub_(parameters, gradients)
+
+    def _state(self, parameters: list[Tensor], name: str, initial: Callable[[Tensor], Tensor]) -> list[Tensor]:
+        for parameter in parameters:
+            if name not in self.state[parameter]:
+                self.state[parameter][name] = initial(parameter)
+        return [self.state[parameter][name] for parameter in parameters]
+
+
+def make_optimizer(config: OptimizerConfig, model: nn.Module, device: torch.device) -> torch.optim.Optimizer:
+    """The optimizer over all parameters; SGD as one fused kernel where the device has it, else many at a time."""
+    groups = parameter_groups(model, config.weight_decay, config.decay_exempt)
+    if config.name == "RMSProp":
+        decay, epsilon = config.square_decay, config.epsilon
+        assert decay is not None and epsilon is not None  # noqa: S101, PT018 - filled in with the configuration
+        return RMSProp(groups, config.learning_rate, config.momentum, decay, epsilon)
+    fused = supports_fused_sgd(device)
+    return torch.optim.SGD(
+        groups,
+        lr=config.learning_rate,
+        momentum=config.momentum,
+        nesterov=config.nesterov,
+        # Before 2.3, torch's SGD does not know the first word.
+        **({"fused": True} if fused else {"foreach": True}),
+    )
+
+
+def parameter_groups(model: nn.Module, weight_decay: float, exempt: str) -> list[dict[str, Any]]:
+    """One group that decays, and one that does not where ``exempt`` (``optimizer.decayExempt``) names any."""
+    spared = {id(parameter) for parameter in _exempt(model, exempt)}
+    decayed = [parameter for parameter in model.parameters() if id(parameter) not in spared]
+    others = [parameter for parameter in model.parameters() if id(parameter) in spared]
+    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
+    return [group for group in groups if group["params"]]
+
+
+def _exempt(model: nn.Module, exempt: str) -> Iterator[nn.Parameter]:
+    """By the kind of module: names miss some, for instance the norms of a shortcut."""
+    if exempt == "Nothing":
+        return
+    for module in model.modules():
+        if isinstance(module, NORMS):
+            yield from module.parameters(recurse=False)
+        elif exempt == "NormAndBias":
+            yield from (parameter for name, parameter in module.named_parameters(recurse=False) if name == "bias")

@@ -1,0 +1,1 @@
+"""Weights beyond checkpoints: published, averaged, exported."""
