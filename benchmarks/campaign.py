@@ -1,12 +1,14 @@
-"""Many kills of several kinds in a row on a real node; proves that nothing was lost and prints how fast jobs came back.
+"""Many kills of several kinds in a row on a real node; proves that nothing was lost and prints how
+fast jobs came back.
 
     python -m benchmarks.campaign --kills 100 --pods 2 --seed 7
     python -m benchmarks.campaign --kills 12 --broken stale
 
-Jobs of the real trainer (digits, gloo, checkpoints), every other one with a hot spare, are hurt at random moments, each
-time after they have made a step, until three quarters are done; then they run to their end. Every job must end with the
-samples of an undisturbed run, each attempt must have ended for a cause that a kill explains or that is the
-infrastructure's, and exactly the kills that are the job's fault must count towards its limit. The kinds:
+Jobs of the real trainer (digits, gloo, checkpoints), every other one with a hot spare, are hurt at
+random moments, each time after they have made a step, until three quarters are done; then they run
+to their end. Every job must end with the samples of an undisturbed run, each attempt must have
+ended for a cause that a kill explains or that is the infrastructure's, and exactly the kills that
+are the job's fault must count towards its limit. The kinds:
 
     process  SIGKILL to a rank
     pod      forced deletion of a pod
@@ -38,7 +40,14 @@ from benchmarks.campaign_ledger import Kill, Ledger
 from benchmarks.recovery_tools import KILL, Watch, quantile
 from localcluster.cluster import Cluster
 from localcluster.model import ClusterSpec
-from node_faults import assignments_stale, node_lost, operator_away, operator_blind, run_out_of_memory, wait_node
+from node_faults import (
+    assignments_stale,
+    node_lost,
+    operator_away,
+    operator_blind,
+    run_out_of_memory,
+    wait_node,
+)
 from node_jobs import SAMPLES_OF_AN_EPOCH, Jobs, Json, condition, install
 
 # Giving up a node takes long, so there are fewer of those.
@@ -64,7 +73,11 @@ class Recovery:
     @property
     def row(self) -> tuple[str, str, str]:
         """The line of the table that it belongs to."""
-        return self.kind, "with a spare" if self.spare else "no spare", "warm" if self.warm else "cold"
+        return (
+            self.kind,
+            "with a spare" if self.spare else "no spare",
+            "warm" if self.warm else "cold",
+        )
 
 
 @dataclass
@@ -98,7 +111,9 @@ class Campaign:
     def _one_job(self, job: str, *, spare: bool) -> None:
         ledger = Ledger()
         name = f"--field-selector=metadata.name={job}"
-        watch = Watch(self.jobs.cluster, ("inceptiontrainings", "-n", self.jobs.namespace, name), ledger.see)
+        watch = Watch(
+            self.jobs.cluster, ("inceptiontrainings", "-n", self.jobs.namespace, name), ledger.see
+        )
         watch.start()
         try:
             self._apply(job, spare=spare)
@@ -111,14 +126,24 @@ class Campaign:
     def _apply(self, job: str, *, spare: bool) -> None:
         container = {
             "name": "trainer",
-            "resources": {"requests": {"cpu": "100m", "memory": "512Mi"}, "limits": {"cpu": "1", "memory": "2Gi"}},
+            "resources": {
+                "requests": {"cpu": "100m", "memory": "512Mi"},
+                "limits": {"cpu": "1", "memory": "2Gi"},
+            },
         }
         evaluation = {"everyEpochs": EPOCHS}
-        elastic: Json = {"elasticPolicy": {"minNodes": self.nodes, "spareNodes": 1}} if spare else {}
+        elastic: Json = (
+            {"elasticPolicy": {"minNodes": self.nodes, "spareNodes": 1}} if spare else {}
+        )
         self.jobs.apply(
             job,
             numNodes=self.nodes,
-            training={"recipe": "bninception-digits", "epochs": EPOCHS, "logEverySteps": 5, "evaluation": evaluation},
+            training={
+                "recipe": "bninception-digits",
+                "epochs": EPOCHS,
+                "logEverySteps": 5,
+                "evaluation": evaluation,
+            },
             template={"spec": {"containers": [container]}},
             checkpoint={"volumeClaimName": job, "everySeconds": 2, "keep": 2},
             failurePolicy={
@@ -152,15 +177,24 @@ class Campaign:
         kinds = [kind for kind in self.kinds if not (oom and kind == "oom")]
         kind = self.random.choices(kinds, [WEIGHTS[kind] for kind in kinds])[0]
         slot = self.random.choice(self.jobs.members(job))
-        victim, known = self.jobs.pod(job, slot), {pod["metadata"]["uid"] for pod in self.jobs.pods(job)}
+        victim, known = (
+            self.jobs.pod(job, slot),
+            {pod["metadata"]["uid"] for pod in self.jobs.pods(job)},
+        )
         with self._broken_path(job):
             moment = self._strike(kind, job, victim, ledger, attempt)
         step = self.jobs.wait_step(job, attempt + 1, seconds=400)
         members = {self.jobs.pod(job, slot) for slot in self.jobs.members(job)}
-        now = {pod["metadata"]["uid"] for pod in self.jobs.pods(job) if pod["metadata"]["name"] in members}
+        now = {
+            pod["metadata"]["uid"]
+            for pod in self.jobs.pods(job)
+            if pod["metadata"]["name"] in members
+        }
         detected = ledger.wait_decided(attempt + 1) - moment
         self.recoveries.append(Recovery(kind, spare, now <= known, detected, step - moment))
-        self.say(f"{len(self.recoveries)}/{self.kills} {kind} of {victim} in attempt {attempt}: {self.recoveries[-1]}")
+        self.say(
+            f"{len(self.recoveries)}/{self.kills} {kind} of {victim} in attempt {attempt}: {self.recoveries[-1]}"
+        )
         return Kill(kind, attempt)
 
     @contextmanager
@@ -198,10 +232,14 @@ class Campaign:
         status = self.jobs.wait_succeeded(job, seconds=1800)
         samples = self.jobs.summary(job)["samplesSeen"]
         if samples != EPOCHS * SAMPLES_OF_AN_EPOCH:
-            raise AssertionError(f"{job}: {samples} samples after {kills}\n{self.jobs.story(job, status)}")
+            raise AssertionError(
+                f"{job}: {samples} samples after {kills}\n{self.jobs.story(job, status)}"
+            )
         extra = ledger.audit(kills, status)
         self.unexplained += extra
-        self.say(f"{job} ended well after {len(kills)} kills, {extra} more restarts: samples and counters are exact")
+        self.say(
+            f"{job} ended well after {len(kills)} kills, {extra} more restarts: samples and counters are exact"
+        )
 
 
 def table(campaign: Campaign, seed: int) -> str:
@@ -221,13 +259,19 @@ def table(campaign: Campaign, seed: int) -> str:
             for values in ([r.detected for r in found], [r.first_step for r in found])
             for figure in (statistics.median(values), quantile(values, 0.95))
         ]
-        rows.append(f"| {' | '.join(row)} | {len(found)} | " + " | ".join(f"{f:.2f} s" for f in figures) + " |")
+        rows.append(
+            f"| {' | '.join(row)} | {len(found)} | "
+            + " | ".join(f"{f:.2f} s" for f in figures)
+            + " |"
+        )
     return "\n".join(rows)
 
 
 def parse() -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--pods", type=int, choices=(2, 4), default=2)
     parser.add_argument("--seed", type=int, default=1)
@@ -235,7 +279,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=math.inf, help="no kill after so long")
     parser.add_argument("--broken", choices=BROKEN, help="a fast path that does not work")
     options = parser.parse_args()
-    options.kind = options.kind or [kind for kind in WEIGHTS if kind != "node" or not options.broken]
+    options.kind = options.kind or [
+        kind for kind in WEIGHTS if kind != "node" or not options.broken
+    ]
     if options.kind == ["oom"]:
         parser.error("--kind oom needs another kind beside it: two in a row end a job")
     if options.broken and "node" in options.kind:
@@ -253,7 +299,9 @@ def main() -> None:
         install(cluster, say)
         jobs = Jobs(cluster, "default")
         dice = random.Random(options.seed)  # noqa: S311
-        campaign = Campaign(jobs, options.pods, options.kills, tuple(options.kind), dice, say, options.broken)
+        campaign = Campaign(
+            jobs, options.pods, options.kills, tuple(options.kind), dice, say, options.broken
+        )
         campaign.ends = time.monotonic() + 60 * options.minutes
         campaign.run()
         print(table(campaign, options.seed), flush=True)

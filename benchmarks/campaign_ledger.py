@@ -1,4 +1,6 @@
-"""What became of each attempt of a job, as the API server told it, and whether that fits what was done to the job."""
+"""What became of each attempt of a job, as the API server told it, and whether that fits what was
+done to the job.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,15 @@ SHOWS_AS = {
 }
 COUNTED = frozenset(("process", "oom", "stop"))
 INFRASTRUCTURE = frozenset(
-    ("PodDeleted", "Evicted", "Disrupted", "NodeLost", "UnexpectedAdmissionError", "NotResponding", "DeviceUnhealthy")
+    (
+        "PodDeleted",
+        "Evicted",
+        "Disrupted",
+        "NodeLost",
+        "UnexpectedAdmissionError",
+        "NotResponding",
+        "DeviceUnhealthy",
+    )
 )
 
 
@@ -35,7 +45,9 @@ class Kill:
 
 @dataclass
 class Ledger:
-    """Root causes by attempt, and when the job's status first showed each attempt; filled by a watch."""
+    """Root causes by attempt, and when the job's status first showed each attempt; filled by a
+    watch.
+    """
 
     causes: dict[int, str] = field(default_factory=dict)
     decided: dict[int, float] = field(default_factory=dict)
@@ -54,12 +66,16 @@ class Ledger:
         deadline = time.monotonic() + seconds
         while attempt not in self.decided:
             if time.monotonic() > deadline:
-                raise LedgerError(f"attempt {attempt} was not decided on within {seconds:.0f} s; {self.causes}")
+                raise LedgerError(
+                    f"attempt {attempt} was not decided on within {seconds:.0f} s; {self.causes}"
+                )
             time.sleep(0.02)
         return self.decided[attempt]
 
     def audit(self, kills: Sequence[Kill], status: dict[str, Any]) -> int:
-        """Raise LedgerError unless everything is accounted for; answers how many attempts ended without a kill."""
+        """Raise LedgerError unless everything is accounted for; answers how many attempts ended
+        without a kill.
+        """
         attempts = range(1, status["attempt"])
         if sorted(self.causes) != list(attempts):
             raise LedgerError(f"{status['attempt']} attempts, but causes of {sorted(self.causes)}")
@@ -68,9 +84,14 @@ class Ledger:
             found = [self.causes[attempt] for attempt in range(kill.attempt, end)]
             if not set(found) & set(SHOWS_AS[kill.kind]):
                 raise LedgerError(f"{kill} shows as {found}")
-        wanted = {"restarts": len(attempts), "restartsCountTowardsMax": sum(kill.kind in COUNTED for kill in kills)}
+        wanted = {
+            "restarts": len(attempts),
+            "restartsCountTowardsMax": sum(kill.kind in COUNTED for kill in kills),
+        }
         counted = {key: status[key] for key in wanted}
         faults = sum(cause not in INFRASTRUCTURE for cause in self.causes.values())
         if counted != wanted or faults != wanted["restartsCountTowardsMax"]:
-            raise LedgerError(f"counted {counted}, expected {wanted}; kills {kills}, causes {self.causes}")
+            raise LedgerError(
+                f"counted {counted}, expected {wanted}; kills {kills}, causes {self.causes}"
+            )
         return len(attempts) - len(kills)

@@ -1,7 +1,8 @@
-"""How long training stands still for a checkpoint, and how long the checkpoint takes: with the trainer's own parts.
+"""How long training stands still for a checkpoint, and how long the checkpoint takes: with the
+trainer's own parts.
 
-Every save is one of a run whose steps go on while the file is written; the first one, which allocates the memory of
-the copies, is shown apart.
+Every save is one of a run whose steps go on while the file is written; the first one, which
+allocates the memory of the copies, is shown apart.
 
     PYTHONPATH=trainer python -m benchmarks.checkpoints --folder /data/scratch --saves 10
 """
@@ -27,7 +28,13 @@ from inception_trainer.config.training import from_mapping
 from inception_trainer.train.state import TrainingState
 from inception_trainer.train.updates import Updater
 
-NETWORKS = {"bninception": 64, "inception_v3": 75, "inception_v4": 75, "resnet50": 64, "inceptionv3_cifar": 32}
+NETWORKS = {
+    "bninception": 64,
+    "inception_v3": 75,
+    "inception_v4": 75,
+    "resnet50": 64,
+    "inceptionv3_cifar": 32,
+}
 """Small inputs: the size of a checkpoint does not depend on them."""
 
 
@@ -42,11 +49,15 @@ class Training:
             "model": {"name": name}, "data": data, "accelerator": accelerator, "loss": {"auxiliaryWeight": 0},
         })  # fmt: skip
         chosen = device.resolve(config.accelerator, "Auto", settings)
-        self.network: nn.Module = models.create(name, 1000).to(chosen.device, memory_format=torch.channels_last)
+        self.network: nn.Module = models.create(name, 1000).to(
+            chosen.device, memory_format=torch.channels_last
+        )
         self.updater = Updater(config, self.network, chosen)
         self.state = TrainingState(self.network, self.updater, Comm(0, 1, "gloo"))
         side = NETWORKS[name]
-        self.images = torch.randn(4, 3, side, side, device=chosen.device).contiguous(memory_format=torch.channels_last)
+        self.images = torch.randn(4, 3, side, side, device=chosen.device).contiguous(
+            memory_format=torch.channels_last
+        )
         self.saved: list[Saved] = []
         self.store = CheckpointStore(folder, 1, 2, self.saved.append)
         self.store.acquire()
@@ -74,13 +85,19 @@ class Training:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", type=Path, help="where to save; default: the folder for temporary files")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--folder", type=Path, help="where to save; default: the folder for temporary files"
+    )
     parser.add_argument("--saves", type=int, default=10)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--network", choices=NETWORKS, action="append")
     options = parser.parse_args()
-    print("| network | size, MiB | save, s (median) | training stands still, ms (median) | share | first save, ms |")
+    print(
+        "| network | size, MiB | save, s (median) | training stands still, ms (median) | share | first save, ms |"
+    )
     print("|---|---|---|---|---|---|")
     for name in options.network or NETWORKS:
         began = time.monotonic()
@@ -90,8 +107,12 @@ def main() -> None:
         first, *others = training.saved
         save = statistics.median(saved.seconds for saved in others)
         stall = statistics.median(saved.stalled_seconds for saved in others)
-        share = sum(saved.stalled_seconds for saved in others) / sum(saved.seconds for saved in others)
-        figures = f"{first.size / 2**20:.0f} | {save:.2f} | {1000 * stall:.0f} | {100 * share:.1f} %"
+        share = sum(saved.stalled_seconds for saved in others) / sum(
+            saved.seconds for saved in others
+        )
+        figures = (
+            f"{first.size / 2**20:.0f} | {save:.2f} | {1000 * stall:.0f} | {100 * share:.1f} %"
+        )
         print(f"| {name} | {figures} | {1000 * first.stalled_seconds:.0f} |", flush=True)
         print(f"{name}: {time.monotonic() - began:.0f} s", file=sys.stderr)
 

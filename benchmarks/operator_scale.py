@@ -1,7 +1,8 @@
-"""How the operator copes with many trainings at once: real control plane, fake nodes, pods that nobody can reach.
+"""How the operator copes with many trainings at once: real control plane, fake nodes, pods that
+nobody can reach.
 
-Prints a Markdown table: time until all pods exist and until all trainings run, memory, requests per training.
-`python benchmarks/operator_scale.py --jobs 200 1000`
+Prints a Markdown table: time until all pods exist and until all trainings run, memory, requests per
+training. `python benchmarks/operator_scale.py --jobs 200 1000`
 """
 
 import argparse
@@ -15,7 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE.parent), str(HERE.parent / "operator"), str(HERE.parent / "tests" / "support")]
+sys.path[:0] = [
+    str(HERE.parent),
+    str(HERE.parent / "operator"),
+    str(HERE.parent / "tests" / "support"),
+]
 
 from localcluster.apiclient import ApiClient  # noqa: E402
 from localcluster.cluster import Cluster  # noqa: E402
@@ -56,7 +61,13 @@ def measure(cluster: Cluster, jobs: int, log: Path) -> Result:
     """One run with a fresh operator in a fresh namespace."""
     namespace = f"scale-{jobs}-{os.getpid()}"
     cluster.kubectl("create", "namespace", namespace)
-    cluster.kubectl("wait", "--for=create", "--timeout=30s", f"--namespace={namespace}", "serviceaccount/default")
+    cluster.kubectl(
+        "wait",
+        "--for=create",
+        "--timeout=30s",
+        f"--namespace={namespace}",
+        "serviceaccount/default",
+    )
     trainings = Trainings(cluster, namespace)
     with OperatorProcess(cluster.kubeconfig, log, "--log-level", "info") as operator:
         time.sleep(2)
@@ -65,7 +76,11 @@ def measure(cluster: Cluster, jobs: int, log: Path) -> Result:
         submit(cluster, namespace, jobs)
         submitted = time.monotonic() - started
         made = timed(
-            started, lambda: operator.metric("api_requests_total", **KINDS["pods created"]) >= jobs * PODS_PER_JOB
+            started,
+            lambda: (
+                operator.metric("api_requests_total", **KINDS["pods created"])
+                >= jobs * PODS_PER_JOB
+            ),
         )
         running = timed(started, lambda: operator.metric("job_state", state="Running") >= jobs)
         busy, cpu = operator.rss_mib(), cpu_seconds(operator.pid)
@@ -81,7 +96,10 @@ def measure(cluster: Cluster, jobs: int, log: Path) -> Result:
             settled_rss=operator.rss_mib(),
             cpu=cpu,
             writes=operator.writes() / jobs,
-            each={name: operator.metric("api_requests_total", **labels) / jobs for name, labels in KINDS.items()},
+            each={
+                name: operator.metric("api_requests_total", **labels) / jobs
+                for name, labels in KINDS.items()
+            },
             duplicates=len(pods) - jobs * PODS_PER_JOB,
         )
     # What is left would be worked on, and counted, in the next run.
@@ -121,7 +139,10 @@ def table(results: Sequence[Result]) -> str:
         ("all submitted after", lambda r: f"{r.submitted:.1f} s"),
         ("all pods created after", lambda r: f"{r.pods:.1f} s"),
         ("all trainings Running after", lambda r: f"{r.running:.1f} s"),
-        ("memory before / then / 15 s later", lambda r: f"{r.idle_rss:.0f} / {r.rss:.0f} / {r.settled_rss:.0f} MiB"),
+        (
+            "memory before / then / 15 s later",
+            lambda r: f"{r.idle_rss:.0f} / {r.rss:.0f} / {r.settled_rss:.0f} MiB",
+        ),
         ("processor time of the operator", lambda r: f"{r.cpu:.1f} s"),
         ("writes per training", lambda r: f"{r.writes:.2f}"),
         *((f"– {name}", lambda r, name=name: f"{r.each[name]:.2f}") for name in KINDS),
@@ -134,8 +155,12 @@ def table(results: Sequence[Result]) -> str:
 
 def main() -> None:
     """Start a control plane, measure, print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--jobs", type=int, nargs="+", default=[200], help="numbers of trainings, one run each")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--jobs", type=int, nargs="+", default=[200], help="numbers of trainings, one run each"
+    )
     arguments = parser.parse_args()
     spec = ClusterSpec(f"scale-{os.getpid()}", flavour="control-plane", kwok_nodes=NODES)
     with Cluster.up(spec, to_stderr) as cluster, tempfile.TemporaryDirectory() as folder:

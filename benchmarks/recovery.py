@@ -1,15 +1,17 @@
-"""How fast a job comes back: from the kill to the first training step of the next attempt, on a real node.
+"""How fast a job comes back: from the kill to the first training step of the next attempt, on a
+real node.
 
     python -m benchmarks.recovery --trials 50 --kind process
     python -m benchmarks.recovery --trials 50 --kind pod
     python -m benchmarks.recovery --trials 50 --kind spare
     python -m benchmarks.recovery --trials 50 --kind spare-lost
 
-Two pods of the real trainer (digits, gloo, checkpoint load) on one node cluster, which is brought up and removed. Kind
-`spare` deletes pods of a job that has a hot spare: their ranks still save together with the others if they can.
-With `spare-lost` all processes of the pod are killed before, as when its node loses its power.
-All moments come from one machine's clock: the kill from inside the pod (or just before the delete call), watches of
-the pods and of the job as the API server tells them, and the first step from the trainer's own timestamp.
+Two pods of the real trainer (digits, gloo, checkpoint load) on one node cluster, which is brought
+up and removed. Kind `spare` deletes pods of a job that has a hot spare: their ranks still save
+together with the others if they can. With `spare-lost` all processes of the pod are killed before,
+as when its node loses its power. All moments come from one machine's clock: the kill from inside
+the pod (or just before the delete call), watches of the pods and of the job as the API server tells
+them, and the first step from the trainer's own timestamp.
 """
 
 from __future__ import annotations
@@ -43,7 +45,9 @@ def trial(jobs: Jobs, kind: str, victim_rank: int) -> dict[str, float]:
     if kind in SPARED:
         jobs.wait(JOB, "spared", lambda status: status["nodes"]["spareReady"] == 1)
     victim = jobs.pod(JOB, jobs.members(JOB)[victim_rank])
-    uid = next(pod["metadata"]["uid"] for pod in jobs.pods(JOB) if pod["metadata"]["name"] == victim)
+    uid = next(
+        pod["metadata"]["uid"] for pod in jobs.pods(JOB) if pod["metadata"]["name"] == victim
+    )
     with watching(jobs, JOB, moments):
         if kind == "process":
             killed = float(jobs.python(victim, KILL))
@@ -53,12 +57,18 @@ def trial(jobs: Jobs, kind: str, victim_rank: int) -> dict[str, float]:
                 faults.kill(uid)
             jobs.kubectl("delete", "pod", victim, "--force", "--grace-period=0")
         step = first_step(jobs, JOB, attempt)
-    return {**{name: moment - killed for name, moment in moments.found.items()}, "first step": step - killed}
+    return {
+        **{name: moment - killed for name, moment in moments.found.items()},
+        "first step": step - killed,
+    }
 
 
 def table(kind: str, results: list[dict[str, float]]) -> str:
     """A Markdown table of the moments after the kill."""
-    rows = [f"| {TITLES[kind]}, {len(results)} trials, s after it | p50 | p95 | max |", "|---|---|---|---|"]
+    rows = [
+        f"| {TITLES[kind]}, {len(results)} trials, s after it | p50 | p95 | max |",
+        "|---|---|---|---|",
+    ]
     for name in ("seen", "decided", "assigned", "first step"):
         values = [result[name] for result in results if name in result]
         if values:
@@ -68,7 +78,9 @@ def table(kind: str, results: list[dict[str, float]]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--trials", type=int, default=50)
     parser.add_argument("--kind", choices=TITLES, action="append")
     options = parser.parse_args()
@@ -94,7 +106,8 @@ def main() -> None:
             for number in range(options.trials):
                 results.append(trial(jobs, kind, number % 2))
                 say(f"{kind} {number + 1}/{options.trials}: " + json.dumps(results[-1]))
-                # Time for another checkpoint: a job that only repeats steps is slowed down on purpose.
+                # Time for another checkpoint: a job that only repeats steps is slowed down on
+                # purpose.
                 time.sleep(4.0)
             print(table(kind, results), flush=True)
             jobs.kubectl("delete", "itrain,pvc", JOB, "--wait=true", "--timeout=180s")

@@ -1,8 +1,9 @@
 """How long the launcher needs from the death of a rank to the first step of the next attempt.
 
-Two launchers run side by side on loopback, driven by assignment files as the operator and the kubelet would drive them:
-a rank is killed with SIGKILL, /readyz is polled until a launcher is no longer ready, /status is read from both, and the
-next assignment is written. No Kubernetes is in the path: watch and kubelet delays come on top.
+Two launchers run side by side on loopback, driven by assignment files as the operator and the
+kubelet would drive them: a rank is killed with SIGKILL, /readyz is polled until a launcher is no
+longer ready, /status is read from both, and the next assignment is written. No Kubernetes is in the
+path: watch and kubelet delays come on top.
 """
 
 import argparse
@@ -44,9 +45,14 @@ class Options:
 
 
 def rank() -> None:
-    """Run in each rank: the measured program, with marks at its start, its process group and its first step."""
+    """Run in each rank: the measured program, with marks at its start, its process group and its
+    first step.
+    """
     marks: dict[str, float] = {"start": time.time()}
-    path = Path(os.environ["TINY_FOLDER"]) / f"mark-{os.environ['INCEPTION_ATTEMPT']}-{os.environ['RANK']}"
+    path = (
+        Path(os.environ["TINY_FOLDER"])
+        / f"mark-{os.environ['INCEPTION_ATTEMPT']}-{os.environ['RANK']}"
+    )
     _mark_group(marks)
     _mark_step(marks, path)
     module, _, function = os.environ["MEASURED_PROGRAM"].partition(":")
@@ -107,7 +113,9 @@ def measure(options: Options) -> list[dict[str, float]]:
         "MEASURED_PROGRAM": options.program,
         "INCEPTION_CONFIG": json.dumps(_training(options.folder)),
     }
-    with Gang(options.folder, 2, (f"{Path(__file__).stem}:rank",), preload=None, **environment) as gang:
+    with Gang(
+        options.folder, 2, (f"{Path(__file__).stem}:rank",), preload=None, **environment
+    ) as gang:
         for launcher in gang.launchers:
             launcher.wait_state("Idle")
         gang.assign(1, options.nproc)
@@ -129,7 +137,9 @@ def _training(folder: Path) -> dict[str, Any]:
     }
 
 
-def _trial(gang: Any, options: Options, attempt: int, marks: list[dict[str, float]]) -> tuple[dict[str, float], Any]:
+def _trial(
+    gang: Any, options: Options, attempt: int, marks: list[dict[str, float]]
+) -> tuple[dict[str, float], Any]:
     from launchers import wait_for
 
     # Deaths must hit every phase of a step and of a poll.
@@ -139,15 +149,29 @@ def _trial(gang: Any, options: Options, attempt: int, marks: list[dict[str, floa
     os.kill(int(marks[victim]["pid"]), signal.SIGKILL)
     # A kubelet's probes do not know when a rank dies.
     time.sleep(random.uniform(0, options.poll))  # noqa: S311
-    wait_for("a failure", lambda: not all(launcher.ready() for launcher in gang.launchers), pause=options.poll)
+    wait_for(
+        "a failure",
+        lambda: not all(launcher.ready() for launcher in gang.launchers),
+        pause=options.poll,
+    )
     detected = time.time()
     for launcher in gang.launchers:
         launcher.status()
     gang.assign(attempt, options.nproc)
     new = _marks(options, attempt)
-    running = max(_moment(launcher.wait_state("Running", attempt)["time"]) for launcher in gang.launchers)
-    moments = [killed, detected, running, *(max(mark[key] for mark in new) for key in ("start", "group", "step"))]
-    row = {phase: after - before for phase, before, after in zip(PHASES, moments, moments[1:], strict=False)}
+    running = max(
+        _moment(launcher.wait_state("Running", attempt)["time"]) for launcher in gang.launchers
+    )
+    moments = [
+        killed,
+        detected,
+        running,
+        *(max(mark[key] for mark in new) for key in ("start", "group", "step")),
+    ]
+    row = {
+        phase: after - before
+        for phase, before, after in zip(PHASES, moments, moments[1:], strict=False)
+    }
     return row | {"total": moments[-1] - killed}, new
 
 
@@ -179,20 +203,35 @@ def table(rows: Sequence[dict[str, float]], options: Options) -> str:
     ]
     for phase in PHASES:
         values = [row[phase] for row in rows]
-        lines.append(f"| {phase} | " + " | ".join(f"{pick(values):.3f}" for pick in statistic.values()) + " |")
+        lines.append(
+            f"| {phase} | "
+            + " | ".join(f"{pick(values):.3f}" for pick in statistic.values())
+            + " |"
+        )
     return "\n".join(lines)
 
 
 def main() -> int:
     """Measure and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--trials", type=int, default=20)
-    parser.add_argument("--poll", type=float, default=0.05, help="seconds between readiness probes (a kubelet: 1)")
+    parser.add_argument(
+        "--poll", type=float, default=0.05, help="seconds between readiness probes (a kubelet: 1)"
+    )
     parser.add_argument("--nproc", type=int, default=1, help="ranks per launcher")
-    parser.add_argument("--program", choices=["auto", "real", "tiny"], default="auto", help="auto: real if it is there")
+    parser.add_argument(
+        "--program",
+        choices=["auto", "real", "tiny"],
+        default="auto",
+        help="auto: real if it is there",
+    )
     arguments = parser.parse_args()
     real = importlib.util.find_spec("inception_trainer.entry") is not None
-    program = REAL if arguments.program == "real" or (arguments.program == "auto" and real) else TINY
+    program = (
+        REAL if arguments.program == "real" or (arguments.program == "auto" and real) else TINY
+    )
     folder = Path(tempfile.mkdtemp(prefix="recovery-"))
     options = Options(arguments.trials, arguments.poll, arguments.nproc, program, folder)
     try:

@@ -1,4 +1,6 @@
-"""What the benchmarks of recovery share: watches on one clock, the moments of one kill, and quantiles."""
+"""What the benchmarks of recovery share: watches on one clock, the moments of one kill, and
+quantiles.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +44,11 @@ class Watch:
     process: subprocess.Popen[str] | None = field(default=None)
 
     def start(self) -> None:
-        argv = [self.cluster.layout.binary("kubectl"), f"--kubeconfig={self.cluster.kubeconfig}", "get"]
+        argv = [
+            self.cluster.layout.binary("kubectl"),
+            f"--kubeconfig={self.cluster.kubeconfig}",
+            "get",
+        ]
         argv += [*self.arguments, "--watch", "--output-watch-events", "-o", "json"]
         self.process = subprocess.Popen(argv, stdout=subprocess.PIPE, text=True)
         threading.Thread(target=self._read, daemon=True).start()
@@ -108,8 +114,16 @@ def watching(jobs: Jobs, job: str, moments: Moments) -> Iterator[None]:
     """Fill the moments from watches of the job and of its pods."""
     selector = f"training.inception.dev/job={job}"
     watches = [
-        Watch(jobs.cluster, ("pods", "-n", jobs.namespace, "-l", selector, "--watch-only"), moments.see_pod),
-        Watch(jobs.cluster, ("inceptiontrainings", job, "-n", jobs.namespace, "--watch-only"), moments.see_job),
+        Watch(
+            jobs.cluster,
+            ("pods", "-n", jobs.namespace, "-l", selector, "--watch-only"),
+            moments.see_pod,
+        ),
+        Watch(
+            jobs.cluster,
+            ("inceptiontrainings", job, "-n", jobs.namespace, "--watch-only"),
+            moments.see_job,
+        ),
     ]
     for watch in watches:
         watch.start()

@@ -1,4 +1,5 @@
-"""The trainer's speed and memory beside a plain PyTorch loop, its overhead, and its data path, all on the CPU.
+"""The trainer's speed and memory beside a plain PyTorch loop, its overhead, and its data path, all
+on the CPU.
 
     export PYTHONPATH=trainer
     python -m benchmarks.throughput steps     # training steps: plain loop with another's model, with ours, the trainer
@@ -6,11 +7,11 @@
     python -m benchmarks.throughput overhead  # a real training: time outside forward, backward and update
     python -m benchmarks.throughput data      # JPEG files to batches, images per second of one core
 
-The machine may be shared: each contestant is a process of its own, they take turns step by step, the order turns round
-with each round, and what is compared is the ratio inside each round. Beside the wall clock stands the CPU time of the
-process, which is what counts with one thread on a shared machine. Where in memory a network happens to lie makes up to
-8 % of its speed for as long as it lives, the same network twice included; so there are several races, and the median
-of theirs counts.
+The machine may be shared: each contestant is a process of its own, they take turns step by step,
+the order turns round with each round, and what is compared is the ratio inside each round. Beside
+the wall clock stands the CPU time of the process, which is what counts with one thread on a shared
+machine. Where in memory a network happens to lie makes up to 8 % of its speed for as long as it
+lives, the same network twice included; so there are several races, and the median of theirs counts.
 """
 
 from __future__ import annotations
@@ -108,13 +109,17 @@ def foreign(network: str) -> nn.Module:
 
 
 def plain_loop(model: nn.Module, batch: Batch, precision: str) -> Step:
-    """What people write: normalise, forward, cross entropy, backward, SGD; channels_last as in the trainer."""
+    """What people write: normalise, forward, cross entropy, backward, SGD; channels_last as in the
+    trainer.
+    """
     model = model.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     optimizer = torch.optim.SGD(model.parameters(), lr=RATE, momentum=MOMENTUM, weight_decay=DECAY)
     mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (IMAGENET.mean, IMAGENET.std))
 
     def step() -> None:
-        images = ((batch.images.float() / 255 - mean) / std).contiguous(memory_format=torch.channels_last)
+        images = ((batch.images.float() / 255 - mean) / std).contiguous(
+            memory_format=torch.channels_last
+        )
         with torch.autocast("cpu", torch.bfloat16, enabled=precision == "BF16"):
             logits: Tensor = model(images)
         loss = functional.cross_entropy(logits.float(), batch.labels)
@@ -127,11 +132,15 @@ def plain_loop(model: nn.Module, batch: Batch, precision: str) -> Step:
 
 def trainers_loop(network: str, batch: Batch, precision: str) -> Step:
     config = configuration(network, precision)
-    accelerator = device.resolve(config.accelerator, precision, Settings(threads=torch.get_num_threads()))
+    accelerator = device.resolve(
+        config.accelerator, precision, Settings(threads=torch.get_num_threads())
+    )
     model = models.create(network, 1000).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     updater = Updater(config, model, accelerator)
     plan, comm = batch_plan(config.batch, 1), Comm(0, 1, "gloo")
-    stepper = Stepper(model, updater, accelerator, Normalise(IMAGENET, accelerator.device), plan, config, comm)
+    stepper = Stepper(
+        model, updater, accelerator, Normalise(IMAGENET, accelerator.device), plan, config, comm
+    )
     done = 0
 
     def step() -> None:
@@ -147,7 +156,9 @@ def contestant(name: str, network: str, precision: str) -> Step:
     torch.manual_seed(0)
     if name == "trainer":
         return trainers_loop(network, batch, precision)
-    return plain_loop(foreign(network) if name == "reference" else models.create(network, 1000), batch, precision)
+    return plain_loop(
+        foreign(network) if name == "reference" else models.create(network, 1000), batch, precision
+    )
 
 
 class Contestant:
@@ -155,7 +166,9 @@ class Contestant:
 
     def __init__(self, name: str, network: str, precision: str) -> None:
         command = [*_command("race", network, precision), "--contestant", name]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
         self.laps = Laps([], [])
 
     def step(self) -> None:
@@ -209,7 +222,9 @@ def steps_table(networks: list[str], precisions: list[str], rounds: int, races: 
             for number in range(races):
                 print(f"{network} {precision}: race {number}", file=sys.stderr, flush=True)
                 found.append(race(network, precision, rounds))
-            speed = SHAPES[network][1] / statistics.median(time for laps in found for time in laps["trainer"].cpu)
+            speed = SHAPES[network][1] / statistics.median(
+                time for laps in found for time in laps["trainer"].cpu
+            )
             figures = " | ".join(_compared(found, other) for other in ("reference", "plain"))
             print(f"| {network} | {precision} | {speed:.2f} | {figures} |", flush=True)
 
@@ -229,33 +244,50 @@ def peak_of(name: str, network: str, precision: str, steps: int) -> int:
 
 
 def memory_table(networks: list[str], precisions: list[str], steps: int) -> None:
-    print("| network | precision | trainer, MiB | plain loop, our model, MiB | ratio | ratio without the imports |")
+    print(
+        "| network | precision | trainer, MiB | plain loop, our model, MiB | ratio | ratio without the imports |"
+    )
     print("|---|---|---|---|---|---|")
     for network in networks:
         for precision in precisions:
-            empty, plain, own = (_peak_elsewhere(n, network, precision, steps) for n in ("", "plain", "trainer"))
-            parts = (
-                f"{own / 2**20:.0f} | {plain / 2**20:.0f} | {own / plain:.3f} | {(own - empty) / (plain - empty):.3f}"
+            empty, plain, own = (
+                _peak_elsewhere(n, network, precision, steps) for n in ("", "plain", "trainer")
             )
+            parts = f"{own / 2**20:.0f} | {plain / 2**20:.0f} | {own / plain:.3f} | {(own - empty) / (plain - empty):.3f}"
             print(f"| {network} | {precision} | {parts} |", flush=True)
 
 
 def _peak_elsewhere(name: str, network: str, precision: str, steps: int) -> int:
     command = [*_command("peak", network, precision), "--rounds", str(steps), "--contestant", name]
-    return int(json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
+    return int(
+        json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    )
 
 
 def _command(part: str, network: str, precision: str) -> list[str]:
     """Another process of this program."""
-    command = [sys.executable, "-m", "benchmarks.throughput", part, "--networks", network, "--precisions", precision]
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.throughput",
+        part,
+        "--networks",
+        network,
+        "--precisions",
+        precision,
+    ]
     return [*command, "--threads", str(torch.get_num_threads())]
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("part", choices=("steps", "memory", "overhead", "data", "peak", "race"))
     parser.add_argument("--networks", nargs="+", default=list(SHAPES), choices=list(SHAPES))
-    parser.add_argument("--precisions", nargs="+", default=["FP32", "BF16"], choices=["FP32", "BF16"])
+    parser.add_argument(
+        "--precisions", nargs="+", default=["FP32", "BF16"], choices=["FP32", "BF16"]
+    )
     parser.add_argument("--rounds", type=int, help=f"default: {ROUNDS}")
     parser.add_argument("--races", type=int, default=6)
     parser.add_argument("--threads", type=int, default=1)
@@ -279,7 +311,9 @@ def main() -> None:
     elif options.part == "race":
         run_contestant(options.contestant, options.networks[0], options.precisions[0])
     else:
-        print(peak_of(options.contestant, options.networks[0], options.precisions[0], options.rounds))
+        print(
+            peak_of(options.contestant, options.networks[0], options.precisions[0], options.rounds)
+        )
 
 
 if __name__ == "__main__":

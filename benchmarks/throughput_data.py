@@ -1,8 +1,9 @@
 """Of benchmarks/throughput.py: JPEG files to batches, images per second of one core.
 
-The files are crops of the two photographs that scikit-learn ships, at the size and quality of ImageNet's. Torchvision's
-pipeline is the one of its own reference: ImageFolder, RandomResizedCrop, flip, then either floats that are normalised
-in the loader or, the better way, bytes. Both load in this process, whose CPU time is what counts.
+The files are crops of the two photographs that scikit-learn ships, at the size and quality of
+ImageNet's. Torchvision's pipeline is the one of its own reference: ImageFolder, RandomResizedCrop,
+flip, then either floats that are normalised in the loader or, the better way, bytes. Both load in
+this process, whose CPU time is what counts.
 """
 
 from __future__ import annotations
@@ -38,7 +39,10 @@ def write_images(root: Path) -> None:
         photograph = photographs[number % len(photographs)]
         share = generator.uniform(0.5, 1.0)
         width, height = photograph.width * share, photograph.height * share
-        left, top = generator.uniform(0, photograph.width - width), generator.uniform(0, photograph.height - height)
+        left, top = (
+            generator.uniform(0, photograph.width - width),
+            generator.uniform(0, photograph.height - height),
+        )
         picture = photograph.resize((WIDTH, HEIGHT), box=(left, top, left + width, top + height))
         for split in ("train", "val"):
             path = root / split / "photo" / f"{number}.jpeg"
@@ -58,14 +62,20 @@ def ours(root: Path) -> Batches:
 
 
 def theirs(root: Path, last: list[Any]) -> Batches:
-    transform = v2.Compose([v2.RandomResizedCrop(SIDE, antialias=True), v2.RandomHorizontalFlip(), *last])
+    transform = v2.Compose(
+        [v2.RandomResizedCrop(SIDE, antialias=True), v2.RandomHorizontalFlip(), *last]
+    )
     folder = torchvision.datasets.ImageFolder(str(root / "train"), transform)
     loader = torch.utils.data.DataLoader(folder, BATCH, shuffle=True, drop_last=True)
     while True:
         yield from loader
 
 
-FLOATS = [v2.PILToTensor(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(IMAGENET.mean, IMAGENET.std)]
+FLOATS = [
+    v2.PILToTensor(),
+    v2.ToDtype(torch.float32, scale=True),
+    v2.Normalize(IMAGENET.mean, IMAGENET.std),
+]
 BYTES = [v2.PILToTensor()]
 
 

@@ -1,7 +1,9 @@
-"""Of benchmarks/throughput.py: what share of a real training is spent outside forward, backward and update.
+"""Of benchmarks/throughput.py: what share of a real training is spent outside forward, backward and
+update.
 
-Real means: synthetic images that are made in the loop, logging every 10 steps, all sinks, a checkpoint every 20
-seconds. From the fourth step to the last: what a run does once, at its start and its end, is not counted.
+Real means: synthetic images that are made in the loop, logging every 10 steps, all sinks, a
+checkpoint every 20 seconds. From the fourth step to the last: what a run does once, at its start
+and its end, is not counted.
 """
 
 from __future__ import annotations
@@ -56,7 +58,9 @@ class Clock:
 
         return timed
 
-    def step(self, function: Callable[..., tuple[float, float]]) -> Callable[..., tuple[float, float]]:
+    def step(
+        self, function: Callable[..., tuple[float, float]]
+    ) -> Callable[..., tuple[float, float]]:
         def timed(*arguments: Any, **options: Any) -> tuple[float, float]:
             self.count += 1
             if self.count == WARMUP + 1:
@@ -75,7 +79,12 @@ def configuration(network: str, precision: str, count: int, folder: str) -> Trai
         {
             "model": {"name": network},
             "loss": {"auxiliaryWeight": 0},
-            "data": {"kind": "Synthetic", "imageSize": side, "numClasses": 10, "samples": 16 * batch},
+            "data": {
+                "kind": "Synthetic",
+                "imageSize": side,
+                "numClasses": 10,
+                "samples": 16 * batch,
+            },
             "batch": {"global": batch},
             "maxSteps": count,
             "optimizer": {"learningRate": 0.005},
@@ -89,7 +98,12 @@ def configuration(network: str, precision: str, count: int, folder: str) -> Trai
 def share_outside(network: str, precision: str, count: int) -> tuple[float, float, float]:
     """Shares of the time: outside the model, of it waiting for data; and seconds per step."""
     clock = Clock()
-    originals = (steps.Stepper.step, updates.Updater.backward, updates.Updater.apply, losses.Criterion.__call__)
+    originals = (
+        steps.Stepper.step,
+        updates.Updater.backward,
+        updates.Updater.apply,
+        losses.Criterion.__call__,
+    )
     parallel, evaluate = build.parallel, evaluation.Evaluator.run
     steps.Stepper.step = clock.step(originals[0])  # type: ignore[method-assign]
     updates.Updater.backward = clock.counted(originals[1])  # type: ignore[method-assign]
@@ -101,7 +115,12 @@ def share_outside(network: str, precision: str, count: int) -> tuple[float, floa
         with tempfile.TemporaryDirectory() as folder:
             build.run(configuration(network, precision, count, folder), Settings(threads=1))
     finally:
-        steps.Stepper.step, updates.Updater.backward, updates.Updater.apply, losses.Criterion.__call__ = originals  # type: ignore[method-assign]
+        (
+            steps.Stepper.step,
+            updates.Updater.backward,
+            updates.Updater.apply,
+            losses.Criterion.__call__,
+        ) = originals  # type: ignore[method-assign]
         build.parallel, evaluation.Evaluator.run = parallel, evaluate  # type: ignore[method-assign]
     whole = clock.ended - clock.began
     return 1 - clock.inside / whole, clock.waiting / whole, whole / (count - WARMUP)
@@ -119,5 +138,6 @@ def table(networks: list[str], precisions: list[str], count: int) -> None:
         for precision in precisions:
             outside, waiting, seconds = share_outside(network, precision, count)
             print(
-                f"| {network} | {precision} | {seconds:.2f} | {100 * outside:.2f} | {100 * waiting:.2f} |", flush=True
+                f"| {network} | {precision} | {seconds:.2f} | {100 * outside:.2f} | {100 * waiting:.2f} |",
+                flush=True,
             )

@@ -1,8 +1,9 @@
-"""Brings the generated files of the chart and the plain manifests up to date, or says which of them drifted.
+"""Brings the generated files of the chart and the plain manifests up to date, or says which of them
+drifted.
 
-Helm reads no file outside a chart, so the chart carries copies of the CRD, of the dashboards and, in the schema of its
-values, of what a row of the accelerator table may hold; the table in its README is made from the comments of
-values.yaml, and manifests/install.yaml from the rendered chart.
+Helm reads no file outside a chart, so the chart carries copies of the CRD, of the dashboards and,
+in the schema of its values, of what a row of the accelerator table may hold; the table in its
+README is made from the comments of values.yaml, and manifests/install.yaml from the rendered chart.
 """
 
 from __future__ import annotations
@@ -42,8 +43,12 @@ class SyncError(Exception):
 def main(arguments: list[str] | None = None) -> int:
     """Write what is out of date, or with ``--check`` only name it; the exit status of the command."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="write nothing, fail when a file is out of date")
-    parser.add_argument("--helm", default=os.environ.get("HELM") or shutil.which("helm"), help="path of helm")
+    parser.add_argument(
+        "--check", action="store_true", help="write nothing, fail when a file is out of date"
+    )
+    parser.add_argument(
+        "--helm", default=os.environ.get("HELM") or shutil.which("helm"), help="path of helm"
+    )
     options = parser.parse_args(arguments)
     try:
         stale = sync(options.helm, write=not options.check)
@@ -56,11 +61,15 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def sync(helm: str | None, *, write: bool) -> list[Path]:
-    """The files that were out of date; ``write`` brings them up to date. Raises SyncError without helm."""
+    """The files that were out of date; ``write`` brings them up to date. Raises SyncError without
+    helm.
+    """
     stale = _update(copies(), write=write)
     stale += _update({README: readme()}, write=write)
     if not helm:
-        raise SyncError("install.yaml is made with helm: give --helm PATH or the environment variable HELM")
+        raise SyncError(
+            "install.yaml is made with helm: give --helm PATH or the environment variable HELM"
+        )
     return stale + _update({INSTALL: install_manifest(helm)}, write=write)
 
 
@@ -74,7 +83,9 @@ def copies() -> dict[Path, str]:
 
 
 def values_schema() -> str:
-    """The schema of the values with the present rules for rows of the accelerator table, whose keys are their names."""
+    """The schema of the values with the present rules for rows of the accelerator table, whose keys
+    are their names.
+    """
     values = json.loads(VALUES_SCHEMA.read_text(encoding="utf-8"))
     row = json.loads(ROW_SCHEMA.read_text(encoding="utf-8"))
     del row["properties"]["name"]
@@ -85,12 +96,19 @@ def values_schema() -> str:
         "properties": row["properties"],
     }
     values["$defs"] |= row["$defs"] | {"profile": profile}
-    values["properties"]["profiles"] = {"type": "object", "additionalProperties": {"$ref": "#/$defs/profile"}}
+    values["properties"]["profiles"] = {
+        "type": "object",
+        "additionalProperties": {"$ref": "#/$defs/profile"},
+    }
     return json.dumps(values, indent=2) + "\n"
 
 
 def _update(wanted: Mapping[Path, str], *, write: bool) -> list[Path]:
-    stale = [path for path, text in wanted.items() if not path.exists() or path.read_text(encoding="utf-8") != text]
+    stale = [
+        path
+        for path, text in wanted.items()
+        if not path.exists() or path.read_text(encoding="utf-8") != text
+    ]
     if write:
         for path in stale:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -119,7 +137,9 @@ def _default(values: Any, path: list[str]) -> str:
     for key in path:
         values = values[key]
     if isinstance(values, dict | list):
-        return yaml.safe_dump(values, default_flow_style=True, width=10_000, sort_keys=False).strip()
+        return yaml.safe_dump(
+            values, default_flow_style=True, width=10_000, sort_keys=False
+        ).strip()
     return yaml.safe_dump(values).removesuffix("...\n").strip()
 
 
@@ -128,7 +148,9 @@ def readme() -> str:
     head, start, rest = README.read_text(encoding="utf-8").partition(TABLE_START)
     _, end, tail = rest.partition(TABLE_END)
     if not start or not end:
-        raise SyncError(f"{README.relative_to(ROOT)} must hold the lines {TABLE_START} and {TABLE_END}")
+        raise SyncError(
+            f"{README.relative_to(ROOT)} must hold the lines {TABLE_START} and {TABLE_END}"
+        )
     rows = values_rows((CHART / "values.yaml").read_text(encoding="utf-8"))
     table = "".join(f"| `{key}` | `{default}` | {text} |\n" for key, default, text in rows)
     return f"{head}{start}\n\n| Key | Default | Meaning |\n|---|---|---|\n{table}\n{end}{tail}"
@@ -145,24 +167,43 @@ def render(helm: str, *arguments: str, namespace: str = NAMESPACE) -> list[dict[
 
 
 def install_manifest(helm: str) -> str:
-    """The text of manifests/install.yaml: namespace, CRD and the rendered chart without what only Helm needs."""
+    """The text of manifests/install.yaml: namespace, CRD and the rendered chart without what only
+    Helm needs.
+    """
     namespace = {
         "apiVersion": "v1",
         "kind": "Namespace",
-        "metadata": {"name": NAMESPACE, "labels": {"pod-security.kubernetes.io/enforce": "restricted"}},
+        "metadata": {
+            "name": NAMESPACE,
+            "labels": {"pod-security.kubernetes.io/enforce": "restricted"},
+        },
     }
     crd = CRD.read_text(encoding="utf-8").partition("apiVersion:")
-    objects = render(helm, "--set", "crds.enabled=false", "--set", "metrics.dashboards.enabled=false")
+    objects = render(
+        helm, "--set", "crds.enabled=false", "--set", "metrics.dashboards.enabled=false"
+    )
     for item in objects:
         _drop_helm_labels(item)
-    parts = [_dump(namespace), crd[1] + crd[2], *(_dump(item) for item in sorted(objects, key=_install_order))]
-    return "# Made from the chart by charts/sync.py: kubectl apply --server-side -f install.yaml\n" + "---\n".join(
-        parts
+    parts = [
+        _dump(namespace),
+        crd[1] + crd[2],
+        *(_dump(item) for item in sorted(objects, key=_install_order)),
+    ]
+    return (
+        "# Made from the chart by charts/sync.py: kubectl apply --server-side -f install.yaml\n"
+        + "---\n".join(parts)
     )
 
 
 def _install_order(item: Mapping[str, Any]) -> tuple[int, str, str]:
-    kinds = ("ServiceAccount", "ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding", "Service")
+    kinds = (
+        "ServiceAccount",
+        "ClusterRole",
+        "ClusterRoleBinding",
+        "Role",
+        "RoleBinding",
+        "Service",
+    )
     kind, name = item["kind"], item["metadata"]["name"]
     return (kinds.index(kind) if kind in kinds else len(kinds)), kind, name
 

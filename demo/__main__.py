@@ -25,7 +25,9 @@ def main() -> int:
     """Run one of the demo's commands; 1 with one sentence when it cannot go on."""
     parser = argparse.ArgumentParser(prog="python -m demo", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("up", help="bring up a cluster, install the operator, run the main job, report")
+    commands.add_parser(
+        "up", help="bring up a cluster, install the operator, run the main job, report"
+    )
     commands.add_parser("down", help="remove everything that up made")
     commands.add_parser("wheels", help="download the wheels that the images are built from")
     command = parser.parse_args().command

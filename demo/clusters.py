@@ -1,4 +1,6 @@
-"""The three kinds of cluster the demo can use, and what each needs to get the images onto its nodes."""
+"""The three kinds of cluster the demo can use, and what each needs to get the images onto its
+nodes.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,9 @@ class Ready:
 
 
 def choose(environment: Mapping[str, str]) -> str:
-    """``local``, ``kind`` or ``existing``, from CLUSTER and KUBECONFIG; DemoError names an unknown word."""
+    """``local``, ``kind`` or ``existing``, from CLUSTER and KUBECONFIG; DemoError names an unknown
+    word.
+    """
     word = environment.get("CLUSTER", "existing" if environment.get("KUBECONFIG") else "local")
     if word not in STARTERS:
         raise DemoError(f"CLUSTER={word}: expected one of {', '.join(STARTERS)}")
@@ -88,7 +92,13 @@ def start_existing(environment: Mapping[str, str], progress: Progress) -> Ready:
     if not kubeconfig.exists():
         raise DemoError(f"KUBECONFIG={kubeconfig}: there is no such file")
     kube = Kube(kubeconfig, *client_tools(progress))
-    return Ready(kube, images[0], images[1], f"the cluster of {kubeconfig}", f"export KUBECONFIG={kubeconfig}")
+    return Ready(
+        kube,
+        images[0],
+        images[1],
+        f"the cluster of {kubeconfig}",
+        f"export KUBECONFIG={kubeconfig}",
+    )
 
 
 def client_tools(progress: Progress) -> tuple[str, str]:
@@ -107,7 +117,9 @@ def start_kind(environment: Mapping[str, str], progress: Progress) -> Ready:
     missing = [tool for tool in ("docker", "kind") if shutil.which(tool) is None]
     if missing:
         raise DemoError(f"CLUSTER=kind needs {' and '.join(missing)} on the path. {ELSEWHERE}")
-    names = subprocess.run(["kind", "get", "clusters"], capture_output=True, text=True, check=True).stdout.split()
+    names = subprocess.run(
+        ["kind", "get", "clusters"], capture_output=True, text=True, check=True
+    ).stdout.split()
     if KIND_NAME not in names:
         progress(f"kind create cluster --name {KIND_NAME}")
         subprocess.run(["kind", "create", "cluster", "--name", KIND_NAME], check=True)
@@ -129,7 +141,10 @@ def start_kind(environment: Mapping[str, str], progress: Progress) -> Ready:
 def kind_kubeconfig() -> Path:
     """The kubeconfig of our kind cluster, as a private file of its own."""
     text = subprocess.run(
-        ["kind", "get", "kubeconfig", "--name", KIND_NAME], capture_output=True, text=True, check=True
+        ["kind", "get", "kubeconfig", "--name", KIND_NAME],
+        capture_output=True,
+        text=True,
+        check=True,
     )
     path = Path(tempfile.mkdtemp(prefix="inception-demo-")) / "kubeconfig"
     path.write_text(text.stdout)

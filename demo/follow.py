@@ -24,7 +24,12 @@ def progress_line(job: dict[str, Any]) -> str:
         f"nodes {status.get('nodes', {}).get('summary', '0/?')}",
         f"[{'#' * filled}{'.' * (WIDTH - filled)}] {percent:3d} %",
     ]
-    labels = (("epoch", "epoch"), ("accuracyTop1", "top-1"), ("loss", "loss"), ("samplesPerSecond", "img/s"))
+    labels = (
+        ("epoch", "epoch"),
+        ("accuracyTop1", "top-1"),
+        ("loss", "loss"),
+        ("samplesPerSecond", "img/s"),
+    )
     parts += [f"{label} {trainer[key]}" for key, label in labels if key in trainer]
     if status.get("restarts"):
         parts.append(f"restarts {status['restarts']}")
@@ -32,7 +37,9 @@ def progress_line(job: dict[str, Any]) -> str:
 
 
 def blocking_message(job: dict[str, Any]) -> str | None:
-    """Why the job is not accepted, or why its pods are not ready, in the cluster's own words, or None."""
+    """Why the job is not accepted, or why its pods are not ready, in the cluster's own words, or
+    None.
+    """
     conditions = {c["type"]: c for c in job.get("status", {}).get("conditions", ())}
     for kind in ("Accepted", "PodsReady"):
         if (condition := conditions.get(kind, {})).get("status") == "False":
@@ -76,8 +83,12 @@ class Screen:
             self.out.write("\n")
 
 
-def follow(kube: Kube, namespace: str, name: str, snapshot: Path, limit_seconds: float = 1800) -> dict[str, Any]:
-    """Show the job's progress until it has ended; keeps the newest /metrics of rank 0 in `snapshot`."""
+def follow(
+    kube: Kube, namespace: str, name: str, snapshot: Path, limit_seconds: float = 1800
+) -> dict[str, Any]:
+    """Show the job's progress until it has ended; keeps the newest /metrics of rank 0 in
+    `snapshot`.
+    """
     screen = Screen()
     deadline = time.monotonic() + limit_seconds
     while time.monotonic() < deadline:
@@ -92,15 +103,30 @@ def follow(kube: Kube, namespace: str, name: str, snapshot: Path, limit_seconds:
             return dict(job)
         time.sleep(POLL_SECONDS)
     screen.end()
-    raise DemoError(f"{namespace}/{name} has not ended after {limit_seconds:.0f} s; see kubectl describe itrain {name}")
+    raise DemoError(
+        f"{namespace}/{name} has not ended after {limit_seconds:.0f} s; see kubectl describe itrain {name}"
+    )
 
 
 def save_metrics(kube: Kube, namespace: str, name: str, snapshot: Path) -> None:
-    """Write rank 0's /metrics, read through the API server's pod proxy; nothing when it does not answer yet."""
+    """Write rank 0's /metrics, read through the API server's pod proxy; nothing when it does not
+    answer yet.
+    """
     selector = f"training.inception.dev/job={name},training.inception.dev/slot=0"
     try:
-        pod = kube.run("get", "pods", "-n", namespace, "-l", selector, "-o", "jsonpath={.items[-1:].metadata.name}")
-        text = kube.run("get", "--raw", f"/api/v1/namespaces/{namespace}/pods/{pod}:8081/proxy/metrics")
+        pod = kube.run(
+            "get",
+            "pods",
+            "-n",
+            namespace,
+            "-l",
+            selector,
+            "-o",
+            "jsonpath={.items[-1:].metadata.name}",
+        )
+        text = kube.run(
+            "get", "--raw", f"/api/v1/namespaces/{namespace}/pods/{pod}:8081/proxy/metrics"
+        )
     except DemoError:
         return
     if "trainer_samples_total" in text:

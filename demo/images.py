@@ -22,8 +22,11 @@ GLIBC_MINORS = (5, 12, 17, 24, 26, 27, 28, 31, 34)
 Progress = Callable[[str], None]
 
 
-def fetch_wheels(name: str, locks: tuple[str, ...], progress: Progress, python: str | None = None) -> Path:
-    """Download the wheels of some locks into the cache, for builds without an index; once for the same locks.
+def fetch_wheels(
+    name: str, locks: tuple[str, ...], progress: Progress, python: str | None = None
+) -> Path:
+    """Download the wheels of some locks into the cache, for builds without an index; once for the
+    same locks.
 
     `python` is the version they are for, such as 3.13; None for the one that runs this.
     """
@@ -43,12 +46,30 @@ def fetch_wheels(name: str, locks: tuple[str, ...], progress: Progress, python: 
 
 def _download(folder: Path, files: list[Path], progress: Progress, python: str | None) -> None:
     locks = [file.name for file in files]
-    progress(f"downloading the wheels of {' and '.join(locks)}" + (", 3 GB" if "torch.txt" in locks else ""))
+    progress(
+        f"downloading the wheels of {' and '.join(locks)}"
+        + (", 3 GB" if "torch.txt" in locks else "")
+    )
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     for file in files:
-        argv = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
-        argv += ["--only-binary", ":all:", "--require-hashes", "--dest", str(folder), *platform_options(python)]
+        argv = [
+            sys.executable,
+            "-m",
+            "pip",
+            "download",
+            "--quiet",
+            "--disable-pip-version-check",
+            "--no-deps",
+        ]
+        argv += [
+            "--only-binary",
+            ":all:",
+            "--require-hashes",
+            "--dest",
+            str(folder),
+            *platform_options(python),
+        ]
         subprocess.run([*argv, "-r", str(file)], check=True)
 
 
@@ -65,7 +86,9 @@ def platform_options(python: str | None) -> list[str]:
 def docker_build(image: str, tag: str, progress: Progress) -> None:
     """Build one image with docker buildx."""
     progress(f"docker buildx build --target {image}")
-    subprocess.run(["docker", "buildx", "build", "--load", "--target", image, "-t", tag, str(ROOT)], check=True)
+    subprocess.run(
+        ["docker", "buildx", "build", "--load", "--target", image, "-t", tag, str(ROOT)], check=True
+    )
 
 
 def local_tag(image: str) -> str:

@@ -27,9 +27,13 @@ class Kube:
     def run(self, *arguments: str, stdin: str | None = None, tool: str | None = None) -> str:
         """Run kubectl (or `tool`) and return its standard output; DemoError carries its complaint."""
         argv = [tool or self.kubectl, *arguments]
-        done = subprocess.run(argv, input=stdin, capture_output=True, text=True, env=self.environment, check=False)
+        done = subprocess.run(
+            argv, input=stdin, capture_output=True, text=True, env=self.environment, check=False
+        )
         if done.returncode:
-            raise DemoError(f"{Path(argv[0]).name} {' '.join(arguments[:6])}: {done.stderr.strip()}")
+            raise DemoError(
+                f"{Path(argv[0]).name} {' '.join(arguments[:6])}: {done.stderr.strip()}"
+            )
         return done.stdout
 
     def read(self, *arguments: str) -> Any:

@@ -41,11 +41,15 @@ def up(kind: str, environment: Mapping[str, str], say: Progress) -> None:
     collect_files(ready, output, say)
     report(ready, job, output, time.monotonic() - started)
     if not succeeded(job):
-        raise DemoError(f"the job did not succeed: {json.dumps(job['status'].get('rootCause', {}))}")
+        raise DemoError(
+            f"the job did not succeed: {json.dumps(job['status'].get('rootCause', {}))}"
+        )
 
 
 def install_operator(ready: Ready, say: Progress, *values: str) -> None:
-    """helm upgrade --install, with more arguments of helm if given, then wait until the operator is ready."""
+    """helm upgrade --install, with more arguments of helm if given, then wait until the operator is
+    ready.
+    """
     say(f"helm upgrade --install {RELEASE} charts/inception-operator -n {OPERATOR_NAMESPACE}")
     repository, _, tag = ready.operator_image.rpartition(":")
     ready.kube.run(
@@ -56,7 +60,9 @@ def install_operator(ready: Ready, say: Progress, *values: str) -> None:
     )  # fmt: skip
     # The image's tag does not change when the checkout does.
     ready.kube.run("rollout", "restart", f"deployment/{RELEASE}", "-n", OPERATOR_NAMESPACE)
-    ready.kube.run("rollout", "status", f"deployment/{RELEASE}", "-n", OPERATOR_NAMESPACE, "--timeout=180s")
+    ready.kube.run(
+        "rollout", "status", f"deployment/{RELEASE}", "-n", OPERATOR_NAMESPACE, "--timeout=180s"
+    )
 
 
 def apply_job(ready: Ready, say: Progress) -> None:
@@ -64,7 +70,16 @@ def apply_job(ready: Ready, say: Progress) -> None:
     kube = ready.kube
     if kube.read("get", "namespace", JOB_NAMESPACE) is None:
         kube.run("create", "namespace", JOB_NAMESPACE)
-    kube.run("delete", "-n", JOB_NAMESPACE, "-f", str(SAMPLE), "--ignore-not-found", "--wait=true", "--timeout=180s")
+    kube.run(
+        "delete",
+        "-n",
+        JOB_NAMESPACE,
+        "-f",
+        str(SAMPLE),
+        "--ignore-not-found",
+        "--wait=true",
+        "--timeout=180s",
+    )
     say(f"kubectl apply -n {JOB_NAMESPACE} -f {SAMPLE.relative_to(ROOT)}")
     kube.run("apply", "-n", JOB_NAMESPACE, "-f", str(SAMPLE))
 
@@ -75,16 +90,38 @@ def collect_files(ready: Ready, output: Path, say: Progress) -> None:
     kube = ready.kube
     kube.run("apply", "-f", "-", stdin=json.dumps(reader_pod(ready.trainer_image)))
     try:
-        kube.run("wait", "-n", JOB_NAMESPACE, "--for=condition=Ready", "pod/demo-files", "--timeout=120s")
+        kube.run(
+            "wait", "-n", JOB_NAMESPACE, "--for=condition=Ready", "pod/demo-files", "--timeout=120s"
+        )
         with tempfile.TemporaryFile() as archive:
-            command = ("exec", "-n", JOB_NAMESPACE, "demo-files", "--", "tar", "c", "-C", f"/checkpoint/{JOB}", ".")
+            command = (
+                "exec",
+                "-n",
+                JOB_NAMESPACE,
+                "demo-files",
+                "--",
+                "tar",
+                "c",
+                "-C",
+                f"/checkpoint/{JOB}",
+                ".",
+            )
             for block in kube.stream(*command):
                 archive.write(block)
             archive.seek(0)
             with tarfile.open(fileobj=archive) as files:
                 files.extractall(output, filter="data")
     finally:
-        kube.run("delete", "pod", "demo-files", "-n", JOB_NAMESPACE, "--grace-period=0", "--force", "--wait=false")
+        kube.run(
+            "delete",
+            "pod",
+            "demo-files",
+            "-n",
+            JOB_NAMESPACE,
+            "--grace-period=0",
+            "--force",
+            "--wait=false",
+        )
 
 
 def reader_pod(image: str) -> dict[str, Any]:
@@ -109,7 +146,9 @@ def reader_pod(image: str) -> dict[str, Any]:
 
 def succeeded(job: dict[str, Any]) -> bool:
     """Whether the job's Succeeded condition is True."""
-    return any(c["type"] == "Succeeded" and c["status"] == "True" for c in job["status"]["conditions"])
+    return any(
+        c["type"] == "Succeeded" and c["status"] == "True" for c in job["status"]["conditions"]
+    )
 
 
 def report(ready: Ready, job: dict[str, Any], output: Path, wall_seconds: float) -> None:
@@ -146,22 +185,37 @@ How to go on
 
 
 def down(kind: str, environment: Mapping[str, str], say: Progress) -> None:
-    """Remove what `up` made: a cluster of its own as a whole, on another's cluster only our objects."""
+    """Remove what `up` made: a cluster of its own as a whole, on another's cluster only our
+    objects.
+    """
     shutil.rmtree(Path(environment.get("DEMO_OUTPUT", ROOT / "out" / "demo")), ignore_errors=True)
     if kind == "local":
         from localcluster.cluster import Cluster
 
-        say("removing the local cluster" if Cluster.remove(clusters.CLUSTER_NAME) else "there is no local cluster")
+        say(
+            "removing the local cluster"
+            if Cluster.remove(clusters.CLUSTER_NAME)
+            else "there is no local cluster"
+        )
     elif kind == "kind":
         say(f"kind delete cluster --name {clusters.KIND_NAME}")
         subprocess.run(["kind", "delete", "cluster", "--name", clusters.KIND_NAME], check=True)
     else:
-        remove_objects(Kube(Path(environment["KUBECONFIG"].split(":")[0]), *clusters.client_tools(say)), say)
+        remove_objects(
+            Kube(Path(environment["KUBECONFIG"].split(":")[0]), *clusters.client_tools(say)), say
+        )
 
 
 def remove_objects(kube: Kube, say: Progress) -> None:
     """Delete the demo's namespace and the release; the CRD stays, for others may have jobs."""
     say(f"deleting namespace {JOB_NAMESPACE} and release {RELEASE}")
     kube.run("delete", "namespace", JOB_NAMESPACE, "--ignore-not-found", "--timeout=180s")
-    kube.run("uninstall", RELEASE, "--namespace", OPERATOR_NAMESPACE, "--ignore-not-found", tool=kube.helm)
+    kube.run(
+        "uninstall",
+        RELEASE,
+        "--namespace",
+        OPERATOR_NAMESPACE,
+        "--ignore-not-found",
+        tool=kube.helm,
+    )
     kube.run("delete", "namespace", OPERATOR_NAMESPACE, "--ignore-not-found", "--timeout=180s")

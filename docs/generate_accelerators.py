@@ -1,4 +1,5 @@
-"""Writes the tables of docs/accelerators.md from the profiles, or says with ``--check`` that they are out of date.
+"""Writes the tables of docs/accelerators.md from the profiles, or says with ``--check`` that they
+are out of date.
 
 What was proven is told by tests that are looked up: a proof whose test is gone is refused.
 """
@@ -44,7 +45,11 @@ def _always(row: Row) -> bool:
 
 PROOFS = (
     Proof("names and counts", "tests/unit/test_profiles.py::test_counts_devices", _is_named),
-    Proof("pod", "tests/integration/test_operator_accelerators.py::test_the_pod_of_a_sample_is_accepted", _has_devices),
+    Proof(
+        "pod",
+        "tests/integration/test_operator_accelerators.py::test_the_pod_of_a_sample_is_accepted",
+        _has_devices,
+    ),
     Proof(
         "devices of its own through a kubelet",
         "tests/e2e/test_vendors.py::test_two_jobs_get_their_own_devices_and_one_rank_for_each",
@@ -91,7 +96,9 @@ def page() -> str:
 
 def rows() -> list[Row]:
     """The shipped rows, cpu first."""
-    found = [yaml.safe_load(path.read_text(encoding="utf-8")) for path in sorted(PROFILES.glob("*.yaml"))]
+    found = [
+        yaml.safe_load(path.read_text(encoding="utf-8")) for path in sorted(PROFILES.glob("*.yaml"))
+    ]
     return sorted(found, key=lambda row: (_has_devices(row), row["name"]))
 
 
@@ -114,14 +121,24 @@ def document(page: str, table: list[Row]) -> str:
 
 def _names(table: list[Row]) -> Iterator[str]:
     yield "### Names and torch\n"
-    columns = ("Profile", "Resource", "Other names that count", "Devices per unit", "torch: module, device, back end")
+    columns = (
+        "Profile",
+        "Resource",
+        "Other names that count",
+        "Devices per unit",
+        "torch: module, device, back end",
+    )
     yield from _header(*columns, "Variables that choose devices")
     for row in table:
         torch = row["torch"]
-        way = ", ".join(f"`{part}`" for part in (torch["module"] or "torch", torch["device"], torch["backend"]))
+        way = ", ".join(
+            f"`{part}`" for part in (torch["module"] or "torch", torch["device"], torch["backend"])
+        )
         others = [*row.get("exact", ()), *row.get("patterns", ())]
         shown = [variable for variable in row["visible"] if variable]
-        yield _line(f"**{row['name']}**", _resource(row), _code(others), _unit(row), way, _code(shown))
+        yield _line(
+            f"**{row['name']}**", _resource(row), _code(others), _unit(row), way, _code(shown)
+        )
 
 
 def _resource(row: Row) -> str:
@@ -141,14 +158,29 @@ def _unit(row: Row) -> str:
 
 def _pods(table: list[Row]) -> Iterator[str]:
     yield "### Pods, precision, labels and exporters\n"
-    columns = ("Profile", "What a pod gets beside its devices", "`precision: Auto`", "Labels of nodes")
+    columns = (
+        "Profile",
+        "What a pod gets beside its devices",
+        "`precision: Auto`",
+        "Labels of nodes",
+    )
     yield from _header(*columns, "Exporter of device metrics")
     for row in table:
         exporter = row["exporter"]
         port = exporter and (f"port {exporter['port']}" if exporter["port"] else "port not known")
-        told = f"{exporter['name']}, {port}" if exporter else "" if not _has_devices(row) else "none known"
+        told = (
+            f"{exporter['name']}, {port}"
+            if exporter
+            else ""
+            if not _has_devices(row)
+            else "none known"
+        )
         yield _line(
-            f"**{row['name']}**", "<br>".join(_extras(row)), row["precision"], _code(row.get("nodeLabels", ())), told
+            f"**{row['name']}**",
+            "<br>".join(_extras(row)),
+            row["precision"],
+            _code(row.get("nodeLabels", ())),
+            told,
         )
 
 
@@ -165,13 +197,26 @@ def _extras(row: Row) -> Iterator[str]:
 
 def _evidence(table: list[Row]) -> Iterator[str]:
     yield "### What was proven, and what needs the hardware\n"
-    columns = ("Profile", "Where the row was read", "Proven with a stub", "Only the hardware can show")
+    columns = (
+        "Profile",
+        "Where the row was read",
+        "Proven with a stub",
+        "Only the hardware can show",
+    )
     yield from _header(*columns, "Remarks")
     for row in table:
-        proven = [f"[{proof.text}](../{proof.test.partition('::')[0]})" for proof in PROOFS if proof.concerns(row)]
+        proven = [
+            f"[{proof.text}](../{proof.test.partition('::')[0]})"
+            for proof in PROOFS
+            if proof.concerns(row)
+        ]
         verified = row["verified"]
         yield _line(
-            f"**{row['name']}**", verified["read"], ", ".join(proven), verified["hardware"], row.get("remark", "")
+            f"**{row['name']}**",
+            verified["read"],
+            ", ".join(proven),
+            verified["hardware"],
+            row.get("remark", ""),
         )
 
 

@@ -1,4 +1,6 @@
-"""Writes docs/api.md from the CustomResourceDefinition, or says with ``--check`` that it is out of date."""
+"""Writes docs/api.md from the CustomResourceDefinition, or says with ``--check`` that it is out of
+date.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,12 @@ Schema = Mapping[str, Any]
 
 def main(arguments: list[str] | None = None) -> int:
     """Write the page; the exit status of the command."""
-    return pages.generate(__doc__, TARGET, lambda: document(yaml.safe_load(CRD.read_text(encoding="utf-8"))), arguments)
+    return pages.generate(
+        __doc__,
+        TARGET,
+        lambda: document(yaml.safe_load(CRD.read_text(encoding="utf-8"))),
+        arguments,
+    )
 
 
 def document(crd: Mapping[str, Any]) -> str:
@@ -75,7 +82,12 @@ def _rules(schema: Schema, path: str) -> list[str]:
     rules = schema.get("x-kubernetes-validations", [])
     if not rules:
         return []
-    return ["The API server rejects:" if not path else "Rejected with:", "", *(f"- {r['message']}" for r in rules), ""]
+    return [
+        "The API server rejects:" if not path else "Rejected with:",
+        "",
+        *(f"- {r['message']}" for r in rules),
+        "",
+    ]
 
 
 def _type(schema: Schema) -> str:
@@ -92,7 +104,10 @@ def _type(schema: Schema) -> str:
 
 
 def _meaning(schema: Schema) -> str:
-    notes = [schema["description"], *(f"Rejected with: {r['message']}." for r in _leaf_rules(schema))]
+    notes = [
+        schema["description"],
+        *(f"Rejected with: {r['message']}." for r in _leaf_rules(schema)),
+    ]
     if "enum" in schema:
         notes.append("One of " + ", ".join(f"`{value}`" for value in schema["enum"]) + ".")
     low, high = schema.get("minimum"), schema.get("maximum")

@@ -1,7 +1,8 @@
-"""Writes docs/lifecycle.md from docs/lifecycle.yaml, or says with ``--check`` that it is out of date.
+"""Writes docs/lifecycle.md from docs/lifecycle.yaml, or says with ``--check`` that it is out of
+date.
 
-Every row names the tests that prove it; a test that does not exist is an error, and so is a row that neither has tests
-nor says what is missing.
+Every row names the tests that prove it; a test that does not exist is an error, and so is a row
+that neither has tests nor says what is missing.
 """
 
 from __future__ import annotations
@@ -43,7 +44,9 @@ def check(rows: Sequence[Row]) -> None:
             raise ProofError(f"row {row.get('number')} stands where {number} is expected")
         unknown = row.keys() - KEYS - {"missing"}
         if unknown or KEYS - row.keys():
-            raise ProofError(f"row {number} needs the keys {', '.join(sorted(KEYS))} and may have missing")
+            raise ProofError(
+                f"row {number} needs the keys {', '.join(sorted(KEYS))} and may have missing"
+            )
         if not row["tests"] and not row.get("missing"):
             raise ProofError(f"row {number} has neither tests nor missing")
         for test in row["tests"]:

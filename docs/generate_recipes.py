@@ -1,7 +1,8 @@
 """Writes docs/recipes.md from docs/recipes.yaml, or says with ``--check`` that it is out of date.
 
-Every row names the tests that do it on small data; a test or a sample that does not exist is an error. That the trainer
-takes the commands is what tests/trainer/test_recipe_rows.py proves, by running them.
+Every row names the tests that do it on small data; a test or a sample that does not exist is an
+error. That the trainer takes the commands is what tests/trainer/test_recipe_rows.py proves, by
+running them.
 """
 
 from __future__ import annotations
@@ -50,7 +51,9 @@ def check(row: Row) -> None:
     """Raise ProofError for a row that is malformed or names what does not exist."""
     name = row.get("row")
     if row.keys() - KEYS - OPTIONAL or KEYS - row.keys():
-        raise ProofError(f"row {name} needs {', '.join(sorted(KEYS))} and may have {', '.join(sorted(OPTIONAL))}")
+        raise ProofError(
+            f"row {name} needs {', '.join(sorted(KEYS))} and may have {', '.join(sorted(OPTIONAL))}"
+        )
     if not proofs(row):
         raise ProofError(f"row {name} names no test")
     for test in proofs(row):
@@ -89,7 +92,9 @@ def _line(row: Row) -> str:
         here += f"<br>`{flat(row['command'])}`"
     if "missing" in row:
         here += f"<br>**Not offered:** {flat(row['missing'])}"
-    samples = "<br>".join(f"[{name}](../manifests/samples/{name}.yaml)" for name in row.get("samples", ()))
+    samples = "<br>".join(
+        f"[{name}](../manifests/samples/{name}.yaml)" for name in row.get("samples", ())
+    )
     return f"| {row['row']} | {flat(row['there'])} | {here} | {samples} | {'<br>'.join(map(pages.link, proofs(row)))} |"
 
 

@@ -1,4 +1,6 @@
-"""What the generators of pages share: writing or checking a page, and the tests that a page names as proofs."""
+"""What the generators of pages share: writing or checking a page, and the tests that a page names
+as proofs.
+"""
 
 from __future__ import annotations
 
@@ -16,10 +18,14 @@ class ProofError(Exception):
     """A page claims what no test proves."""
 
 
-def generate(about: str | None, target: Path, make: Callable[[], str], arguments: list[str] | None) -> int:
+def generate(
+    about: str | None, target: Path, make: Callable[[], str], arguments: list[str] | None
+) -> int:
     """Write a page, or with ``--check`` say that it is out of date; the exit status of the command."""
     parser = argparse.ArgumentParser(description=about)
-    parser.add_argument("--check", action="store_true", help="write nothing, fail when the page is out of date")
+    parser.add_argument(
+        "--check", action="store_true", help="write nothing, fail when the page is out of date"
+    )
     options = parser.parse_args(arguments)
     text = make()
     if target.exists() and target.read_text(encoding="utf-8") == text:
@@ -48,7 +54,9 @@ def functions(path: Path) -> frozenset[str]:
     """The tests of a file, without importing it."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     kinds = (ast.FunctionDef, ast.AsyncFunctionDef)
-    return frozenset(node.name for node in tree.body if isinstance(node, kinds) and node.name.startswith("test_"))
+    return frozenset(
+        node.name for node in tree.body if isinstance(node, kinds) and node.name.startswith("test_")
+    )
 
 
 def link(test: str) -> str:

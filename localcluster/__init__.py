@@ -1,7 +1,7 @@
 """A real Kubernetes on this machine, built from source, without a container engine.
 
-``python -m localcluster up`` starts one for the command line; tests use :class:`Cluster` or the fixtures of
-:mod:`localcluster.pytest_plugin`.
+``python -m localcluster up`` starts one for the command line; tests use :class:`Cluster` or the
+fixtures of :mod:`localcluster.pytest_plugin`.
 """
 
 from __future__ import annotations

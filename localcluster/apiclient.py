@@ -1,4 +1,6 @@
-"""A very small Kubernetes client for the helper processes of a cluster: JSON over HTTPS with a client certificate."""
+"""A very small Kubernetes client for the helper processes of a cluster: JSON over HTTPS with a
+client certificate.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +47,9 @@ class ApiClient:
         return self._content("GET", path, None).decode()
 
     def _content(self, method: str, path: str, body: object) -> bytes:
-        connection = http.client.HTTPSConnection(self._address, context=self._context, timeout=_TIMEOUT)
+        connection = http.client.HTTPSConnection(
+            self._address, context=self._context, timeout=_TIMEOUT
+        )
         try:
             answer = _send(connection, method, path, body)
             content = answer.read()
@@ -57,7 +61,9 @@ class ApiClient:
 
     def watch(self, path: str, seconds: int) -> Iterator[dict[str, Any]]:
         """Events of a collection from now on; ends by itself after ``seconds``."""
-        connection = http.client.HTTPSConnection(self._address, context=self._context, timeout=seconds + _TIMEOUT)
+        connection = http.client.HTTPSConnection(
+            self._address, context=self._context, timeout=seconds + _TIMEOUT
+        )
         try:
             answer = _send(connection, "GET", f"{path}?watch=1&timeoutSeconds={seconds}", None)
             if answer.status != http.HTTPStatus.OK:
@@ -68,7 +74,9 @@ class ApiClient:
             connection.close()
 
 
-def _send(connection: http.client.HTTPSConnection, method: str, path: str, body: object) -> http.client.HTTPResponse:
+def _send(
+    connection: http.client.HTTPSConnection, method: str, path: str, body: object
+) -> http.client.HTTPResponse:
     content = None if body is None else json.dumps(body)
     connection.request(method, path, content, {"Content-Type": "application/json"})
     return connection.getresponse()
@@ -77,8 +85,13 @@ def _send(connection: http.client.HTTPSConnection, method: str, path: str, body:
 def _tls(cluster: dict[str, str], user: dict[str, str]) -> ssl.SSLContext:
     authority = base64.b64decode(cluster["certificate-authority-data"]).decode()
     context = ssl.create_default_context(cadata=authority)
-    with tempfile.NamedTemporaryFile() as pair:  # the ssl module takes client certificates from files only
-        pair.write(base64.b64decode(user["client-certificate-data"]) + base64.b64decode(user["client-key-data"]))
+    with (
+        tempfile.NamedTemporaryFile() as pair
+    ):  # the ssl module takes client certificates from files only
+        pair.write(
+            base64.b64decode(user["client-certificate-data"])
+            + base64.b64decode(user["client-key-data"])
+        )
         pair.flush()
         context.load_cert_chain(pair.name)
     return context

@@ -15,7 +15,9 @@ MOUNT_POINT = Path("/sys/fs/cgroup")
 
 
 def cgroup_name(layout: Layout) -> str:
-    """Name of the cluster's cgroup; it carries a hash of the path so that two checkouts never share one."""
+    """Name of the cluster's cgroup; it carries a hash of the path so that two checkouts never share
+    one.
+    """
     digest = hashlib.sha256(str(layout.root).encode()).hexdigest()[:8]
     return f"localcluster-{layout.root.name}-{digest}"
 
@@ -71,7 +73,9 @@ def _remove_tree(cgroup: Path, deadline: float) -> None:
 
 
 def _bottom_up(cgroup: Path) -> Iterator[Path]:
-    yield from sorted((path for path in cgroup.rglob("*") if path.is_dir()), key=lambda path: -len(path.parts))
+    yield from sorted(
+        (path for path in cgroup.rglob("*") if path.is_dir()), key=lambda path: -len(path.parts)
+    )
     yield cgroup
 
 

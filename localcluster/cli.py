@@ -60,8 +60,14 @@ def parser() -> argparse.ArgumentParser:
     _add_kubectl_and_logs(add)
     _add_build_image(add)
     known = ", ".join(components.COMPONENTS)
-    build = add("build", help="build components, so that later starts are quick", description=f"Components: {known}.")
-    build.add_argument("names", nargs="*", metavar="COMPONENT", help="what to build; everything unless given")
+    build = add(
+        "build",
+        help="build components, so that later starts are quick",
+        description=f"Components: {known}.",
+    )
+    build.add_argument(
+        "names", nargs="*", metavar="COMPONENT", help="what to build; everything unless given"
+    )
     build.set_defaults(run=_build)
     text = "remove binaries of other versions and image stores that no cluster uses"
     add("prune", help=text, description=f"{text[0].upper()}{text[1:]}.").set_defaults(run=_prune)
@@ -73,14 +79,20 @@ def _raw(add: AddParser, *arguments: str, **options: str) -> argparse.ArgumentPa
 
 
 def _add_name(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--name", default="default", help="name of the cluster (default: %(default)s)")
+    command.add_argument(
+        "--name", default="default", help="name of the cluster (default: %(default)s)"
+    )
 
 
 def _add_up(add: AddParser) -> None:
     command = _raw(add, "up", help="start a cluster", description=_UP)
     _add_name(command)
-    command.add_argument("--flavour", choices=("node", "control-plane"), default="node", help="see above")
-    command.add_argument("--kwok-nodes", type=int, default=0, metavar="N", help="number of fake nodes")
+    command.add_argument(
+        "--flavour", choices=("node", "control-plane"), default="node", help="see above"
+    )
+    command.add_argument(
+        "--kwok-nodes", type=int, default=0, metavar="N", help="number of fake nodes"
+    )
     _add_repeatable(command, "--resource", _pair, "R=Q", "an extended resource of every fake node")
     example = "a device plugin on the real node, for example cambricon.com/mlu=4"
     _add_repeatable(command, "--device", _device, "RESOURCE=COUNT[:VARIABLE]", example)
@@ -90,9 +102,15 @@ def _add_up(add: AddParser) -> None:
 
 
 def _add_repeatable(
-    command: argparse.ArgumentParser, option: str, kind: Callable[[str], object], metavar: str, text: str
+    command: argparse.ArgumentParser,
+    option: str,
+    kind: Callable[[str], object],
+    metavar: str,
+    text: str,
 ) -> None:
-    command.add_argument(option, type=kind, action="append", default=[], metavar=metavar, help=f"{text}; repeatable")
+    command.add_argument(
+        option, type=kind, action="append", default=[], metavar=metavar, help=f"{text}; repeatable"
+    )
 
 
 def _pair(text: str) -> tuple[str, str]:
@@ -136,13 +154,19 @@ def _add_down_and_status(add: AddParser) -> None:
     command = add("down", help="end a cluster and remove everything of it")
     _add_name(command)
     command.set_defaults(run=_down)
-    command = add("status", help="show all clusters and their components; exit code 1 unless all are well")
+    command = add(
+        "status", help="show all clusters and their components; exit code 1 unless all are well"
+    )
     command.set_defaults(run=_status)
 
 
 def _down(arguments: argparse.Namespace) -> int:
     existed = Cluster.remove(arguments.name)
-    to_stderr(f"cluster {arguments.name} is gone" if existed else f"cluster {arguments.name} is not running")
+    to_stderr(
+        f"cluster {arguments.name} is gone"
+        if existed
+        else f"cluster {arguments.name} is not running"
+    )
     return 0
 
 
@@ -161,9 +185,13 @@ def _status(arguments: argparse.Namespace) -> int:
 
 
 def _add_kubectl_and_logs(add: AddParser) -> None:
-    command = add("kubectl", help="run kubectl against a cluster", usage="%(prog)s [--name NAME] ARGUMENT...")
+    command = add(
+        "kubectl", help="run kubectl against a cluster", usage="%(prog)s [--name NAME] ARGUMENT..."
+    )
     _add_name(command)
-    command.add_argument("arguments", nargs=argparse.REMAINDER, metavar="ARGUMENT", help="passed on to kubectl")
+    command.add_argument(
+        "arguments", nargs=argparse.REMAINDER, metavar="ARGUMENT", help="passed on to kubectl"
+    )
     command.set_defaults(run=_kubectl)
     command = add("logs", help="print the log of a component, also after a failed start")
     _add_name(command)
@@ -187,11 +215,15 @@ def _add_build_image(add: AddParser) -> None:
     command = add("build-image", help="build a Dockerfile straight into the node's image store")
     _add_name(command)
     command.add_argument("tag", help="for example localhost/trainer:dev")
-    command.add_argument("--context", type=Path, default=Path(), help="build context (default: this folder)")
+    command.add_argument(
+        "--context", type=Path, default=Path(), help="build context (default: this folder)"
+    )
     command.add_argument("--file", type=Path, help="Dockerfile (default: that of the context)")
     command.add_argument("--target", help="stage to build")
     _add_repeatable(command, "--build-arg", _pair, "NAME=VALUE", "a build argument")
-    _add_repeatable(command, "--named-context", _pair, "NAME=FOLDER", "a further folder to mount from")
+    _add_repeatable(
+        command, "--named-context", _pair, "NAME=FOLDER", "a further folder to mount from"
+    )
     command.set_defaults(run=_build_image)
 
 

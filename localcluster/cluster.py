@@ -39,12 +39,15 @@ class Cluster:
         self.spec = spec
 
     @classmethod
-    def up(cls, spec: ClusterSpec, progress: Progress = quiet, *, persistent: bool = False) -> Cluster:
+    def up(
+        cls, spec: ClusterSpec, progress: Progress = quiet, *, persistent: bool = False
+    ) -> Cluster:
         """Build what is missing, start the cluster and wait until it is usable.
 
-        A cluster ends with the calling process, however that ends, unless it is persistent: then it runs until it is
-        taken down, and ``up`` of the same spec takes hold of the running one. Raises ClusterStateError if another one
-        of that name runs already, ComponentError if a component fails to start.
+        A cluster ends with the calling process, however that ends, unless it is persistent: then it
+        runs until it is taken down, and ``up`` of the same spec takes hold of the running one.
+        Raises ClusterStateError if another one of that name runs already, ComponentError if a
+        component fails to start.
         """
         prepare(spec, progress)
         with state.clusters_lock():
@@ -67,7 +70,9 @@ class Cluster:
             raise ClusterStateError(f"cluster {spec.name} is already running ({root})")
         running, phase = state.read_spec(root), state.read_status(root).phase
         if running != spec:
-            raise ClusterStateError(f"cluster {spec.name} is already running, but as {running}; take it down first")
+            raise ClusterStateError(
+                f"cluster {spec.name} is already running, but as {running}; take it down first"
+            )
         if phase != "running":
             raise ClusterStateError(f"cluster {spec.name} is {phase}; wait for it or take it down")
         progress(f"cluster {spec.name} is already running")
@@ -95,7 +100,10 @@ class Cluster:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self.down()
 
@@ -120,9 +128,13 @@ class Cluster:
         return state.read_status(self.layout.root)
 
     def kubectl(self, *arguments: str, input: str | None = None, check: bool = True) -> str:  # noqa: A002
-        """Run kubectl as the administrator and return its output; raises CommandError with what it complained about."""
+        """Run kubectl as the administrator and return its output; raises CommandError with what it
+        complained about.
+        """
         argv = (self.layout.binary("kubectl"), f"--kubeconfig={self.kubeconfig}", *arguments)
-        result = subprocess.run(argv, input=input or "", capture_output=True, text=True, check=False)
+        result = subprocess.run(
+            argv, input=input or "", capture_output=True, text=True, check=False
+        )
         if check and result.returncode:
             raise CommandError(("kubectl", *arguments), result.returncode, result.stderr)
         return result.stdout
@@ -133,15 +145,26 @@ class Cluster:
         self.kubectl("apply", "--server-side", "--filename=-", input=document)
 
     def add_kwok_nodes(
-        self, names: Sequence[str], resources: Mapping[str, str], labels: Mapping[str, str] | None = None
+        self,
+        names: Sequence[str],
+        resources: Mapping[str, str],
+        labels: Mapping[str, str] | None = None,
     ) -> None:
-        """Create more fake nodes and wait until they are Ready; the cluster must have been started with kwok nodes."""
+        """Create more fake nodes and wait until they are Ready; the cluster must have been started
+        with kwok nodes.
+        """
         if not self.spec.kwok_nodes:
-            raise ClusterStateError(f"cluster {self.name} was started without kwok: give its spec a kwok_nodes number")
-        kwok.create_nodes(self.layout, names, resources, labels=labels or {}, tainted=self.spec.flavour == "node")
+            raise ClusterStateError(
+                f"cluster {self.name} was started without kwok: give its spec a kwok_nodes number"
+            )
+        kwok.create_nodes(
+            self.layout, names, resources, labels=labels or {}, tainted=self.spec.flavour == "node"
+        )
 
     def enter_argv(self, argv: Sequence[str]) -> tuple[str, ...]:
-        """The command as it must be run to see what the cluster's components see, from the same working folder."""
+        """The command as it must be run to see what the cluster's components see, from the same
+        working folder.
+        """
         if self.spec.flavour == "control-plane":
             return tuple(argv)
         pid = state.init_pid(self.layout.root)
@@ -154,7 +177,9 @@ class Cluster:
         return state.read_log(self.layout.root, component)
 
     def build_image(self, image: ImageBuild, progress: Progress = to_stderr) -> bool:
-        """Build an image straight into the node's image store; False when it is there already from the same inputs."""
+        """Build an image straight into the node's image store; False when it is there already from
+        the same inputs.
+        """
         from . import images
 
         return images.build_image(self.layout, image, progress)
@@ -171,7 +196,9 @@ def _require_abilities(spec: ClusterSpec, progress: Progress) -> None:
     if spec.flavour != "node":
         return
     if os.geteuid() != 0:
-        raise LocalClusterError("a cluster with a node needs root; as another user take the flavour control-plane")
+        raise LocalClusterError(
+            "a cluster with a node needs root; as another user take the flavour control-plane"
+        )
     from . import node
 
     toolchain.ensure_packages(node.debian_packages(), progress)
@@ -188,11 +215,17 @@ def _start_supervisor(layout: Layout, *, persistent: bool) -> tuple[int, Process
     os.set_inheritable(writing, True)
     command = [sys.executable, "-P", "-m", "localcluster.supervisor", "outer", str(layout.root)]
     command += ["--report", str(writing), "--parent", str(parent.pid), str(parent.start_time)]
-    # Not subprocess.Popen: its object would complain when it is dropped while the daemon still runs.
+    # Not subprocess.Popen: its object would complain when it is dropped while the daemon still
+    # runs.
     with layout.log("supervisor").open("ab") as output, Path(os.devnull).open("rb") as null:
-        actions = [(os.POSIX_SPAWN_DUP2, file.fileno(), number) for number, file in enumerate((null, output, output))]
+        actions = [
+            (os.POSIX_SPAWN_DUP2, file.fileno(), number)
+            for number, file in enumerate((null, output, output))
+        ]
         arguments = [*command, *([] if persistent else ["--tied"])]
-        pid = os.posix_spawn(sys.executable, arguments, child_environment(), file_actions=actions, setsid=True)
+        pid = os.posix_spawn(
+            sys.executable, arguments, child_environment(), file_actions=actions, setsid=True
+        )
     os.close(writing)
     identity = ProcessIdentity.of(pid)
     state.write_supervisor(layout.root, identity)
@@ -209,7 +242,9 @@ def _wait_until_ready(layout: Layout, descriptor: int, progress: Progress) -> No
                 raise _failure(message["failed"])
             else:
                 return
-    raise ComponentError("supervisor", "ended unexpectedly", components.tail(layout.log("supervisor")))
+    raise ComponentError(
+        "supervisor", "ended unexpectedly", components.tail(layout.log("supervisor"))
+    )
 
 
 def _failure(details: Mapping[str, str]) -> LocalClusterError:

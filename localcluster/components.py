@@ -1,8 +1,8 @@
 """The programs a cluster consists of, and how to build them from their Go modules.
 
-Every folder under ``go/`` is a small module that pins one project with ``tool`` lines. Binaries land in
-``<cache>/store/<hash of module and flags>/NAME``, so a changed pin never meets an old binary; ``<cache>/bin/NAME``
-links to the newest.
+Every folder under ``go/`` is a small module that pins one project with ``tool`` lines. Binaries
+land in ``<cache>/store/<hash of module and flags>/NAME``, so a changed pin never meets an old
+binary; ``<cache>/bin/NAME`` links to the newest.
 """
 
 from __future__ import annotations
@@ -49,7 +49,14 @@ class Component:
         ldflags = ["-s", "-w"]
         if self.module == "kubernetes":
             ldflags += version_ldflags(pinned_version(self.folder, _KUBERNETES))
-        return ("-mod=readonly", "-buildvcs=false", "-trimpath", *tags, "-ldflags", " ".join(ldflags))
+        return (
+            "-mod=readonly",
+            "-buildvcs=false",
+            "-trimpath",
+            *tags,
+            "-ldflags",
+            " ".join(ldflags),
+        )
 
 
 _CONTAINERD_TAGS = ("no_btrfs", "no_devmapper", "no_zfs")
@@ -57,23 +64,38 @@ _CNI = "github.com/containernetworking/plugins/plugins"
 
 
 def _table() -> Iterator[Component]:
-    # In the order in which a cold cache is best filled: kube-apiserver brings most of what others need.
+    # In the order in which a cold cache is best filled: kube-apiserver brings most of what others
+    # need.
     yield Component("pause", "pause", ".")
     yield Component("etcd", "etcd", "go.etcd.io/etcd/server/v3")
-    for name in ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubectl", "kubelet", "kube-proxy"):
+    for name in (
+        "kube-apiserver",
+        "kube-controller-manager",
+        "kube-scheduler",
+        "kubectl",
+        "kubelet",
+        "kube-proxy",
+    ):
         yield Component(name, "kubernetes", f"{_KUBERNETES}/cmd/{name}")
     yield Component("kwok", "kwok", "sigs.k8s.io/kwok/cmd/kwok")
     for name in ("containerd", "containerd-shim-runc-v2", "ctr"):
         package = f"github.com/containerd/containerd/v2/cmd/{name}"
         yield Component(name, "containerd", package, tags=_CONTAINERD_TAGS)
     yield Component(
-        "runc", "runc", "github.com/opencontainers/runc", ("seccomp",), True, ("gcc", "libseccomp-dev", "pkg-config")
+        "runc",
+        "runc",
+        "github.com/opencontainers/runc",
+        ("seccomp",),
+        True,
+        ("gcc", "libseccomp-dev", "pkg-config"),
     )
     for name in ("main/bridge", "main/loopback", "ipam/host-local"):
         yield Component(name.partition("/")[2], "cni", f"{_CNI}/{name}")
     yield Component("coredns", "coredns", "github.com/coredns/coredns")
     for name in ("buildkitd", "buildctl"):
-        yield Component(name, "buildkit", f"github.com/moby/buildkit/cmd/{name}", tags=("no_oci_worker",))
+        yield Component(
+            name, "buildkit", f"github.com/moby/buildkit/cmd/{name}", tags=("no_oci_worker",)
+        )
     yield Component("helm", "helm", "helm.sh/helm/v4/cmd/helm")
     for name in ("promtool", "prometheus"):
         yield Component(name, "prometheus", f"github.com/prometheus/prometheus/cmd/{name}")
@@ -84,17 +106,27 @@ COMPONENTS: Mapping[str, Component] = {component.name: component for component i
 
 def pinned_version(folder: Path, module: str) -> str:
     """The version of a module that the folder's go.mod requires."""
-    match = re.search(rf"^\s*(?:require\s+)?{re.escape(module)} (v\S+)", (folder / "go.mod").read_text(), re.MULTILINE)
+    match = re.search(
+        rf"^\s*(?:require\s+)?{re.escape(module)} (v\S+)",
+        (folder / "go.mod").read_text(),
+        re.MULTILINE,
+    )
     if match is None:
         raise BuildError(f"{folder / 'go.mod'} does not require {module}")
     return match.group(1)
 
 
 def version_ldflags(version: str) -> list[str]:
-    """Linker flags that make Kubernetes programs report the version; without them they all say v0.0.0-master."""
+    """Linker flags that make Kubernetes programs report the version; without them they all say
+    v0.0.0-master.
+    """
     major, minor = version.removeprefix("v").split(".")[:2]
     values = {"gitVersion": version, "gitMajor": major, "gitMinor": minor, "gitTreeState": "clean"}
-    return [f"-X {package}.{key}={value}" for package in _VERSION_PACKAGES for key, value in values.items()]
+    return [
+        f"-X {package}.{key}={value}"
+        for package in _VERSION_PACKAGES
+        for key, value in values.items()
+    ]
 
 
 def select(names: Iterable[str]) -> list[Component]:
@@ -102,7 +134,9 @@ def select(names: Iterable[str]) -> list[Component]:
     wanted = set(names)
     unknown = wanted - COMPONENTS.keys()
     if unknown:
-        raise BuildError(f"unknown component {', '.join(sorted(unknown))}; known: {', '.join(COMPONENTS)}")
+        raise BuildError(
+            f"unknown component {', '.join(sorted(unknown))}; known: {', '.join(COMPONENTS)}"
+        )
     return [component for component in COMPONENTS.values() if component.name in wanted]
 
 
@@ -154,7 +188,9 @@ def _link(path: Path) -> None:
 
 
 def _build_missing(missing: list[Component], paths: Mapping[str, Path], progress: Progress) -> None:
-    toolchain.ensure_packages([package for component in missing for package in component.debian], progress)
+    toolchain.ensure_packages(
+        [package for component in missing for package in component.debian], progress
+    )
     go = toolchain.find_go(progress)
     for number, component in enumerate(missing, start=1):
         title = f"{component.name} ({number}/{len(missing)})"
@@ -180,7 +216,12 @@ def _build_one(go: Path, component: Component, target: Path, progress: Progress)
     with (
         log.open("wb") as output,
         subprocess.Popen(
-            command, cwd=component.folder, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output
+            command,
+            cwd=component.folder,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
         ) as process,
     ):
         while process.poll() is None:

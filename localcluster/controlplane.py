@@ -1,4 +1,6 @@
-"""The processes of the control plane: etcd, kube-apiserver, kube-controller-manager, kube-scheduler, kwok."""
+"""The processes of the control plane: etcd, kube-apiserver, kube-controller-manager,
+kube-scheduler, kwok.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,9 @@ def batches(layout: Layout, spec: ClusterSpec) -> list[list[ProcessSpec]]:
 
 def _etcd(layout: Layout, numbers: dict[str, int]) -> ProcessSpec:
     client, peer = (f"https://127.0.0.1:{numbers[name]}" for name in ("etcd", "etcd-peer"))
-    certificate, key, authority = (str(layout.pki(name)) for name in ("etcd.crt", "etcd.key", "ca.crt"))
+    certificate, key, authority = (
+        str(layout.pki(name)) for name in ("etcd.crt", "etcd.key", "ca.crt")
+    )
     argv = (
         layout.binary("etcd"),
         "--name=default",
@@ -87,8 +91,13 @@ def _flavour_flags(layout: Layout, spec: ClusterSpec) -> tuple[str, ...]:
         from . import node
 
         return node.apiserver_flags(layout, spec)
-    # Without nodes nobody reaches the API server through its Service, and a loopback address is no valid endpoint.
-    return ("--bind-address=127.0.0.1", "--advertise-address=127.0.0.1", "--endpoint-reconciler-type=none")
+    # Without nodes nobody reaches the API server through its Service, and a loopback address is no
+    # valid endpoint.
+    return (
+        "--bind-address=127.0.0.1",
+        "--advertise-address=127.0.0.1",
+        "--endpoint-reconciler-type=none",
+    )
 
 
 def _controller_manager(layout: Layout, spec: ClusterSpec, numbers: dict[str, int]) -> ProcessSpec:
@@ -104,7 +113,9 @@ def _controller_manager(layout: Layout, spec: ClusterSpec, numbers: dict[str, in
         "--kube-api-burst=400",
         *_node_flags(spec),
     )
-    return ProcessSpec(name, argv, ready=probes.https_ok(layout, numbers[name], "/healthz", verify=False))
+    return ProcessSpec(
+        name, argv, ready=probes.https_ok(layout, numbers[name], "/healthz", verify=False)
+    )
 
 
 def _node_flags(spec: ClusterSpec) -> tuple[str, ...]:
@@ -118,7 +129,9 @@ def _node_flags(spec: ClusterSpec) -> tuple[str, ...]:
 def _scheduler(layout: Layout, numbers: dict[str, int]) -> ProcessSpec:
     name = "kube-scheduler"
     argv = (*_controller(layout, name, numbers[name]), "--kube-api-qps=200", "--kube-api-burst=400")
-    return ProcessSpec(name, argv, ready=probes.https_ok(layout, numbers[name], "/readyz", verify=False))
+    return ProcessSpec(
+        name, argv, ready=probes.https_ok(layout, numbers[name], "/readyz", verify=False)
+    )
 
 
 def _controller(layout: Layout, name: str, port: int) -> tuple[str, ...]:

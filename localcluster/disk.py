@@ -10,7 +10,8 @@ from .errors import LocalClusterError
 _GIB = 1 << 30
 # Below this the kubelet of a node evicts pods and takes no new ones.
 EVICTION_THRESHOLD = "1Gi"
-# Images of a first build, their build cache and what pods write; later clusters find the images there.
+# Images of a first build, their build cache and what pods write; later clusters find the images
+# there.
 FIRST_CLUSTER = 12 * _GIB
 LATER_CLUSTER = 3 * _GIB
 

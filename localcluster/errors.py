@@ -40,4 +40,6 @@ class ComponentError(LocalClusterError):
         self.component = component
         self.reason = reason
         self.tail = tail
-        super().__init__(f"{component}: {reason}" + (f"; its log ends with:\n{tail}" if tail else ""))
+        super().__init__(
+            f"{component}: {reason}" + (f"; its log ends with:\n{tail}" if tail else "")
+        )

@@ -1,4 +1,5 @@
-"""Break a running node on purpose, from outside of its namespaces, and mend it again: for tests and benchmarks.
+"""Break a running node on purpose, from outside of its namespaces, and mend it again: for tests and
+benchmarks.
 
 What a context manager did is undone at its end, and with the cluster at the latest.
 """
@@ -22,7 +23,9 @@ _COPY = "/dev/shm/frozen"  # noqa: S108 - in the pod's own memory
 
 @contextmanager
 def paused(cluster: Cluster, component: str) -> Iterator[None]:
-    """A component of the cluster stands still: without its kubelet the node is soon NotReady, and its pods run on."""
+    """A component of the cluster stands still: without its kubelet the node is soon NotReady, and
+    its pods run on.
+    """
     processes = _component(cluster, component)
     if not processes:
         raise LocalClusterError(f"{component} does not run in cluster {cluster.name}")
@@ -37,7 +40,9 @@ def paused(cluster: Cluster, component: str) -> Iterator[None]:
 
 
 def kill(uid: str) -> None:
-    """All processes of a pod end at once, without a word to anybody, as when its node loses its power."""
+    """All processes of a pod end at once, without a word to anybody, as when its node loses its
+    power.
+    """
     for pid in _processes(uid):
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
@@ -45,7 +50,9 @@ def kill(uid: str) -> None:
 
 @contextmanager
 def cut_off(uids: Collection[str], ports: Collection[int] = ()) -> Iterator[None]:
-    """Drop all that these pods send and get, as if their node's cable were pulled; or only what they send to ports."""
+    """Drop all that these pods send and get, as if their node's cable were pulled; or only what
+    they send to ports.
+    """
     rules = _rules(ports)
     pids = [_processes(uid)[0] for uid in uids]
     try:
@@ -56,7 +63,14 @@ def cut_off(uids: Collection[str], ports: Collection[int] = ()) -> Iterator[None
         for pid in pids:
             # Its network went with it when the pod has ended.
             with contextlib.suppress(CommandError):
-                _run("nsenter", "--net", f"--target={pid}", "--", "nft", f"delete table inet {_TABLE}")
+                _run(
+                    "nsenter",
+                    "--net",
+                    f"--target={pid}",
+                    "--",
+                    "nft",
+                    f"delete table inet {_TABLE}",
+                )
 
 
 def _rules(ports: Collection[int]) -> str:
@@ -72,7 +86,9 @@ def _rules(ports: Collection[int]) -> str:
 
 @contextmanager
 def frozen(uids: Collection[str], folder: str) -> Iterator[None]:
-    """What the kubelet writes into a folder of these pods is seen by their containers only afterwards."""
+    """What the kubelet writes into a folder of these pods is seen by their containers only
+    afterwards.
+    """
     pids = [_with_folder(uid, folder) for uid in uids]
     copy = f"set -e; mkdir -p {_COPY}; cp -a {folder}/. {_COPY}; mount --bind {_COPY} {folder}"
     try:
@@ -110,7 +126,11 @@ def _component(cluster: Cluster, name: str) -> list[int]:
     """The processes of a component; the paths in its arguments tell whose it is."""
     argv0, folder = cluster.layout.binary(name), f"{cluster.layout.root}/"
     lines = {pid: _read(pid, "cmdline").split("\0") for pid in _pids()}
-    return [pid for pid, line in lines.items() if line[0] == argv0 and any(folder in part for part in line[1:])]
+    return [
+        pid
+        for pid, line in lines.items()
+        if line[0] == argv0 and any(folder in part for part in line[1:])
+    ]
 
 
 def _pids() -> list[int]:

@@ -1,7 +1,8 @@
 """Makes the API server of a cluster with its own network namespace reachable from outside of it.
 
-The listening socket belongs to the namespace in which it was made (outside); connections are made by a thread that
-has moved into the cluster's namespace. Both ends use the same loopback address, so one kubeconfig serves both sides.
+The listening socket belongs to the namespace in which it was made (outside); connections are made
+by a thread that has moved into the cluster's namespace. Both ends use the same loopback address, so
+one kubeconfig serves both sides.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""Images without a registry: a Debian base, the pause image, and builds from a Dockerfile straight into the node."""
+"""Images without a registry: a Debian base, the pause image, and builds from a Dockerfile straight
+into the node.
+"""
 
 from __future__ import annotations
 
@@ -37,15 +39,19 @@ class BaseImage:
 _PYTHON = ("ca-certificates", "python3", "python3-venv")
 PYTHON_BASE = BaseImage("localhost/python-base:bookworm", "bookworm", _PYTHON)
 # Debian's torch is a CPU build: a quarter of the size of the one that brings CUDA.
-TORCH_BASE = BaseImage("localhost/torch-base:trixie", "trixie", (*_PYTHON, "python3-torch", "python3-torchvision"))
+TORCH_BASE = BaseImage(
+    "localhost/torch-base:trixie", "trixie", (*_PYTHON, "python3-torch", "python3-torchvision")
+)
 BASE_IMAGE = PYTHON_BASE.tag
 
 
 @dataclass(frozen=True)
 class ImageBuild:
-    """What to build. ``sources`` are the parts of the context that the result depends on, relative to it.
+    """What to build. ``sources`` are the parts of the context that the result depends on, relative
+    to it.
 
-    ``named_contexts`` are further directories; a Dockerfile mounts them with ``RUN --mount=type=bind,from=NAME``.
+    ``named_contexts`` are further directories; a Dockerfile mounts them with ``RUN
+    --mount=type=bind,from=NAME``.
     """
 
     tag: str
@@ -58,7 +64,9 @@ class ImageBuild:
 
 
 def build_image(layout: Layout, build: ImageBuild, progress: Progress = to_stderr) -> bool:
-    """Build an image into the node of a running cluster; False when it is there already from the same inputs."""
+    """Build an image into the node of a running cluster; False when it is there already from the
+    same inputs.
+    """
     store = image_store(layout)
     key = build_key(build)
     if recorded_key(store, build.tag) == key and has_image(layout, build.tag):
@@ -72,18 +80,30 @@ def build_image(layout: Layout, build: ImageBuild, progress: Progress = to_stder
 
 
 def _drop_replaced(layout: Layout) -> None:
-    """Forget images that lost their name to a newer build: containerd keeps them under their digest."""
-    listing = subprocess.run(_ctr(layout, "images", "list"), capture_output=True, text=True, check=True).stdout
+    """Forget images that lost their name to a newer build: containerd keeps them under their
+    digest.
+    """
+    listing = subprocess.run(
+        _ctr(layout, "images", "list"), capture_output=True, text=True, check=True
+    ).stdout
     replaced = replaced_images(listing)
     if replaced:
-        _run(_ctr(layout, "images", "remove", *replaced), "replaced images cannot be removed", quiet=True)
+        _run(
+            _ctr(layout, "images", "remove", *replaced),
+            "replaced images cannot be removed",
+            quiet=True,
+        )
 
 
 def replaced_images(listing: str) -> tuple[str, ...]:
     """References by digest, in the table of ``ctr images list``, to images that no name refers to."""
     rows = [line.split()[:3] for line in listing.splitlines()[1:] if line.strip()]
     named = {digest for reference, _, digest in rows if not reference.startswith("sha256:")}
-    return tuple(reference for reference, _, digest in rows if reference.startswith("sha256:") and digest not in named)
+    return tuple(
+        reference
+        for reference, _, digest in rows
+        if reference.startswith("sha256:") and digest not in named
+    )
 
 
 def build_command(layout: Layout, build: ImageBuild) -> tuple[str, ...]:
@@ -92,7 +112,11 @@ def build_command(layout: Layout, build: ImageBuild) -> tuple[str, ...]:
     options += [f"target={build.target}"] if build.target else []
     options += [f"build-arg:{name}={value}" for name, value in sorted(build.build_args.items())]
     options += [f"context:{name}=local:{name}" for name in sorted(build.named_contexts)]
-    directories = {"context": build.context, "dockerfile": build.dockerfile.parent, **build.named_contexts}
+    directories = {
+        "context": build.context,
+        "dockerfile": build.dockerfile.parent,
+        **build.named_contexts,
+    }
     output = f"type=image,name={build.tag},unpack=true,compression=uncompressed"
     return _buildctl(
         layout,
@@ -128,12 +152,17 @@ def build_key(build: ImageBuild) -> str:
 
 
 def _ignore_files(build: ImageBuild) -> list[Path]:
-    candidates = (build.context / ".dockerignore", build.dockerfile.with_name(f"{build.dockerfile.name}.dockerignore"))
+    candidates = (
+        build.context / ".dockerignore",
+        build.dockerfile.with_name(f"{build.dockerfile.name}.dockerignore"),
+    )
     return [path for path in candidates if path.exists()]
 
 
 def context_files(context: Path, sources: Iterable[str]) -> list[Path]:
-    """Files of the context below ``sources``: what git does not ignore, or everything where there is no git."""
+    """Files of the context below ``sources``: what git does not ignore, or everything where there
+    is no git.
+    """
     command = (
         "git",
         "-C",
@@ -164,7 +193,8 @@ def _add_files(digest: hashlib._Hash, root: Path, paths: Iterable[Path]) -> None
         name = path.relative_to(root) if path.is_relative_to(root) else path.name
         size = path.stat().st_size
         digest.update(f"\0{name}\0{size}\0{path.stat().st_mode & 0o111}\0".encode())
-        # Large files are wheels: their names carry version and platform, reading gigabytes would tell nothing more.
+        # Large files are wheels: their names carry version and platform, reading gigabytes would
+        # tell nothing more.
         if size <= _WHOLE_FILE_LIMIT:
             digest.update(path.read_bytes())
 
@@ -176,7 +206,12 @@ def has_image(layout: Layout, tag: str) -> bool:
 
 
 def _ctr(layout: Layout, *arguments: str) -> tuple[str, ...]:
-    return (layout.binary("ctr"), f"--address={layout.containerd_socket}", "--namespace=k8s.io", *arguments)
+    return (
+        layout.binary("ctr"),
+        f"--address={layout.containerd_socket}",
+        "--namespace=k8s.io",
+        *arguments,
+    )
 
 
 def import_archive(layout: Layout, tag: str, archive: Path) -> bool:
@@ -184,21 +219,30 @@ def import_archive(layout: Layout, tag: str, archive: Path) -> bool:
     store = image_store(layout)
     if recorded_key(store, tag) == archive.stem and has_image(layout, tag):
         return False
-    _run(_ctr(layout, "images", "import", "--local", str(archive)), f"{tag} cannot be imported", quiet=True)
+    _run(
+        _ctr(layout, "images", "import", "--local", str(archive)),
+        f"{tag} cannot be imported",
+        quiet=True,
+    )
     record_key(store, tag, archive.stem)
     return True
 
 
 def _run(command: tuple[str, ...], complaint: str, *, quiet: bool = False) -> None:
-    result = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=quiet, text=True, check=False)
+    result = subprocess.run(
+        command, stdin=subprocess.DEVNULL, capture_output=quiet, text=True, check=False
+    )
     if result.returncode:
         raise BuildError(
-            f"{complaint}: exit code {result.returncode}" + (f": {result.stderr.strip()}" if quiet else "")
+            f"{complaint}: exit code {result.returncode}"
+            + (f": {result.stderr.strip()}" if quiet else "")
         )
 
 
 def ensure_base_archive(base: BaseImage = PYTHON_BASE, progress: Progress = to_stderr) -> Path:
-    """A base image as an OCI archive, made from Debian packages unless cached. Needs the package mirrors once."""
+    """A base image as an OCI archive, made from Debian packages unless cached. Needs the package
+    mirrors once.
+    """
     archive = _archive_path(base.tag.rpartition("/")[2].replace(":", "-"), base.recipe.encode())
     # Clusters that start together need the same ones.
     with held(archive.with_suffix(".lock")):
@@ -211,8 +255,21 @@ def ensure_base_archive(base: BaseImage = PYTHON_BASE, progress: Progress = to_s
 def _make_base_archive(base: BaseImage, archive: Path) -> None:
     root = archive.with_suffix(".root")
     include = f"--include={','.join(base.packages)}"
-    _run(("mmdebstrap", "--quiet", "--variant=minbase", include, base.suite, f"{root}", "--format=tar"), base.tag)
-    config = ociarchive.ImageConfig(env=("PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",))
+    _run(
+        (
+            "mmdebstrap",
+            "--quiet",
+            "--variant=minbase",
+            include,
+            base.suite,
+            f"{root}",
+            "--format=tar",
+        ),
+        base.tag,
+    )
+    config = ociarchive.ImageConfig(
+        env=("PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",)
+    )
     ociarchive.write(archive, base.tag, root, config)
     root.unlink()
 

@@ -1,4 +1,6 @@
-"""Where images live: directories that outlive a cluster and are lent to one running cluster at a time."""
+"""Where images live: directories that outlive a cluster and are lent to one running cluster at a
+time.
+"""
 
 from __future__ import annotations
 
@@ -24,8 +26,8 @@ def image_store(layout: Layout) -> Path:
 def borrow_store(layout: Layout) -> tuple[Path, int]:
     """Lend a free store to the cluster; it is given back when the returned file descriptor closes.
 
-    Images built for one cluster are so at hand for the next one: the store that was built into last comes first.
-    Clusters that run at the same time get stores of their own.
+    Images built for one cluster are so at hand for the next one: the store that was built into last
+    comes first. Clusters that run at the same time get stores of their own.
     """
     stores = cache_dir() / "containerd"
     stores.mkdir(parents=True, exist_ok=True)
@@ -40,12 +42,17 @@ def borrow_store(layout: Layout) -> tuple[Path, int]:
 
 @contextmanager
 def spare_stores() -> Iterator[list[Path]]:
-    """The stores that no cluster has borrowed, but for the one built into last, which the next cluster will want.
+    """The stores that no cluster has borrowed, but for the one built into last, which the next
+    cluster will want.
 
     Nobody can borrow them until the context ends.
     """
     folder = cache_dir() / "containerd"
-    stores = sorted((path for path in folder.iterdir() if path.is_dir()), key=_last_use) if folder.exists() else []
+    stores = (
+        sorted((path for path in folder.iterdir() if path.is_dir()), key=_last_use)
+        if folder.exists()
+        else []
+    )
     held = [(store, _try_lock(store.with_suffix(".lock"))) for store in stores[:-1]]
     try:
         yield [store for store, descriptor in held if descriptor is not None]

@@ -1,4 +1,6 @@
-"""Self-contained kubeconfig files: certificates are embedded, so a file can be copied anywhere on the machine."""
+"""Self-contained kubeconfig files: certificates are embedded, so a file can be copied anywhere on
+the machine.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,10 @@ from .model import Layout
 def document(layout: Layout, user: str) -> dict[str, Any]:
     """The kubeconfig of one client certificate."""
     name = "localcluster"
-    cluster = {"server": layout.api_url, "certificate-authority-data": _encoded(layout.pki("ca.crt"))}
+    cluster = {
+        "server": layout.api_url,
+        "certificate-authority-data": _encoded(layout.pki("ca.crt")),
+    }
     credentials = {
         "client-certificate-data": _encoded(layout.pki(f"{user}.crt")),
         "client-key-data": _encoded(layout.pki(f"{user}.key")),

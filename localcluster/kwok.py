@@ -1,14 +1,15 @@
-"""Fake nodes: kwok plays their kubelets, so that pods "run" without a container, on any hardware a test can think of.
+"""Fake nodes: kwok plays their kubelets, so that pods "run" without a container, on any hardware a
+test can think of.
 
-A pod on a fake node becomes Running and Ready at once, with a pod address, and stays so until somebody patches its
-status or deletes it. Annotations of the pod change that; the constants below name them:
+A pod on a fake node becomes Running and Ready at once, with a pod address, and stays so until
+somebody patches its status or deletes it. Annotations of the pod change that; the constants below
+name them:
 
-``kwok.localcluster/hold: "true"``
-    the pod stays Pending until the annotation is removed;
-``kwok.localcluster/succeed-after: 2s``
-    the pod succeeds that long after it started (or after the annotation was set, whichever is later);
-``kwok.localcluster/fail-after: 500ms``, ``kwok.localcluster/exit-code: "78"``, ``kwok.localcluster/message: text``
-    likewise, but all containers end with the exit code (1 unless given) and the termination message.
+``kwok.localcluster/hold: "true"`` the pod stays Pending until the annotation is removed;
+``kwok.localcluster/succeed-after: 2s`` the pod succeeds that long after it started (or after the
+annotation was set, whichever is later); ``kwok.localcluster/fail-after: 500ms``,
+``kwok.localcluster/exit-code: "78"``, ``kwok.localcluster/message: text`` likewise, but all
+containers end with the exit code (1 unless given) and the termination message.
 """
 
 from __future__ import annotations
@@ -105,7 +106,11 @@ def stages() -> list[dict[str, Any]]:
     """What kwok does with pods, as its Stage documents; nodes follow kwok's own stages."""
     exit_code = f'{{{{ or ( index $annotations "{EXIT_CODE}" ) "1" }}}}'
     return [
-        _stage("pod-run", [_absent(".status.podIP"), _absent(_annotation(HOLD)), _phase("Pending")], _RUNNING),
+        _stage(
+            "pod-run",
+            [_absent(".status.podIP"), _absent(_annotation(HOLD)), _phase("Pending")],
+            _RUNNING,
+        ),
         _ending("pod-succeed", SUCCEED_AFTER, ("Succeeded", "PodCompleted", "0", "Completed")),
         _ending("pod-fail", FAIL_AFTER, ("Failed", "PodFailed", exit_code, "Error")),
         _stage("pod-delete", [{"key": ".metadata.deletionTimestamp", "operator": "Exists"}], None),
@@ -116,16 +121,23 @@ def _ending(name: str, annotation: str, words: tuple[str, str, str, str]) -> dic
     template = _ENDED
     for placeholder, word in zip(("PHASE", "REASON", "EXITCODE", "CONTAINER"), words, strict=True):
         template = template.replace(placeholder, word)
-    stage = _stage(name, [{"key": _annotation(annotation), "operator": "Exists"}, _phase("Running")], template)
+    stage = _stage(
+        name, [{"key": _annotation(annotation), "operator": "Exists"}, _phase("Running")], template
+    )
     stage["spec"]["delay"] = {"durationFrom": {"expressionFrom": _annotation(annotation)}}
     return stage
 
 
-def _stage(name: str, expressions: Sequence[Mapping[str, Any]], template: str | None) -> dict[str, Any]:
+def _stage(
+    name: str, expressions: Sequence[Mapping[str, Any]], template: str | None
+) -> dict[str, Any]:
     if template is None:
         selected, then = list(expressions), {"finalizers": {"empty": True}, "delete": True}
     else:
-        selected, then = [_absent(".metadata.deletionTimestamp"), *expressions], {"statusTemplate": template}
+        selected, then = (
+            [_absent(".metadata.deletionTimestamp"), *expressions],
+            {"statusTemplate": template},
+        )
     return {
         "apiVersion": "kwok.x-k8s.io/v1alpha1",
         "kind": "Stage",
@@ -167,7 +179,9 @@ def process(layout: Layout, port: int) -> ProcessSpec:
         f"--server-address=127.0.0.1:{port}",
     )
     # Without a home of its own kwok would read the user's ~/.kwok.
-    return ProcessSpec("kwok", argv, {"HOME": str(config.parent)}, ready=probes.http_ok(port, "/healthz"))
+    return ProcessSpec(
+        "kwok", argv, {"HOME": str(config.parent)}, ready=probes.http_ok(port, "/healthz")
+    )
 
 
 def _config(layout: Layout) -> Path:
@@ -181,31 +195,50 @@ def write_config(layout: Layout) -> None:
     path.write_text(yaml.safe_dump_all(stages(), sort_keys=False))
 
 
-def node(name: str, resources: Mapping[str, str], *, labels: Mapping[str, str], tainted: bool) -> dict[str, Any]:
+def node(
+    name: str, resources: Mapping[str, str], *, labels: Mapping[str, str], tainted: bool
+) -> dict[str, Any]:
     """A fake node with the given resources on top of ample CPU and memory."""
     amounts = {**_NODE_DEFAULTS, **resources}
-    spec = {"taints": [{"key": NODE_MARK, "value": "true", "effect": "NoSchedule"}]} if tainted else {}
+    spec = (
+        {"taints": [{"key": NODE_MARK, "value": "true", "effect": "NoSchedule"}]} if tainted else {}
+    )
     return {
         "apiVersion": "v1",
         "kind": "Node",
-        "metadata": {"name": name, "labels": {NODE_MARK: "true", "kubernetes.io/hostname": name, **labels}},
+        "metadata": {
+            "name": name,
+            "labels": {NODE_MARK: "true", "kubernetes.io/hostname": name, **labels},
+        },
         "spec": spec,
         "status": {"capacity": amounts, "allocatable": amounts},
     }
 
 
 def create_nodes(
-    layout: Layout, names: Sequence[str], resources: Mapping[str, str], *, labels: Mapping[str, str], tainted: bool
+    layout: Layout,
+    names: Sequence[str],
+    resources: Mapping[str, str],
+    *,
+    labels: Mapping[str, str],
+    tainted: bool,
 ) -> None:
     """Create fake nodes and wait until they are Ready."""
     items = [node(name, resources, labels=labels, tainted=tainted) for name in names]
-    _kubectl(layout, "create", "--filename=-", stdin=json.dumps({"apiVersion": "v1", "kind": "List", "items": items}))
+    _kubectl(
+        layout,
+        "create",
+        "--filename=-",
+        stdin=json.dumps({"apiVersion": "v1", "kind": "List", "items": items}),
+    )
     nodes = [f"node/{name}" for name in names]
     _kubectl(layout, "wait", "--for=condition=Ready", f"--timeout={_READY_TIMEOUT}s", *nodes)
 
 
 def create_spec_nodes(layout: Layout, spec: ClusterSpec) -> None:
-    """The nodes that the spec asks for, ``kwok-0`` and so on; beside a real node they are tainted with NODE_MARK."""
+    """The nodes that the spec asks for, ``kwok-0`` and so on; beside a real node they are tainted
+    with NODE_MARK.
+    """
     names = [f"kwok-{number}" for number in range(spec.kwok_nodes)]
     if names:
         create_nodes(layout, names, spec.kwok_resources, labels={}, tainted=spec.flavour == "node")

@@ -52,7 +52,11 @@ class ProcessIdentity:
     def is_alive(self) -> bool:
         """Whether this very process runs; a zombie does not."""
         fields = _stat_fields(self.pid)
-        return fields is not None and int(fields[19]) == self.start_time and fields[0] not in {"Z", "X"}
+        return (
+            fields is not None
+            and int(fields[19]) == self.start_time
+            and fields[0] not in {"Z", "X"}
+        )
 
     def open(self) -> int | None:
         """A pidfd, which becomes readable when the process ends; None if it has ended already."""

@@ -10,7 +10,9 @@ from pathlib import Path
 
 @contextmanager
 def held(path: Path, waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
-    """Hold the lock on a file, made with its folder if needed; ``waiting`` is called if another process has it."""
+    """Hold the lock on a file, made with its folder if needed; ``waiting`` is called if another
+    process has it.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as file:
         try:

@@ -1,4 +1,5 @@
-"""Protobuf messages described at run time: no generated code, and only the fields that are spoken here.
+"""Protobuf messages described at run time: no generated code, and only the fields that are spoken
+here.
 
 Fields that are not listed are ignored by both sides, as protobuf does.
 """
@@ -14,8 +15,8 @@ _Proto = descriptor_pb2.FieldDescriptorProto
 _SCALARS = {"string": _Proto.TYPE_STRING, "bool": _Proto.TYPE_BOOL, "int32": _Proto.TYPE_INT32}
 _SCALARS["int64"] = _Proto.TYPE_INT64
 
-# Field name, field number, type, repeated. A type that is no scalar is another message of the table; "map:" before it
-# makes the field a map from strings.
+# Field name, field number, type, repeated. A type that is no scalar is another message of the
+# table; "map:" before it makes the field a map from strings.
 Field = tuple[str, int, str, bool]
 Table = Mapping[str, tuple[Field, ...]]
 
@@ -29,7 +30,10 @@ def classes(file: str, package: str, table: Table) -> dict[str, Any]:
             _add(message, field, package)
     pool = descriptor_pool.DescriptorPool()
     pool.Add(description)
-    return {name: message_factory.GetMessageClass(pool.FindMessageTypeByName(f"{package}.{name}")) for name in table}
+    return {
+        name: message_factory.GetMessageClass(pool.FindMessageTypeByName(f"{package}.{name}"))
+        for name in table
+    }
 
 
 def _add(message: Any, field: Field, package: str) -> None:
@@ -45,7 +49,9 @@ def _entry(message: Any, name: str, value: str, package: str) -> str:
     entry = message.nested_type.add(name=f"{name.title().replace('_', '')}Entry")
     entry.options.map_entry = True
     for number, (part, kind) in enumerate((("key", "string"), ("value", value)), start=1):
-        _set_type(entry.field.add(name=part, number=number, label=_Proto.LABEL_OPTIONAL), kind, package)
+        _set_type(
+            entry.field.add(name=part, number=number, label=_Proto.LABEL_OPTIONAL), kind, package
+        )
     return f"{message.name}.{entry.name}"
 
 

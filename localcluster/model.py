@@ -1,4 +1,6 @@
-"""Plain descriptions of a local cluster: what is wanted, where its files lie, which processes make it up."""
+"""Plain descriptions of a local cluster: what is wanted, where its files lie, which processes make
+it up.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,9 @@ class DeviceSpec:
         resource, separator, rest = text.partition("=")
         count, _, variable = rest.partition(":")
         if not separator or "/" not in resource or not count.isdigit():
-            raise ValueError(f"device {text!r}: expected RESOURCE=COUNT[:VARIABLE], for example cambricon.com/mlu=4")
+            raise ValueError(
+                f"device {text!r}: expected RESOURCE=COUNT[:VARIABLE], for example cambricon.com/mlu=4"
+            )
         return cls(resource, int(count), variable or None)
 
 
@@ -48,7 +52,9 @@ class DriverSpec:
         name, separator, rest = text.partition("=")
         count, _, variable = rest.partition(":")
         if not separator or not name or "/" in name or not count.isdigit():
-            raise ValueError(f"driver {text!r}: expected DRIVER=COUNT[:VARIABLE], for example mlu.example.com=4")
+            raise ValueError(
+                f"driver {text!r}: expected DRIVER=COUNT[:VARIABLE], for example mlu.example.com=4"
+            )
         return cls(name, int(count), variable or None)
 
 
@@ -78,7 +84,9 @@ class ClusterSpec:
 
 @dataclass(frozen=True)
 class Layout:
-    """Where the files of one cluster lie. Everything is under ``root``; ``binaries`` is shared and read-only."""
+    """Where the files of one cluster lie. Everything is under ``root``; ``binaries`` is shared and
+    read-only.
+    """
 
     root: Path
     binaries: Path
@@ -97,12 +105,16 @@ class Layout:
         return self.root / "pki" / name
 
     def kubeconfig(self, user: str) -> Path:
-        """Kubeconfig of a component (``kubelet``, ``kube-proxy``, ``coredns``, …); ``admin`` is the user's."""
+        """Kubeconfig of a component (``kubelet``, ``kube-proxy``, ``coredns``, …); ``admin`` is the
+        user's.
+        """
         return self.root / "kubeconfig" / f"{user}.yaml"
 
     @property
     def api_url(self) -> str:
-        """The same address inside the cluster's network namespace and, through a forwarder, outside of it."""
+        """The same address inside the cluster's network namespace and, through a forwarder, outside
+        of it.
+        """
         return f"https://127.0.0.1:{self.api_port}"
 
     @property
@@ -120,7 +132,8 @@ class Layout:
 class ProcessSpec:
     """One supervised process.
 
-    ``ready`` is polled until it answers True; the supervisor reports the end of the log if it never does.
+    ``ready`` is polled until it answers True; the supervisor reports the end of the log if it never
+    does.
     """
 
     name: str

@@ -22,14 +22,17 @@ _BRIDGE_FILTER = Path("/proc/sys/net/bridge/bridge-nf-call-iptables")
 
 
 def link_commands() -> tuple[tuple[str, ...], ...]:
-    """The ``ip`` commands that give the namespace a loopback, the node's address and a default route."""
+    """The ``ip`` commands that give the namespace a loopback, the node's address and a default
+    route.
+    """
     return (
         ("ip", "link", "set", "lo", "up"),
         ("ip", "link", "add", _NODE_LINK, "type", "veth", "peer", "name", f"{_NODE_LINK}-peer"),
         ("ip", "address", "add", f"{NODE_ADDRESS}/24", "dev", _NODE_LINK),
         ("ip", "link", "set", f"{_NODE_LINK}-peer", "up"),
         ("ip", "link", "set", _NODE_LINK, "up"),
-        # Nothing answers beyond the node; the kubelet and client-go refuse to work without a default route.
+        # Nothing answers beyond the node; the kubelet and client-go refuse to work without a
+        # default route.
         ("ip", "route", "add", "default", "dev", _NODE_LINK),
     )
 
@@ -48,6 +51,7 @@ def prepare_network() -> None:
 def bridge_is_filtered() -> bool:
     """Whether packets between two pods of the bridge can pass connection tracking.
 
-    Without it, replies of a Service's pod would keep the pod's address; kube-proxy must then rewrite the sender too.
+    Without it, replies of a Service's pod would keep the pod's address; kube-proxy must then
+    rewrite the sender too.
     """
     return _BRIDGE_FILTER.exists()

@@ -1,4 +1,5 @@
-"""The node half of a cluster: kubelet, containerd, pod network, DNS, storage, image builder, device plugins, drivers.
+"""The node half of a cluster: kubelet, containerd, pod network, DNS, storage, image builder, device
+plugins, drivers.
 
 The supervisor calls, in this order:
 
@@ -34,7 +35,8 @@ _CAP_SYS_RESOURCE = 24
 _FINISH_TIMEOUT = 60.0
 _DEVICE_PLUGINS = "device-plugins"
 
-# The kubelet would set these for the whole machine. It is shown files with the values it wants instead.
+# The kubelet would set these for the whole machine. It is shown files with the values it wants
+# instead.
 _KERNEL_DEFAULTS = {
     "vm/overcommit_memory": "1",
     "vm/panic_on_oom": "0",
@@ -72,13 +74,17 @@ def debian_packages() -> tuple[str, ...]:
 
 
 def fetch(layout: Layout, spec: ClusterSpec) -> None:
-    """Make the image files that need the network; quick when they are cached. Runs outside the namespaces."""
+    """Make the image files that need the network; quick when they are cached. Runs outside the
+    namespaces.
+    """
     del layout, spec
     images.ensure_base_archive()
 
 
 def prepare(layout: Layout, spec: ClusterSpec) -> None:
-    """Set up the namespaces, write all configuration. Runs once, in the process that lives as long as the cluster."""
+    """Set up the namespaces, write all configuration. Runs once, in the process that lives as long
+    as the cluster.
+    """
     del spec
     prepare_network()
     _prepare_mounts(layout)
@@ -97,7 +103,9 @@ def prepare(layout: Layout, spec: ClusterSpec) -> None:
 
 
 def bind_mounts(layout: Layout) -> Mapping[Path, Path]:
-    """Fixed paths of the kubelet, containerd and CNI, and the directory of the cluster that covers each."""
+    """Fixed paths of the kubelet, containerd and CNI, and the directory of the cluster that covers
+    each.
+    """
     return {
         Path("/var/lib/kubelet"): layout.root / "kubelet",
         Path("/var/lib/cni"): layout.root / "cni",
@@ -110,7 +118,8 @@ def _prepare_mounts(layout: Layout) -> None:
     _mount("--make-rprivate", "/")
     for directory in ("run", "opt", "volumes"):
         (layout.root / directory).mkdir(parents=True, exist_ok=True)
-    # Sockets and network namespaces of containerd, the runtime and the CNI plugins go where nobody else sees them.
+    # Sockets and network namespaces of containerd, the runtime and the CNI plugins go where nobody
+    # else sees them.
     _mount("-t", "tmpfs", "-o", "mode=755", "tmpfs", "/run")
     for target, source in bind_mounts(layout).items():
         source.mkdir(parents=True, exist_ok=True)
@@ -151,7 +160,10 @@ def apiserver_flags(layout: Layout, spec: ClusterSpec) -> tuple[str, ...]:
 
 def controller_flags() -> tuple[str, ...]:
     """Flags of the controller manager: a kubelet that is silent is noticed after seconds."""
-    return (f"--node-monitor-grace-period={nodeconfig.NODE_GRACE_SECONDS}s", "--node-monitor-period=2s")
+    return (
+        f"--node-monitor-grace-period={nodeconfig.NODE_GRACE_SECONDS}s",
+        "--node-monitor-period=2s",
+    )
 
 
 def processes(layout: Layout, spec: ClusterSpec) -> list[ProcessSpec]:
@@ -178,27 +190,54 @@ def _python_environment(layout: Layout) -> dict[str, str]:
 
 
 def _containerd(layout: Layout) -> ProcessSpec:
-    argv = (layout.binary("containerd"), "--config", str(nodeconfig.config_path(layout, "containerd.toml")))
-    probe = (layout.binary("ctr"), "--address", str(layout.containerd_socket), "--timeout", "2s", "version")
+    argv = (
+        layout.binary("containerd"),
+        "--config",
+        str(nodeconfig.config_path(layout, "containerd.toml")),
+    )
+    probe = (
+        layout.binary("ctr"),
+        "--address",
+        str(layout.containerd_socket),
+        "--timeout",
+        "2s",
+        "version",
+    )
     return ProcessSpec("containerd", argv, _environment(layout), ready=lambda: _succeeds(probe))
 
 
 def _buildkitd(layout: Layout) -> ProcessSpec:
-    argv = (layout.binary("buildkitd"), "--config", str(nodeconfig.config_path(layout, "buildkitd.toml")))
-    return ProcessSpec("buildkitd", argv, _environment(layout), ready=layout.buildkit_socket.is_socket)
+    argv = (
+        layout.binary("buildkitd"),
+        "--config",
+        str(nodeconfig.config_path(layout, "buildkitd.toml")),
+    )
+    return ProcessSpec(
+        "buildkitd", argv, _environment(layout), ready=layout.buildkit_socket.is_socket
+    )
 
 
 def _coredns(layout: Layout) -> ProcessSpec:
     argv = (layout.binary("coredns"), "-conf", str(nodeconfig.config_path(layout, "Corefile")))
     return ProcessSpec(
-        "coredns", argv, _environment(layout), ready=lambda: _answers(nodeconfig.COREDNS_READY, "/ready")
+        "coredns",
+        argv,
+        _environment(layout),
+        ready=lambda: _answers(nodeconfig.COREDNS_READY, "/ready"),
     )
 
 
 def _kube_proxy(layout: Layout) -> ProcessSpec:
-    argv = (layout.binary("kube-proxy"), "--config", str(nodeconfig.config_path(layout, "kube-proxy.yaml")))
+    argv = (
+        layout.binary("kube-proxy"),
+        "--config",
+        str(nodeconfig.config_path(layout, "kube-proxy.yaml")),
+    )
     return ProcessSpec(
-        "kube-proxy", argv, _environment(layout), ready=lambda: _answers(nodeconfig.KUBE_PROXY_HEALTH, "/healthz")
+        "kube-proxy",
+        argv,
+        _environment(layout),
+        ready=lambda: _answers(nodeconfig.KUBE_PROXY_HEALTH, "/healthz"),
     )
 
 
@@ -271,7 +310,9 @@ def _succeeds(command: tuple[str, ...]) -> bool:
     return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
 
-def _kubectl(layout: Layout, *arguments: str, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
+def _kubectl(
+    layout: Layout, *arguments: str, stdin: str | None = None
+) -> subprocess.CompletedProcess[str]:
     command = (layout.binary("kubectl"), f"--kubeconfig={layout.kubeconfig('admin')}", *arguments)
     return subprocess.run(command, input=stdin, capture_output=True, text=True, check=False)
 
@@ -290,9 +331,13 @@ def _node_ready(layout: Layout) -> bool:
 
 
 def finish(layout: Layout, spec: ClusterSpec) -> None:
-    """Bring in the images, create the cluster's standard objects, and wait until DNS and devices are usable."""
+    """Bring in the images, create the cluster's standard objects, and wait until DNS and devices
+    are usable.
+    """
     _apply(layout)
-    images.import_archive(layout, nodeconfig.PAUSE_IMAGE, images.ensure_pause_archive(Path(layout.binary("pause"))))
+    images.import_archive(
+        layout, nodeconfig.PAUSE_IMAGE, images.ensure_pause_archive(Path(layout.binary("pause")))
+    )
     images.import_base(layout, images.PYTHON_BASE)
     for device in spec.devices:
         complaint = f"{device.count} {device.resource} are not on {NODE_NAME}"
@@ -303,7 +348,9 @@ def finish(layout: Layout, spec: ClusterSpec) -> None:
 
 
 def _apply(layout: Layout) -> None:
-    manifest = json.dumps({"apiVersion": "v1", "kind": "List", "items": list(objects.standard_objects())})
+    manifest = json.dumps(
+        {"apiVersion": "v1", "kind": "List", "items": list(objects.standard_objects())}
+    )
     answer = _kubectl(layout, "apply", "--server-side", "--filename=-", stdin=manifest)
     if answer.returncode != 0:
         raise CommandError(("kubectl", "apply"), answer.returncode, answer.stderr)

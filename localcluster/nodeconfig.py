@@ -1,4 +1,6 @@
-"""Text of a node's configuration files: containerd, CNI, kubelet, kube-proxy, CoreDNS, BuildKit. Pure functions."""
+"""Text of a node's configuration files: containerd, CNI, kubelet, kube-proxy, CoreDNS, BuildKit.
+Pure functions.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,8 @@ from .network import CLUSTER_DOMAIN, NODE_ADDRESS, NODE_NAME, POD_CIDR
 
 PAUSE_IMAGE = "localhost/pause:1"
 CONTAINERD_STATE = Path("/run/containerd")
-# Where DRA drivers describe devices to containerd; in the mount namespace, so that the host's devices stay out.
+# Where DRA drivers describe devices to containerd; in the mount namespace, so that the host's
+# devices stay out.
 CDI_DIRECTORY = Path("/var/run/cdi")
 COREDNS_READY = "127.0.0.1:8181"
 KUBE_PROXY_HEALTH = "127.0.0.1:10256"
@@ -29,10 +32,14 @@ def config_path(layout: Layout, name: str) -> Path:
     return layout.root / "config" / name
 
 
-def render_all(layout: Layout, image_store: Path, *, restrict_oom_score: bool, masquerade_all: bool) -> dict[Path, str]:
+def render_all(
+    layout: Layout, image_store: Path, *, restrict_oom_score: bool, masquerade_all: bool
+) -> dict[Path, str]:
     """Every configuration file of the node with its text."""
     return {
-        config_path(layout, "containerd.toml"): containerd(layout, image_store, restrict_oom_score=restrict_oom_score),
+        config_path(layout, "containerd.toml"): containerd(
+            layout, image_store, restrict_oom_score=restrict_oom_score
+        ),
         config_path(layout, "buildkitd.toml"): buildkitd(layout, image_store),
         config_path(layout, "cni/10-bridge.conflist"): cni(layout),
         config_path(layout, "kubelet.yaml"): kubelet(layout),
@@ -42,7 +49,9 @@ def render_all(layout: Layout, image_store: Path, *, restrict_oom_score: bool, m
 
 
 def containerd(layout: Layout, image_store: Path, *, restrict_oom_score: bool) -> str:
-    """containerd: images survive the cluster in ``image_store``, running state dies with its mount namespace."""
+    """containerd: images survive the cluster in ``image_store``, running state dies with its mount
+    namespace.
+    """
     return f"""\
 version = 3
 root = "{image_store / "containerd"}"
@@ -111,11 +120,15 @@ def cni(layout: Layout) -> str:
             "dataDir": str(layout.root / "cni" / "networks"),
         },
     }
-    return json.dumps({"cniVersion": "1.0.0", "name": "localcluster", "plugins": [bridge]}, indent=2)
+    return json.dumps(
+        {"cniVersion": "1.0.0", "name": "localcluster", "plugins": [bridge]}, indent=2
+    )
 
 
 def kubelet(layout: Layout) -> str:
-    """Kubelet: no image collection, no swap check, v1 cgroups accepted, only pods live in the cluster's cgroup."""
+    """Kubelet: no image collection, no swap check, v1 cgroups accepted, only pods live in the
+    cluster's cgroup.
+    """
     return _yaml(
         {
             "apiVersion": "kubelet.config.k8s.io/v1beta1",
@@ -159,7 +172,9 @@ def kubelet(layout: Layout) -> str:
 
 
 def kube_proxy(layout: Layout, *, masquerade_all: bool) -> str:
-    """kube-proxy in nftables mode; the kernel's connection tracking limits belong to the host and stay as they are."""
+    """kube-proxy in nftables mode; the kernel's connection tracking limits belong to the host and
+    stay as they are.
+    """
     return _yaml(
         {
             "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",

@@ -1,4 +1,6 @@
-"""Kubernetes objects that a node cluster has from the start, and small readers of the node's status. Pure."""
+"""Kubernetes objects that a node cluster has from the start, and small readers of the node's
+status. Pure.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,11 @@ def _dns_service() -> Object:
     return {
         "apiVersion": "v1",
         "kind": "Service",
-        "metadata": {"name": "kube-dns", "namespace": "kube-system", "labels": {"k8s-app": "kube-dns"}},
+        "metadata": {
+            "name": "kube-dns",
+            "namespace": "kube-system",
+            "labels": {"k8s-app": "kube-dns"},
+        },
         "spec": {"clusterIP": DNS_SERVICE_ADDRESS, "ports": ports},
     }
 
@@ -66,7 +72,9 @@ def _storage_class() -> Object:
 def is_ready(node: Mapping[str, Any]) -> bool:
     """Whether the node's Ready condition is True."""
     conditions = node.get("status", {}).get("conditions", [])
-    return any(condition["type"] == "Ready" and condition["status"] == "True" for condition in conditions)
+    return any(
+        condition["type"] == "Ready" and condition["status"] == "True" for condition in conditions
+    )
 
 
 def allocatable(node: Mapping[str, Any], resource: str) -> int:

@@ -36,7 +36,9 @@ def write_layer(path: Path, files: Mapping[str, Path]) -> None:
 
 
 def write(archive: Path, name: str, layer: Path, config: ImageConfig) -> None:
-    """Pack ``layer`` into an archive that imports as ``name``; the archive appears only when it is complete."""
+    """Pack ``layer`` into an archive that imports as ``name``; the archive appears only when it is
+    complete.
+    """
     layer_digest = _file_digest(layer)
     config_blob = _json(_config_document(config, layer_digest))
     layers = [_descriptor(f"{_MEDIA}.layer.v1.tar", layer_digest, layer.stat().st_size)]
@@ -75,7 +77,10 @@ def _manifest_document(config_blob: bytes, layers: list[dict[str, Any]]) -> dict
 
 def _index_document(name: str, manifest_blob: bytes) -> dict[str, Any]:
     manifest = _descriptor(f"{_MEDIA}.manifest.v1+json", _digest(manifest_blob), len(manifest_blob))
-    annotations = {"io.containerd.image.name": name, "org.opencontainers.image.ref.name": name.rpartition(":")[2]}
+    annotations = {
+        "io.containerd.image.name": name,
+        "org.opencontainers.image.ref.name": name.rpartition(":")[2],
+    }
     return {"schemaVersion": 2, "manifests": [{**manifest, "annotations": annotations}]}
 
 

@@ -1,4 +1,6 @@
-"""Where things lie on this machine. The only place of this package where a variable decides something."""
+"""Where things lie on this machine. The only place of this package where a variable decides
+something.
+"""
 
 from __future__ import annotations
 
@@ -14,13 +16,17 @@ _LONGEST_FOLDER = 60
 
 
 def cache_dir() -> Path:
-    """Built binaries and running clusters; ``LOCALCLUSTER_CACHE`` overrides the checkout's own ``.cache``."""
+    """Built binaries and running clusters; ``LOCALCLUSTER_CACHE`` overrides the checkout's own
+    ``.cache``.
+    """
     configured = os.environ.get(CACHE_VARIABLE)
     return Path(configured).resolve() if configured else PACKAGE.parent / ".cache" / "localcluster"
 
 
 def clusters_dir() -> Path:
-    """One folder per running cluster: in the cache, or outside where that lies too deep for socket addresses."""
+    """One folder per running cluster: in the cache, or outside where that lies too deep for socket
+    addresses.
+    """
     folder = cache_dir() / "clusters"
     if len(str(folder)) <= _LONGEST_FOLDER:
         return folder
@@ -29,12 +35,18 @@ def clusters_dir() -> Path:
 
 
 def child_environment() -> dict[str, str]:
-    """The environment of a Python child process that must be able to import this package from any folder."""
+    """The environment of a Python child process that must be able to import this package from any
+    folder.
+    """
     paths = [str(PACKAGE.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
 
 
 def build_environment() -> dict[str, str]:
     """The user's environment for Go, less what would change how our modules build."""
-    kept = {name: value for name, value in os.environ.items() if name not in {"GOFLAGS", "GOOS", "GOARCH"}}
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in {"GOFLAGS", "GOOS", "GOARCH"}
+    }
     return {**kept, "GOWORK": "off", "GOTOOLCHAIN": "local"}

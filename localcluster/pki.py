@@ -41,7 +41,13 @@ def kubernetes_service_address() -> str:
 def leaves() -> tuple[Leaf, ...]:
     """Everything that gets a certificate; those without names are clients only."""
     service = "kubernetes.default.svc"
-    names = ("localhost", "kubernetes", "kubernetes.default", service, f"{service}.{network.CLUSTER_DOMAIN}")
+    names = (
+        "localhost",
+        "kubernetes",
+        "kubernetes.default",
+        service,
+        f"{service}.{network.CLUSTER_DOMAIN}",
+    )
     addresses = ("127.0.0.1", kubernetes_service_address(), network.NODE_ADDRESS)
     return (
         Leaf("apiserver", "kube-apiserver", dns_names=names, addresses=addresses),
@@ -70,7 +76,9 @@ def create(layout: Layout) -> None:
     _write_secret(layout.pki("service-account.key"), _key_pem(account_key))
 
 
-def _builder(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey) -> x509.CertificateBuilder:
+def _builder(
+    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey
+) -> x509.CertificateBuilder:
     now = dt.datetime.now(dt.UTC)
     return (
         x509.CertificateBuilder()
@@ -93,7 +101,10 @@ def _certificate_authority(key: ec.EllipticCurvePrivateKey) -> x509.Certificate:
 
 
 def _issue(
-    leaf: Leaf, key: ec.EllipticCurvePrivateKey, authority: x509.Certificate, authority_key: ec.EllipticCurvePrivateKey
+    leaf: Leaf,
+    key: ec.EllipticCurvePrivateKey,
+    authority: x509.Certificate,
+    authority_key: ec.EllipticCurvePrivateKey,
 ) -> x509.Certificate:
     attributes = [x509.NameAttribute(NameOID.COMMON_NAME, leaf.common_name)]
     if leaf.organization:
@@ -106,11 +117,17 @@ def _issue(
         usages.append(ExtendedKeyUsageOID.SERVER_AUTH)
         builder = builder.add_extension(x509.SubjectAlternativeName(alternatives), critical=False)
     # Python's own TLS client insists on the two key identifiers from 3.13 on.
-    authority_identifier = x509.AuthorityKeyIdentifier.from_issuer_public_key(authority_key.public_key())
+    authority_identifier = x509.AuthorityKeyIdentifier.from_issuer_public_key(
+        authority_key.public_key()
+    )
     builder = builder.add_extension(authority_identifier, critical=False)
-    builder = builder.add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+    builder = builder.add_extension(
+        x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False
+    )
     builder = builder.add_extension(_key_usage(authority=False), critical=True)
-    return builder.add_extension(x509.ExtendedKeyUsage(usages), critical=False).sign(authority_key, hashes.SHA256())
+    return builder.add_extension(x509.ExtendedKeyUsage(usages), critical=False).sign(
+        authority_key, hashes.SHA256()
+    )
 
 
 def _key_usage(*, authority: bool) -> x509.KeyUsage:
@@ -130,11 +147,15 @@ def _key_usage(*, authority: bool) -> x509.KeyUsage:
 def _key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
     # SEC1, because kube-apiserver reads EC service-account keys in that form.
     return key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.TraditionalOpenSSL, serialization.NoEncryption()
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.TraditionalOpenSSL,
+        serialization.NoEncryption(),
     )
 
 
-def _write_pair(layout: Layout, name: str, certificate: x509.Certificate, key: ec.EllipticCurvePrivateKey) -> None:
+def _write_pair(
+    layout: Layout, name: str, certificate: x509.Certificate, key: ec.EllipticCurvePrivateKey
+) -> None:
     layout.pki(f"{name}.crt").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
     _write_secret(layout.pki(f"{name}.key"), _key_pem(key))
 
@@ -147,4 +168,8 @@ def _write_secret(path: Path, content: bytes) -> None:
 
 def client_names() -> Sequence[str]:
     """Certificates that get a kubeconfig of their own."""
-    return tuple(leaf.name for leaf in leaves() if not leaf.dns_names and leaf.name != "apiserver-kubelet-client")
+    return tuple(
+        leaf.name
+        for leaf in leaves()
+        if not leaf.dns_names and leaf.name != "apiserver-kubelet-client"
+    )

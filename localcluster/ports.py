@@ -12,7 +12,8 @@ from .errors import LocalClusterError
 from .model import Layout
 
 NAMES = ("apiserver", "etcd", "etcd-peer", "kube-controller-manager", "kube-scheduler", "kwok")
-# Below the range from which the kernel takes the ports of outgoing connections, so that none of them gets in the way.
+# Below the range from which the kernel takes the ports of outgoing connections, so that none of
+# them gets in the way.
 RANGE = range(20000, 30000)
 
 
@@ -29,7 +30,12 @@ def read(layout: Layout) -> dict[str, int]:
 
 def taken(roots: Iterable[Path]) -> set[int]:
     """Ports noted by other clusters, whether they listen yet or not."""
-    return {port for root in roots if file_of(root).exists() for port in json.loads(file_of(root).read_text()).values()}
+    return {
+        port
+        for root in roots
+        if file_of(root).exists()
+        for port in json.loads(file_of(root).read_text()).values()
+    }
 
 
 def choose(occupied: Collection[int]) -> dict[str, int]:
@@ -38,7 +44,9 @@ def choose(occupied: Collection[int]) -> dict[str, int]:
     free = (port for port in candidates if port not in occupied and _is_free(port))
     ports = dict(zip(NAMES, free, strict=False))
     if len(ports) < len(NAMES):
-        raise LocalClusterError(f"no {len(NAMES)} free loopback ports between {RANGE.start} and {RANGE.stop - 1}")
+        raise LocalClusterError(
+            f"no {len(NAMES)} free loopback ports between {RANGE.start} and {RANGE.stop - 1}"
+        )
     return ports
 
 

@@ -1,4 +1,6 @@
-"""Questions asked of a starting component. Every probe answers False instead of raising while nobody listens."""
+"""Questions asked of a starting component. Every probe answers False instead of raising while
+nobody listens.
+"""
 
 from __future__ import annotations
 

@@ -24,7 +24,9 @@ def exit_text(code: int) -> str:
 class ProcessGroup:
     """Processes that end with the process that started them, in whatever way that ends."""
 
-    def __init__(self, layout: Layout, check: Callable[[], None], progress: Progress = quiet) -> None:
+    def __init__(
+        self, layout: Layout, check: Callable[[], None], progress: Progress = quiet
+    ) -> None:
         """``check`` runs while waiting and may raise to give up."""
         self._layout = layout
         self._check = check
@@ -41,7 +43,9 @@ class ProcessGroup:
         while waiting:
             self._check()
             self._raise_if_any_ended()
-            waiting = [spec for spec in waiting if not self._is_ready(spec, time.monotonic() - started)]
+            waiting = [
+                spec for spec in waiting if not self._is_ready(spec, time.monotonic() - started)
+            ]
             if waiting:
                 time.sleep(_POLL)
 
@@ -52,7 +56,9 @@ class ProcessGroup:
     def poll(self) -> list[str]:
         """Names of the processes that have ended since the last call; ``ended`` says how."""
         news = [
-            name for name, process in self._running.items() if name not in self.ended and process.poll() is not None
+            name
+            for name, process in self._running.items()
+            if name not in self.ended and process.poll() is not None
         ]
         self.ended.update({name: exit_text(self._running[name].returncode) for name in news})
         return news

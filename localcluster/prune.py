@@ -1,4 +1,6 @@
-"""Removes what no cluster uses and this checkout does not need: binaries of other pins, and spare image stores."""
+"""Removes what no cluster uses and this checkout does not need: binaries of other pins, and spare
+image stores.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,9 @@ from .progress import Progress, quiet
 
 
 def prune(progress: Progress = quiet) -> list[Path]:
-    """Remove and return what is not needed any more. Nothing that a running cluster uses is touched."""
+    """Remove and return what is not needed any more. Nothing that a running cluster uses is
+    touched.
+    """
     removed = []
     with build_lock(progress):
         for folder in _old_binaries():
@@ -35,7 +39,9 @@ def _old_binaries() -> Iterator[Path]:
     kept = {fingerprint(component) for component in COMPONENTS.values()}
     # Clusters find programs through the links, and a running program may be older than its link.
     kept |= {link.resolve().parent.name for link in binaries_dir().iterdir() if link.is_symlink()}
-    kept |= {path.parent.name for path in _running_programs() if path.is_relative_to(store.resolve())}
+    kept |= {
+        path.parent.name for path in _running_programs() if path.is_relative_to(store.resolve())
+    }
     for folder in sorted(store.iterdir()) if store.exists() else ():
         if folder.name not in kept:
             yield folder

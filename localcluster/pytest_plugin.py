@@ -6,9 +6,9 @@
 ``namespace``       a fresh namespace, deleted afterwards: in ``node_cluster`` if the test uses that, else in
                     ``control_plane``.
 
-A cluster that cannot be started fails the test: a test that did not run must not look like one that passed. What the
-collected tests need is built before the first of them starts, so that the minutes of a first build count into nobody's
-time-out.
+A cluster that cannot be started fails the test: a test that did not run must not look like one that
+passed. What the collected tests need is built before the first of them starts, so that the minutes
+of a first build count into nobody's time-out.
 """
 
 from __future__ import annotations
@@ -29,19 +29,26 @@ from .progress import to_stderr
 FAKE_NODES = 2
 FAKE_RESOURCES = {"cambricon.com/mlu": "8", "nvidia.com/gpu": "8"}
 # One resource of every vendor, and one that stands for a vendor who has not published a name.
-REAL_DEVICES = (*(DeviceSpec(name, 4) for name in VISIBLE_VARIABLES), DeviceSpec("example.com/card", 4))
+REAL_DEVICES = (
+    *(DeviceSpec(name, 4) for name in VISIBLE_VARIABLES),
+    DeviceSpec("example.com/card", 4),
+)
 DRA_DRIVER = DriverSpec("mlu.example.com", 4)
 
 
 def control_plane_spec() -> ClusterSpec:
     """What the fixture ``control_plane`` starts."""
     name = f"test-{os.getpid()}"
-    return ClusterSpec(name, flavour="control-plane", kwok_nodes=FAKE_NODES, kwok_resources=FAKE_RESOURCES)
+    return ClusterSpec(
+        name, flavour="control-plane", kwok_nodes=FAKE_NODES, kwok_resources=FAKE_RESOURCES
+    )
 
 
 def node_cluster_spec() -> ClusterSpec:
     """What the fixture ``node_cluster`` starts."""
-    return ClusterSpec(f"test-node-{os.getpid()}", flavour="node", devices=REAL_DEVICES, drivers=(DRA_DRIVER,))
+    return ClusterSpec(
+        f"test-node-{os.getpid()}", flavour="node", devices=REAL_DEVICES, drivers=(DRA_DRIVER,)
+    )
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
@@ -94,7 +101,9 @@ def _running(spec: ClusterSpec) -> Iterator[Cluster]:
 
 @contextlib.contextmanager
 def fresh_namespace(cluster: Cluster) -> Iterator[str]:
-    """The name of a namespace that is deleted afterwards, without waiting for the end of what is in it."""
+    """The name of a namespace that is deleted afterwards, without waiting for the end of what is in
+    it.
+    """
     name = f"test-{uuid.uuid4().hex[:10]}"
     cluster.kubectl("create", "namespace", name)
     # Pods are refused until the controller manager has made the default service account.

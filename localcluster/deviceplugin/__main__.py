@@ -1,4 +1,6 @@
-"""``python -m localcluster.deviceplugin --device cambricon.com/mlu=4 --device …``: the plugins of a node."""
+"""``python -m localcluster.deviceplugin --device cambricon.com/mlu=4 --device …``: the plugins of a
+node.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,9 @@ from .server import PLUGIN_DIRECTORY, DevicePlugin, PluginSettings
 
 def main() -> None:
     """Serve until SIGTERM."""
-    parser = argparse.ArgumentParser(prog="python -m localcluster.deviceplugin", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m localcluster.deviceplugin", description=__doc__
+    )
     parser.add_argument("--device", type=DeviceSpec.parse, action="append", required=True)
     parser.add_argument("--unhealthy-folder", type=Path, required=True)
     parser.add_argument("--plugin-directory", type=Path, default=PLUGIN_DIRECTORY)
@@ -37,7 +41,9 @@ def main() -> None:
 
 def _settings(device: DeviceSpec, options: argparse.Namespace) -> PluginSettings:
     unhealthy = options.unhealthy_folder / f"{slug(device.resource)}.unhealthy"
-    return PluginSettings(device.resource, device.count, visible_variable(device), unhealthy, options.plugin_directory)
+    return PluginSettings(
+        device.resource, device.count, visible_variable(device), unhealthy, options.plugin_directory
+    )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
-"""The part of the kubelet's DevicePlugin API ``v1beta1`` that is spoken here, described at run time.
+"""The part of the kubelet's DevicePlugin API ``v1beta1`` that is spoken here, described at run
+time.
 
 Field numbers are those of ``k8s.io/kubelet/pkg/apis/deviceplugin/v1beta1``.
 """
@@ -48,7 +49,10 @@ AllocateResponse: Any = _CLASS["AllocateResponse"]
 def device_list(count: int, unhealthy: Iterable[int]) -> Any:
     """All devices with their health."""
     broken = set(unhealthy)
-    devices = [{"ID": str(index), "health": UNHEALTHY if index in broken else HEALTHY} for index in range(count)]
+    devices = [
+        {"ID": str(index), "health": UNHEALTHY if index in broken else HEALTHY}
+        for index in range(count)
+    ]
     return ListAndWatchResponse(devices=devices)
 
 

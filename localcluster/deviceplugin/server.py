@@ -1,4 +1,6 @@
-"""The plugin's two sides: the service that the kubelet calls, and the registration with the kubelet."""
+"""The plugin's two sides: the service that the kubelet calls, and the registration with the
+kubelet.
+"""
 
 from __future__ import annotations
 
@@ -52,7 +54,9 @@ class DevicePlugin:
         self._stopped = threading.Event()
 
     def run(self) -> None:
-        """Serve, and start again whenever the kubelet does: it forgets its plugins and removes their sockets."""
+        """Serve, and start again whenever the kubelet does: it forgets its plugins and removes
+        their sockets.
+        """
         while not self._stopped.is_set():
             identity = self._kubelet_identity()
             if identity is None:
@@ -89,7 +93,9 @@ class DevicePlugin:
 
     def _register(self) -> bool:
         request = api.RegisterRequest(
-            version=api.VERSION, endpoint=self._settings.endpoint, resource_name=self._settings.resource
+            version=api.VERSION,
+            endpoint=self._settings.endpoint,
+            resource_name=self._settings.resource,
         )
         with grpc.insecure_channel(f"unix:{self._settings.directory / KUBELET_SOCKET}") as channel:
             call = channel.unary_unary(

@@ -1,4 +1,6 @@
-"""``python -m localcluster.dra --driver mlu.example.com --count 4 …``: one driver process on the node."""
+"""``python -m localcluster.dra --driver mlu.example.com --count 4 …``: one driver process on the
+node.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""What the kubelet and a DRA driver say to each other: plug-in registration, DRA ``v1`` and device health ``v1alpha1``.
+"""What the kubelet and a DRA driver say to each other: plug-in registration, DRA ``v1`` and device
+health ``v1alpha1``.
 
 Field numbers are those of ``k8s.io/kubelet/pkg/apis``.
 """
@@ -32,7 +33,10 @@ _registration = classes(
             ("endpoint", 3, "string", False),
             ("supported_versions", 4, "string", True),
         ),
-        "RegistrationStatus": (("plugin_registered", 1, "bool", False), ("error", 2, "string", False)),
+        "RegistrationStatus": (
+            ("plugin_registered", 1, "bool", False),
+            ("error", 2, "string", False),
+        ),
         "RegistrationStatusResponse": (),
     },
 )
@@ -40,7 +44,11 @@ _dra = classes(
     "dra.proto",
     DRA_PACKAGE,
     {
-        "Claim": (("namespace", 1, "string", False), ("uid", 2, "string", False), ("name", 3, "string", False)),
+        "Claim": (
+            ("namespace", 1, "string", False),
+            ("uid", 2, "string", False),
+            ("name", 3, "string", False),
+        ),
         "Device": (
             ("request_names", 1, "string", True),
             ("pool_name", 2, "string", False),
@@ -48,11 +56,16 @@ _dra = classes(
             ("cdi_device_ids", 4, "string", True),
         ),
         "NodePrepareResourcesRequest": (("claims", 1, "Claim", True),),
-        "NodePrepareResourceResponse": (("devices", 1, "Device", True), ("error", 2, "string", False)),
+        "NodePrepareResourceResponse": (
+            ("devices", 1, "Device", True),
+            ("error", 2, "string", False),
+        ),
         "NodePrepareResourcesResponse": (("claims", 1, "map:NodePrepareResourceResponse", False),),
         "NodeUnprepareResourcesRequest": (("claims", 1, "Claim", True),),
         "NodeUnprepareResourceResponse": (("error", 1, "string", False),),
-        "NodeUnprepareResourcesResponse": (("claims", 1, "map:NodeUnprepareResourceResponse", False),),
+        "NodeUnprepareResourcesResponse": (
+            ("claims", 1, "map:NodeUnprepareResourceResponse", False),
+        ),
     },
 )
 _health = classes(
@@ -60,7 +73,10 @@ _health = classes(
     "v1alpha1",
     {
         "NodeWatchResourcesRequest": (),
-        "DeviceIdentifier": (("pool_name", 1, "string", False), ("device_name", 2, "string", False)),
+        "DeviceIdentifier": (
+            ("pool_name", 1, "string", False),
+            ("device_name", 2, "string", False),
+        ),
         "DeviceHealth": (
             ("device", 1, "DeviceIdentifier", False),
             ("health", 2, "int32", False),
@@ -85,7 +101,9 @@ WatchResponse: Any = _health["NodeWatchResourcesResponse"]
 
 def plugin_info(driver: str, endpoint: str) -> Any:
     """What the kubelet asks of a socket that has appeared in its registry."""
-    return PluginInfo(type=PLUGIN_TYPE, name=driver, endpoint=endpoint, supported_versions=SUPPORTED)
+    return PluginInfo(
+        type=PLUGIN_TYPE, name=driver, endpoint=endpoint, supported_versions=SUPPORTED
+    )
 
 
 def device_health(pool: str, devices: Iterable[str], unhealthy: Collection[str]) -> Any:

@@ -1,4 +1,6 @@
-"""What a DRA driver tells the API server and the container runtime, and what it reads of a claim. Pure functions."""
+"""What a DRA driver tells the API server and the container runtime, and what it reads of a claim.
+Pure functions.
+"""
 
 from __future__ import annotations
 
@@ -56,7 +58,8 @@ def resource_slice(
 ) -> Object:
     """All devices of the node; no new claim gets one that is tainted."""
     devices: list[Object] = [
-        {"name": name, "attributes": {"index": {"int": index}}} for index, name in enumerate(offer.devices)
+        {"name": name, "attributes": {"index": {"int": index}}}
+        for index, name in enumerate(offer.devices)
     ]
     for device in devices:
         if device["name"] in tainted:
@@ -72,14 +75,20 @@ def resource_slice(
 
 def tainted(found: Mapping[str, Any]) -> frozenset[str]:
     """Names of the devices of a ResourceSlice that have a taint."""
-    return frozenset(device["name"] for device in found["spec"].get("devices") or () if device.get("taints"))
+    return frozenset(
+        device["name"] for device in found["spec"].get("devices") or () if device.get("taints")
+    )
 
 
 def allocated(claim: Mapping[str, Any], offer: Offer) -> tuple[tuple[str, str], ...]:
     """Request and device of everything that the scheduler gave a ResourceClaim of this offer."""
     allocation = (claim.get("status") or {}).get("allocation") or {}
     results = (allocation.get("devices") or {}).get("results") or ()
-    mine = [result for result in results if (result["driver"], result["pool"]) == (offer.driver, offer.node)]
+    mine = [
+        result
+        for result in results
+        if (result["driver"], result["pool"]) == (offer.driver, offer.node)
+    ]
     return tuple((result["request"], result["device"]) for result in mine)
 
 
@@ -94,8 +103,14 @@ def claim_id(driver: str, uid: str) -> str:
 
 
 def device_spec(offer: Offer, variable: str) -> Object:
-    """A CDI file: each device brings its name in a variable of its own, for example MLU_VISIBLE_DEVICES_0=device-0."""
-    return _cdi(offer.driver, "device", {name: f"{variable}_{index_of(name)}={name}" for name in offer.devices})
+    """A CDI file: each device brings its name in a variable of its own, for example
+    MLU_VISIBLE_DEVICES_0=device-0.
+    """
+    return _cdi(
+        offer.driver,
+        "device",
+        {name: f"{variable}_{index_of(name)}={name}" for name in offer.devices},
+    )
 
 
 def claim_spec(driver: str, variable: str, uid: str, devices: Iterable[str]) -> Object:
@@ -105,5 +120,7 @@ def claim_spec(driver: str, variable: str, uid: str, devices: Iterable[str]) -> 
 
 
 def _cdi(driver: str, kind: str, variables: Mapping[str, str]) -> Object:
-    devices = [{"name": name, "containerEdits": {"env": [text]}} for name, text in variables.items()]
+    devices = [
+        {"name": name, "containerEdits": {"env": [text]}} for name, text in variables.items()
+    ]
     return {"cdiVersion": CDI_VERSION, "kind": f"{driver}/{kind}", "devices": devices}

@@ -1,4 +1,6 @@
-"""The driver's sides: the services that the kubelet calls, files for the container runtime, and the ResourceSlice."""
+"""The driver's sides: the services that the kubelet calls, files for the container runtime, and the
+ResourceSlice.
+"""
 
 from __future__ import annotations
 
@@ -65,7 +67,9 @@ class Driver:
         self._registered = threading.Event()
 
     def run(self) -> None:
-        """Serve the kubelet, and keep the ResourceSlice as it should be: the kubelet removes it when it starts."""
+        """Serve the kubelet, and keep the ResourceSlice as it should be: the kubelet removes it
+        when it starts.
+        """
         sockets = (self._settings.endpoint, self._settings.registration)
         self._write_cdi("devices", objects.device_spec(self._offer, self._settings.variable))
         server = self._serve(sockets)
@@ -97,9 +101,13 @@ class Driver:
         unary = grpc.unary_unary_rpc_method_handler
         stream = grpc.unary_stream_rpc_method_handler
         registration = {
-            "GetInfo": unary(self._info, api.InfoRequest.FromString, api.PluginInfo.SerializeToString),
+            "GetInfo": unary(
+                self._info, api.InfoRequest.FromString, api.PluginInfo.SerializeToString
+            ),
             "NotifyRegistrationStatus": unary(
-                self._notified, api.RegistrationStatus.FromString, api.RegistrationStatusResponse.SerializeToString
+                self._notified,
+                api.RegistrationStatus.FromString,
+                api.RegistrationStatusResponse.SerializeToString,
             ),
         }
         dra = {
@@ -107,14 +115,20 @@ class Driver:
                 self._prepare, api.PrepareRequest.FromString, api.PrepareResponse.SerializeToString
             ),
             "NodeUnprepareResources": unary(
-                self._unprepare, api.UnprepareRequest.FromString, api.UnprepareResponse.SerializeToString
+                self._unprepare,
+                api.UnprepareRequest.FromString,
+                api.UnprepareResponse.SerializeToString,
             ),
         }
         health = {
-            "NodeWatchResources": stream(self._watch, api.WatchRequest.FromString, api.WatchResponse.SerializeToString)
+            "NodeWatchResources": stream(
+                self._watch, api.WatchRequest.FromString, api.WatchResponse.SerializeToString
+            )
         }
         services = ((api.REGISTRATION, registration), (api.DRA, dra), (api.HEALTH, health))
-        return tuple(grpc.method_handlers_generic_handler(name, methods) for name, methods in services)
+        return tuple(
+            grpc.method_handlers_generic_handler(name, methods) for name, methods in services
+        )
 
     # --- the kubelet --------------------------------------------------------------------------------------------------
 
@@ -132,7 +146,9 @@ class Driver:
 
     def _prepare(self, request: Any, context: grpc.ServicerContext) -> Any:
         del context
-        return api.PrepareResponse(claims={claim.uid: self._prepared(claim) for claim in request.claims})
+        return api.PrepareResponse(
+            claims={claim.uid: self._prepared(claim) for claim in request.claims}
+        )
 
     def _prepared(self, claim: Any) -> dict[str, Any]:
         try:
@@ -141,7 +157,9 @@ class Driver:
             return {"error": f"claim {claim.namespace}/{claim.name}: {error}"}
         driver, pool = self._offer.driver, self._offer.node
         names = [device for _, device in pairs]
-        self._write_cdi(claim.uid, objects.claim_spec(driver, self._settings.variable, claim.uid, names))
+        self._write_cdi(
+            claim.uid, objects.claim_spec(driver, self._settings.variable, claim.uid, names)
+        )
         # The variable of the whole claim comes once, with the first of its devices.
         extras = [[objects.claim_id(driver, claim.uid)], *([] for _ in pairs[1:])]
         devices = [
@@ -156,7 +174,9 @@ class Driver:
         return {"devices": devices}
 
     def _allocated(self, claim: Any) -> tuple[tuple[str, str], ...]:
-        found = self._client.request("GET", f"{_GROUP}/namespaces/{claim.namespace}/resourceclaims/{claim.name}")
+        found = self._client.request(
+            "GET", f"{_GROUP}/namespaces/{claim.namespace}/resourceclaims/{claim.name}"
+        )
         pairs = objects.allocated(found, self._offer)
         if found["metadata"]["uid"] != claim.uid or not pairs:
             raise OSError("there is no such allocation")
@@ -169,7 +189,9 @@ class Driver:
         return api.UnprepareResponse(claims={claim.uid: {} for claim in request.claims})
 
     def _watch(self, request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
-        """The health of all devices, whenever it changes and often enough for the kubelet to remember it."""
+        """The health of all devices, whenever it changes and often enough for the kubelet to
+        remember it.
+        """
         del request
         told: frozenset[str] | None = None
         quiet = 0.0

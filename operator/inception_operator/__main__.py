@@ -18,24 +18,70 @@ from .runtime.settings import LOG_LEVELS, Settings
 
 def parse(argv: Sequence[str] | None, environment: dict[str, str]) -> Settings:
     """Settings from the command line; KUBECONFIG is the default of ``--kubeconfig``."""
-    parser = argparse.ArgumentParser(prog="inception-operator", description="The Inception training operator")
+    parser = argparse.ArgumentParser(
+        prog="inception-operator", description="The Inception training operator"
+    )
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", required=True)
-    run = commands.add_parser("run", help="run the operator", formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    run = commands.add_parser(
+        "run", help="run the operator", formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
     defaults = Settings(trainer_image="-")
     kubeconfig = environment.get("KUBECONFIG") or None
-    run.add_argument("--trainer-image", required=True, help="image of the bundled trainer and launcher")
-    run.add_argument("--http-port", type=int, default=defaults.http_port, help="port of /healthz, /readyz and /metrics")
-    run.add_argument("--advertise-address", help="IP address at which launchers ring; default: they do not")
-    run.add_argument("--lease-namespace", default=defaults.lease_namespace, help="namespace of the Lease")
-    run.add_argument("--lease-name", default=defaults.lease_name, help="name of the Lease of the leader")
-    run.add_argument("--no-leader-election", dest="leader_election", action="store_false", help="work at once, alone")
-    run.add_argument("--profiles-dir", type=Path, help="directory with further accelerator profiles")
-    run.add_argument("--kubeconfig", type=Path, default=kubeconfig, help="default: the service account of the pod")
-    run.add_argument("--log-format", choices=("json", "text"), default=defaults.log_format, help="form of log lines")
-    run.add_argument("--log-level", choices=LOG_LEVELS, default=defaults.log_level, help="least level that is logged")
-    run.add_argument("--workers", type=int, default=defaults.workers, help="trainings worked on at the same time")
-    run.add_argument("--namespaces", action="append", default=[], help="only these, by comma; without it all of them")
+    run.add_argument(
+        "--trainer-image", required=True, help="image of the bundled trainer and launcher"
+    )
+    run.add_argument(
+        "--http-port",
+        type=int,
+        default=defaults.http_port,
+        help="port of /healthz, /readyz and /metrics",
+    )
+    run.add_argument(
+        "--advertise-address", help="IP address at which launchers ring; default: they do not"
+    )
+    run.add_argument(
+        "--lease-namespace", default=defaults.lease_namespace, help="namespace of the Lease"
+    )
+    run.add_argument(
+        "--lease-name", default=defaults.lease_name, help="name of the Lease of the leader"
+    )
+    run.add_argument(
+        "--no-leader-election",
+        dest="leader_election",
+        action="store_false",
+        help="work at once, alone",
+    )
+    run.add_argument(
+        "--profiles-dir", type=Path, help="directory with further accelerator profiles"
+    )
+    run.add_argument(
+        "--kubeconfig",
+        type=Path,
+        default=kubeconfig,
+        help="default: the service account of the pod",
+    )
+    run.add_argument(
+        "--log-format",
+        choices=("json", "text"),
+        default=defaults.log_format,
+        help="form of log lines",
+    )
+    run.add_argument(
+        "--log-level",
+        choices=LOG_LEVELS,
+        default=defaults.log_level,
+        help="least level that is logged",
+    )
+    run.add_argument(
+        "--workers", type=int, default=defaults.workers, help="trainings worked on at the same time"
+    )
+    run.add_argument(
+        "--namespaces",
+        action="append",
+        default=[],
+        help="only these, by comma; without it all of them",
+    )
     values = vars(parser.parse_args(argv))
     del values["command"]
     values["namespaces"] = _names(values["namespaces"])
@@ -61,7 +107,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         for reason in _reasons(error):
             logging.getLogger("inception_operator").error(
-                "the operator ends: %s: %s", type(reason).__name__, reason, exc_info=_traceback(reason)
+                "the operator ends: %s: %s",
+                type(reason).__name__,
+                reason,
+                exc_info=_traceback(reason),
             )
         return 1
     return 0

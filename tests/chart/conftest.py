@@ -39,14 +39,26 @@ def helm() -> str:
 
 
 @pytest.fixture(scope="session")
-def template(helm: str, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., subprocess.CompletedProcess[str]]:
+def template(
+    helm: str, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Runs ``helm template`` with values; the finished process, whatever came of it."""
     folder = tmp_path_factory.mktemp("values")
 
-    def run(values: dict[str, Any] | None = None, *arguments: str) -> subprocess.CompletedProcess[str]:
+    def run(
+        values: dict[str, Any] | None = None, *arguments: str
+    ) -> subprocess.CompletedProcess[str]:
         file = folder / "values.json"
         file.write_text(json.dumps(values or {}))
-        command = [helm, "template", "release", str(CHART), "--namespace=system", f"--values={file}", *arguments]
+        command = [
+            helm,
+            "template",
+            "release",
+            str(CHART),
+            "--namespace=system",
+            f"--values={file}",
+            *arguments,
+        ]
         return subprocess.run(command, capture_output=True, text=True, check=False)
 
     return run
@@ -54,7 +66,9 @@ def template(helm: str, tmp_path_factory: pytest.TempPathFactory) -> Callable[..
 
 @pytest.fixture(scope="session")
 def render(template: Callable[..., subprocess.CompletedProcess[str]]) -> Render:
-    """The objects that the chart renders to with values; tests share them and leave them as they are."""
+    """The objects that the chart renders to with values; tests share them and leave them as they
+    are.
+    """
     known: dict[str, Objects] = {}
 
     def run(values: dict[str, Any] | None = None, *arguments: str) -> Objects:
@@ -62,7 +76,9 @@ def render(template: Callable[..., subprocess.CompletedProcess[str]]) -> Render:
         if key not in known:
             done = template(values, *arguments)
             assert done.returncode == 0, done.stderr
-            known[key] = [document for document in yaml.load_all(done.stdout, Loader=LOADER) if document]
+            known[key] = [
+                document for document in yaml.load_all(done.stdout, Loader=LOADER) if document
+            ]
         return known[key]
 
     return run

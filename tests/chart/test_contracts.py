@@ -20,9 +20,14 @@ from inception_trainer.config.schema import camel
 
 ROOT = Path(__file__).resolve().parents[2]
 CRD: dict[str, Any] = yaml.safe_load((ROOT / "manifests" / "crd.yaml").read_text(encoding="utf-8"))
-SPEC: dict[str, Any] = CRD["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]
+SPEC: dict[str, Any] = CRD["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"][
+    "spec"
+]["properties"]
 FOLDER = ROOT / "manifests" / "samples"
-SAMPLES = {path.stem: path for path in sorted((*FOLDER.glob("*.yaml"), *FOLDER.glob("accelerators/*.yaml")))}
+SAMPLES = {
+    path.stem: path
+    for path in sorted((*FOLDER.glob("*.yaml"), *FOLDER.glob("accelerators/*.yaml")))
+}
 LOCAL = sorted((ROOT / "manifests" / "samples" / "local").glob("*.yaml"))
 # The operator adds these from elsewhere in the spec.
 OPERATORS = {"checkpoint", "output", "accelerator"}
@@ -61,7 +66,9 @@ def crd_keys(schema: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 TRAINER = {
-    path: node for path, node in trainer_keys(config.TrainingConfig).items() if path.split(".")[0] not in OPERATORS
+    path: node
+    for path, node in trainer_keys(config.TrainingConfig).items()
+    if path.split(".")[0] not in OPERATORS
 }
 TYPED = crd_keys(SPEC["training"])
 
@@ -124,7 +131,14 @@ def test_the_main_sample_fits_a_machine_with_two_cores() -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["accelerator.profile", "numNodes", "failurePolicy.maxRestarts", "runPolicy.suspend", "successPolicy"]
+    "path",
+    [
+        "accelerator.profile",
+        "numNodes",
+        "failurePolicy.maxRestarts",
+        "runPolicy.suspend",
+        "successPolicy",
+    ],
 )
 def test_defaults_of_the_api_are_those_of_the_operator(path: str) -> None:
     node: Any = {"properties": SPEC}
@@ -143,7 +157,9 @@ def test_defaults_of_the_api_are_those_of_the_operator(path: str) -> None:
     )
 
 
-@pytest.mark.parametrize("kind", [names.ConditionType, names.Reason, names.State], ids=lambda kind: str(kind.__name__))
+@pytest.mark.parametrize(
+    "kind", [names.ConditionType, names.Reason, names.State], ids=lambda kind: str(kind.__name__)
+)
 def test_every_word_of_the_life_cycle_is_documented(kind: type) -> None:
     page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
     section = page.split("\n## Life cycle\n")[1].split("\n## ")[0]
@@ -158,5 +174,8 @@ def test_the_api_has_the_success_policies_of_the_operator() -> None:
 def test_checkpoint_defaults_are_those_of_the_trainer() -> None:
     node = SPEC["checkpoint"]["properties"]
     defaults = config.CheckpointConfig()
-    assert (node["everySeconds"]["default"], node["keep"]["default"]) == (defaults.every_seconds, defaults.keep)
+    assert (node["everySeconds"]["default"], node["keep"]["default"]) == (
+        defaults.every_seconds,
+        defaults.keep,
+    )
     assert "default" not in node["everySteps"]

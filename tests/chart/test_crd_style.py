@@ -18,7 +18,11 @@ ROOT = Path(__file__).resolve().parents[2]
 CRD: dict[str, Any] = yaml.safe_load((ROOT / "manifests" / "crd.yaml").read_text(encoding="utf-8"))
 VERSION: dict[str, Any] = CRD["spec"]["versions"][0]
 SCHEMA: dict[str, Any] = VERSION["schema"]["openAPIV3Schema"]
-OPAQUE, LIST_TYPE, RULES = "x-kubernetes-preserve-unknown-fields", "x-kubernetes-list-type", "x-kubernetes-validations"
+OPAQUE, LIST_TYPE, RULES = (
+    "x-kubernetes-preserve-unknown-fields",
+    "x-kubernetes-list-type",
+    "x-kubernetes-validations",
+)
 
 
 def walk(schema: dict[str, Any], path: str) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -43,7 +47,9 @@ def test_every_field_is_described_in_whole_sentences(path: str) -> None:
     assert "{{" not in text, "the chart would take it for a template"
 
 
-@pytest.mark.parametrize("path", [path for path, node in NODES.items() if node.get("type") == "array"])
+@pytest.mark.parametrize(
+    "path", [path for path, node in NODES.items() if node.get("type") == "array"]
+)
 def test_every_list_is_bounded_and_says_how_it_merges(path: str) -> None:
     node = NODES[path]
     assert node["maxItems"] <= 256
@@ -54,7 +60,11 @@ def test_every_list_is_bounded_and_says_how_it_merges(path: str) -> None:
 
 def test_strings_and_maps_are_bounded() -> None:
     for path, node in NODES.items():
-        if node.get("type") == "string" and "format" not in node and path not in (".apiVersion", ".kind"):
+        if (
+            node.get("type") == "string"
+            and "format" not in node
+            and path not in (".apiVersion", ".kind")
+        ):
             assert "maxLength" in node or path.endswith("conditions[].status"), path
         if isinstance(node.get("additionalProperties"), dict):
             assert "maxProperties" in node, path
@@ -105,14 +115,18 @@ def test_rules_name_their_field_and_say_why() -> None:
 
 def test_every_spec_field_but_the_policies_is_immutable() -> None:
     spec = SCHEMA["properties"]["spec"]
-    guarded = {rule["fieldPath"].removeprefix(".") for rule in spec[RULES] if "oldSelf" in rule["rule"]}
+    guarded = {
+        rule["fieldPath"].removeprefix(".") for rule in spec[RULES] if "oldSelf" in rule["rule"]
+    }
     born_with = {"failurePolicy.progressDeadlineSeconds"}
     assert guarded == set(spec["properties"]) - {"runPolicy", "failurePolicy"} | born_with
 
 
 def test_only_the_manager_is_immutable_even_while_the_job_is_suspended() -> None:
     rules = [rule for rule in SCHEMA["properties"]["spec"][RULES] if "oldSelf" in rule["rule"]]
-    assert all(rule["rule"].startswith("oldSelf.?runPolicy.?suspend.orValue(false) || ") for rule in rules)
+    assert all(
+        rule["rule"].startswith("oldSelf.?runPolicy.?suspend.orValue(false) || ") for rule in rules
+    )
     (manager,) = NODES[".spec.runPolicy"][RULES]
     assert (manager["fieldPath"], "suspend" in manager["rule"]) == (".managedBy", False)
 
@@ -127,7 +141,11 @@ def test_the_group_has_one_version_that_is_served_and_stored() -> None:
 def test_names_of_the_kind_do_not_clash_with_those_of_kubernetes() -> None:
     names = CRD["spec"]["names"]
     assert (names["shortNames"], names["categories"]) == (["itrain"], ["training"])
-    assert (names["plural"], names["kind"], names["listKind"]) == (api.PLURAL, api.KIND, f"{api.KIND}List")
+    assert (names["plural"], names["kind"], names["listKind"]) == (
+        api.PLURAL,
+        api.KIND,
+        f"{api.KIND}List",
+    )
 
 
 def test_durations_are_integers_and_dates_are_dates() -> None:
@@ -197,8 +215,12 @@ def test_reasons_and_conditions_fit_into_events_and_conditions() -> None:
     assert len(set(constants(api.Reason))) == len(constants(api.Reason))
     for kind in constants(api.ConditionType):
         assert re.fullmatch(schema["type"]["pattern"], kind)
-    assert api.ConditionType.SUCCEEDED == "Succeeded", "the one that the conventions ask of bounded objects"
-    assert {entry[0] for entry in conditions.INITIAL} == set(constants(api.ConditionType)), "all at the first visit"
+    assert api.ConditionType.SUCCEEDED == "Succeeded", (
+        "the one that the conventions ask of bounded objects"
+    )
+    assert {entry[0] for entry in conditions.INITIAL} == set(constants(api.ConditionType)), (
+        "all at the first visit"
+    )
     assert len(conditions.INITIAL) <= NODES[".status.conditions"]["maxItems"]
 
 
@@ -207,7 +229,9 @@ def test_words_for_people_fit_into_the_state() -> None:
 
 
 def test_only_pods_hold_opaque_parts() -> None:
-    assert all(path.startswith(".spec.template.spec") for path, node in NODES.items() if node.get(OPAQUE))
+    assert all(
+        path.startswith(".spec.template.spec") for path, node in NODES.items() if node.get(OPAQUE)
+    )
 
 
 def test_status_and_scale_are_sub_resources() -> None:
@@ -224,8 +248,21 @@ def test_status_and_scale_are_sub_resources() -> None:
 def test_columns_point_at_fields_and_are_described() -> None:
     columns = VERSION["additionalPrinterColumns"]
     names = [column["name"] for column in columns if not column.get("priority")]
-    assert names == ["STATE", "NODES", "ACCELERATOR", "PROGRESS", "TOP1", "IMG/S", "RESTARTS", "AGE"]
-    assert [column["name"] for column in columns if column.get("priority")] == ["MODEL", "ETA", "REASON"]
+    assert names == [
+        "STATE",
+        "NODES",
+        "ACCELERATOR",
+        "PROGRESS",
+        "TOP1",
+        "IMG/S",
+        "RESTARTS",
+        "AGE",
+    ]
+    assert [column["name"] for column in columns if column.get("priority")] == [
+        "MODEL",
+        "ETA",
+        "REASON",
+    ]
     for column in columns:
         assert column["description"].endswith(".")
         assert "[" not in column["jsonPath"], "no condition by its position"
@@ -236,5 +273,14 @@ def test_columns_point_at_fields_and_are_described() -> None:
 def test_conditions_have_the_shape_of_kubernetes() -> None:
     conditions = NODES[".status.conditions"]
     assert (conditions[LIST_TYPE], conditions["x-kubernetes-list-map-keys"]) == ("map", ["type"])
-    assert set(conditions["items"]["required"]) == {"type", "status", "lastTransitionTime", "reason", "message"}
-    assert set(conditions["items"]["properties"]) == {*conditions["items"]["required"], "observedGeneration"}
+    assert set(conditions["items"]["required"]) == {
+        "type",
+        "status",
+        "lastTransitionTime",
+        "reason",
+        "message",
+    }
+    assert set(conditions["items"]["properties"]) == {
+        *conditions["items"]["required"],
+        "observedGeneration",
+    }

@@ -18,11 +18,15 @@ from inception_trainer.sinks.prometheus import Prometheus
 PATHS = dashboard.paths()
 JOB: dict[str, Any] = {
     "metadata": {"namespace": "n", "name": "j"},
-    "status": {"trainerStatus": {"progressPercentage": 1, "accuracyTop1": "0.5", "samplesPerSecond": "1"}},
+    "status": {
+        "trainerStatus": {"progressPercentage": 1, "accuracyTop1": "0.5", "samplesPerSecond": "1"}
+    },
 }
 COUNTERS = ("_total", "_bucket", "_sum", "_count")
 # The operator of a cluster is one: its own health is not chosen by namespace or job.
-CLUSTER_WIDE = re.compile(r"inception_operator_(?!job_(info|state|restarts|progress|accuracy|samples))")
+CLUSTER_WIDE = re.compile(
+    r"inception_operator_(?!job_(info|state|restarts|progress|accuracy|samples))"
+)
 
 
 def exported() -> set[str]:
@@ -33,7 +37,11 @@ def exported() -> set[str]:
 
 def _names(registry: CollectorRegistry) -> Iterator[str]:
     for family in registry.collect():
-        suffixes = {"counter": ["_total"], "histogram": ["_bucket", "_sum", "_count"], "info": ["_info"]}
+        suffixes = {
+            "counter": ["_total"],
+            "histogram": ["_bucket", "_sum", "_count"],
+            "info": ["_info"],
+        }
         yield from (family.name + suffix for suffix in suffixes.get(family.type, [""]))
 
 
@@ -59,7 +67,9 @@ def test_there_are_dashboards() -> None:
     assert len(CHOICES) == 3
 
 
-@pytest.mark.parametrize("query", [*QUERIES, *CHOICES], ids=lambda query: f"{query.panel}: {query.raw[:40]}")
+@pytest.mark.parametrize(
+    "query", [*QUERIES, *CHOICES], ids=lambda query: f"{query.panel}: {query.raw[:40]}"
+)
 def test_queries_are_valid_and_about_series_that_exist(query: dashboard.Query) -> None:
     tree = promql_parser.parse(query.expression)
     names = {selector.name for selector in selectors(tree)}
@@ -71,9 +81,13 @@ def test_queries_are_valid_and_about_series_that_exist(query: dashboard.Query) -
 def test_queries_keep_the_habits(query: dashboard.Query) -> None:
     for name in re.findall(r"((?:inception_operator|trainer)_\w+)", query.raw):
         if name.endswith(COUNTERS):
-            assert re.search(rf"(?:rate|increase)\({name}(?:{{[^}}]*}})?\[\$__rate_interval\]\)", query.raw), name
+            assert re.search(
+                rf"(?:rate|increase)\({name}(?:{{[^}}]*}})?\[\$__rate_interval\]\)", query.raw
+            ), name
         if name.startswith("trainer_"):
-            assert re.search(rf'{name}{{namespace=~"\$namespace", training=~"\$job"', query.raw), name
+            assert re.search(rf'{name}{{namespace=~"\$namespace", training=~"\$job"', query.raw), (
+                name
+            )
         elif not CLUSTER_WIDE.match(name):
             assert re.search(rf'{name}{{namespace=~"\$namespace", name=~"\$job"', query.raw), name
 
@@ -112,7 +126,9 @@ def test_panels_do_not_overlap_and_have_ids_of_their_own(path: Path) -> None:
     panels = dashboard.load(path)["panels"]
     for panel in panels:
         place = panel["gridPos"]
-        own = {(place["x"] + x, place["y"] + y) for x in range(place["w"]) for y in range(place["h"])}
+        own = {
+            (place["x"] + x, place["y"] + y) for x in range(place["w"]) for y in range(place["h"])
+        }
         assert place["x"] + place["w"] <= 24
         assert not cells & own, panel["title"]
         cells |= own
@@ -122,4 +138,9 @@ def test_panels_do_not_overlap_and_have_ids_of_their_own(path: Path) -> None:
 def test_unknown_variables_are_an_error() -> None:
     with pytest.raises(KeyError):
         dashboard.substitute("up{a='$unheard'}")
-    assert dashboard.substitute("a[$__rate_interval] ${job:regex}", {"__rate_interval": "2m", "job": "x"}) == "a[2m] x"
+    assert (
+        dashboard.substitute(
+            "a[$__rate_interval] ${job:regex}", {"__rate_interval": "2m", "job": "x"}
+        )
+        == "a[2m] x"
+    )

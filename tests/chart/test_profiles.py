@@ -15,7 +15,8 @@ ROOT = Path(__file__).resolve().parents[2]
 DIRECTORY = ROOT / "operator" / "inception_operator" / "accelerators" / "profiles"
 SCHEMA: dict[str, Any] = json.loads((DIRECTORY / "schema.json").read_text(encoding="utf-8"))
 ROWS: dict[str, dict[str, Any]] = {
-    path.stem: yaml.safe_load(path.read_text(encoding="utf-8")) for path in sorted(DIRECTORY.glob("*.yaml"))
+    path.stem: yaml.safe_load(path.read_text(encoding="utf-8"))
+    for path in sorted(DIRECTORY.glob("*.yaml"))
 }
 
 
@@ -28,7 +29,8 @@ def counts(row: dict[str, Any], resource: str) -> bool:
     return any(re.fullmatch(pattern, resource) for pattern in row.get("patterns", ()))
 
 
-# What every row of ours says, so that people find the same in each; rows of others may leave it out.
+# What every row of ours says, so that people find the same in each; rows of others may leave it
+# out.
 WHOLE = {"name", "resource", "unit", "torch", "visible", "precision", "exporter", "verified"}
 
 
@@ -61,7 +63,12 @@ def test_patterns_are_anchored_and_compile(name: str) -> None:
 
 def test_no_name_is_claimed_twice() -> None:
     rows = ROWS.values()
-    names = [n for row in rows for n in (row["resource"], *row.get("exact", ()), *row.get("ignore", ())) if n]
+    names = [
+        n
+        for row in rows
+        for n in (row["resource"], *row.get("exact", ()), *row.get("ignore", ()))
+        if n
+    ]
     assert len(names) == len(set(names))
     for row in ROWS.values():
         for name in names:

@@ -1,4 +1,6 @@
-"""What the chart renders to: valid objects, exact rights, restricted pods, one consistent set of names."""
+"""What the chart renders to: valid objects, exact rights, restricted pods, one consistent set of
+names.
+"""
 
 from __future__ import annotations
 
@@ -21,9 +23,14 @@ Object = dict[str, Any]
 Render = Callable[..., list[Object]]
 
 MONITORS = {
-    name: {"podMonitor": {"enabled": True, "labels": {"release": "prometheus"}}} for name in ("operator", "trainer")
+    name: {"podMonitor": {"enabled": True, "labels": {"release": "prometheus"}}}
+    for name in ("operator", "trainer")
 }
-ABACUS = {"resource": "example.com/abacus", "unit": 1, "torch": {"module": None, "device": "cpu", "backend": "gloo"}}
+ABACUS = {
+    "resource": "example.com/abacus",
+    "unit": 1,
+    "torch": {"module": None, "device": "cpu", "backend": "gloo"},
+}
 VALUES: dict[str, dict[str, Any]] = {
     "default": {},
     "minimal": {
@@ -36,7 +43,11 @@ VALUES: dict[str, dict[str, Any]] = {
     "ha": {
         "replicaCount": 2,
         "topologySpreadConstraints": [
-            {"maxSkew": 1, "topologyKey": "topology.kubernetes.io/zone", "whenUnsatisfiable": "ScheduleAnyway"}
+            {
+                "maxSkew": 1,
+                "topologyKey": "topology.kubernetes.io/zone",
+                "whenUnsatisfiable": "ScheduleAnyway",
+            }
         ],
     },
     "namespaces": {"watchNamespaces": ["team-a", "team-b", "team-a"], "metrics": MONITORS},
@@ -72,8 +83,17 @@ VALUES: dict[str, dict[str, Any]] = {
             "metricsFrom": [{"namespaceSelector": {}}],
             "apiServerCIDRs": ["10.0.0.1/32"],
         },
-        "metrics": {**MONITORS, "dashboards": {"namespace": "grafana", "annotations": {"grafana_folder": "ML"}}},
-        "extraObjects": [{"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "{{ .Release.Name }}-extra"}}],
+        "metrics": {
+            **MONITORS,
+            "dashboards": {"namespace": "grafana", "annotations": {"grafana_folder": "ML"}},
+        },
+        "extraObjects": [
+            {
+                "apiVersion": "v1",
+                "kind": "ConfigMap",
+                "metadata": {"name": "{{ .Release.Name }}-extra"},
+            }
+        ],
     },
 }
 
@@ -125,7 +145,10 @@ def test_an_old_cluster_is_refused(template: Callable[..., Any]) -> None:
 
 
 def test_no_two_objects_share_a_name(objects: list[Object]) -> None:
-    names = [(item["kind"], item["metadata"].get("namespace"), item["metadata"]["name"]) for item in objects]
+    names = [
+        (item["kind"], item["metadata"].get("namespace"), item["metadata"]["name"])
+        for item in objects
+    ]
     assert len(names) == len(set(names))
 
 
@@ -150,7 +173,10 @@ def test_pods_meet_the_restricted_profile(objects: list[Object]) -> None:
 def test_probes_and_ports_fit_the_operator(objects: list[Object]) -> None:
     container = container_of(objects)
     assert {port["name"]: port["containerPort"] for port in container["ports"]} == {"http": 8080}
-    paths = {key: container[key]["httpGet"] for key in ("startupProbe", "livenessProbe", "readinessProbe")}
+    paths = {
+        key: container[key]["httpGet"]
+        for key in ("startupProbe", "livenessProbe", "readinessProbe")
+    }
     assert paths["livenessProbe"] == paths["startupProbe"] == {"path": "/healthz", "port": "http"}
     assert paths["readinessProbe"] == {"path": "/readyz", "port": "http"}
 
@@ -166,7 +192,9 @@ def test_the_operator_understands_its_arguments(render: Render, name: str) -> No
     assert settings.bell == "[fd00::5]:8080"
     assert settings.lease_namespace == "system"
     assert settings.lease_name == ("other" if name == "full" else "inception-operator")
-    assert settings.trainer_image == ("registry.example/trainer:9" if name == "full" else "inception-trainer:0.1.0")
+    assert settings.trainer_image == (
+        "registry.example/trainer:9" if name == "full" else "inception-trainer:0.1.0"
+    )
 
 
 def test_images_carry_the_version_of_the_chart(render: Render) -> None:
@@ -176,12 +204,24 @@ def test_images_carry_the_version_of_the_chart(render: Render) -> None:
 
 
 JOB_RULES = [
-    {"apiGroups": [OUR_GROUP], "resources": ["inceptiontrainings"], "verbs": ["get", "list", "watch", "delete"]},
+    {
+        "apiGroups": [OUR_GROUP],
+        "resources": ["inceptiontrainings"],
+        "verbs": ["get", "list", "watch", "delete"],
+    },
     {"apiGroups": [OUR_GROUP], "resources": ["inceptiontrainings/status"], "verbs": ["patch"]},
     {"apiGroups": [OUR_GROUP], "resources": ["inceptiontrainings/finalizers"], "verbs": ["update"]},
-    {"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "watch", "create", "patch", "delete"]},
+    {
+        "apiGroups": [""],
+        "resources": ["pods"],
+        "verbs": ["get", "list", "watch", "create", "patch", "delete"],
+    },
     {"apiGroups": [""], "resources": ["events"], "verbs": ["create", "patch"]},
-    {"apiGroups": ["resource.k8s.io"], "resources": ["resourceclaimtemplates"], "verbs": ["create"]},
+    {
+        "apiGroups": ["resource.k8s.io"],
+        "resources": ["resourceclaimtemplates"],
+        "verbs": ["create"],
+    },
 ]
 
 
@@ -189,9 +229,16 @@ def test_rights_are_exactly_these(render: Render) -> None:
     objects = render()
     cluster = {item["metadata"]["name"]: item["rules"] for item in of_kind(objects, "ClusterRole")}
     assert cluster == {
-        "release-inception-operator": [*JOB_RULES, {"apiGroups": [""], "resources": ["nodes"], "verbs": ["get"]}],
+        "release-inception-operator": [
+            *JOB_RULES,
+            {"apiGroups": [""], "resources": ["nodes"], "verbs": ["get"]},
+        ],
         "release-inception-operator-view": [
-            {"apiGroups": [OUR_GROUP], "resources": ["inceptiontrainings"], "verbs": ["get", "list", "watch"]}
+            {
+                "apiGroups": [OUR_GROUP],
+                "resources": ["inceptiontrainings"],
+                "verbs": ["get", "list", "watch"],
+            }
         ],
         "release-inception-operator-edit": [
             {
@@ -216,7 +263,10 @@ def test_rights_are_exactly_these(render: Render) -> None:
 
 def test_a_list_of_namespaces_takes_the_place_of_cluster_wide_rights(render: Render) -> None:
     objects = render(VALUES["namespaces"])
-    roles = {(item["metadata"]["namespace"], item["metadata"]["name"]): item for item in of_kind(objects, "Role")}
+    roles = {
+        (item["metadata"]["namespace"], item["metadata"]["name"]): item
+        for item in of_kind(objects, "Role")
+    }
     name = "release-inception-operator"
     assert roles.keys() == {("team-a", name), ("team-b", name), ("system", f"{name}-leader")}
     assert roles["team-a", name]["rules"] == roles["team-b", name]["rules"] == JOB_RULES
@@ -227,7 +277,10 @@ def test_a_list_of_namespaces_takes_the_place_of_cluster_wide_rights(render: Ren
     assert bound == {(place, "Role", role) for place, role in roles}
     assert of_kind(objects, "ClusterRoleBinding") == []
     # What other people's roles collect; it gives the operator nothing.
-    assert {item["metadata"]["name"] for item in of_kind(objects, "ClusterRole")} == {f"{name}-view", f"{name}-edit"}
+    assert {item["metadata"]["name"] for item in of_kind(objects, "ClusterRole")} == {
+        f"{name}-view",
+        f"{name}-edit",
+    }
 
 
 def test_a_right_to_nodes_can_be_added_to_a_list_of_namespaces(render: Render) -> None:
@@ -238,7 +291,9 @@ def test_a_right_to_nodes_can_be_added_to_a_list_of_namespaces(render: Render) -
     assert binding["roleRef"]["name"] == role["metadata"]["name"]
     assert [subject["name"] for subject in binding["subjects"]] == ["release-inception-operator"]
     everywhere = of_kind(render({"rbac": {"readNodes": True}}), "ClusterRole")
-    assert not any(item["metadata"]["name"].endswith("-nodes") for item in everywhere), "it has the right already"
+    assert not any(item["metadata"]["name"].endswith("-nodes") for item in everywhere), (
+        "it has the right already"
+    )
 
 
 def test_a_list_of_namespaces_reaches_operator_monitor_and_policy(render: Render) -> None:
@@ -252,7 +307,11 @@ def test_a_list_of_namespaces_reaches_operator_monitor_and_policy(render: Render
     (peer,) = policy["egress"][2]["to"]
     assert policy["ingress"][0]["from"][1] == peer
     (expression,) = peer["namespaceSelector"]["matchExpressions"]
-    assert expression == {"key": "kubernetes.io/metadata.name", "operator": "In", "values": ["team-a", "team-b"]}
+    assert expression == {
+        "key": "kubernetes.io/metadata.name",
+        "operator": "In",
+        "values": ["team-a", "team-b"],
+    }
 
 
 def test_no_right_is_a_wildcard_or_reads_secrets(objects: list[Object]) -> None:
@@ -274,7 +333,9 @@ def test_no_right_is_a_wildcard_or_reads_secrets(objects: list[Object]) -> None:
 def test_bindings_name_the_service_account_of_the_pod(objects: list[Object]) -> None:
     account = pod_of(objects)["spec"]["serviceAccountName"]
     for binding in (*of_kind(objects, "ClusterRoleBinding"), *of_kind(objects, "RoleBinding")):
-        assert binding["subjects"] == [{"kind": "ServiceAccount", "name": account, "namespace": "system"}]
+        assert binding["subjects"] == [
+            {"kind": "ServiceAccount", "name": account, "namespace": "system"}
+        ]
     for item in of_kind(objects, "ServiceAccount"):
         assert item["metadata"]["name"] == account
 
@@ -282,11 +343,17 @@ def test_bindings_name_the_service_account_of_the_pod(objects: list[Object]) -> 
 def test_selectors_meet_the_pod_and_never_change_with_the_version(objects: list[Object]) -> None:
     labels = pod_of(objects)["metadata"]["labels"]
     deployment = only(objects, "Deployment")["spec"]["selector"]["matchLabels"]
-    budgets = [item["spec"]["selector"]["matchLabels"] for item in of_kind(objects, "PodDisruptionBudget")]
-    policies = [item["spec"]["podSelector"]["matchLabels"] for item in of_kind(objects, "NetworkPolicy")]
+    budgets = [
+        item["spec"]["selector"]["matchLabels"] for item in of_kind(objects, "PodDisruptionBudget")
+    ]
+    policies = [
+        item["spec"]["podSelector"]["matchLabels"] for item in of_kind(objects, "NetworkPolicy")
+    ]
     for selector in (deployment, only(objects, "Service")["spec"]["selector"], *budgets, *policies):
         assert selector.items() <= labels.items()
-        assert selector.keys() == {f"app.kubernetes.io/{key}" for key in ("name", "instance", "component")}
+        assert selector.keys() == {
+            f"app.kubernetes.io/{key}" for key in ("name", "instance", "component")
+        }
 
 
 def test_own_labels_win_over_those_of_values(render: Render) -> None:
@@ -296,15 +363,21 @@ def test_own_labels_win_over_those_of_values(render: Render) -> None:
     assert pod_of(objects)["metadata"]["labels"][name] == "inception-operator"
 
 
-@pytest.mark.parametrize(("name", "expected"), [("default", 0), ("ha", 1), ("full", 1), ("minimal", 0)])
-def test_a_disruption_budget_only_with_several_replicas(render: Render, name: str, expected: int) -> None:
+@pytest.mark.parametrize(
+    ("name", "expected"), [("default", 0), ("ha", 1), ("full", 1), ("minimal", 0)]
+)
+def test_a_disruption_budget_only_with_several_replicas(
+    render: Render, name: str, expected: int
+) -> None:
     assert len(of_kind(render(VALUES[name]), "PodDisruptionBudget")) == expected
 
 
 def test_spread_constraints_get_the_labels_of_the_pods(render: Render) -> None:
     objects = render(VALUES["ha"])
     (constraint,) = pod_of(objects)["spec"]["topologySpreadConstraints"]
-    assert constraint["labelSelector"]["matchLabels"] == only(objects, "Service")["spec"]["selector"]
+    assert (
+        constraint["labelSelector"]["matchLabels"] == only(objects, "Service")["spec"]["selector"]
+    )
 
 
 def annotations_of(item: Mapping[str, Any]) -> dict[str, str]:
@@ -355,7 +428,11 @@ def test_profiles_of_the_values_reach_the_operator(render: Render, tmp_path: Pat
     assert load_profiles(tmp_path)["abacus"].resource == "example.com/abacus"
     pod = pod_of(render(VALUES["full"]))
     assert "checksum/profiles" in annotations_of(pod)
-    folder = next(m["mountPath"] for m in pod["spec"]["containers"][0]["volumeMounts"] if m["name"] == "profiles")
+    folder = next(
+        m["mountPath"]
+        for m in pod["spec"]["containers"][0]["volumeMounts"]
+        if m["name"] == "profiles"
+    )
     arguments = pod["spec"]["containers"][0]["args"]
     assert arguments[arguments.index("--profiles-dir") + 1] == folder
 
@@ -367,7 +444,9 @@ def test_network_policy_lets_through_what_the_operator_needs(render: Render) -> 
     some = {"networkPolicy": {"enabled": True, "metricsFrom": [{"podSelector": {}}]}}
     senders = only(render(some), "NetworkPolicy")["spec"]["ingress"][0]["from"]
     trainers = {"matchLabels": {"app.kubernetes.io/name": "inception-training"}}
-    assert senders == [{"podSelector": {}}, {"namespaceSelector": {}, "podSelector": trainers}], "launchers ring"
+    assert senders == [{"podSelector": {}}, {"namespaceSelector": {}, "podSelector": trainers}], (
+        "launchers ring"
+    )
     ports = [{entry["port"] for entry in rule["ports"]} for rule in policy["egress"]]
     assert ports == [{53}, {443, 6443}, {8080, 8081}]
     assert policy["egress"][2]["to"] == [{"namespaceSelector": {}, "podSelector": trainers}]

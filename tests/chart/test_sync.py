@@ -40,7 +40,10 @@ RECIPE_ROW = {
     ("row", "words"),
     [
         ({**RECIPE_ROW, "tests": []}, "row A1 names no test"),
-        ({**RECIPE_ROW, "tests": ["tests/chart/test_sync.py::test_x"]}, "names tests/chart/test_sync.py::test_x"),
+        (
+            {**RECIPE_ROW, "tests": ["tests/chart/test_sync.py::test_x"]},
+            "names tests/chart/test_sync.py::test_x",
+        ),
         ({**RECIPE_ROW, "samples": ["absent"]}, "names the sample absent"),
         ({**RECIPE_ROW, "note": "x"}, "row A1 needs"),
         ({key: value for key, value in RECIPE_ROW.items() if key != "there"}, "row A1 needs"),
@@ -93,17 +96,26 @@ def test_a_row_without_proof_is_refused(row: dict[str, Any], words: str) -> None
 def test_what_is_not_proved_yet_is_said() -> None:
     rows = [{**ROW, "missing": "a run on two nodes."}, {**ROW, "number": 2, "failure": "a | b"}]
     generate_lifecycle.check(rows)
-    first, second = generate_lifecycle.document({"introduction": "x", "rows": rows}).splitlines()[-2:]
+    first, second = generate_lifecycle.document({"introduction": "x", "rows": rows}).splitlines()[
+        -2:
+    ]
     assert first.endswith("test_sync.py)<br>**not yet:** a run on two nodes. |")
     assert "[drift is found and repaired](../tests/chart/test_sync.py) |" in second
     assert "a \\| b" in second
 
 
-def test_drift_is_found_and_repaired(helm: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_drift_is_found_and_repaired(
+    helm: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     copy, readme = tmp_path / "install.yaml", tmp_path / "README.md"
     copy.write_text("old")
     readme.write_text(f"head\n{sync.TABLE_START}\n{sync.TABLE_END}\ntail\n")
-    for name, value in {"ROOT": tmp_path, "INSTALL": copy, "README": readme, "copies": dict}.items():
+    for name, value in {
+        "ROOT": tmp_path,
+        "INSTALL": copy,
+        "README": readme,
+        "copies": dict,
+    }.items():
         monkeypatch.setattr(sync, name, value)
     assert sync.main(["--check", "--helm", helm]) == 1
     assert copy.read_text() == "old"
@@ -128,9 +140,13 @@ def test_the_install_manifest_holds_all_that_is_needed_and_nothing_of_helm() -> 
     assert objects[1] == yaml.safe_load(sync.CRD.read_text(encoding="utf-8"))
     assert "helm.sh/" not in text
     assert "managed-by" not in text
-    assert {item["metadata"].get("namespace", sync.NAMESPACE) for item in objects} == {sync.NAMESPACE}
+    assert {item["metadata"].get("namespace", sync.NAMESPACE) for item in objects} == {
+        sync.NAMESPACE
+    }
 
 
 def test_the_kustomization_installs_the_same() -> None:
-    kustomization = yaml.safe_load((sync.INSTALL.parent / "kustomization.yaml").read_text(encoding="utf-8"))
+    kustomization = yaml.safe_load(
+        (sync.INSTALL.parent / "kustomization.yaml").read_text(encoding="utf-8")
+    )
     assert kustomization["resources"] == ["install.yaml"]

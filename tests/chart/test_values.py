@@ -1,4 +1,6 @@
-"""The values schema knows every key, refuses unknown ones at every level, and the README lists them all."""
+"""The values schema knows every key, refuses unknown ones at every level, and the README lists them
+all.
+"""
 
 from __future__ import annotations
 
@@ -91,13 +93,17 @@ def test_a_misspelt_key_is_refused(template: Callable[..., Any], path: Path_) ->
     ],
     ids=lambda value: ".".join(value) if isinstance(value, tuple) else repr(value),
 )
-def test_a_wrong_value_is_refused_with_its_path(template: Callable[..., Any], path: Path_, value: Any) -> None:
+def test_a_wrong_value_is_refused_with_its_path(
+    template: Callable[..., Any], path: Path_, value: Any
+) -> None:
     done = template(nested(path, value))
     assert done.returncode != 0
     assert f"at '/{'/'.join(path)}" in done.stderr
 
 
-def test_rows_of_the_accelerator_table_have_only_keys_that_are_known(template: Callable[..., Any]) -> None:
+def test_rows_of_the_accelerator_table_have_only_keys_that_are_known(
+    template: Callable[..., Any],
+) -> None:
     row = {"resource": "abacus.com/bead", "unit": 1, "torch": {"device": "bead", "backend": "ccl"}}
     assert template({"profiles": {"abacus": row}}).returncode == 0
     for more in ({"colour": "red"}, {"name": "other"}):
@@ -113,16 +119,22 @@ def test_an_account_that_is_not_made_must_be_named(template: Callable[..., Any])
 
 
 def test_the_readme_describes_every_key() -> None:
-    described = {key for key, _, _ in sync.values_rows((sync.CHART / "values.yaml").read_text(encoding="utf-8"))}
+    described = {
+        key
+        for key, _, _ in sync.values_rows((sync.CHART / "values.yaml").read_text(encoding="utf-8"))
+    }
     for path in keys(VALUES, ()):
-        # A key is described by itself, by a map that it stands in, or by the keys of the map that it is.
+        # A key is described by itself, by a map that it stands in, or by the keys of the map that
+        # it is.
         parents = {".".join(path[:length]) for length in range(1, len(path) + 1)}
         assert parents & described or path in CLOSED, path
 
 
 def test_the_readme_has_a_row_for_every_key() -> None:
     text = sync.README.read_text(encoding="utf-8")
-    for key, _, description in sync.values_rows((sync.CHART / "values.yaml").read_text(encoding="utf-8")):
+    for key, _, description in sync.values_rows(
+        (sync.CHART / "values.yaml").read_text(encoding="utf-8")
+    ):
         assert f"| `{key}` |" in text
         assert description[0].isupper(), key
         assert description.endswith("."), key

@@ -1,4 +1,6 @@
-"""A job on a vendor's device-plugin resource gets its devices, its variable and one process per device."""
+"""A job on a vendor's device-plugin resource gets its devices, its variable and one process per
+device.
+"""
 
 from __future__ import annotations
 
@@ -17,10 +19,16 @@ def test_job_gets_its_devices(jobs: Jobs) -> None:
     assert status["accelerator"] == "cambricon.com/mlu x2"
     (pod,) = jobs.pods("on-mlu")
     resources = pod["spec"]["containers"][0]["resources"]
-    assert resources["requests"]["cambricon.com/mlu"] == resources["limits"]["cambricon.com/mlu"] == "2"
+    assert (
+        resources["requests"]["cambricon.com/mlu"]
+        == resources["limits"]["cambricon.com/mlu"]
+        == "2"
+    )
     assignment = json.loads(pod["metadata"]["annotations"]["training.inception.dev/assignment"])
     assert assignment["nprocPerNode"] == 2
-    visible = jobs.python(pod["metadata"]["name"], "import os; print(os.environ['MLU_VISIBLE_DEVICES'])").strip()
+    visible = jobs.python(
+        pod["metadata"]["name"], "import os; print(os.environ['MLU_VISIBLE_DEVICES'])"
+    ).strip()
     assert len(set(visible.split(","))) == 2
     assert set(visible.split(",")) <= {"0", "1", "2", "3"}
     jobs.wait_succeeded("on-mlu")

@@ -62,7 +62,10 @@ def foreign(node_cluster: Cluster) -> str:
 
 
 def apply(jobs: Jobs, name: str, image: str, program: str, words: list[str], **spec: Any) -> None:
-    limits = {"requests": {"cpu": "100m", "memory": "256Mi"}, "limits": {"cpu": "1", "memory": "1Gi"}}
+    limits = {
+        "requests": {"cpu": "100m", "memory": "256Mi"},
+        "limits": {"cpu": "1", "memory": "1Gi"},
+    }
     mount = {"name": "program", "mountPath": "/program"}
     container = {"name": "trainer", "command": words, "resources": limits, "volumeMounts": [mount]}
     volume = {"name": "program", "configMap": {"name": name}}
@@ -74,14 +77,30 @@ def apply(jobs: Jobs, name: str, image: str, program: str, words: list[str], **s
         **spec,
     }
     version = {"apiVersion": "training.inception.dev/v1alpha1", "kind": "InceptionTraining"}
-    config = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": {"train.py": program}}
-    for manifest in (config, persistent_claim(name), {**version, "metadata": {"name": name}, "spec": body}):
+    config = {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": name},
+        "data": {"train.py": program},
+    }
+    for manifest in (
+        config,
+        persistent_claim(name),
+        {**version, "metadata": {"name": name}, "spec": body},
+    ):
         jobs.kubectl("apply", "-f", "-", stdin=json.dumps(manifest))
 
 
 def test_stock_ddp_recovers_in_an_image_of_others(jobs: Jobs, foreign: str) -> None:
     program = documents("custom-ddp")["ConfigMap"]["data"]["train.py"]
-    words = ["torchrun", "--standalone", "--nproc_per_node=2", "/program/train.py", "--epochs", "200"]
+    words = [
+        "torchrun",
+        "--standalone",
+        "--nproc_per_node=2",
+        "/program/train.py",
+        "--epochs",
+        "200",
+    ]
     snapshot = ["--snapshot", "$(INCEPTION_CHECKPOINT_PATH)/snapshot.pt"]
     apply(jobs, "stock", foreign, program, [*words, *snapshot])
     jobs.wait("stock", "running", lambda s: s.get("state") == "Running")
@@ -94,7 +113,10 @@ def test_stock_ddp_recovers_in_an_image_of_others(jobs: Jobs, foreign: str) -> N
     assert "model" not in status
     for each in jobs.pods("stock"):
         (main,) = each["spec"]["containers"]
-        assert (main["image"], main["command"][:3]) == (foreign, ["python3", "/opt/inception-launcher", "--"])
+        assert (main["image"], main["command"][:3]) == (
+            foreign,
+            ["python3", "/opt/inception-launcher", "--"],
+        )
         assert each["metadata"]["name"].endswith("-1"), "the warm pods were used again"
     logs = jobs.kubectl("logs", jobs.pods("stock")[0]["metadata"]["name"], "-c", "trainer")
     assert "torchrun's option --nproc-per-node=2 is ignored" in logs
@@ -103,9 +125,15 @@ def test_stock_ddp_recovers_in_an_image_of_others(jobs: Jobs, foreign: str) -> N
 
 def test_a_program_reports_stops_and_ends_with_its_chief(jobs: Jobs, foreign: str) -> None:
     apply(jobs, "talker", foreign, TALKER, ["python3", "/program/train.py"], successPolicy="Chief")
-    status = jobs.wait("talker", "reporting", lambda s: s.get("trainerStatus", {}).get("step", 0) > 1)
+    status = jobs.wait(
+        "talker", "reporting", lambda s: s.get("trainerStatus", {}).get("step", 0) > 1
+    )
     figures = status["trainerStatus"]
-    assert (figures["progressPercentage"], figures["epoch"], figures["samplesPerSecond"]) == (25, 2, "100.0")
+    assert (figures["progressPercentage"], figures["epoch"], figures["samplesPerSecond"]) == (
+        25,
+        2,
+        "100.0",
+    )
     assert (figures["loss"], figures["accuracyTop1"]) == ("0.5000", "0.7500")
 
     suspend = ("patch", "itrain", "talker", "--type=merge", "--patch")
@@ -114,7 +142,11 @@ def test_a_program_reports_stops_and_ends_with_its_chief(jobs: Jobs, foreign: st
     jobs.kubectl(*suspend, json.dumps({"spec": {"runPolicy": {"suspend": False}}}))
     jobs.wait("talker", "resumed", lambda s: s.get("attempt") == 2 and s.get("state") == "Running")
     pod = jobs.pod("talker", 0)
-    first = next(line for line in jobs.kubectl("logs", pod, "-c", "trainer").splitlines() if "starts at" in line)
+    first = next(
+        line
+        for line in jobs.kubectl("logs", pod, "-c", "trainer").splitlines()
+        if "starts at" in line
+    )
     assert int(first.rsplit(" ", 1)[1]) >= figures["step"], "it went on from where it was stopped"
 
     jobs.python(pod, "open('/checkpoint/talker/finish', 'w').close()")

@@ -15,7 +15,10 @@ pytestmark = pytest.mark.timeout(1500)
     ("training", "exit_code", "reason", "words"),
     [
         pytest.param(
-            {"data": {"kind": "ImageFolder", "path": "/data/imagenet-that-is-not-there"}, "epochs": 1},
+            {
+                "data": {"kind": "ImageFolder", "path": "/data/imagenet-that-is-not-there"},
+                "epochs": 1,
+            },
             66,
             "InputMissing",
             ["/data/imagenet-that-is-not-there"],
@@ -46,13 +49,21 @@ def test_hopeless_job_fails_at_once(
 
 def test_missing_image_is_reported(jobs: Jobs) -> None:
     jobs.apply("no-image", claim=False, image="localhost/no-such-trainer:1")
-    status = jobs.wait("no-image", "reported", lambda s: "ImagePullFailed" in condition_message(s, "PodsReady"), 60)
+    status = jobs.wait(
+        "no-image", "reported", lambda s: "ImagePullFailed" in condition_message(s, "PodsReady"), 60
+    )
     assert "localhost/no-such-trainer:1" in condition_message(status, "PodsReady")
 
 
 def test_missing_resource_is_reported(jobs: Jobs) -> None:
-    jobs.apply("no-device", claim=False, accelerator={"profile": "nvidia", "resourceName": "nvidia.com/mig-1g.5gb"})
-    status = jobs.wait("no-device", "reported", lambda s: "Unschedulable" in condition_message(s, "PodsReady"), 60)
+    jobs.apply(
+        "no-device",
+        claim=False,
+        accelerator={"profile": "nvidia", "resourceName": "nvidia.com/mig-1g.5gb"},
+    )
+    status = jobs.wait(
+        "no-device", "reported", lambda s: "Unschedulable" in condition_message(s, "PodsReady"), 60
+    )
     assert "nvidia.com/mig-1g.5gb" in condition_message(status, "PodsReady")
     assert condition(status, "Failed") != "True"
 

@@ -1,4 +1,6 @@
-"""The fast paths are broken on purpose: jobs recover more slowly, but with the same samples and the same counts."""
+"""The fast paths are broken on purpose: jobs recover more slowly, but with the same samples and the
+same counts.
+"""
 
 from __future__ import annotations
 
@@ -40,9 +42,16 @@ def test_operator_that_reaches_no_pod(jobs: Jobs) -> None:
         jobs.kill_rank(victim)
         status = jobs.wait("blind", "restarted", lambda s: s.get("attempt") == 2)
         cause = status["rootCause"]
-        assert (cause["pod"], cause["rank"], cause["reason"], cause["exitCode"]) == (victim, 1, "Signal", 137)
+        assert (cause["pod"], cause["rank"], cause["reason"], cause["exitCode"]) == (
+            victim,
+            1,
+            "Signal",
+            137,
+        )
         assert counts(finished(jobs, "blind")) == (1, 1)
-    assert jobs.pod("blind", 1) == "blind-1-2", "a launcher that nobody listens to ends with its ranks"
+    assert jobs.pod("blind", 1) == "blind-1-2", (
+        "a launcher that nobody listens to ends with its ranks"
+    )
 
 
 def test_assignments_that_reach_no_pod(jobs: Jobs) -> None:
@@ -70,6 +79,13 @@ def test_operator_that_is_away_at_the_moment_of_failure(jobs: Jobs) -> None:
         assert jobs.status("away")["attempt"] == 1
     status = jobs.wait("away", "restarted", lambda s: s.get("attempt") == 2)
     cause = status["rootCause"]
-    assert (cause["pod"], cause["rank"], cause["reason"], cause["exitCode"]) == (victim, 1, "Signal", 137)
+    assert (cause["pod"], cause["rank"], cause["reason"], cause["exitCode"]) == (
+        victim,
+        1,
+        "Signal",
+        137,
+    )
     assert counts(finished(jobs, "away")) == (1, 1)
-    assert [pod["metadata"]["uid"] for pod in jobs.pods("away")] == before, "the launchers have waited"
+    assert [pod["metadata"]["uid"] for pod in jobs.pods("away")] == before, (
+        "the launchers have waited"
+    )

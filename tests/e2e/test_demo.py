@@ -23,7 +23,9 @@ pytestmark = pytest.mark.timeout(1800)
 
 
 @pytest.fixture(scope="module")
-def demo_run(node_cluster: Cluster, installed: Ready, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
+def demo_run(
+    node_cluster: Cluster, installed: Ready, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Demo]:
     """The demo's job from apply to the copied files, with every dashboard query tried while it ran."""
     folder = tmp_path_factory.mktemp("demo")
     (folder / "prometheus").mkdir()
@@ -33,7 +35,9 @@ def demo_run(node_cluster: Cluster, installed: Ready, tmp_path_factory: pytest.T
         watch.thread.start()
         try:
             run.apply_job(installed, print)
-            job = follow(installed.kube, run.JOB_NAMESPACE, run.JOB, folder / "files" / "metrics.prom", 900)
+            job = follow(
+                installed.kube, run.JOB_NAMESPACE, run.JOB, folder / "files" / "metrics.prom", 900
+            )
             time.sleep(3)
         finally:
             watch.stop()
@@ -45,7 +49,9 @@ def demo_run(node_cluster: Cluster, installed: Ready, tmp_path_factory: pytest.T
 class Demo:
     """What one run of the demo left."""
 
-    def __init__(self, job: dict[str, Any], files: Path, prometheus: Prometheus, watch: QueryWatch) -> None:
+    def __init__(
+        self, job: dict[str, Any], files: Path, prometheus: Prometheus, watch: QueryWatch
+    ) -> None:
         self.job, self.files, self.prometheus, self.watch = job, files, prometheus, watch
 
 
@@ -94,10 +100,20 @@ def test_demo_leaves_its_artefacts(demo_run: Demo) -> None:
     assert list(demo_run.files.rglob(Path(latest["file"]).name))
 
 
-def test_report_names_every_artefact(demo_run: Demo, installed: Ready, capsys: pytest.CaptureFixture[str]) -> None:
+def test_report_names_every_artefact(
+    demo_run: Demo, installed: Ready, capsys: pytest.CaptureFixture[str]
+) -> None:
     run.report(installed, demo_run.job, demo_run.files, 1.0)
     text = capsys.readouterr().out
-    for word in ("PROGRESS", "Succeeded", "curves.png", "tensorboard", "metrics.prom", ".pt", "make demo-down"):
+    for word in (
+        "PROGRESS",
+        "Succeeded",
+        "curves.png",
+        "tensorboard",
+        "metrics.prom",
+        ".pt",
+        "make demo-down",
+    ):
         assert word in text
     assert "nan" not in text
 

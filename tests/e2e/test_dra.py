@@ -1,4 +1,6 @@
-"""Devices by Dynamic Resource Allocation, from a driver of the tests' own, on the real kubelet and scheduler."""
+"""Devices by Dynamic Resource Allocation, from a driver of the tests' own, on the real kubelet and
+scheduler.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +45,10 @@ def broken(node_cluster: Cluster) -> Iterator[Path]:
 
 def apply(jobs: Jobs, name: str, count: int, **spec: Any) -> None:
     claims = [{"name": "mlus", "deviceClassName": DRA_DRIVER.name, "count": count}]
-    limits = {"requests": {"cpu": "100m", "memory": "256Mi"}, "limits": {"cpu": "1", "memory": "2Gi"}}
+    limits = {
+        "requests": {"cpu": "100m", "memory": "256Mi"},
+        "limits": {"cpu": "1", "memory": "2Gi"},
+    }
     container = {"name": "trainer", "command": ["python3", "-c", PROGRAM], "resources": limits}
     body = {
         "accelerator": {"profile": "cambricon", "claims": claims},
@@ -51,7 +56,9 @@ def apply(jobs: Jobs, name: str, count: int, **spec: Any) -> None:
         **spec,
     }
     kind = {"apiVersion": "training.inception.dev/v1alpha1", "kind": "InceptionTraining"}
-    jobs.kubectl("apply", "-f", "-", stdin=json.dumps({**kind, "metadata": {"name": name}, "spec": body}))
+    jobs.kubectl(
+        "apply", "-f", "-", stdin=json.dumps({**kind, "metadata": {"name": name}, "spec": body})
+    )
 
 
 def ranks(jobs: Jobs, name: str, count: int, attempt: int = 1) -> list[dict[str, str]]:
@@ -70,7 +77,9 @@ def read(jobs: Jobs, name: str) -> list[dict[str, str]]:
 
 
 def numbers(seen: dict[str, str]) -> set[int]:
-    """The devices of a rank's pod; the vendor's variable and those of the single devices must agree."""
+    """The devices of a rank's pod; the vendor's variable and those of the single devices must
+    agree.
+    """
     visible = {int(number) for number in seen["MLU_VISIBLE_DEVICES"].split(",")}
     singles = {f"MLU_VISIBLE_DEVICES_{number}": f"device-{number}" for number in visible}
     assert seen == {"MLU_VISIBLE_DEVICES": seen["MLU_VISIBLE_DEVICES"], **singles}
@@ -107,7 +116,9 @@ def test_an_unhealthy_device_is_named_and_its_pod_replaced(jobs: Jobs, broken: P
     status = jobs.status("job")
     cause = status["rootCause"]
     assert (cause["reason"], cause["pod"], cause["attempt"]) == ("DeviceUnhealthy", "job-0-1", 1)
-    assert cause["message"].startswith(f"unhealthy: claim:mlus mlu.example.com/device=device-{min(mine)}")
+    assert cause["message"].startswith(
+        f"unhealthy: claim:mlus mlu.example.com/device=device-{min(mine)}"
+    )
     assert (status["restarts"], status["restartsCountTowardsMax"]) == (1, 0)
     assert len(again) == 2
     assert min(mine) not in again

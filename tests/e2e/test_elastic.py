@@ -1,4 +1,6 @@
-"""A job changes its size while it trains and outlives pods with a spare, and still sees every sample exactly once."""
+"""A job changes its size while it trains and outlives pods with a spare, and still sees every
+sample exactly once.
+"""
 
 from __future__ import annotations
 
@@ -59,9 +61,13 @@ def test_spare_takes_the_place_of_the_master(jobs: Jobs) -> None:
     (warm,) = {0, 1, 2} - {first, second}
     master, spare = jobs.pod("spared", first), jobs.pod("spared", warm)
     jobs.kubectl("delete", "pod", master, "--force", "--grace-period=0")
-    status = jobs.wait("spared", "restarted", lambda s: s["attempt"] == 2 and condition(s, "PodsReady") == "True")
+    status = jobs.wait(
+        "spared", "restarted", lambda s: s["attempt"] == 2 and condition(s, "PodsReady") == "True"
+    )
 
-    assert jobs.members("spared") == [warm, second], "the next attempt does not wait for another pod"
+    assert jobs.members("spared") == [warm, second], (
+        "the next attempt does not wait for another pod"
+    )
     assert (status["restarts"], status["restartsCountTowardsMax"]) == (1, 0)
     assert status["rootCause"]["pod"] == master
     assert finished(jobs, "spared", 6)["attempts"] == 2

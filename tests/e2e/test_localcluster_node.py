@@ -29,7 +29,12 @@ def _pod(name: str, program: str, **container: Any) -> dict[str, Any]:
         {"name": mount["name"], "persistentVolumeClaim": {"claimName": mount["name"]}}
         for mount in container.get("volumeMounts", ())
     ]
-    spec = {"restartPolicy": "Never", "terminationGracePeriodSeconds": 0, "containers": [main], "volumes": volumes}
+    spec = {
+        "restartPolicy": "Never",
+        "terminationGracePeriodSeconds": 0,
+        "containers": [main],
+        "volumes": volumes,
+    }
     return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec}
 
 
@@ -45,11 +50,19 @@ class Pods:
 
     def create(self, *manifests: dict[str, Any]) -> None:
         self._cluster.apply(
-            *({**item, "metadata": {**item["metadata"], "namespace": self._namespace}} for item in manifests)
+            *(
+                {**item, "metadata": {**item["metadata"], "namespace": self._namespace}}
+                for item in manifests
+            )
         )
 
     def wait(self, name: str, phase: str) -> None:
-        self.kubectl("wait", f"pod/{name}", f"--for=jsonpath={{.status.phase}}={phase}", f"--timeout={_WAIT:.0f}s")
+        self.kubectl(
+            "wait",
+            f"pod/{name}",
+            f"--for=jsonpath={{.status.phase}}={phase}",
+            f"--timeout={_WAIT:.0f}s",
+        )
 
     def output(self, name: str, program: str, **container: Any) -> str:
         """Run a program to its end."""
@@ -73,7 +86,9 @@ def test_logs_and_exec(pods: Pods) -> None:
 def test_exit_code_and_reason_are_reported(pods: Pods) -> None:
     pods.create(_pod("broken", "raise SystemExit(78)"))
     pods.wait("broken", "Failed")
-    (status,) = json.loads(pods.kubectl("get", "pod", "broken", "--output=json"))["status"]["containerStatuses"]
+    (status,) = json.loads(pods.kubectl("get", "pod", "broken", "--output=json"))["status"][
+        "containerStatuses"
+    ]
     assert status["state"]["terminated"]["exitCode"] == 78
 
 
@@ -81,7 +96,9 @@ def test_memory_limit_is_enforced(pods: Pods) -> None:
     limits = {"limits": {"memory": "64Mi"}}
     pods.create(_pod("greedy", "bytearray(1 << 30)", resources=limits))
     pods.wait("greedy", "Failed")
-    (status,) = json.loads(pods.kubectl("get", "pod", "greedy", "--output=json"))["status"]["containerStatuses"]
+    (status,) = json.loads(pods.kubectl("get", "pod", "greedy", "--output=json"))["status"][
+        "containerStatuses"
+    ]
     assert status["state"]["terminated"]["exitCode"] == 137
 
 
@@ -111,10 +128,14 @@ print(urllib.request.urlopen(request, context=context, timeout=10).status)
 
 
 def test_pods_reach_one_another_through_a_service(pods: Pods) -> None:
-    server = _pod("server", "import http.server as h; h.test(h.SimpleHTTPRequestHandler, port=8000)")
+    server = _pod(
+        "server", "import http.server as h; h.test(h.SimpleHTTPRequestHandler, port=8000)"
+    )
     server["metadata"]["labels"] = {"app": "server"}
     spec = {"selector": {"app": "server"}, "ports": [{"port": 80, "targetPort": 8000}]}
-    pods.create(server, {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web"}, "spec": spec})
+    pods.create(
+        server, {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web"}, "spec": spec}
+    )
     program = """
 import time, urllib.error, urllib.request
 for _ in range(100):
@@ -129,7 +150,14 @@ for _ in range(100):
 
 def test_a_claim_is_provisioned_shared_and_removed(pods: Pods, node_cluster: Cluster) -> None:
     spec = {"accessModes": ["ReadWriteMany"], "resources": {"requests": {"storage": "1Gi"}}}
-    pods.create({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "data"}, "spec": spec})
+    pods.create(
+        {
+            "apiVersion": "v1",
+            "kind": "PersistentVolumeClaim",
+            "metadata": {"name": "data"},
+            "spec": spec,
+        }
+    )
     mounts = {"volumeMounts": [{"name": "data", "mountPath": "/data"}]}
     user = {"securityContext": {"runAsUser": 1234, "runAsNonRoot": True}}
     pods.output("writer", "open('/data/note', 'w').write('hello')", **mounts, **user)
@@ -144,7 +172,9 @@ def test_a_claim_is_provisioned_shared_and_removed(pods: Pods, node_cluster: Clu
 
 def test_devices_are_allocated_by_the_plugin(pods: Pods) -> None:
     limits = {"resources": {"limits": {"cambricon.com/mlu": "2"}}}
-    indices = pods.output("accelerated", "import os; print(os.environ['MLU_VISIBLE_DEVICES'])", **limits).split(",")
+    indices = pods.output(
+        "accelerated", "import os; print(os.environ['MLU_VISIBLE_DEVICES'])", **limits
+    ).split(",")
     assert len(set(indices)) == 2
     assert set(indices) <= set("0123")
 
@@ -165,7 +195,9 @@ def _allocatable(cluster: Cluster) -> str:
     return cluster.kubectl("get", "nodes", path)
 
 
-def test_an_image_is_built_once_for_the_same_inputs(pods: Pods, node_cluster: Cluster, tmp_path: Path) -> None:
+def test_an_image_is_built_once_for_the_same_inputs(
+    pods: Pods, node_cluster: Cluster, tmp_path: Path
+) -> None:
     context, wheels = tmp_path / "context", tmp_path / "wheels"
     context.mkdir()
     wheels.mkdir()
@@ -188,7 +220,9 @@ def test_an_image_is_built_once_for_the_same_inputs(pods: Pods, node_cluster: Cl
     )
     assert node_cluster.build_image(build) is True
     assert node_cluster.build_image(build) is False
-    output = pods.output("built", "print(open('/list').read(), open('/text').read())", image=build.tag)
+    output = pods.output(
+        "built", "print(open('/list').read(), open('/text').read())", image=build.tag
+    )
     assert output.split() == ["one.whl", "built"]
 
 
@@ -221,7 +255,9 @@ def _run_sleeper(cluster: Cluster) -> set[tuple[str, int]]:
     """Start a pod and answer which namespaces the cluster's processes live in."""
     cluster.kubectl("wait", "--for=create", f"--timeout={_WAIT:.0f}s", "serviceaccount/default")
     cluster.apply(_pod("sleeper", "import time; time.sleep(600)"))
-    cluster.kubectl("wait", "pod/sleeper", "--for=jsonpath={.status.phase}=Running", f"--timeout={_WAIT:.0f}s")
+    cluster.kubectl(
+        "wait", "pod/sleeper", "--for=jsonpath={.status.phase}=Running", f"--timeout={_WAIT:.0f}s"
+    )
     pid = state.init_pid(cluster.layout.root)
     return {(kind, Path(f"/proc/{pid}/ns/{kind}").stat().st_ino) for kind in _NAMESPACES}
 

@@ -1,4 +1,6 @@
-"""A trained network is used by jobs of other modes, in real containers on the volume of the training."""
+"""A trained network is used by jobs of other modes, in real containers on the volume of the
+training.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,13 @@ WEIGHTS = {"model": {"weights": "/checkpoint/trained/checkpoints/best.pt"}}
 def use(jobs: Jobs, name: str, nodes: int, training: dict[str, Any]) -> dict[str, Any]:
     """Run a job on the claim of the training; what its status says at the end."""
     claim = {"volumeClaimName": "trained"}
-    jobs.apply(name, claim=False, checkpoint=claim, numNodes=nodes, training={**DIGITS, **WEIGHTS, **training})
+    jobs.apply(
+        name,
+        claim=False,
+        checkpoint=claim,
+        numNodes=nodes,
+        training={**DIGITS, **WEIGHTS, **training},
+    )
     status = jobs.wait_succeeded(name)
     assert (status["trainerStatus"]["progressPercentage"], status["restarts"]) == (100, 0)
     return status
@@ -31,8 +39,15 @@ def test_a_network_is_trained_then_used_to_classify_and_exported(jobs: Jobs) -> 
     jobs.wait_succeeded("trained")
 
     inference = {"topClasses": 2, "batchSizes": [1, 8]}
-    use(jobs, "infer", 2, {"mode": "Infer", "inference": inference, "benchmark": {"warmupSteps": 1, "steps": 3}})
-    rows = list(csv.DictReader(io.StringIO(jobs.read("trained", "infer/output/infer/predictions.csv"))))
+    use(
+        jobs,
+        "infer",
+        2,
+        {"mode": "Infer", "inference": inference, "benchmark": {"warmupSteps": 1, "steps": 3}},
+    )
+    rows = list(
+        csv.DictReader(io.StringIO(jobs.read("trained", "infer/output/infer/predictions.csv")))
+    )
     assert [row["image"] for row in rows] == [f"val/{number}" for number in range(len(rows))]
     assert {row["label"] for row in rows} == set("0123456789")
     figures = json.loads(jobs.read("trained", "infer/output/infer/summary.json"))

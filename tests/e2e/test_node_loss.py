@@ -15,7 +15,11 @@ EPOCHS = 8
 
 def test_lost_node_is_given_up_and_its_ranks_disturb_nothing_when_it_is_back(jobs: Jobs) -> None:
     policy = {"nodeLostSeconds": 2, "nodeLostPolicy": "ForceDeletePods"}
-    training = {"recipe": "bninception-digits", "epochs": EPOCHS, "evaluation": {"everyEpochs": EPOCHS}}
+    training = {
+        "recipe": "bninception-digits",
+        "epochs": EPOCHS,
+        "evaluation": {"everyEpochs": EPOCHS},
+    }
     jobs.apply("lost", training=training, failurePolicy=policy)
     jobs.wait_checkpoint("lost")
     before = {pod["metadata"]["name"] for pod in jobs.pods("lost")}
@@ -27,6 +31,11 @@ def test_lost_node_is_given_up_and_its_ranks_disturb_nothing_when_it_is_back(job
     wait_node(jobs, ready=True)
     status = jobs.wait_succeeded("lost")
     summary = jobs.summary("lost")
-    assert (summary["samplesSeen"], summary["attempts"]) == (EPOCHS * SAMPLES_OF_AN_EPOCH, status["attempt"])
+    assert (summary["samplesSeen"], summary["attempts"]) == (
+        EPOCHS * SAMPLES_OF_AN_EPOCH,
+        status["attempt"],
+    )
     assert status["restartsCountTowardsMax"] == 0
-    assert cause["pod"] not in [pod["metadata"]["name"] for pod in jobs.pods("lost")], "what was given up stays away"
+    assert cause["pod"] not in [pod["metadata"]["name"] for pod in jobs.pods("lost")], (
+        "what was given up stays away"
+    )

@@ -1,4 +1,6 @@
-"""Whatever is killed, the job restarts by itself from its checkpoint and sees every sample exactly once."""
+"""Whatever is killed, the job restarts by itself from its checkpoint and sees every sample exactly
+once.
+"""
 
 from __future__ import annotations
 
@@ -36,11 +38,18 @@ def test_killed_worker_process_restarts_warm(jobs: Jobs) -> None:
     status = jobs.wait("killed-rank", "restarted", lambda s: s.get("attempt") == 2)
 
     cause = status["rootCause"]
-    assert (cause["pod"], cause["rank"], cause["reason"], cause["exitCode"]) == (victim, 1, "Signal", 137)
+    assert (cause["pod"], cause["rank"], cause["reason"], cause["exitCode"]) == (
+        victim,
+        1,
+        "Signal",
+        137,
+    )
     assert "SIGKILL" in cause["message"]
     assert (status["restarts"], status["restartsCountTowardsMax"]) == (1, 1)
     assert_recovered(jobs, "killed-rank")
-    assert [pod["metadata"]["uid"] for pod in jobs.pods("killed-rank")] == before, "slots must survive a dead process"
+    assert [pod["metadata"]["uid"] for pod in jobs.pods("killed-rank")] == before, (
+        "slots must survive a dead process"
+    )
     events = json.loads(jobs.kubectl("get", "events", "-o", "json"))["items"]
     restarting = [event for event in events if event["reason"] == "Restarting"]
     assert len(restarting) == 1
@@ -64,7 +73,9 @@ def test_stopped_worker_process_is_found_and_restarts_warm(jobs: Jobs) -> None:
         log = jobs.kubectl("logs", pod, "-c", "trainer")
         assert f"stacks of attempt 1, rank {rank}, process " in log
     assert_recovered(jobs, "stopped-rank")
-    assert [pod["metadata"]["uid"] for pod in jobs.pods("stopped-rank")] == before, "slots must survive a hang"
+    assert [pod["metadata"]["uid"] for pod in jobs.pods("stopped-rank")] == before, (
+        "slots must survive a hang"
+    )
 
 
 def test_deleted_pod_is_replaced(jobs: Jobs) -> None:
@@ -75,7 +86,9 @@ def test_deleted_pod_is_replaced(jobs: Jobs) -> None:
 
     cause = status["rootCause"]
     assert (cause["pod"], cause["rank"], cause["reason"]) == (victim, 1, "PodDeleted")
-    assert (status["restarts"], status["restartsCountTowardsMax"]) == (1, 0), "a lost pod is not the user's fault"
+    assert (status["restarts"], status["restartsCountTowardsMax"]) == (1, 0), (
+        "a lost pod is not the user's fault"
+    )
     assert_recovered(jobs, "deleted-pod")
     assert jobs.pod("deleted-pod", 0) == survivor, "the other slot stays warm"
     assert jobs.pod("deleted-pod", 1) == "deleted-pod-1-2"
@@ -86,10 +99,18 @@ def test_killed_operator_disturbs_nothing(jobs: Jobs) -> None:
     before = jobs.status("no-operator")
     system = ("--namespace", "inception-system")
     jobs.cluster.kubectl(
-        *system, "delete", "pod", "-l", "app.kubernetes.io/name=inception-operator", "--force", "--grace-period=0"
+        *system,
+        "delete",
+        "pod",
+        "-l",
+        "app.kubernetes.io/name=inception-operator",
+        "--force",
+        "--grace-period=0",
     )
     step = before["trainerStatus"]["step"]
-    after = jobs.wait("no-operator", "going on", lambda s: s.get("trainerStatus", {}).get("step", 0) > step)
+    after = jobs.wait(
+        "no-operator", "going on", lambda s: s.get("trainerStatus", {}).get("step", 0) > step
+    )
     assert (after["attempt"], after["restarts"]) == (1, 0)
     jobs.wait_succeeded("no-operator")
     assert jobs.summary("no-operator")["attempts"] == 1
@@ -101,7 +122,14 @@ def test_suspended_job_saves_and_resumes(jobs: Jobs) -> None:
     jobs.kubectl("patch", "itrain", "suspended", "--type=merge", "-p", patch.format("true"))
     status = jobs.wait("suspended", "suspended", lambda s: condition(s, "Suspended") == "True")
     assert status["state"] == "Suspended"
-    jobs.kubectl("wait", "--for=delete", "pod", "-l", "training.inception.dev/job=suspended", "--timeout=120s")
+    jobs.kubectl(
+        "wait",
+        "--for=delete",
+        "pod",
+        "-l",
+        "training.inception.dev/job=suspended",
+        "--timeout=120s",
+    )
     jobs.kubectl("patch", "itrain", "suspended", "--type=merge", "-p", patch.format("false"))
     status = jobs.wait_succeeded("suspended")
     assert status["restartsCountTowardsMax"] == 0
@@ -112,4 +140,11 @@ def test_deleted_job_leaves_no_pod(jobs: Jobs) -> None:
     jobs.apply("short-lived")
     jobs.wait("short-lived", "started", lambda s: s.get("nodes", {}).get("ready", 0) >= 1)
     jobs.kubectl("delete", "itrain", "short-lived")
-    jobs.kubectl("wait", "--for=delete", "pod", "-l", "training.inception.dev/job=short-lived", "--timeout=180s")
+    jobs.kubectl(
+        "wait",
+        "--for=delete",
+        "pod",
+        "-l",
+        "training.inception.dev/job=short-lived",
+        "--timeout=180s",
+    )

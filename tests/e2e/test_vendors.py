@@ -1,4 +1,6 @@
-"""The devices of every vendor on a real kubelet: whose they are, how many ranks, and what if none is left."""
+"""The devices of every vendor on a real kubelet: whose they are, how many ranks, and what if none
+is left.
+"""
 
 from __future__ import annotations
 
@@ -22,13 +24,17 @@ from node_jobs import Jobs, condition_message
 
 pytestmark = pytest.mark.timeout(600)
 ROWS: dict[str, dict[str, Any]] = {
-    path.stem: yaml.safe_load(path.read_text(encoding="utf-8")) for path in sorted(DIRECTORY.glob("*.yaml"))
+    path.stem: yaml.safe_load(path.read_text(encoding="utf-8"))
+    for path in sorted(DIRECTORY.glob("*.yaml"))
 }
 OFFERED = {device.resource: device for device in REAL_DEVICES}
-# The vendor has not published the name, so the user gives one, and the number of devices that torch sees.
+# The vendor has not published the name, so the user gives one, and the number of devices that torch
+# sees.
 NAMED = {"tecorigin": ({"resourceName": "example.com/card"}, {"numProcPerNode": 8})}
 SIDE_BY_SIDE = 4
-"""Vendors at once: eight pods, whose init containers ask for a fifth of a core each, and the node has two."""
+"""Vendors at once: eight pods, whose init containers ask for a fifth of a core each, and the node
+has two.
+"""
 VENDORS = [name for name, row in ROWS.items() if row["resource"] != "none"]
 # Says what a rank sees and stays; without torch, so that many jobs are cheap.
 TELL = """
@@ -51,7 +57,10 @@ def start(jobs: Jobs, name: str, vendor: str, count: int, **spec: Any) -> None:
     container = {
         "name": "trainer",
         "command": ["python3", "-c", TELL],
-        "resources": {"requests": {"cpu": "10m", "memory": "64Mi"}, "limits": {"cpu": "1", "memory": "1Gi"}},
+        "resources": {
+            "requests": {"cpu": "10m", "memory": "64Mi"},
+            "limits": {"cpu": "1", "memory": "1Gi"},
+        },
     }
     body = {
         "numNodes": 1,
@@ -60,7 +69,11 @@ def start(jobs: Jobs, name: str, vendor: str, count: int, **spec: Any) -> None:
         **more,
         **spec,
     }
-    job = {"apiVersion": "training.inception.dev/v1alpha1", "kind": "InceptionTraining", "metadata": {"name": name}}
+    job = {
+        "apiVersion": "training.inception.dev/v1alpha1",
+        "kind": "InceptionTraining",
+        "metadata": {"name": name},
+    }
     jobs.kubectl("apply", "-f", "-", stdin=json.dumps({**job, "spec": body}))
 
 
@@ -84,12 +97,20 @@ def devices_of(ranks: list[dict[str, Any]], variable: str) -> set[str]:
 
 def test_every_vendor_is_offered_by_the_node() -> None:
     assert {resource_of(vendor).count for vendor in VENDORS} == {4}
-    assert len({resource_of(vendor).resource for vendor in VENDORS}) == len(VENDORS) == len(REAL_DEVICES)
+    assert (
+        len({resource_of(vendor).resource for vendor in VENDORS})
+        == len(VENDORS)
+        == len(REAL_DEVICES)
+    )
 
 
-def test_more_devices_than_there_are_wait_with_the_words_of_the_scheduler_and_then_fail(jobs: Jobs) -> None:
+def test_more_devices_than_there_are_wait_with_the_words_of_the_scheduler_and_then_fail(
+    jobs: Jobs,
+) -> None:
     start(jobs, "large", "ascend", 5, runPolicy={"preRunningDeadlineSeconds": 8})
-    status = jobs.wait("large", "waiting", lambda s: "Unschedulable" in condition_message(s, "PodsReady"))
+    status = jobs.wait(
+        "large", "waiting", lambda s: "Unschedulable" in condition_message(s, "PodsReady")
+    )
     assert "Insufficient huawei.com/Ascend910" in condition_message(status, "PodsReady")
     failed = condition_message(jobs.wait_failed("large"), "Failed")
     assert failed.startswith("PreRunningDeadlineExceeded: ")
@@ -106,18 +127,28 @@ def broken_mlu(jobs: Jobs) -> Iterator[Path]:
     path.unlink(missing_ok=True)
 
 
-def test_a_device_that_breaks_while_training_ends_the_attempt_and_is_named(jobs: Jobs, broken_mlu: Path) -> None:
+def test_a_device_that_breaks_while_training_ends_the_attempt_and_is_named(
+    jobs: Jobs, broken_mlu: Path
+) -> None:
     start(jobs, "job", "cambricon", 2, failurePolicy={"maxRestarts": 0})
     (before,) = [devices_of(told(jobs, "job", 2), "MLU_VISIBLE_DEVICES")]
     broken = min(before)
     broken_mlu.write_text(broken, encoding="utf-8")
-    status = jobs.wait("job", "recovered", lambda s: s.get("attempt") == 2 and s.get("state") == "Running")
+    status = jobs.wait(
+        "job", "recovered", lambda s: s.get("attempt") == 2 and s.get("state") == "Running"
+    )
     cause = status["rootCause"]
-    assert (cause["reason"], cause["pod"], cause["node"]) == ("DeviceUnhealthy", "job-0-1", jobs.node)
+    assert (cause["reason"], cause["pod"], cause["node"]) == (
+        "DeviceUnhealthy",
+        "job-0-1",
+        jobs.node,
+    )
     assert cause["message"].startswith(f"unhealthy: cambricon.com/mlu {broken}")
     assert (status["restarts"], status["restartsCountTowardsMax"]) == (1, 0)
     # There is no other node, so the job goes on here, with the healthy devices.
-    assert [(node["name"], node["reason"]) for node in status["avoidedNodes"]] == [(jobs.node, "DeviceUnhealthy")]
+    assert [(node["name"], node["reason"]) for node in status["avoidedNodes"]] == [
+        (jobs.node, "DeviceUnhealthy")
+    ]
     assert broken not in devices_of(told(jobs, "job", 2), "MLU_VISIBLE_DEVICES")
 
 
@@ -130,7 +161,9 @@ def shared(node_cluster: Cluster, installed: Ready) -> Iterator[Jobs]:
 
 @pytest.fixture
 def two_jobs(shared: Jobs, started: set[str], vendor: str) -> Iterator[Jobs]:
-    """Those of one vendor; those of the next few start meanwhile, for starting a job is mostly waiting."""
+    """Those of one vendor; those of the next few start meanwhile, for starting a job is mostly
+    waiting.
+    """
     at = VENDORS.index(vendor)
     for other in VENDORS[at : at + SIDE_BY_SIDE]:
         if other not in started:
@@ -158,7 +191,9 @@ def test_two_jobs_get_their_own_devices_and_one_rank_for_each(two_jobs: Jobs, ve
     assert len(one) == len(two) == 2, "none is shared"
     for name, answer in answers.items():
         assert [rank["RANK"] for rank in answer] == list(range(ranks))
-        assert {(rank["LOCAL_WORLD_SIZE"], rank["WORLD_SIZE"]) for rank in answer} == {(ranks, ranks)}
+        assert {(rank["LOCAL_WORLD_SIZE"], rank["WORLD_SIZE"]) for rank in answer} == {
+            (ranks, ranks)
+        }
         others = {other for rank in answer for other in rank["seen"]} - {variable}
         assert others == set(), "the device plugin alone says which devices a container has"
         assert answer[0]["driver"] == (["1.2.3"] if row.get("mounts") else [])

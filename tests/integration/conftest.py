@@ -19,9 +19,13 @@ def training_api(control_plane: Cluster) -> Cluster:
 
 
 @pytest.fixture(scope="module")
-def operator(training_api: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[OperatorProcess]:
+def operator(
+    training_api: Cluster, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[OperatorProcess]:
     """One operator for the tests of a file; those without a word of it say so by `usefixtures`."""
-    with OperatorProcess(training_api.kubeconfig, tmp_path_factory.mktemp("operator") / "log") as process:
+    with OperatorProcess(
+        training_api.kubeconfig, tmp_path_factory.mktemp("operator") / "log"
+    ) as process:
         yield process
         assert "Traceback" not in process.log
 

@@ -17,7 +17,12 @@ CRD = "inceptiontrainings.training.inception.dev"
 
 
 def test_defaults_are_stored(training_api: Cluster) -> None:
-    stored = write(training_api, "default", {"training": RECIPE, "checkpoint": {"path": "/x"}}, "--dry-run=server")
+    stored = write(
+        training_api,
+        "default",
+        {"training": RECIPE, "checkpoint": {"path": "/x"}},
+        "--dry-run=server",
+    )
     assert stored["spec"] == {
         "training": RECIPE,
         "accelerator": {"profile": "cpu"},
@@ -33,16 +38,31 @@ def test_defaults_are_stored(training_api: Cluster) -> None:
 def test_rules_are_stored_in_their_order(training_api: Cluster) -> None:
     entries = [
         {"name": "b", "action": "Fail", "onPodConditions": [{"type": "DisruptionTarget"}]},
-        {"name": "a", "action": "Restart", "onReasons": ["Hang"], "onExitCodes": {"operator": "NotIn", "values": [1]}},
+        {
+            "name": "a",
+            "action": "Restart",
+            "onReasons": ["Hang"],
+            "onExitCodes": {"operator": "NotIn", "values": [1]},
+        },
     ]
-    stored = write(training_api, "default", rules(*entries), "--dry-run=server")["spec"]["failurePolicy"]["rules"]
+    stored = write(training_api, "default", rules(*entries), "--dry-run=server")["spec"][
+        "failurePolicy"
+    ]["rules"]
     assert [rule["name"] for rule in stored] == ["b", "a"]
     assert stored[0]["onPodConditions"] == [{"type": "DisruptionTarget", "status": "True"}]
 
 
 def test_pod_fields_without_a_description_are_kept(training_api: Cluster) -> None:
-    template = {"spec": {"hostname": "x", "volumes": [{"name": "v", "emptyDir": {}}], "affinity": {"nodeAffinity": {}}}}
-    stored = write(training_api, "default", {"training": RECIPE, "template": template}, "--dry-run=server")
+    template = {
+        "spec": {
+            "hostname": "x",
+            "volumes": [{"name": "v", "emptyDir": {}}],
+            "affinity": {"nodeAffinity": {}},
+        }
+    }
+    stored = write(
+        training_api, "default", {"training": RECIPE, "template": template}, "--dry-run=server"
+    )
     assert stored["spec"]["template"] == template
 
 
@@ -105,7 +125,12 @@ STATUS: dict[str, Any] = {
 
 def patch_status(training_api: Cluster, namespace: str, patch: Spec) -> dict[str, Any]:
     target = (f"--namespace={namespace}", "inceptiontraining/job")
-    options = ("--subresource=status", "--type=merge", f"--patch={json.dumps(patch)}", "--output=json")
+    options = (
+        "--subresource=status",
+        "--type=merge",
+        f"--patch={json.dumps(patch)}",
+        "--output=json",
+    )
     result: dict[str, Any] = json.loads(training_api.kubectl("patch", *target, *options))
     return result
 
@@ -113,29 +138,61 @@ def patch_status(training_api: Cluster, namespace: str, patch: Spec) -> dict[str
 def test_status_and_spec_are_written_apart(training_api: Cluster, namespace: str) -> None:
     job = json.loads(manifest(BEFORE))
     job["status"] = STATUS
-    training_api.kubectl("create", f"--namespace={namespace}", "--filename=-", input=json.dumps(job))
-    stored = json.loads(training_api.kubectl("get", f"--namespace={namespace}", "itrain", "job", "--output=json"))
+    training_api.kubectl(
+        "create", f"--namespace={namespace}", "--filename=-", input=json.dumps(job)
+    )
+    stored = json.loads(
+        training_api.kubectl("get", f"--namespace={namespace}", "itrain", "job", "--output=json")
+    )
     assert "status" not in stored
 
-    stored = patch_status(training_api, namespace, {"status": STATUS, "spec": {"failurePolicy": {"maxRestarts": 0}}})
+    stored = patch_status(
+        training_api, namespace, {"status": STATUS, "spec": {"failurePolicy": {"maxRestarts": 0}}}
+    )
     assert stored["status"] == STATUS, "every field that the operator writes has a place"
     assert stored["spec"]["failurePolicy"] == {"maxRestarts": 10}
     assert stored["metadata"]["generation"] == 1
 
 
-def test_status_of_an_old_object_that_breaks_a_rule_can_still_be_written(training_api: Cluster, namespace: str) -> None:
+def test_status_of_an_old_object_that_breaks_a_rule_can_still_be_written(
+    training_api: Cluster, namespace: str
+) -> None:
     """Rules of the spec never stand between the operator and the status."""
     write(training_api, namespace, BEFORE)
-    assert patch_status(training_api, namespace, {"status": {"state": "Failed"}})["status"] == {"state": "Failed"}
+    assert patch_status(training_api, namespace, {"status": {"state": "Failed"}})["status"] == {
+        "state": "Failed"
+    }
 
 
 def test_kubectl_get_shows_what_people_ask_for(training_api: Cluster, namespace: str) -> None:
     write(training_api, namespace, BEFORE)
     patch_status(training_api, namespace, {"status": STATUS})
     header, row = training_api.kubectl("get", f"--namespace={namespace}", "itrain").splitlines()
-    assert header.split() == ["NAME", "STATE", "NODES", "ACCELERATOR", "PROGRESS", "TOP1", "IMG/S", "RESTARTS", "AGE"]
-    assert row.split()[:-1] == ["job", "Running", "2/2", "cambricon.com/mlu", "x2", "50", "0.9712", "812.5", "1"]
-    header, row = training_api.kubectl("get", f"--namespace={namespace}", "training", "--output=wide").splitlines()
+    assert header.split() == [
+        "NAME",
+        "STATE",
+        "NODES",
+        "ACCELERATOR",
+        "PROGRESS",
+        "TOP1",
+        "IMG/S",
+        "RESTARTS",
+        "AGE",
+    ]
+    assert row.split()[:-1] == [
+        "job",
+        "Running",
+        "2/2",
+        "cambricon.com/mlu",
+        "x2",
+        "50",
+        "0.9712",
+        "812.5",
+        "1",
+    ]
+    header, row = training_api.kubectl(
+        "get", f"--namespace={namespace}", "training", "--output=wide"
+    ).splitlines()
     assert header.split()[-3:] == ["MODEL", "ETA", "REASON"]
     assert row.split()[-3:] == ["bninception", "90", "OOMKilled"]
 
@@ -147,7 +204,10 @@ def test_kubectl_get_shows_what_people_ask_for(training_api: Cluster, namespace:
         ("itrain.spec.training.optimizer.learningRate", "highest learning rate"),
         ("itrain.spec.template.spec.containers.env", "reserved"),
         ("itrain.spec.runPolicy.activeDeadlineSeconds", "a resume sets startTime anew"),
-        ("itrain.spec.runPolicy.preRunningDeadlineSeconds", "the words of the scheduler or the kubelet"),
+        (
+            "itrain.spec.runPolicy.preRunningDeadlineSeconds",
+            "the words of the scheduler or the kubelet",
+        ),
         ("itrain.spec.runPolicy.ttlSecondsAfterFinished", "The checkpoints stay"),
         ("itrain.spec.runPolicy.cleanPodPolicy", "deletes at once the pods that still run"),
         ("itrain.spec.runPolicy.managedBy", "leaves the job alone"),
@@ -158,17 +218,26 @@ def test_kubectl_explain_documents_the_fields(training_api: Cluster, path: str, 
     assert words in re.sub(r"\s+", " ", training_api.kubectl("explain", path))
 
 
-SAMPLES = sorted((*(MANIFESTS / "samples").glob("*.yaml"), *(MANIFESTS / "samples" / "accelerators").glob("*.yaml")))
+SAMPLES = sorted(
+    (
+        *(MANIFESTS / "samples").glob("*.yaml"),
+        *(MANIFESTS / "samples" / "accelerators").glob("*.yaml"),
+    )
+)
 
 
 @pytest.mark.parametrize("path", SAMPLES, ids=lambda path: str(path.stem))
 def test_samples_are_accepted(training_api: Cluster, path: Path) -> None:
-    answer = training_api.kubectl("apply", "--server-side", "--dry-run=server", f"--filename={path}")
+    answer = training_api.kubectl(
+        "apply", "--server-side", "--dry-run=server", f"--filename={path}"
+    )
     assert f"inceptiontraining.training.inception.dev/{path.stem} serverside-applied" in answer
 
 
 def test_the_crd_is_structurally_sound(training_api: Cluster) -> None:
     crd = json.loads(training_api.kubectl("get", "crd", CRD, "--output=json"))
-    conditions = {condition["type"]: condition["status"] for condition in crd["status"]["conditions"]}
+    conditions = {
+        condition["type"]: condition["status"] for condition in crd["status"]["conditions"]
+    }
     assert conditions.get("NonStructuralSchema", "False") == "False"
     assert conditions["NamesAccepted"] == conditions["Established"] == "True"

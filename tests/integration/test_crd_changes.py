@@ -10,7 +10,9 @@ from crd_api import BEFORE, RECIPE, Spec, rejection, write
 from localcluster.cluster import Cluster
 from localcluster.errors import CommandError
 
-UNTIL_SUSPENDED = "cannot change while the job is not suspended; set spec.runPolicy.suspend to true first"
+UNTIL_SUSPENDED = (
+    "cannot change while the job is not suspended; set spec.runPolicy.suspend to true first"
+)
 
 CHANGES: dict[str, Any] = {
     "training": {"recipe": "bninception-imagenet"},
@@ -31,10 +33,14 @@ def test_a_running_job_keeps_its_spec(training_api: Cluster, namespace: str, fie
     assert f"spec.{field}: Forbidden: spec.{field} {UNTIL_SUSPENDED}" in words
 
 
-def test_a_job_cannot_become_elastic_or_cease_to_be_while_it_runs(training_api: Cluster, namespace: str) -> None:
+def test_a_job_cannot_become_elastic_or_cease_to_be_while_it_runs(
+    training_api: Cluster, namespace: str
+) -> None:
     words = "spec.elasticPolicy cannot be added or removed while the job is not suspended"
     write(training_api, namespace, BEFORE)
-    assert words in rejection(training_api, {**BEFORE, "elasticPolicy": {}, "numNodes": 2}, namespace=namespace)
+    assert words in rejection(
+        training_api, {**BEFORE, "elasticPolicy": {}, "numNodes": 2}, namespace=namespace
+    )
     write(training_api, namespace, {**BEFORE, "elasticPolicy": {}}, name="elastic")
     assert words in rejection(training_api, BEFORE, namespace=namespace, name="elastic")
 
@@ -46,10 +52,17 @@ def test_the_size_of_an_elastic_job_changes_at_any_time_within_its_limits(
     write(training_api, namespace, spec)
     target = (f"--namespace={namespace}", "itrain/job")
     training_api.kubectl("scale", *target, "--replicas=3")
-    for replicas, words in ((4, "spec.elasticPolicy.maxNodes must not be below"), (1, "minNodes must not exceed")):
+    for replicas, words in (
+        (4, "spec.elasticPolicy.maxNodes must not be below"),
+        (1, "minNodes must not exceed"),
+    ):
         with pytest.raises(CommandError, match=words):
             training_api.kubectl("scale", *target, f"--replicas={replicas}")
-    stored = write(training_api, namespace, {**spec, "numNodes": 3, "elasticPolicy": {"minNodes": 1, "spareNodes": 2}})
+    stored = write(
+        training_api,
+        namespace,
+        {**spec, "numNodes": 3, "elasticPolicy": {"minNodes": 1, "spareNodes": 2}},
+    )
     assert (stored["spec"]["numNodes"], stored["metadata"]["generation"]) == (3, 3)
 
 
@@ -68,27 +81,38 @@ def test_the_size_of_an_elastic_job_changes_at_any_time_within_its_limits(
         "labels for spec",
     ],
 )
-def test_a_running_job_keeps_every_part_of_its_template(training_api: Cluster, namespace: str, template: Spec) -> None:
+def test_a_running_job_keeps_every_part_of_its_template(
+    training_api: Cluster, namespace: str, template: Spec
+) -> None:
     write(training_api, namespace, BEFORE)
     assert f"spec.template {UNTIL_SUSPENDED}" in rejection(
         training_api, {**BEFORE, "template": template}, namespace=namespace
     )
 
 
-PROGRAM: Spec = {"template": {"spec": {"containers": [{"name": "trainer", "command": ["python3", "train.py"]}]}}}
+PROGRAM: Spec = {
+    "template": {"spec": {"containers": [{"name": "trainer", "command": ["python3", "train.py"]}]}}
+}
 
 
 def test_a_program_takes_the_place_of_training(training_api: Cluster, namespace: str) -> None:
-    env = [{"name": "INCEPTION_PRELOAD", "value": "transformers"}, {"name": "PYTHONPATH", "value": "/workspace"}]
+    env = [
+        {"name": "INCEPTION_PRELOAD", "value": "transformers"},
+        {"name": "PYTHONPATH", "value": "/workspace"},
+    ]
     container = {**PROGRAM["template"]["spec"]["containers"][0], "args": ["--lr", "1"], "env": env}
     stored = write(
-        training_api, namespace, {"template": {"spec": {"containers": [container]}}, "successPolicy": "Chief"}
+        training_api,
+        namespace,
+        {"template": {"spec": {"containers": [container]}}, "successPolicy": "Chief"},
     )
     assert stored["spec"]["template"]["spec"]["containers"] == [container]
     assert (stored["spec"]["successPolicy"], "training" in stored["spec"]) == ("Chief", False)
 
 
-def test_a_running_job_cannot_change_between_program_and_training(training_api: Cluster, namespace: str) -> None:
+def test_a_running_job_cannot_change_between_program_and_training(
+    training_api: Cluster, namespace: str
+) -> None:
     write(training_api, namespace, PROGRAM)
     words = rejection(training_api, {"training": RECIPE}, namespace=namespace)
     assert f"spec.training {UNTIL_SUSPENDED}" in words
@@ -98,23 +122,33 @@ def test_a_running_job_cannot_change_between_program_and_training(training_api: 
     assert stored["spec"]["training"] == RECIPE
 
 
-def test_a_field_that_was_absent_cannot_appear_while_the_job_runs(training_api: Cluster, namespace: str) -> None:
+def test_a_field_that_was_absent_cannot_appear_while_the_job_runs(
+    training_api: Cluster, namespace: str
+) -> None:
     write(training_api, namespace, {"training": RECIPE})
     words = rejection(training_api, BEFORE, namespace=namespace)
-    assert all(f"spec.{field} {UNTIL_SUSPENDED}" in words for field in ("image", "template", "checkpoint"))
+    assert all(
+        f"spec.{field} {UNTIL_SUSPENDED}" in words for field in ("image", "template", "checkpoint")
+    )
 
 
 def test_life_cycle_and_limits_change_at_any_time(training_api: Cluster, namespace: str) -> None:
     write(training_api, namespace, BEFORE)
     stored = write(
-        training_api, namespace, {**BEFORE, "failurePolicy": {"maxRestarts": 3}, "runPolicy": {"suspend": True}}
+        training_api,
+        namespace,
+        {**BEFORE, "failurePolicy": {"maxRestarts": 3}, "runPolicy": {"suspend": True}},
     )
     assert stored["spec"]["failurePolicy"] == {"maxRestarts": 3}
     assert stored["metadata"]["generation"] == 2
 
 
 def test_deadlines_and_clean_up_change_at_any_time(training_api: Cluster, namespace: str) -> None:
-    limits = {"activeDeadlineSeconds": 60, "preRunningDeadlineSeconds": 30, "ttlSecondsAfterFinished": 10}
+    limits = {
+        "activeDeadlineSeconds": 60,
+        "preRunningDeadlineSeconds": 30,
+        "ttlSecondsAfterFinished": 10,
+    }
     write(training_api, namespace, {**BEFORE, "runPolicy": limits})
     later = {key: 2 * value for key, value in limits.items()} | {"cleanPodPolicy": "All"}
     stored = write(training_api, namespace, {**BEFORE, "runPolicy": later})
@@ -132,12 +166,16 @@ MANAGERS: dict[str, tuple[Spec, Spec]] = {
 
 
 @pytest.mark.parametrize("case", MANAGERS)
-def test_the_manager_of_a_job_never_changes(training_api: Cluster, namespace: str, case: str) -> None:
+def test_the_manager_of_a_job_never_changes(
+    training_api: Cluster, namespace: str, case: str
+) -> None:
     before, after = MANAGERS[case]
     write(training_api, namespace, {**BEFORE, "runPolicy": before})
     words = rejection(training_api, {**BEFORE, "runPolicy": after}, namespace=namespace)
     assert "spec.runPolicy.managedBy: Forbidden: spec.runPolicy.managedBy cannot change" in words
-    write(training_api, namespace, {**BEFORE, "runPolicy": {**before, "ttlSecondsAfterFinished": 1}})
+    write(
+        training_api, namespace, {**BEFORE, "runPolicy": {**before, "ttlSecondsAfterFinished": 1}}
+    )
 
 
 @pytest.mark.parametrize("before", [{}, {"progressDeadlineSeconds": 60}], ids=["absent", "given"])
@@ -156,11 +194,15 @@ def test_deadline_for_progress_changes_only_while_suspended(
 
 def test_suspending_and_changing_at_once_is_rejected(training_api: Cluster, namespace: str) -> None:
     write(training_api, namespace, BEFORE)
-    words = rejection(training_api, {**BEFORE, "numNodes": 2, "runPolicy": {"suspend": True}}, namespace=namespace)
+    words = rejection(
+        training_api, {**BEFORE, "numNodes": 2, "runPolicy": {"suspend": True}}, namespace=namespace
+    )
     assert f"spec.numNodes {UNTIL_SUSPENDED}" in words
 
 
-def test_a_suspended_job_can_change_in_every_field_and_resume_with_it(training_api: Cluster, namespace: str) -> None:
+def test_a_suspended_job_can_change_in_every_field_and_resume_with_it(
+    training_api: Cluster, namespace: str
+) -> None:
     write(training_api, namespace, {**BEFORE, "runPolicy": {"suspend": True}})
     stored = write(training_api, namespace, {**CHANGES, "runPolicy": {"suspend": False}})
     assert {field: stored["spec"][field] for field in CHANGES if field != "checkpoint"} == {

@@ -8,7 +8,10 @@ from crd_api import RECIPE, Spec, rejection, rules, trainer, write
 from localcluster.cluster import Cluster
 
 REJECTED: dict[str, tuple[Spec, str]] = {
-    "no training": ({}, "spec.training: Required value: spec.training is required, unless the container trainer"),
+    "no training": (
+        {},
+        "spec.training: Required value: spec.training is required, unless the container trainer",
+    ),
     "nothing to train on": ({"training": {}}, "spec.training needs a recipe or data.kind"),
     "nothing to classify": (
         {"training": {"mode": "Infer"}},
@@ -27,7 +30,10 @@ REJECTED: dict[str, tuple[Spec, str]] = {
         "spec.training.inference.batchSizes is required with format None",
     ),
     "export twice": (
-        {"training": {"mode": "Export", "export": {"formats": ["PT2", "PT2"]}}, "checkpoint": {"path": "/c"}},
+        {
+            "training": {"mode": "Export", "export": {"formats": ["PT2", "PT2"]}},
+            "checkpoint": {"path": "/c"},
+        },
         "spec.training.export.formats: duplicate entries",
     ),
     "unknown kind of data": (
@@ -150,7 +156,10 @@ REJECTED: dict[str, tuple[Spec, str]] = {
         {"training": {**RECIPE, "data": {"normalization": "BGR"}}},
         'spec.training.data.normalization: Unsupported value: "BGR"',
     ),
-    "no nodes": ({"training": RECIPE, "numNodes": 0}, "spec.numNodes in body should be greater than or equal to 1"),
+    "no nodes": (
+        {"training": RECIPE, "numNodes": 0},
+        "spec.numNodes in body should be greater than or equal to 1",
+    ),
     "too many nodes": (
         {"training": RECIPE, "numNodes": 1001},
         "spec.numNodes in body should be less than or equal to 1000",
@@ -203,24 +212,43 @@ REJECTED: dict[str, tuple[Spec, str]] = {
         trainer(env=[{"name": "RANK", "value": "0"}]),
         "spec.template.spec.containers[0].env: Forbidden: spec.template may not set INCEPTION_*",
     ),
-    "launcher's variable": (trainer(env=[{"name": "INCEPTION_JOB"}]), "spec.template may not set INCEPTION_*"),
-    "torchrun's variable": (trainer(env=[{"name": "PET_NNODES"}]), "spec.template may not set INCEPTION_*"),
+    "launcher's variable": (
+        trainer(env=[{"name": "INCEPTION_JOB"}]),
+        "spec.template may not set INCEPTION_*",
+    ),
+    "torchrun's variable": (
+        trainer(env=[{"name": "PET_NNODES"}]),
+        "spec.template may not set INCEPTION_*",
+    ),
     "program and training": (
         trainer(command=["python", "t.py"]),
         "spec.training: Forbidden: spec.training configures the bundled trainer, which the command of",
     ),
-    "arguments without command": (trainer(args=["t.py"]), "spec.template needs a command beside the args"),
+    "arguments without command": (
+        trainer(args=["t.py"]),
+        "spec.template needs a command beside the args",
+    ),
     "empty command": (
         {"template": {"spec": {"containers": [{"name": "trainer", "command": []}]}}},
         "spec.training is required, unless the container trainer of spec.template brings a command of its own",
     ),
     "command of another container": (
-        {"template": {"spec": {"containers": [{"name": "side", "image": "s", "command": ["sleep"]}]}}},
+        {
+            "template": {
+                "spec": {"containers": [{"name": "side", "image": "s", "command": ["sleep"]}]}
+            }
+        },
         "spec.training is required, unless",
     ),
-    "unknown success": ({"training": RECIPE, "successPolicy": "Any"}, 'spec.successPolicy: Unsupported value: "Any"'),
+    "unknown success": (
+        {"training": RECIPE, "successPolicy": "Any"},
+        'spec.successPolicy: Unsupported value: "Any"',
+    ),
     "launcher's volume": (
-        {"training": RECIPE, "template": {"spec": {"volumes": [{"name": "inception-launcher", "emptyDir": {}}]}}},
+        {
+            "training": RECIPE,
+            "template": {"spec": {"volumes": [{"name": "inception-launcher", "emptyDir": {}}]}},
+        },
         "spec.template may not replace the volume assignment or inception-launcher",
     ),
     "side container without image": (
@@ -228,7 +256,10 @@ REJECTED: dict[str, tuple[Spec, str]] = {
         "spec.template needs an image for each container that is not called trainer",
     ),
     "operator's volume": (
-        {"training": RECIPE, "template": {"spec": {"volumes": [{"name": "assignment", "emptyDir": {}}]}}},
+        {
+            "training": RECIPE,
+            "template": {"spec": {"volumes": [{"name": "assignment", "emptyDir": {}}]}},
+        },
         "spec.template may not replace the volume assignment",
     ),
     "restarting pods": (
@@ -319,7 +350,9 @@ REJECTED: dict[str, tuple[Spec, str]] = {
 
 
 @pytest.mark.parametrize("case", REJECTED)
-def test_a_job_that_can_never_run_is_rejected_with_the_field(training_api: Cluster, case: str) -> None:
+def test_a_job_that_can_never_run_is_rejected_with_the_field(
+    training_api: Cluster, case: str
+) -> None:
     spec, words = REJECTED[case]
     assert words in rejection(training_api, spec)
 
@@ -333,7 +366,9 @@ def test_a_job_that_can_never_run_is_rejected_with_the_field(training_api: Clust
     ],
     ids=["long", "dot", "digit"],
 )
-def test_a_name_that_pods_cannot_have_is_rejected(training_api: Cluster, name: str, words: str) -> None:
+def test_a_name_that_pods_cannot_have_is_rejected(
+    training_api: Cluster, name: str, words: str
+) -> None:
     assert words in rejection(training_api, {"training": RECIPE}, name)
 
 
@@ -349,10 +384,19 @@ def test_the_longest_name_is_accepted(training_api: Cluster) -> None:
             "model": {"weights": "s3://bucket/w.pt"},
             "inference": {"path": "s3://bucket/photos", "format": "None", "batchSizes": [1]},
         },
-        {**RECIPE, "schedule": {"name": "Linear", "finalLearningRate": "0.001"}, "evaluation": {"everySteps": 100}},
+        {
+            **RECIPE,
+            "schedule": {"name": "Linear", "finalLearningRate": "0.001"},
+            "evaluation": {"everySteps": 100},
+        },
         {**RECIPE, "mode": "Benchmark", "benchmark": {"batch": "Largest"}},
     ],
     ids=["weights and images by URL", "linear", "largest batch"],
 )
 def test_what_the_trainer_takes_is_accepted(training_api: Cluster, training: Spec) -> None:
-    assert write(training_api, "default", {"training": training}, "--dry-run=server")["spec"]["training"] == training
+    assert (
+        write(training_api, "default", {"training": training}, "--dry-run=server")["spec"][
+            "training"
+        ]
+        == training
+    )

@@ -1,4 +1,6 @@
-"""The plain manifests and the chart on a real API server: what they install, what the operator may do, what stays."""
+"""The plain manifests and the chart on a real API server: what they install, what the operator may
+do, what stays.
+"""
 
 from __future__ import annotations
 
@@ -41,13 +43,20 @@ def remove(cluster: Cluster) -> None:
 def installed(control_plane: Cluster) -> Iterator[Cluster]:
     """The control plane with install.yaml applied, the operator's pod on a fake node."""
     remove(control_plane)
-    control_plane.kubectl("apply", "--server-side", "--force-conflicts", f"--filename={MANIFESTS / 'install.yaml'}")
+    control_plane.kubectl(
+        "apply", "--server-side", "--force-conflicts", f"--filename={MANIFESTS / 'install.yaml'}"
+    )
     yield control_plane
     remove(control_plane)
 
 
 def test_install_manifest_applies_again_without_a_change(installed: Cluster) -> None:
-    get = ("get", "deployment/inception-operator", f"--namespace={SYSTEM}", "--output=jsonpath={.metadata.generation}")
+    get = (
+        "get",
+        "deployment/inception-operator",
+        f"--namespace={SYSTEM}",
+        "--output=jsonpath={.metadata.generation}",
+    )
     before = installed.kubectl(*get)
     installed.kubectl("apply", "--server-side", f"--filename={MANIFESTS / 'install.yaml'}")
     assert installed.kubectl(*get) == before
@@ -92,18 +101,31 @@ MAY_NOT = [
     [*((question, "yes") for question in MAY), *((question, "no") for question in MAY_NOT)],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else value,
 )
-def test_the_operator_may_do_its_work_and_no_more(installed: Cluster, question: tuple[str, ...], answer: str) -> None:
+def test_the_operator_may_do_its_work_and_no_more(
+    installed: Cluster, question: tuple[str, ...], answer: str
+) -> None:
     assert installed.kubectl("auth", "can-i", *question, OPERATOR, check=False).strip() == answer
 
 
 @pytest.mark.parametrize(
     ("role", "verb", "answer"),
-    [("view", "list", "yes"), ("view", "create", "no"), ("edit", "create", "yes"), ("admin", "delete", "yes")],
+    [
+        ("view", "list", "yes"),
+        ("view", "create", "no"),
+        ("edit", "create", "yes"),
+        ("admin", "delete", "yes"),
+    ],
 )
 def test_the_roles_of_the_cluster_learn_about_jobs(
     installed: Cluster, namespace: str, role: str, verb: str, answer: str
 ) -> None:
-    binding = ("rolebinding", "person", f"--clusterrole={role}", "--user=person", f"--namespace={namespace}")
+    binding = (
+        "rolebinding",
+        "person",
+        f"--clusterrole={role}",
+        "--user=person",
+        f"--namespace={namespace}",
+    )
     installed.kubectl("create", *binding)
     # The controller that collects rules into the cluster's roles takes a moment.
     rules = f"--for=jsonpath={{.rules[?(@.apiGroups[0]=='{GROUP}')].apiGroups[0]}}={GROUP}"
@@ -135,9 +157,15 @@ def test_jobs_live_through_upgrade_and_removal_of_a_release(
     helm("install", *release, "--take-ownership", "--force-conflicts")
     wait_served(control_plane)
     try:
-        kind = {"apiVersion": f"{GROUP}/v1alpha1", "kind": "InceptionTraining", "metadata": {"name": "job"}}
+        kind = {
+            "apiVersion": f"{GROUP}/v1alpha1",
+            "kind": "InceptionTraining",
+            "metadata": {"name": "job"},
+        }
         job = {**kind, "spec": {"training": {"recipe": "bninception-digits"}}}
-        control_plane.kubectl("apply", "--server-side", scope, "--filename=-", input=json.dumps(job))
+        control_plane.kubectl(
+            "apply", "--server-side", scope, "--filename=-", input=json.dumps(job)
+        )
         get = ("get", "itrain", "job", scope, "--output=json")
         before = json.loads(control_plane.kubectl(*get))
 
@@ -147,9 +175,16 @@ def test_jobs_live_through_upgrade_and_removal_of_a_release(
     finally:
         helm("uninstall", "trainings", scope)
 
-    assert json.loads(control_plane.kubectl(*get)) == before, "uninstalling keeps the definition and the jobs"
+    assert json.loads(control_plane.kubectl(*get)) == before, (
+        "uninstalling keeps the definition and the jobs"
+    )
     kinds = "deployments,services,serviceaccounts,roles,rolebindings,configmaps,clusterroles,clusterrolebindings,pdb"
     rest = control_plane.kubectl(
-        "get", kinds, scope, "--selector=app.kubernetes.io/instance=trainings", "--output=name", "--ignore-not-found"
+        "get",
+        kinds,
+        scope,
+        "--selector=app.kubernetes.io/instance=trainings",
+        "--output=name",
+        "--ignore-not-found",
     )
     assert rest == ""

@@ -1,4 +1,6 @@
-"""A real control plane: it starts, it carries pods on fake nodes, and however it ends, nothing of it is left."""
+"""A real control plane: it starts, it carries pods on fake nodes, and however it ends, nothing of
+it is left.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,10 @@ def _eventually(condition: Callable[[], bool], seconds: float = 20.0) -> None:
 def _pod(name: str, resource: str, count: int, **annotations: str) -> dict[str, Any]:
     limits = {"limits": {resource: str(count)}}
     container = {"name": "trainer", "image": "example.invalid/none", "resources": limits}
-    metadata = {"name": name, "annotations": {f"kwok.localcluster/{key}": text for key, text in annotations.items()}}
+    metadata = {
+        "name": name,
+        "annotations": {f"kwok.localcluster/{key}": text for key, text in annotations.items()},
+    }
     spec = {"containers": [container], "restartPolicy": "Never"}
     return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
 
@@ -45,7 +50,9 @@ def _create(cluster: Cluster, namespace: str, pod: dict[str, Any]) -> None:
 def _wait(cluster: Cluster, namespace: str, name: str, phase: str) -> dict[str, Any]:
     jsonpath = f"--for=jsonpath={{.status.phase}}={phase}"
     cluster.kubectl("wait", jsonpath, "--timeout=30s", f"--namespace={namespace}", f"pod/{name}")
-    pod = json.loads(cluster.kubectl("get", "pod", name, f"--namespace={namespace}", "--output=json"))
+    pod = json.loads(
+        cluster.kubectl("get", "pod", name, f"--namespace={namespace}", "--output=json")
+    )
     status: dict[str, Any] = pod["status"]
     return status
 
@@ -56,11 +63,17 @@ def _wait(cluster: Cluster, namespace: str, name: str, phase: str) -> dict[str, 
 def test_it_is_ready_and_says_its_version(control_plane: Cluster) -> None:
     assert control_plane.kubectl("get", "--raw", "/readyz") == "ok"
     version = json.loads(control_plane.kubectl("version", "--output=json"))
-    assert version["serverVersion"]["gitVersion"] == version["clientVersion"]["gitVersion"] == "v1.36.3"
+    assert (
+        version["serverVersion"]["gitVersion"]
+        == version["clientVersion"]["gitVersion"]
+        == "v1.36.3"
+    )
     assert set(control_plane.status().components.values()) == {"running"}
 
 
-def test_a_fake_node_carries_a_pod_that_wants_an_accelerator(control_plane: Cluster, namespace: str) -> None:
+def test_a_fake_node_carries_a_pod_that_wants_an_accelerator(
+    control_plane: Cluster, namespace: str
+) -> None:
     _create(control_plane, namespace, _pod("a", "cambricon.com/mlu", 8))
     status = _wait(control_plane, namespace, "a", "Running")
     assert status["podIP"].startswith("10.")
@@ -68,7 +81,9 @@ def test_a_fake_node_carries_a_pod_that_wants_an_accelerator(control_plane: Clus
     assert status["containerStatuses"][0]["state"]["running"]
 
 
-def test_an_accelerator_that_no_node_has_leaves_the_pod_pending(control_plane: Cluster, namespace: str) -> None:
+def test_an_accelerator_that_no_node_has_leaves_the_pod_pending(
+    control_plane: Cluster, namespace: str
+) -> None:
     _create(control_plane, namespace, _pod("a", "cambricon.com/mlu", 9))
     condition = "--for=jsonpath={.status.conditions[0].reason}=Unschedulable"
     control_plane.kubectl("wait", condition, "--timeout=30s", f"--namespace={namespace}", "pod/a")
@@ -79,12 +94,22 @@ def test_an_accelerator_that_no_node_has_leaves_the_pod_pending(control_plane: C
     [
         ({"succeed-after": "100ms"}, "Succeeded", 0, None),
         ({"fail-after": "100ms"}, "Failed", 1, None),
-        ({"fail-after": "0s", "exit-code": "78", "message": '{"reason": "BadConfig"}'}, "Failed", 78, '"BadConfig"'),
+        (
+            {"fail-after": "0s", "exit-code": "78", "message": '{"reason": "BadConfig"}'},
+            "Failed",
+            78,
+            '"BadConfig"',
+        ),
     ],
     ids=["success", "failure", "failure-with-code-and-message"],
 )
 def test_annotations_end_a_fake_pod(
-    control_plane: Cluster, namespace: str, annotations: dict[str, str], phase: str, code: int, message: str | None
+    control_plane: Cluster,
+    namespace: str,
+    annotations: dict[str, str],
+    phase: str,
+    code: int,
+    message: str | None,
 ) -> None:
     _create(control_plane, namespace, _pod("a", "nvidia.com/gpu", 1, **annotations))
     status = _wait(control_plane, namespace, "a", phase)
@@ -94,7 +119,9 @@ def test_annotations_end_a_fake_pod(
     assert {one["type"]: one["status"] for one in status["conditions"]}["Ready"] == "False"
 
 
-def test_a_held_pod_stays_pending_until_it_is_let_go(control_plane: Cluster, namespace: str) -> None:
+def test_a_held_pod_stays_pending_until_it_is_let_go(
+    control_plane: Cluster, namespace: str
+) -> None:
     _create(control_plane, namespace, _pod("held", "nvidia.com/gpu", 1, hold="true"))
     _create(control_plane, namespace, _pod("free", "nvidia.com/gpu", 1))
     _wait(control_plane, namespace, "free", "Running")
@@ -108,7 +135,13 @@ def test_a_status_written_by_a_test_stays(control_plane: Cluster, namespace: str
     _wait(control_plane, namespace, "a", "Running")
     patch = '--patch={"status": {"phase": "Failed", "reason": "Evicted"}}'
     control_plane.kubectl(
-        "patch", "pod", "a", f"--namespace={namespace}", "--subresource=status", "--type=merge", patch
+        "patch",
+        "pod",
+        "a",
+        f"--namespace={namespace}",
+        "--subresource=status",
+        "--type=merge",
+        patch,
     )
     assert _wait(control_plane, namespace, "a", "Failed")["reason"] == "Evicted"
 
@@ -137,7 +170,9 @@ def test_the_name_of_a_running_cluster_is_taken(control_plane: Cluster) -> None:
 
 @pytest.fixture
 def cache(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A cache with the common binaries and no clusters. Not below tmp_path: that is too deep for sockets."""
+    """A cache with the common binaries and no clusters. Not below tmp_path: that is too deep for
+    sockets.
+    """
     with tempfile.TemporaryDirectory() as folder:
         yield from _cache_in(Path(folder), monkeypatch)
 
@@ -187,7 +222,11 @@ def owner(cache: Path) -> Iterator[subprocess.Popen[str]]:
     """Another process that has started a cluster called ``owned`` and waits."""
     code = "from localcluster import *; c = Cluster.up(ClusterSpec('owned', 'control-plane')); print('up'); input()"
     process = subprocess.Popen(
-        [sys.executable, "-u", "-c", code], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-u", "-c", code],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     )
     with process:
         assert process.stdout is not None
@@ -256,8 +295,11 @@ def _kill_component(cache: Path, name: str) -> None:
 
 def test_an_ordinary_user_can_run_a_control_plane(cache: Path) -> None:
     code = "from localcluster import *; c = Cluster.up(ClusterSpec('x', 'control-plane')); print(c.status().phase)"
-    # In a user namespace of its own a process of root's is nobody, but still reads root's files: the interpreter, say.
+    # In a user namespace of its own a process of root's is nobody, but still reads root's files:
+    # the interpreter, say.
     drop = ["unshare", "--user"] if os.geteuid() == 0 else []
-    result = subprocess.run([*drop, sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    result = subprocess.run(
+        [*drop, sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
+    )
     assert result.stdout == "running\n", result.stderr
     _eventually(lambda: _processes_of(cache) == [] and state.roots() == [])

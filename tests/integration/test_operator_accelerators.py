@@ -18,15 +18,27 @@ VENDORS = sorted(row.name for row in TABLE.values() if row.has_devices)
 
 
 @pytest.mark.parametrize("vendor", VENDORS)
-def test_the_pod_of_a_sample_is_accepted(control_plane: Cluster, namespace: str, vendor: str) -> None:
-    text = (ROOT / "manifests" / "samples" / "accelerators" / f"{vendor}.yaml").read_text(encoding="utf-8")
+def test_the_pod_of_a_sample_is_accepted(
+    control_plane: Cluster, namespace: str, vendor: str
+) -> None:
+    text = (ROOT / "manifests" / "samples" / "accelerators" / f"{vendor}.yaml").read_text(
+        encoding="utf-8"
+    )
     (sample,) = [item for item in yaml.safe_load_all(text) if item["kind"] == "InceptionTraining"]
     sample["metadata"] |= {"namespace": namespace, "uid": "0b9c2fe4-5c8f-4f0e-8f0a-8e6f1f0d7c11"}
     job = parse(sample)
     devices = resolve(job, TABLE)
-    pod = build_pod(job, devices, 0, 1, image="i:1", launcher_image="i:1", avoid=("node-a", "node-b"))
+    pod = build_pod(
+        job, devices, 0, 1, image="i:1", launcher_image="i:1", avoid=("node-a", "node-b")
+    )
     answer = control_plane.kubectl(
-        *("create", "--dry-run=server", "--filename=-", "--output=json", f"--namespace={namespace}"),
+        *(
+            "create",
+            "--dry-run=server",
+            "--filename=-",
+            "--output=json",
+            f"--namespace={namespace}",
+        ),
         input=json.dumps(pod),
     )
     resources = json.loads(answer)["spec"]["containers"][0]["resources"]

@@ -1,4 +1,6 @@
-"""Pods that the API server refuses for their security, and jobs beside one another: on a real API server."""
+"""Pods that the API server refuses for their security, and jobs beside one another: on a real API
+server.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,11 @@ from trainings import Json, Trainings, wait_for
 pytestmark = [pytest.mark.timeout(180), pytest.mark.usefixtures("operator")]
 
 LEVEL = "pod-security.kubernetes.io/enforce"
-ESCALATING = {"spec": {"containers": [{"name": "trainer", "securityContext": {"allowPrivilegeEscalation": True}}]}}
+ESCALATING = {
+    "spec": {
+        "containers": [{"name": "trainer", "securityContext": {"allowPrivilegeEscalation": True}}]
+    }
+}
 WORDS = ('violates PodSecurity "restricted:latest"', "allowPrivilegeEscalation")
 
 
@@ -31,7 +37,9 @@ def refused(trainings: Trainings) -> Json:
     return wait_for("the refusal", look)
 
 
-def test_a_pod_that_pod_security_refuses_is_explained_and_made_when_it_may_be(trainings: Trainings) -> None:
+def test_a_pod_that_pod_security_refuses_is_explained_and_made_when_it_may_be(
+    trainings: Trainings,
+) -> None:
     restrict(trainings, "restricted")
     trainings.create("job", template=ESCALATING)
     condition = refused(trainings)
@@ -44,7 +52,9 @@ def test_a_pod_that_pod_security_refuses_is_explained_and_made_when_it_may_be(tr
     assert (status["attempt"], status["restarts"]) == (1, 0)
 
 
-def test_a_job_whose_pods_are_refused_for_too_long_fails_with_the_words(trainings: Trainings) -> None:
+def test_a_job_whose_pods_are_refused_for_too_long_fails_with_the_words(
+    trainings: Trainings,
+) -> None:
     restrict(trainings, "restricted")
     trainings.create("job", template=ESCALATING, runPolicy={"preRunningDeadlineSeconds": 3})
     trainings.wait_state("job", "Failed", seconds=40)

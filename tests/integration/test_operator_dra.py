@@ -1,4 +1,6 @@
-"""Claims of devices on a real API server with the real scheduler and controllers; drivers only publish devices."""
+"""Claims of devices on a real API server with the real scheduler and controllers; drivers only
+publish devices.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +50,9 @@ class Drivers:
         """The driver declares a device broken."""
         path = f"{GROUP}/resourceslices/{self.offers[node].slice_name}"
         found = self._client.request("GET", path)
-        changed = objects.resource_slice(self.offers[node], {device}, effect="NoExecute", generation=2)
+        changed = objects.resource_slice(
+            self.offers[node], {device}, effect="NoExecute", generation=2
+        )
         changed["metadata"]["resourceVersion"] = found["metadata"]["resourceVersion"]
         self._client.request("PUT", path, changed)
 
@@ -60,7 +64,9 @@ class Drivers:
         return found
 
     def templates(self) -> list[Json]:
-        found: list[Json] = self._client.request("GET", f"{self._namespaced}/resourceclaimtemplates")["items"]
+        found: list[Json] = self._client.request(
+            "GET", f"{self._namespaced}/resourceclaimtemplates"
+        )["items"]
         return found
 
     def create_template(self, body: Json) -> None:
@@ -70,14 +76,21 @@ class Drivers:
         """Node and device by pod."""
         found: dict[str, list[tuple[str, str]]] = {}
         for claim in self.claims(job):
-            results = (claim.get("status") or {}).get("allocation", {}).get("devices", {}).get("results", [])
+            results = (
+                (claim.get("status") or {})
+                .get("allocation", {})
+                .get("devices", {})
+                .get("results", [])
+            )
             (pod,) = claim["metadata"]["ownerReferences"]
             found[pod["name"]] = [(result["pool"], result["device"]) for result in results]
         return found
 
 
 @pytest.fixture
-def trainings(control_plane: Cluster, operator: OperatorProcess, namespace: str) -> Iterator[Trainings]:
+def trainings(
+    control_plane: Cluster, operator: OperatorProcess, namespace: str
+) -> Iterator[Trainings]:
     with Trainings(control_plane, namespace) as found:
         yield found
 
@@ -91,10 +104,15 @@ def drivers(control_plane: Cluster, namespace: str) -> Iterator[Drivers]:
 
 
 def of_class(drivers: Drivers, count: int) -> Json:
-    return {"profile": "nvidia", "claims": [{"name": "mlus", "deviceClassName": drivers.name, "count": count}]}
+    return {
+        "profile": "nvidia",
+        "claims": [{"name": "mlus", "deviceClassName": drivers.name, "count": count}],
+    }
 
 
-def test_every_pod_gets_devices_of_its_own_and_a_rank_for_each(trainings: Trainings, drivers: Drivers) -> None:
+def test_every_pod_gets_devices_of_its_own_and_a_rank_for_each(
+    trainings: Trainings, drivers: Drivers
+) -> None:
     trainings.create("job", accelerator=of_class(drivers, 2))
     status = trainings.wait_state("job", "Running")
     assert status["accelerator"] == f"{drivers.name} x2"
@@ -114,7 +132,9 @@ def test_every_pod_gets_devices_of_its_own_and_a_rank_for_each(trainings: Traini
     assert template["metadata"]["ownerReferences"][0]["name"] == "job"
     trainings.delete("job")
     # The garbage collector of a new control plane may need half a minute to learn of our kind.
-    wait_for("all of it goes", lambda: not drivers.templates() and not drivers.claims("job"), seconds=90)
+    wait_for(
+        "all of it goes", lambda: not drivers.templates() and not drivers.claims("job"), seconds=90
+    )
 
 
 def test_jobs_share_no_device_and_one_that_finds_none_waits_until_there_are_some(
@@ -123,17 +143,29 @@ def test_jobs_share_no_device_and_one_that_finds_none_waits_until_there_are_some
     for name in ("first", "second"):
         trainings.create(name, accelerator=of_class(drivers, 2))
         trainings.wait_state(name, "Running")
-    taken = [d for name in ("first", "second") for devices in drivers.devices(name).values() for d in devices]
+    taken = [
+        d
+        for name in ("first", "second")
+        for devices in drivers.devices(name).values()
+        for d in devices
+    ]
     assert len(set(taken)) == len(taken) == 8
     trainings.create("third", nodes=1, accelerator=of_class(drivers, 1))
-    wait_for("third is told", lambda: trainings.condition("third", "PodsReady").get("reason") == "Unschedulable")
+    wait_for(
+        "third is told",
+        lambda: trainings.condition("third", "PodsReady").get("reason") == "Unschedulable",
+    )
     message = trainings.condition("third", "PodsReady")["message"]
-    assert re.match(r"pod third-0-1: 0/\d+ nodes are available: .*cannot allocate all claims", message), message
+    assert re.match(
+        r"pod third-0-1: 0/\d+ nodes are available: .*cannot allocate all claims", message
+    ), message
     trainings.delete("first")
     trainings.wait_state("third", "Running", seconds=60)
 
 
-def test_more_than_any_node_has_ends_with_the_words_of_the_scheduler(trainings: Trainings, drivers: Drivers) -> None:
+def test_more_than_any_node_has_ends_with_the_words_of_the_scheduler(
+    trainings: Trainings, drivers: Drivers
+) -> None:
     policy = {"preRunningDeadlineSeconds": 3}
     trainings.create("job", nodes=1, accelerator=of_class(drivers, 5), runPolicy=policy)
     status = trainings.wait_state("job", "Failed")
@@ -152,8 +184,13 @@ def test_templates_of_users_are_taken_as_they_are(trainings: Trainings, drivers:
     ]
     spec = {"spec": {"devices": {"requests": requests}}}
     kind = {"apiVersion": objects.API_VERSION, "kind": "ResourceClaimTemplate"}
-    drivers.create_template({**kind, "metadata": {"name": "mine", "labels": {"by": "hand"}}, "spec": spec})
-    accelerator = {"profile": "nvidia", "claims": [{"name": "mlus", "resourceClaimTemplateName": "mine"}]}
+    drivers.create_template(
+        {**kind, "metadata": {"name": "mine", "labels": {"by": "hand"}}, "spec": spec}
+    )
+    accelerator = {
+        "profile": "nvidia",
+        "claims": [{"name": "mlus", "resourceClaimTemplateName": "mine"}],
+    }
     trainings.create("job", nodes=1, accelerator=accelerator, numProcPerNode=2)
     status = trainings.wait_state("job", "Running")
     assert status["accelerator"] == "claims from mine"
@@ -161,14 +198,22 @@ def test_templates_of_users_are_taken_as_they_are(trainings: Trainings, drivers:
     (pod,) = trainings.pods("job").values()
     (claim,) = pod["status"]["resourceClaimStatuses"]
     found = trainings.cluster.kubectl(
-        *("get", "resourceclaim", claim["resourceClaimName"], f"--namespace={trainings.namespace}", "--output=json")
+        *(
+            "get",
+            "resourceclaim",
+            claim["resourceClaimName"],
+            f"--namespace={trainings.namespace}",
+            "--output=json",
+        )
     )
     results = json.loads(found)["status"]["allocation"]["devices"]["results"]
     assert {result["request"]: result["device"] for result in results}["last"] == "device-3"
     assert len(results) == 2
 
 
-def test_a_tainted_device_costs_the_attempt_and_is_not_given_again(trainings: Trainings, drivers: Drivers) -> None:
+def test_a_tainted_device_costs_the_attempt_and_is_not_given_again(
+    trainings: Trainings, drivers: Drivers
+) -> None:
     trainings.create("job", nodes=1, accelerator=of_class(drivers, 4))
     trainings.wait_state("job", "Running")
     ((node, device), *_) = drivers.devices("job")["job-0-1"]
@@ -182,13 +227,17 @@ def test_a_tainted_device_costs_the_attempt_and_is_not_given_again(trainings: Tr
     again = drivers.devices("job")["job-0-2"]
     assert (node, device) not in again
     assert len(again) == 4
-    assert {place for place, _ in again} == {place for place in NODES if place != node}, "none is left there"
+    assert {place for place, _ in again} == {place for place in NODES if place != node}, (
+        "none is left there"
+    )
 
 
 def test_a_suspended_job_may_claim_something_else(trainings: Trainings, drivers: Drivers) -> None:
     trainings.create("job", nodes=1, accelerator=of_class(drivers, 1))
     trainings.wait_state("job", "Running")
-    with pytest.raises(CommandError, match=r"spec\.accelerator cannot change while the job is not suspended"):
+    with pytest.raises(
+        CommandError, match=r"spec\.accelerator cannot change while the job is not suspended"
+    ):
         trainings.change("job", accelerator=of_class(drivers, 3))
     trainings.change("job", runPolicy={"suspend": True})
     trainings.wait_state("job", "Suspended")
@@ -201,8 +250,13 @@ def test_a_suspended_job_may_claim_something_else(trainings: Trainings, drivers:
     assert len(drivers.templates()) == 2
 
 
-def test_a_class_that_nobody_knows_is_named_until_somebody_makes_it(trainings: Trainings, drivers: Drivers) -> None:
-    accelerator = {"profile": "nvidia", "claims": [{"name": "mlus", "deviceClassName": "nobody.example.com"}]}
+def test_a_class_that_nobody_knows_is_named_until_somebody_makes_it(
+    trainings: Trainings, drivers: Drivers
+) -> None:
+    accelerator = {
+        "profile": "nvidia",
+        "claims": [{"name": "mlus", "deviceClassName": "nobody.example.com"}],
+    }
     trainings.create("job", nodes=1, accelerator=accelerator)
 
     def told() -> bool:
@@ -215,7 +269,10 @@ def test_a_class_that_nobody_knows_is_named_until_somebody_makes_it(trainings: T
 CLAIM: Json = {"name": "mlus", "deviceClassName": "mlu.example.com", "count": 2}
 OWN: Json = {"name": "mine", "resourceClaimTemplateName": "big"}
 REJECTED: dict[str, tuple[Json, str]] = {
-    "on a CPU": ({"accelerator": {"claims": [CLAIM]}}, "spec.accelerator.claims need a profile other than cpu"),
+    "on a CPU": (
+        {"accelerator": {"claims": [CLAIM]}},
+        "spec.accelerator.claims need a profile other than cpu",
+    ),
     "and devicesPerNode": (
         {"accelerator": {"profile": "nvidia", "claims": [CLAIM], "devicesPerNode": 2}},
         "spec.accelerator.claims cannot be set beside resourceName and devicesPerNode",
@@ -233,7 +290,10 @@ REJECTED: dict[str, tuple[Json, str]] = {
         "spec.accelerator.claims needs in each claim exactly one of",
     ),
     "count of a template": (
-        {"accelerator": {"profile": "nvidia", "claims": [{**OWN, "count": 2}]}, "numProcPerNode": 1},
+        {
+            "accelerator": {"profile": "nvidia", "claims": [{**OWN, "count": 2}]},
+            "numProcPerNode": 1,
+        },
         "spec.accelerator.claims has a count that belongs to deviceClassName",
     ),
     "unknown number of ranks": (
@@ -241,7 +301,10 @@ REJECTED: dict[str, tuple[Json, str]] = {
         "spec.numProcPerNode auto needs exactly one claim with a deviceClassName in spec.accelerator.claims",
     ),
     "two that may be it": (
-        {"accelerator": {"profile": "nvidia", "claims": [CLAIM, {**CLAIM, "name": "nic"}]}, "numProcPerNode": "auto"},
+        {
+            "accelerator": {"profile": "nvidia", "claims": [CLAIM, {**CLAIM, "name": "nic"}]},
+            "numProcPerNode": "auto",
+        },
         "spec.numProcPerNode auto needs exactly one claim",
     ),
     "twice": (
@@ -262,7 +325,9 @@ def dry_run(trainings: Trainings, spec: Json) -> str:
 
 
 @pytest.mark.parametrize("spec", [spec for spec, _ in REJECTED.values()], ids=REJECTED)
-def test_contradictions_are_refused(trainings: Trainings, spec: Json, request: pytest.FixtureRequest) -> None:
+def test_contradictions_are_refused(
+    trainings: Trainings, spec: Json, request: pytest.FixtureRequest
+) -> None:
     with pytest.raises(CommandError) as caught:
         dry_run(trainings, spec)
     said = re.sub(r"\s+", " ", str(caught.value))

@@ -1,4 +1,6 @@
-"""What people do by hand to running trainings, on a real API server: the job heals, or says which pod is in the way."""
+"""What people do by hand to running trainings, on a real API server: the job heals, or says which
+pod is in the way.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ pytestmark = pytest.mark.timeout(120)
 
 
 @pytest.fixture
-def running(control_plane: Cluster, operator: OperatorProcess, namespace: str) -> Iterator[Trainings]:
+def running(
+    control_plane: Cluster, operator: OperatorProcess, namespace: str
+) -> Iterator[Trainings]:
     """A namespace with the training "job" at work."""
     with Trainings(control_plane, namespace) as trainings:
         trainings.create("job")
@@ -28,7 +32,9 @@ def running(control_plane: Cluster, operator: OperatorProcess, namespace: str) -
 
 def patch(trainings: Trainings, kind: str, name: str, body: Json, *options: str) -> None:
     scope = f"--namespace={trainings.namespace}"
-    trainings.cluster.kubectl("patch", kind, name, scope, "--type=merge", f"--patch={json.dumps(body)}", *options)
+    trainings.cluster.kubectl(
+        "patch", kind, name, scope, "--type=merge", f"--patch={json.dumps(body)}", *options
+    )
 
 
 def metadata(trainings: Trainings, name: str) -> Json:
@@ -37,7 +43,11 @@ def metadata(trainings: Trainings, name: str) -> Json:
 
 
 def make_pod(trainings: Trainings, name: str, **extra: Any) -> None:
-    body = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": trainings.namespace, **extra}}
+    body = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name, "namespace": trainings.namespace, **extra},
+    }
     trainings.cluster.apply({**body, "spec": {"containers": [{"name": "c", "image": "i"}]}})
 
 
@@ -46,10 +56,13 @@ def counters(status: Json) -> tuple[int, int, int]:
 
 
 @pytest.mark.parametrize(
-    "label", [names.LABEL_JOB, names.LABEL_SLOT, names.LABEL_INCARNATION, names.LABEL_ROLE, names.LABEL_APP]
+    "label",
+    [names.LABEL_JOB, names.LABEL_SLOT, names.LABEL_INCARNATION, names.LABEL_ROLE, names.LABEL_APP],
 )
 @pytest.mark.parametrize("value", [None, "7"], ids=["removed", "changed"])
-def test_a_label_comes_back_and_nothing_restarts(running: Trainings, label: str, value: str | None) -> None:
+def test_a_label_comes_back_and_nothing_restarts(
+    running: Trainings, label: str, value: str | None
+) -> None:
     before = metadata(running, "job-1-1")
     patch(running, "pod", "job-1-1", {"metadata": {"labels": {label: value}}})
     wait_for("the label", lambda: metadata(running, "job-1-1")["labels"] == before["labels"])
@@ -57,14 +70,21 @@ def test_a_label_comes_back_and_nothing_restarts(running: Trainings, label: str,
     assert counters(running.status("job")) == (1, 0, 0)
 
 
-def test_labels_lost_while_no_operator_ran_come_back(training_api: Cluster, namespace: str, tmp_path: Path) -> None:
+def test_labels_lost_while_no_operator_ran_come_back(
+    training_api: Cluster, namespace: str, tmp_path: Path
+) -> None:
     process = OperatorProcess(training_api.kubeconfig, tmp_path / "log")
     with process, Trainings(training_api, namespace) as trainings:
         trainings.create("job")
         trainings.wait_state("job", "Running")
         process.kill()
         before = metadata(trainings, "job-0-1")
-        patch(trainings, "pod", "job-0-1", {"metadata": {"labels": {names.LABEL_ROLE: None, names.LABEL_SLOT: "1"}}})
+        patch(
+            trainings,
+            "pod",
+            "job-0-1",
+            {"metadata": {"labels": {names.LABEL_ROLE: None, names.LABEL_SLOT: "1"}}},
+        )
         process.start()
         wait_for("the labels", lambda: metadata(trainings, "job-0-1")["labels"] == before["labels"])
         assert counters(trainings.status("job")) == (1, 0, 0)
@@ -73,10 +93,14 @@ def test_labels_lost_while_no_operator_ran_come_back(training_api: Cluster, name
 def test_the_owner_comes_back_and_other_owners_stay(running: Trainings) -> None:
     before = metadata(running, "job-0-1")
     scope = f"--namespace={running.namespace}"
-    root = running.cluster.kubectl("get", "configmap", "kube-root-ca.crt", scope, "--output=jsonpath={.metadata.uid}")
+    root = running.cluster.kubectl(
+        "get", "configmap", "kube-root-ca.crt", scope, "--output=jsonpath={.metadata.uid}"
+    )
     other = {"apiVersion": "v1", "kind": "ConfigMap", "name": "kube-root-ca.crt", "uid": root}
     patch(running, "pod", "job-0-1", {"metadata": {"ownerReferences": [other]}})
-    wait_for("both owners", lambda: len(metadata(running, "job-0-1").get("ownerReferences", [])) == 2)
+    wait_for(
+        "both owners", lambda: len(metadata(running, "job-0-1").get("ownerReferences", [])) == 2
+    )
     owners = {owner["kind"]: owner for owner in metadata(running, "job-0-1")["ownerReferences"]}
     assert owners[names.KIND] == before["ownerReferences"][0]
     assert owners["ConfigMap"]["uid"] == root
@@ -87,16 +111,25 @@ def test_the_owner_comes_back_and_other_owners_stay(running: Trainings) -> None:
 @pytest.mark.parametrize("text", [None, "{", '{"attempt": 1, "nnodes": 0, "graceful": false}'])
 def test_an_assignment_is_written_again(running: Trainings, text: str | None) -> None:
     before = metadata(running, "job-1-1")["annotations"][names.ANNOTATION_ASSIGNMENT]
-    patch(running, "pod", "job-1-1", {"metadata": {"annotations": {names.ANNOTATION_ASSIGNMENT: text}}})
+    patch(
+        running,
+        "pod",
+        "job-1-1",
+        {"metadata": {"annotations": {names.ANNOTATION_ASSIGNMENT: text}}},
+    )
 
     def back() -> bool:
-        return metadata(running, "job-1-1")["annotations"].get(names.ANNOTATION_ASSIGNMENT) == before
+        return (
+            metadata(running, "job-1-1")["annotations"].get(names.ANNOTATION_ASSIGNMENT) == before
+        )
 
     wait_for("the assignment", back)
     assert counters(running.status("job")) == (1, 0, 0)
 
 
-@pytest.mark.parametrize("content", [{"status": None}, {"status": {"conditions": None}}], ids=["all", "conditions"])
+@pytest.mark.parametrize(
+    "content", [{"status": None}, {"status": {"conditions": None}}], ids=["all", "conditions"]
+)
 def test_a_wiped_status_is_rebuilt_on_the_same_pods(running: Trainings, content: Json) -> None:
     before = {name: pod["metadata"]["uid"] for name, pod in running.pods("job").items()}
     known = {condition["type"] for condition in running.status("job")["conditions"]}
@@ -114,7 +147,9 @@ def test_a_wiped_status_is_rebuilt_on_the_same_pods(running: Trainings, content:
 
 @pytest.fixture
 def held(running: Trainings) -> Iterator[str]:
-    """A pod of the training "waiting" that a finalizer holds; on no node, for kwok would take the finalizer off."""
+    """A pod of the training "waiting" that a finalizer holds; on no node, for kwok would take the
+    finalizer off.
+    """
     running.create("waiting", template={"spec": {"nodeSelector": {"no": "where"}}})
     wait_for("pods", lambda: len(running.pods("waiting")) == 2)
     patch(running, "pod", "waiting-1-1", {"metadata": {"finalizers": ["example.com/hold"]}})
@@ -142,17 +177,25 @@ def test_a_held_pod_that_never_started_is_named_and_replaced(running: Trainings,
     assert counters(running.status("waiting")) == (2, 1, 0)
 
 
-def test_a_pod_made_by_hand_is_left_alone_and_named_when_it_is_in_the_way(running: Trainings) -> None:
+def test_a_pod_made_by_hand_is_left_alone_and_named_when_it_is_in_the_way(
+    running: Trainings,
+) -> None:
     labels = metadata(running, "job-0-1")["labels"]
     make_pod(running, "job-0-9", labels={**labels, names.LABEL_INCARNATION: "9"})
-    make_pod(running, "job-1-2", labels={**labels, names.LABEL_SLOT: "1", names.LABEL_INCARNATION: "2"})
+    make_pod(
+        running, "job-1-2", labels={**labels, names.LABEL_SLOT: "1", names.LABEL_INCARNATION: "2"}
+    )
     before = {name: metadata(running, name) for name in ("job-0-9", "job-1-2")}
     running.delete_pod("job-1-1")
     condition = wait_for(
-        "the text", lambda: "job-1-2" in (c := running.condition("job", "PodsReady")).get("message", "") and c
+        "the text",
+        lambda: "job-1-2" in (c := running.condition("job", "PodsReady")).get("message", "") and c,
     )
     assert condition["reason"] == "PodCreationRejected"
-    assert "has a name that this job needs and belongs to nobody; delete it and the job goes on" in condition["message"]
+    assert (
+        "has a name that this job needs and belongs to nobody; delete it and the job goes on"
+        in condition["message"]
+    )
     wait_for("the event", lambda: "PodCreationRejected" in running.reasons("job"))
     for name, known in before.items():
         now = metadata(running, name)
@@ -166,13 +209,17 @@ def test_a_pod_made_by_hand_is_left_alone_and_named_when_it_is_in_the_way(runnin
     assert metadata(running, "job-0-9")["uid"] == before["job-0-9"]["uid"]
 
 
-def test_two_operators_at_once_do_no_harm(running: Trainings, operator: OperatorProcess, tmp_path: Path) -> None:
+def test_two_operators_at_once_do_no_harm(
+    running: Trainings, operator: OperatorProcess, tmp_path: Path
+) -> None:
     """Somebody runs a second one without election: both see everything, and both write."""
     with OperatorProcess(running.cluster.kubeconfig, tmp_path / "second") as second:
         running.create("other")
         running.wait_state("other", "Running")
         for attempt in range(2, 6):
-            running.delete_pod(max(name for name in running.pods("job") if name.startswith("job-1-")))
+            running.delete_pod(
+                max(name for name in running.pods("job") if name.startswith("job-1-"))
+            )
             running.wait_state("job", "Running", attempt=attempt)
         newest = max(name for name in running.pods("job") if name.startswith("job-1-"))
         running.annotate(newest, fail_after="1ms", exit_code="1")
@@ -180,7 +227,9 @@ def test_two_operators_at_once_do_no_harm(running: Trainings, operator: Operator
         assert counters(status) == (6, 5, 1)
         assert counters(running.status("other")) == (1, 0, 0)
         ended = {"Succeeded", "Failed"}
-        alive = sorted(name for name, pod in running.pods("job").items() if pod["status"]["phase"] not in ended)
+        alive = sorted(
+            name for name, pod in running.pods("job").items() if pod["status"]["phase"] not in ended
+        )
         assert alive == ["job-0-1", "job-1-6"]
         assert sorted(running.pods("other")) == ["other-0-1", "other-1-1"]
         assert second.metric("reconcile_total") > 0

@@ -15,10 +15,14 @@ pytestmark = [pytest.mark.timeout(180), pytest.mark.usefixtures("operator")]
 
 
 def scale(trainings: Trainings, nodes: int) -> None:
-    trainings.cluster.kubectl("scale", "itrain/job", f"--namespace={trainings.namespace}", f"--replicas={nodes}")
+    trainings.cluster.kubectl(
+        "scale", "itrain/job", f"--namespace={trainings.namespace}", f"--replicas={nodes}"
+    )
 
 
-def running(trainings: Trainings, members: str, *, attempt: int, seconds: float = 60) -> dict[str, Any]:
+def running(
+    trainings: Trainings, members: str, *, attempt: int, seconds: float = 60
+) -> dict[str, Any]:
     """The status once these slots train in this attempt and all others are gone or spare."""
     trainings.wait_state("job", "Running", attempt=attempt, seconds=seconds)
     return wait_for(f"members {members}", lambda: has_members(trainings, members), seconds)
@@ -32,7 +36,9 @@ def has_members(trainings: Trainings, members: str) -> dict[str, Any] | None:
 def ranks(trainings: Trainings, attempt: int) -> dict[str, int]:
     orders = {name: trainings.assignment(name) or {"attempt": 0} for name in trainings.pods("job")}
     return {
-        name: order["nodeRank"] for name, order in orders.items() if order["attempt"] == attempt and order["nnodes"]
+        name: order["nodeRank"]
+        for name, order in orders.items()
+        if order["attempt"] == attempt and order["nnodes"]
     }
 
 
@@ -70,17 +76,23 @@ def test_a_spare_takes_the_place_of_a_lost_pod(trainings: Trainings) -> None:
     assert ranks(trainings, 2) == {f"job-{spare}-1": 0, f"job-{kept}-1": 1}
     assert (status["restarts"], status["restartsCountTowardsMax"]) == (1, 0)
     wait_for("another spare", lambda: trainings.status("job")["nodes"]["spareReady"] == 1)
-    assert sorted(trainings.pods("job")) == sorted([f"job-{lost}-2", f"job-{kept}-1", f"job-{spare}-1"])
+    assert sorted(trainings.pods("job")) == sorted(
+        [f"job-{lost}-2", f"job-{kept}-1", f"job-{spare}-1"]
+    )
 
 
-def test_a_job_goes_on_smaller_and_grows_back(trainings: Trainings, operator: OperatorProcess) -> None:
+def test_a_job_goes_on_smaller_and_grows_back(
+    trainings: Trainings, operator: OperatorProcess
+) -> None:
     trainings.create("job", nodes=2, elasticPolicy={"minNodes": 1})
     running(trainings, "0-1", attempt=1)
     trainings.quota(1)
     trainings.delete_pod("job-0-1")
     status = running(trainings, "1", attempt=2)
     assert status["nodes"]["summary"] == "1/2"
-    wait_for("the reason", lambda: "exceeded quota" in trainings.condition("job", "PodsReady")["message"])
+    wait_for(
+        "the reason", lambda: "exceeded quota" in trainings.condition("job", "PodsReady")["message"]
+    )
     operator.kill()
     operator.start()
     assert trainings.condition("job", "PodsReady")["reason"] == "EnoughPodsReady"

@@ -1,4 +1,6 @@
-"""Rules and pauses against a real API server: launchers report failures, the operator decides, also a new one."""
+"""Rules and pauses against a real API server: launchers report failures, the operator decides, also
+a new one.
+"""
 
 from __future__ import annotations
 
@@ -49,7 +51,11 @@ def follow(trainings: Trainings, launchers: list[FakeLauncher], attempt: int) ->
 
         def told(name: str = f"job-{slot}-1") -> bool:
             order = trainings.assignment(name)
-            return order is not None and order["attempt"] == attempt and order["nnodes"] == len(launchers)
+            return (
+                order is not None
+                and order["attempt"] == attempt
+                and order["nnodes"] == len(launchers)
+            )
 
         wait_for(f"attempt {attempt} for slot {slot}", told, seconds=30)
         launcher.report = {"attempt": attempt, "state": "Running"}
@@ -60,7 +66,14 @@ def follow(trainings: Trainings, launchers: list[FakeLauncher], attempt: int) ->
 def fail(trainings: Trainings, launcher: FakeLauncher, attempt: int, code: int) -> None:
     """Rank 1 ends with this code."""
     now = datetime.now(UTC).isoformat()
-    report = {"attempt": attempt, "state": "Failed", "exitCode": code, "rank": 1, "reason": "Error", "time": now}
+    report = {
+        "attempt": attempt,
+        "state": "Failed",
+        "exitCode": code,
+        "rank": 1,
+        "reason": "Error",
+        "time": now,
+    }
     launcher.report = {**report, "message": "because"}
     trainings.play_kubelet("job-1-1", launcher.ip, ready=False)
 
@@ -69,7 +82,11 @@ def test_the_first_rule_that_matches_decides(
     trainings: Trainings, operator: OperatorProcess, launchers: list[FakeLauncher]
 ) -> None:
     rules = [
-        {"name": "flaky", "action": "RestartIgnoringLimit", "onExitCodes": {"operator": "In", "values": [7]}},
+        {
+            "name": "flaky",
+            "action": "RestartIgnoringLimit",
+            "onExitCodes": {"operator": "In", "values": [7]},
+        },
         {"name": "hopeless", "action": "Fail", "onExitCodes": {"operator": "NotIn", "values": [9]}},
     ]
     begin(trainings, launchers, maxRestarts=0, rules=rules)
@@ -81,7 +98,9 @@ def test_the_first_rule_that_matches_decides(
     trainings.wait_state("job", "Failed")
     failed = trainings.condition("job", "Failed")
     assert failed["reason"] == "FailurePolicy"
-    assert failed["message"].endswith("exit code 8: because; rule hopeless of spec.failurePolicy says Fail")
+    assert failed["message"].endswith(
+        "exit code 8: because; rule hopeless of spec.failurePolicy says Fail"
+    )
     wait_for("the event", lambda: "FailurePolicy" in trainings.reasons("job"))
 
 
@@ -97,7 +116,9 @@ def test_pauses_grow_and_outlive_the_operator(
         for attempt, pause in ((3, 1), (4, 2), (5, 4)):
             fail(trainings, launchers[1], attempt, 1)
             text = f"waiting {pause} s before attempt {attempt + 1}: {attempt} failures in a row without a step"
-            waiting = wait_for("the pause", lambda: (s := trainings.status("job")).get("nextAttemptTime") and s)
+            waiting = wait_for(
+                "the pause", lambda: (s := trainings.status("job")).get("nextAttemptTime") and s
+            )
             assert waiting["failuresInARow"] == attempt
             assert text in trainings.condition("job", "Restarting")["message"]
             operator.kill()
@@ -114,8 +135,15 @@ def lost_node(training_api: Cluster) -> Iterator[str]:
     nodes, name = ApiClient(training_api.kubeconfig), f"lost-{uuid.uuid4().hex[:8]}"
     node = nodes.request("POST", "/api/v1/nodes", {"metadata": {"name": name}})
     since = (datetime.now(UTC) - timedelta(minutes=1)).strftime("%Y-%m-%dT%H:%M:%SZ")
-    ready = {"type": "Ready", "status": "Unknown", "reason": "NodeStatusUnknown", "message": "the kubelet is silent"}
-    node["status"]["conditions"] = [{**ready, "lastHeartbeatTime": since, "lastTransitionTime": since}]
+    ready = {
+        "type": "Ready",
+        "status": "Unknown",
+        "reason": "NodeStatusUnknown",
+        "message": "the kubelet is silent",
+    }
+    node["status"]["conditions"] = [
+        {**ready, "lastHeartbeatTime": since, "lastTransitionTime": since}
+    ]
     # Unconditionally: the controllers write to new nodes, too.
     del node["metadata"]["resourceVersion"]
     nodes.request("PUT", f"/api/v1/nodes/{name}/status", node)

@@ -1,4 +1,6 @@
-"""Faults around the operator: it is killed, replaced, cut off; and how fast it answers a failure of live launchers."""
+"""Faults around the operator: it is killed, replaced, cut off; and how fast it answers a failure of
+live launchers.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +43,9 @@ def test_counters_survive_the_operator(trainings: Trainings, tmp_path: Path) -> 
             trainings.annotate(f"job-0-{attempt}", fail_after="1ms")
             wait_for(
                 "the pod fails",
-                lambda name=f"job-0-{attempt}": trainings.pods("job")[name]["status"]["phase"] == "Failed",  # type: ignore[misc]
+                lambda name=f"job-0-{attempt}": (
+                    trainings.pods("job")[name]["status"]["phase"] == "Failed"
+                ),  # type: ignore[misc]
             )
             operator.start()
         status = trainings.wait_state("job", "Failed")
@@ -49,7 +53,9 @@ def test_counters_survive_the_operator(trainings: Trainings, tmp_path: Path) -> 
     assert max(trainings.pods("job")) == "job-0-3"
 
 
-def test_a_restarted_operator_restarts_no_healthy_training(trainings: Trainings, tmp_path: Path) -> None:
+def test_a_restarted_operator_restarts_no_healthy_training(
+    trainings: Trainings, tmp_path: Path
+) -> None:
     operator = OperatorProcess(trainings.cluster.kubeconfig, tmp_path / "log")
     with operator:
         trainings.create("job")
@@ -65,7 +71,9 @@ def test_a_restarted_operator_restarts_no_healthy_training(trainings: Trainings,
         assert {name: pod["metadata"]["uid"] for name, pod in trainings.pods("job").items()} == pods
 
 
-def test_what_happened_while_no_operator_ran_is_made_up_for(trainings: Trainings, tmp_path: Path) -> None:
+def test_what_happened_while_no_operator_ran_is_made_up_for(
+    trainings: Trainings, tmp_path: Path
+) -> None:
     operator = OperatorProcess(trainings.cluster.kubeconfig, tmp_path / "log")
     with operator:
         trainings.create("job")
@@ -120,7 +128,9 @@ def test_an_operator_that_lost_its_lease_ends(training_api: Cluster, tmp_path: P
     lease = f"lease-{uuid.uuid4().hex[:8]}"
     with OperatorProcess(training_api.kubeconfig, tmp_path / "log", lease=lease) as operator:
         patch = '{"spec": {"holderIdentity": "somebody else"}}'
-        training_api.kubectl("patch", "lease", lease, "--namespace=default", "--type=merge", f"--patch={patch}")
+        training_api.kubectl(
+            "patch", "lease", lease, "--namespace=default", "--type=merge", f"--patch={patch}"
+        )
         assert operator.wait(30) == 1
         assert "LeadershipLostError" in operator.log
         assert "somebody else holds" in operator.log
@@ -135,7 +145,9 @@ def test_cut_connections_and_an_outage_lose_nothing(trainings: Trainings, tmp_pa
         trainings.wait_state("job", "Running")
         for attempt in (2, 3):
             proxy.cut()
-            trainings.delete_pod(next(name for name in trainings.pods("job") if name.startswith("job-1-")))
+            trainings.delete_pod(
+                next(name for name in trainings.pods("job") if name.startswith("job-1-"))
+            )
             trainings.wait_state("job", "Running", attempt=attempt)
         with proxy.outage():
             trainings.delete_pod("job-0-1")
@@ -169,7 +181,11 @@ def follow(trainings: Trainings, launchers: list[FakeLauncher], attempt: int) ->
 
         def given(name: str = f"job-{slot}-1") -> bool:
             order = trainings.assignment(name)
-            return order is not None and order["attempt"] == attempt and order["nnodes"] == len(launchers)
+            return (
+                order is not None
+                and order["attempt"] == attempt
+                and order["nnodes"] == len(launchers)
+            )
 
         wait_for(f"attempt {attempt} for slot {slot}", given, pause=0.001)
         launcher.report = {"attempt": attempt, "state": "Running"}
@@ -212,7 +228,13 @@ def test_a_launcher_that_rings_is_heard_before_its_readiness_drops(
         assert order is not None
         assert order["bell"] == f"127.0.0.1:{port}"
         # Nothing but the ring tells of the failure: the pods stay ready.
-        launchers[1].report = {"attempt": 1, "state": "Failed", "exitCode": 137, "rank": 1, "reason": "Signal"}
+        launchers[1].report = {
+            "attempt": 1,
+            "state": "Failed",
+            "exitCode": 137,
+            "rank": 1,
+            "reason": "Signal",
+        }
         ring_and_wait(order["bell"], f"{trainings.namespace}/job", "job-1-1")
         follow(trainings, launchers, 2)
         assert trainings.wait_state("job", "Running", attempt=2)["rootCause"]["pod"] == "job-1-1"
@@ -223,23 +245,32 @@ def test_an_unhealthy_device_costs_its_pod(
 ) -> None:
     start_with(trainings, launchers, accelerator={"profile": "cambricon", "devicesPerNode": 1})
     devices = [{"resourceID": "mlu-0", "health": "Unhealthy"}]
-    trainings.play_kubelet("job-1-1", launchers[1].ip, ready=True, devices={"cambricon.com/mlu": devices})
+    trainings.play_kubelet(
+        "job-1-1", launchers[1].ip, ready=True, devices={"cambricon.com/mlu": devices}
+    )
     cause = wait_for("the cause", lambda: trainings.status("job").get("rootCause"))
     assert (cause["reason"], cause["pod"]) == ("DeviceUnhealthy", "job-1-1")
     assert "cambricon.com/mlu mlu-0" in cause["message"]
     broken = cause["node"]
-    found = wait_for("its successor", lambda: trainings.pods("job").get("job-1-2", {}).get("spec", {}).get("nodeName"))
+    found = wait_for(
+        "its successor",
+        lambda: trainings.pods("job").get("job-1-2", {}).get("spec", {}).get("nodeName"),
+    )
     assert found != broken, "there is another node"
     assert "job-0-1" in trainings.pods("job")
     status = trainings.status("job")
     assert status["restartsCountTowardsMax"] == 0
-    assert [(entry["name"], entry["reason"]) for entry in status["avoidedNodes"]] == [(broken, "DeviceUnhealthy")]
+    assert [(entry["name"], entry["reason"]) for entry in status["avoidedNodes"]] == [
+        (broken, "DeviceUnhealthy")
+    ]
 
 
 def test_figures_of_rank_0_reach_the_status_at_most_every_ten_seconds(
     trainings: Trainings, operator: OperatorProcess, launchers: list[FakeLauncher]
 ) -> None:
-    launchers[0].metrics = 'trainer_progress_ratio 0.25\ntrainer_accuracy_ratio{split="val",k="1"} 0.5\n'
+    launchers[
+        0
+    ].metrics = 'trainer_progress_ratio 0.25\ntrainer_accuracy_ratio{split="val",k="1"} 0.5\n'
     start_with(trainings, launchers)
     first = wait_for("figures", lambda: trainings.status("job").get("trainerStatus"), seconds=30)
     assert (first["progressPercentage"], first["accuracyTop1"]) == (25, "0.5000")
@@ -249,6 +280,8 @@ def test_figures_of_rank_0_reach_the_status_at_most_every_ten_seconds(
         lambda: (s := trainings.status("job")["trainerStatus"])["progressPercentage"] == 75 and s,
         seconds=40,
     )
-    pause = datetime.fromisoformat(seen["lastUpdatedTime"]) - datetime.fromisoformat(first["lastUpdatedTime"])
+    pause = datetime.fromisoformat(seen["lastUpdatedTime"]) - datetime.fromisoformat(
+        first["lastUpdatedTime"]
+    )
     assert pause.total_seconds() >= 10
     assert operator.metric("job_progress_ratio", namespace=trainings.namespace, name="job") == 0.75

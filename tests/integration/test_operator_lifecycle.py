@@ -72,12 +72,18 @@ def test_a_deleted_pod_costs_an_attempt_but_not_the_budget(trainings: Trainings)
 def test_an_exit_code_that_says_never_ends_the_training_at_once(trainings: Trainings) -> None:
     trainings.create("job")
     trainings.wait_state("job", "Running")
-    trainings.annotate("job-0-1", fail_after="1ms", exit_code="78", message="spec.training.batch: no")
+    trainings.annotate(
+        "job-0-1", fail_after="1ms", exit_code="78", message="spec.training.batch: no"
+    )
     status = trainings.wait_state("job", "Failed")
     assert status["attempt"] == 1
     assert trainings.condition("job", "Failed")["reason"] == "PermanentFailure"
     wait_for("the last word", lambda: (trainings.assignment("job-1-1") or {}).get("end"))
-    wait_for("the survivor goes, for its launcher is play-acted", lambda: "job-1-1" not in trainings.pods("job"), 60)
+    wait_for(
+        "the survivor goes, for its launcher is play-acted",
+        lambda: "job-1-1" not in trainings.pods("job"),
+        60,
+    )
 
 
 def test_the_restart_limit_ends_the_training(trainings: Trainings) -> None:
@@ -104,7 +110,9 @@ def test_suspend_removes_the_pods_and_resume_brings_new_ones(trainings: Training
     assert status["restartsCountTowardsMax"] == 0
 
 
-def test_deletion_removes_the_pods_and_the_series(trainings: Trainings, operator: OperatorProcess) -> None:
+def test_deletion_removes_the_pods_and_the_series(
+    trainings: Trainings, operator: OperatorProcess
+) -> None:
     trainings.create("job")
     trainings.wait_state("job", "Running")
     labels = {"namespace": trainings.namespace, "name": "job"}
@@ -124,19 +132,26 @@ def test_a_successor_of_the_same_name_starts_afresh(trainings: Trainings) -> Non
     trainings.create("job")
     status = trainings.wait_state("job", "Running", seconds=40)
     assert status["restarts"] == 0
-    owners = {pod["metadata"]["ownerReferences"][0]["uid"] for pod in trainings.pods("job").values()}
+    owners = {
+        pod["metadata"]["ownerReferences"][0]["uid"] for pod in trainings.pods("job").values()
+    }
     assert owners == {trainings.get("job")["metadata"]["uid"]}
     assert old not in owners
 
 
-def test_what_others_write_into_the_status_is_left_alone_and_the_spec_too(trainings: Trainings) -> None:
+def test_what_others_write_into_the_status_is_left_alone_and_the_spec_too(
+    trainings: Trainings,
+) -> None:
     trainings.create("job")
     trainings.wait_state("job", "Running")
     managers = {
-        (entry["manager"], entry.get("subresource")) for entry in trainings.get("job")["metadata"]["managedFields"]
+        (entry["manager"], entry.get("subresource"))
+        for entry in trainings.get("job")["metadata"]["managedFields"]
     }
     assert (names.FIELD_MANAGER, "status") in managers
-    assert (names.FIELD_MANAGER, None) not in managers, "the operator owns nothing outside of the status"
+    assert (names.FIELD_MANAGER, None) not in managers, (
+        "the operator owns nothing outside of the status"
+    )
     assert "annotations" not in trainings.get("job")["metadata"]
     assert "finalizers" not in trainings.get("job")["metadata"]
 
@@ -146,7 +161,10 @@ def test_a_quota_shows_in_the_status_and_heals_when_it_is_lifted(trainings: Trai
     trainings.create("job")
     condition = wait_for(
         "the refusal",
-        lambda: (c := trainings.condition("job", "PodsReady")).get("reason") == "PodCreationRejected" and c,
+        lambda: (
+            (c := trainings.condition("job", "PodsReady")).get("reason") == "PodCreationRejected"
+            and c
+        ),
     )
     assert "exceeded quota" in condition["message"]
     trainings.lift_quota()
@@ -157,12 +175,17 @@ def test_a_quota_shows_in_the_status_and_heals_when_it_is_lifted(trainings: Trai
 def test_a_pod_that_fits_nowhere_shows_in_the_status(trainings: Trainings) -> None:
     trainings.create("job", template={"spec": {"nodeSelector": {"no": "where"}}})
     condition = wait_for(
-        "unschedulable", lambda: (c := trainings.condition("job", "PodsReady")).get("reason") == "Unschedulable" and c
+        "unschedulable",
+        lambda: (
+            (c := trainings.condition("job", "PodsReady")).get("reason") == "Unschedulable" and c
+        ),
     )
     assert "node" in condition["message"]
 
 
-def test_nothing_is_written_while_nothing_changes(trainings: Trainings, operator: OperatorProcess) -> None:
+def test_nothing_is_written_while_nothing_changes(
+    trainings: Trainings, operator: OperatorProcess
+) -> None:
     trainings.create("job")
     trainings.wait_state("job", "Running")
     wait_for("the events", lambda: "AttemptRunning" in trainings.reasons("job"))
@@ -174,9 +197,14 @@ def test_nothing_is_written_while_nothing_changes(trainings: Trainings, operator
     wait_for("a pass", lambda: operator.metric("reconcile_total") > before)
     touched = trainings.get("job")
     assert touched["metadata"]["resourceVersion"] != version
-    (label,) = [e for e in touched["metadata"]["managedFields"] if e["manager"] == names.FIELD_MANAGER]
+    (label,) = [
+        e for e in touched["metadata"]["managedFields"] if e["manager"] == names.FIELD_MANAGER
+    ]
     assert label["subresource"] == "status"
-    assert trainings.get("job")["metadata"]["resourceVersion"] == touched["metadata"]["resourceVersion"]
+    assert (
+        trainings.get("job")["metadata"]["resourceVersion"]
+        == touched["metadata"]["resourceVersion"]
+    )
 
 
 def test_health_and_readiness(operator: OperatorProcess) -> None:

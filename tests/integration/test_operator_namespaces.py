@@ -1,4 +1,6 @@
-"""An operator for some namespaces: with the chart's own Roles it runs the jobs there, and is blind elsewhere."""
+"""An operator for some namespaces: with the chart's own Roles it runs the jobs there, and is blind
+elsewhere.
+"""
 
 from __future__ import annotations
 
@@ -82,7 +84,8 @@ def test_jobs_of_listed_namespaces_run_and_others_are_ignored(
         first.delete("job")
         wait_for("no pods", lambda: first.pods() == {}, seconds=60)
 
-        # The operator had a reason to look around: everything above happened after these two were made.
+        # The operator had a reason to look around: everything above happened after these two were
+        # made.
         assert (elsewhere.status("before"), elsewhere.status("after")) == ({}, {})
         assert elsewhere.pods() == {}
         assert process.metric("api_requests_total", code="403") == 0
@@ -101,7 +104,9 @@ def test_nodes_are_read_only_with_a_right_of_its_own(
     trainings = places[LISTED[0]]
     with operator(kubeconfig, tmp_path / "without", *LISTED) as process:
         trainings.create("job", failurePolicy={"nodeLostSeconds": 20})
-        assert "nodeLostSeconds has no effect: this operator may not read nodes" in accepted(trainings)
+        assert "nodeLostSeconds has no effect: this operator may not read nodes" in accepted(
+            trainings
+        )
         assert process.log.count("nodes cannot be read") == 1
         assert process.metric("api_requests_total", code="403") == 0
 

@@ -14,23 +14,38 @@ JOBS = 200
 pytestmark = pytest.mark.timeout(300)
 
 
-def test_two_hundred_trainings_at_once(control_plane: Cluster, namespace: str, tmp_path: Path) -> None:
+def test_two_hundred_trainings_at_once(
+    control_plane: Cluster, namespace: str, tmp_path: Path
+) -> None:
     control_plane.kubectl("apply", "--server-side", f"--filename={ROOT / 'manifests' / 'crd.yaml'}")
     wait_served(control_plane)
     # Trainings of other tests would count.
-    wait_for("a quiet cluster", lambda: not control_plane.kubectl("get", "itrain", "-A", "-o=name"), seconds=90)
+    wait_for(
+        "a quiet cluster",
+        lambda: not control_plane.kubectl("get", "itrain", "-A", "-o=name"),
+        seconds=90,
+    )
     names = [f"job-{number}" for number in range(JOBS)]
     manifests = [training(name) for name in names]
     for manifest in manifests:
         manifest["metadata"]["namespace"] = namespace
     with (
         Trainings(control_plane, namespace) as trainings,
-        OperatorProcess(control_plane.kubeconfig, tmp_path / "log", "--log-level", "info") as operator,
+        OperatorProcess(
+            control_plane.kubeconfig, tmp_path / "log", "--log-level", "info"
+        ) as operator,
     ):
         control_plane.apply(*manifests)
         labels = {"namespace": namespace, "state": "Running"}
-        wait_for("all run", lambda: operator.metric("job_state", **labels) == JOBS, seconds=200, pause=1.0)
-        assert sorted(trainings.pods()) == sorted(f"{name}-{slot}-1" for name in names for slot in (0, 1))
+        wait_for(
+            "all run",
+            lambda: operator.metric("job_state", **labels) == JOBS,
+            seconds=200,
+            pause=1.0,
+        )
+        assert sorted(trainings.pods()) == sorted(
+            f"{name}-{slot}-1" for name in names for slot in (0, 1)
+        )
         assert operator.metric("api_requests_total", verb="create", resource="pods") == 2 * JOBS
         assert operator.writes() / JOBS <= 12
         assert operator.rss_mib() < 150

@@ -1,4 +1,6 @@
-"""Where the tests keep what they build or install: ``INCEPTION_CACHE``, else the checkout's own ``.cache``."""
+"""Where the tests keep what they build or install: ``INCEPTION_CACHE``, else the checkout's own
+``.cache``.
+"""
 
 from __future__ import annotations
 

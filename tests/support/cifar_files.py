@@ -24,9 +24,16 @@ def python_layout(root: Path, folder: str = "cifar-100-python") -> Path:
     (root / folder).mkdir(parents=True, exist_ok=True)
     for split in COUNTS:
         pixels, fine, coarse = records(split)
-        content = {b"data": pixels, b"fine_labels": fine.tolist(), b"coarse_labels": coarse.tolist()}
+        content = {
+            b"data": pixels,
+            b"fine_labels": fine.tolist(),
+            b"coarse_labels": coarse.tolist(),
+        }
         (root / folder / split).write_bytes(pickle.dumps(content, protocol=2))
-    meta = {b"fine_label_names": [name.encode() for name in NAMES], b"coarse_label_names": [b"things"]}
+    meta = {
+        b"fine_label_names": [name.encode() for name in NAMES],
+        b"coarse_label_names": [b"things"],
+    }
     (root / folder / "meta").write_bytes(pickle.dumps(meta, protocol=2))
     return root
 
@@ -36,6 +43,8 @@ def binary_layout(root: Path, folder: str = "cifar-100-binary") -> Path:
     (root / folder).mkdir(parents=True, exist_ok=True)
     for split in COUNTS:
         pixels, fine, coarse = records(split)
-        np.concatenate([coarse[:, None], fine[:, None], pixels], 1).tofile(root / folder / f"{split}.bin")
+        np.concatenate([coarse[:, None], fine[:, None], pixels], 1).tofile(
+            root / folder / f"{split}.bin"
+        )
     (root / folder / "fine_label_names.txt").write_text("\n".join(NAMES) + "\n\n")
     return root

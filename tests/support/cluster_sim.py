@@ -1,4 +1,5 @@
-"""A cluster without a cluster: pods whose launchers follow the contract, an operator that can crash between writes.
+"""A cluster without a cluster: pods whose launchers follow the contract, an operator that can crash
+between writes.
 
 Pure and deterministic; tests choose the order of events. Plans are applied write by write.
 """
@@ -15,7 +16,16 @@ from inception_operator.accelerators.resolve import load_profiles
 from inception_operator.contract import assignment
 from inception_operator.contract.names import FIELD_MANAGER, ReportState
 from inception_operator.contract.times import format_time
-from inception_operator.contract.types import Assignment, Event, Gone, Json, Observation, Plan, PodView, Report
+from inception_operator.contract.types import (
+    Assignment,
+    Event,
+    Gone,
+    Json,
+    Observation,
+    Plan,
+    PodView,
+    Report,
+)
 from inception_operator.decide.backoff import remaining
 from inception_operator.decide.liveness import wants_node
 from inception_operator.decide.reconcile import Context, reconcile, wants_report
@@ -26,7 +36,14 @@ from sim_pods import START, Pod
 
 T = TypeVar("T")
 CONTEXT = Context(profiles=load_profiles(), image="trainer:test")
-REASONS = {64: "UsageError", 65: "DataError", 66: "InputMissing", 70: "Hang", 75: "Stopped", 78: "ConfigError"}
+REASONS = {
+    64: "UsageError",
+    65: "DataError",
+    66: "InputMissing",
+    70: "Hang",
+    75: "Stopped",
+    78: "ConfigError",
+}
 
 
 class CrashError(Exception):
@@ -36,7 +53,13 @@ class CrashError(Exception):
 def job(nodes: int = 2, **spec: Any) -> Json:
     """A job as the API server would hand it out, defaults filled in."""
     return {
-        "metadata": {"name": "job", "namespace": "ns", "uid": "job-uid", "generation": 1, "resourceVersion": "1"},
+        "metadata": {
+            "name": "job",
+            "namespace": "ns",
+            "uid": "job-uid",
+            "generation": 1,
+            "resourceVersion": "1",
+        },
         "spec": {"numNodes": nodes, "training": {"data": {"kind": "Digits"}}, **spec},
     }
 
@@ -88,7 +111,11 @@ class Sim:
     @property
     def counters(self) -> tuple[int, int, int]:
         """Attempt, restarts, and those that count."""
-        return self.status["attempt"], self.status["restarts"], self.status["restartsCountTowardsMax"]
+        return (
+            self.status["attempt"],
+            self.status["restarts"],
+            self.status["restartsCountTowardsMax"],
+        )
 
     @property
     def reasons(self) -> list[str]:
@@ -96,7 +123,9 @@ class Sim:
 
     def pod(self, slot: int) -> Pod:
         """The newest pod of a slot."""
-        return max((pod for pod in self.pods.values() if pod.slot == slot), key=lambda pod: pod.incarnation)
+        return max(
+            (pod for pod in self.pods.values() if pod.slot == slot), key=lambda pod: pod.incarnation
+        )
 
     @property
     def terminal(self) -> bool:
@@ -112,7 +141,9 @@ class Sim:
                 known = self.answers.get(pod.uid, (None, False))[0]
                 self.answers[pod.uid] = (pod.report, True) if pod.reachable else (known, False)
         views = tuple(self._with_node(self._view(pod)) for pod in self.pods.values())
-        return Observation(copy.deepcopy(self.job), views, self.now, rejection=self.rejection, gone=dict(self.gone))
+        return Observation(
+            copy.deepcopy(self.job), views, self.now, rejection=self.rejection, gone=dict(self.gone)
+        )
 
     def _with_node(self, pod: PodView) -> PodView:
         if not wants_node(self.job, pod, self.now):
@@ -140,7 +171,9 @@ class Sim:
         return view
 
     def operate(self, crash_after: int | None = None) -> Plan:
-        """One pass; with ``crash_after`` the operator dies after that many writes and forgets everything it knew."""
+        """One pass; with ``crash_after`` the operator dies after that many writes and forgets
+        everything it knew.
+        """
         if self.deleted:
             return Plan()
         plan = reconcile(self.observe(), CONTEXT)
@@ -153,7 +186,9 @@ class Sim:
         return plan
 
     def settle(self, limit: int = 6) -> int:
-        """Pass after pass while the world stands still, until one decides nothing; answers how many did."""
+        """Pass after pass while the world stands still, until one decides nothing; answers how many
+        did.
+        """
         for passes in range(limit):
             if self.operate().empty:
                 return passes
@@ -210,7 +245,9 @@ class Sim:
     def _create(self, body: Json) -> None:
         name = body["metadata"]["name"]
         for claim in body["spec"].get("resourceClaims", ()):
-            assert claim["resourceClaimTemplateName"] in self.templates, "a pod waits for a claim that nobody makes"
+            assert claim["resourceClaimTemplateName"] in self.templates, (
+                "a pod waits for a claim that nobody makes"
+            )
         if name in self.pods:
             taken = identity.name_taken(self.pods[name].to_api(), self.job, self.now)
             self.rejection = taken if self.pods[name].squatting else None
@@ -221,9 +258,14 @@ class Sim:
         self.rejection = None
         self._serial += 1
         raw = copy.deepcopy(body)
-        raw["metadata"] |= {"uid": f"uid-{self._serial}", "creationTimestamp": format_time(self.now)}
+        raw["metadata"] |= {
+            "uid": f"uid-{self._serial}",
+            "creationTimestamp": format_time(self.now),
+        }
         raw["metadata"]["managedFields"] = [{"manager": FIELD_MANAGER}]
-        self.pods[name] = Pod(raw, ip=f"10.0.0.{self._serial}", ready_changed=self.now, placed=self._fits())
+        self.pods[name] = Pod(
+            raw, ip=f"10.0.0.{self._serial}", ready_changed=self.now, placed=self._fits()
+        )
 
     def _fits(self) -> bool:
         """The scheduler finds a node for one more pod."""
@@ -250,14 +292,24 @@ class Sim:
     def obey(self, pod: Pod) -> None:
         """The launcher reads its assignment."""
         order = pod.order
-        idle = pod.phase == "Running" and pod.report.state != ReportState.SUCCEEDED and not pod.stuck
+        idle = (
+            pod.phase == "Running" and pod.report.state != ReportState.SUCCEEDED and not pod.stuck
+        )
         if order is None or not idle or pod.lost or pod.deletion_deadline is not None:
             return
         if order.end:
             self.exit(pod)
             return
-        held = pod.accepted is not None and pod.accepted.is_hold and pod.accepted.attempt == order.attempt
-        if pod.accepted is not None and order.attempt <= pod.accepted.attempt and not (held and not order.is_hold):
+        held = (
+            pod.accepted is not None
+            and pod.accepted.is_hold
+            and pod.accepted.attempt == order.attempt
+        )
+        if (
+            pod.accepted is not None
+            and order.attempt <= pod.accepted.attempt
+            and not (held and not order.is_hold)
+        ):
             return
         pod.accepted = order
         state = ReportState.IDLE if order.is_hold else ReportState.RUNNING
@@ -273,10 +325,14 @@ class Sim:
         for other in self.pods.values():
             if other is not pod and other.slot == pod.slot and other.training:
                 late = other.deletion_deadline is not None and self.now >= other.deletion_deadline
-                assert late or other.stuck or other.lost, f"{pod.name} trains while {other.name} still does"
+                assert late or other.stuck or other.lost, (
+                    f"{pod.name} trains while {other.name} still does"
+                )
 
     def fail_ranks(self, pod: Pod, code: int, reason: str | None = None, ago: float = 0) -> None:
-        """The ranks of a pod end; the launcher stays and says why, and that it began some seconds ago."""
+        """The ranks of a pod end; the launcher stays and says why, and that it began some seconds
+        ago.
+        """
         if not pod.training or pod.lost:
             return
         text = reason or REASONS.get(code) or ("Signal" if code > 128 else "Error")
@@ -299,7 +355,11 @@ class Sim:
         """One rank hangs; its launcher says since when, and up to ``told`` others that theirs wait."""
         if not pod.training:
             return
-        others = [p for p in self.pods.values() if p is not pod and p.training and p.deletion_deadline is None]
+        others = [
+            p
+            for p in self.pods.values()
+            if p is not pod and p.training and p.deletion_deadline is None
+        ]
         self.fail_ranks(pod, 70, ago=60)
         for other in others[:told]:
             if other.report.attempt == pod.report.attempt:
@@ -312,14 +372,20 @@ class Sim:
 
     def lose_peers(self) -> None:
         """Ranks whose peers are gone end as a consequence."""
-        alive = {p.slot for p in self.pods.values() if p.training and p.report.attempt == self.status.get("attempt")}
+        alive = {
+            p.slot
+            for p in self.pods.values()
+            if p.training and p.report.attempt == self.status.get("attempt")
+        }
         if len(alive) < self.size(self.status.get("attempt", 0)):
             for pod in self.pods.values():
                 if pod.training and pod.deletion_deadline is None:
                     self.fail_ranks(pod, 1, "PeerLost")
 
     def exit(self, pod: Pod, code: int | None = None, reason: str | None = None) -> None:
-        """The container ends: by itself with its report as termination message, or killed without one."""
+        """The container ends: by itself with its report as termination message, or killed without
+        one.
+        """
         if pod.phase != "Running" or pod.lost:
             return
         if code is None:
@@ -331,12 +397,20 @@ class Sim:
         self._ready(pod, False)
 
     def finish(self, pod: Pod, *, seen: bool = True) -> None:
-        """The ranks of a pod end with success, which takes all of them to be there; its container ends when seen."""
+        """The ranks of a pod end with success, which takes all of them to be there; its container
+        ends when seen.
+        """
         attempt = pod.report.attempt
-        there = {p.slot for p in self.pods.values() if p.report.attempt == attempt and (p.training or p.exit_code == 0)}
+        there = {
+            p.slot
+            for p in self.pods.values()
+            if p.report.attempt == attempt and (p.training or p.exit_code == 0)
+        }
         if pod.training and not pod.lost and len(there) == self.size(attempt):
             metrics = {"accuracyTop1": 0.97, "progress": 1.0}
-            pod.report = Report(attempt, ReportState.SUCCEEDED, exit_code=0, time=self.now, step=10, metrics=metrics)
+            pod.report = Report(
+                attempt, ReportState.SUCCEEDED, exit_code=0, time=self.now, step=10, metrics=metrics
+            )
             if seen:
                 self.exit(pod)
 
@@ -396,7 +470,8 @@ class Sim:
         pod.tell("{" if attempt is None else assignment.to_json(Assignment(attempt)))
 
     def wipe(self, key: str | None) -> None:
-        """Somebody removes a field of the status, or all of it; what was known before is no longer comparable.
+        """Somebody removes a field of the status, or all of it; what was known before is no longer
+        comparable.
 
         With no pod left that has seen them, numbers of attempts come again.
         """
@@ -474,7 +549,9 @@ class Sim:
             if self.terminal or self.condition(done) == "True":
                 return
             self.calm(max(1.0, remaining(self.status, self.now)))
-        raise AssertionError(f"never {done}: {self.status} {[(p.name, p.phase, p.report) for p in self.pods.values()]}")
+        raise AssertionError(
+            f"never {done}: {self.status} {[(p.name, p.phase, p.report) for p in self.pods.values()]}"
+        )
 
     def finish_all(self) -> None:
         for pod in list(self.pods.values()):

@@ -1,4 +1,6 @@
-"""The operator, dying without a word right after its n-th write: ``python crashing_operator.py N run …``."""
+"""The operator, dying without a word right after its n-th write: ``python crashing_operator.py N
+run …``.
+"""
 
 from __future__ import annotations
 

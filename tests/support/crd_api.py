@@ -26,10 +26,14 @@ def manifest(spec: Spec, name: str = "job") -> str:
     return json.dumps({**kind, "metadata": {"name": name}, "spec": spec})
 
 
-def write(api: Cluster, namespace: str, spec: Spec, *arguments: str, name: str = "job") -> dict[str, Any]:
+def write(
+    api: Cluster, namespace: str, spec: Spec, *arguments: str, name: str = "job"
+) -> dict[str, Any]:
     """Applies a job as a user would, and returns what is stored."""
     options = ("--server-side", f"--namespace={namespace}", "--filename=-", "--output=json")
-    stored: dict[str, Any] = json.loads(api.kubectl("apply", *options, *arguments, input=manifest(spec, name)))
+    stored: dict[str, Any] = json.loads(
+        api.kubectl("apply", *options, *arguments, input=manifest(spec, name))
+    )
     return stored
 
 
@@ -41,7 +45,10 @@ def rejection(api: Cluster, spec: Spec, name: str = "job", namespace: str = "def
 
 
 def trainer(**fields: Any) -> Spec:
-    return {"training": RECIPE, "template": {"spec": {"containers": [{"name": "trainer", **fields}]}}}
+    return {
+        "training": RECIPE,
+        "template": {"spec": {"containers": [{"name": "trainer", **fields}]}},
+    }
 
 
 def rules(*entries: Spec) -> Spec:

@@ -37,7 +37,10 @@ class CutProxy:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self._open.clear()
         with suppress(OSError):
@@ -78,11 +81,15 @@ class CutProxy:
             with self._lock:
                 self._pairs.add(pair)
             for source, sink in (pair, pair[::-1]):
-                thread = threading.Thread(target=self._pump, args=(pair, source, sink), name="cut-proxy-pump")
+                thread = threading.Thread(
+                    target=self._pump, args=(pair, source, sink), name="cut-proxy-pump"
+                )
                 self._threads.append(thread)
                 thread.start()
 
-    def _pump(self, pair: tuple[socket.socket, socket.socket], source: socket.socket, sink: socket.socket) -> None:
+    def _pump(
+        self, pair: tuple[socket.socket, socket.socket], source: socket.socket, sink: socket.socket
+    ) -> None:
         with suppress(OSError):
             while data := source.recv(65536):
                 sink.sendall(data)

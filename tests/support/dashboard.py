@@ -61,11 +61,15 @@ def substitute(expression: str, variables: Mapping[str, str] = VARIABLES) -> str
 
 
 def queries(path: Path, variables: Mapping[str, str] | None = None) -> list[Query]:
-    """The queries of all panels; ``variables`` override those filled in by default, for example ``namespace``."""
+    """The queries of all panels; ``variables`` override those filled in by default, for example
+    ``namespace``.
+    """
     dashboard = load(path)
     values = {**VARIABLES, **(variables or {})}
     return [
-        Query(dashboard["title"], panel["title"], target["expr"], substitute(target["expr"], values))
+        Query(
+            dashboard["title"], panel["title"], target["expr"], substitute(target["expr"], values)
+        )
         for panel in panels(dashboard)
         for target in panel["targets"]
     ]

@@ -22,7 +22,8 @@ class FakeLauncher:
         self.asked: list[float] = []
         self._servers = [_server(self, port) for port in (names.LAUNCHER_PORT, names.METRICS_PORT)]
         self._threads = [
-            threading.Thread(target=server.serve_forever, name=f"launcher-{ip}") for server in self._servers
+            threading.Thread(target=server.serve_forever, name=f"launcher-{ip}")
+            for server in self._servers
         ]
 
     def __enter__(self) -> FakeLauncher:
@@ -31,7 +32,10 @@ class FakeLauncher:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         for server, thread in zip(self._servers, self._threads, strict=True):
             server.shutdown()

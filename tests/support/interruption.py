@@ -11,7 +11,9 @@ from inception_trainer.checkpoint.base import FORMAT
 
 
 class Interruption:
-    """Runs ``takeover`` right before the operation ``number`` that is performed; one call for each operation."""
+    """Runs ``takeover`` right before the operation ``number`` that is performed; one call for each
+    operation.
+    """
 
     def __init__(self, number: int, takeover: Callable[[], Any]) -> None:
         self.left, self.takeover, self.happened, self.busy = number, takeover, False, False
@@ -28,4 +30,8 @@ class Interruption:
 
 def payload(step: int, writer: int) -> dict[str, Any]:
     """A small checkpoint that says who wrote it."""
-    return {"format": FORMAT, "model": {"w": torch.full((10,), float(writer))}, "progress": {"step": step}}
+    return {
+        "format": FORMAT,
+        "model": {"w": torch.full((10,), float(writer))},
+        "progress": {"step": step},
+    }

@@ -22,7 +22,9 @@ def payload(step: int) -> dict[str, Any]:
 
 
 def save_and_die(root: str, operation: int, write: int) -> None:
-    """Save step 1; die in the save of step 2 before an operation on files, or a write into one, by its number."""
+    """Save step 1; die in the save of step 2 before an operation on files, or a write into one, by
+    its number.
+    """
     from inception_trainer.checkpoint import folder
 
     store = folder.CheckpointStore(Path(root), 1, keep=1)

@@ -55,10 +55,15 @@ class Launcher:
         **environment: str,
     ) -> None:
         self.index, self.port, self.folder = index, free_port(), folder
-        self.assignment, self.termination = folder / f"assignment-{index}", folder / f"termination-{index}"
+        self.assignment, self.termination = (
+            folder / f"assignment-{index}",
+            folder / f"termination-{index}",
+        )
         self.log = folder / f"log-{index}"
         paths = [str(ROOT / "trainer"), str(ROOT / "tests" / "support")]
-        inherited = {key: value for key, value in os.environ.items() if not key.startswith("INCEPTION_")}
+        inherited = {
+            key: value for key, value in os.environ.items() if not key.startswith("INCEPTION_")
+        }
         self.environment = inherited | {
             "PYTHONPATH": os.pathsep.join(paths),
             "TINY_FOLDER": str(folder),
@@ -71,7 +76,11 @@ class Launcher:
             **environment,
         }
         options = ["--assignment", str(self.assignment), "--port", str(self.port)]
-        options += ["--termination-log", str(self.termination), *(["--", *program] if program else [])]
+        options += [
+            "--termination-log",
+            str(self.termination),
+            *(["--", *program] if program else []),
+        ]
         with self.log.open("wb") as log:
             command = [sys.executable, *entry, *options]
             self.process = subprocess.Popen(
@@ -152,7 +161,9 @@ class Gang:
         **environment: str,
     ) -> None:
         self.folder = folder
-        self.launchers = [Launcher(folder, index, program, preload, entry, **environment) for index in range(size)]
+        self.launchers = [
+            Launcher(folder, index, program, preload, entry, **environment) for index in range(size)
+        ]
 
     def __enter__(self) -> "Gang":
         return self
@@ -187,7 +198,11 @@ class Gang:
     def first_steps(self, attempt: int, ranks: int) -> list[int]:
         """Wait until every rank has made its first step; returns their process numbers."""
         paths = [self.folder / f"step-{attempt}-{rank}" for rank in range(ranks)]
-        wait_for(f"first step of attempt {attempt}", lambda: all(p.exists() for p in paths), explain=self.read_logs)
+        wait_for(
+            f"first step of attempt {attempt}",
+            lambda: all(p.exists() for p in paths),
+            explain=self.read_logs,
+        )
         return [int(path.read_text(encoding="utf-8")) for path in paths]
 
     def read_logs(self) -> str:

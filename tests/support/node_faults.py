@@ -1,4 +1,6 @@
-"""What can be done to jobs on a real node: the faults of the campaign and of the tests, each undone at its end."""
+"""What can be done to jobs on a real node: the faults of the campaign and of the tests, each undone
+at its end.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,8 @@ LAUNCHER_PORTS = (8080, 8081)
 KILLED = 137
 ASSIGNMENTS = "/etc/inception"
 
-# Runs inside a worker pod. Files in memory count for the container and for no process, so the kernel kills the rank.
+# Runs inside a worker pod. Files in memory count for the container and for no process, so the
+# kernel kills the rank.
 FILL_MEMORY = """
 import glob, os
 newest = max(glob.glob('/tmp/**/pid-0', recursive=True), key=os.path.getmtime)
@@ -66,7 +69,9 @@ def operator_away(jobs: Jobs) -> Iterator[None]:
 
 @contextmanager
 def operator_blind(jobs: Jobs) -> Iterator[None]:
-    """The operator reaches no launcher and no metrics, as behind a network policy; everything else works."""
+    """The operator reaches no launcher and no metrics, as behind a network policy; everything else
+    works.
+    """
     pods = json.loads(system(jobs, "get", *OPERATOR_PODS, "-o", "json"))["items"]
     living = [pod["metadata"]["uid"] for pod in pods if "deletionTimestamp" not in pod["metadata"]]
     with faults.cut_off(living, LAUNCHER_PORTS):
@@ -75,7 +80,9 @@ def operator_blind(jobs: Jobs) -> Iterator[None]:
 
 @contextmanager
 def assignments_stale(jobs: Jobs, job: str) -> Iterator[None]:
-    """The pods that the job has now read no new assignment, as when their kubelet is late by minutes."""
+    """The pods that the job has now read no new assignment, as when their kubelet is late by
+    minutes.
+    """
     with faults.frozen(uids(jobs, job), ASSIGNMENTS):
         yield
 
@@ -99,10 +106,14 @@ def wait_node(jobs: Jobs, ready: bool, seconds: float = 90) -> None:
     """Wait until the control plane sees the node so."""
     deadline = time.monotonic() + seconds
     while node_ready(jobs) is not ready:
-        assert time.monotonic() < deadline, f"the node is not {'ready' if ready else 'lost'} after {seconds:.0f} s"
+        assert time.monotonic() < deadline, (
+            f"the node is not {'ready' if ready else 'lost'} after {seconds:.0f} s"
+        )
         time.sleep(0.5)
 
 
 def uids(jobs: Jobs, job: str) -> list[str]:
     """The pods of a job that run containers."""
-    return [pod["metadata"]["uid"] for pod in jobs.pods(job) if pod["status"].get("phase") == "Running"]
+    return [
+        pod["metadata"]["uid"] for pod in jobs.pods(job) if pod["status"].get("phase") == "Running"
+    ]

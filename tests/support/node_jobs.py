@@ -1,4 +1,6 @@
-"""Training jobs on a real node: install the operator as a user would, apply jobs, look at them, hurt them."""
+"""Training jobs on a real node: install the operator as a user would, apply jobs, look at them,
+hurt them.
+"""
 
 from __future__ import annotations
 
@@ -34,8 +36,13 @@ os.kill(int(open(newest).read()), signal.{signal})
 # The digits recipe: 1438 images for training in full batches of 64.
 SAMPLES_OF_AN_EPOCH = 1438 // 64 * 64
 
-# The vendor's resource and variable on a machine that has neither the device nor the plug-in for torch.
-MLU_ON_CPU = {"resource": "cambricon.com/mlu", "unit": 1, "torch": {"module": None, "device": "cpu", "backend": "gloo"}}
+# The vendor's resource and variable on a machine that has neither the device nor the plug-in for
+# torch.
+MLU_ON_CPU = {
+    "resource": "cambricon.com/mlu",
+    "unit": 1,
+    "torch": {"module": None, "device": "cpu", "backend": "gloo"},
+}
 
 
 def driver_folder(cluster: Cluster) -> Path:
@@ -44,10 +51,16 @@ def driver_folder(cluster: Cluster) -> Path:
 
 
 def profiles_of_the_node(cluster: Cluster) -> Json:
-    """Rows that this machine needs otherwise: a trainer without the vendor's plug-in, a driver's folder that exists."""
+    """Rows that this machine needs otherwise: a trainer without the vendor's plug-in, a driver's
+    folder that exists.
+    """
     text = (DIRECTORY / "hygon.yaml").read_text(encoding="utf-8")
     hygon = {key: value for key, value in yaml.safe_load(text).items() if key != "name"}
-    mount = {**hygon["mounts"][0], "hostPath": str(driver_folder(cluster)), "mountPath": "/opt/hyhal"}
+    mount = {
+        **hygon["mounts"][0],
+        "hostPath": str(driver_folder(cluster)),
+        "mountPath": "/opt/hyhal",
+    }
     return {"cambricon": MLU_ON_CPU, "hygon": {**hygon, "mounts": [mount]}}
 
 
@@ -60,7 +73,9 @@ def install(cluster: Cluster, say: Callable[[str], None]) -> Ready:
     tools = build(["kubectl", "helm"], say)
     kube = Kube(cluster.kubeconfig, str(tools["kubectl"]), str(tools["helm"]))
     ready = Ready(kube, local_tag("operator"), local_tag("trainer"), "the test's node", "")
-    install_operator(ready, say, "--set-json", f"profiles={json.dumps(profiles_of_the_node(cluster))}")
+    install_operator(
+        ready, say, "--set-json", f"profiles={json.dumps(profiles_of_the_node(cluster))}"
+    )
     return ready
 
 
@@ -100,11 +115,15 @@ class Jobs:
 
     def pods(self, name: str) -> list[Json]:
         selector = f"labelSelector=training.inception.dev/job%3D{name}"
-        items = self._api.request("GET", f"/api/v1/namespaces/{self.namespace}/pods?{selector}")["items"]
+        items = self._api.request("GET", f"/api/v1/namespaces/{self.namespace}/pods?{selector}")[
+            "items"
+        ]
         return sorted(items, key=lambda pod: str(pod["metadata"]["name"]))
 
     def members(self, name: str) -> list[int]:
-        """The slots that train, in rank order; jobs without an elasticPolicy have them in their own order."""
+        """The slots that train, in rank order; jobs without an elasticPolicy have them in their own
+        order.
+        """
         status = self.status(name).get("nodes", {})
         runs = str(status.get("members") or f"0-{max(1, status.get('desired', 1)) - 1}").split(",")
         ends = [[int(slot) for slot in run.split("-")] for run in runs]
@@ -113,8 +132,12 @@ class Jobs:
     def pod(self, name: str, slot: int) -> str:
         """The newest living pod of a slot."""
         living = [p for p in self.pods(name) if "deletionTimestamp" not in p["metadata"]]
-        mine = [p for p in living if p["metadata"]["labels"]["training.inception.dev/slot"] == str(slot)]
-        return str(max(mine, key=lambda pod: pod["metadata"]["creationTimestamp"])["metadata"]["name"])
+        mine = [
+            p for p in living if p["metadata"]["labels"]["training.inception.dev/slot"] == str(slot)
+        ]
+        return str(
+            max(mine, key=lambda pod: pod["metadata"]["creationTimestamp"])["metadata"]["name"]
+        )
 
     def python(self, pod: str, code: str) -> str:
         """Run Python inside a worker pod."""
@@ -123,7 +146,9 @@ class Jobs:
     def kill_rank(self, pod: str, local_rank: int = 0, signal: str = "SIGKILL") -> None:
         self.python(pod, KILL_RANK.format(local_rank=local_rank, signal=signal))
 
-    def wait(self, name: str, what: str, holds: Callable[[Json], bool], seconds: float = 240) -> Json:
+    def wait(
+        self, name: str, what: str, holds: Callable[[Json], bool], seconds: float = 240
+    ) -> Json:
         """Poll the status until `holds`; the failure shows the last status and what the pods said."""
         deadline = time.monotonic() + seconds
         status: Json = {}
@@ -144,27 +169,42 @@ class Jobs:
 
     def wait_checkpoint(self, name: str) -> Json:
         """Until a first checkpoint has been reported."""
-        return self.wait(name, "saved", lambda s: "lastCheckpointTime" in s.get("trainerStatus", {}))
+        return self.wait(
+            name, "saved", lambda s: "lastCheckpointTime" in s.get("trainerStatus", {})
+        )
 
     def page(self, name: str) -> dict[str, float]:
-        """The trainer's figures without labels, read from its master through the API server; empty when none answer."""
+        """The trainer's figures without labels, read from its master through the API server; empty
+        when none answer.
+        """
         try:
             master = self.pod(name, self.members(name)[0])
             path = f"/api/v1/namespaces/{self.namespace}/pods/{master}:8081/proxy/metrics"
             lines = self._api.text(path).splitlines()
         except (ApiError, OSError, ValueError):
             return {}
-        return {part[0]: float(part[1]) for line in lines if len(part := line.split()) == 2 and "{" not in line}
+        return {
+            part[0]: float(part[1])
+            for line in lines
+            if len(part := line.split()) == 2 and "{" not in line
+        }
 
     def wait_step(self, name: str, attempt: int, seconds: float = 120) -> float:
-        """Until this attempt or a later one has made a step; the trainer's own time of its first one."""
+        """Until this attempt or a later one has made a step; the trainer's own time of its first
+        one.
+        """
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             page = self.page(name)
-            if page.get("trainer_attempt", 0) >= attempt and page.get("trainer_first_step_timestamp_seconds", 0) > 0:
+            if (
+                page.get("trainer_attempt", 0) >= attempt
+                and page.get("trainer_first_step_timestamp_seconds", 0) > 0
+            ):
                 return page["trainer_first_step_timestamp_seconds"]
             time.sleep(0.3)
-        raise AssertionError(f"{name}: attempt {attempt} has made no step\n{self.story(name, self.status(name))}")
+        raise AssertionError(
+            f"{name}: attempt {attempt} has made no step\n{self.story(name, self.status(name))}"
+        )
 
     def summary(self, name: str) -> Json:
         """The job's summary.json."""
@@ -187,7 +227,9 @@ class Jobs:
     def story(self, name: str, status: Json) -> str:
         """Status, events and logs of a job, for failure messages."""
         columns = "T:.lastTimestamp,R:.reason,O:.involvedObject.name,M:.message"
-        events = self.kubectl("get", "events", "--sort-by=.lastTimestamp", "-o", f"custom-columns={columns}")
+        events = self.kubectl(
+            "get", "events", "--sort-by=.lastTimestamp", "-o", f"custom-columns={columns}"
+        )
         return f"{json.dumps(status, indent=1)}\n{events}\n{self.logs(name)}"
 
     def logs(self, name: str, lines: int = 25) -> str:
@@ -196,7 +238,14 @@ class Jobs:
         for pod in self.pods(name):
             pod_name = pod["metadata"]["name"]
             text = self.cluster.kubectl(
-                "-n", self.namespace, "logs", pod_name, "-c", "trainer", f"--tail={lines}", check=False
+                "-n",
+                self.namespace,
+                "logs",
+                pod_name,
+                "-c",
+                "trainer",
+                f"--tail={lines}",
+                check=False,
             )
             texts.append(f"--- {pod_name} ({pod['status'].get('phase')})\n{text}")
         return "\n".join(texts)
@@ -209,7 +258,11 @@ def condition(status: Mapping[str, Any], kind: str) -> str | None:
 
 def condition_message(status: Mapping[str, Any], kind: str) -> str:
     """Reason and message of one condition."""
-    found = [f"{c['reason']}: {c.get('message', '')}" for c in status.get("conditions", ()) if c["type"] == kind]
+    found = [
+        f"{c['reason']}: {c.get('message', '')}"
+        for c in status.get("conditions", ())
+        if c["type"] == kind
+    ]
     return found[0] if found else ""
 
 
@@ -217,7 +270,10 @@ def digits_job(name: str, *, claim: bool = True, **spec: Any) -> Json:
     """A small digits job of two nodes; keywords replace whole fields of the spec."""
     container = {
         "name": "trainer",
-        "resources": {"requests": {"cpu": "100m", "memory": "512Mi"}, "limits": {"cpu": "1", "memory": "3Gi"}},
+        "resources": {
+            "requests": {"cpu": "100m", "memory": "512Mi"},
+            "limits": {"cpu": "1", "memory": "3Gi"},
+        },
     }
     body: Json = {
         "training": {"recipe": "bninception-digits", "epochs": 3, "logEverySteps": 5},
@@ -237,14 +293,24 @@ def digits_job(name: str, *, claim: bool = True, **spec: Any) -> Json:
 def persistent_claim(name: str) -> Json:
     """A claim of the default storage class."""
     spec = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}
-    return {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": name}, "spec": spec}
+    return {
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": {"name": name},
+        "spec": spec,
+    }
 
 
 def reader_pod(name: str, claim: str) -> Json:
     """A pod that mounts a claim and waits to be asked."""
     volume = {"name": "checkpoint", "persistentVolumeClaim": {"claimName": claim}}
     mount = {"name": "checkpoint", "mountPath": "/checkpoint"}
-    container = {"name": "reader", "image": local_tag("trainer"), "command": ["sleep", "600"], "volumeMounts": [mount]}
+    container = {
+        "name": "reader",
+        "image": local_tag("trainer"),
+        "command": ["sleep", "600"],
+        "volumeMounts": [mount],
+    }
     return {
         "apiVersion": "v1",
         "kind": "Pod",

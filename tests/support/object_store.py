@@ -1,7 +1,8 @@
 """Stores for tests of data and checkpoints behind URLs.
 
-In memory, and in files through fsspec, which separate processes share. INCEPTION_TEST_STORE=s3://bucket/folder (with
-the store's package and its credentials) adds a real one.
+In memory, and in files through fsspec, which separate processes share.
+INCEPTION_TEST_STORE=s3://bucket/folder (with the store's package and its credentials) adds a real
+one.
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ import pytest
 ADDED = os.environ.get("INCEPTION_TEST_STORE", "")
 STORES = ["memory", "files", *([ADDED] if ADDED else [])]
 OWN_FOLDERS = {"FSSPEC_LOCAL_AUTO_MKDIR": "true"}
-"""With this in its environment a process makes folders as it writes files through fsspec, like object stores."""
+"""With this in its environment a process makes folders as it writes files through fsspec, like
+object stores.
+"""
 
 
 def new_place(store: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> str:

@@ -7,21 +7,36 @@ from typing import Any
 from inception_operator.contract import names
 
 
-def job(name: str = "job", *, version: int = 1, uid: str = "job-uid", **status: Any) -> dict[str, Any]:
+def job(
+    name: str = "job", *, version: int = 1, uid: str = "job-uid", **status: Any
+) -> dict[str, Any]:
     """An InceptionTraining."""
     return {
         "apiVersion": names.API_VERSION,
         "kind": names.KIND,
-        "metadata": {"namespace": "ns", "name": name, "uid": uid, "resourceVersion": str(version), "generation": 1},
+        "metadata": {
+            "namespace": "ns",
+            "name": name,
+            "uid": uid,
+            "resourceVersion": str(version),
+            "generation": 1,
+        },
         "spec": {"training": {"data": {"kind": "Digits"}}},
         "status": status,
     }
 
 
 def pod(
-    name: str = "job-0-1", *, version: int = 1, uid: str = "", owner: str = "job-uid", ip: str | None = None
+    name: str = "job-0-1",
+    *,
+    version: int = 1,
+    uid: str = "",
+    owner: str = "job-uid",
+    ip: str | None = None,
 ) -> dict[str, Any]:
-    """A pod of slot 0 of the training ``job``, or of what the name says: ``<job>-<slot>-<incarnation>``."""
+    """A pod of slot 0 of the training ``job``, or of what the name says:
+    ``<job>-<slot>-<incarnation>``.
+    """
     training, slot, incarnation = name.rsplit("-", 2)
     return {
         "kind": "Pod",
@@ -36,7 +51,9 @@ def pod(
                 names.LABEL_INCARNATION: incarnation,
                 names.LABEL_ROLE: names.ROLE_WORKER,
             },
-            "ownerReferences": [{"kind": names.KIND, "name": training, "uid": owner, "controller": True}],
+            "ownerReferences": [
+                {"kind": names.KIND, "name": training, "uid": owner, "controller": True}
+            ],
         },
         "spec": {},
         "status": {"phase": "Running", "podIP": ip} if ip else {"phase": "Pending"},

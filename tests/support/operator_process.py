@@ -27,7 +27,8 @@ _WRITES = ("create", "patch", "update", "delete")
 class OperatorProcess:
     """One run of ``python -m inception_operator``; a context manager that ends it.
 
-    Without ``lease`` it works at once and alone; with the name of a Lease (in ``default``) it stands for election.
+    Without ``lease`` it works at once and alone; with the name of a Lease (in ``default``) it
+    stands for election.
     """
 
     def __init__(
@@ -41,7 +42,16 @@ class OperatorProcess:
         election = ("--no-leader-election",) if lease is None else ("--lease-name", lease)
         self._argv = [
             *(sys.executable, *program, "run", "--trainer-image", TRAINER_IMAGE),
-            *("--http-port", "0", "--kubeconfig", str(kubeconfig), "--log-format", "text", "--log-level", "debug"),
+            *(
+                "--http-port",
+                "0",
+                "--kubeconfig",
+                str(kubeconfig),
+                "--log-format",
+                "text",
+                "--log-level",
+                "debug",
+            ),
             *election,
             *arguments,
         ]
@@ -55,7 +65,10 @@ class OperatorProcess:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         if self._process is not None:
             self.kill()
@@ -83,7 +96,8 @@ class OperatorProcess:
         """Start, and wait until it works, or at least listens where it may have to stand by."""
         assert self._process is None, "already started"
         begin = self._log.stat().st_size if self._log.exists() else 0
-        # Certificates of the kubeconfig go to temporary files, which a killed process leaves behind.
+        # Certificates of the kubeconfig go to temporary files, which a killed process leaves
+        # behind.
         self._temporary.mkdir(exist_ok=True)
         environment = {
             **os.environ,
@@ -92,7 +106,9 @@ class OperatorProcess:
             "TMPDIR": str(self._temporary),
         }
         with self._log.open("ab") as output:
-            self._process = subprocess.Popen(self._argv, env=environment, stdout=output, stderr=output)
+            self._process = subprocess.Popen(
+                self._argv, env=environment, stdout=output, stderr=output
+            )
         wanted = "INFO    working" if wait_for_work else "listening on port"
         self._wait_for(wanted, begin)
         found = _LISTENING.search(self._since(begin))
@@ -118,7 +134,9 @@ class OperatorProcess:
     def fetch(self, path: str) -> tuple[int, str]:
         """GET from its HTTP server."""
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self._port}{path}", timeout=10) as answer:
+            with urllib.request.urlopen(
+                f"http://127.0.0.1:{self._port}{path}", timeout=10
+            ) as answer:
                 return answer.status, answer.read().decode()
         except urllib.error.HTTPError as error:
             with error:
@@ -131,13 +149,16 @@ class OperatorProcess:
             sample.value
             for family in text_string_to_metric_families(text)
             for sample in family.samples
-            if sample.name == f"inception_operator_{series}" and labels.items() <= sample.labels.items()
+            if sample.name == f"inception_operator_{series}"
+            and labels.items() <= sample.labels.items()
         )
 
     def writes(self) -> float:
         """Requests so far that change something, its own Lease left out."""
         total = sum(self.metric("api_requests_total", verb=verb) for verb in _WRITES)
-        return total - sum(self.metric("api_requests_total", verb=verb, resource="leases") for verb in _WRITES)
+        return total - sum(
+            self.metric("api_requests_total", verb=verb, resource="leases") for verb in _WRITES
+        )
 
     def rss_mib(self) -> float:
         """Resident memory now."""
@@ -160,5 +181,7 @@ class OperatorProcess:
             assert self._process is not None
             code = self._process.poll()
             if code is not None or time.monotonic() > end:
-                raise AssertionError(f"the operator did not start (exit code {code}):\n{self._since(begin)}")
+                raise AssertionError(
+                    f"the operator did not start (exit code {code}):\n{self._since(begin)}"
+                )
             time.sleep(0.02)

@@ -17,8 +17,12 @@ from localcluster.components import build
 ADDRESS = "127.0.0.1:19090"
 
 
-def scrape_config(kubeconfig: Path, application: str, port: int, *, honor_labels: bool) -> dict[str, Any]:
-    """One scrape job for the running pods of one application, labelled as the chart's PodMonitors label them."""
+def scrape_config(
+    kubeconfig: Path, application: str, port: int, *, honor_labels: bool
+) -> dict[str, Any]:
+    """One scrape job for the running pods of one application, labelled as the chart's PodMonitors
+    label them.
+    """
     meta = "__meta_kubernetes_"
 
     def copy(source: str, target: str) -> dict[str, Any]:
@@ -29,8 +33,16 @@ def scrape_config(kubeconfig: Path, application: str, port: int, *, honor_labels
         "honor_labels": honor_labels,
         "kubernetes_sd_configs": [{"role": "pod", "kubeconfig_file": str(kubeconfig)}],
         "relabel_configs": [
-            {"source_labels": [f"{meta}pod_label_app_kubernetes_io_name"], "regex": application, "action": "keep"},
-            {"source_labels": [f"{meta}pod_container_port_number"], "regex": str(port), "action": "keep"},
+            {
+                "source_labels": [f"{meta}pod_label_app_kubernetes_io_name"],
+                "regex": application,
+                "action": "keep",
+            },
+            {
+                "source_labels": [f"{meta}pod_container_port_number"],
+                "regex": str(port),
+                "action": "keep",
+            },
             copy("namespace", "namespace"),
             copy("pod_name", "pod"),
             copy("pod_label_training_inception_dev_job", "training"),
@@ -58,8 +70,12 @@ class Prometheus:
         config = {
             "global": {"scrape_interval": "1s", "scrape_timeout": "1s"},
             "scrape_configs": [
-                scrape_config(self.cluster.kubeconfig, "inception-training", 8081, honor_labels=False),
-                scrape_config(self.cluster.kubeconfig, "inception-operator", 8080, honor_labels=True),
+                scrape_config(
+                    self.cluster.kubeconfig, "inception-training", 8081, honor_labels=False
+                ),
+                scrape_config(
+                    self.cluster.kubeconfig, "inception-operator", 8080, honor_labels=True
+                ),
             ],
         }
         (self.folder / "prometheus.yaml").write_text(yaml.safe_dump(config))
@@ -75,7 +91,10 @@ class Prometheus:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         # nsenter forks to enter the process namespace and passes no signal on.
         subprocess.run(["pkill", "-TERM", "-f", f"storage.tsdb.path={self.folder}"], check=False)
@@ -88,7 +107,9 @@ class Prometheus:
     def query(self, expression: str) -> list[Any]:
         """The result vector of an instant query; raises CalledProcessError for invalid PromQL."""
         tool = str(self.tools["promtool"])
-        argv = self.cluster.enter_argv([tool, "query", "instant", "-o", "json", f"http://{ADDRESS}", expression])
+        argv = self.cluster.enter_argv(
+            [tool, "query", "instant", "-o", "json", f"http://{ADDRESS}", expression]
+        )
         done = subprocess.run(argv, capture_output=True, text=True, check=True)
         return list(json.loads(done.stdout))
 
@@ -107,4 +128,6 @@ class Prometheus:
                 time.sleep(0.5)
             else:
                 return
-        raise AssertionError(f"prometheus is not ready\n{(self.folder / 'prometheus.log').read_text()[-3000:]}")
+        raise AssertionError(
+            f"prometheus is not ready\n{(self.folder / 'prometheus.log').read_text()[-3000:]}"
+        )

@@ -1,4 +1,6 @@
-"""Writes WebDataset shards as others do: with the standard library's tarfile, in any of its formats."""
+"""Writes WebDataset shards as others do: with the standard library's tarfile, in any of its
+formats.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +16,12 @@ from PIL import Image
 Entry = tuple[str, bytes]
 
 
-def write_tar(path: Path, entries: Iterable[Entry], form: int = tarfile.PAX_FORMAT, mtime: float = 1.5) -> Path:
-    """A tar file; times with a fraction give each member an extended header, as WebDataset's writer does."""
+def write_tar(
+    path: Path, entries: Iterable[Entry], form: int = tarfile.PAX_FORMAT, mtime: float = 1.5
+) -> Path:
+    """A tar file; times with a fraction give each member an extended header, as WebDataset's writer
+    does.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     with tarfile.open(path, "w", format=form) as tar:
         for name, data in entries:
@@ -53,5 +59,8 @@ def same_data(root: Path, classes: int = 4, train: int = 40, val: int = 9) -> tu
             entries.append(sample(f"{index:06d}", image, label))
         cuts = [0, count // 5, count // 2, count]
         for number, (first, last) in enumerate(itertools.pairwise(cuts)):
-            write_tar(shards / f"{split}-{number:04d}.tar", [entry for group in entries[first:last] for entry in group])
+            write_tar(
+                shards / f"{split}-{number:04d}.tar",
+                [entry for group in entries[first:last] for entry in group],
+            )
     return folders, shards

@@ -1,4 +1,6 @@
-"""The pods of a cluster without a cluster: what the API server would serve of each, and the launcher in it."""
+"""The pods of a cluster without a cluster: what the API server would serve of each, and the
+launcher in it.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,12 @@ from inception_operator.contract.times import format_time
 from inception_operator.contract.types import Assignment, Json, Report
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
-UNSCHEDULABLE = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "no node fits"}
+UNSCHEDULABLE = {
+    "type": "PodScheduled",
+    "status": "False",
+    "reason": "Unschedulable",
+    "message": "no node fits",
+}
 
 
 @dataclass
@@ -71,7 +78,9 @@ class Pod:
 
     @property
     def order(self) -> Assignment | None:
-        return assignment.from_json(self.raw["metadata"].get("annotations", {}).get(ANNOTATION_ASSIGNMENT))
+        return assignment.from_json(
+            self.raw["metadata"].get("annotations", {}).get(ANNOTATION_ASSIGNMENT)
+        )
 
     @property
     def squatting(self) -> bool:
@@ -86,7 +95,9 @@ class Pod:
             annotations[ANNOTATION_ASSIGNMENT] = text
 
     def strip(self, key: str) -> None:
-        """Somebody takes labels or owner away; without both nothing would say any more whose pod it is."""
+        """Somebody takes labels or owner away; without both nothing would say any more whose pod it
+        is.
+        """
         metadata = self.raw["metadata"]
         if all(metadata.get(part) for part in ("labels", "ownerReferences")):
             metadata[key] = type(metadata[key])()
@@ -106,10 +117,17 @@ class Pod:
             "status": "True" if self.ready else "False",
             "lastTransitionTime": format_time(self.ready_changed),
         }
-        state: Json = {"running": {}} if self.phase == "Running" else {"waiting": {"reason": "ContainerCreating"}}
+        state: Json = (
+            {"running": {}}
+            if self.phase == "Running"
+            else {"waiting": {"reason": "ContainerCreating"}}
+        )
         if self.exit_code is not None:
             last = report.to_json(self.last_word) if self.last_word else None
-            terminated: Json = {"exitCode": self.exit_code, "reason": self.terminated_reason or "Error"}
+            terminated: Json = {
+                "exitCode": self.exit_code,
+                "reason": self.terminated_reason or "Error",
+            }
             terminated["finishedAt"] = format_time(self.ready_changed)
             if last is not None:
                 terminated["message"] = json.dumps(last)
@@ -121,7 +139,10 @@ class Pod:
             "containerStatuses": [{"name": "trainer", "state": state}],
         }
         if self.broken:
-            devices = [{"resourceID": "mlu-0", "health": "Healthy"}, {"resourceID": "mlu-1", "health": "Unhealthy"}]
+            devices = [
+                {"resourceID": "mlu-0", "health": "Healthy"},
+                {"resourceID": "mlu-1", "health": "Unhealthy"},
+            ]
             resource = {"name": "cambricon.com/mlu", "resources": devices}
             pod["status"]["containerStatuses"][0]["allocatedResourcesStatus"] = [resource]
         if self.reason:

@@ -1,6 +1,8 @@
-"""A network of the same kinds of layers as the catalogue's, small enough that rounding does not grow from step to step.
+"""A network of the same kinds of layers as the catalogue's, small enough that rounding does not
+grow from step to step.
 
-The large ones are chaotic: a relative difference of 1e-7 in the first gradient is 1e-2 in the loss three steps later.
+The large ones are chaotic: a relative difference of 1e-7 in the first gradient is 1e-2 in the loss
+three steps later.
 """
 
 from __future__ import annotations

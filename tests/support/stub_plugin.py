@@ -1,8 +1,9 @@
-"""Stand-ins for the vendors' plug-ins: they write down what they are asked, and their device is the host's memory.
+"""Stand-ins for the vendors' plug-ins: they write down what they are asked, and their device is the
+host's memory.
 
-A test puts a module with the plug-in's real name on the path (:func:`write`); what the trainer imports then adds the
-vendor's device type and collective back end to torch, as the real one does. The operations behind it are in
-``stub_device/device.cpp``.
+A test puts a module with the plug-in's real name on the path (:func:`write`); what the trainer
+imports then adds the vendor's device type and collective back end to torch, as the real one does.
+The operations behind it are in ``stub_device/device.cpp``.
 """
 
 from __future__ import annotations
@@ -185,13 +186,19 @@ def _group_maker(stub: Stub) -> Callable[..., Any]:
             return stub.backend
 
         def allreduce(self, tensors: Any, options: Any = None) -> Any:
-            return self._done("allreduce", tensors, self._gloo.allreduce(_aliases(tensors), options))
+            return self._done(
+                "allreduce", tensors, self._gloo.allreduce(_aliases(tensors), options)
+            )
 
         def broadcast(self, tensors: Any, options: Any = None) -> Any:
-            return self._done("broadcast", tensors, self._gloo.broadcast(_aliases(tensors), options))
+            return self._done(
+                "broadcast", tensors, self._gloo.broadcast(_aliases(tensors), options)
+            )
 
         def allgather(self, outputs: Any, inputs: Any, options: Any = None) -> Any:
-            work = self._gloo.allgather([_aliases(group) for group in outputs], _aliases(inputs), options)
+            work = self._gloo.allgather(
+                [_aliases(group) for group in outputs], _aliases(inputs), options
+            )
             return self._done("allgather", outputs, work)
 
         def _done(self, what: str, tensors: Any, work: Any) -> Any:

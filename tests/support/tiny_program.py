@@ -1,7 +1,8 @@
-"""A data-parallel program small enough for tests of the launcher: steps of an all-reduce, with deaths on request.
+"""A data-parallel program small enough for tests of the launcher: steps of an all-reduce, with
+deaths on request.
 
-Its folder, TINY_FOLDER, holds what the test says (``do-<attempt>-<rank>``, ``finish``) and what the ranks say
-(``step-<attempt>-<rank>`` at the first step, with the process number).
+Its folder, TINY_FOLDER, holds what the test says (``do-<attempt>-<rank>``, ``finish``) and what the
+ranks say (``step-<attempt>-<rank>`` at the first step, with the process number).
 """
 
 import itertools
@@ -39,7 +40,9 @@ def detach() -> None:
 
 def beat(step: int) -> None:
     """Leave a sign of life for the watchdog."""
-    Path(os.environ["INCEPTION_HEARTBEAT_FILE"]).write_text(f"{step} {next(BEATS)}", encoding="ascii")
+    Path(os.environ["INCEPTION_HEARTBEAT_FILE"]).write_text(
+        f"{step} {next(BEATS)}", encoding="ascii"
+    )
 
 
 def sleep_for_ever() -> None:
@@ -84,20 +87,28 @@ def train() -> None:
 
     # It obeys the stop file, so it must not die of the SIGTERM that programs of others get.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    folder, attempt, rank = Path(os.environ["TINY_FOLDER"]), os.environ["INCEPTION_ATTEMPT"], os.environ["RANK"]
+    folder, attempt, rank = (
+        Path(os.environ["TINY_FOLDER"]),
+        os.environ["INCEPTION_ATTEMPT"],
+        os.environ["RANK"],
+    )
     dist.init_process_group("gloo", timeout=timedelta(seconds=60))
     step = 0
     while True:
         step += 1
         flags = torch.tensor(
-            [Path(os.environ["INCEPTION_STOP_FILE"]).exists(), (folder / "finish").exists()], dtype=torch.float32
+            [Path(os.environ["INCEPTION_STOP_FILE"]).exists(), (folder / "finish").exists()],
+            dtype=torch.float32,
         )
         dist.all_reduce(flags)
         if step == 1:
             note(folder / f"step-{attempt}-{rank}", str(os.getpid()))
         beat(step)
         if os.environ["LOCAL_RANK"] == "0":
-            note(Path(os.environ["INCEPTION_PROGRESS_FILE"]), json.dumps({"step": step, "metrics": {"loss": 1 / step}}))
+            note(
+                Path(os.environ["INCEPTION_PROGRESS_FILE"]),
+                json.dumps({"step": step, "metrics": {"loss": 1 / step}}),
+            )
         if flags[0] > 0:
             sys.exit(75)
         if flags[1] > 0:

@@ -1,9 +1,11 @@
-"""Runs the trainer's core tests with other releases of torch than the one of the development environment.
+"""Runs the trainer's core tests with other releases of torch than the one of the development
+environment.
 
-``make torch-matrix`` calls this. Each release gets an environment of its own that sees everything else through the
-development environment, and that is removed afterwards. The index should offer CPU builds (TORCH_INDEX_URL). Where it
-only has builds for CUDA, the wheel is taken without the CUDA libraries that it wants, and stand-ins that know no device
-take their place: a few kilobytes instead of several gigabytes, and what the CPU computes is the same.
+``make torch-matrix`` calls this. Each release gets an environment of its own that sees everything
+else through the development environment, and that is removed afterwards. The index should offer CPU
+builds (TORCH_INDEX_URL). Where it only has builds for CUDA, the wheel is taken without the CUDA
+libraries that it wants, and stand-ins that know no device take their place: a few kilobytes instead
+of several gigabytes, and what the CPU computes is the same.
 """
 
 from __future__ import annotations
@@ -73,13 +75,21 @@ NO_DEVICE = 100
 
 def main() -> int:
     """Test every release that is asked for; returns how many failed."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("releases", nargs="*", default=RELEASES, help="default: %(default)s")
     parser.add_argument("--keep", action="store_true", help="leave the environments in .cache")
     parser.add_argument("--tests", nargs="*", default=TESTS, help="files of tests/trainer")
     arguments = parser.parse_args()
-    failed = [release for release in arguments.releases if not _passes(release, arguments.tests, arguments.keep)]
-    print(f"torch matrix: {len(arguments.releases) - len(failed)} passed, failed: {', '.join(failed) or 'none'}")
+    failed = [
+        release
+        for release in arguments.releases
+        if not _passes(release, arguments.tests, arguments.keep)
+    ]
+    print(
+        f"torch matrix: {len(arguments.releases) - len(failed)} passed, failed: {', '.join(failed) or 'none'}"
+    )
     return len(failed)
 
 
@@ -87,12 +97,29 @@ def _passes(release: str, tests: list[str], keep: bool) -> bool:
     folder = CACHE / f"torch-{release}"
     try:
         python = _environment(folder, release)
-        subprocess.run([python, "-c", "import torch; print('torch', torch.__version__)"], check=True)
-        left_out = [f"--deselect=tests/trainer/{name}" for name, first in SINCE.items() if _number(release) < first]
+        subprocess.run(
+            [python, "-c", "import torch; print('torch', torch.__version__)"], check=True
+        )
+        left_out = [
+            f"--deselect=tests/trainer/{name}"
+            for name, first in SINCE.items()
+            if _number(release) < first
+        ]
         files = [f"tests/trainer/{name}" for name in tests]
         return (
             subprocess.run(
-                [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", QUIET, *left_out, *files],
+                [
+                    python,
+                    "-m",
+                    "pytest",
+                    "-q",
+                    "-p",
+                    "no:cacheprovider",
+                    "-W",
+                    QUIET,
+                    *left_out,
+                    *files,
+                ],
                 cwd=ROOT,
                 check=False,
             ).returncode
@@ -112,7 +139,9 @@ def _environment(folder: Path, release: str) -> str:
         choice = ["--index-url", index] if index else []
         pip = [python, "-m", "pip", "install", "--quiet", "--no-deps", "--no-cache-dir"]
         for package in packages:
-            subprocess.run([*pip, *(choice if package.startswith("torch") else []), package], check=True)
+            subprocess.run(
+                [*pip, *(choice if package.startswith("torch") else []), package], check=True
+            )
         site = Path(sysconfig.get_path("purelib", vars={"base": str(folder)}))
         # After its own packages: everything that this environment does not have itself.
         (site / "development.pth").write_text(f"{sysconfig.get_path('purelib')}\n")
@@ -134,7 +163,9 @@ def stand_in(libraries: Path) -> None:
     loose: set[str] = set()
     for path in [*libraries.glob("*.so*"), *libraries.parent.glob("*.so")]:
         needed |= set(re.findall(r"NEEDED.*\[(.+?)\]", _output("readelf", "-d", str(path))))
-        for line in _output("nm", "-D", "--undefined-only", "--with-symbol-versions", str(path)).splitlines():
+        for line in _output(
+            "nm", "-D", "--undefined-only", "--with-symbol-versions", str(path)
+        ).splitlines():
             name, _, version = line.split()[-1].partition("@")
             if re.match(r"lib(cu|nv)", version):
                 symbols[version.lstrip("@")].add(name)

@@ -17,7 +17,9 @@ from typing import Any
 from launchers import free_port
 
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["inception_trainer.preload", "inception_trainer.train.build", "torch._dynamo"])
+CONTEXT.set_forkserver_preload(
+    ["inception_trainer.preload", "inception_trainer.train.build", "torch._dynamo"]
+)
 
 VALIDATION = -1
 """Stands for an epoch where samples are evaluated."""
@@ -61,7 +63,9 @@ class Gang:
         """Wait for something that running ranks bring about."""
         deadline = time.monotonic() + timeout
         while not condition():
-            waits = time.monotonic() < deadline and any(process.is_alive() for process in self.processes)
+            waits = time.monotonic() < deadline and any(
+                process.is_alive() for process in self.processes
+            )
             if not waits and not condition():
                 self.signal(signal.SIGKILL)  # or the test run would wait for them at its end
                 raise AssertionError(self.output())
@@ -90,7 +94,8 @@ def start(
 ) -> Gang:
     """Start ``world`` ranks; ``seen`` is a folder where each leaves the samples it was given.
 
-    With ``small``, bninception means the network of ``small_network``. ``environment`` adds variables.
+    With ``small``, bninception means the network of ``small_network``. ``environment`` adds
+    variables.
     """
     folder.mkdir(parents=True, exist_ok=True)
     gang = Gang(folder)
@@ -112,7 +117,11 @@ def start(
     }
     for rank in range(world):
         error_file = folder / f"error-{rank}.json"
-        own = {"RANK": str(rank), "LOCAL_RANK": str(rank), "TORCHELASTIC_ERROR_FILE": str(error_file)}
+        own = {
+            "RANK": str(rank),
+            "LOCAL_RANK": str(rank),
+            "TORCHELASTIC_ERROR_FILE": str(error_file),
+        }
         own["INCEPTION_HEARTBEAT_FILE"] = str(folder / f"heartbeat-{rank}")
         process = CONTEXT.Process(target=_rank, args=(base | own, str(folder), str(seen or "")))
         process.start()
@@ -120,7 +129,9 @@ def start(
     return gang
 
 
-def run(folder: Path, config: dict[str, Any], world: int = 1, attempt: int = 1, seen: Path | None = None) -> list[int]:
+def run(
+    folder: Path, config: dict[str, Any], world: int = 1, attempt: int = 1, seen: Path | None = None
+) -> list[int]:
     """Run to the end."""
     return start(folder, config, world, attempt, seen).wait()
 
@@ -177,7 +188,10 @@ def _record_samples(folder: Path) -> None:
 
     def batch(self: Any, indices: Any, epoch: int | None) -> Any:
         with path.open("a") as file:
-            file.write(" ".join(map(str, [VALIDATION if epoch is None else epoch, *indices.tolist()])) + "\n")
+            file.write(
+                " ".join(map(str, [VALIDATION if epoch is None else epoch, *indices.tolist()]))
+                + "\n"
+            )
         return original(self, indices, epoch)
 
     InMemory.batch = batch  # type: ignore[method-assign]

@@ -17,7 +17,9 @@ Json = dict[str, Any]
 T = TypeVar("T")
 
 
-def wait_for(what: str, look: Callable[[], T | None], seconds: float = 20.0, pause: float = 0.05) -> T:
+def wait_for(
+    what: str, look: Callable[[], T | None], seconds: float = 20.0, pause: float = 0.05
+) -> T:
     """Look until something true is seen."""
     end = time.monotonic() + seconds
     while True:
@@ -33,11 +35,17 @@ def wait_served(cluster: Cluster) -> None:
     """Wait until the API server serves our kind; while it has no conditions yet, kubectl fails."""
     jsonpath = '-o=jsonpath={.status.conditions[?(@.type=="Established")].status}'
     kind = f"crd/{names.PLURAL}.{names.GROUP}"
-    wait_for("the kind is served", lambda: cluster.kubectl("get", kind, jsonpath, check=False) == "True")
+    wait_for(
+        "the kind is served", lambda: cluster.kubectl("get", kind, jsonpath, check=False) == "True"
+    )
 
 
-def training(name: str, *, nodes: int = 2, annotations: dict[str, str] | None = None, **spec: Any) -> Json:
-    """A small training on CPUs; ``annotations`` go onto its pods and steer the fake nodes. None leaves a field out."""
+def training(
+    name: str, *, nodes: int = 2, annotations: dict[str, str] | None = None, **spec: Any
+) -> Json:
+    """A small training on CPUs; ``annotations`` go onto its pods and steer the fake nodes. None
+    leaves a field out.
+    """
     template = {"template": {"metadata": {"annotations": annotations}}} if annotations else {}
     fields = {
         "numNodes": nodes,
@@ -56,7 +64,9 @@ def training(name: str, *, nodes: int = 2, annotations: dict[str, str] | None = 
 
 
 class Trainings:
-    """The trainings of one namespace; as a context manager it deletes them at the end: later tests are alone."""
+    """The trainings of one namespace; as a context manager it deletes them at the end: later tests
+    are alone.
+    """
 
     def __init__(self, cluster: Cluster, namespace: str) -> None:
         self.cluster = cluster
@@ -69,7 +79,10 @@ class Trainings:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self._api.request("DELETE", self._jobs)
 
@@ -116,13 +129,23 @@ class Trainings:
 
     def annotate(self, pod: str, **annotations: str) -> None:
         """Steer the fake node: fail_after="1ms" stands for kwok.localcluster/fail-after."""
-        pairs = [f"kwok.localcluster/{key.replace('_', '-')}={value}" for key, value in annotations.items()]
+        pairs = [
+            f"kwok.localcluster/{key.replace('_', '-')}={value}"
+            for key, value in annotations.items()
+        ]
         self.cluster.kubectl("annotate", "pod", pod, f"--namespace={self.namespace}", *pairs)
 
     def play_kubelet(
-        self, pod: str, ip: str, *, ready: bool, devices: Mapping[str, list[dict[str, str]]] = MappingProxyType({})
+        self,
+        pod: str,
+        ip: str,
+        *,
+        ready: bool,
+        devices: Mapping[str, list[dict[str, str]]] = MappingProxyType({}),
     ) -> None:
-        """Write the status of a running pod, whose node otherwise does nothing with it; devices with their health."""
+        """Write the status of a running pod, whose node otherwise does nothing with it; devices
+        with their health.
+        """
         health = [{"name": name, "resources": found} for name, found in devices.items()]
         wait_for(f"the status of {pod} is written", lambda: self._written(pod, ip, ready, health))
 
@@ -131,7 +154,12 @@ class Trainings:
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         path = f"{self._core}/pods/{pod}"
         found = self._api.request("GET", path)
-        running = {"name": names.CONTAINER, "state": {"running": {"startedAt": now}}, "ready": ready, "restartCount": 0}
+        running = {
+            "name": names.CONTAINER,
+            "state": {"running": {"startedAt": now}},
+            "ready": ready,
+            "restartCount": 0,
+        }
         image = {"image": "i", "imageID": "i", "started": True}
         condition = {"type": "Ready", "status": str(ready), "lastTransitionTime": now}
         found["status"] |= {
@@ -139,7 +167,8 @@ class Trainings:
             "podIP": ip,
             "podIPs": [{"ip": ip}],
             "startTime": now,
-            "conditions": [c for c in found["status"].get("conditions", []) if c["type"] != "Ready"] + [condition],
+            "conditions": [c for c in found["status"].get("conditions", []) if c["type"] != "Ready"]
+            + [condition],
             "containerStatuses": [{**running, **image, "allocatedResourcesStatus": health}],
         }
         try:
@@ -160,12 +189,18 @@ class Trainings:
         """Reasons of the events on a training, in order."""
         items = self._api.request("GET", f"{self._core}/events")["items"]
         mine = [event for event in items if event["involvedObject"]["name"] == name]
-        return [e["reason"] for e in sorted(mine, key=lambda e: int(e["metadata"]["resourceVersion"]))]
+        return [
+            e["reason"] for e in sorted(mine, key=lambda e: int(e["metadata"]["resourceVersion"]))
+        ]
 
     def quota(self, pods: int) -> None:
         """Allow no more than so many pods."""
         body = {"metadata": {"name": "pods"}, "spec": {"hard": {"pods": str(pods)}}}
-        self._api.request("POST", f"{self._core}/resourcequotas", {"apiVersion": "v1", "kind": "ResourceQuota", **body})
+        self._api.request(
+            "POST",
+            f"{self._core}/resourcequotas",
+            {"apiVersion": "v1", "kind": "ResourceQuota", **body},
+        )
 
     def lift_quota(self) -> None:
         """Remove the limit."""
@@ -176,7 +211,9 @@ class Trainings:
         conditions = self.status(name).get("conditions") or []
         return next((c for c in conditions if c["type"] == kind), {})
 
-    def wait_state(self, name: str, state: str, *, attempt: int | None = None, seconds: float = 20.0) -> Json:
+    def wait_state(
+        self, name: str, state: str, *, attempt: int | None = None, seconds: float = 20.0
+    ) -> Json:
         """The status once it shows this state, in this attempt."""
 
         def look() -> Json | None:
@@ -191,7 +228,10 @@ class Trainings:
 
     def picture(self, name: str) -> Json:
         """What can be seen of a training, for messages."""
-        return {"status": self.status(name), "pods": {pod: raw["status"] for pod, raw in self.pods(name).items()}}
+        return {
+            "status": self.status(name),
+            "pods": {pod: raw["status"] for pod, raw in self.pods(name).items()},
+        }
 
     def gone(self, name: str) -> bool:
         """Whether there is no such training."""

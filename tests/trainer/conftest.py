@@ -13,7 +13,9 @@ from inception_trainer.data import shardindex
 
 @pytest.fixture
 def copies_of_indices(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Where indices of shards are left for later attempts, by this process and those that it starts."""
+    """Where indices of shards are left for later attempts, by this process and those that it
+    starts.
+    """
     tempfile.gettempdir()  # now, so that this process keeps its own: helpers of torch outlive the test
     with tempfile.TemporaryDirectory(prefix="t-", ignore_cleanup_errors=True) as folder:
         monkeypatch.setenv("TMPDIR", folder)

@@ -1,4 +1,6 @@
-"""CPUs of a rank's own: how they are divided, and that every thread and loader process of a rank stays on them."""
+"""CPUs of a rank's own: how they are divided, and that every thread and loader process of a rank
+stays on them.
+"""
 
 import json
 import os
@@ -50,7 +52,9 @@ main(sys.argv[1:])
 
 def run(*words: str, **variables: str) -> "subprocess.CompletedProcess[str]":
     environment = {**os.environ, "PYTHONPATH": TRAINER, **variables}
-    return subprocess.run([sys.executable, *words], check=False, capture_output=True, text=True, env=environment)
+    return subprocess.run(
+        [sys.executable, *words], check=False, capture_output=True, text=True, env=environment
+    )
 
 
 def allowed(pid: int) -> set[tuple[int, ...]]:
@@ -61,7 +65,9 @@ def allowed(pid: int) -> set[tuple[int, ...]]:
 
 def children(pid: int) -> list[int]:
     return [
-        int(child) for task in Path(f"/proc/{pid}/task").iterdir() for child in (task / "children").read_text().split()
+        int(child)
+        for task in Path(f"/proc/{pid}/task").iterdir()
+        for child in (task / "children").read_text().split()
     ]
 
 
@@ -128,7 +134,10 @@ def test_each_rank_and_its_loaders_have_cpus_of_their_own(tmp_path) -> None:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(png(number))
     data = {"kind": "ImageFolder", "path": str(tmp_path / "data"), "workers": 1, "imageSize": 32}
-    job = merge({**TINY, "data": data}, {"cpuAffinity": "PerRank", "epochs": 100_000, "batch": {"global": 4}})
+    job = merge(
+        {**TINY, "data": data},
+        {"cpuAffinity": "PerRank", "epochs": 100_000, "batch": {"global": 4}},
+    )
     job["evaluation"] = {"everyEpochs": 100_000}
     # What each rank may use decides its threads, no variable.
     gang = trainer_ranks.start(tmp_path, job, 2, small=True, environment={"OMP_NUM_THREADS": ""})
@@ -144,16 +153,27 @@ def test_each_rank_and_its_loaders_have_cpus_of_their_own(tmp_path) -> None:
 
 
 def test_a_pod_with_too_few_cpus_is_told_so_at_once() -> None:
-    ranks = {"RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
-    done = run("-c", ONE_CPU, "train", "--set", "data.kind=Digits", "--set", "cpuAffinity=PerRank", **ranks)
+    ranks = {
+        "RANK": "1",
+        "LOCAL_RANK": "1",
+        "WORLD_SIZE": "2",
+        "LOCAL_WORLD_SIZE": "2",
+        "MASTER_ADDR": "127.0.0.1",
+    }
+    done = run(
+        "-c", ONE_CPU, "train", "--set", "data.kind=Digits", "--set", "cpuAffinity=PerRank", **ranks
+    )
     assert done.returncode == 78, done.stderr
     words = "ConfigError: cpuAffinity: PerRank needs a CPU for each of the 2 ranks of this pod, which may use 1"
     assert words in done.stderr
 
 
 def test_where_ranks_run_decides_no_result() -> None:
-    assert fingerprint(from_mapping(TINY)) == fingerprint(from_mapping({**TINY, "cpuAffinity": "PerRank"}))
+    assert fingerprint(from_mapping(TINY)) == fingerprint(
+        from_mapping({**TINY, "cpuAffinity": "PerRank"})
+    )
     with pytest.raises(
-        ConfigError, match=r"cpuAffinity: 'Perrank' is unknown \(did you mean PerRank\?\); choose Shared"
+        ConfigError,
+        match=r"cpuAffinity: 'Perrank' is unknown \(did you mean PerRank\?\); choose Shared",
     ):
         from_mapping({**TINY, "cpuAffinity": "Perrank"})

@@ -1,4 +1,6 @@
-"""Programs of others under an installed launcher: stock DDP and FSDP, modules, shell scripts, what they may expect."""
+"""Programs of others under an installed launcher: stock DDP and FSDP, modules, shell scripts, what
+they may expect.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +43,10 @@ def test_stock_ddp_trains_and_goes_on_from_its_snapshot(tmp_path: Path) -> None:
         found.assign(1)
         wait_for("a snapshot", snapshot.exists, explain=found.read_logs)
         assert "--nproc_per_node=2" not in first.read_log()
-        assert "torchrun's option --nproc-per-node=2 is ignored: spec.numProcPerNode says" in first.read_log()
+        assert (
+            "torchrun's option --nproc-per-node=2 is ignored: spec.numProcPerNode says"
+            in first.read_log()
+        )
         os.kill(_ranks(found, 1), signal.SIGKILL)
         assert first.wait_state("Failed", 1)["reason"] in ("Signal", "PeerLost")
         second.wait_state("Failed", 1)
@@ -51,7 +56,9 @@ def test_stock_ddp_trains_and_goes_on_from_its_snapshot(tmp_path: Path) -> None:
         found.assign(2)
         assert [launcher.wait_exit() for launcher in found.launchers] == [0, 0], found.read_logs()
         log = found.launchers[0].read_log()
-        assert re.findall(r"^rank 0 of 2: epoch (\d+),", log, re.MULTILINE) == [str(done + n) for n in (1, 2, 3)]
+        assert re.findall(r"^rank 0 of 2: epoch (\d+),", log, re.MULTILINE) == [
+            str(done + n) for n in (1, 2, 3)
+        ]
 
 
 def _ranks(found: Gang, attempt: int) -> int:
@@ -67,16 +74,22 @@ def _ranks(found: Gang, attempt: int) -> int:
 
 def test_fsdp_reports_its_progress_and_stops_gracefully(tmp_path: Path) -> None:
     latest = tmp_path / "checkpoint" / "latest"
-    with gang(tmp_path, sample("custom-fsdp", tmp_path, "--steps", "100000", "--every", "100000"), 2) as found:
+    with gang(
+        tmp_path, sample("custom-fsdp", tmp_path, "--steps", "100000", "--every", "100000"), 2
+    ) as found:
         first, second = found.launchers
         found.assign(1)
-        report = wait_for("progress", lambda: (r := first.status()).get("step") and r, explain=found.read_logs)
+        report = wait_for(
+            "progress", lambda: (r := first.status()).get("step") and r, explain=found.read_logs
+        )
         assert set(report["metrics"]) == {"progress", "loss", "samplesPerSecond"}
         assert 0 < report["metrics"]["progress"] < 1
 
         found.assign(2, graceful=True)
         wait_for(
-            "attempt 2", lambda: first.status()["attempt"] == 2 and first.status()["step"], explain=found.read_logs
+            "attempt 2",
+            lambda: first.status()["attempt"] == 2 and first.status()["step"],
+            explain=found.read_logs,
         )
         assert latest.exists()
         assert first.status()["step"] > report["step"], "it went on from where it was stopped"
@@ -109,8 +122,12 @@ pathlib.Path(os.environ["TINY_FOLDER"], "seen-" + os.environ["RANK"]).write_text
 """
 
 
-@pytest.mark.parametrize("form", ["script", "module", "torchrun script", "torchrun module", "old module"])
-def test_a_program_meets_its_own_modules_and_nothing_of_the_launcher(tmp_path: Path, form: str) -> None:
+@pytest.mark.parametrize(
+    "form", ["script", "module", "torchrun script", "torchrun module", "old module"]
+)
+def test_a_program_meets_its_own_modules_and_nothing_of_the_launcher(
+    tmp_path: Path, form: str
+) -> None:
     """Its modules may be called as ours are: the path and the variables are those of its own image."""
     for name in ("inception_trainer", "state"):
         (tmp_path / f"{name}.py").write_text("MINE = True", encoding="utf-8")
@@ -123,7 +140,9 @@ def test_a_program_meets_its_own_modules_and_nothing_of_the_launcher(tmp_path: P
         "old module": ["python3", "-m", "torch.distributed.launch", "--use_env", "seen.py"],
     }[form]
     preload = None if form == "script" else ""
-    with gang(tmp_path, [*program, "--lr", "3"], preload=preload, PYTHONPATH=str(tmp_path / "users")) as found:
+    with gang(
+        tmp_path, [*program, "--lr", "3"], preload=preload, PYTHONPATH=str(tmp_path / "users")
+    ) as found:
         found.assign(1, nproc=2)
         assert found.launchers[0].wait_exit() == 0, found.read_logs()
     first, second = (json.loads((tmp_path / f"seen-{rank}").read_text()) for rank in range(2))

@@ -1,4 +1,6 @@
-"""Colour jitter, RandAugment and erasing: known values, bounds, and nothing but (seed, epoch, index) decides."""
+"""Colour jitter, RandAugment and erasing: known values, bounds, and nothing but (seed, epoch,
+index) decides.
+"""
 
 import colorsys
 
@@ -26,7 +28,9 @@ def augment(seed: int = 0, **augmentation) -> Augment:
 
 
 def images(count: int = 8, channels: int = 3, side: int = 24) -> torch.Tensor:
-    return torch.randint(0, 256, (count, channels, side, side), generator=torch.Generator().manual_seed(1)).byte()
+    return torch.randint(
+        0, 256, (count, channels, side, side), generator=torch.Generator().manual_seed(1)
+    ).byte()
 
 
 def test_nothing_is_done_unless_it_is_asked_for() -> None:
@@ -55,7 +59,12 @@ def test_jitter_without_change_changes_nothing() -> None:
 
 
 def test_jitter_by_hand() -> None:
-    pixel = torch.tensor([100, 50, 200], dtype=torch.uint8).view(1, 3, 1, 1).expand(2, 3, 2, 2).contiguous()
+    pixel = (
+        torch.tensor([100, 50, 200], dtype=torch.uint8)
+        .view(1, 3, 1, 1)
+        .expand(2, 3, 2, 2)
+        .contiguous()
+    )
     grey = 0.299 * 100 + 0.587 * 50 + 0.114 * 200
     brighter, paler = jittered(pixel, np.array([[1.2, 1, 1], [1, 1, 0.5]]))[:, :, 0, 0].tolist()
     assert brighter == [120, 60, 240]
@@ -100,7 +109,13 @@ def test_erasing_takes_its_share_of_the_images() -> None:
 def ramp() -> torch.Tensor:
     """Red grows to the right, green downwards; one spot for what only edges show."""
     row = torch.arange(24, dtype=torch.uint8) * 10
-    image = torch.stack([row.expand(24, 24), row[:, None].expand(24, 24), torch.full((24, 24), 90, dtype=torch.uint8)])
+    image = torch.stack(
+        [
+            row.expand(24, 24),
+            row[:, None].expand(24, 24),
+            torch.full((24, 24), 90, dtype=torch.uint8),
+        ]
+    )
     image[:, 5:8, 5:8] = 200
     return image
 
@@ -124,19 +139,29 @@ def test_changes_are_skipped_at_even_odds() -> None:
 
 def test_sign_turns_the_other_way() -> None:
     shift = 13.5 / len(CHANGES)
-    left, right = (changed(ramp(), [0.9, shift, side, 0.5, 0.25, 0, 0, 0, 0, 0], 5, 0.0) for side in (0.2, 0.8))
+    left, right = (
+        changed(ramp(), [0.9, shift, side, 0.5, 0.25, 0, 0, 0, 0, 0], 5, 0.0) for side in (0.2, 0.8)
+    )
     # 5 tenths of 45 % of 24 pixels are 5.4; red grows by 10 with each.
     middle = ramp()[0, 12, 12].item()
-    assert (left[0, 12, 12].item(), right[0, 12, 12].item()) == pytest.approx((middle + 54, middle - 54), abs=1)
+    assert (left[0, 12, 12].item(), right[0, 12, 12].item()) == pytest.approx(
+        (middle + 54, middle - 54), abs=1
+    )
 
 
 @pytest.mark.parametrize("kind", ["Digits", "Synthetic"])
 def test_training_images_are_augmented_and_others_are_not(kind) -> None:
     plain, loud = (
-        open_splits(from_mapping({"data": {"kind": kind, "imageSize": 32}, "augmentation": augmentation}))
+        open_splits(
+            from_mapping({"data": {"kind": kind, "imageSize": 32}, "augmentation": augmentation})
+        )
         for augmentation in ({}, KINDS["erasing"])
     )
     indices = np.arange(4)
-    assert not torch.equal(plain.train.batch(indices, 0).images, loud.train.batch(indices, 0).images)
-    assert torch.equal(plain.train.batch(indices, None).images, loud.train.batch(indices, None).images)
+    assert not torch.equal(
+        plain.train.batch(indices, 0).images, loud.train.batch(indices, 0).images
+    )
+    assert torch.equal(
+        plain.train.batch(indices, None).images, loud.train.batch(indices, None).images
+    )
     assert torch.equal(plain.val.batch(indices, None).images, loud.val.batch(indices, None).images)

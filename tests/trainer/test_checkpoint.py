@@ -24,7 +24,11 @@ from inception_trainer.weights.load import load_weights, open_weights
 
 
 def payload(step: int) -> dict:
-    return {"format": FORMAT, "model": {"w": torch.full((1000,), float(step))}, "progress": {"step": step}}
+    return {
+        "format": FORMAT,
+        "model": {"w": torch.full((1000,), float(step))},
+        "progress": {"step": step},
+    }
 
 
 @pytest.fixture
@@ -79,14 +83,18 @@ def flip_bit(path: Path) -> None:
     path.write_bytes(data)
 
 
-@pytest.mark.parametrize("damage", [truncate, flip_bit, Path.unlink, lambda path: path.write_bytes(b"")])
+@pytest.mark.parametrize(
+    "damage", [truncate, flip_bit, Path.unlink, lambda path: path.write_bytes(b"")]
+)
 def test_damaged_newest_falls_back_to_the_one_before(store, tmp_path, damage) -> None:
     save(store, 1, 2)
     damage(tmp_path / "checkpoints" / "step-000000002.pt")
     assert store.load()["progress"] == {"step": 1}
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"file": "checkpoints/none.pt", "sha256": "0"}'])
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[]", b'{"file": "checkpoints/none.pt", "sha256": "0"}']
+)
 def test_damaged_pointer_does_not_matter(store, tmp_path, content) -> None:
     save(store, 1, 2)
     (tmp_path / "latest.json").write_bytes(content)
@@ -164,7 +172,9 @@ def test_write_error_is_raised_by_the_next_call(store, monkeypatch) -> None:
 def test_another_configuration_is_refused_with_the_difference(tmp_path) -> None:
     saved = {"seed": 0, "batch.global": 64, "epochs": 3}
     check_fingerprint(saved, dict(saved), tmp_path)
-    with pytest.raises(ConfigError, match=r"batch\.global: 64 in the checkpoint, 32 now; momentum: None") as caught:
+    with pytest.raises(
+        ConfigError, match=r"batch\.global: 64 in the checkpoint, 32 now; momentum: None"
+    ) as caught:
         check_fingerprint(saved, saved | {"batch.global": 32, "momentum": 0.9}, tmp_path)
     assert "seed" not in str(caught.value)
 
@@ -180,7 +190,9 @@ class Tiny:
         accelerator = Accelerator("cpu", torch.device("cpu"), "gloo", "FP32", "test")
         self.network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
         self.network.to(memory_format=torch.channels_last)
-        self.state = TrainingState(self.network, Updater(config, self.network, accelerator), Comm(0, 1, "gloo"))
+        self.state = TrainingState(
+            self.network, Updater(config, self.network, accelerator), Comm(0, 1, "gloo")
+        )
 
     def fill(self, value: float) -> None:
         for tensor in (*self.network.parameters(), *self.network.buffers()):
@@ -197,9 +209,13 @@ def payload_of(snapshot: Snapshot, step: int) -> dict:
 
 
 def test_training_goes_on_while_a_checkpoint_is_written(store, monkeypatch) -> None:
-    """The writer is held until the next steps are done: what it writes is the state of the moment of the save."""
+    """The writer is held until the next steps are done: what it writes is the state of the moment
+    of the save.
+    """
     go_on, original = threading.Event(), folder._serialise
-    monkeypatch.setattr(folder, "_serialise", lambda *arguments: go_on.wait(30) and original(*arguments))
+    monkeypatch.setattr(
+        folder, "_serialise", lambda *arguments: go_on.wait(30) and original(*arguments)
+    )
     tiny = Tiny(weightAverage={"decay": 0.9})
     tiny.fill(1)
     snapshot = tiny.snapshot()
@@ -216,7 +232,9 @@ def test_training_goes_on_while_a_checkpoint_is_written(store, monkeypatch) -> N
 
 def test_memory_is_used_again_only_when_the_write_before_is_done(store, monkeypatch) -> None:
     go_on, original, records = threading.Event(), folder._serialise, []
-    monkeypatch.setattr(folder, "_serialise", lambda *arguments: go_on.wait(30) and original(*arguments))
+    monkeypatch.setattr(
+        folder, "_serialise", lambda *arguments: go_on.wait(30) and original(*arguments)
+    )
     monkeypatch.setattr(store, "_saved", records.append)
     tiny = Tiny()
     addresses = []
@@ -231,7 +249,10 @@ def test_memory_is_used_again_only_when_the_write_before_is_done(store, monkeypa
     store.wait()
     assert addresses[0] == addresses[1]
     files = sorted(store._folder.glob("step*.pt"))
-    assert [float(torch.load(path, weights_only=True)["model"]["0.bias"][0]) for path in files] == [1, 2]
+    assert [float(torch.load(path, weights_only=True)["model"]["0.bias"][0]) for path in files] == [
+        1,
+        2,
+    ]
     first, second = records
     assert first.stalled_seconds < second.stalled_seconds <= second.seconds
 
@@ -254,7 +275,11 @@ def trained(value: float, **extra) -> dict:
     network = models.create("bninception", 4)
     state = {name: torch.full_like(tensor, value) for name, tensor in network.state_dict().items()}
     preprocessing = {**INCEPTION.as_dict(), "imageSize": 64}
-    known = {"preprocessing": preprocessing, "class_names": list("abcd"), "config": {"model": {"name": "bninception"}}}
+    known = {
+        "preprocessing": preprocessing,
+        "class_names": list("abcd"),
+        "config": {"model": {"name": "bninception"}},
+    }
     return payload(7) | {"model": state} | known | extra
 
 
@@ -278,11 +303,15 @@ def test_damaged_weights_are_refused(store, tmp_path, name) -> None:
     store.save(trained(1.0), 7, best=True, final=True)
     store.wait()
     flip_bit(tmp_path / "checkpoints" / name)
-    with pytest.raises(DataError, match=rf"{name} is damaged: its SHA-256 is .*{name}\.sha256 says"):
+    with pytest.raises(
+        DataError, match=rf"{name} is damaged: its SHA-256 is .*{name}\.sha256 says"
+    ):
         open_weights("bninception", tmp_path / "checkpoints" / name)
 
 
-def test_a_reader_finds_the_checksum_of_the_best_at_every_moment_of_its_replacement(store, tmp_path) -> None:
+def test_a_reader_finds_the_checksum_of_the_best_at_every_moment_of_its_replacement(
+    store, tmp_path
+) -> None:
     best = tmp_path / "checkpoints" / "best.pt"
     save(store, 1, best=True)
     publish, checked = store._fence.publish, []

@@ -1,4 +1,6 @@
-"""CIFAR-100 in both layouts: fine labels, names where a file has them, errors that show what was found."""
+"""CIFAR-100 in both layouts: fine labels, names where a file has them, errors that show what was
+found.
+"""
 
 import pickle
 
@@ -24,7 +26,12 @@ def splits(root, **data):
 def test_cifar100(tmp_path, layout, folder, inside) -> None:
     root = layout(tmp_path)
     found = splits(root / folder if inside else root)
-    assert (len(found.train), len(found.val), found.num_classes, found.normalization) == (20, 4, 100, CIFAR100)
+    assert (len(found.train), len(found.val), found.num_classes, found.normalization) == (
+        20,
+        4,
+        100,
+        CIFAR100,
+    )
     assert found.class_names == tuple(NAMES)
     for split, name in ((found.train, "train"), (found.val, "test")):
         pixels, fine, _ = records(name)
@@ -34,10 +41,15 @@ def test_cifar100(tmp_path, layout, folder, inside) -> None:
 
 
 def test_both_layouts_are_the_same_data(tmp_path) -> None:
-    one, two = splits(python_layout(tmp_path / "a")).train, splits(binary_layout(tmp_path / "b")).train
+    one, two = (
+        splits(python_layout(tmp_path / "a")).train,
+        splits(binary_layout(tmp_path / "b")).train,
+    )
     indices = np.array([7, 0, 19])
     assert torch.equal(one.batch(indices, 2).images, two.batch(indices, 2).images)
-    assert not torch.equal(one.batch(indices, 2).images, one.batch(indices, None).images), "it is augmented"
+    assert not torch.equal(one.batch(indices, 2).images, one.batch(indices, None).images), (
+        "it is augmented"
+    )
     assert not torch.equal(one.batch(indices, 2).images, one.batch(indices, 3).images)
 
 
@@ -56,7 +68,11 @@ def repickle(name: str, **changes: object):
         path = root / PYTHON / name
         content = pickle.loads(path.read_bytes())  # noqa: S301 - just written by us
         content.update({key.encode(): value for key, value in changes.items()})
-        path.write_bytes(pickle.dumps({key: value for key, value in content.items() if value is not None}, protocol=2))
+        path.write_bytes(
+            pickle.dumps(
+                {key: value for key, value in content.items() if value is not None}, protocol=2
+            )
+        )
 
     return act
 
@@ -88,23 +104,78 @@ def coarse_instead(root) -> None:
 @pytest.mark.parametrize(
     ("layout", "damage", "error", "words"),
     [
-        (python_layout, remove(f"{PYTHON}/test"), InputMissing, ["lacks test;", f"{PYTHON}/ (meta, train)"]),
-        (binary_layout, remove(f"{BINARY}/train.bin"), InputMissing, ["lacks train.bin;", "test.bin)"]),
-        (python_layout, run_code("test"), DataError, ["/test is no batch of CIFAR-100", "it asks for", "print"]),
-        (python_layout, run_code("meta"), DataError, ["/meta is no file with fine_label_names", "it asks for"]),
-        (python_layout, cut(f"{PYTHON}/train", 1000), DataError, ["/train is no batch of CIFAR-100"]),
-        (python_layout, repickle("train", fine_labels=None), DataError, ["/train", "KeyError: b'fine_labels'"]),
+        (
+            python_layout,
+            remove(f"{PYTHON}/test"),
+            InputMissing,
+            ["lacks test;", f"{PYTHON}/ (meta, train)"],
+        ),
+        (
+            binary_layout,
+            remove(f"{BINARY}/train.bin"),
+            InputMissing,
+            ["lacks train.bin;", "test.bin)"],
+        ),
+        (
+            python_layout,
+            run_code("test"),
+            DataError,
+            ["/test is no batch of CIFAR-100", "it asks for", "print"],
+        ),
+        (
+            python_layout,
+            run_code("meta"),
+            DataError,
+            ["/meta is no file with fine_label_names", "it asks for"],
+        ),
+        (
+            python_layout,
+            cut(f"{PYTHON}/train", 1000),
+            DataError,
+            ["/train is no batch of CIFAR-100"],
+        ),
+        (
+            python_layout,
+            repickle("train", fine_labels=None),
+            DataError,
+            ["/train", "KeyError: b'fine_labels'"],
+        ),
         (
             python_layout,
             repickle("test", fine_labels=[0, 1, 2, 100]),
             DataError,
             ["/test has labels from 0 to 100", "from 0 to 99"],
         ),
-        (python_layout, repickle("test", fine_labels=[0, -1, 2, 3]), DataError, ["/test has labels from -1 to 3"]),
-        (python_layout, repickle("test", fine_labels=[0, 0.5, 2, 3]), DataError, ["whole numbers from 0 to 99"]),
-        (python_layout, repickle("test", fine_labels=[0, 1]), DataError, ["(4, 3072) uint8 with 2 labels"]),
-        (python_layout, repickle("meta", fine_label_names=[b"one"]), DataError, ["/meta names 1 classes", "has 100"]),
-        (binary_layout, cut(f"{BINARY}/train.bin", 5000), DataError, ["train.bin has 5000 bytes", "3074: it is cut"]),
+        (
+            python_layout,
+            repickle("test", fine_labels=[0, -1, 2, 3]),
+            DataError,
+            ["/test has labels from -1 to 3"],
+        ),
+        (
+            python_layout,
+            repickle("test", fine_labels=[0, 0.5, 2, 3]),
+            DataError,
+            ["whole numbers from 0 to 99"],
+        ),
+        (
+            python_layout,
+            repickle("test", fine_labels=[0, 1]),
+            DataError,
+            ["(4, 3072) uint8 with 2 labels"],
+        ),
+        (
+            python_layout,
+            repickle("meta", fine_label_names=[b"one"]),
+            DataError,
+            ["/meta names 1 classes", "has 100"],
+        ),
+        (
+            binary_layout,
+            cut(f"{BINARY}/train.bin", 5000),
+            DataError,
+            ["train.bin has 5000 bytes", "3074: it is cut"],
+        ),
         (binary_layout, coarse_instead, DataError, ["test.bin has labels from 93 to 100"]),
         (
             binary_layout,
@@ -114,7 +185,19 @@ def coarse_instead(root) -> None:
         ),
     ],
     ids=[
-        *("test", "train", "code", "code-names", "cut", "coarse", "label", "negative", "half", "labels", "names"),
+        *(
+            "test",
+            "train",
+            "code",
+            "code-names",
+            "cut",
+            "coarse",
+            "label",
+            "negative",
+            "half",
+            "labels",
+            "names",
+        ),
         *("cut-binary", "label-binary", "names-binary"),
     ],
 )
@@ -130,14 +213,23 @@ def test_cifar10_is_not_taken_for_it(tmp_path) -> None:
     for name in (*(f"data_batch_{number}" for number in range(1, 6)), "test_batch"):
         (tmp_path / f"{name}.bin").write_bytes(bytes(3073))
     with pytest.raises(
-        InputMissing, match=r"no CIFAR-100 in .*; expected the files train and test .*data_batch_1\.bin"
+        InputMissing,
+        match=r"no CIFAR-100 in .*; expected the files train and test .*data_batch_1\.bin",
     ):
         splits(tmp_path)
-    with pytest.raises(InputMissing, match=r"no CIFAR-10 in .*cifar-100-python/ \(meta, test, train\)"):
-        open_splits(from_mapping({"data": {"kind": "Cifar10", "path": str(python_layout(tmp_path / "other"))}}))
+    with pytest.raises(
+        InputMissing, match=r"no CIFAR-10 in .*cifar-100-python/ \(meta, test, train\)"
+    ):
+        open_splits(
+            from_mapping(
+                {"data": {"kind": "Cifar10", "path": str(python_layout(tmp_path / "other"))}}
+            )
+        )
 
 
 def test_small_images_are_left_small_and_read_in_memory() -> None:
-    config = from_mapping({"data": {"kind": "Cifar100", "path": "/d"}, "model": {"name": "inceptionv3_cifar"}})
+    config = from_mapping(
+        {"data": {"kind": "Cifar100", "path": "/d"}, "model": {"name": "inceptionv3_cifar"}}
+    )
     assert (config.data.image_size, config.data.workers) == (32, 0)
     assert from_mapping({"data": {"kind": "Cifar100", "path": "/d"}}).data.image_size == 32

@@ -18,7 +18,9 @@ TRAINER = Path(cli.__file__).parents[1]
 def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(TRAINER), **variables}
     command = [sys.executable, "-m", "inception_trainer", *arguments]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=100, check=False)
+    return subprocess.run(
+        command, env=environment, capture_output=True, text=True, timeout=100, check=False
+    )
 
 
 @pytest.mark.parametrize(
@@ -48,7 +50,12 @@ def test_mistakes_are_found_without_torch() -> None:
     code += "except SystemExit as e: print(e.code, 'torch' in sys.modules, 'numpy' in sys.modules)"
     environment = {"PYTHONPATH": str(TRAINER)}
     done = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60, check=True
+        [sys.executable, "-c", code],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
     )
     assert done.stdout.split() == ["78", "False", "False"]
 
@@ -56,9 +63,7 @@ def test_mistakes_are_found_without_torch() -> None:
 def test_the_launcher_starts_without_the_trainers_packages() -> None:
     code = "import sys; from inception_trainer import cli\n"
     code += "try: cli.main(['launch', '--help'])\n"
-    code += (
-        "except SystemExit: print(sorted({'yaml', 'torch', 'inception_trainer.config.training'} & sys.modules.keys()))"
-    )
+    code += "except SystemExit: print(sorted({'yaml', 'torch', 'inception_trainer.config.training'} & sys.modules.keys()))"
     done = subprocess.run(
         [sys.executable, "-c", code],
         env={"PYTHONPATH": str(TRAINER)},
@@ -73,9 +78,13 @@ def test_the_launcher_starts_without_the_trainers_packages() -> None:
 
 @pytest.mark.parametrize("command", cli.COMMANDS)
 def test_the_command_decides_the_mode(command, tmp_path, monkeypatch) -> None:
-    (tmp_path / "job.yaml").write_text("{mode: Benchmark, data: {kind: Digits}, output: {path: /out}}")
+    (tmp_path / "job.yaml").write_text(
+        "{mode: Benchmark, data: {kind: Digits}, output: {path: /out}}"
+    )
     modes = []
-    monkeypatch.setattr(entry, "run_as_process", lambda config, _settings: modes.append(config.mode))
+    monkeypatch.setattr(
+        entry, "run_as_process", lambda config, _settings: modes.append(config.mode)
+    )
     assert cli.main([command, str(tmp_path / "job.yaml")]) == 0
     assert modes == [command.capitalize()]
 
@@ -113,7 +122,9 @@ def test_the_variable_names_the_folder_of_images(source, tmp_path, monkeypatch) 
     monkeypatch.setenv("INCEPTION_CONFIG", content)
     monkeypatch.setenv("IMAGENET_TRAIN_DATASET", "/images")
     paths = []
-    monkeypatch.setattr(entry, "run_as_process", lambda config, _settings: paths.append(config.data.path))
+    monkeypatch.setattr(
+        entry, "run_as_process", lambda config, _settings: paths.append(config.data.path)
+    )
     file = [str(tmp_path / "job.yaml")] if source == "file" else []
     cli.main(["train", *file])
     cli.main(["train", *file, "--set", "data.path=/own"])
@@ -129,10 +140,14 @@ def test_the_launchers_ranks_know_the_variable(monkeypatch) -> None:
     assert paths == ["/images"]
 
 
-@pytest.mark.parametrize(("path", "named"), [(None, True), ("/nowhere/own", False)], ids=["variable", "own"])
+@pytest.mark.parametrize(
+    ("path", "named"), [(None, True), ("/nowhere/own", False)], ids=["variable", "own"]
+)
 def test_missing_images_are_said_with_the_variable_that_names_them(path, named) -> None:
     own = ["--set", f"data.path={path}"] if path else []
-    done = run("train", "--set", "data.kind=ImageFolder", *own, IMAGENET_TRAIN_DATASET="/nowhere/images")
+    done = run(
+        "train", "--set", "data.kind=ImageFolder", *own, IMAGENET_TRAIN_DATASET="/nowhere/images"
+    )
     assert done.returncode == 66
     assert f"InputMissing: data.path: no folder {path or '/nowhere/images'}" in done.stderr
     assert ("the variable IMAGENET_TRAIN_DATASET names this folder" in done.stderr) == named
@@ -140,9 +155,20 @@ def test_missing_images_are_said_with_the_variable_that_names_them(path, named) 
 
 def test_settings_are_read_once_from_the_contract() -> None:
     settings = from_environment(
-        {"INCEPTION_ATTEMPT": "3", "RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "4"}
+        {
+            "INCEPTION_ATTEMPT": "3",
+            "RANK": "5",
+            "WORLD_SIZE": "8",
+            "LOCAL_RANK": "1",
+            "LOCAL_WORLD_SIZE": "4",
+        }
     )
-    assert (settings.attempt, settings.rank, settings.world_size, settings.local_world_size) == (3, 5, 8, 4)
+    assert (settings.attempt, settings.rank, settings.world_size, settings.local_world_size) == (
+        3,
+        5,
+        8,
+        4,
+    )
     assert settings.metrics_port == 0
     with pytest.raises(UsageError, match="RANK='x'"):
         from_environment({"RANK": "x"})

@@ -13,12 +13,20 @@ from inception_trainer import cli
 from inception_trainer.config.training import from_mapping
 from inception_trainer.errors import DataError, InputMissing
 
-SUMMARY = {"exitReason": "Completed", "steps": 20, "accuracyTop1": 0.75, "bestAccuracyTop1": 0.8, "bestStep": 10}
+SUMMARY = {
+    "exitReason": "Completed",
+    "steps": 20,
+    "accuracyTop1": 0.75,
+    "bestAccuracyTop1": 0.8,
+    "bestStep": 10,
+}
 
 
 def run(folder: Path, summary: dict[str, Any] | None = None, **changes: Any) -> Path:
     folder.mkdir(parents=True)
-    config = from_mapping({"recipe": "bninception-digits", "output": {"path": str(folder)}, **changes})
+    config = from_mapping(
+        {"recipe": "bninception-digits", "output": {"path": str(folder)}, **changes}
+    )
     (folder / "config.yaml").write_text(yaml.safe_dump(config.as_dict()))
     if summary is not None:
         (folder / "summary.json").write_text(json.dumps(summary))
@@ -38,7 +46,12 @@ def cells(lines: list[str], name: str) -> list[str]:
 
 def test_differences_and_figures(tmp_path, capsys) -> None:
     one = run(tmp_path / "one", SUMMARY)
-    two = run(tmp_path / "two", SUMMARY | {"accuracyTop1": 0.7, "imagesPerSecond": 10.5}, seed=7, precision="BF16")
+    two = run(
+        tmp_path / "two",
+        SUMMARY | {"accuracyTop1": 0.7, "imagesPerSecond": 10.5},
+        seed=7,
+        precision="BF16",
+    )
     lines = compared(capsys, one, two)
     assert cells(lines, "seed") == ["0", "7"]
     assert cells(lines, "precision") == ["FP32", "BF16"]
@@ -60,10 +73,26 @@ def test_equal_configurations_and_a_run_that_goes_on(tmp_path, capsys) -> None:
 @pytest.mark.parametrize(
     ("damage", "error", "words"),
     [
-        (lambda folder: (folder / "config.yaml").unlink(), InputMissing, "holds no config.yaml, neither directly"),
-        (lambda folder: folder.rename(folder.with_name("gone")), InputMissing, "is no folder; name the output or"),
-        (lambda folder: (folder / "config.yaml").write_text("{"), DataError, "config.yaml cannot be read"),
-        (lambda folder: (folder / "summary.json").write_text("[1]"), DataError, "summary.json holds list"),
+        (
+            lambda folder: (folder / "config.yaml").unlink(),
+            InputMissing,
+            "holds no config.yaml, neither directly",
+        ),
+        (
+            lambda folder: folder.rename(folder.with_name("gone")),
+            InputMissing,
+            "is no folder; name the output or",
+        ),
+        (
+            lambda folder: (folder / "config.yaml").write_text("{"),
+            DataError,
+            "config.yaml cannot be read",
+        ),
+        (
+            lambda folder: (folder / "summary.json").write_text("[1]"),
+            DataError,
+            "summary.json holds list",
+        ),
     ],
     ids=["no run", "no folder", "no YAML", "no mapping"],
 )

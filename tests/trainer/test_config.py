@@ -7,7 +7,13 @@ import pytest
 
 from inception_trainer import recipes
 from inception_trainer.config import catalog
-from inception_trainer.config.training import TrainingConfig, fingerprint, from_mapping, load, load_file
+from inception_trainer.config.training import (
+    TrainingConfig,
+    fingerprint,
+    from_mapping,
+    load,
+    load_file,
+)
 from inception_trainer.errors import ConfigError, InputMissing
 from inception_trainer.train.schedule import LengthPlan, learning_rate
 
@@ -20,39 +26,75 @@ DIGITS = {"data": {"kind": "Digits"}}
         ({"data": {"kind": "Digits"}, "epoch": 3}, ["epoch: unknown key", "did you mean epochs?"]),
         ({**DIGITS, "batch": {"globl": 3}}, ["batch.globl: unknown key", "did you mean global?"]),
         ({**DIGITS, "optimizer": {"learningrate": 1}}, ["optimizer.learningrate", "learningRate"]),
-        ({**DIGITS, "optimizer": {"learningRate": "fast"}}, ["optimizer.learningRate", "'fast'", "decimal"]),
-        ({**DIGITS, "optimizer": {"learningRate": 0}}, ["optimizer.learningRate", "greater than 0"]),
+        (
+            {**DIGITS, "optimizer": {"learningRate": "fast"}},
+            ["optimizer.learningRate", "'fast'", "decimal"],
+        ),
+        (
+            {**DIGITS, "optimizer": {"learningRate": 0}},
+            ["optimizer.learningRate", "greater than 0"],
+        ),
         ({**DIGITS, "optimizer": {"learningRate": ".nan"}}, ["optimizer.learningRate"]),
         ({**DIGITS, "optimizer": {"momentum": 1}}, ["optimizer.momentum", "less than 1"]),
-        ({**DIGITS, "optimizer": {"nesterov": "yes"}}, ["optimizer.nesterov", "'yes'", "true nor false"]),
-        ({**DIGITS, "optimizer": {"nesterov": True, "momentum": 0}}, ["optimizer.nesterov", "momentum"]),
+        (
+            {**DIGITS, "optimizer": {"nesterov": "yes"}},
+            ["optimizer.nesterov", "'yes'", "true nor false"],
+        ),
+        (
+            {**DIGITS, "optimizer": {"nesterov": True, "momentum": 0}},
+            ["optimizer.nesterov", "momentum"],
+        ),
         ({**DIGITS, "optimizer": []}, ["optimizer", "not a mapping"]),
         ({**DIGITS, "epochs": 1.5}, ["epochs", "1.5", "whole number"]),
         ({**DIGITS, "epochs": True}, ["epochs", "True", "whole number"]),
         ({**DIGITS, "epochs": 0}, ["epochs", "at least 1"]),
         ({**DIGITS, "seed": -1}, ["seed", "at least 0"]),
-        ({**DIGITS, "precision": "bf16"}, ["precision", "'bf16'", "did you mean BF16?", "Auto, FP32, BF16"]),
+        (
+            {**DIGITS, "precision": "bf16"},
+            ["precision", "'bf16'", "did you mean BF16?", "Auto, FP32, BF16"],
+        ),
         ({**DIGITS, "schedule": {"name": "Cosin"}}, ["schedule.name", "did you mean Cosine?"]),
         ({**DIGITS, "schedule": {"name": "Step"}}, ["schedule.milestones", "stepEpochs"]),
         ({**DIGITS, "schedule": {"milestones": 3}}, ["schedule.milestones", "not a list"]),
         ({**DIGITS, "schedule": {"milestones": [1, "x"]}}, ["schedule.milestones[1]", "'x'"]),
-        ({**DIGITS, "mode": "Evaluat"}, ["mode", "did you mean Evaluate?", "Train, Evaluate, Benchmark"]),
+        (
+            {**DIGITS, "mode": "Evaluat"},
+            ["mode", "did you mean Evaluate?", "Train, Evaluate, Benchmark"],
+        ),
         ({**DIGITS, "data": {"kind": "digits"}}, ["data.kind", "did you mean Digits?"]),
-        ({"mode": "Infer", "inference": {"format": "None"}}, ["inference.batchSizes", "nothing else to do"]),
-        ({"mode": "Infer", "inference": {"path": "/p"}}, ["output.path", "mode Infer", "spec.checkpoint"]),
+        (
+            {"mode": "Infer", "inference": {"format": "None"}},
+            ["inference.batchSizes", "nothing else to do"],
+        ),
+        (
+            {"mode": "Infer", "inference": {"path": "/p"}},
+            ["output.path", "mode Infer", "spec.checkpoint"],
+        ),
         ({"mode": "Infer", "output": {"path": "/o"}}, ["data.kind: missing"]),
         ({"mode": "Export"}, ["output.path", "mode Export"]),
-        ({"mode": "Export", "output": {"path": "/o"}, "export": {"formats": []}}, ["export.formats: empty"]),
+        (
+            {"mode": "Export", "output": {"path": "/o"}, "export": {"formats": []}},
+            ["export.formats: empty"],
+        ),
         (
             {"mode": "Export", "output": {"path": "/o"}, "export": {"formats": ["MINDIR"]}},
             ["export.formats[0]", "PT2, ONNX, TorchScript, Safetensors"],
         ),
         ({**DIGITS, "data": {"kind": "Digits", "workers": 65}}, ["data.workers", "at most 64"]),
         ({"data": {"kind": "ImageFolder"}}, ["data.path", "train/", "IMAGENET_TRAIN_DATASET"]),
-        ({**DIGITS, "model": {"name": "resnet"}}, ["model.name", "'resnet'", "did you mean resnet50?"]),
+        (
+            {**DIGITS, "model": {"name": "resnet"}},
+            ["model.name", "'resnet'", "did you mean resnet50?"],
+        ),
         ({**DIGITS, "model": {"classifier": "New"}}, ["model.classifier", "model.weights"]),
-        ({"data": {"kind": "Digits", "normalization": "imagenet"}}, ["data.normalization", "ImageNet"]),
-        ({**DIGITS, "loss": {"auxiliaryWeight": "0.4"}}, ["loss.auxiliaryWeight", "bninception", "inception_v3"]),
+        (
+            {"data": {"kind": "Digits", "normalization": "imagenet"}},
+            ["data.normalization", "ImageNet"],
+        ),
+        (
+            {**DIGITS, "loss": {"auxiliaryWeight": "0.4"}},
+            ["loss.auxiliaryWeight", "bninception", "inception_v3"],
+        ),
         ({**DIGITS, "loss": {"auxiliaryWeight": -1}}, ["loss.auxiliaryWeight", "at least 0"]),
         ({"data": {"kind": "Digits", "imageSize": 31}}, ["data.imageSize", "31", "bninception"]),
         (
@@ -60,18 +102,30 @@ DIGITS = {"data": {"kind": "Digits"}}
             ["data.imageSize", "75", "auxiliary head", "loss.auxiliaryWeight to 0"],
         ),
         ({**DIGITS, "model": {"dropout": "0.3"}}, ["model.dropout", "bninception has no dropout"]),
-        ({"data": {"kind": "Digits", "evaluationCropRatio": 0}}, ["data.evaluationCropRatio", "greater than 0"]),
-        ({"data": {"kind": "Digits", "interpolation": "Cubic"}}, ["data.interpolation", "did you mean Bicubic?"]),
+        (
+            {"data": {"kind": "Digits", "evaluationCropRatio": 0}},
+            ["data.evaluationCropRatio", "greater than 0"],
+        ),
+        (
+            {"data": {"kind": "Digits", "interpolation": "Cubic"}},
+            ["data.interpolation", "did you mean Bicubic?"],
+        ),
         (
             {"data": {"kind": "Synthetic", "interpolation": "Nearest"}},
             ["data.interpolation", "Synthetic are made at their size", "leave it out"],
         ),
-        ({**DIGITS, "schedule": {"initialLearningRate": 0.01}}, ["schedule.initialLearningRate", "warmupEpochs"]),
+        (
+            {**DIGITS, "schedule": {"initialLearningRate": 0.01}},
+            ["schedule.initialLearningRate", "warmupEpochs"],
+        ),
         (
             {**DIGITS, "schedule": {"name": "Constant", "finalLearningRate": 0.01}},
             ["schedule.finalLearningRate", "only Cosine and Linear"],
         ),
-        ({**DIGITS, "evaluation": {"everyEpochs": 2, "everySteps": 9}}, ["evaluation.everySteps", "everyEpochs"]),
+        (
+            {**DIGITS, "evaluation": {"everyEpochs": 2, "everySteps": 9}},
+            ["evaluation.everySteps", "everyEpochs"],
+        ),
         (
             {**DIGITS, "benchmark": {"batch": "Largest"}, "model": {"batchNorm": "Synchronized"}},
             ["benchmark.batch", "PerRank"],
@@ -80,10 +134,19 @@ DIGITS = {"data": {"kind": "Digits"}}
             {**DIGITS, "schedule": {"finalLearningRate": 0.2}},
             ["schedule.finalLearningRate: 0.2 is above", "optimizer.learningRate 0.1"],
         ),
-        ({**DIGITS, "augmentation": {"colorJitter": {"contrast": 1.5}}}, ["augmentation.colorJitter.contrast"]),
-        ({**DIGITS, "augmentation": {"randAugment": {"magnitude": 11}}}, ["augmentation.randAugment.magnitude", "10"]),
+        (
+            {**DIGITS, "augmentation": {"colorJitter": {"contrast": 1.5}}},
+            ["augmentation.colorJitter.contrast"],
+        ),
+        (
+            {**DIGITS, "augmentation": {"randAugment": {"magnitude": 11}}},
+            ["augmentation.randAugment.magnitude", "10"],
+        ),
         ({}, ["data.kind", "missing", "recipe"]),
-        ({"recipe": "bninception-digit"}, ["recipe", "did you mean bninception-digits?", "bninception-imagenet"]),
+        (
+            {"recipe": "bninception-digit"},
+            ["recipe", "did you mean bninception-digits?", "bninception-imagenet"],
+        ),
         ({"recipe": 3}, ["recipe", "not a text"]),
     ],
     ids=lambda value: json.dumps(value)[:50] if isinstance(value, dict) else "",
@@ -104,20 +167,44 @@ def test_decimals_may_be_strings() -> None:
 
 def test_defaults_follow_the_table() -> None:
     config = from_mapping(DIGITS)
-    assert (config.mode, config.model.name, config.precision, config.seed) == ("Train", "bninception", "Auto", 0)
+    assert (config.mode, config.model.name, config.precision, config.seed) == (
+        "Train",
+        "bninception",
+        "Auto",
+        0,
+    )
     assert (config.data.image_size, config.data.workers, config.data.samples) == (32, 0, 1024)
-    assert (config.batch.global_, config.batch.per_device, config.epochs, config.max_steps) == (64, None, 1, None)
+    assert (config.batch.global_, config.batch.per_device, config.epochs, config.max_steps) == (
+        64,
+        None,
+        1,
+        None,
+    )
     optimizer = config.optimizer
-    assert (optimizer.name, optimizer.learning_rate, optimizer.momentum, optimizer.weight_decay) == (
+    assert (
+        optimizer.name,
+        optimizer.learning_rate,
+        optimizer.momentum,
+        optimizer.weight_decay,
+    ) == (
         "SGD",
         0.1,
         0.9,
         0.0001,
     )
-    assert (config.schedule.name, config.schedule.warmup_epochs, config.loss.label_smoothing) == ("Cosine", 0, 0)
+    assert (config.schedule.name, config.schedule.warmup_epochs, config.loss.label_smoothing) == (
+        "Cosine",
+        0,
+        0,
+    )
     assert (config.evaluation.every_epochs, config.log_every_steps) == (1, 10)
     checkpoint = config.checkpoint
-    assert (checkpoint.path, checkpoint.every_steps, checkpoint.every_seconds, checkpoint.keep) == (None, None, 60, 3)
+    assert (checkpoint.path, checkpoint.every_steps, checkpoint.every_seconds, checkpoint.keep) == (
+        None,
+        None,
+        60,
+        3,
+    )
     accelerator = config.accelerator
     assert (accelerator.profile, accelerator.module, accelerator.device, accelerator.backend) == (
         None,
@@ -148,7 +235,9 @@ def test_image_size_follows_the_network(name, photo, digit) -> None:
 
 
 def test_without_its_auxiliary_head_inception_v3_takes_small_images() -> None:
-    config = from_mapping({"model": {"name": "inception_v3"}, **DIGITS, "loss": {"auxiliaryWeight": "0"}})
+    config = from_mapping(
+        {"model": {"name": "inception_v3"}, **DIGITS, "loss": {"auxiliaryWeight": "0"}}
+    )
     assert (config.data.image_size, config.loss.auxiliary_weight) == (75, 0)
 
 
@@ -180,7 +269,9 @@ def test_the_variable_is_for_image_folders_only(kind) -> None:
 
 def test_a_training_goes_on_when_the_variable_takes_the_place_of_the_path() -> None:
     named = from_mapping({"data": {"kind": "ImageFolder", "path": "/images"}})
-    assert fingerprint(named) == fingerprint(from_mapping({"data": {"kind": "ImageFolder"}}, "/images"))
+    assert fingerprint(named) == fingerprint(
+        from_mapping({"data": {"kind": "ImageFolder"}}, "/images")
+    )
 
 
 def test_round_trip() -> None:
@@ -194,9 +285,20 @@ def test_frozen() -> None:
 
 
 def test_recipe_is_a_base_that_keys_override() -> None:
-    config = load("recipe: bninception-imagenet\ndata: {path: /data}\noptimizer: {learningRate: 0.1}", ["epochs=3"])
-    assert (config.epochs, config.optimizer.learning_rate, config.optimizer.momentum) == (3, 0.1, 0.9)
-    assert (config.batch.global_, config.schedule.step_epochs, config.data.kind) == (512, 30, "ImageFolder")
+    config = load(
+        "recipe: bninception-imagenet\ndata: {path: /data}\noptimizer: {learningRate: 0.1}",
+        ["epochs=3"],
+    )
+    assert (config.epochs, config.optimizer.learning_rate, config.optimizer.momentum) == (
+        3,
+        0.1,
+        0.9,
+    )
+    assert (config.batch.global_, config.schedule.step_epochs, config.data.kind) == (
+        512,
+        30,
+        "ImageFolder",
+    )
 
 
 @pytest.mark.parametrize(
@@ -205,11 +307,23 @@ def test_recipe_is_a_base_that_keys_override() -> None:
 )
 def test_cifar10_recipes_have_the_published_values(name, epochs, drops) -> None:
     config = from_mapping({"recipe": name, "data": {"path": "/data"}})
-    assert (config.model.name, config.data.kind, config.data.image_size) == ("inceptionv3_cifar", "Cifar10", 32)
+    assert (config.model.name, config.data.kind, config.data.image_size) == (
+        "inceptionv3_cifar",
+        "Cifar10",
+        32,
+    )
     assert (config.batch.global_, config.epochs, config.schedule.milestones) == (128, epochs, drops)
-    assert (config.schedule.name, config.schedule.gamma, config.schedule.warmup_epochs) == ("Step", 0.2, 1)
+    assert (config.schedule.name, config.schedule.gamma, config.schedule.warmup_epochs) == (
+        "Step",
+        0.2,
+        1,
+    )
     optimizer = config.optimizer
-    assert (optimizer.learning_rate, optimizer.momentum, optimizer.weight_decay) == (0.1, 0.9, 0.0005)
+    assert (optimizer.learning_rate, optimizer.momentum, optimizer.weight_decay) == (
+        0.1,
+        0.9,
+        0.0005,
+    )
     assert not optimizer.nesterov
     assert "pytorch-cifar100" in recipes.summary(name)
 
@@ -221,7 +335,9 @@ def test_every_recipe_is_valid(name) -> None:
 
 
 def test_every_network_has_a_recipe_for_digits() -> None:
-    configs = [from_mapping({"recipe": name}) for name in recipes.names() if name.endswith("-digits")]
+    configs = [
+        from_mapping({"recipe": name}) for name in recipes.names() if name.endswith("-digits")
+    ]
     assert {config.data.kind for config in configs} == {"Digits"}
     assert sorted(config.model.name for config in configs) == sorted(catalog.MODELS)
 
@@ -267,27 +383,54 @@ def test_missing_file_is_named(tmp_path) -> None:
     ids=str,
 )
 def test_fingerprint(change, counts) -> None:
-    assert (fingerprint(from_mapping(DIGITS)) != fingerprint(from_mapping(DIGITS | change))) == counts
+    assert (
+        fingerprint(from_mapping(DIGITS)) != fingerprint(from_mapping(DIGITS | change))
+    ) == counts
 
 
 @pytest.mark.parametrize(
     ("name", "epochs", "mixup"),
-    [("resnet50-imagenet", 90, None), ("resnet50-imagenet-50e", 50, None), ("resnet50-imagenet-250e", 250, 0.2)],
+    [
+        ("resnet50-imagenet", 90, None),
+        ("resnet50-imagenet-50e", 50, None),
+        ("resnet50-imagenet-250e", 250, 0.2),
+    ],
 )
 def test_resnet_recipes_have_the_values_of_the_scripts(name, epochs, mixup) -> None:
     config = from_mapping({"recipe": name, "data": {"path": "/data"}})
-    assert (config.model.name, config.data.image_size, config.batch.global_) == ("resnet50", 224, 2048)
-    assert (config.epochs, config.augmentation.mixup, config.loss.label_smoothing) == (epochs, mixup, 0.1)
+    assert (config.model.name, config.data.image_size, config.batch.global_) == (
+        "resnet50",
+        224,
+        2048,
+    )
+    assert (config.epochs, config.augmentation.mixup, config.loss.label_smoothing) == (
+        epochs,
+        mixup,
+        0.1,
+    )
     optimizer = config.optimizer
-    assert (optimizer.learning_rate, optimizer.momentum, optimizer.nesterov) == (2.048, 0.875, False)
+    assert (optimizer.learning_rate, optimizer.momentum, optimizer.nesterov) == (
+        2.048,
+        0.875,
+        False,
+    )
     assert (optimizer.weight_decay, optimizer.decay_exempt) == (1 / 32768, "Norm")
     length = LengthPlan.of(config, 1_281_167)
     assert length.steps_per_epoch == 625
-    rates = [learning_rate(optimizer.learning_rate, config.schedule, length, epoch * 625) for epoch in (8, epochs)]
+    rates = [
+        learning_rate(optimizer.learning_rate, config.schedule, length, epoch * 625)
+        for epoch in (8, epochs)
+    ]
     assert rates == pytest.approx([2.048, 0.0])
 
 
-MINDSPORE = {"decay_exempt": "NormAndBias", "weight_decay": 4e-5, "square_decay": 0.9, "epsilon": 1.0, "momentum": 0.9}
+MINDSPORE = {
+    "decay_exempt": "NormAndBias",
+    "weight_decay": 4e-5,
+    "square_decay": 0.9,
+    "epsilon": 1.0,
+    "momentum": 0.9,
+}
 
 
 @pytest.mark.parametrize(
@@ -298,9 +441,16 @@ MINDSPORE = {"decay_exempt": "NormAndBias", "weight_decay": 4e-5, "square_decay"
         ("inceptionv3-imagenet", "inception_v3", "FP16", 0.1, 0.2),
     ],
 )
-def test_mindspore_recipes_have_the_published_values(name, model, precision, smoothing, auxiliary) -> None:
+def test_mindspore_recipes_have_the_published_values(
+    name, model, precision, smoothing, auxiliary
+) -> None:
     config = from_mapping({"recipe": name, "data": {"path": "/data"}})
-    assert (config.model.name, config.precision, config.batch.global_, config.epochs) == (model, precision, 1024, 250)
+    assert (config.model.name, config.precision, config.batch.global_, config.epochs) == (
+        model,
+        precision,
+        1024,
+        250,
+    )
     assert (config.data.image_size, config.data.evaluation_crop_ratio) == (299, 1)
     assert (config.loss.label_smoothing, config.loss.auxiliary_weight) == (smoothing, auxiliary)
     assert {key: getattr(config.optimizer, key) for key in MINDSPORE} == MINDSPORE
@@ -310,21 +460,38 @@ def test_mindspore_recipes_have_the_published_values(name, model, precision, smo
     per_epoch = length.steps_per_epoch
     assert per_epoch == 1251
     steps = (0, per_epoch - 1, per_epoch, per_epoch * 250)
-    rates = [learning_rate(config.optimizer.learning_rate, config.schedule, length, step) for step in steps]
+    rates = [
+        learning_rate(config.optimizer.learning_rate, config.schedule, length, step)
+        for step in steps
+    ]
     assert rates == pytest.approx([4e-5 + (0.4 - 4e-5) / per_epoch, 0.4, 0.4, 4e-6])
 
 
 def test_timm_recipes_have_the_values_of_the_scripts() -> None:
     three, four = (
-        from_mapping({"recipe": f"inception{name}-imagenet-timm", "data": {"path": "/data"}}) for name in ("v3", "v4")
+        from_mapping({"recipe": f"inception{name}-imagenet-timm", "data": {"path": "/data"}})
+        for name in ("v3", "v4")
     )
-    assert (three.model.dropout, three.batch.global_, three.epochs, three.optimizer.nesterov) == (0, 4 * 64, 200, True)
+    assert (three.model.dropout, three.batch.global_, three.epochs, three.optimizer.nesterov) == (
+        0,
+        4 * 64,
+        200,
+        True,
+    )
     assert (three.optimizer.learning_rate, three.optimizer.weight_decay) == (0.045, 4e-5)
     assert (four.batch.global_, four.epochs, four.weight_average.decay) == (8 * 200, 300, 0.9999)
-    assert (four.optimizer.name, four.optimizer.epsilon, four.optimizer.weight_decay) == ("RMSProp", 0.001, 1e-5)
+    assert (four.optimizer.name, four.optimizer.epsilon, four.optimizer.weight_decay) == (
+        "RMSProp",
+        0.001,
+        1e-5,
+    )
     for config in (three, four):
         changes = config.augmentation.rand_augment
-        assert (changes.magnitude, changes.deviation, config.data.normalization) == (9, 0.5, "Inception")
+        assert (changes.magnitude, changes.deviation, config.data.normalization) == (
+            9,
+            0.5,
+            "Inception",
+        )
         assert config.data.interpolation == "Bicubic"
         # A benchmark of the recipe on synthetic data has nothing to scale.
         synthetic = from_mapping({"recipe": config.recipe, "data": {"kind": "Synthetic"}})

@@ -111,7 +111,12 @@ def test_validation_preprocess_and_flat_lists(folder) -> None:
     (folder / "train").rename(flat / "train")
     picture(flat / "val" / "a.png")
     (flat / "val.txt").write_text("a.png 1\n")
-    assert splits("ImageFolder", path=str(flat), imageSize=32, workers=0).val.batch(np.array([0]), None).labels == 1
+    assert (
+        splits("ImageFolder", path=str(flat), imageSize=32, workers=0)
+        .val.batch(np.array([0]), None)
+        .labels
+        == 1
+    )
     (flat / "val.txt").write_text("a.png 2\n")
     with pytest.raises(DataError, match=r"val\.txt line 1"):
         splits("ImageFolder", path=str(flat), imageSize=32)
@@ -162,7 +167,10 @@ def test_broken_images_are_marked_up_to_a_limit(folder) -> None:
     train = splits("ImageFolder", path=str(folder), imageSize=32, workers=0).train
     labels = train.batch(np.arange(9), 0).labels.tolist()
     assert labels == [0] * 3 + [UNREADABLE] * 6
-    with pytest.raises(DataError, match=r"more than 10 images cannot be read \(data.maxCorrupt\), among them .*\.png"):
+    with pytest.raises(
+        DataError,
+        match=r"more than 10 images cannot be read \(data.maxCorrupt\), among them .*\.png",
+    ):
         train.batch(np.arange(18), 0)
 
 
@@ -193,7 +201,9 @@ def test_crops_stay_inside() -> None:
 
 
 @pytest.mark.parametrize("ratio", [0.5, 1])
-def test_evaluation_sees_the_share_of_the_image_that_the_configuration_names(tmp_path, ratio) -> None:
+def test_evaluation_sees_the_share_of_the_image_that_the_configuration_names(
+    tmp_path, ratio
+) -> None:
     """A white frame around a black middle: the smaller the share, the less of the frame is seen."""
     picture = Image.new("RGB", (80, 80), "white")
     picture.paste("black", (20, 20, 60, 60))
@@ -201,7 +211,9 @@ def test_evaluation_sees_the_share_of_the_image_that_the_configuration_names(tmp
         path = tmp_path / split / "a" / "x.png"
         path.parent.mkdir(parents=True)
         picture.save(path)
-    found = splits("ImageFolder", path=str(tmp_path), imageSize=32, workers=0, evaluationCropRatio=ratio)
+    found = splits(
+        "ImageFolder", path=str(tmp_path), imageSize=32, workers=0, evaluationCropRatio=ratio
+    )
     image = found.val.batch(np.array([0]), None).images[0].float()
     expected = {0.5: 0, 1: 255 * 0.75}[ratio]
     assert image.mean().item() == pytest.approx(expected, abs=6)

@@ -1,4 +1,6 @@
-"""Read-ahead and loader processes: the same batches in the same order, errors in their place, nothing left behind."""
+"""Read-ahead and loader processes: the same batches in the same order, errors in their place,
+nothing left behind.
+"""
 
 from __future__ import annotations
 
@@ -59,7 +61,10 @@ def test_errors_come_where_the_batch_is_awaited(place) -> None:
     stream = broken() if place == "stream" else iter([batch(0)])
     begin = fails if place == "begin" else nothing
     prepare = fails if place == "prepare" else lambda item: item
-    with read_ahead(stream, begin, prepare) as ahead, pytest.raises(OSError, match="the disk is gone"):
+    with (
+        read_ahead(stream, begin, prepare) as ahead,
+        pytest.raises(OSError, match="the disk is gone"),
+    ):
         numbers(ahead)
 
 
@@ -104,7 +109,10 @@ def test_loader_processes_stay_for_the_next_epoch_and_go_with_the_run(folder) ->
     before, seen = children(), []
     for epoch, size in ((0, 4), (1, 3)):
         order = [np.arange(start, start + size) for start in range(0, 12, size)]
-        with streamed(many.train, order, epoch, CPU) as stream, streamed(alone.train, order, epoch, CPU) as expected:
+        with (
+            streamed(many.train, order, epoch, CPU) as stream,
+            streamed(alone.train, order, epoch, CPU) as expected,
+        ):
             for one, other in zip(stream, expected, strict=True):
                 assert torch.equal(one.images, other.images)
                 assert torch.equal(one.labels, other.labels)

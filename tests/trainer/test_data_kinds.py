@@ -1,4 +1,6 @@
-"""CIFAR-10 in both layouts, image lists, corrupt images: contents, order, and errors that show what was found."""
+"""CIFAR-10 in both layouts, image lists, corrupt images: contents, order, and errors that show what
+was found.
+"""
 
 import pickle
 
@@ -24,7 +26,9 @@ def splits(kind: str, **data):
 
 def records(batch: int) -> tuple[np.ndarray, list[int]]:
     generator = np.random.default_rng(batch)
-    return generator.integers(0, 256, (RECORDS, 3072), dtype=np.uint8), [(batch + i) % 10 for i in range(RECORDS)]
+    return generator.integers(0, 256, (RECORDS, 3072), dtype=np.uint8), [
+        (batch + i) % 10 for i in range(RECORDS)
+    ]
 
 
 NAMES = [f"data_batch_{number}" for number in range(1, 6)] + ["test_batch"]
@@ -52,7 +56,12 @@ def binary_layout(root):
 @pytest.mark.parametrize("layout", [python_layout, binary_layout])
 def test_cifar10(tmp_path, layout) -> None:
     found = splits("Cifar10", path=str(layout(tmp_path)))
-    assert (len(found.train), len(found.val), found.num_classes, found.class_names[3]) == (20, 4, 10, "cat")
+    assert (len(found.train), len(found.val), found.num_classes, found.class_names[3]) == (
+        20,
+        4,
+        10,
+        "cat",
+    )
     data, labels = records(2)
     batch = found.train.batch(np.arange(8, 12), None)
     assert torch.equal(batch.images, torch.from_numpy(data.reshape(-1, 3, 32, 32)))
@@ -77,7 +86,11 @@ def test_cifar10_augmentation_depends_on_epoch_and_index_only(tmp_path) -> None:
 
 def test_shift_flip_and_turn() -> None:
     image = (
-        torch.arange(32 * 32, dtype=torch.int64).remainder(251).to(torch.uint8).view(1, 1, 32, 32).repeat(1, 3, 1, 1)
+        torch.arange(32 * 32, dtype=torch.int64)
+        .remainder(251)
+        .to(torch.uint8)
+        .view(1, 1, 32, 32)
+        .repeat(1, 3, 1, 1)
     )
     still, level = 0.5, 0.5  # the middle of nine shifts, the middle of the angles
     assert torch.equal(augmented(image, np.array([[still, still, 0.9, level]])), image)
@@ -111,8 +124,16 @@ def cut(root) -> None:
 @pytest.mark.parametrize(
     ("damage", "error", "words"),
     [
-        (remove_one, InputMissing, ["lacks data_batch_3", "cifar-10-batches-py/ (data_batch_1, data_batch_2,"]),
-        (remove_all, InputMissing, ["no CIFAR-10", "data_batch_1 to data_batch_5", "cifar-10-batches-py/ (empty)"]),
+        (
+            remove_one,
+            InputMissing,
+            ["lacks data_batch_3", "cifar-10-batches-py/ (data_batch_1, data_batch_2,"],
+        ),
+        (
+            remove_all,
+            InputMissing,
+            ["no CIFAR-10", "data_batch_1 to data_batch_5", "cifar-10-batches-py/ (empty)"],
+        ),
         (run_code, DataError, ["test_batch", "it asks for", "print"]),
         (cut, DataError, ["data_batch_1", "no batch of CIFAR-10"]),
     ],
@@ -169,7 +190,12 @@ def test_image_list(listed) -> None:
 @pytest.mark.parametrize(
     ("name", "text", "error", "words"),
     [
-        ("train.txt", None, InputMissing, ["train.txt", "expected train.txt and val.txt", "val/ (c.png)"]),
+        (
+            "train.txt",
+            None,
+            InputMissing,
+            ["train.txt", "expected train.txt and val.txt", "val/ (c.png)"],
+        ),
         ("val.txt", "c.png\n", DataError, ["val.txt line 1", "'c.png'", "<file> <class index>"]),
         ("val.txt", "c.png 0\nc.png one\n", DataError, ["val.txt line 2", "'c.png one'"]),
         ("val.txt", "\n", DataError, ["val.txt names no images"]),
@@ -195,7 +221,8 @@ def test_corrupt_images_are_named_and_skipped_up_to_the_limit(listed, caplog, li
     train = open_listed(listed, **({} if limit is None else {"maxCorrupt": limit})).train
     if ends:
         with pytest.raises(
-            DataError, match=r"more than \d images cannot be read \(data\.maxCorrupt\), among them .*x\.png"
+            DataError,
+            match=r"more than \d images cannot be read \(data\.maxCorrupt\), among them .*x\.png",
         ):
             train.batch(np.arange(3), 0)
     else:
@@ -207,7 +234,9 @@ def test_corrupt_images_are_named_and_skipped_up_to_the_limit(listed, caplog, li
 
 @pytest.mark.parametrize("kind", ["ImageFolder", "ImageList", "WebDataset", "Cifar10", "Cifar100"])
 def test_path_is_needed(kind) -> None:
-    with pytest.raises(ConfigError, match=rf"data\.path: missing; data\.kind {kind} needs the folder that holds"):
+    with pytest.raises(
+        ConfigError, match=rf"data\.path: missing; data\.kind {kind} needs the folder that holds"
+    ):
         from_mapping({"data": {"kind": kind}})
 
 

@@ -36,17 +36,27 @@ class FakeModule(types.ModuleType):
 
 @pytest.fixture
 def cuda(monkeypatch):
-    """Makes torch.cuda that of a vendor who presents its devices as CUDA, seen through its own build of torch."""
+    """Makes torch.cuda that of a vendor who presents its devices as CUDA, seen through its own
+    build of torch.
+    """
 
     def install(capability: tuple[int, int] | None = (9, 0), bf16: bool = True) -> FakeModule:
         module = FakeModule(bf16=bf16)
         if capability is not None:
             module.get_device_capability = lambda: capability
-        for name in ("is_available", "device_count", "set_device", "is_bf16_supported", "get_device_capability"):
+        for name in (
+            "is_available",
+            "device_count",
+            "set_device",
+            "is_bf16_supported",
+            "get_device_capability",
+        ):
             monkeypatch.setattr(torch.cuda, name, getattr(module, name, lambda: None))
         monkeypatch.setattr(torch.cuda, "get_device_name", lambda index: f"GPU {index}")
         monkeypatch.setattr(torch.cuda.amp.common, "amp_definitely_not_available", lambda: False)
-        monkeypatch.setattr(torch.cuda, "set_device", lambda index: module.calls.append(f"set_device {index}"))
+        monkeypatch.setattr(
+            torch.cuda, "set_device", lambda index: module.calls.append(f"set_device {index}")
+        )
         return module
 
     return install
@@ -58,7 +68,11 @@ def settings(local_rank: int = 1, local_world_size: int = 2) -> Settings:
 
 def test_cpu_when_it_is_asked_for() -> None:
     found = device.resolve(CPU, "FP32", settings())
-    assert (found.device.type, found.process_group_backend, found.precision) == ("cpu", "gloo", "FP32")
+    assert (found.device.type, found.process_group_backend, found.precision) == (
+        "cpu",
+        "gloo",
+        "FP32",
+    )
     assert found.is_cpu
     assert found.device_ids is None
     assert found.peak_memory_bytes() is None
@@ -86,7 +100,9 @@ def test_cpu_is_loud_when_nobody_asked_for_it(monkeypatch, caplog) -> None:
         ("metax", (8, 0), False, "FP16"),
     ],
 )
-def test_vendors_that_present_their_devices_as_cuda(cuda, monkeypatch, profile, capability, bf16, expected) -> None:
+def test_vendors_that_present_their_devices_as_cuda(
+    cuda, monkeypatch, profile, capability, bf16, expected
+) -> None:
     module = cuda(capability, bf16)
     config = AcceleratorConfig(profile=profile, device="cuda", backend="nccl")
     found = device.resolve(config, "Auto", settings())
@@ -101,17 +117,27 @@ def test_xpu_is_in_torch(monkeypatch) -> None:
     for name in ("is_available", "device_count", "set_device", "is_bf16_supported"):
         monkeypatch.setattr(torch.xpu, name, getattr(module, name))
     monkeypatch.setattr(torch.xpu, "get_device_name", lambda index: f"XPU {index}")
-    found = device.resolve(AcceleratorConfig(profile="intel-gpu", device="xpu", backend="xccl"), "Auto", settings())
+    found = device.resolve(
+        AcceleratorConfig(profile="intel-gpu", device="xpu", backend="xccl"), "Auto", settings()
+    )
     assert module.calls == ["set_device 1"]
-    assert (found.process_group_backend, found.precision, found.name) == ("cpu:gloo,xpu:xccl", "BF16", "XPU 1")
+    assert (found.process_group_backend, found.precision, found.name) == (
+        "cpu:gloo,xpu:xccl",
+        "BF16",
+        "XPU 1",
+    )
 
 
 def test_cuda_shim_is_imported_before_the_first_call(cuda, monkeypatch, tmp_path) -> None:
     module = cuda(None)
     monkeypatch.setattr(torch.cuda, "calls", module.calls, raising=False)
-    (tmp_path / "torch_xmlir.py").write_text("import torch\ntorch.cuda.calls.append('import torch_xmlir')\n")
+    (tmp_path / "torch_xmlir.py").write_text(
+        "import torch\ntorch.cuda.calls.append('import torch_xmlir')\n"
+    )
     monkeypatch.syspath_prepend(tmp_path)
-    config = AcceleratorConfig(profile="kunlunxin", module="torch_xmlir", device="cuda", backend="nccl")
+    config = AcceleratorConfig(
+        profile="kunlunxin", module="torch_xmlir", device="cuda", backend="nccl"
+    )
     assert device.resolve(config, "Auto", settings(local_rank=0)).precision == "BF16"
     assert module.calls == ["import torch_xmlir", "set_device 0"]
     sys.modules.pop("torch_xmlir")
@@ -131,7 +157,9 @@ def test_device_counts(cuda, monkeypatch, caplog, ranks) -> None:
     config = AcceleratorConfig(profile="nvidia", device="cuda", backend="nccl")
     shown = "CUDA_VISIBLE_DEVICES=4,5, NVIDIA_VISIBLE_DEVICES is not set"
     if ranks > 2:
-        with pytest.raises(ConfigError, match=f"3 ranks in this pod but torch sees 2 devices \\({shown}\\)"):
+        with pytest.raises(
+            ConfigError, match=f"3 ranks in this pod but torch sees 2 devices \\({shown}\\)"
+        ):
             device.resolve(config, "Auto", settings(0, ranks))
         return
     device.resolve(config, "Auto", settings(0, ranks))
@@ -232,7 +260,11 @@ def test_figures_are_those_that_the_device_tells() -> None:
     device_functions = Telling()
     reader = Reader(device_functions, 0)
     assert reader.read() == Figures(
-        memory_used_bytes=3, memory_total_bytes=4, temperature_celsius=61, power_watts=250.0, healthy=1.0
+        memory_used_bytes=3,
+        memory_total_bytes=4,
+        temperature_celsius=61,
+        power_watts=250.0,
+        healthy=1.0,
     )
     reader.read()
     assert device_functions.asked.count("utilization") == 1
@@ -245,7 +277,9 @@ def test_figures_are_those_that_the_device_tells() -> None:
 def test_device_that_tells_nothing_has_no_figures() -> None:
     assert Reader(types.ModuleType("torch.silent"), 0).read() == Figures()
     allocated = types.SimpleNamespace(memory_allocated=lambda: 7, max_memory_allocated=lambda: 9)
-    assert Reader(allocated, None).read() == Figures(memory_used_bytes=7, memory_peak_bytes=9, healthy=1.0)
+    assert Reader(allocated, None).read() == Figures(
+        memory_used_bytes=7, memory_peak_bytes=9, healthy=1.0
+    )
 
 
 @pytest.mark.parametrize(
@@ -266,11 +300,16 @@ def test_device_that_tells_nothing_has_no_figures() -> None:
 def test_threads(monkeypatch, content, ranks, limit, pinned, threads) -> None:
     monkeypatch.setattr(accelerator.os, "sched_getaffinity", lambda _pid: set(range(8)))
     monkeypatch.setattr(accelerator.Path, "read_text", lambda *_args, **_kwargs: content)
-    assert device.threads_per_rank(Settings(local_world_size=ranks, threads=limit, pinned=pinned)) == threads
+    assert (
+        device.threads_per_rank(Settings(local_world_size=ranks, threads=limit, pinned=pinned))
+        == threads
+    )
 
 
 @pytest.mark.parametrize(("pinned", "set_to"), [(False, []), (True, [3])])
-def test_pinned_ranks_have_no_more_threads_than_cpus_beside_any_device(cuda, monkeypatch, pinned, set_to) -> None:
+def test_pinned_ranks_have_no_more_threads_than_cpus_beside_any_device(
+    cuda, monkeypatch, pinned, set_to
+) -> None:
     cuda()
     asked: list[int] = []
     monkeypatch.setattr(torch, "set_num_threads", asked.append)
@@ -297,7 +336,9 @@ def test_rows_of_the_operator_agree_with_what_the_trainer_knows() -> None:
     """Without the operator a device type alone must lead to the same plug-in and back end."""
     import yaml
 
-    rows = Path(__file__).parents[2] / "operator" / "inception_operator" / "accelerators" / "profiles"
+    rows = (
+        Path(__file__).parents[2] / "operator" / "inception_operator" / "accelerators" / "profiles"
+    )
     for path in rows.glob("*.yaml"):
         row = yaml.safe_load(path.read_text())["torch"]
         known = table.TYPES[row["device"]]

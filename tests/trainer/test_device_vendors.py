@@ -1,7 +1,9 @@
-"""Short trainings on a stub of every vendor that brings a device type of its own: what is imported, chosen and used.
+"""Short trainings on a stub of every vendor that brings a device type of its own: what is imported,
+chosen and used.
 
-The plug-ins are found under their real names, the tensors have the vendor's device type, and two ranks share their
-gradients through the vendor's back end (``stub_plugin``): nothing here says what the hardware does.
+The plug-ins are found under their real names, the tensors have the vendor's device type, and two
+ranks share their gradients through the vendor's back end (``stub_plugin``): nothing here says what
+the hardware does.
 """
 
 import json
@@ -45,17 +47,26 @@ VENDORS = {
     "mlu": MLU,
     "mlu-bf16": replace(MLU, stub=replace(MLU.stub, bf16=True), precision="BF16"),
     "npu": Vendor("ascend", "torch_npu", Stub("npu", "hccl", bf16=True, own_scaler=True), "BF16"),
-    "npu-910A": Vendor("ascend", "torch_npu", Stub("npu", "hccl", bf16=False, own_scaler=True), "FP16"),
-    "sdaa": Vendor("tecorigin", "torch_sdaa", Stub("sdaa", "tccl", bf16=True, own_scaler=True), "FP16"),
+    "npu-910A": Vendor(
+        "ascend", "torch_npu", Stub("npu", "hccl", bf16=False, own_scaler=True), "FP16"
+    ),
+    "sdaa": Vendor(
+        "tecorigin", "torch_sdaa", Stub("sdaa", "tccl", bf16=True, own_scaler=True), "FP16"
+    ),
     "musa": Vendor("mthreads", "torch_musa", Stub("musa", "mccl"), "FP16"),
     "gcu": Vendor("enflame", "torch_gcu", Stub("gcu", "eccl", bf16=True), "BF16"),
-    "gcu-without-autocast": Vendor("enflame", "torch_gcu", Stub("gcu", "eccl", bf16=True, numbers=()), "FP32"),
+    "gcu-without-autocast": Vendor(
+        "enflame", "torch_gcu", Stub("gcu", "eccl", bf16=True, numbers=()), "FP32"
+    ),
     "hpu": Vendor(
         "gaudi",
         HABANA,
         Stub("hpu", "hccl"),
         "BF16",
-        {f"{HABANA}.core": ("mark_step",), f"{HABANA}.distributed.hccl": ("initialize_distributed_hpu",)},
+        {
+            f"{HABANA}.core": ("mark_step",),
+            f"{HABANA}.distributed.hccl": ("initialize_distributed_hpu",),
+        },
         "initialize_distributed_hpu",
         marks=True,
     ),
@@ -92,7 +103,9 @@ class Ranks:
         for module, names in vendor.others.items():
             stub_plugin.write_functions(self.plugins, module, *names)
 
-    def run(self, config: dict[str, Any], world: int = 2, **variables: str) -> tuple[list[int], str]:
+    def run(
+        self, config: dict[str, Any], world: int = 2, **variables: str
+    ) -> tuple[list[int], str]:
         """Exit codes and output."""
         log = self.folder / "log"
         log.mkdir()
@@ -102,7 +115,9 @@ class Ranks:
             "STUB_LOG": str(log),
             **variables,
         }
-        config = merge(merge(TINY, SHORT), {"output": {"path": str(self.folder / "output")}, **config})
+        config = merge(
+            merge(TINY, SHORT), {"output": {"path": str(self.folder / "output")}, **config}
+        )
         gang = trainer_ranks.start(self.folder, config, world, small=True, environment=environment)
         return gang.wait(), gang.output()
 
@@ -146,7 +161,12 @@ def test_training_on_a_device_of_its_own(ranks, vendor) -> None:
         assert chosen.get("index", rank) == rank
         assert not chosen["initialized"]
         made = events[kinds.index("process_group")]
-        assert made == {"event": "process_group", "backend": vendor.stub.backend, "rank": rank, "size": 2}
+        assert made == {
+            "event": "process_group",
+            "backend": vendor.stub.backend,
+            "rank": rank,
+            "size": 2,
+        }
         # Gradients travel through the vendor's back end, on the device of this rank.
         reduced = {event["device"] for event in events if event.get("what") == "allreduce"}
         number = rank if vendor.choosing == "set_device" else 0
@@ -156,8 +176,14 @@ def test_training_on_a_device_of_its_own(ranks, vendor) -> None:
         assert ("own_scaler" in kinds) == (vendor.precision == "FP16" and vendor.stub.own_scaler)
         assert kinds.count("mark_step") == (2 if vendor.marks else 0)
     summary = ranks.summary()
-    assert (summary["precision"], summary["worldSize"], summary["steps"]) == (vendor.precision, 2, 2)
-    assert (ranks.folder / "output" / "tcap_dllogger.json").exists() == (vendor.profile == "tecorigin")
+    assert (summary["precision"], summary["worldSize"], summary["steps"]) == (
+        vendor.precision,
+        2,
+        2,
+    )
+    assert (ranks.folder / "output" / "tcap_dllogger.json").exists() == (
+        vendor.profile == "tecorigin"
+    )
 
 
 def test_figures_of_the_devices_are_exported(ranks) -> None:
@@ -165,9 +191,13 @@ def test_figures_of_the_devices_are_exported(ranks) -> None:
     codes, output = ranks.run(row(MLU))
     assert codes == [0, 0], output
     page = text_string_to_metric_families((ranks.folder / "output" / "metrics.prom").read_text())
-    values = {family.name: {s.labels.get("device"): s.value for s in family.samples} for family in page}
+    values = {
+        family.name: {s.labels.get("device"): s.value for s in family.samples} for family in page
+    }
     told = {
-        name.removeprefix("trainer_device_"): by for name, by in values.items() if name.startswith("trainer_dev") and by
+        name.removeprefix("trainer_device_"): by
+        for name, by in values.items()
+        if name.startswith("trainer_dev") and by
     }
     assert told == {
         "memory_used_bytes": {"0": 1 << 30, "1": 1 << 30},
@@ -179,7 +209,11 @@ def test_figures_of_the_devices_are_exported(ranks) -> None:
 
 def test_benchmark_seeks_the_largest_batch_that_every_device_holds(ranks) -> None:
     """The stub's memory ends where it is told to; twice as much of it holds about twice the images."""
-    config = {"mode": "Benchmark", "benchmark": {"batch": "Largest", "warmupSteps": 1, "steps": 2}, **row(MLU)}
+    config = {
+        "mode": "Benchmark",
+        "benchmark": {"batch": "Largest", "warmupSteps": 1, "steps": 2},
+        **row(MLU),
+    }
     found = []
     for mebibytes in (8, 16):
         other = Ranks(ranks.folder / str(mebibytes), ranks.library)
@@ -195,11 +229,15 @@ def test_benchmark_seeks_the_largest_batch_that_every_device_holds(ranks) -> Non
 
 
 def test_device_alone_is_enough(ranks) -> None:
-    """Outside Kubernetes nobody hands a row over: the device type says which plug-in and back end belong to it."""
+    """Outside Kubernetes nobody hands a row over: the device type says which plug-in and back end
+    belong to it.
+    """
     ranks.install(MLU)
     codes, output = ranks.run({"accelerator": {"device": "mlu"}})
     assert codes == [0, 0], output
-    assert {event["backend"] for event in ranks.events(0) if event["event"] == "process_group"} == {"cncl"}
+    assert {event["backend"] for event in ranks.events(0) if event["event"] == "process_group"} == {
+        "cncl"
+    }
 
 
 def announce(ranks: Ranks, vendor: Vendor) -> None:
@@ -207,8 +245,12 @@ def announce(ranks: Ranks, vendor: Vendor) -> None:
     ranks.install(vendor)
     information = ranks.plugins / f"{vendor.module}-1.0.dist-info"
     information.mkdir()
-    (information / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {vendor.module}\nVersion: 1.0\n")
-    (information / "entry_points.txt").write_text(f"[torch.backends]\n{vendor.module} = {vendor.module}:_autoload\n")
+    (information / "METADATA").write_text(
+        f"Metadata-Version: 2.1\nName: {vendor.module}\nVersion: 1.0\n"
+    )
+    (information / "entry_points.txt").write_text(
+        f"[torch.backends]\n{vendor.module} = {vendor.module}:_autoload\n"
+    )
 
 
 def test_installed_plug_in_is_found_without_being_asked_for(ranks) -> None:
@@ -235,7 +277,11 @@ def test_no_device_anywhere_is_said_loudly(ranks) -> None:
             {},
             "2 ranks in this pod but torch sees 1 devices (MLU_VISIBLE_DEVICES=0,1, CAMBRICON_VISIBLE_DEVICES is not",
         ),
-        (MLU, {"devices": 4}, "the pod was given 4 devices, torch sees 2 (MLU_VISIBLE_DEVICES=0,1, "),
+        (
+            MLU,
+            {"devices": 4},
+            "the pod was given 4 devices, torch sees 2 (MLU_VISIBLE_DEVICES=0,1, ",
+        ),
         (MLU, {"visible": ["MY_DEVICES"], "devices": 1}, "torch sees 2 (MY_DEVICES is not set)"),
         (
             replace(MLU, stub=replace(MLU.stub, count=0)),
@@ -261,16 +307,21 @@ def test_wrong_devices_end_the_job(ranks, vendor, more, words) -> None:
 @pytest.mark.parametrize("announced", [False, True], ids=["named", "announced"])
 def test_broken_plug_in_ends_the_job_with_the_remedy(ranks, announced) -> None:
     announce(ranks, MLU)
-    (ranks.plugins / "torch_mlu" / "__init__.py").write_text("raise OSError('libcnrt.so: cannot open shared object')\n")
+    (ranks.plugins / "torch_mlu" / "__init__.py").write_text(
+        "raise OSError('libcnrt.so: cannot open shared object')\n"
+    )
     codes, output = ranks.run({} if announced else row(MLU), world=1)
     assert codes == [78], output
     assert (
-        "OSError: libcnrt.so: cannot open shared object; use an image that holds the vendor's plug-in" in ranks.error()
+        "OSError: libcnrt.so: cannot open shared object; use an image that holds the vendor's plug-in"
+        in ranks.error()
     )
 
 
 def test_precision_that_a_device_cannot_do_is_refused(ranks) -> None:
     ranks.install(VENDORS["gcu-without-autocast"])
-    codes, output = ranks.run({**row(VENDORS["gcu-without-autocast"]), "precision": "BF16"}, world=1)
+    codes, output = ranks.run(
+        {**row(VENDORS["gcu-without-autocast"]), "precision": "BF16"}, world=1
+    )
     assert codes == [78], output
     assert "precision: BF16 does not work on this gcu device" in ranks.error()

@@ -1,8 +1,10 @@
-"""One, two and four ranks on the same samples and the same global batch train the same: the losses of every step.
+"""One, two and four ranks on the same samples and the same global batch train the same: the losses
+of every step.
 
-With accumulation the micro-batches are the same on any number of ranks, and with them the batch norm; without, batch
-norm is synchronized. What remains is the order of summation. The trainer and its ranks are the real ones; the network
-is a small one, because the others turn the last bit of a gradient into a tenth of the loss within a few steps.
+With accumulation the micro-batches are the same on any number of ranks, and with them the batch
+norm; without, batch norm is synchronized. What remains is the order of summation. The trainer and
+its ranks are the real ones; the network is a small one, because the others turn the last bit of a
+gradient into a tenth of the loss within a few steps.
 """
 
 import json
@@ -49,7 +51,9 @@ def losses(path: Path) -> list[float]:
     return [row[1] for row in state["progress"]["history"]["train"]]
 
 
-def trained(path: Path, world: int, *changes: dict, attempt: int = 1, small: bool = True) -> list[float]:
+def trained(
+    path: Path, world: int, *changes: dict, attempt: int = 1, small: bool = True
+) -> list[float]:
     gang = trainer_ranks.start(path, config(path, *changes), world, attempt, small=small)
     assert gang.wait() == [0] * world, gang.output()
     return losses(path)
@@ -62,7 +66,9 @@ def test_one_two_and_four_ranks_train_the_same(tmp_path, way, method, precision)
     changes = (WAYS[way], {"optimizer": METHODS[method], "precision": precision})
     one, two, four = (trained(tmp_path / str(world), world, *changes) for world in (1, 2, 4))
     assert len(one) == STEPS
-    assert one[0] - one[-1] > 5 * TOLERANCES[precision], "nothing was learnt, so nothing is compared"
+    assert one[0] - one[-1] > 5 * TOLERANCES[precision], (
+        "nothing was learnt, so nothing is compared"
+    )
     assert two == pytest.approx(one, abs=TOLERANCES[precision])
     assert four == pytest.approx(one, abs=TOLERANCES[precision])
 
@@ -80,14 +86,23 @@ def test_other_numbers_of_ranks_continue_the_trajectory(tmp_path, way) -> None:
     for attempt, (world, steps) in enumerate(((4, 6), (2, 13), (1, STEPS)), 1):
         continued = trained(parts, world, WAYS[way], {"maxSteps": steps}, attempt=attempt)
     summary = json.loads((parts / "output" / "summary.json").read_text())
-    assert (summary["steps"], summary["attempts"], summary["samplesSeen"]) == (STEPS, 3, STEPS * GLOBAL)
+    assert (summary["steps"], summary["attempts"], summary["samplesSeen"]) == (
+        STEPS,
+        3,
+        STEPS * GLOBAL,
+    )
     assert continued == pytest.approx(whole, abs=TOLERANCES["FP32"])
 
 
 def test_the_first_steps_of_a_network_of_the_catalogue_are_the_same(tmp_path) -> None:
-    """The gate of RECIPES 12 at four ranks: one gradient through all layers of BN-Inception, before rounding grows."""
+    """The gate of RECIPES 12 at four ranks: one gradient through all layers of BN-Inception, before
+    rounding grows.
+    """
     first = {"maxSteps": 2, "data": {"samples": 2 * GLOBAL}, "optimizer": {"learningRate": 0.002}}
-    one, four = (trained(tmp_path / str(world), world, WAYS["accumulation"], first, small=False) for world in (1, 4))
+    one, four = (
+        trained(tmp_path / str(world), world, WAYS["accumulation"], first, small=False)
+        for world in (1, 4)
+    )
     assert abs(one[0] - one[1]) > 1e-2
     assert four[0] == pytest.approx(one[0], abs=1e-5)
     assert four[1] == pytest.approx(one[1], abs=1e-3)

@@ -19,7 +19,9 @@ CPU = torch.device("cpu")
 
 def network() -> nn.Module:
     torch.manual_seed(0)
-    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, 2))
+    return nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, 2)
+    )
 
 
 def test_eager_is_the_network_itself() -> None:
@@ -34,7 +36,12 @@ def compilers_are_there() -> bool:
 
 def run(path: Path, kind: str, mode: str = "Train") -> trainer_ranks.Gang:
     length = {"maxSteps": 4, "benchmark": {"warmupSteps": 1, "steps": 2}}
-    changes = {"mode": mode, "execution": kind, "checkpoint": {"path": str(path), "everySeconds": 0}, **length}
+    changes = {
+        "mode": mode,
+        "execution": kind,
+        "checkpoint": {"path": str(path), "everySeconds": 0},
+        **length,
+    }
     return trainer_ranks.start(path, merge(TINY, changes), small=True)
 
 
@@ -67,11 +74,19 @@ def test_missing_compiler_is_named(monkeypatch, device) -> None:
 def test_missing_headers_are_named(monkeypatch, tmp_path) -> None:
     monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}")
     monkeypatch.setattr(sysconfig, "get_paths", lambda: {"include": str(tmp_path)})
-    with pytest.raises(ConfigError, match=r"Python's headers, and there is no .*Python\.h; install them"):
+    with pytest.raises(
+        ConfigError, match=r"Python's headers, and there is no .*Python\.h; install them"
+    ):
         compiling.executed(network(), "Compiled", CPU)
 
 
 def test_synchronized_norms_are_not_compiled() -> None:
-    both = {"data": {"kind": "Digits"}, "model": {"batchNorm": "Synchronized"}, "execution": "Compiled"}
-    with pytest.raises(ConfigError, match=r"execution: Compiled does not go with model\.batchNorm Synchronized"):
+    both = {
+        "data": {"kind": "Digits"},
+        "model": {"batchNorm": "Synchronized"},
+        "execution": "Compiled",
+    }
+    with pytest.raises(
+        ConfigError, match=r"execution: Compiled does not go with model\.batchNorm Synchronized"
+    ):
         from_mapping(both)

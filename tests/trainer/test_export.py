@@ -1,4 +1,6 @@
-"""Export: every form is read again by other code than that which wrote it, and Evaluate takes it like weights."""
+"""Export: every form is read again by other code than that which wrote it, and Evaluate takes it
+like weights.
+"""
 
 import json
 import signal
@@ -38,7 +40,10 @@ def weights(tmp_path_factory) -> Path:
 
 
 def job(path: Path, weights: Path, **changes) -> dict:
-    return merge({"mode": "Export", "model": {"weights": str(weights)}, "output": {"path": str(path)}}, changes)
+    return merge(
+        {"mode": "Export", "model": {"weights": str(weights)}, "output": {"path": str(path)}},
+        changes,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +98,11 @@ def test_facts_for_users_are_beside_the_files_and_inside(exported, weights) -> N
     assert facts["output"] == {"name": "logits", "shape": ["batch", 4]}
     saved = torch.load(weights, weights_only=True)
     assert facts["preprocessing"] == saved["preprocessing"]
-    assert (facts["classNames"], facts["model"], facts["step"]) == (saved["class_names"], "bninception", 6)
+    assert (facts["classNames"], facts["model"], facts["step"]) == (
+        saved["class_names"],
+        "bninception",
+        6,
+    )
     for suffix in ("pt2", "onnx", "torchscript"):
         assert open_exported(exported / f"bninception.{suffix}").described == facts
     with safe_open(exported / "bninception.safetensors", "pt") as file:
@@ -125,7 +134,11 @@ def test_exported_files_are_evaluated_like_weights(exported, weights, tmp_path, 
     results = []
     for path in (weights, exported / f"bninception.{suffix}"):
         folder = tmp_path / path.suffix[1:]
-        change = {"mode": "Evaluate", "model": {"weights": str(path)}, "output": {"path": str(folder)}}
+        change = {
+            "mode": "Evaluate",
+            "model": {"weights": str(path)},
+            "output": {"path": str(folder)},
+        }
         gang = trainer_ranks.start(folder, merge(TINY, change), 2)
         assert gang.wait() == [0, 0], gang.output()
         results.append(summary(folder / "evaluate"))
@@ -138,8 +151,15 @@ def test_safetensors_bring_their_inputs_along(tmp_path) -> None:
     network, path = models.create("bninception", 2), tmp_path / "x.safetensors"
     described = {"trainer": "1", "model": "bninception", "step": 7, "classNames": ["a", "b"]}
     described["preprocessing"] = {**CIFAR10.as_dict(), "imageSize": 32}
-    exporters.Safetensors().write(exporters.Request(network, torch.zeros(1), described), path, fixed=False)
-    job = {"mode": "Infer", "model": {"weights": str(path)}, "output": {"path": "/o"}, "inference": {"path": "/p"}}
+    exporters.Safetensors().write(
+        exporters.Request(network, torch.zeros(1), described), path, fixed=False
+    )
+    job = {
+        "mode": "Infer",
+        "model": {"weights": str(path)},
+        "output": {"path": "/o"},
+        "inference": {"path": "/p"},
+    }
     known = trained._described(from_mapping(job))
     assert (known.normalization, known.image_size, known.step) == (CIFAR10, 32, 7)
     assert (known.classes, known.class_names) == (2, ("a", "b"))
@@ -161,7 +181,8 @@ def test_one_batch_size_and_other_precisions(weights, tmp_path, precision) -> No
 
 
 @pytest.mark.parametrize(
-    ("name", "size"), [("inception_v3", 75), ("inception_v4", 75), ("inceptionv3_cifar", 32), ("resnet50", 32)]
+    ("name", "size"),
+    [("inception_v3", 75), ("inception_v4", 75), ("inceptionv3_cifar", 32), ("resnet50", 32)],
 )
 def test_every_network_as_onnx(tmp_path, name, size) -> None:
     network = models.create(name, 7).eval()
@@ -172,7 +193,9 @@ def test_every_network_as_onnx(tmp_path, name, size) -> None:
         form.write(exporters.Request(network, images, {"model": name}), path, fixed=False)
         wanted = network(images[:1])
         found = form.load(path, network)(images[:1])
-    torch.testing.assert_close(found, wanted, atol=1e-3 * float(wanted.abs().max().clamp(min=1)), rtol=0)
+    torch.testing.assert_close(
+        found, wanted, atol=1e-3 * float(wanted.abs().max().clamp(min=1)), rtol=0
+    )
 
 
 def test_two_ranks_export_once(weights, tmp_path) -> None:
@@ -182,7 +205,9 @@ def test_two_ranks_export_once(weights, tmp_path) -> None:
 
 
 def test_a_file_that_computes_something_else_is_refused(weights, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(exporters.Program, "load", lambda *_: lambda images: torch.zeros(len(images), 4))
+    monkeypatch.setattr(
+        exporters.Program, "load", lambda *_: lambda images: torch.zeros(len(images), 4)
+    )
     from inception_trainer import modes
     from inception_trainer.config.settings import Settings
 
@@ -192,8 +217,12 @@ def test_a_file_that_computes_something_else_is_refused(weights, tmp_path, monke
 
 
 def test_onnx_without_its_packages_names_them(monkeypatch) -> None:
-    monkeypatch.setattr(exporters.importlib.util, "find_spec", lambda name: None if "onnx" in name else object())
-    with pytest.raises(ConfigError, match="onnx, onnxscript, onnxruntime, which are not here; build an image"):
+    monkeypatch.setattr(
+        exporters.importlib.util, "find_spec", lambda name: None if "onnx" in name else object()
+    )
+    with pytest.raises(
+        ConfigError, match="onnx, onnxscript, onnxruntime, which are not here; build an image"
+    ):
         exporters.Onnx().require("FP32")
 
 
@@ -236,7 +265,12 @@ def opened(monkeypatch, tmp_path: Path, described: dict, **data) -> trained.Trai
 
 def test_a_file_of_others_may_say_nothing_of_itself(monkeypatch, tmp_path) -> None:
     known = opened(monkeypatch, tmp_path, {})
-    assert (known.model, known.classes, known.class_names, known.normalization) == ("bninception", 3, (), None)
+    assert (known.model, known.classes, known.class_names, known.normalization) == (
+        "bninception",
+        3,
+        (),
+        None,
+    )
 
 
 def test_a_file_that_takes_images_of_one_size_refuses_others(monkeypatch, tmp_path) -> None:

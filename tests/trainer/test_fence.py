@@ -1,4 +1,6 @@
-"""A rank of an older attempt that comes back to life changes nothing, at whatever operation it had stopped."""
+"""A rank of an older attempt that comes back to life changes nothing, at whatever operation it had
+stopped.
+"""
 
 from __future__ import annotations
 
@@ -14,9 +16,20 @@ from inception_trainer.checkpoint.folder import CheckpointStore
 from inception_trainer.errors import Fenced
 from interruption import Interruption, payload
 
-OPERATIONS = ("open", "os.rename", "os.remove", "os.link", "os.mkdir", "os.rmdir", "os.listdir", "os.scandir")
+OPERATIONS = (
+    "open",
+    "os.rename",
+    "os.remove",
+    "os.link",
+    "os.mkdir",
+    "os.rmdir",
+    "os.listdir",
+    "os.scandir",
+)
 _hooks: list[Interruption] = []
-sys.addaudithook(lambda event, _arguments: [hook() for hook in _hooks if event in OPERATIONS] and None)
+sys.addaudithook(
+    lambda event, _arguments: [hook() for hook in _hooks if event in OPERATIONS] and None
+)
 
 
 @pytest.fixture

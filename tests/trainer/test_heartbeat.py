@@ -27,7 +27,9 @@ def test_start_and_first_step_may_take_long(tmp_path: Path) -> None:
     assert list(heart.over("ab")) == ["a", "b"]
     assert (read(path).step, read(path).count, read(path).patient) == (0, 2, True)
     heart.step(31)
-    assert (read(path).step, read(path).count, read(path).patient) == (31, 3, True), "sinks start now"
+    assert (read(path).step, read(path).count, read(path).patient) == (31, 3, True), (
+        "sinks start now"
+    )
     heart.beat()
     assert read(path).patient, "ranks wait in the second step for rank 0's sinks"
     heart.step(32)
@@ -45,9 +47,19 @@ def test_start_and_first_step_may_take_long(tmp_path: Path) -> None:
         ("ssps", False),
         ("sspsb", False),
     ],
-    ids=["step", "batch", "pause", "first batch after it", "second batch", "step after it", "batch after that"],
+    ids=[
+        "step",
+        "batch",
+        "pause",
+        "first batch after it",
+        "second batch",
+        "step after it",
+        "batch after that",
+    ],
 )
-def test_a_pause_lasts_until_something_is_computed(tmp_path: Path, calls: str, patient: bool) -> None:
+def test_a_pause_lasts_until_something_is_computed(
+    tmp_path: Path, calls: str, patient: bool
+) -> None:
     heart = Heartbeat(tmp_path / "beat")
     for call in calls:
         {"s": lambda: heart.step(1), "b": heart.beat, "p": heart.pause}[call]()

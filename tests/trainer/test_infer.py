@@ -1,4 +1,6 @@
-"""Infer as real ranks: the same predictions at every number of ranks, in the order of the images, and latencies."""
+"""Infer as real ranks: the same predictions at every number of ranks, in the order of the images,
+and latencies.
+"""
 
 import csv
 import json
@@ -32,11 +34,19 @@ def weights(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory) -> Path:
-    """Seven images of several sizes in folders of folders, one broken one, and a file that is no image."""
+    """Seven images of several sizes in folders of folders, one broken one, and a file that is no
+    image.
+    """
     root = tmp_path_factory.mktemp("photos")
     random = np.random.default_rng(1)
     (root / "b" / "deep").mkdir(parents=True)
-    for name, side in (("a.png", 40), ("b/1.jpg", 64), ("b/2.JPEG", 33), ("b/deep/x.bmp", 32), ("c.webp", 50)):
+    for name, side in (
+        ("a.png", 40),
+        ("b/1.jpg", 64),
+        ("b/2.JPEG", 33),
+        ("b/deep/x.bmp", 32),
+        ("c.webp", 50),
+    ):
         pixels = random.integers(0, 255, (side, side + 3, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(root / name)
     Image.fromarray(random.integers(0, 255, (45, 40), dtype=np.uint8)).save(root / "grey.png")
@@ -49,7 +59,12 @@ NAMES = ["a.png", "b/1.jpg", "b/2.JPEG", "b/deep/x.bmp", "broken.jpg", "c.webp",
 
 
 def config(path: Path, weights: Path, **changes) -> dict:
-    base = {"mode": "Infer", "model": {"weights": str(weights)}, "precision": "FP32", "output": {"path": str(path)}}
+    base = {
+        "mode": "Infer",
+        "model": {"weights": str(weights)},
+        "precision": "FP32",
+        "output": {"path": str(path)},
+    }
     # Loader processes are test_data's business: from a fork server they could not start.
     return merge({**base, "data": {"workers": 0}}, changes)
 
@@ -64,17 +79,29 @@ def table(path: Path) -> list[dict[str, str]]:
 
 
 def lines(path: Path) -> list[dict]:
-    return [json.loads(line) for line in (path / "infer" / "predictions.jsonl").read_text().splitlines()]
+    return [
+        json.loads(line) for line in (path / "infer" / "predictions.jsonl").read_text().splitlines()
+    ]
 
 
 @pytest.mark.parametrize("world", [1, 3])
 def test_a_folder_of_images(weights, photos, tmp_path, world) -> None:
-    job = config(tmp_path, weights, inference={"path": str(photos), "topClasses": 2}, batch={"perDevice": 2})
+    job = config(
+        tmp_path, weights, inference={"path": str(photos), "topClasses": 2}, batch={"perDevice": 2}
+    )
     gang = trainer_ranks.start(tmp_path, job, world)
     assert gang.wait() == [0] * world, gang.output()
     rows = table(tmp_path)
     assert [row["image"] for row in rows] == NAMES
-    assert list(rows[0]) == ["image", "class1", "name1", "probability1", "class2", "name2", "probability2"]
+    assert list(rows[0]) == [
+        "image",
+        "class1",
+        "name1",
+        "probability1",
+        "class2",
+        "name2",
+        "probability2",
+    ]
     broken = rows.pop(4)
     assert set(broken.values()) == {"broken.jpg", ""}
     for row in rows:
@@ -82,17 +109,27 @@ def test_a_folder_of_images(weights, photos, tmp_path, world) -> None:
         assert 1 >= first >= second > 0
         assert row["name1"] == f"class-{row['class1']}"
     result = summary(tmp_path)
-    assert (result["mode"], result["samples"], result["skippedSamples"], result["weightsStep"]) == ("Infer", 6, 1, 6)
+    assert (result["mode"], result["samples"], result["skippedSamples"], result["weightsStep"]) == (
+        "Infer",
+        6,
+        1,
+        6,
+    )
     assert result["predictions"] == str(tmp_path / "infer" / "predictions.csv")
     assert gang.progress()["metrics"]["progress"] == 1.0
-    assert 'trainer_samples_total{phase="infer"} 7.0' in (tmp_path / "infer" / "metrics.prom").read_text()
+    assert (
+        'trainer_samples_total{phase="infer"} 7.0'
+        in (tmp_path / "infer" / "metrics.prom").read_text()
+    )
     assert "Classified 6 images, 1 more could not be read" in gang.output()
     assert "imageSize" not in job["data"], "the weights know the size"
 
 
 def test_predictions_are_those_of_a_plain_loop(weights, tmp_path) -> None:
     """The validation images of the data, whose labels are known, on two ranks with uneven shares."""
-    job = config(tmp_path, weights, inference={"format": "JSONL", "topClasses": 9}, data=TINY["data"])
+    job = config(
+        tmp_path, weights, inference={"format": "JSONL", "topClasses": 9}, data=TINY["data"]
+    )
     job["batch"] = {"perDevice": 5}
     assert trainer_ranks.run(tmp_path, job, 2) == [0, 0]
     saved = torch.load(weights, weights_only=True)
@@ -101,7 +138,9 @@ def test_predictions_are_those_of_a_plain_loop(weights, tmp_path) -> None:
     splits = open_splits(from_mapping(TINY))
     batch = splits.val.batch(np.arange(len(splits.val)), None)
     with torch.no_grad():
-        wanted = network(Normalise(splits.normalization, torch.device("cpu"))(batch.images)).softmax(1)
+        wanted = network(
+            Normalise(splits.normalization, torch.device("cpu"))(batch.images)
+        ).softmax(1)
     rows = lines(tmp_path)
     assert [row["image"] for row in rows] == [f"val/{i}" for i in range(12)]
     assert [row["label"] for row in rows] == [f"class-{label}" for label in batch.labels.tolist()]
@@ -115,11 +154,18 @@ def test_predictions_are_those_of_a_plain_loop(weights, tmp_path) -> None:
 def test_one_file_with_names_of_ones_own(weights, photos, tmp_path) -> None:
     names = tmp_path / "names.txt"
     names.write_text("tench, Tinca tinca\n\ngoldfish\nshark\nray\n")
-    job = config(tmp_path, weights, inference={"path": str(photos / "b" / "1.jpg"), "classNames": str(names)})
+    job = config(
+        tmp_path, weights, inference={"path": str(photos / "b" / "1.jpg"), "classNames": str(names)}
+    )
     assert trainer_ranks.run(tmp_path, job) == [0]
     (row,) = table(tmp_path)
     assert row["image"] == "1.jpg"
-    assert {row[f"name{i}"] for i in range(1, 5)} == {"tench, Tinca tinca", "goldfish", "shark", "ray"}
+    assert {row[f"name{i}"] for i in range(1, 5)} == {
+        "tench, Tinca tinca",
+        "goldfish",
+        "shark",
+        "ray",
+    }
     names.write_text('["a", "b", "c", "d"]')
     job["inference"]["format"] = "JSONL"
     assert trainer_ranks.run(tmp_path, job) == [0]
@@ -130,10 +176,21 @@ def test_one_file_with_names_of_ones_own(weights, photos, tmp_path) -> None:
 def test_other_precisions_agree_with_fp32(weights, tmp_path, precision) -> None:
     found = []
     for kind in ("FP32", precision):
-        job = config(tmp_path / kind, weights, inference={"format": "JSONL"}, data=TINY["data"], precision=kind)
+        job = config(
+            tmp_path / kind,
+            weights,
+            inference={"format": "JSONL"},
+            data=TINY["data"],
+            precision=kind,
+        )
         assert trainer_ranks.run(tmp_path / kind, job) == [0]
         assert summary(tmp_path / kind)["precision"] == kind
-        found.append([{p["class"]: p["probability"] for p in row["predictions"]} for row in lines(tmp_path / kind)])
+        found.append(
+            [
+                {p["class"]: p["probability"] for p in row["predictions"]}
+                for row in lines(tmp_path / kind)
+            ]
+        )
     assert found[0] != found[1], "the precision must make a difference"
     for one, other in zip(*found, strict=True):
         assert other == pytest.approx(one, abs=0.03)
@@ -164,7 +221,12 @@ def test_latencies_by_batch_size_without_weights_or_images(tmp_path, world) -> N
 
 def test_percentiles_are_interpolated() -> None:
     result = latency.figures(2, [float(i) for i in range(101)])
-    assert (result["p50Seconds"], result["p90Seconds"], result["p99Seconds"], result["maxSeconds"]) == (50, 90, 99, 100)
+    assert (
+        result["p50Seconds"],
+        result["p90Seconds"],
+        result["p99Seconds"],
+        result["maxSeconds"],
+    ) == (50, 90, 99, 100)
     assert (result["meanSeconds"], result["imagesPerSecond"]) == (50, 0.04)
     assert latency.figures(1, [1.0, 2.0])["p50Seconds"] == 1.5
 
@@ -174,11 +236,27 @@ def test_percentiles_are_interpolated() -> None:
     [
         ({"inference": {"path": "/nowhere"}}, 66, "inference.path: no images"),
         ({"inference": {"path": "EMPTY"}}, 66, "an empty folder"),
-        ({"inference": {"path": "PHOTOS", "classNames": "/nowhere/names"}}, 66, "inference.classNames: /nowhere/names"),
-        ({"inference": {"path": "PHOTOS", "classNames": "PHOTOS/notes.txt"}}, 65, "names 1 classes"),
+        (
+            {"inference": {"path": "PHOTOS", "classNames": "/nowhere/names"}},
+            66,
+            "inference.classNames: /nowhere/names",
+        ),
+        (
+            {"inference": {"path": "PHOTOS", "classNames": "PHOTOS/notes.txt"}},
+            65,
+            "names 1 classes",
+        ),
         ({"inference": {"path": "PHOTOS", "classNames": "PHOTOS/a.png"}}, 65, "no text"),
-        ({"inference": {"path": "PHOTOS"}, "data": {"maxCorrupt": 0}}, 65, "more than 0 images cannot be read"),
-        ({"inference": {"path": "PHOTOS"}, "model": {"name": "resnet50"}}, 78, "set model.name to it"),
+        (
+            {"inference": {"path": "PHOTOS"}, "data": {"maxCorrupt": 0}},
+            65,
+            "more than 0 images cannot be read",
+        ),
+        (
+            {"inference": {"path": "PHOTOS"}, "model": {"name": "resnet50"}},
+            78,
+            "set model.name to it",
+        ),
         ({"data": {"kind": "Digits"}}, 78, "knows 4 classes, the data has 10"),
         ({"inference": {"path": "PHOTOS"}, "output": {"path": "PHOTOS/a.png"}}, 66, "output.path"),
     ],
@@ -186,7 +264,9 @@ def test_percentiles_are_interpolated() -> None:
 )
 def test_what_is_refused(weights, photos, tmp_path, change, code, words) -> None:
     (tmp_path / "empty").mkdir()
-    text = json.dumps(change).replace("PHOTOS", str(photos)).replace("EMPTY", str(tmp_path / "empty"))
+    text = (
+        json.dumps(change).replace("PHOTOS", str(photos)).replace("EMPTY", str(tmp_path / "empty"))
+    )
     gang = trainer_ranks.start(tmp_path, merge(config(tmp_path, weights), json.loads(text)))
     assert gang.wait() == [code], gang.output()
     assert words in json.loads((tmp_path / "error-0.json").read_text())["message"]["message"]
@@ -195,7 +275,9 @@ def test_what_is_refused(weights, photos, tmp_path, change, code, words) -> None
 
 
 def test_stops_on_request_and_leaves_no_half_file(weights, tmp_path) -> None:
-    job = config(tmp_path, weights, data={**TINY["data"], "samples": 40_000}, batch={"perDevice": 2})
+    job = config(
+        tmp_path, weights, data={**TINY["data"], "samples": 40_000}, batch={"perDevice": 2}
+    )
     gang = trainer_ranks.start(tmp_path, job, 2)
     gang.until(lambda: gang.progress()["step"] >= 1)
     gang.signal(signal.SIGTERM)

@@ -1,4 +1,6 @@
-"""What the agent tells torch elastic, in old and new versions, and the fork server's list of imports."""
+"""What the agent tells torch elastic, in old and new versions, and the fork server's list of
+imports.
+"""
 
 import os
 import socket
@@ -38,7 +40,12 @@ class OldLaunchConfig:
 
 def test_config_of_an_old_torch() -> None:
     config = agent._config(OldLaunchConfig, REQUEST)
-    assert (config.min_nodes, config.max_nodes, config.nproc_per_node, config.max_restarts) == (2, 2, 4, 0)
+    assert (config.min_nodes, config.max_nodes, config.nproc_per_node, config.max_restarts) == (
+        2,
+        2,
+        4,
+        0,
+    )
     assert (config.rdzv_backend, config.rdzv_endpoint) == ("static", "10.0.0.1:29503")
     assert config.rdzv_configs["rank"] == 1
     assert config.run_id == "team-digits-3"
@@ -49,7 +56,9 @@ def test_config_of_this_torch_asks_no_device(monkeypatch: pytest.MonkeyPatch) ->
     api = pytest.importorskip("torch.distributed.launcher.api")
     torch = pytest.importorskip("torch")
     if hasattr(torch, "accelerator"):
-        monkeypatch.setattr(torch.accelerator, "is_available", lambda: pytest.fail("opened a device context"))
+        monkeypatch.setattr(
+            torch.accelerator, "is_available", lambda: pytest.fail("opened a device context")
+        )
     config = agent._config(api.LaunchConfig, REQUEST)
     assert config.start_method == "fork"
     assert getattr(config, "numa_options", None) is None
@@ -61,7 +70,9 @@ def test_config_of_this_torch_asks_no_device(monkeypatch: pytest.MonkeyPatch) ->
         pytest.param(None, None, id="with libuv"),
         pytest.param(TypeError("use_libuv"), None, id="before libuv"),
         pytest.param(RuntimeError("Libuv implementation missing"), "0", id="2.1"),
-        pytest.param(RuntimeError("use_libuv was requested but PyTorch was built without it"), "0", id="2.6"),
+        pytest.param(
+            RuntimeError("use_libuv was requested but PyTorch was built without it"), "0", id="2.6"
+        ),
     ],
 )
 def test_a_torch_without_libuv_gets_the_plain_store(
@@ -111,7 +122,12 @@ def test_environment_of_the_attempt() -> None:
     [
         (ConnectionRefusedError("no master"), True),
         (RuntimeError("The client socket has failed to connect to any network address"), True),
-        (RuntimeError("the server socket has failed to bind: EADDRINUSE, address already in use"), False),
+        (
+            RuntimeError(
+                "the server socket has failed to bind: EADDRINUSE, address already in use"
+            ),
+            False,
+        ),
         (ValueError("a bug"), False),
     ],
     ids=["refused", "unreachable", "port taken", "bug"],
@@ -126,7 +142,9 @@ def test_imports_can_be_replaced_except_for_the_needed_ones() -> None:
     assert forkserver.modules("a, b,")[-2:] == ("a", "b")
 
 
-@pytest.mark.parametrize(("given", "used"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")], ids=["default", "given"])
+@pytest.mark.parametrize(
+    ("given", "used"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")], ids=["default", "given"]
+)
 def test_openmp_is_told_to_sleep_before_anything_is_imported(
     monkeypatch: pytest.MonkeyPatch, given: str | None, used: str
 ) -> None:

@@ -74,12 +74,18 @@ def test_the_first_step_and_the_end_of_an_attempt_ring(operator: Operator, tmp_p
             )
             assert operator.heard.get(timeout=45) == "/ring/team-a/job/job-0-1"
             report = launcher.status()
-            assert (report["attempt"], report["state"]) == (attempt, "Running"), report.get("message")
+            assert (report["attempt"], report["state"]) == (attempt, "Running"), report.get(
+                "message"
+            )
             assert report["step"] >= 1
             gang.do(attempt, 0, "exit-7")
             assert operator.heard.get(timeout=45) == "/ring/team-a/job/job-0-1"
             report = launcher.status()
-            assert (report["attempt"], report["state"], report["exitCode"]) == (attempt, "Failed", 7)
+            assert (report["attempt"], report["state"], report["exitCode"]) == (
+                attempt,
+                "Failed",
+                7,
+            )
             assert report["step"] >= 1, "how far it came is known after its end"
         launcher.assign(3, nnodes=0)
         assert launcher.wait_state("Idle", 3)["step"] is None

@@ -21,7 +21,9 @@ def gang(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Gang]:
 
 
 def of(size: int = 1, **options: object) -> pytest.MarkDecorator:
-    return pytest.mark.parametrize("gang", [{"size": size, **options}], indirect=True, ids=[f"{size} launchers"])
+    return pytest.mark.parametrize(
+        "gang", [{"size": size, **options}], indirect=True, ids=[f"{size} launchers"]
+    )
 
 
 def heading(attempt: int, rank: int) -> str:
@@ -98,7 +100,9 @@ def deadlock(tmp_path: Path) -> str:
 
 
 def test_a_deadlock_in_a_program_of_the_user(tmp_path: Path, deadlock: str) -> None:
-    with Gang(tmp_path, program=[sys.executable, deadlock], INCEPTION_PROGRESS_DEADLINE_SECONDS="2") as gang:
+    with Gang(
+        tmp_path, program=[sys.executable, deadlock], INCEPTION_PROGRESS_DEADLINE_SECONDS="2"
+    ) as gang:
         gang.assign(1)
         assert gang.launchers[0].wait_exit() == 70
         word, log = gang.launchers[0].last_word(), gang.launchers[0].read_log()

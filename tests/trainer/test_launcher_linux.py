@@ -14,7 +14,9 @@ from inception_trainer.launcher import linux
     ("name", "content", "kills"),
     [
         pytest.param("memory.events", "low 0\noom 3\noom_kill 2\noom_group_kill 0\n", 2, id="v2"),
-        pytest.param("memory/memory.oom_control", "oom_kill_disable 0\nunder_oom 0\noom_kill 5\n", 5, id="v1"),
+        pytest.param(
+            "memory/memory.oom_control", "oom_kill_disable 0\nunder_oom 0\noom_kill 5\n", 5, id="v1"
+        ),
         pytest.param("memory.events", "oom_kill many\n", 0, id="malformed"),
         pytest.param("elsewhere", "", 0, id="no cgroup"),
     ],
@@ -28,7 +30,9 @@ def test_oom_kills(tmp_path: Path, name: str, content: str, kills: int) -> None:
 
 def test_descendants_include_those_that_left_the_group() -> None:
     code = "import os, sys; os.setsid(); pid = os.fork(); print(pid, flush=True) if pid else None; sys.stdin.read()"
-    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
         assert process.stdout is not None
         grandchild = int(process.stdout.readline())
         assert {process.pid, grandchild} <= linux.descendants(os.getpid())

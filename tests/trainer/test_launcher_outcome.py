@@ -37,10 +37,17 @@ GLOO = "RuntimeError: [.../gloo/transport/tcp/pair.cc:561] "
 )
 def test_exit_code_table(code: int, reason: Reason, contract: int) -> None:
     verdict = judge(Outcome(1, Result.FAILED, (Failure(code, 5.0, rank=2),)), now=9.0)
-    assert (verdict.reason, verdict.exit_code, verdict.rank, verdict.time) == (reason, contract, 2, 5.0)
+    assert (verdict.reason, verdict.exit_code, verdict.rank, verdict.time) == (
+        reason,
+        contract,
+        2,
+        5.0,
+    )
 
 
-@pytest.mark.parametrize(("code", "message"), [(-9, "SIGKILL"), (-6, "SIGABRT"), (7, "exit code 7"), (139, "SIGSEGV")])
+@pytest.mark.parametrize(
+    ("code", "message"), [(-9, "SIGKILL"), (-6, "SIGABRT"), (7, "exit code 7"), (139, "SIGSEGV")]
+)
 def test_a_death_without_words_is_named(code: int, message: str) -> None:
     assert judge(Outcome(1, Result.FAILED, (Failure(code, 0.0),)), 0.0).message == message
 
@@ -57,13 +64,19 @@ def test_unknown_signal_has_a_name() -> None:
         ("RuntimeError", GLOO + "Broken pipe"),
         ("RuntimeError", GLOO + "Timed out waiting 1800000ms for recv operation to complete"),
         ("RuntimeError", GLOO + "Application timeout caused pair closure"),
-        ("DistBackendError", "NCCL error in: x.cpp:1, remote process exited or there was a network error"),
+        (
+            "DistBackendError",
+            "NCCL error in: x.cpp:1, remote process exited or there was a network error",
+        ),
         (
             "DistBackendError",
             "NCCL error: unhandled system error (run with NCCL_DEBUG=INFO), ncclSystemError",
         ),
         ("DistBackendError", "[2] is setting up NCCL communicator: failed to recv, got 0 bytes"),
-        ("DistNetworkError", "The client socket has failed to connect to any network address of (a, 1)"),
+        (
+            "DistNetworkError",
+            "The client socket has failed to connect to any network address of (a, 1)",
+        ),
         ("DistStoreError", "wait timeout after 300000ms, keys: /0"),
         ("RuntimeError", "Connection refused"),
     ],
@@ -79,8 +92,14 @@ def test_consequences(error: str, message: str) -> None:
         ("ConnectionResetError", "[Errno 104] Connection reset by peer"),
         ("RuntimeError", "mat1 and mat2 shapes cannot be multiplied"),
         ("DistBackendError", "NCCL error: unhandled cuda error, ncclUnhandledCudaError"),
-        ("DistBackendError", "ncclSystemError: Error while creating shared memory segment /dev/shm/nccl-x"),
-        ("DistNetworkError", "The server socket has failed to listen: EADDRINUSE, address already in use"),
+        (
+            "DistBackendError",
+            "ncclSystemError: Error while creating shared memory segment /dev/shm/nccl-x",
+        ),
+        (
+            "DistNetworkError",
+            "The server socket has failed to listen: EADDRINUSE, address already in use",
+        ),
         ("", ""),
     ],
 )
@@ -96,7 +115,9 @@ def test_the_earliest_cause_wins_over_earlier_consequences() -> None:
 
 
 def test_peer_lost_keeps_the_ranks_code() -> None:
-    verdict = judge(Outcome(1, Result.FAILED, (Failure(1, 1.0, 3, "RuntimeError", "x", peer_lost=True),)), 9.0)
+    verdict = judge(
+        Outcome(1, Result.FAILED, (Failure(1, 1.0, 3, "RuntimeError", "x", peer_lost=True),)), 9.0
+    )
     assert (verdict.reason, verdict.exit_code, verdict.rank) == (Reason.PEER_LOST, 1, 3)
 
 
@@ -104,7 +125,12 @@ def test_peer_lost_keeps_the_ranks_code() -> None:
     ("failure", "reason", "code"),
     [
         pytest.param(Failure(-9, 1.0), Reason.OOM_KILLED, 137, id="the rank itself"),
-        pytest.param(Failure(1, 1.0, message="DataLoader worker is killed"), Reason.OOM_KILLED, 137, id="its loader"),
+        pytest.param(
+            Failure(1, 1.0, message="DataLoader worker is killed"),
+            Reason.OOM_KILLED,
+            137,
+            id="its loader",
+        ),
         pytest.param(Failure(1, 1.0, peer_lost=True), Reason.OOM_KILLED, 137, id="a local peer"),
         pytest.param(Failure(66, 1.0), Reason.INPUT_MISSING, 66, id="a code of its own stays"),
     ],
@@ -120,7 +146,9 @@ def test_no_word_at_all() -> None:
 
 
 def test_outcome_travels() -> None:
-    outcome = Outcome(3, Result.FAILED, (Failure(-9, 1.5, 2, "E", "m", peer_lost=True),), oom_killed=True)
+    outcome = Outcome(
+        3, Result.FAILED, (Failure(-9, 1.5, 2, "E", "m", peer_lost=True),), oom_killed=True
+    )
     assert Outcome.from_dict(outcome.to_dict()) == outcome
 
 
@@ -130,9 +158,14 @@ def test_outcome_travels() -> None:
         pytest.param("exit code 7", "", "exit code 7", id="nothing said"),
         pytest.param("exit code 7", "one\ntwo", "exit code 7\none\ntwo", id="the last lines"),
         pytest.param(
-            "ValueError: x", "Traceback\n  in f\nValueError: x", "ValueError: x\nTraceback\n  in f", id="not twice"
+            "ValueError: x",
+            "Traceback\n  in f\nValueError: x",
+            "ValueError: x\nTraceback\n  in f",
+            id="not twice",
         ),
-        pytest.param("no data", "loading\nInputMissing: no data", "no data\nloading", id="nor with its name"),
+        pytest.param(
+            "no data", "loading\nInputMissing: no data", "no data\nloading", id="nor with its name"
+        ),
         pytest.param("no data", "InputMissing: no data", "no data", id="nothing but the head"),
         pytest.param("x", "x\nmore", "x\nx\nmore", id="said before"),
     ],

@@ -22,7 +22,9 @@ def gang(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Gang]:
 
 
 def of(size: int = 1, **options: object) -> pytest.MarkDecorator:
-    return pytest.mark.parametrize("gang", [{"size": size, **options}], indirect=True, ids=[f"{size} launchers"])
+    return pytest.mark.parametrize(
+        "gang", [{"size": size, **options}], indirect=True, ids=[f"{size} launchers"]
+    )
 
 
 @of(2)
@@ -136,7 +138,12 @@ def test_ends_in_one_warm_pod(gang: Gang) -> None:
     launcher.terminate()
     assert launcher.wait_exit() == 75
     word = launcher.last_word()
-    assert (word["state"], word["reason"], word["exitCode"], word["attempt"]) == ("Stopped", "Stopped", 75, 5)
+    assert (word["state"], word["reason"], word["exitCode"], word["attempt"]) == (
+        "Stopped",
+        "Stopped",
+        75,
+        5,
+    )
     assert not set(gang.processes()) & {rank, *strays}
 
 
@@ -155,7 +162,10 @@ def test_orphans_are_reaped(gang: Gang) -> None:
     gang.do(1, 0, "detach")
     wait_for("the lasting stray", lambda: any(map(_is_sleep, gang.processes())))
     # The short-lived one is adopted by the launcher and must not stay a zombie.
-    wait_for("no zombie", lambda: len(_children(launcher.process.pid)) == 2 and not _zombies(launcher.process.pid))
+    wait_for(
+        "no zombie",
+        lambda: len(_children(launcher.process.pid)) == 2 and not _zombies(launcher.process.pid),
+    )
     launcher.terminate()
     assert launcher.wait_exit() == 75
 
@@ -170,7 +180,12 @@ def _zombies(parent: int) -> list[list[str]]:
 
 def _stat(pid: int) -> list[str]:
     try:
-        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(") ")[2].split()
+        return (
+            Path(f"/proc/{pid}/stat")
+            .read_text(encoding="utf-8", errors="replace")
+            .rpartition(") ")[2]
+            .split()
+        )
     except OSError:
         return []
 
@@ -278,7 +293,14 @@ def test_ranks_that_do_not_stop_are_killed(gang: Gang) -> None:
 )
 def test_a_stop_does_not_wait_for_peers_that_never_came(gang: Gang, node_rank: int) -> None:
     (launcher,) = gang.launchers
-    launcher.assign(1, nodeRank=node_rank, nnodes=2, nprocPerNode=1, masterAddr="127.0.0.1", masterPort=free_port())
+    launcher.assign(
+        1,
+        nodeRank=node_rank,
+        nnodes=2,
+        nprocPerNode=1,
+        masterAddr="127.0.0.1",
+        masterPort=free_port(),
+    )
     launcher.wait_state("Running")
     launcher.terminate()
     assert launcher.wait_exit() == 75

@@ -46,7 +46,9 @@ def test_function(monkeypatch: pytest.MonkeyPatch) -> None:
 SCRIPT = "import sys, pathlib; assert __name__ == '__main__'; pathlib.Path(sys.argv[1]).touch(); sys.exit({code})"
 
 
-@pytest.mark.parametrize("python", [[], ["python"], ["/usr/bin/python3", "-u"], ["python3.11"]], ids=str)
+@pytest.mark.parametrize(
+    "python", [[], ["python"], ["/usr/bin/python3", "-u"], ["python3.11"]], ids=str
+)
 def test_script(tmp_path: Path, python: list[str]) -> None:
     script, mark = tmp_path / "script.py", tmp_path / "mark"
     script.write_text(SCRIPT.format(code=7), encoding="utf-8")
@@ -79,7 +81,10 @@ def test_command(shell: str, code: int) -> None:
     [
         pytest.param("/no/such/script.py", 127, "/no/such/script.py: no such script", id="script"),
         pytest.param(
-            "no_such_module:train", 127, "no_such_module:train: No module named 'no_such_module'", id="no module"
+            "no_such_module:train",
+            127,
+            "no_such_module:train: No module named 'no_such_module'",
+            id="no module",
         ),
         pytest.param("os:no_such", 127, "os:no_such: no such function", id="function"),
         pytest.param("no-such-command", 127, "no-such-command: not found", id="command"),
@@ -99,17 +104,23 @@ def test_a_missing_import_of_the_program_is_its_own_error(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("raised", "expected"),
     [
-        pytest.param(ValueError("bad luck"), (1, "ValueError", "ValueError: bad luck"), id="exception"),
+        pytest.param(
+            ValueError("bad luck"), (1, "ValueError", "ValueError: bad luck"), id="exception"
+        ),
         pytest.param(CodedError("no data"), (66, "CodedError", "no data"), id="with a code"),
         pytest.param(SystemExit(), (0, "", ""), id="exit"),
         pytest.param(SystemExit(0), (0, "", ""), id="exit 0"),
         pytest.param(SystemExit(75), (75, "", ""), id="exit 75"),
         pytest.param(SystemExit(-1), (255, "", ""), id="exit -1"),
         pytest.param(SystemExit("words"), (1, "SystemExit", "words"), id="exit with words"),
-        pytest.param(KeyboardInterrupt(), (1, "KeyboardInterrupt", "KeyboardInterrupt:"), id="interrupt"),
+        pytest.param(
+            KeyboardInterrupt(), (1, "KeyboardInterrupt", "KeyboardInterrupt:"), id="interrupt"
+        ),
     ],
 )
-def test_ends(monkeypatch: pytest.MonkeyPatch, raised: BaseException, expected: tuple[int, str, str]) -> None:
+def test_ends(
+    monkeypatch: pytest.MonkeyPatch, raised: BaseException, expected: tuple[int, str, str]
+) -> None:
     module(monkeypatch, raised)
     assert rank.run(["made_program:train"]) == expected
 

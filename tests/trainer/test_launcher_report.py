@@ -7,11 +7,26 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from inception_trainer.launcher.report import Report, State, termination_message, timestamp, with_progress
+from inception_trainer.launcher.report import (
+    Report,
+    State,
+    termination_message,
+    timestamp,
+    with_progress,
+)
 from inception_trainer.launcher.server import Board
 
 FAILED = Report(
-    3, State.FAILED, 1767225600.123456, 66, 1, "InputMissing", "no such file", "job-0-1", 120, {"loss": 0.1}
+    3,
+    State.FAILED,
+    1767225600.123456,
+    66,
+    1,
+    "InputMissing",
+    "no such file",
+    "job-0-1",
+    120,
+    {"loss": 0.1},
 )
 
 
@@ -103,7 +118,9 @@ def test_awkward_text_fits(text: str) -> None:
         pytest.param('{"step": 5, "metrics": {"loss": 1}}', 5, id="good"),
         pytest.param('{"step": 5, "met', 120, id="torn"),
         pytest.param("[" * 5000, 120, id="deep"),
-        pytest.param(json.dumps({"step": 5, "metrics": {"x" * n: n for n in range(200)}}), 120, id="too much"),
+        pytest.param(
+            json.dumps({"step": 5, "metrics": {"x" * n: n for n in range(200)}}), 120, id="too much"
+        ),
     ],
 )
 def test_progress_file_of_a_program(tmp_path: Path, text: str, step: int) -> None:

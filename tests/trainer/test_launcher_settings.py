@@ -5,12 +5,16 @@ import pytest
 from inception_trainer.launcher import settings
 
 
-@pytest.mark.parametrize(("text", "seconds"), [(None, None), ("", None), ("60", 60.0), ("0.5", 0.5)])
+@pytest.mark.parametrize(
+    ("text", "seconds"), [(None, None), ("", None), ("60", 60.0), ("0.5", 0.5)]
+)
 def test_deadline_for_progress(text: str | None, seconds: float | None) -> None:
     environment = {} if text is None else {"INCEPTION_PROGRESS_DEADLINE_SECONDS": text}
     assert settings.read([], environment).progress_deadline == seconds
 
 
 def test_malformed_seconds_are_named() -> None:
-    with pytest.raises(settings.SettingsError, match=r"INCEPTION_PROGRESS_DEADLINE_SECONDS: .*'soon'"):
+    with pytest.raises(
+        settings.SettingsError, match=r"INCEPTION_PROGRESS_DEADLINE_SECONDS: .*'soon'"
+    ):
         settings.read([], {"INCEPTION_PROGRESS_DEADLINE_SECONDS": "soon"})

@@ -29,7 +29,13 @@ Current thread 0x00007f00 (most recent call first):
 
 
 def test_main_thread_is_the_one_that_took_the_signal() -> None:
-    assert [frame.name for frame in stacks.main_stack(DUMP)] == ["all_reduce", "<module>", "_run_code", "call", "run"]
+    assert [frame.name for frame in stacks.main_stack(DUMP)] == [
+        "all_reduce",
+        "<module>",
+        "_run_code",
+        "call",
+        "run",
+    ]
     nameless = DUMP.replace("Current thread", "Thread")
     assert stacks.main_stack(nameless)[0].name == "all_reduce", "the last one is the oldest"
     assert stacks.main_stack("") == ()
@@ -120,9 +126,14 @@ def test_a_silent_rank_shows_its_stacks_before_the_verdict(
     assert watcher.showing, "nothing may be killed now"
     show(watcher, 8)
     printed = capsys.readouterr().err
-    assert f"stacks of attempt 3, rank 1, process {victim.pid} in state S: no sign of life for 8 s" in printed
+    assert (
+        f"stacks of attempt 3, rank 1, process {victim.pid} in state S: no sign of life for 8 s"
+        in printed
+    )
     assert printed.count("in stuck_here") == 2, "all threads"
-    assert watcher.turn(8 + HOLD_SECONDS - 0.1) is None, "peers of other nodes show theirs meanwhile"
+    assert watcher.turn(8 + HOLD_SECONDS - 0.1) is None, (
+        "peers of other nodes show theirs meanwhile"
+    )
     outcome = watcher.turn(8 + HOLD_SECONDS)
     assert outcome is not None
     assert outcome == watcher.verdict
@@ -134,7 +145,11 @@ def test_a_silent_rank_shows_its_stacks_before_the_verdict(
 
 @pytest.mark.parametrize(("waits", "time"), [(False, 992), (True, 1003)], ids=["hangs", "waits"])
 def test_a_hang_is_dated_to_its_beginning_and_waiting_to_the_moment_of_the_report(
-    tmp_path: Path, victim: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch, waits: bool, time: float
+    tmp_path: Path,
+    victim: subprocess.Popen[bytes],
+    monkeypatch: pytest.MonkeyPatch,
+    waits: bool,
+    time: float,
 ) -> None:
     watcher = vigil(tmp_path)
     turn_until(watcher, 0, 7)
@@ -175,7 +190,9 @@ def test_a_rank_that_saves_and_stops_has_another_limit(
     assert "in stuck_here" in capsys.readouterr().err, "the limit is over, and this is why"
 
 
-def test_a_rank_that_steps_is_killed_without_ceremony(tmp_path: Path, victim: subprocess.Popen[bytes]) -> None:
+def test_a_rank_that_steps_is_killed_without_ceremony(
+    tmp_path: Path, victim: subprocess.Popen[bytes]
+) -> None:
     watcher = vigil(tmp_path)
     turn_until(watcher, 0, 2)
     watcher.part(3)
@@ -193,11 +210,16 @@ def test_a_stopped_rank_cannot_show_its_stacks(
     show(watcher, 8)
     assert "(it cannot show its stacks)" in capsys.readouterr().err
     assert watcher.verdict is not None
-    assert watcher.verdict.failures[0].message == "no step for 8 s: rank 1 is stopped by a signal after step 57"
+    assert (
+        watcher.verdict.failures[0].message
+        == "no step for 8 s: rank 1 is stopped by a signal after step 57"
+    )
 
 
 @pytest.mark.parametrize("victim", ["silent"], indirect=True)
-def test_a_foreign_program_that_reports_nothing_is_left_alone(tmp_path: Path, victim: subprocess.Popen[bytes]) -> None:
+def test_a_foreign_program_that_reports_nothing_is_left_alone(
+    tmp_path: Path, victim: subprocess.Popen[bytes]
+) -> None:
     turn_until(vigil(tmp_path), 0, 200)
 
 
@@ -226,6 +248,8 @@ def test_a_rank_that_shows_nothing_is_not_waited_for_long(
     assert "shows no stack" in watcher.verdict.failures[0].message
 
 
-def test_a_rank_that_has_ended_is_not_watched(tmp_path: Path, victim: subprocess.Popen[bytes]) -> None:
+def test_a_rank_that_has_ended_is_not_watched(
+    tmp_path: Path, victim: subprocess.Popen[bytes]
+) -> None:
     rank.note_path(tmp_path, 0).write_text('{"exitCode": 0}', encoding="utf-8")
     turn_until(vigil(tmp_path), 0, 100)

@@ -50,7 +50,9 @@ def ended(attempt: int, result: Result) -> Ended:
 class Play:
     """Plays events against a machine and keeps what it commanded last."""
 
-    machine: Machine = field(default_factory=lambda: Machine(Report(host="h"), warm_hold=600, shutdown=110))
+    machine: Machine = field(
+        default_factory=lambda: Machine(Report(host="h"), warm_hold=600, shutdown=110)
+    )
     now: float = 0.0
     last: tuple[Command, ...] = ()
 
@@ -247,7 +249,9 @@ def test_second_sigterm_does_not_wait() -> None:
         pytest.param((), 75, id="starting"),
         pytest.param((ServerReady(),), 75, id="idle"),
         pytest.param((ServerReady(), Assigned(hold_of(1))), 75, id="held"),
-        pytest.param((ServerReady(), Tick(True), Assigned(run_of(1)), failed(1), Emptied()), 66, id="failed"),
+        pytest.param(
+            (ServerReady(), Tick(True), Assigned(run_of(1)), failed(1), Emptied()), 66, id="failed"
+        ),
     ],
 )
 def test_sigterm_without_ranks(events: tuple[Event, ...], code: int) -> None:
@@ -317,7 +321,9 @@ EVENTS = st.lists(
 
 @settings(deadline=None)
 @given(EVENTS, st.booleans())
-def test_an_older_attempt_never_runs_after_a_newer_one(events: list[Event], terminate: bool) -> None:
+def test_an_older_attempt_never_runs_after_a_newer_one(
+    events: list[Event], terminate: bool
+) -> None:
     play = Play()(ServerReady(), Tick(asked=True))
     newest = started = 0
     free = True

@@ -62,7 +62,12 @@ os.write(2, b"no end of line \\xff")
 
 def write(folder: Path) -> subprocess.CompletedProcess[bytes]:
     command = [sys.executable, "-c", WRITER, str(folder)]
-    return subprocess.run(command, env={"PYTHONPATH": str(ROOT / "trainer"), "PATH": os.defpath}, stderr=-1, check=True)
+    return subprocess.run(
+        command,
+        env={"PYTHONPATH": str(ROOT / "trainer"), "PATH": os.defpath},
+        stderr=-1,
+        check=True,
+    )
 
 
 def test_everything_a_rank_starts_is_passed_on_and_remembered(

@@ -1,4 +1,6 @@
-"""What is left of a torchrun command line, what is said about its options, and the copy of the launcher."""
+"""What is left of a torchrun command line, what is said about its options, and the copy of the
+launcher.
+"""
 
 from __future__ import annotations
 
@@ -17,16 +19,36 @@ PYTHON = sys.executable
     ("command", "program"),
     [
         pytest.param([], (), id="bundled trainer"),
-        pytest.param(["python", "train.py", "--nnodes", "2"], ("python", "train.py", "--nnodes", "2"), id="python"),
+        pytest.param(
+            ["python", "train.py", "--nnodes", "2"],
+            ("python", "train.py", "--nnodes", "2"),
+            id="python",
+        ),
         pytest.param(["python", "-m"], ("python", "-m"), id="half a command"),
         pytest.param(["python", "-m", "pkg"], ("python", "-m", "pkg"), id="module"),
         pytest.param(["bash", "torchrun"], ("bash", "torchrun"), id="torchrun as an argument"),
-        pytest.param(["torchrun", "t.py", "-m", "--x=1"], (PYTHON, "t.py", "-m", "--x=1"), id="arguments stay"),
+        pytest.param(
+            ["torchrun", "t.py", "-m", "--x=1"],
+            (PYTHON, "t.py", "-m", "--x=1"),
+            id="arguments stay",
+        ),
         pytest.param(["torchrun", "train"], (PYTHON, "train"), id="script without suffix"),
-        pytest.param(["torchrun", "-m", "pkg.train", "a"], (PYTHON, "-m", "pkg.train", "a"), id="torchrun module"),
+        pytest.param(
+            ["torchrun", "-m", "pkg.train", "a"],
+            (PYTHON, "-m", "pkg.train", "a"),
+            id="torchrun module",
+        ),
         pytest.param(["torchrun", "--no-python", "./a.out", "-x"], ("./a.out", "-x"), id="binary"),
-        pytest.param(["/opt/bin/torchrun", "--standalone", "--run_path", "/t.py"], (PYTHON, "/t.py"), id="run path"),
-        pytest.param(["python3.12", "-u", "-m", "torch.distributed.run", "t.py"], (PYTHON, "t.py"), id="module form"),
+        pytest.param(
+            ["/opt/bin/torchrun", "--standalone", "--run_path", "/t.py"],
+            (PYTHON, "/t.py"),
+            id="run path",
+        ),
+        pytest.param(
+            ["python3.12", "-u", "-m", "torch.distributed.run", "t.py"],
+            (PYTHON, "t.py"),
+            id="module form",
+        ),
     ],
 )
 def test_program(command: list[str], program: tuple[str, ...]) -> None:
@@ -34,7 +56,16 @@ def test_program(command: list[str], program: tuple[str, ...]) -> None:
 
 
 def test_options_of_torchrun_are_dropped_with_a_note() -> None:
-    options = ["--nnodes=2", "--nproc_per_node", "8", "--rdzv-backend=c10d", "--rdzv_conf", "a=1", "-t", "3"]
+    options = [
+        "--nnodes=2",
+        "--nproc_per_node",
+        "8",
+        "--rdzv-backend=c10d",
+        "--rdzv_conf",
+        "a=1",
+        "-t",
+        "3",
+    ]
     found = torchrun.unwrap(["torchrun", *options, "--max_restarts=3", "train.py"])
     assert found.program == (PYTHON, "train.py")
     assert found.notes == (
@@ -53,8 +84,14 @@ def test_options_of_torchrun_are_dropped_with_a_note() -> None:
         pytest.param(["torchrun"], "required: program", id="nothing"),
         pytest.param(["torchrun", "--nnodes=2"], "required: program", id="options only"),
         pytest.param(["torchrun", "--gpus", "2", "t.py"], "--gpus", id="unknown"),
-        pytest.param(["torchrun", "--virtual-local-rank", "t.py"], "--virtual-local-rank", id="not supported"),
-        pytest.param(["python", "-m", "torch.distributed.launch", "t.py"], "LOCAL_RANK", id="local rank as argument"),
+        pytest.param(
+            ["torchrun", "--virtual-local-rank", "t.py"], "--virtual-local-rank", id="not supported"
+        ),
+        pytest.param(
+            ["python", "-m", "torch.distributed.launch", "t.py"],
+            "LOCAL_RANK",
+            id="local rank as argument",
+        ),
     ],
 )
 def test_refused(command: list[str], words: str) -> None:

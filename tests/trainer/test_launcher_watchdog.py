@@ -37,9 +37,15 @@ CASES = [
     pytest.param([(0, {0: BEFORE}), (9, {0: AFTER}), (18, {0: AFTER})], False, id="a sign of life"),
     pytest.param([(0, {0: BEFORE}), (9, {0: AFTER}), (19, {0: AFTER})], True, id="silent after it"),
     pytest.param(
-        [(0, {0: BEFORE, 1: BEFORE}), (9, {0: AFTER, 1: BEFORE}), (11, {0: AFTER, 1: BEFORE})], True, id="one"
+        [(0, {0: BEFORE, 1: BEFORE}), (9, {0: AFTER, 1: BEFORE}), (11, {0: AFTER, 1: BEFORE})],
+        True,
+        id="one",
     ),
-    pytest.param([(0, {0: BEFORE, 1: BEFORE}), (9, {0: AFTER}), (15, {0: AFTER})], False, id="one that has ended"),
+    pytest.param(
+        [(0, {0: BEFORE, 1: BEFORE}), (9, {0: AFTER}), (15, {0: AFTER})],
+        False,
+        id="one that has ended",
+    ),
     pytest.param([(0, {0: SLOW}), (99, {0: SLOW})], False, id="a pause that was announced"),
     pytest.param([(0, {0: SLOW}), (100, {0: SLOW})], True, id="even a pause has an end"),
     pytest.param([(0, {0: None}), (99, {0: None})], False, id="the start may take longer"),
@@ -107,7 +113,8 @@ def test_heartbeat_file(text: str, step: int | None, count: int, patient: bool) 
 
 
 @pytest.mark.parametrize(
-    ("text", "step"), [('{"step": 7, "metrics": {}}', 7), ('{"step": "x"}', None), ("{to", None), ("[]", None)]
+    ("text", "step"),
+    [('{"step": 7, "metrics": {}}', 7), ('{"step": "x"}', None), ("{to", None), ("[]", None)],
 )
 def test_progress_file(text: str, step: int | None) -> None:
     assert of_progress(text, "1").step == step

@@ -1,4 +1,6 @@
-"""Checkpoints in an object store: whatever an older attempt does, at whatever moment, the newest line stays."""
+"""Checkpoints in an object store: whatever an older attempt does, at whatever moment, the newest
+line stays.
+"""
 
 from __future__ import annotations
 
@@ -23,12 +25,16 @@ OPERATIONS = ("iterdir", "read_bytes", "write_bytes", "write", "copy", "remove")
 
 
 @pytest.fixture(params=STORES)
-def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], Remote]:
+def place(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[], Remote]:
     """Makes roots below which nothing is yet."""
     return lambda: Remote(new_place(request.param, tmp_path, monkeypatch))
 
 
-def store(root: Remote, attempt: int | None, keep: int = 1, saved: Callable[[Saved], None] | None = None) -> Lineage:
+def store(
+    root: Remote, attempt: int | None, keep: int = 1, saved: Callable[[Saved], None] | None = None
+) -> Lineage:
     return Lineage(root, attempt, keep, saved)
 
 
@@ -114,7 +120,9 @@ def test_a_save_that_was_interrupted_anywhere_changes_nothing(place, interrupt) 
 
 @pytest.mark.parametrize("saves", [0, 1], ids=["nothing before", "a checkpoint before"])
 def test_taking_over_late_changes_nothing(place, interrupt, saves) -> None:
-    """Attempt 2 is stopped while it takes over from 1; attempt 3 takes over and saves, then 2 goes on."""
+    """Attempt 2 is stopped while it takes over from 1; attempt 3 takes over and saves, then 2 goes
+    on.
+    """
     interrupted = 0
     for number, root in everywhere(place):
         first = begun(root, 1)
@@ -156,7 +164,8 @@ def test_a_predecessor_that_goes_on_saving_cannot_pull_the_rug_away(place, inter
             except Fenced:
                 pass
 
-        # A check of the fence is no protection: let it go through as if it had come a moment earlier.
+        # A check of the fence is no protection: let it go through as if it had come a moment
+        # earlier.
         predecessor.check_fence = lambda: None  # type: ignore[method-assign]
         happened = interrupt(number, goes_on)
         successor = store(root, 2)
@@ -203,7 +212,9 @@ def test_a_damaged_checkpoint_is_passed_over(place, caplog) -> None:
     assert step_and_writer(root, 1) == (1, 1)
     assert "trying the one before" in caplog.text
     (folder / writer._record.kept[0].file).write_bytes(b"damaged")
-    with pytest.raises(DataError, match=r"none of the checkpoints in .*attempts/00000001 can be read"):
+    with pytest.raises(
+        DataError, match=r"none of the checkpoints in .*attempts/00000001 can be read"
+    ):
         begun(root, 2)
 
 

@@ -17,7 +17,8 @@ LABELS = torch.tensor([1, 0])
 def test_the_auxiliary_head_adds_its_share() -> None:
     loss = Criterion(label_smoothing=0.1, auxiliary_weight=0.4)((LOGITS, AUXILIARY), LABELS)
     main, auxiliary = (
-        functional.cross_entropy(x, LABELS, reduction="sum", label_smoothing=0.1) for x in (LOGITS, AUXILIARY)
+        functional.cross_entropy(x, LABELS, reduction="sum", label_smoothing=0.1)
+        for x in (LOGITS, AUXILIARY)
     )
     torch.testing.assert_close(loss.main, main)
     torch.testing.assert_close(loss.total, main + 0.4 * auxiliary)

@@ -21,13 +21,17 @@ pytestmark = pytest.mark.timeout(300)
 def checkpoints(tmp_path_factory) -> list[Path]:
     """Those of steps 4, 8 and 12 of one training."""
     path = tmp_path_factory.mktemp("trained")
-    job = merge(TINY, {"checkpoint": {"path": str(path), "everySteps": 4, "everySeconds": 1000, "keep": 9}})
+    job = merge(
+        TINY, {"checkpoint": {"path": str(path), "everySteps": 4, "everySeconds": 1000, "keep": 9}}
+    )
     assert trainer_ranks.run(path, job) == [0]
     return [path / "checkpoints" / f"step-{step:09d}.pt" for step in (4, 8, 12)]
 
 
 @pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
-def test_mean_of_checkpoints_is_evaluated_like_a_checkpoint(checkpoints, tmp_path, suffix, capsys) -> None:
+def test_mean_of_checkpoints_is_evaluated_like_a_checkpoint(
+    checkpoints, tmp_path, suffix, capsys
+) -> None:
     output = tmp_path / f"mean{suffix}"
     assert cli.main(["average", *map(str, checkpoints), "--output", str(output)]) == 0
     assert "mean of 3 files of bninception, 4 classes" in capsys.readouterr().out
@@ -35,14 +39,20 @@ def test_mean_of_checkpoints_is_evaluated_like_a_checkpoint(checkpoints, tmp_pat
     states = [open_weights(None, path).state for path in checkpoints]
     found = open_weights(None, output).state
     key = "last_linear.weight"
-    torch.testing.assert_close(found[key], sum(state[key] for state in states) / 3, atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(
+        found[key], sum(state[key] for state in states) / 3, atol=1e-6, rtol=1e-6
+    )
     assert not torch.equal(found[key], states[-1][key])
     counter = "conv1_7x7_s2_bn.num_batches_tracked"
     assert torch.equal(found[counter], states[-1][counter])
     if suffix == ".pt":
         read = open_weights("bninception", output)
         assert (read.loaded.layout, read.content["progress"]["step"]) == (OWN, 12)
-        job = {"mode": "Evaluate", "model": {"weights": str(output)}, "output": {"path": str(tmp_path)}}
+        job = {
+            "mode": "Evaluate",
+            "model": {"weights": str(output)},
+            "output": {"path": str(tmp_path)},
+        }
         assert trainer_ranks.run(tmp_path, merge(TINY, job)) == [0]
         assert json.loads((tmp_path / "evaluate" / "summary.json").read_text())["samples"] == 12
     else:
@@ -82,7 +92,11 @@ def test_plain_weights_have_a_mean_too(tmp_path) -> None:
 def test_what_is_refused(checkpoints, tmp_path, files, output, code, words, capsys) -> None:
     (tmp_path / "there.pt").touch()
     named = {"4": checkpoints[0], "8": checkpoints[1]}
-    for name, model, classes in (("other", "resnet50", 4), ("wider", "bninception", 5), ("plain", "bninception", 4)):
+    for name, model, classes in (
+        ("other", "resnet50", 4),
+        ("wider", "bninception", 5),
+        ("plain", "bninception", 4),
+    ):
         named[name] = tmp_path / f"{name}.pth"
         torch.save(models.create(model, classes).state_dict(), named[name])
     paths = [str(named.get(name, name)) for name in files]

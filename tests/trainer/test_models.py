@@ -1,4 +1,6 @@
-"""Each network is the published one: exact counts, work, key names, input sizes; and it can be traced whole."""
+"""Each network is the published one: exact counts, work, key names, input sizes; and it can be
+traced whole.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,13 @@ WORK = {
     "resnet50": (224, 4.089),
     "inceptionv3_cifar": (32, 3.391),
 }
-SMALLEST = {"bninception": 32, "inception_v3": 75, "inception_v4": 75, "resnet50": 32, "inceptionv3_cifar": 9}
+SMALLEST = {
+    "bninception": 32,
+    "inception_v3": 75,
+    "inception_v4": 75,
+    "resnet50": 32,
+    "inceptionv3_cifar": 9,
+}
 
 
 def outline(name: str, classes: int = 1000, *, auxiliary: bool = False) -> nn.Module:
@@ -89,7 +97,12 @@ def test_published_key_names_of_bninception() -> None:
         "inception_3c_double_3x3_2",
         "inception_5b_pool_proj",
     ):
-        assert {f"{name}.weight", f"{name}.bias", f"{name}_bn.weight", f"{name}_bn.running_mean"} <= keys
+        assert {
+            f"{name}.weight",
+            f"{name}.bias",
+            f"{name}_bn.weight",
+            f"{name}_bn.running_mean",
+        } <= keys
     assert "inception_3c_1x1.weight" not in keys
     assert "inception_4e_pool_proj.weight" not in keys
     assert {"last_linear.weight", "last_linear.bias"} <= keys
@@ -151,11 +164,15 @@ def test_auxiliary_head_needs_large_images() -> None:
     models.check_image_size("inception_v3", 299, auxiliary=True)
     with pytest.raises(RuntimeError):
         network.train()(blank(298))
-    with pytest.raises(ConfigError, match=r"data\.imageSize: 298 .*needs 299; set loss\.auxiliaryWeight to 0"):
+    with pytest.raises(
+        ConfigError, match=r"data\.imageSize: 298 .*needs 299; set loss\.auxiliaryWeight to 0"
+    ):
         models.check_image_size("inception_v3", 298, auxiliary=True)
 
 
-@pytest.mark.parametrize("side", [31, 32, 36, 39, 40, 48, 63, 64, 96, 128, 160, 192, 224, 225, 256, 299])
+@pytest.mark.parametrize(
+    "side", [31, 32, 36, 39, 40, 48, 63, 64, 96, 128, 160, 192, 224, 225, 256, 299]
+)
 def test_image_sizes_are_checked_before_the_first_step(side: int) -> None:
     network = outline("bninception", 10).eval()
     try:
@@ -172,11 +189,15 @@ def test_image_sizes_are_checked_before_the_first_step(side: int) -> None:
 
 @pytest.mark.parametrize("name", WORK)
 def test_traced_whole(name: str) -> None:
-    """No control flow depends on data: export fails on the first graph break, and it keeps what is computed."""
+    """No control flow depends on data: export fails on the first graph break, and it keeps what is
+    computed.
+    """
     network, side = models.create(name, 10).eval(), max(16, SMALLEST[name])
     images = torch.randn(2, 3, side, side)
     with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore", (DeprecationWarning, FutureWarning))  # of torch's own exporter
+        warnings.simplefilter(
+            "ignore", (DeprecationWarning, FutureWarning)
+        )  # of torch's own exporter
         program = torch.export.export(network, (images,)).module()
         torch.testing.assert_close(program(images), network(images))
 
@@ -201,7 +222,9 @@ def test_channels_last_all_the_way(name: str) -> None:
 
 
 def test_unknown_name_lists_the_known_ones() -> None:
-    with pytest.raises(ConfigError, match=r"model\.name: 'bninceptoin' is unknown \(did you mean bninception\?\)"):
+    with pytest.raises(
+        ConfigError, match=r"model\.name: 'bninceptoin' is unknown \(did you mean bninception\?\)"
+    ):
         models.create("bninceptoin", 10)
 
 
@@ -216,7 +239,9 @@ def test_weights_begin_as_their_recipes_say() -> None:
     spread = resnet.layer4[0].conv2.weight.std().item()
     assert spread == pytest.approx((2 / (512 * 9)) ** 0.5, rel=0.01)
     bound = (6 / (448 * 9 + 384 * 9)) ** 0.5
-    assert v3.Mixed_7c.branch3x3dbl_2.conv.weight.abs().max().item() == pytest.approx(bound, rel=0.01)
+    assert v3.Mixed_7c.branch3x3dbl_2.conv.weight.abs().max().item() == pytest.approx(
+        bound, rel=0.01
+    )
 
 
 @pytest.mark.parametrize("name", sorted(catalog.MODELS))

@@ -1,4 +1,6 @@
-"""The same weights give the same logits and gradients as the published definitions, torchvision's and timm's."""
+"""The same weights give the same logits and gradients as the published definitions, torchvision's
+and timm's.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ pytestmark = pytest.mark.timeout(300)
 def torchvision_inception(aux_logits: bool) -> nn.Module:
     import torchvision
 
-    return torchvision.models.inception_v3(weights=None, aux_logits=aux_logits, init_weights=False, num_classes=20)
+    return torchvision.models.inception_v3(
+        weights=None, aux_logits=aux_logits, init_weights=False, num_classes=20
+    )
 
 
 def torchvision_resnet() -> nn.Module:
@@ -89,7 +93,9 @@ def test_same_weights_same_logits(case: str) -> None:
     published, own = pair(name, make)
     images = torch.randn(2, 3, side, side)
     with torch.inference_mode():
-        torch.testing.assert_close(own.eval()(images), published.eval()(images), rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(
+            own.eval()(images), published.eval()(images), rtol=1e-5, atol=1e-5
+        )
 
 
 @pytest.mark.parametrize("case", PUBLISHED)
@@ -101,7 +107,9 @@ def test_same_step_same_gradients(case: str) -> None:
     losses = [functional.cross_entropy(network(images), labels) for network in (published, own)]
     torch.testing.assert_close(losses[1], losses[0])
     assert_same_gradients(gradients(published, losses[0]), gradients(own, losses[1]))
-    for (key, wanted), (own_key, found) in zip(published.named_buffers(), own.named_buffers(), strict=True):
+    for (key, wanted), (own_key, found) in zip(
+        published.named_buffers(), own.named_buffers(), strict=True
+    ):
         assert key == own_key
         torch.testing.assert_close(found, wanted)
 
@@ -114,5 +122,9 @@ def test_same_auxiliary_head() -> None:
         for wanted, found in zip(published(images), own(images), strict=True):
             torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
     middle = torch.randn(2, 768, 17, 17)
-    losses = [functional.cross_entropy(network.AuxLogits(middle), labels) for network in (published, own)]
-    assert_same_gradients(*(gradients(n.AuxLogits, loss) for n, loss in zip((published, own), losses, strict=True)))
+    losses = [
+        functional.cross_entropy(network.AuxLogits(middle), labels) for network in (published, own)
+    ]
+    assert_same_gradients(
+        *(gradients(n.AuxLogits, loss) for n, loss in zip((published, own), losses, strict=True))
+    )

@@ -1,4 +1,6 @@
-"""Evaluate and Benchmark as real ranks: exact counts, equal figures at every number of ranks, exit codes, files."""
+"""Evaluate and Benchmark as real ranks: exact counts, equal figures at every number of ranks, exit
+codes, files.
+"""
 
 import json
 import signal
@@ -25,7 +27,9 @@ pytestmark = pytest.mark.timeout(300)
 
 
 def config(path: Path, **changes) -> dict:
-    return merge(TINY, {"epochs": 1, "checkpoint": {"path": str(path), "everySeconds": 0}, **changes})
+    return merge(
+        TINY, {"epochs": 1, "checkpoint": {"path": str(path), "everySeconds": 0}, **changes}
+    )
 
 
 def summary(path: Path, mode: str) -> dict:
@@ -83,7 +87,12 @@ def test_evaluation_counts_every_image_once(trained, tmp_path, world) -> None:
 
 def test_evaluation_of_a_part_is_spread_over_the_whole(trained, tmp_path) -> None:
     seen = tmp_path / "seen"
-    job = config(tmp_path, mode="Evaluate", model={"weights": str(weights(trained))}, evaluation={"maxSamples": 5})
+    job = config(
+        tmp_path,
+        mode="Evaluate",
+        model={"weights": str(weights(trained))},
+        evaluation={"maxSamples": 5},
+    )
     assert trainer_ranks.run(tmp_path, job, 2, seen=seen) == [0, 0]
     assert trainer_ranks.seen_validation(seen) == [0, 2, 4, 7, 9]
     assert summary(tmp_path, "Evaluate")["samples"] == 5
@@ -131,21 +140,31 @@ def test_evaluation_refuses_what_does_not_fit(trained, tmp_path, change, code, w
 
 
 def test_a_network_may_know_more_classes_than_the_data(trained, tmp_path) -> None:
-    job = config(tmp_path, mode="Evaluate", model={"weights": str(weights(trained))}, data={"numClasses": 3})
+    job = config(
+        tmp_path, mode="Evaluate", model={"weights": str(weights(trained))}, data={"numClasses": 3}
+    )
     assert trainer_ranks.run(tmp_path, job) == [0]
 
 
 @pytest.mark.parametrize("world", [1, 2])
 def test_benchmark(tmp_path, world) -> None:
-    job = config(tmp_path, mode="Benchmark", benchmark={"warmupSteps": 1, "steps": 7}, batch={"perDevice": 2})
+    job = config(
+        tmp_path, mode="Benchmark", benchmark={"warmupSteps": 1, "steps": 7}, batch={"perDevice": 2}
+    )
     log = tmp_path / "logs" / "benchmark_log"
     variables = {"BENCHMARK_LOG": str(log), "AVG_LOG": str(tmp_path / "avg_log")}
     gang = trainer_ranks.start(tmp_path, job, world, environment=variables)
     assert gang.wait() == [0] * world, gang.output()
     result = summary(tmp_path, "Benchmark")
     assert (result["warmupSteps"], result["measuredSteps"], result["steps"]) == (1, 7, 8)
-    assert (result["globalBatch"], result["batchPerDevice"], result["microBatches"]) == (8, 2, 4 // world)
-    assert result["imagesPerSecondPerDevice"] == pytest.approx(result["imagesPerSecond"] / world, rel=1e-3)
+    assert (result["globalBatch"], result["batchPerDevice"], result["microBatches"]) == (
+        8,
+        2,
+        4 // world,
+    )
+    assert result["imagesPerSecondPerDevice"] == pytest.approx(
+        result["imagesPerSecond"] / world, rel=1e-3
+    )
     assert result["imagesPerSecond"] == pytest.approx(8 / result["stepSeconds"], rel=1e-3)
     assert len(result["imagesPerSecondWindows"]) == 5
     assert 0 <= result["dataWaitRatio"] < 1
@@ -153,7 +172,11 @@ def test_benchmark(tmp_path, world) -> None:
     assert gang.progress()["metrics"]["samplesPerSecond"] > 0
     assert not (tmp_path / "checkpoints").exists()
     logged = json.loads(log.read_text())
-    assert (logged["net"], logged["dataset"], logged["precision"]) == ("bninception", "Synthetic", "fp32")
+    assert (logged["net"], logged["dataset"], logged["precision"]) == (
+        "bninception",
+        "Synthetic",
+        "fp32",
+    )
     assert (logged["cards"], logged["batch_size"], logged["DPF_mode"]) == (
         world,
         8 // world,
@@ -177,7 +200,9 @@ def test_accuracies_are_appended_after_training_and_evaluation(tmp_path) -> None
     """Percent, of the last evaluation; both modes write into one file."""
     log = tmp_path / "logs" / "avg_log"
     for mode in ("Train", "Evaluate"):
-        gang = trainer_ranks.start(tmp_path, config(tmp_path, mode=mode), environment={"AVG_LOG": str(log)})
+        gang = trainer_ranks.start(
+            tmp_path, config(tmp_path, mode=mode), environment={"AVG_LOG": str(log)}
+        )
         assert gang.wait() == [0], gang.output()
     result = json.loads((tmp_path / "output" / "summary.json").read_text())
     expected = [round(100 * result["accuracyTop1"], 4), 100.0]
@@ -211,7 +236,9 @@ def test_largest_batch(capacity) -> None:
 
 
 def test_largest_batch_needs_a_device(tmp_path) -> None:
-    gang = trainer_ranks.start(tmp_path, config(tmp_path, mode="Benchmark", benchmark={"batch": "Largest"}))
+    gang = trainer_ranks.start(
+        tmp_path, config(tmp_path, mode="Benchmark", benchmark={"batch": "Largest"})
+    )
     assert gang.wait() == [78], gang.output()
     message = json.loads((tmp_path / "error-0.json").read_text())["message"]["message"]
     assert "benchmark.batch: Largest needs an accelerator" in message
@@ -219,7 +246,12 @@ def test_largest_batch_needs_a_device(tmp_path) -> None:
 
 @pytest.mark.parametrize("mode", ["Evaluate", "Benchmark"])
 def test_modes_stop_on_request(trained, tmp_path, mode) -> None:
-    job = config(tmp_path, mode=mode, model={"weights": str(weights(trained))}, batch={"global": 4, "perDevice": 2})
+    job = config(
+        tmp_path,
+        mode=mode,
+        model={"weights": str(weights(trained))},
+        batch={"global": 4, "perDevice": 2},
+    )
     job["data"] = {**job["data"], "samples": 40_000}
     job["benchmark"] = {"steps": 100_000}
     gang = trainer_ranks.start(tmp_path, job, 2)

@@ -1,4 +1,6 @@
-"""Optimizers, clipping, decay rules, averages, mixup, FP16: each against a plain calculation, and exact resume."""
+"""Optimizers, clipping, decay rules, averages, mixup, FP16: each against a plain calculation, and
+exact resume.
+"""
 
 import json
 import math
@@ -56,7 +58,9 @@ def test_first_step_of_rmsprop_by_hand() -> None:
     assert weight.item() == pytest.approx(1 - 0.1 * 2 / 2.3**0.5)  # mean square 0.9 x 1 + 0.1 x 4
 
 
-@pytest.mark.parametrize(("exempt", "spared"), [("Nothing", 0), ("Norm", 138), ("NormAndBias", 208)])
+@pytest.mark.parametrize(
+    ("exempt", "spared"), [("Nothing", 0), ("Norm", 138), ("NormAndBias", 208)]
+)
 def test_decay_spares_by_the_type_of_the_layer(exempt, spared) -> None:
     network = models.create("bninception", 10)
     groups = parameter_groups(network, 0.5, exempt)
@@ -77,7 +81,10 @@ def test_clipping_shortens_the_whole_gradient() -> None:
     updater.backward(network(torch.full((4, 3), 50.0)).sum())
     updater.apply(1.0, 1)
     moved = math.sqrt(
-        sum((old - new).square().sum().item() for old, new in zip(before, network.parameters(), strict=True))
+        sum(
+            (old - new).square().sum().item()
+            for old, new in zip(before, network.parameters(), strict=True)
+        )
     )
     assert moved == pytest.approx(0.01, rel=1e-3)
 
@@ -101,7 +108,8 @@ def test_overflowing_fp16_step_changes_nothing_and_is_counted(name) -> None:
 def test_average_follows_the_weights_and_the_statistics() -> None:
     network = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
     average = WeightAverage(
-        network, from_mapping({**DIGITS, "weightAverage": {"decay": 0.2, "everySteps": 2}}).weight_average
+        network,
+        from_mapping({**DIGITS, "weightAverage": {"decay": 0.2, "everySteps": 2}}).weight_average,
     )
     average.reset()
     start = network[0].weight.detach().clone()
@@ -149,7 +157,10 @@ def test_exponential_schedule_begins_after_the_warm_up() -> None:
     [
         ({"optimizer": {"epsilon": 1}}, ["optimizer.epsilon", "only RMSProp"]),
         ({"optimizer": {"squareDecay": 0.5}}, ["optimizer.squareDecay", "only RMSProp"]),
-        ({"optimizer": {"name": "RMSProp", "nesterov": True}}, ["optimizer.nesterov", "RMSProp has no Nesterov"]),
+        (
+            {"optimizer": {"name": "RMSProp", "nesterov": True}},
+            ["optimizer.nesterov", "RMSProp has no Nesterov"],
+        ),
         ({"optimizer": {"name": "RMSProp", "epsilon": 0}}, ["optimizer.epsilon", "greater than 0"]),
         ({"optimizer": {"clipNorm": -1}}, ["optimizer.clipNorm", "greater than 0"]),
         ({"optimizer": {"decayExempt": "Bias"}}, ["optimizer.decayExempt", "NormAndBias"]),
@@ -167,13 +178,22 @@ def test_mistakes(data, words) -> None:
 
 def test_rmsprop_has_the_papers_defaults_and_replaces_a_recipes_method() -> None:
     config = from_mapping({"recipe": "bninception-digits", "optimizer": {"name": "RMSProp"}})
-    assert (config.optimizer.square_decay, config.optimizer.epsilon, config.optimizer.nesterov) == (0.9, 1.0, False)
+    assert (config.optimizer.square_decay, config.optimizer.epsilon, config.optimizer.nesterov) == (
+        0.9,
+        1.0,
+        False,
+    )
     assert config.optimizer.weight_decay == 0.0005
     assert from_mapping(config.as_dict()) == config
 
 
 ALL = {
-    "optimizer": {"name": "RMSProp", "learningRate": 0.01, "clipNorm": 1.0, "decayExempt": "NormAndBias"},
+    "optimizer": {
+        "name": "RMSProp",
+        "learningRate": 0.01,
+        "clipNorm": 1.0,
+        "decayExempt": "NormAndBias",
+    },
     "weightAverage": {"decay": 0.9},
     "augmentation": {"mixup": 0.4},
     "schedule": {"name": "Exponential", "gamma": 0.5},
@@ -203,7 +223,10 @@ def assert_equal(one: object, two: object, name: str = "") -> None:
 def test_four_steps_and_four_more_are_eight(tmp_path) -> None:
     world, change = 2, ALL
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    change = {**change, "data": {"samples": 32}}  # epochs of four steps: both runs evaluate after the fourth
+    change = {
+        **change,
+        "data": {"samples": 32},
+    }  # epochs of four steps: both runs evaluate after the fourth
     assert trainer_ranks.run(whole, config(whole, maxSteps=8, **change), world) == [0] * world
     assert trainer_ranks.run(parts, config(parts, maxSteps=4, **change), world) == [0] * world
     gang = trainer_ranks.start(parts, config(parts, maxSteps=8, **change), world, attempt=2)
@@ -213,11 +236,19 @@ def test_four_steps_and_four_more_are_eight(tmp_path) -> None:
     for key in ("model", "optimizer", "rank_statistics", "average"):
         assert_equal(one.get(key), two.get(key), key)
     assert one["progress"]["accuracy_top1"] == two["progress"]["accuracy_top1"]
-    assert one["optimizer"]["squares"].keys() == one["optimizer"]["momentum"].keys() == dict(one_parameters(one)).keys()
+    assert (
+        one["optimizer"]["squares"].keys()
+        == one["optimizer"]["momentum"].keys()
+        == dict(one_parameters(one)).keys()
+    )
 
 
 def one_parameters(checkpoint: dict) -> list[tuple[str, torch.Tensor]]:
-    return [item for item in checkpoint["model"].items() if "running_" not in item[0] and "num_batches" not in item[0]]
+    return [
+        item
+        for item in checkpoint["model"].items()
+        if "running_" not in item[0] and "num_batches" not in item[0]
+    ]
 
 
 def test_loss_scale_is_saved_and_restored() -> None:
@@ -233,7 +264,13 @@ def test_loss_scale_is_saved_and_restored() -> None:
 
 @pytest.mark.timeout(300)
 def test_one_rank_and_two_compute_the_same(tmp_path) -> None:
-    extra = {**ALL, "batch": {"perDevice": 4}, "epochs": None, "maxSteps": 6, "schedule": {"name": "Constant"}}
+    extra = {
+        **ALL,
+        "batch": {"perDevice": 4},
+        "epochs": None,
+        "maxSteps": 6,
+        "schedule": {"name": "Constant"},
+    }
     results = []
     for world in (1, 2):
         path = tmp_path / f"world-{world}"

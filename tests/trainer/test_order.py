@@ -26,7 +26,9 @@ def test_order_is_a_permutation(length, seed, epoch) -> None:
 
 
 def test_order_depends_on_seed_and_epoch() -> None:
-    orders = {tuple(permutation(50, seed, epoch).tolist()) for seed in range(5) for epoch in range(5)}
+    orders = {
+        tuple(permutation(50, seed, epoch).tolist()) for seed in range(5) for epoch in range(5)
+    }
     assert len(orders) == 25
 
 
@@ -42,7 +44,11 @@ def test_samples_are_seen_once_across_world_sizes(data) -> None:
     samples = data.draw(st.integers(batch, 200))
     worlds = data.draw(st.lists(st.integers(1, 8), min_size=1, max_size=4))
     steps = samples // batch
-    cuts = sorted(data.draw(st.lists(st.integers(0, steps), min_size=len(worlds) - 1, max_size=len(worlds) - 1)))
+    cuts = sorted(
+        data.draw(
+            st.lists(st.integers(0, steps), min_size=len(worlds) - 1, max_size=len(worlds) - 1)
+        )
+    )
     bounds = [0, *cuts, steps]
     seen: list[int] = []
     for world, first, last in zip(worlds, bounds, bounds[1:], strict=False):
@@ -70,7 +76,11 @@ def test_evaluation_shares_cover_everything_once(samples, world) -> None:
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
 
 
-@given(st.lists(st.integers(0, 10_000), min_size=1, max_size=50, unique=True), SEEDS, st.integers(0, 99))
+@given(
+    st.lists(st.integers(0, 10_000), min_size=1, max_size=50, unique=True),
+    SEEDS,
+    st.integers(0, 99),
+)
 def test_augmentation_depends_on_the_sample_only(indices, seed, epoch) -> None:
     together = uniforms(np.array(indices), seed, epoch, 3)
     single = np.concatenate([uniforms(np.array([index]), seed, epoch, 3) for index in indices])
@@ -79,14 +89,20 @@ def test_augmentation_depends_on_the_sample_only(indices, seed, epoch) -> None:
 
 
 def rates(extra) -> list[float]:
-    config = from_mapping({"data": {"kind": "Digits"}, "batch": {"global": 10}, "epochs": 4, **extra})
+    config = from_mapping(
+        {"data": {"kind": "Digits"}, "batch": {"global": 10}, "epochs": 4, **extra}
+    )
     length = LengthPlan.of(config, 105)
     peak = config.optimizer.learning_rate
-    return [learning_rate(peak, config.schedule, length, step) for step in range(length.total_steps)]
+    return [
+        learning_rate(peak, config.schedule, length, step) for step in range(length.total_steps)
+    ]
 
 
 def test_cosine_with_warm_up() -> None:
-    found = rates({"optimizer": {"learningRate": 1}, "schedule": {"name": "Cosine", "warmupEpochs": 1}})
+    found = rates(
+        {"optimizer": {"learningRate": 1}, "schedule": {"name": "Cosine", "warmupEpochs": 1}}
+    )
     assert len(found) == 40
     assert found[:10] == [(step + 1) / 10 for step in range(10)]
     assert found[10] == 1
@@ -96,9 +112,19 @@ def test_cosine_with_warm_up() -> None:
 
 
 def test_steps() -> None:
-    found = rates({"optimizer": {"learningRate": 1}, "schedule": {"name": "Step", "milestones": [1, 3], "gamma": 0.5}})
+    found = rates(
+        {
+            "optimizer": {"learningRate": 1},
+            "schedule": {"name": "Step", "milestones": [1, 3], "gamma": 0.5},
+        }
+    )
     assert found == [1.0] * 10 + [0.5] * 20 + [0.25] * 10
-    found = rates({"optimizer": {"learningRate": 1}, "schedule": {"name": "Step", "stepEpochs": 2, "gamma": 0.5}})
+    found = rates(
+        {
+            "optimizer": {"learningRate": 1},
+            "schedule": {"name": "Step", "stepEpochs": 2, "gamma": 0.5},
+        }
+    )
     assert found == [1.0] * 20 + [0.5] * 20
 
 
@@ -112,12 +138,22 @@ def test_linear() -> None:
 
 @pytest.mark.parametrize(
     ("evaluation", "steps"),
-    [({}, [10, 20, 30, 35]), ({"everyEpochs": 2}, [20, 35]), ({"everySteps": 8}, [8, 16, 24, 32, 35])],
+    [
+        ({}, [10, 20, 30, 35]),
+        ({"everyEpochs": 2}, [20, 35]),
+        ({"everySteps": 8}, [8, 16, 24, 32, 35]),
+    ],
     ids=["default", "epochs", "steps"],
 )
 def test_when_the_network_is_evaluated(evaluation, steps) -> None:
     config = from_mapping(
-        {"data": {"kind": "Digits"}, "batch": {"global": 10}, "maxSteps": 35, "epochs": 4, "evaluation": evaluation}
+        {
+            "data": {"kind": "Digits"},
+            "batch": {"global": 10},
+            "maxSteps": 35,
+            "epochs": 4,
+            "evaluation": evaluation,
+        }
     )
     length = LengthPlan.of(config, 105)
     assert [step for step in range(36) if length.evaluates_at(step, config.evaluation)] == steps

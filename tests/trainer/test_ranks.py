@@ -1,4 +1,6 @@
-"""Real ranks over gloo: one and two compute the same, a stopped job continues exactly, errors keep their exit code."""
+"""Real ranks over gloo: one and two compute the same, a stopped job continues exactly, errors keep
+their exit code.
+"""
 
 import json
 import signal
@@ -59,8 +61,15 @@ def stop_at(gang: trainer_ranks.Gang, step: int) -> None:
 
 
 def test_one_rank_and_two_compute_the_same(tmp_path) -> None:
-    """The gate of RECIPES 12: two micro-batches on one rank against one on each of two, 20 steps, fp32."""
-    extra = {"batch": {"perDevice": 4}, "epochs": None, "maxSteps": 20, "schedule": {"name": "Constant"}}
+    """The gate of RECIPES 12: two micro-batches on one rank against one on each of two, 20 steps,
+    fp32.
+    """
+    extra = {
+        "batch": {"perDevice": 4},
+        "epochs": None,
+        "maxSteps": 20,
+        "schedule": {"name": "Constant"},
+    }
     results = []
     for world in (1, 2):
         path = tmp_path / f"world-{world}"
@@ -79,7 +88,9 @@ def test_stopped_job_continues_bit_by_bit(tmp_path) -> None:
     stopped = latest_step(parts)
     assert 0 < stopped < 2 * STEPS_PER_EPOCH
     error = json.loads((parts / "error-1.json").read_text())["message"]
-    assert error["message"].startswith(f"Stopped: stopped on request after {stopped} steps; saved at step {stopped}")
+    assert error["message"].startswith(
+        f"Stopped: stopped on request after {stopped} steps; saved at step {stopped}"
+    )
     assert error["extraInfo"]["timestamp"].isdigit()
     assert summary(parts)["exitReason"] == "Stopped"
     assert trainer_ranks.run(parts, config(parts), 2, attempt=2) == [0, 0]
@@ -147,12 +158,29 @@ def test_finished_job_ends_at_once(tmp_path) -> None:
 def test_files_of_a_run(tmp_path) -> None:
     assert trainer_ranks.run(tmp_path, config(tmp_path, epochs=1)) == [0]
     result = summary(tmp_path)
-    assert {"accuracyTop1", "accuracyTop5", "loss", "samplesSeen", "steps", "epochs", "imagesPerSecond"} <= set(result)
-    assert {"wallSeconds", "attempts", "parameters", "precision", "worldSize", "exitReason"} <= set(result)
-    assert (result["exitReason"], result["samplesSeen"], result["precision"]) == ("Completed", 48, "FP32")
+    assert {
+        "accuracyTop1",
+        "accuracyTop5",
+        "loss",
+        "samplesSeen",
+        "steps",
+        "epochs",
+        "imagesPerSecond",
+    } <= set(result)
+    assert {"wallSeconds", "attempts", "parameters", "precision", "worldSize", "exitReason"} <= set(
+        result
+    )
+    assert (result["exitReason"], result["samplesSeen"], result["precision"]) == (
+        "Completed",
+        48,
+        "FP32",
+    )
     for name in ("curves.png", "config.yaml", "metrics.prom", "raport.json", "tensorboard"):
         assert (tmp_path / "output" / name).exists(), name
-    assert {path.name for path in (tmp_path / "checkpoints").glob("*.pt")} >= {"final.pt", "best.pt"}
+    assert {path.name for path in (tmp_path / "checkpoints").glob("*.pt")} >= {
+        "final.pt",
+        "best.pt",
+    }
     assert "trainer_samples_seen 48.0" in (tmp_path / "output" / "metrics.prom").read_text()
 
 
@@ -167,7 +195,10 @@ def test_older_attempt_cannot_start(tmp_path) -> None:
     (tmp_path / "lease.json").write_text('{"attempt": 7}')
     gang = trainer_ranks.start(tmp_path, config(tmp_path), 2, attempt=6)
     assert gang.wait() == [1, 1]
-    assert "Fenced: attempt 7 owns" in json.loads((tmp_path / "error-0.json").read_text())["message"]["message"]
+    assert (
+        "Fenced: attempt 7 owns"
+        in json.loads((tmp_path / "error-0.json").read_text())["message"]["message"]
+    )
 
 
 @pytest.mark.parametrize(
@@ -177,9 +208,17 @@ def test_older_attempt_cannot_start(tmp_path) -> None:
         ({"model": {"weights": "/nowhere/w.pt"}}, 66, "/nowhere/w.pt"),
         ({"batch": {"global": 9, "perDevice": 4}}, 78, "batch.global"),
         ({"batch": {"global": 64}}, 78, "48 training samples"),
-        ({"accelerator": {"device": "cuda", "backend": "nccl", "profile": "nvidia"}}, 78, "accelerator.device"),
+        (
+            {"accelerator": {"device": "cuda", "backend": "nccl", "profile": "nvidia"}},
+            78,
+            "accelerator.device",
+        ),
         ({"accelerator": {"module": "torch_nowhere", "device": "mlu"}}, 78, "torch_nowhere"),
-        ({"optimizer": {"learningRate": 1e9}, "schedule": {"name": "Constant"}}, 1, "NonFiniteLoss"),
+        (
+            {"optimizer": {"learningRate": 1e9}, "schedule": {"name": "Constant"}},
+            1,
+            "NonFiniteLoss",
+        ),
     ],
     ids=["data", "weights", "micro-batch", "too-few", "device", "module", "diverges"],
 )
@@ -190,7 +229,9 @@ def test_errors_end_with_their_code(tmp_path, change, code, words) -> None:
 
 
 def test_time_based_checkpoints_are_agreed(tmp_path) -> None:
-    often = config(tmp_path, epochs=1, checkpoint={"path": str(tmp_path), "everySeconds": 0.001, "keep": 50})
+    often = config(
+        tmp_path, epochs=1, checkpoint={"path": str(tmp_path), "everySeconds": 0.001, "keep": 50}
+    )
     assert trainer_ranks.run(tmp_path, often, 2) == [0, 0]
     assert len(list((tmp_path / "checkpoints").glob("step-*.pt"))) > 1
 
@@ -199,7 +240,9 @@ def test_weights_bring_their_inputs_along_over_restarts(tmp_path) -> None:
     torch.manual_seed(3)
     donor = models.create("resnet50", 4)
     state = {f"module.{name}": value for name, value in donor.state_dict().items()}
-    torch.save({"state_dict": state, "preprocessing": INCEPTION.as_dict()}, tmp_path / "weights.pth.tar")
+    torch.save(
+        {"state_dict": state, "preprocessing": INCEPTION.as_dict()}, tmp_path / "weights.pth.tar"
+    )
     model = {"name": "resnet50", "weights": str(tmp_path / "weights.pth.tar")}
     own = config(tmp_path / "job", model=model, batch={"global": 16}, epochs=1)
     stop_at(trainer_ranks.start(tmp_path / "job", own, 2), 1)
@@ -215,7 +258,14 @@ def test_weights_bring_their_inputs_along_over_restarts(tmp_path) -> None:
 
 def test_the_auxiliary_head_learns_beside_the_classifier(tmp_path) -> None:
     data = {"kind": "Synthetic", "imageSize": 299, "numClasses": 4, "samples": 4}
-    training = config(tmp_path, model={"name": "inception_v3"}, data=data, batch={"global": 4}, epochs=None, maxSteps=1)
+    training = config(
+        tmp_path,
+        model={"name": "inception_v3"},
+        data=data,
+        batch={"global": 4},
+        epochs=None,
+        maxSteps=1,
+    )
     assert trainer_ranks.run(tmp_path, training, 2) == [0, 0]
     momentum = final(tmp_path)["optimizer"]["momentum"]
     assert momentum["AuxLogits.fc.weight"].abs().sum() > 0

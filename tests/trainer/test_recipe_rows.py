@@ -23,7 +23,9 @@ from shard_files import png, sample, write_tar
 ROOT = Path(__file__).resolve().parents[2]
 ROWS = [
     row
-    for system in yaml.safe_load((ROOT / "docs" / "recipes.yaml").read_text(encoding="utf-8"))["systems"]
+    for system in yaml.safe_load((ROOT / "docs" / "recipes.yaml").read_text(encoding="utf-8"))[
+        "systems"
+    ]
     for row in system["rows"]
     if "command" in row
 ]
@@ -55,7 +57,11 @@ def data(tmp_path_factory) -> Path:
         picture(root / "lists" / f"{split}.jpg")
         (root / "lists" / f"{split}.txt").write_text(f"{split}.jpg 0\n{split}.jpg 1\n" * 2)
     for split in ("train", "val"):
-        entries = [entry for number in range(8) for entry in sample(str(number), png(number), number % CLASSES)]
+        entries = [
+            entry
+            for number in range(8)
+            for entry in sample(str(number), png(number), number % CLASSES)
+        ]
         write_tar(root / "shards" / f"{split}.tar", entries)
     (root / "names.txt").write_text("first\nsecond\nthird\n")
     (root / "weights").mkdir()
@@ -72,11 +78,15 @@ def _cifar10(folder: Path, random: np.random.Generator) -> None:
         records.tofile(folder / f"{name}.bin")
 
 
-def parsed(command: str, data: Path, output: Path) -> tuple[dict[str, str], str, int, dict[str, Any]]:
+def parsed(
+    command: str, data: Path, output: Path
+) -> tuple[dict[str, str], str, int, dict[str, Any]]:
     """Variables, mode, ranks and configuration of a command, with our folders in place of its own."""
     words = shlex.split(command.replace("/data/", f"{data}/").replace("/out", str(output)))
     variables = dict(word.split("=", 1) for word in takewhile(lambda word: "=" in word, words))
-    at = next(i for i, word in enumerate(words) if word in ("inception-trainer", "inception_trainer"))
+    at = next(
+        i for i, word in enumerate(words) if word in ("inception-trainer", "inception_trainer")
+    )
     ranks = int(words[words.index("--nproc-per-node") + 1]) if "--nproc-per-node" in words else 1
     options = cli._parser().parse_args(words[at + 1 :])
     job: dict[str, Any] = {}
@@ -94,7 +104,11 @@ def small(mode: str, job: dict[str, Any]) -> dict[str, Any]:
     changes = {
         "mode": mode,
         "batch": batch,
-        "data": {"workers": 0, "imageSize": SIDES.get(name, 32), **({"samples": 16} if kind == "Synthetic" else {})},
+        "data": {
+            "workers": 0,
+            "imageSize": SIDES.get(name, 32),
+            **({"samples": 16} if kind == "Synthetic" else {}),
+        },
         "accelerator": {"profile": "cpu", "module": None, "device": "cpu", "backend": "gloo"},
         "benchmark": {"warmupSteps": 1, "steps": 2},
         "loss": {"auxiliaryWeight": 0},
@@ -103,12 +117,18 @@ def small(mode: str, job: dict[str, Any]) -> dict[str, Any]:
         changes["precision"] = "FP32"  # half precision takes a CPU minutes with the larger networks
     if mode == "Train":
         # Rates for thousands of images would throw four of them out of the numbers' range.
-        changes |= {"maxSteps": 2, "schedule": {"warmupEpochs": 0.5}, "optimizer": {"learningRate": 0.01}}
+        changes |= {
+            "maxSteps": 2,
+            "schedule": {"warmupEpochs": 0.5},
+            "optimizer": {"learningRate": 0.01},
+        }
     return schema.merge(job, changes)
 
 
 @pytest.mark.parametrize("row", ROWS, ids=[row["row"] for row in ROWS])
-def test_commands_run_on_small_data(row: dict[str, Any], data: Path, tmp_path: Path, monkeypatch) -> None:
+def test_commands_run_on_small_data(
+    row: dict[str, Any], data: Path, tmp_path: Path, monkeypatch
+) -> None:
     variables, mode, ranks, job = parsed(row["command"], data, tmp_path / "out")
     full = schema.from_mapping({**job, "mode": mode}, from_environment(variables).image_folder)
     assert full.mode == mode, "as it stands"

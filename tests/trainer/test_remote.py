@@ -1,4 +1,6 @@
-"""Data, checkpoints and figures in object stores: samples and weights as from folders, and errors that help."""
+"""Data, checkpoints and figures in object stores: samples and weights as from folders, and errors
+that help.
+"""
 
 from __future__ import annotations
 
@@ -44,12 +46,16 @@ def memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 @pytest.fixture(params=STORES)
-def url(request: pytest.FixtureRequest, tmp_path_factory: Any, monkeypatch: pytest.MonkeyPatch) -> str:
+def url(
+    request: pytest.FixtureRequest, tmp_path_factory: Any, monkeypatch: pytest.MonkeyPatch
+) -> str:
     return new_place(request.param, tmp_path_factory.mktemp("store"), monkeypatch)
 
 
 @pytest.fixture(params=STORES[1:])
-def shared(request: pytest.FixtureRequest, tmp_path_factory: Any, monkeypatch: pytest.MonkeyPatch) -> str:
+def shared(
+    request: pytest.FixtureRequest, tmp_path_factory: Any, monkeypatch: pytest.MonkeyPatch
+) -> str:
     """A store that other processes see."""
     return new_place(request.param, tmp_path_factory.mktemp("store"), monkeypatch)
 
@@ -60,13 +66,17 @@ def image_list(root: Path) -> None:
             path = root / split / f"{number}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(png(number))
-        (root / f"{split}.txt").write_text("".join(f"{number}.png {number % 3}\n" for number in range(count)))
+        (root / f"{split}.txt").write_text(
+            "".join(f"{number}.png {number % 3}\n" for number in range(count))
+        )
     (root / "classes.txt").write_text("a\nb\nc\nd\n")
 
 
 def cifar10(root: Path) -> None:
     (root / "cifar-10-batches-py").mkdir(parents=True)
-    for number, name in enumerate([f"data_batch_{batch}" for batch in range(1, 6)] + ["test_batch"]):
+    for number, name in enumerate(
+        [f"data_batch_{batch}" for batch in range(1, 6)] + ["test_batch"]
+    ):
         pixels = np.random.default_rng(number).integers(0, 256, (3, 3072), dtype=np.uint8)
         content = {b"data": pixels, b"labels": [0, 1, number]}
         (root / "cifar-10-batches-py" / name).write_bytes(pickle.dumps(content, protocol=2))
@@ -91,7 +101,9 @@ KINDS = {
 
 def opened(kind: str, path: object, workers: int = 0, **keys: Any) -> Any:
     return open_splits(
-        from_mapping({"data": {"kind": kind, "path": str(path), "imageSize": 32, "workers": workers, **keys}})
+        from_mapping(
+            {"data": {"kind": kind, "path": str(path), "imageSize": 32, "workers": workers, **keys}}
+        )
     )
 
 
@@ -100,7 +112,10 @@ def test_data_in_a_store_is_that_of_the_folder(tmp_path, url, kind) -> None:
     KINDS[kind](tmp_path)
     root = tmp_path / "moved" if (tmp_path / "moved").exists() else tmp_path
     upload(root, url)
-    local, remote = opened(kind, root), opened(kind, f"{url}/", workers=0 if url.startswith("memory") else 1)
+    local, remote = (
+        opened(kind, root),
+        opened(kind, f"{url}/", workers=0 if url.startswith("memory") else 1),
+    )
     assert (remote.num_classes, remote.class_names) == (local.num_classes, local.class_names)
     for here, there in ((local.train, remote.train), (local.val, remote.val)):
         assert len(here) == len(there)
@@ -159,7 +174,10 @@ def test_missing_data_is_named(url, kind, words) -> None:
 @pytest.mark.parametrize(
     ("url", "words"),
     [
-        ("s4://bucket/data", "Protocol not known: s4.*use a path, or a URL such as s3://bucket/folder"),
+        (
+            "s4://bucket/data",
+            "Protocol not known: s4.*use a path, or a URL such as s3://bucket/folder",
+        ),
         ("gs://bucket/data", r"gs://bucket/data.*needs the package gcsfs; add it to the image"),
     ],
 )
@@ -182,7 +200,9 @@ def failing(error: Exception) -> Any:
         (PermissionError("Forbidden"), ConfigError, "Forbidden; give the container credentials"),
     ],
 )
-def test_a_store_that_fails_makes_no_image_corrupt(tmp_path, memory, monkeypatch, error, expected, words) -> None:
+def test_a_store_that_fails_makes_no_image_corrupt(
+    tmp_path, memory, monkeypatch, error, expected, words
+) -> None:
     upload(same_data(tmp_path)[0], memory)
     train = opened("ImageFolder", memory).train
     fs, _ = stores.filesystem(memory)
@@ -203,11 +223,17 @@ def test_images_to_classify_are_those_of_the_folder(tmp_path, url) -> None:
     folder = same_data(tmp_path)[0]
     (folder / "labels.txt").write_text("no image")
     upload(folder, url)
-    config = from_mapping({"data": {"kind": "ImageFolder", "path": str(folder), "imageSize": 32}}).data
-    here, there = (files_to_classify(image_files(root), root, config) for root in (folder, place(url)))
+    config = from_mapping(
+        {"data": {"kind": "ImageFolder", "path": str(folder), "imageSize": 32}}
+    ).data
+    here, there = (
+        files_to_classify(image_files(root), root, config) for root in (folder, place(url))
+    )
     count = len(here.dataset)
     assert count == len(there.dataset) > 0
-    assert [here.name(index) for index in range(count)] == [there.name(index) for index in range(count)]
+    assert [here.name(index) for index in range(count)] == [
+        there.name(index) for index in range(count)
+    ]
     both = (images.dataset.batch(np.arange(count), 0).images for images in (here, there))
     assert torch.equal(*both)
     one = place(f"{url}/{here.name(0)}")
@@ -301,19 +327,26 @@ def test_fsspec_is_imported_with_the_first_url_only() -> None:
         "print('fsspec' in sys.modules)\n"
     )
     environment = {**os.environ, "PYTHONPATH": str(Path(stores.__file__).parents[1])}
-    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, env=environment)
+    done = subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True, env=environment
+    )
     assert done.stdout.splitlines()[-2:] == ["[]", "True"]
 
 
 def test_a_job_in_a_store_stops_and_continues_bit_by_bit(tmp_path, shared) -> None:
-    """Shards, checkpoints and figures behind URLs, two ranks, stopped in the middle: the same weights as on disk."""
+    """Shards, checkpoints and figures behind URLs, two ranks, stopped in the middle: the same
+    weights as on disk.
+    """
     shard_folder = same_data(tmp_path)[1]
     data_url, run_url = f"{shared}/data", f"{shared}/runs"
     upload(shard_folder, data_url)
 
     def config(data: object, checkpoints: object) -> dict[str, Any]:
         own = {"data": {"kind": "WebDataset", "path": str(data), "workers": 1}, "logEverySteps": 1}
-        return merge(TINY, {**own, "checkpoint": {"path": str(checkpoints), "everySteps": 2, "everySeconds": 0}})
+        return merge(
+            TINY,
+            {**own, "checkpoint": {"path": str(checkpoints), "everySteps": 2, "everySeconds": 0}},
+        )
 
     whole = tmp_path / "whole"
     assert trainer_ranks.run(whole, config(shard_folder, whole), 2) == [0, 0]
@@ -335,7 +368,11 @@ def test_a_job_in_a_store_stops_and_continues_bit_by_bit(tmp_path, shared) -> No
     summary = json.loads((Remote(run_url) / "output" / "summary.json").read_bytes())
     assert (summary["samplesSeen"], summary["attempts"]) == (80, 2)
     log = (Remote(run_url) / "output" / "raport.json").read_text()
-    assert [line for line in (whole / "output" / "raport.json").read_text().splitlines() if '"step": [0, 1]' in line]
+    assert [
+        line
+        for line in (whole / "output" / "raport.json").read_text().splitlines()
+        if '"step": [0, 1]' in line
+    ]
     assert '"step": [0, 1]' in log, "the first attempt's lines are still there"
     assert best_of(Remote(run_url)) is not None
     evaluation = merge(remote, {"mode": "Evaluate"})

@@ -27,7 +27,9 @@ pytestmark = [pytest.mark.timeout(300), pytest.mark.usefixtures("copies_of_indic
 
 def killed_at(root: Path, operation: int, write: int) -> bool:
     """Whether the process died; it ends well once there is no such operation any more."""
-    process = trainer_ranks.CONTEXT.Process(target=killed_saves.save_and_die, args=(str(root), operation, write))
+    process = trainer_ranks.CONTEXT.Process(
+        target=killed_saves.save_and_die, args=(str(root), operation, write)
+    )
     process.start()
     process.join(60)
     assert process.exitcode in (0, -signal.SIGKILL)
@@ -48,7 +50,10 @@ def test_kill_at_any_moment_of_a_save_leaves_a_whole_checkpoint(tmp_path, kind) 
         newest = successor.load()
         assert newest is not None
         step = newest["progress"]["step"]
-        assert all(torch.equal(value, torch.full((50, 50), float(step))) for value in newest["model"].values())
+        assert all(
+            torch.equal(value, torch.full((50, 50), float(step)))
+            for value in newest["model"].values()
+        )
         for path in (root / "checkpoints").glob("*.pt"):
             checksums.check(path)
             assert torch.load(path, weights_only=True)["progress"]["step"] in (1, 2)
@@ -80,8 +85,12 @@ def assert_same_result(one: Path, two: Path) -> None:
         assert summaries[0][figure] == summaries[1][figure], figure
 
 
-def test_kill_while_a_checkpoint_is_written_costs_only_the_steps_since_the_one_before(tmp_path) -> None:
-    """A real training, killed while the draft of a checkpoint grows; the next attempt goes on from the one before."""
+def test_kill_while_a_checkpoint_is_written_costs_only_the_steps_since_the_one_before(
+    tmp_path,
+) -> None:
+    """A real training, killed while the draft of a checkpoint grows; the next attempt goes on from
+    the one before.
+    """
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     assert trainer_ranks.run(whole, config(whole)) == [0]
     hit = None
@@ -130,7 +139,9 @@ def shards(root: Path) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("dataset", [cifar10, image_list, shards])
-def test_a_job_on_files_continues_bit_by_bit(tmp_path, dataset: Callable[[Path], dict[str, Any]]) -> None:
+def test_a_job_on_files_continues_bit_by_bit(
+    tmp_path, dataset: Callable[[Path], dict[str, Any]]
+) -> None:
     root, whole, parts = tmp_path / "data", tmp_path / "whole", tmp_path / "parts"
     root.mkdir()
     own = {"data": dataset(root), "checkpoint": {"everySteps": 100}}

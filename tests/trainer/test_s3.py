@@ -1,7 +1,7 @@
 """The tests of data and checkpoints in stores once more, on an S3 server.
 
-The server and s3fs come from a folder of their own in front of the environment (`make s3-server`): they want an older
-python-dateutil than the operator's kubernetes.
+The server and s3fs come from a folder of their own in front of the environment (`make s3-server`):
+they want an older python-dateutil than the operator's kubernetes.
 """
 
 from __future__ import annotations
@@ -59,18 +59,32 @@ def make_bucket(address: str, server: subprocess.Popen[bytes], log: Path) -> Non
     give_up = time.monotonic() + 60
     while True:
         try:
-            with urllib.request.urlopen(urllib.request.Request(f"{address}/{BUCKET}", method="PUT"), timeout=10):
+            with urllib.request.urlopen(
+                urllib.request.Request(f"{address}/{BUCKET}", method="PUT"), timeout=10
+            ):
                 return
         except (urllib.error.URLError, ConnectionError):
             assert server.poll() is None, log.read_text(encoding="utf-8")
-            assert time.monotonic() < give_up, f"no answer within a minute: {log.read_text(encoding='utf-8')}"
+            assert time.monotonic() < give_up, (
+                f"no answer within a minute: {log.read_text(encoding='utf-8')}"
+            )
             time.sleep(0.1)
 
 
 @pytest.mark.parametrize("file", ["test_remote.py", "test_lineage.py"])
-def test_the_tests_of_stores_pass_on_an_s3_server(s3: dict[str, str], tmp_path: Path, file: str) -> None:
+def test_the_tests_of_stores_pass_on_an_s3_server(
+    s3: dict[str, str], tmp_path: Path, file: str
+) -> None:
     store = f"s3://{BUCKET}"
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--basetemp={tmp_path / 'tests'}"]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        f"--basetemp={tmp_path / 'tests'}",
+    ]
     done = subprocess.run(
         [*command, "-k", store, str(ROOT / "tests" / "trainer" / file)],
         env={**s3, "INCEPTION_TEST_STORE": store},

@@ -1,4 +1,6 @@
-"""How images are scaled: three ways that differ, on which both decoders agree, for every kind of data."""
+"""How images are scaled: three ways that differ, on which both decoders agree, for every kind of
+data.
+"""
 
 import gzip
 import io
@@ -16,12 +18,18 @@ from inception_trainer.data.decode import _pillow, _torchvision
 from inception_trainer.data.images import files_to_classify
 
 # As where the decoder is chosen: once torchvision's is gone, Pillow takes over.
-pytestmark = pytest.mark.filterwarnings("ignore:The image decoding and encoding capabilities:DeprecationWarning")
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:The image decoding and encoding capabilities:DeprecationWarning"
+)
 
 INTERPOLATIONS = ["Bilinear", "Bicubic", "Nearest"]
 SIZE = 128, 160
 """Whose crop for evaluation begins at a whole pixel: torchvision knows no others."""
-CROPS = {"evaluation": None, "shrinks": [0.9, 0.5, 0.4, 0.6, 0.1], "grows": [0.0, 0.3, 0.7, 0.2, 0.8]}
+CROPS = {
+    "evaluation": None,
+    "shrinks": [0.9, 0.5, 0.4, 0.6, 0.1],
+    "grows": [0.0, 0.3, 0.7, 0.2, 0.8],
+}
 
 
 def encoded(pixels: np.ndarray) -> bytes:
@@ -37,7 +45,10 @@ def noise() -> np.ndarray:
 def waves() -> np.ndarray:
     """A smooth picture."""
     y, x = np.mgrid[: SIZE[0], : SIZE[1]]
-    return np.stack([128 + 100 * np.sin(x / 25), 128 + 100 * np.cos(y / 20), 128 + 100 * np.sin((x + y) / 40)], 2)
+    return np.stack(
+        [128 + 100 * np.sin(x / 25), 128 + 100 * np.cos(y / 20), 128 + 100 * np.sin((x + y) / 40)],
+        2,
+    )
 
 
 def decoders(interpolation: str) -> list:
@@ -58,14 +69,16 @@ def test_both_decoders_scale_alike(interpolation, draws) -> None:
 @pytest.mark.parametrize("draws", CROPS.values(), ids=CROPS)
 def test_the_ways_to_scale_differ_and_the_decoders_agree_on_how(draws) -> None:
     images = {
-        name: [decode(encoded(noise()), 64, draws).float() for decode in decoders(name)] for name in INTERPOLATIONS
+        name: [decode(encoded(noise()), 64, draws).float() for decode in decoders(name)]
+        for name in INTERPOLATIONS
     }
     pairs = [("Bilinear", "Bicubic"), ("Bilinear", "Nearest"), ("Bicubic", "Nearest")]
     for decoder in (0, 1):
         for one, two in pairs:
             assert (images[one][decoder] - images[two][decoder]).abs().mean() > 4, (one, two)
     for name in INTERPOLATIONS:
-        # At its border Pillow lets the pixels beside the crop have their share, where torchvision has cut them off.
+        # At its border Pillow lets the pixels beside the crop have their share, where torchvision
+        # has cut them off.
         inner = [image[:, 8:-8, 8:-8] for image in images[name]]
         assert (inner[0] - inner[1]).abs().max() <= 2, name
 
@@ -95,23 +108,36 @@ def first_image(kind: str, root, interpolation: str) -> torch.Tensor:
     squares = 255 * (np.indices((32, 32)).sum(0) // 4 % 2)
     data = {"imageSize": 96, "workers": 0, "interpolation": interpolation}
     if kind == "Digits":
-        table = "".join(",".join(str(16 * (i // 2 % 2)) for i in range(64)) + f",{n % 10}\n" for n in range(20))
+        table = "".join(
+            ",".join(str(16 * (i // 2 % 2)) for i in range(64)) + f",{n % 10}\n" for n in range(20)
+        )
         (root / "digits.csv.gz").write_bytes(gzip.compress(table.encode()))
     elif kind == "Cifar10":
-        record = np.concatenate([[0], np.broadcast_to(squares, (3, 32, 32)).ravel()]).astype(np.uint8)
+        record = np.concatenate([[0], np.broadcast_to(squares, (3, 32, 32)).ravel()]).astype(
+            np.uint8
+        )
         for name in (*(f"data_batch_{number}" for number in range(1, 6)), "test_batch"):
             record.tofile(root / f"{name}.bin")
     else:
         for split in ("train", "val"):
             (root / split / "a").mkdir(parents=True, exist_ok=True)
-            (root / split / "a" / "x.png").write_bytes(encoded(np.repeat(squares[:, :, None], 3, 2)))
+            (root / split / "a" / "x.png").write_bytes(
+                encoded(np.repeat(squares[:, :, None], 3, 2))
+            )
     if kind == "classified":
         config = from_mapping({"data": {"kind": "ImageFolder", "path": str(root), **data}}).data
-        return files_to_classify([root / "val" / "a" / "x.png"], root, config).dataset.batch(np.array([0]), None).images
+        return (
+            files_to_classify([root / "val" / "a" / "x.png"], root, config)
+            .dataset.batch(np.array([0]), None)
+            .images
+        )
     found = open_splits(from_mapping({"data": {"kind": kind, "path": str(root), **data}}))
     return found.val.batch(np.array([0]), None).images
 
 
 def test_a_checkpoint_belongs_to_one_way_to_scale() -> None:
-    one, two = (from_mapping({"data": {"kind": "Digits", "interpolation": name}}) for name in INTERPOLATIONS[:2])
+    one, two = (
+        from_mapping({"data": {"kind": "Digits", "interpolation": name}})
+        for name in INTERPOLATIONS[:2]
+    )
     assert fingerprint(one) != fingerprint(two)

@@ -1,4 +1,6 @@
-"""WebDataset shards: found, indexed as tarfile reads them, and trained on exactly as the same images in folders."""
+"""WebDataset shards: found, indexed as tarfile reads them, and trained on exactly as the same
+images in folders.
+"""
 
 from __future__ import annotations
 
@@ -44,11 +46,19 @@ def splits(root: Path, **keys: Any) -> Any:
 
 def indexed(path: Path, label_key: str | None = None, window: int = 4096) -> Found:
     content = path.read_bytes()
-    return search(lambda offset, count: content[offset : offset + count], len(content), str(path), label_key, window)
+    return search(
+        lambda offset, count: content[offset : offset + count],
+        len(content),
+        str(path),
+        label_key,
+        window,
+    )
 
 
 NAMES = st.lists(
-    st.text("abcdefgh/é_", min_size=1, max_size=150).filter(lambda name: not name.startswith("/") and "//" not in name),
+    st.text("abcdefgh/é_", min_size=1, max_size=150).filter(
+        lambda name: not name.startswith("/") and "//" not in name
+    ),
     max_size=12,
 )
 
@@ -61,22 +71,34 @@ NAMES = st.lists(
     window=st.sampled_from([1, 512, 4096, 1 << 20]),
 )
 @settings(max_examples=60, deadline=None)
-def test_members_are_those_that_tarfile_finds(tmp_path_factory, names, sizes, form, mtime, window) -> None:
+def test_members_are_those_that_tarfile_finds(
+    tmp_path_factory, names, sizes, form, mtime, window
+) -> None:
     path = tmp_path_factory.getbasetemp() / f"members-{os.getpid()}.tar"
     if form == tarfile.USTAR_FORMAT:
         names = [name for name in names if len(name.encode()) < 100]
-    write_tar(path, [(name, b"x" * size) for name, size in zip(names, sizes, strict=False)], form, mtime)
+    write_tar(
+        path, [(name, b"x" * size) for name, size in zip(names, sizes, strict=False)], form, mtime
+    )
     content = path.read_bytes()
     through = Window(lambda offset, count: content[offset : offset + count], window)
     with tarfile.open(path) as tar:
-        expected = [(member.name, member.offset_data, member.size) for member in tar if member.isreg()]
+        expected = [
+            (member.name, member.offset_data, member.size) for member in tar if member.isreg()
+        ]
     assert [tuple(member) for member in members(through, len(content), "s")] == expected
     for cut in {0, 511, len(content) // 2, path.stat().st_size - 10240}:
         part = content[: max(0, cut)]
         whole = len(part) >= 512 and not any(part[-512:]) and bool(expected) is False
         if not whole and not _ends(part, expected):
             with pytest.raises(DataError, match="is cut"):
-                list(members(lambda offset, count, part=part: part[offset : offset + count], len(part), "s"))
+                list(
+                    members(
+                        lambda offset, count, part=part: part[offset : offset + count],
+                        len(part),
+                        "s",
+                    )
+                )
 
 
 def _ends(part: bytes, expected: list[tuple[str, int, int]]) -> bool:
@@ -93,7 +115,10 @@ def test_other_members_belong_to_no_sample(tmp_path) -> None:
             member = tarfile.TarInfo(name)
             member.type = tarfile.DIRTYPE if name == "docs" else tarfile.SYMTYPE
             tar.addfile(member)
-    write_tar(tmp_path / "b.tar", [("README", b"x"), ("__meta__.json", b"{}"), *sample("docs/a.v1"[:6], png(0), 3)])
+    write_tar(
+        tmp_path / "b.tar",
+        [("README", b"x"), ("__meta__.json", b"{}"), *sample("docs/a.v1"[:6], png(0), 3)],
+    )
     assert len(indexed(path).labels) == 0
     assert list(indexed(tmp_path / "b.tar").labels) == [3]
 
@@ -101,7 +126,9 @@ def test_other_members_belong_to_no_sample(tmp_path) -> None:
 def test_samples_are_read_where_they_lie(tmp_path) -> None:
     images = [png(number) for number in range(7)]
     for split, first, last in (("train", 0, 3), ("train", 3, 6), ("val", 6, 7)):
-        entries = [entry for i in range(first, last) for entry in sample(f"x/{i}", images[i], i % 3)]
+        entries = [
+            entry for i in range(first, last) for entry in sample(f"x/{i}", images[i], i % 3)
+        ]
         write_tar(tmp_path / split / f"{split}-{first}.tar", entries)
     found = splits(tmp_path)
     assert (len(found.train), len(found.val), found.num_classes) == (6, 1, 3)
@@ -117,19 +144,29 @@ def test_shards_of_webdatasets_own_writer(tmp_path, label_key) -> None:
     """What its writer writes is read here as its reader reads it: order, bytes and labels."""
     for split, count in (("train", 20), ("val", 3)):
         (tmp_path / split).mkdir()
-        with webdataset.ShardWriter(f"{tmp_path}/{split}/part-%06d.tar", maxcount=7, verbose=0) as writer:
+        with webdataset.ShardWriter(
+            f"{tmp_path}/{split}/part-%06d.tar", maxcount=7, verbose=0
+        ) as writer:
             for number in range(count):
-                label = {"cls": number % 5} if label_key is None else {"json": {label_key: number % 5}}
+                label = (
+                    {"cls": number % 5} if label_key is None else {"json": {label_key: number % 5}}
+                )
                 writer.write({"__key__": f"{split}{number:04d}", "png": png(number), **label})
     theirs = []
     for shard in sorted((tmp_path / "train").glob("*.tar")):
         with shard.open("rb") as file:  # its own opener leaves the last one open
-            members = ({**member, "__url__": str(shard)} for member in tariterators.tar_file_iterator(file))
+            members = (
+                {**member, "__url__": str(shard)} for member in tariterators.tar_file_iterator(file)
+            )
             theirs += [*tariterators.group_by_keys(members)]
     assert len(theirs) == 20
     ours = splits(tmp_path, **({} if label_key is None else {"labelKey": label_key})).train
-    assert [ours._samples.read(number) for number in range(20)] == [entry["png"] for entry in theirs]
-    labels = [int(s["cls"]) if label_key is None else json.loads(s["json"])[label_key] for s in theirs]
+    assert [ours._samples.read(number) for number in range(20)] == [
+        entry["png"] for entry in theirs
+    ]
+    labels = [
+        int(s["cls"]) if label_key is None else json.loads(s["json"])[label_key] for s in theirs
+    ]
     assert ours.batch(np.arange(20), None).labels.tolist() == labels
 
 
@@ -137,7 +174,11 @@ def test_shards_of_webdatasets_own_writer(tmp_path, label_key) -> None:
 def test_labels_of_both_kinds(tmp_path, first) -> None:
     entries = []
     for number in range(5):
-        parts = [(f"{number}.JPG", b"image"), (f"{number}.cls", b" 2\n"), (f"{number}.json", b'{"class": %d}' % number)]
+        parts = [
+            (f"{number}.JPG", b"image"),
+            (f"{number}.cls", b" 2\n"),
+            (f"{number}.json", b'{"class": %d}' % number),
+        ]
         entries += parts if first == "image" else parts[::-1]
     write_tar(tmp_path / "a.tar", entries)
     assert list(indexed(tmp_path / "a.tar").labels) == [2] * 5
@@ -145,7 +186,9 @@ def test_labels_of_both_kinds(tmp_path, first) -> None:
 
 
 def test_indexing_reads_once_per_sample(tmp_path) -> None:
-    path = write_tar(tmp_path / "a.tar", [e for i in range(50) for e in sample(f"{i:04d}", b"x" * 20000, 1)])
+    path = write_tar(
+        tmp_path / "a.tar", [e for i in range(50) for e in sample(f"{i:04d}", b"x" * 20000, 1)]
+    )
     reads = []
 
     def read(offset: int, count: int) -> bytes:
@@ -165,23 +208,53 @@ WRONG_SAMPLES = {
         {},
         ["sample 'a' of", "t-0.tar (offset ", "has no cls but png"],
     ),
-    "label in json": ([("a.png", b"x"), ("a.json", b"{}")], {}, ["set data.labelKey to the key of its json"]),
-    "label in cls": ([("a.png", b"x"), ("a.cls", b"1")], {"labelKey": "y"}, ["no json but", "leave out data.labelKey"]),
+    "label in json": (
+        [("a.png", b"x"), ("a.json", b"{}")],
+        {},
+        ["set data.labelKey to the key of its json"],
+    ),
+    "label in cls": (
+        [("a.png", b"x"), ("a.cls", b"1")],
+        {"labelKey": "y"},
+        ["no json but", "leave out data.labelKey"],
+    ),
     "no such key": (
         [("a.png", b"x"), ("a.json", b'{"z": 1}')],
         {"labelKey": "y"},
         ["json, key 'y' (data.labelKey), no class number but None"],
     ),
-    "no json": ([("a.png", b"x"), ("a.json", b"{")], {"labelKey": "y"}, ["no class number but None"]),
-    "no number": ([("a.png", b"x"), ("a.cls", b"cat")], {}, ["in cls no class number but b'cat'", "whole number"]),
+    "no json": (
+        [("a.png", b"x"), ("a.json", b"{")],
+        {"labelKey": "y"},
+        ["no class number but None"],
+    ),
+    "no number": (
+        [("a.png", b"x"), ("a.cls", b"cat")],
+        {},
+        ["in cls no class number but b'cat'", "whole number"],
+    ),
     "below zero": ([("a.png", b"x"), ("a.cls", b"-1")], {}, ["no class number but b'-1'"]),
-    "no image": ([("a.cls", b"1"), ("b.png", b"x")], {}, ["sample 'a'", "no image (jpg, jpeg,", "follow one another"]),
-    "two images": ([("a.png", b"x"), ("a.jpg", b"x"), ("a.cls", b"1")], {}, ["has 2 images: png, jpg"]),
-    "one name twice": ([("a.png", b"x"), ("a.png", b"x"), ("a.cls", b"1")], {}, ["two members png", "first dot"]),
+    "no image": (
+        [("a.cls", b"1"), ("b.png", b"x")],
+        {},
+        ["sample 'a'", "no image (jpg, jpeg,", "follow one another"],
+    ),
+    "two images": (
+        [("a.png", b"x"), ("a.jpg", b"x"), ("a.cls", b"1")],
+        {},
+        ["has 2 images: png, jpg"],
+    ),
+    "one name twice": (
+        [("a.png", b"x"), ("a.png", b"x"), ("a.cls", b"1")],
+        {},
+        ["two members png", "first dot"],
+    ),
 }
 
 
-@pytest.mark.parametrize(("entries", "keys", "words"), WRONG_SAMPLES.values(), ids=WRONG_SAMPLES.keys())
+@pytest.mark.parametrize(
+    ("entries", "keys", "words"), WRONG_SAMPLES.values(), ids=WRONG_SAMPLES.keys()
+)
 def test_wrong_samples_are_named(tmp_path, entries, keys, words) -> None:
     write_tar(tmp_path / "t-0.tar", entries)
     with pytest.raises(DataError) as caught:
@@ -224,7 +297,14 @@ def nothing_in_it(shard: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
-        (cut, ["train-0001.tar is cut: it has ", "member at offset", "copy or write this shard again"]),
+        (
+            cut,
+            [
+                "train-0001.tar is cut: it has ",
+                "member at offset",
+                "copy or write this shard again",
+            ],
+        ),
         (without_end, ["train-0001.tar is cut", "end mark"]),
         (scribble, ["train-0001.tar has no tar header", "offset 0", "write this shard again"]),
         (pack, ["train-0001.tar", "packed with gzip; unpack it"]),
@@ -243,7 +323,9 @@ def test_a_shard_that_is_cut_or_goes_while_it_is_used(shards) -> None:
     train = splits(shards).train
     gone = splits(shards).train
     cut(shards / "train-0002.tar")
-    with pytest.raises(DataError, match=r"train-0002\.tar at offset \d+: \d+ of \d+ bytes; the shard was cut since"):
+    with pytest.raises(
+        DataError, match=r"train-0002\.tar at offset \d+: \d+ of \d+ bytes; the shard was cut since"
+    ):
         train.batch(np.array([39]), 0)
     (shards / "train-0002.tar").unlink()
     with pytest.raises(InputMissing, match=r"train-0002\.tar was there at the start and is gone"):
@@ -251,12 +333,22 @@ def test_a_shard_that_is_cut_or_goes_while_it_is_used(shards) -> None:
 
 
 def test_images_that_cannot_be_read_are_named_and_skipped(tmp_path, caplog) -> None:
-    entries = [entry for i in range(4) for entry in sample(str(i), b"no image" if i == 2 else png(i), 1)]
+    entries = [
+        entry for i in range(4) for entry in sample(str(i), b"no image" if i == 2 else png(i), 1)
+    ]
     write_tar(tmp_path / "train.tar", entries)
     write_tar(tmp_path / "val.tar", entries)
-    assert splits(tmp_path, maxCorrupt=1).train.batch(np.arange(4), 0).labels.tolist() == [1, 1, -100, 1]
+    assert splits(tmp_path, maxCorrupt=1).train.batch(np.arange(4), 0).labels.tolist() == [
+        1,
+        1,
+        -100,
+        1,
+    ]
     assert f"{tmp_path / 'train.tar'} at offset" in caplog.text
-    with pytest.raises(DataError, match=r"more than 0 images cannot be read \(data.maxCorrupt\), among them .*offset"):
+    with pytest.raises(
+        DataError,
+        match=r"more than 0 images cannot be read \(data.maxCorrupt\), among them .*offset",
+    ):
         splits(tmp_path, maxCorrupt=0).train.batch(np.arange(4), 0)
 
 
@@ -318,8 +410,16 @@ def test_shards_are_found(shards, keys) -> None:
             InputMissing,
             ["looked for t-*.tar (data.trainShards); found: train-0000.tar, train-0001.tar"],
         ),
-        ({"valShards": "val-{0000..0003}.tar"}, InputMissing, ["data.valShards: no shard", "val-0003.tar; found:"]),
-        ({"valShards": "*.tar"}, ConfigError, ["data.valShards", "train-0000.tar would be used to train and"]),
+        (
+            {"valShards": "val-{0000..0003}.tar"},
+            InputMissing,
+            ["data.valShards: no shard", "val-0003.tar; found:"],
+        ),
+        (
+            {"valShards": "*.tar"},
+            ConfigError,
+            ["data.valShards", "train-0000.tar would be used to train and"],
+        ),
     ],
 )
 def test_shards_that_are_not_there(shards, keys, error, words) -> None:
@@ -331,7 +431,10 @@ def test_shards_that_are_not_there(shards, keys, error, words) -> None:
 
 def test_no_shards_at_all(tmp_path) -> None:
     (tmp_path / "train").mkdir()
-    with pytest.raises(InputMissing, match=r"no shards in .*looked for train/\*\.tar or \*train\*\.tar.*found: train/"):
+    with pytest.raises(
+        InputMissing,
+        match=r"no shards in .*looked for train/\*\.tar or \*train\*\.tar.*found: train/",
+    ):
         splits(tmp_path)
     with pytest.raises(InputMissing, match="no folder"):
         splits(tmp_path / "none")
@@ -357,12 +460,16 @@ def test_samples_cost_little_memory() -> None:
 
 def test_an_index_serves_the_next_process_until_a_shard_changes(shards, monkeypatch) -> None:
     read = []
-    monkeypatch.setattr(shard_reader, "_index_file", lambda path, key: read.append(path) or original(path, key))
+    monkeypatch.setattr(
+        shard_reader, "_index_file", lambda path, key: read.append(path) or original(path, key)
+    )
     first = splits(shards)
     assert len(read) == 6
     again = splits(shards)
     assert len(read) == 6
-    assert [again.train._samples.read(i) for i in range(40)] == [first.train._samples.read(i) for i in range(40)]
+    assert [again.train._samples.read(i) for i in range(40)] == [
+        first.train._samples.read(i) for i in range(40)
+    ]
     write_tar(shards / "val-0001.tar", sample("a", png(0), 9))
     assert splits(shards).num_classes == 10
     assert len(read) == 9
@@ -393,7 +500,9 @@ def test_training_on_shards_equals_training_on_folders(tmp_path) -> None:
     results = []
     for root, kind in ((folders, "ImageFolder"), (shards, "WebDataset")):
         own = tmp_path / kind
-        config = merge(TINY, {"data": data(root, kind=kind, workers=1), "checkpoint": {"path": str(own)}})
+        config = merge(
+            TINY, {"data": data(root, kind=kind, workers=1), "checkpoint": {"path": str(own)}}
+        )
         assert trainer_ranks.run(own, config, 2) == [0, 0]
         results.append(torch.load(own / "checkpoints" / "final.pt", weights_only=True))
         summary = json.loads((own / "output" / "summary.json").read_text())

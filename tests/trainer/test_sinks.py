@@ -1,4 +1,6 @@
-"""What others read: Prometheus series, the launcher's progress file, summary, raport, TensorBoard, curves."""
+"""What others read: Prometheus series, the launcher's progress file, summary, raport, TensorBoard,
+curves.
+"""
 
 import dataclasses
 import json
@@ -16,7 +18,15 @@ from inception_trainer.config.settings import Settings, from_environment
 from inception_trainer.device import Figures
 from inception_trainer.log import logger
 from inception_trainer.reporting.progress import MOST_ROWS, History, Progress
-from inception_trainer.reporting.records import Bus, EndRecord, EvaluationRecord, LogRecord, RunInfo, Sink, StepRecord
+from inception_trainer.reporting.records import (
+    Bus,
+    EndRecord,
+    EvaluationRecord,
+    LogRecord,
+    RunInfo,
+    Sink,
+    StepRecord,
+)
 from inception_trainer.sinks import build
 from inception_trainer.sinks.console import Console
 from inception_trainer.sinks.curves import Curves, smoothed
@@ -50,7 +60,22 @@ INFO = RunInfo(
     output=None,
 )
 DEVICE = Figures(3e9, 4e9, 2e9, 0.5, 61.0, 250.0, 1.0)
-LOG = LogRecord(10, 1.0, 0.5, 0.8, 0.99, 0.1, 800.0, 0.01, 0.25, 0.5, 12.0, 80, 0, devices=(DEVICE, Figures(3e9)))
+LOG = LogRecord(
+    10,
+    1.0,
+    0.5,
+    0.8,
+    0.99,
+    0.1,
+    800.0,
+    0.01,
+    0.25,
+    0.5,
+    12.0,
+    80,
+    0,
+    devices=(DEVICE, Figures(3e9)),
+)
 EVALUATION = EvaluationRecord(10, 1.0, 0.4, 0.9, 1.0, 30, 15, 1.5, True)
 SUMMARY = {
     "steps": 20,
@@ -63,7 +88,9 @@ SUMMARY = {
     "imagesPerSecond": 800.0,
     "exitReason": "Completed",
 }
-HISTORY = History([[10, 0.5, 0.8, 0.1, 800.0], [20, 0.3, 0.9, 0.0, 800.0]], [[10, 0.4, 0.9, 1.0]], [5])
+HISTORY = History(
+    [[10, 0.5, 0.8, 0.1, 800.0], [20, 0.3, 0.9, 0.0, 800.0]], [[10, 0.4, 0.9, 1.0]], [5]
+)
 END = EndRecord(SUMMARY, HISTORY, finished=True)
 
 
@@ -129,7 +156,9 @@ def test_exposition_follows_the_conventions(exposition) -> None:
             assert family.name.endswith("_seconds")
         for sample in family.samples:
             assert set(sample.labels) <= {"split", "k", "phase", "part", "le", *BUILD_LABELS}
-            assert sample.name.endswith("_total") == (family.type == "counter") or sample.name.endswith("_created")
+            assert sample.name.endswith("_total") == (
+                family.type == "counter"
+            ) or sample.name.endswith("_created")
 
 
 BUILD_LABELS = {"version", "model", "precision", "device", "profile", "backend", "world_size"}
@@ -142,10 +171,16 @@ def test_exposition_with_figures_of_devices_pleases_promtool(exposition) -> None
 
 
 def test_figures_that_a_device_does_not_tell_are_absent(exposition) -> None:
-    devices = {name: family for name, family in families(exposition).items() if name.startswith("trainer_device_")}
+    devices = {
+        name: family
+        for name, family in families(exposition).items()
+        if name.startswith("trainer_device_")
+    }
     for name, family in devices.items():
         numbers = {sample.labels["device"] for sample in family.samples}
-        assert numbers == ({"0", "1"} if name == "trainer_device_memory_used_bytes" else {"0"}), name
+        assert numbers == ({"0", "1"} if name == "trainer_device_memory_used_bytes" else {"0"}), (
+            name
+        )
     assert len(devices) == len(Figures.__dataclass_fields__)
     bare = Prometheus(0).registry
     assert bare.get_sample_value("trainer_device_healthy", {"device": "0"}) is None
@@ -210,14 +245,20 @@ def test_progress_file(tmp_path) -> None:
     assert first["step"] == 6
     assert first["metrics"]["progress"] == 0.3
     sink.step(StepRecord(7, 0.1, 0.1, 4, 56))
-    assert json.loads((tmp_path / "progress.json").read_text())["step"] == 6, "at most once a second"
+    assert json.loads((tmp_path / "progress.json").read_text())["step"] == 6, (
+        "at most once a second"
+    )
     sink.log(LOG)
     sink.evaluation(EVALUATION)
     sink.end(END)
     last = json.loads((tmp_path / "progress.json").read_text())
     assert last["step"] == 20
     metrics = last["metrics"]
-    assert (metrics["accuracyTop1"], metrics["loss"], metrics["samplesPerSecond"]) == (0.95, 0.5, 800.0)
+    assert (metrics["accuracyTop1"], metrics["loss"], metrics["samplesPerSecond"]) == (
+        0.95,
+        0.5,
+        800.0,
+    )
     assert (metrics["progress"], metrics["samplesSeen"]) == (1.0, 160)
     assert last["time"].endswith("+00:00")
 
@@ -228,7 +269,10 @@ def test_accuracy_of_an_earlier_attempt_is_shown_from_the_start(tmp_path) -> Non
     bus = Bus([served, reported])
     bus.start(info)
     bus.step(StepRecord(6, 0.1, 0.1, 4, 48))
-    assert served.registry.get_sample_value("trainer_accuracy_ratio", {"split": "val", "k": "5"}) == 0.9
+    assert (
+        served.registry.get_sample_value("trainer_accuracy_ratio", {"split": "val", "k": "5"})
+        == 0.9
+    )
     assert json.loads((tmp_path / "progress.json").read_text())["metrics"]["accuracyTop1"] == 0.7
 
 
@@ -241,8 +285,14 @@ def raport(folder: Path) -> list[dict]:
 def test_raport_lines(tmp_path) -> None:
     feed(Raport(tmp_path))
     records = raport(tmp_path)
-    assert all({"timestamp", "datetime", "elapsedtime", "type"} <= set(record) for record in records)
-    units = {record["metric"]: record["metadata"]["unit"] for record in records if record["type"] == "METADATA"}
+    assert all(
+        {"timestamp", "datetime", "elapsedtime", "type"} <= set(record) for record in records
+    )
+    units = {
+        record["metric"]: record["metadata"]["unit"]
+        for record in records
+        if record["type"] == "METADATA"
+    }
     assert units == {name: unit for name, (unit, _format) in METRICS.items()}
     logs = {str(record["step"]): record["data"] for record in records if record["type"] == "LOG"}
     assert list(logs) == ["PARAMETER", "[0, 9]", "[0]", "[]"]
@@ -261,10 +311,14 @@ def test_raport_summarises_an_epoch(tmp_path) -> None:
     for step, loss, rate in ((5, 1.0, 0.2), (10, 3.0, 0.1), (15, 5.0, 0.05)):
         sink.log(dataclasses.replace(LOG, step=step, loss=loss, learning_rate=rate, loss_scale=8.0))
     batches = tuple(0.01 * number for number in range(1, 101))
-    timed = dataclasses.replace(EVALUATION, step=20, seconds=2.0, data_seconds=0.5, batch_seconds=batches)
+    timed = dataclasses.replace(
+        EVALUATION, step=20, seconds=2.0, data_seconds=0.5, batch_seconds=batches
+    )
     sink.evaluation(timed)
     sink.close()
-    first, second = (record["data"] for record in raport(tmp_path) if record.get("step") in ([0], [1]))
+    first, second = (
+        record["data"] for record in raport(tmp_path) if record.get("step") in ([0], [1])
+    )
     assert (first["train.loss"], first["train.lr"], first["train.grad_scale"]) == (2.0, 0.1, 8.0)
     assert "val.top1" not in first
     assert (second["train.loss"], second["train.lr"]) == (5.0, 0.05)
@@ -286,8 +340,12 @@ def test_tcap_lines(tmp_path) -> None:
     written = (tmp_path / "tcap_dllogger.json").read_text().splitlines()
     assert all(line.startswith("TCAPPDLL ") for line in written)
     records = [json.loads(line.removeprefix("TCAPPDLL ")) for line in written]
-    assert all({"timestamp", "datetime", "elapsedtime", "type"} <= set(record) for record in records)
-    assert {record["metric"]: record["metadata"] for record in records if record["type"] == "METADATA"} == {
+    assert all(
+        {"timestamp", "datetime", "elapsedtime", "type"} <= set(record) for record in records
+    )
+    assert {
+        record["metric"]: record["metadata"] for record in records if record["type"] == "METADATA"
+    } == {
         "train.loss": {"unit": "", "GOAL": "MINIMIZE", "STAGE": "TRAIN"},
         "train.ips": {"unit": "imgs/s", "GOAL": "MAXIMIZE", "STAGE": "TRAIN"},
         "train.total_time": {"unit": "s", "GOAL": "MINIMIZE", "STAGE": "TRAIN"},
@@ -296,7 +354,10 @@ def test_tcap_lines(tmp_path) -> None:
     }
     logs = [(record["step"], record["data"]) for record in records if record["type"] == "LOG"]
     assert logs == 2 * [
-        ([0, 9], "{'rank': '0', 'train.loss': '0.5', 'train.ips': '800.0', 'train.total_time': '0.01'}"),
+        (
+            [0, 9],
+            "{'rank': '0', 'train.loss': '0.5', 'train.ips': '800.0', 'train.total_time': '0.01'}",
+        ),
         ([0], "{'rank': '0', 'val.loss': '0.4', 'val.top1': '90.0'}"),
     ]
 
@@ -314,7 +375,13 @@ CONFIG = {
     "optimizer": {"name": "SGD", "learningRate": 0.1, "weightDecay": 0.0001}, "schedule": {"warmupEpochs": 1.0},
 }  # fmt: skip
 MLINFO = dataclasses.replace(
-    INFO, model="resnet50", config=CONFIG, start_step=0, steps_per_epoch=2, train_samples=17, evaluation_samples=5
+    INFO,
+    model="resnet50",
+    config=CONFIG,
+    start_step=0,
+    steps_per_epoch=2,
+    train_samples=17,
+    evaluation_samples=5,
 )
 
 
@@ -324,13 +391,22 @@ def mllog(folder: Path) -> list[dict]:
     return [json.loads(line[9:]) for line in lines]
 
 
-def attempt(folder: Path, steps: range, *, info: RunInfo = MLINFO, evaluated: int = 0, finished: bool = False) -> None:
+def attempt(
+    folder: Path,
+    steps: range,
+    *,
+    info: RunInfo = MLINFO,
+    evaluated: int = 0,
+    finished: bool = False,
+) -> None:
     bus = Bus([MLLog(folder)])
     bus.start(dataclasses.replace(info, start_step=steps.start))
     for step in steps:
         bus.step(StepRecord(step + 1, 0.002, 0.02, 4, 80))
     if evaluated:
-        bus.evaluation(dataclasses.replace(EVALUATION, step=evaluated, epoch=evaluated / info.steps_per_epoch))
+        bus.evaluation(
+            dataclasses.replace(EVALUATION, step=evaluated, epoch=evaluated / info.steps_per_epoch)
+        )
     bus.end(dataclasses.replace(END, finished=finished))
     bus.close()
     assert bus._sinks, "the sink failed"
@@ -341,26 +417,58 @@ def test_mllog_over_two_attempts(tmp_path) -> None:
     attempt(tmp_path, range(3))
     attempt(tmp_path, range(3, 4), evaluated=4, finished=True)
     records = mllog(tmp_path)
-    assert all(set(r) == {"namespace", "time_ms", "event_type", "key", "value", "metadata"} for r in records)
+    assert all(
+        set(r) == {"namespace", "time_ms", "event_type", "key", "value", "metadata"}
+        for r in records
+    )
     assert all({"file", "lineno"} <= set(record["metadata"]) for record in records)
     intervals = [record["key"] for record in records if record["event_type"] != "POINT_IN_TIME"]
     assert intervals == [
-        *("init_start", "init_stop", "run_start", "block_start", "epoch_start", "epoch_stop", "epoch_start"),
-        *("init_start", "init_stop", "block_start", "epoch_stop", "block_stop", "eval_start", "eval_stop", "run_stop"),
+        *(
+            "init_start",
+            "init_stop",
+            "run_start",
+            "block_start",
+            "epoch_start",
+            "epoch_stop",
+            "epoch_start",
+        ),
+        *(
+            "init_start",
+            "init_stop",
+            "block_start",
+            "epoch_stop",
+            "block_stop",
+            "eval_start",
+            "eval_stop",
+            "run_stop",
+        ),
     ]
     blocks = [record["metadata"] for record in records if record["key"] == "block_start"]
-    assert [(block["first_epoch_num"], block["epoch_count"]) for block in blocks] == [(1, 2), (2.5, 2)]
+    assert [(block["first_epoch_num"], block["epoch_count"]) for block in blocks] == [
+        (1, 2),
+        (2.5, 2),
+    ]
     found = {record["key"]: record for record in records}
     assert found["eval_accuracy"]["value"] == 0.9
     assert found["eval_accuracy"]["metadata"]["epoch_num"] == 2.0
     assert found["run_stop"]["metadata"]["status"] == "success"
     values = {
-        key: found[key]["value"] for key in ("submission_benchmark", "global_batch_size", "model_bn_span", "seed")
+        key: found[key]["value"]
+        for key in ("submission_benchmark", "global_batch_size", "model_bn_span", "seed")
     }
-    assert values == {"submission_benchmark": "resnet", "global_batch_size": 8, "model_bn_span": 2, "seed": 3}
+    assert values == {
+        "submission_benchmark": "resnet",
+        "global_batch_size": 8,
+        "model_bn_span": 2,
+        "seed": 3,
+    }
     assert found["gradient_accumulation_steps"]["value"] == 2
     assert (found["train_samples"]["value"], found["eval_samples"]["value"]) == (17, 5)
-    assert (found["opt_name"]["value"], found["opt_learning_rate_warmup_epochs"]["value"]) == ("sgd", 1.0)
+    assert (found["opt_name"]["value"], found["opt_learning_rate_warmup_epochs"]["value"]) == (
+        "sgd",
+        1.0,
+    )
 
 
 def test_mllog_of_evaluations_by_steps(tmp_path) -> None:
@@ -373,7 +481,10 @@ def test_mllog_of_evaluations_by_steps(tmp_path) -> None:
         bus.evaluation(dataclasses.replace(EVALUATION, step=step, epoch=step / 2))
     bus.close()
     blocks = [record["metadata"] for record in mllog(tmp_path) if record["key"] == "block_start"]
-    assert [(block["first_epoch_num"], block["epoch_count"]) for block in blocks] == [(1, 0.5), (1.5, 0.5)]
+    assert [(block["first_epoch_num"], block["epoch_count"]) for block in blocks] == [
+        (1, 0.5),
+        (1.5, 0.5),
+    ]
 
 
 BENCHMARK = {
@@ -421,11 +532,22 @@ def test_a_log_that_cannot_be_written_is_a_warning(name, tmp_path, monkeypatch, 
 
 @pytest.mark.parametrize(
     ("mode", "log"),
-    [("Train", AccuracyLog), ("Evaluate", AccuracyLog), ("Benchmark", BenchmarkLog), ("Infer", None)],
+    [
+        ("Train", AccuracyLog),
+        ("Evaluate", AccuracyLog),
+        ("Benchmark", BenchmarkLog),
+        ("Infer", None),
+    ],
 )
 def test_logs_of_the_model_zoo_are_for_their_modes_and_rank_0(mode, log, tmp_path) -> None:
-    settings = from_environment({"BENCHMARK_LOG": str(tmp_path / "b"), "AVG_LOG": str(tmp_path / "a")})
-    chosen = [type(sink) for sink in build(settings, None, mode) if isinstance(sink, AccuracyLog | BenchmarkLog)]
+    settings = from_environment(
+        {"BENCHMARK_LOG": str(tmp_path / "b"), "AVG_LOG": str(tmp_path / "a")}
+    )
+    chosen = [
+        type(sink)
+        for sink in build(settings, None, mode)
+        if isinstance(sink, AccuracyLog | BenchmarkLog)
+    ]
     assert chosen == ([log] if log else [])
     elsewhere = [dataclasses.replace(settings, rank=1, local_rank=1), Settings()]
     found = [sink for other in elsewhere for sink in build(other, None, mode)]

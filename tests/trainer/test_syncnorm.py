@@ -1,4 +1,6 @@
-"""Synchronized batch norm: on one rank it is torch's; what several ranks compute is in test_equivalence.py."""
+"""Synchronized batch norm: on one rank it is torch's; what several ranks compute is in
+test_equivalence.py.
+"""
 
 import pytest
 import torch
@@ -36,7 +38,14 @@ def test_on_one_rank_it_is_torchs(alone, kind, tolerance) -> None:
         assert output.dtype == kind
         (output.float() * torch.arange(36.0).view(4, 1, 3, 3)).sum().backward()
         results.append(
-            (output.float(), images.grad.float(), norm.weight.grad, norm.bias.grad, norm.running_mean, norm.running_var)
+            (
+                output.float(),
+                images.grad.float(),
+                norm.weight.grad,
+                norm.bias.grad,
+                norm.running_mean,
+                norm.running_var,
+            )
         )
     for expected, found in zip(*results, strict=True):
         scale = expected.abs().max().item()

@@ -1,4 +1,6 @@
-"""Recorded steps: what the trace holds, that nothing else changes, and what becomes of it when a run ends early."""
+"""Recorded steps: what the trace holds, that nothing else changes, and what becomes of it when a
+run ends early.
+"""
 
 import gzip
 import json
@@ -35,7 +37,9 @@ def trace(output: Path) -> tuple[list[str], set[str]]:
         events = [event for event in json.load(file)["traceEvents"] if event.get("ph") == "X"]
     steps = [event for event in events if event["name"].startswith("ProfilerStep#")]
     steps.sort(key=lambda event: event["ts"])
-    return [step["name"] for step in steps], {event["name"] for event in events} - {step["name"] for step in steps}
+    return [step["name"] for step in steps], {event["name"] for event in events} - {
+        step["name"] for step in steps
+    }
 
 
 def drafts(output: Path) -> list[Path]:
@@ -57,7 +61,9 @@ def test_trace_holds_the_steps_and_training_is_the_same(tmp_path, world) -> None
     assert f"2 recorded steps: {recorded}/output/trace.json.gz" in gang.output()
     assert not drafts(recorded)
     assert not list((plain / "output").glob("trace*"))
-    one, other = (torch.load(run / "checkpoints" / "final.pt", weights_only=True) for run in (plain, recorded))
+    one, other = (
+        torch.load(run / "checkpoints" / "final.pt", weights_only=True) for run in (plain, recorded)
+    )
     assert all(torch.equal(value, other["model"][name]) for name, value in one["model"].items())
     assert one["progress"]["history"]["evaluations"] == other["progress"]["history"]["evaluations"]
 
@@ -68,8 +74,14 @@ def test_table_lists_what_took_longest_first(tmp_path) -> None:
     assert gang.wait() == [0], gang.output()
     lines = (tmp_path / "output" / "trace.txt").read_text().splitlines()
     heads = re.split(r" {2,}", lines[1].strip())
-    rows = [re.split(r" {2,}", line.strip()) for line in lines[3:] if line.strip() and not line.startswith("-")]
-    shares = [float(row[heads.index("Self CPU %")].rstrip("%")) for row in rows if len(row) == len(heads)]
+    rows = [
+        re.split(r" {2,}", line.strip())
+        for line in lines[3:]
+        if line.strip() and not line.startswith("-")
+    ]
+    shares = [
+        float(row[heads.index("Self CPU %")].rstrip("%")) for row in rows if len(row) == len(heads)
+    ]
     assert len(shares) == 30
     assert shares == sorted(shares, reverse=True)
 
@@ -95,7 +107,10 @@ def test_graceful_stop_writes_what_there_is(tmp_path, after) -> None:
         assert steps == [f"ProfilerStep#{2 + number}" for number in range(len(steps))]
     else:
         assert not (tmp_path / "output" / "trace.json.gz").exists()
-        assert re.search(r"no step was recorded: the end came after \d+, recording begins after 100000", gang.output())
+        assert re.search(
+            r"no step was recorded: the end came after \d+, recording begins after 100000",
+            gang.output(),
+        )
 
 
 def test_a_resumed_job_records_again(tmp_path) -> None:
@@ -108,7 +123,9 @@ def test_a_resumed_job_records_again(tmp_path) -> None:
 
 
 def test_benchmark_measures_no_recorded_step(tmp_path) -> None:
-    job = config(tmp_path, mode="Benchmark", benchmark={"warmupSteps": 1, "steps": 5}, profiler={"steps": 2})
+    job = config(
+        tmp_path, mode="Benchmark", benchmark={"warmupSteps": 1, "steps": 5}, profiler={"steps": 2}
+    )
     gang = trainer_ranks.start(tmp_path, job, 2, small=True)
     assert gang.wait() == [0, 0], gang.output()
     output = tmp_path / "output" / "benchmark"
@@ -117,7 +134,11 @@ def test_benchmark_measures_no_recorded_step(tmp_path) -> None:
     assert "aten::convolution" in names
     assert (output / "trace.txt").exists()
     summary = json.loads((output / "summary.json").read_text())
-    assert (summary["measuredSteps"], summary["steps"], len(summary["imagesPerSecondWindows"])) == (5, 8, 5)
+    assert (summary["measuredSteps"], summary["steps"], len(summary["imagesPerSecondWindows"])) == (
+        5,
+        8,
+        5,
+    )
     assert gang.progress()["metrics"]["progress"] == 1
 
 
@@ -131,7 +152,13 @@ def test_device_without_a_profiler_of_its_own_trains_on(tmp_path) -> None:
         "STUB_LOG": str(log),
     }
     row = {"profile": "mthreads", "module": "torch_musa", "device": "musa", "backend": "mccl"}
-    job = config(tmp_path, profiler={"steps": 1, "afterSteps": 1}, accelerator=row, data={"samples": 24}, epochs=1)
+    job = config(
+        tmp_path,
+        profiler={"steps": 1, "afterSteps": 1},
+        accelerator=row,
+        data={"samples": 24},
+        epochs=1,
+    )
     gang = trainer_ranks.start(tmp_path, job, small=True, environment=environment)
     assert gang.wait() == [0], gang.output()
     assert "torch's profiler saw no work of device musa: only the CPU is recorded" in gang.output()
@@ -152,7 +179,9 @@ def in_process(output: Path, device: str = "cpu", **keys: int) -> Trace:
     return Trace(ProfilerConfig(**keys), accelerator, Comm(0, 1, "gloo"), Heartbeat(None), output)
 
 
-def test_profiler_that_does_not_start_is_followed_by_one_of_the_cpu(tmp_path, monkeypatch, caplog) -> None:
+def test_profiler_that_does_not_start_is_followed_by_one_of_the_cpu(
+    tmp_path, monkeypatch, caplog
+) -> None:
     import torch.profiler as torch_profiler
 
     activities, original = torch_profiler.ProfilerActivity, torch_profiler.profile
@@ -165,7 +194,9 @@ def test_profiler_that_does_not_start_is_followed_by_one_of_the_cpu(tmp_path, mo
         return original(**given)
 
     monkeypatch.setattr(torch_profiler, "profile", profile)
-    monkeypatch.setattr(torch_profiler, "supported_activities", lambda: set(activities.__members__.values()))
+    monkeypatch.setattr(
+        torch_profiler, "supported_activities", lambda: set(activities.__members__.values())
+    )
     with in_process(tmp_path, "xpu", steps=1, after_steps=0) as running, running.step(1):
         torch.ones(4).add(1)
     assert asked == [[activities.CPU, activities.XPU], [activities.CPU]]
@@ -217,10 +248,22 @@ def test_nothing_is_made_or_asked_when_nothing_is_recorded(tmp_path, monkeypatch
     ("change", "words"),
     [
         ({"profiler": {"steps": 0}}, r"profiler\.steps: 0 is out of range; it must be at least 1"),
-        ({"profiler": {"steps": 1001}}, r"profiler\.steps: 1001 is out of range; it must be at most 1000"),
-        ({"profiler": {"afterSteps": -1}}, r"profiler\.afterSteps: -1 is out of range; it must be at least 0"),
-        ({"profiler": {"steps": 2}, "mode": "Evaluate"}, r"profiler\.steps: mode Evaluate has no steps to record"),
-        ({"profiler": {"steps": 2}, "mode": "Infer"}, r"profiler\.steps: mode Infer has no steps to record"),
+        (
+            {"profiler": {"steps": 1001}},
+            r"profiler\.steps: 1001 is out of range; it must be at most 1000",
+        ),
+        (
+            {"profiler": {"afterSteps": -1}},
+            r"profiler\.afterSteps: -1 is out of range; it must be at least 0",
+        ),
+        (
+            {"profiler": {"steps": 2}, "mode": "Evaluate"},
+            r"profiler\.steps: mode Evaluate has no steps to record",
+        ),
+        (
+            {"profiler": {"steps": 2}, "mode": "Infer"},
+            r"profiler\.steps: mode Infer has no steps to record",
+        ),
         (
             {"profiler": {"steps": 2}, "checkpoint": {}},
             r"output\.path: missing; the steps that profiler\.steps records",
@@ -234,4 +277,6 @@ def test_mistakes(change, words) -> None:
 
 def test_what_is_recorded_decides_no_result() -> None:
     plain = {**TINY, "output": {"path": "/out"}}
-    assert fingerprint(from_mapping(plain)) == fingerprint(from_mapping({**plain, "profiler": {"steps": 5}}))
+    assert fingerprint(from_mapping(plain)) == fingerprint(
+        from_mapping({**plain, "profiler": {"steps": 5}})
+    )

@@ -1,4 +1,6 @@
-"""Weight files of every publisher: recognised by their names, mapped, and refused with names when they do not fit."""
+"""Weight files of every publisher: recognised by their names, mapped, and refused with names when
+they do not fit.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,13 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from inception_trainer import models
-from inception_trainer.config.normalization import CAFFE_BGR, IMAGENET, INCEPTION, Normalization, choose
+from inception_trainer.config.normalization import (
+    CAFFE_BGR,
+    IMAGENET,
+    INCEPTION,
+    Normalization,
+    choose,
+)
 from inception_trainer.errors import ConfigError, DataError, InputMissing
 from inception_trainer.weights import layouts
 from inception_trainer.weights.load import Loaded, load_weights
@@ -20,7 +28,10 @@ State = dict[str, Tensor]
 
 
 def rename(state: State, old: str, new: str) -> State:
-    return {key.replace(old, new, 1) if key.startswith(old) else key: value for key, value in state.items()}
+    return {
+        key.replace(old, new, 1) if key.startswith(old) else key: value
+        for key, value in state.items()
+    }
 
 
 def nvidia(state: State) -> State:
@@ -34,17 +45,33 @@ FILES: dict[str, tuple[str, bool, Any, str, str]] = {
     "bninception-cadene": ("bninception", False, dict, "Cadene", "CaffeBGR"),
     "inception_v3-torchvision": ("inception_v3", True, dict, "torchvision", "Inception"),
     "inception_v3-timm": ("inception_v3", False, dict, "timm", "Inception"),
-    "inception_v3-cadene": ("inception_v3", True, lambda s: rename(s, "fc.", "last_linear."), "Cadene", "Inception"),
+    "inception_v3-cadene": (
+        "inception_v3",
+        True,
+        lambda s: rename(s, "fc.", "last_linear."),
+        "Cadene",
+        "Inception",
+    ),
     "inception_v4-timm": ("inception_v4", False, dict, "timm", "Inception"),
     "inceptionv3_cifar": ("inceptionv3_cifar", False, dict, "weiaicunzai", "CIFAR100"),
     "resnet50-torchvision": ("resnet50", False, dict, "torchvision", "ImageNet"),
-    "resnet50-cadene": ("resnet50", False, lambda s: rename(s, "fc.", "last_linear."), "Cadene", "ImageNet"),
+    "resnet50-cadene": (
+        "resnet50",
+        False,
+        lambda s: rename(s, "fc.", "last_linear."),
+        "Cadene",
+        "ImageNet",
+    ),
     "resnet50-nvidia": ("resnet50", False, nvidia, "NVIDIA", "ImageNet"),
 }
 
 
 def values_of(network: nn.Module) -> State:
-    return {key: value for key, value in network.state_dict().items() if not key.endswith("num_batches_tracked")}
+    return {
+        key: value
+        for key, value in network.state_dict().items()
+        if not key.endswith("num_batches_tracked")
+    }
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +86,9 @@ def donors() -> dict[tuple[str, bool], State]:
 
 
 @pytest.mark.parametrize("case", FILES)
-def test_files_of_every_publisher(tmp_path: Path, donors: dict[tuple[str, bool], State], case: str) -> None:
+def test_files_of_every_publisher(
+    tmp_path: Path, donors: dict[tuple[str, bool], State], case: str
+) -> None:
     name, auxiliary, to_file, publisher, inputs = FILES[case]
     donor = donors[name, auxiliary]
     torch.save(to_file(donor), tmp_path / "weights.pth")
@@ -94,9 +123,15 @@ def test_safetensors(tmp_path: Path) -> None:
 
 def test_our_own_checkpoint_brings_its_inputs_along(tmp_path: Path) -> None:
     donor, heir = models.create("resnet50", 3), models.create("resnet50", 3)
-    content = {"format": 1, "model": donor.state_dict(), "preprocessing": {**CAFFE_BGR.as_dict(), "imageSize": 64}}
+    content = {
+        "format": 1,
+        "model": donor.state_dict(),
+        "preprocessing": {**CAFFE_BGR.as_dict(), "imageSize": 64},
+    }
     torch.save(content, tmp_path / "final.pt")
-    assert load_weights(heir, "resnet50", tmp_path / "final.pt") == Loaded("this trainer", CAFFE_BGR)
+    assert load_weights(heir, "resnet50", tmp_path / "final.pt") == Loaded(
+        "this trainer", CAFFE_BGR
+    )
 
 
 def test_older_checkpoints_know_mean_and_std_only() -> None:
@@ -116,7 +151,9 @@ def test_another_class_count_is_refused_unless_a_new_classifier_is_wanted(tmp_pa
     donor, heir = models.create("bninception", 7), models.create("bninception", 5)
     torch.save(donor.state_dict(), tmp_path / "weights.pt")
     head = heir.last_linear.weight.clone()
-    with pytest.raises(ConfigError, match=r"is for 7 classes and this network for 5; set model\.classifier to New"):
+    with pytest.raises(
+        ConfigError, match=r"is for 7 classes and this network for 5; set model\.classifier to New"
+    ):
         load_weights(heir, "bninception", tmp_path / "weights.pt")
     load_weights(heir, "bninception", tmp_path / "weights.pt", new_classifier=True)
     assert torch.equal(heir.conv1_7x7_s2.weight, donor.conv1_7x7_s2.weight)
@@ -142,12 +179,17 @@ def test_auxiliary_head_loads_starts_afresh_or_is_ignored(
     assert torch.equal(heir.AuxLogits.conv1.conv.weight, begin)
     assert torch.equal(heir.fc.weight, donors["inception_v3", False]["fc.weight"])
     load_weights(heir, "inception_v3", tmp_path / "with.pth")
-    assert torch.equal(heir.AuxLogits.fc.weight, donors["inception_v3", True]["AuxLogits.fc.weight"])
+    assert torch.equal(
+        heir.AuxLogits.fc.weight, donors["inception_v3", True]["AuxLogits.fc.weight"]
+    )
     other = models.create("inception_v3", 4, auxiliary=True)
     fresh = other.AuxLogits.fc.weight.clone()
     load_weights(other, "inception_v3", tmp_path / "with.pth", new_classifier=True)
     assert torch.equal(other.AuxLogits.fc.weight, fresh)
-    assert torch.equal(other.AuxLogits.conv0.conv.weight, donors["inception_v3", True]["AuxLogits.conv0.conv.weight"])
+    assert torch.equal(
+        other.AuxLogits.conv0.conv.weight,
+        donors["inception_v3", True]["AuxLogits.conv0.conv.weight"],
+    )
 
 
 def test_names_and_shapes_that_do_not_fit_are_named(tmp_path: Path) -> None:
@@ -161,7 +203,9 @@ def test_names_and_shapes_that_do_not_fit_are_named(tmp_path: Path) -> None:
         load_weights(network, "bninception", tmp_path / "weights.pt")
 
 
-def test_weights_of_another_network_are_recognised(tmp_path: Path, donors: dict[tuple[str, bool], State]) -> None:
+def test_weights_of_another_network_are_recognised(
+    tmp_path: Path, donors: dict[tuple[str, bool], State]
+) -> None:
     torch.save(donors["inception_v4", False], tmp_path / "v4.pth")
     with pytest.raises(ConfigError, match=r"v4\.pth holds inception_v4; set model\.name"):
         load_weights(models.create("inception_v3", 7), "inception_v3", tmp_path / "v4.pth")
@@ -170,13 +214,19 @@ def test_weights_of_another_network_are_recognised(tmp_path: Path, donors: dict[
 @pytest.mark.parametrize(
     ("content", "error", "words"),
     [
-        ({"features.weight": torch.zeros(1)}, ConfigError, "no known layout; its keys begin with features.weight"),
+        (
+            {"features.weight": torch.zeros(1)},
+            ConfigError,
+            "no known layout; its keys begin with features.weight",
+        ),
         ({"a": 1}, DataError, "holds no state_dict"),
         ([1, 2], DataError, "holds no state_dict"),
     ],
     ids=["unknown", "numbers", "list"],
 )
-def test_files_that_are_no_weights(tmp_path: Path, content: Any, error: type[Exception], words: str) -> None:
+def test_files_that_are_no_weights(
+    tmp_path: Path, content: Any, error: type[Exception], words: str
+) -> None:
     torch.save(content, tmp_path / "weights.pt")
     with pytest.raises(error, match=words):
         load_weights(models.create("bninception", 5), "bninception", tmp_path / "weights.pt")
@@ -212,5 +262,7 @@ def test_code_in_a_weight_file_does_not_run(tmp_path: Path) -> None:
         ("Inception", CAFFE_BGR, INCEPTION),
     ],
 )
-def test_choice_of_the_inputs(wanted: str, of_weights: Normalization | None, chosen: Normalization) -> None:
+def test_choice_of_the_inputs(
+    wanted: str, of_weights: Normalization | None, chosen: Normalization
+) -> None:
     assert choose(wanted, IMAGENET, of_weights) == chosen

@@ -23,7 +23,12 @@ def avoided(body: Json) -> list[str]:
     """The nodes that a pod would rather not be on."""
     wishes = body["spec"].get("affinity", {}).get("nodeAffinity", {})
     terms = wishes.get("preferredDuringSchedulingIgnoredDuringExecution", [])
-    return [value for term in terms for field in term["preference"]["matchFields"] for value in field["values"]]
+    return [
+        value
+        for term in terms
+        for field in term["preference"]["matchFields"]
+        for value in field["values"]
+    ]
 
 
 def listed(sim: Sim) -> list[str]:
@@ -40,7 +45,11 @@ def sim() -> Sim:
 def test_only_pods_with_a_broken_device_and_a_node_count() -> None:
     healthy, nowhere = replace(POD, unhealthy=None), replace(POD, node=None)
     assert avoided_nodes.add({}, [healthy, nowhere], START) == {}
-    entry = {"name": "a", "reason": "DeviceUnhealthy", "expirationTime": format_time(START + timedelta(minutes=10))}
+    entry = {
+        "name": "a",
+        "reason": "DeviceUnhealthy",
+        "expirationTime": format_time(START + timedelta(minutes=10)),
+    }
     status = avoided_nodes.add({}, [POD, POD], START)
     assert status == {"avoidedNodes": [entry]}
     assert avoided_nodes.nodes(status, START + timedelta(seconds=599)) == ("a",)
@@ -51,10 +60,14 @@ def test_seeing_the_same_pod_again_changes_nothing_until_its_time_is_over() -> N
     status = avoided_nodes.add({}, [POD], START)
     assert avoided_nodes.add(status, [POD], START + timedelta(seconds=500)) == {}
     again = avoided_nodes.add(status, [POD], START + timedelta(seconds=600))
-    assert again["avoidedNodes"][0]["expirationTime"] == format_time(START + timedelta(seconds=1200))
+    assert again["avoidedNodes"][0]["expirationTime"] == format_time(
+        START + timedelta(seconds=1200)
+    )
 
 
-NODES = st.lists(st.tuples(st.sampled_from("abcdefghijklmnopqrstuvwxyz"), st.integers(0, 400)), max_size=60)
+NODES = st.lists(
+    st.tuples(st.sampled_from("abcdefghijklmnopqrstuvwxyz"), st.integers(0, 400)), max_size=60
+)
 
 
 @given(NODES)
@@ -70,7 +83,9 @@ def test_the_list_is_short_and_true_whatever_breaks_when(history: list[tuple[str
         names = [entry["name"] for entry in status["avoidedNodes"]]
         assert len(names) == len(set(names)) <= avoided_nodes.MOST
         assert node in names, "the latest is never the one that is left out"
-        assert set(names) <= {name for name, time in last.items() if now < time + avoided_nodes.LASTING}
+        assert set(names) <= {
+            name for name, time in last.items() if now < time + avoided_nodes.LASTING
+        }
         assert avoided_nodes.nodes(status, now) == tuple(names)
 
 
@@ -112,7 +127,8 @@ def test_a_broken_spare_is_replaced_elsewhere_and_ends_nothing() -> None:
     while sim.status["nodes"].get("spareReady") != 1:
         sim.calm()
         sim.operate()
-    # The spare of an attempt that is over: one made for the present attempt would come back under its own name.
+    # The spare of an attempt that is over: one made for the present attempt would come back under
+    # its own name.
     sim.fail_ranks(sim.pod(0), 1)
     sim.operate()
     sim.run_until("Running")
@@ -132,7 +148,9 @@ def test_after_its_time_a_node_is_as_good_as_any_other(sim: Sim) -> None:
     created = {pod.name: avoided(pod.raw) for pod in sim.pods.values()}
     assert (created["job-1-2"], created["job-0-3"]) == (["node-1-1"], [])
     sim.run_until("Running")
-    assert "avoidedNodes" not in sim.status, "an attempt that starts clears the list of what is over"
+    assert "avoidedNodes" not in sim.status, (
+        "an attempt that starts clears the list of what is over"
+    )
 
 
 def test_the_list_outlives_the_operator_and_a_suspension(sim: Sim) -> None:

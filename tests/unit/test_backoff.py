@@ -17,7 +17,19 @@ LONG = timedelta(minutes=10)
 
 
 def test_pauses_double_after_two_failures_up_to_a_minute() -> None:
-    assert [backoff.delay(failures) for failures in range(11)] == [0, 0, 0, 1, 2, 4, 8, 16, 32, 60, 60]
+    assert [backoff.delay(failures) for failures in range(11)] == [
+        0,
+        0,
+        0,
+        1,
+        2,
+        4,
+        8,
+        16,
+        32,
+        60,
+        60,
+    ]
 
 
 @given(failures=st.integers(0, 10_000))
@@ -48,7 +60,11 @@ def test_the_first_failure_is_where_counting_begins() -> None:
 @pytest.mark.parametrize(
     ("streak", "attempt", "text"),
     [
-        (Streak(6, attempt=1, step=9), 6, "waiting 8 s before attempt 7: 6 failures in a row without a step"),
+        (
+            Streak(6, attempt=1, step=9),
+            6,
+            "waiting 8 s before attempt 7: 6 failures in a row without a step",
+        ),
         (
             Streak(1, attempt=4, step=9),
             35,

@@ -17,7 +17,10 @@ def told(*causes: str) -> Ledger:
     ledger = Ledger()
     ledger.see({"object": {}}, 0.0)
     for attempt, cause in enumerate(causes, start=1):
-        status: dict[str, Any] = {"attempt": attempt + 1, "rootCause": {"attempt": attempt, "reason": cause}}
+        status: dict[str, Any] = {
+            "attempt": attempt + 1,
+            "rootCause": {"attempt": attempt, "reason": cause},
+        }
         ledger.see({"object": {"status": status}}, float(attempt))
         ledger.see({"object": {"status": status}}, 99.0)
     return ledger
@@ -37,7 +40,10 @@ def test_the_first_sight_of_an_attempt_counts() -> None:
 
 def test_kills_that_explain_everything_pass() -> None:
     assert told("Signal", "PodDeleted").audit([PROCESS, POD], status(3, 1)) == 0
-    assert told("Signal", "NotResponding", "PodDeleted").audit([PROCESS, Kill("pod", 3)], status(4, 1)) == 1
+    assert (
+        told("Signal", "NotResponding", "PodDeleted").audit([PROCESS, Kill("pod", 3)], status(4, 1))
+        == 1
+    )
     assert Ledger().audit([], status(1, 0)) == 0
 
 
@@ -50,7 +56,13 @@ def test_kills_that_explain_everything_pass() -> None:
         (("Signal", "PodDeleted"), [PROCESS, POD], status(3, 1, 1), "counted"),
         (("Signal", "Signal"), [PROCESS], status(3, 1), "counted"),
     ],
-    ids=["an end without a cause", "another cause", "counted too much", "restart lost", "a fault nobody made"],
+    ids=[
+        "an end without a cause",
+        "another cause",
+        "counted too much",
+        "restart lost",
+        "a fault nobody made",
+    ],
 )
 def test_what_no_kill_explains_is_an_error(
     causes: tuple[str, ...], kills: list[Kill], found: dict[str, int], words: str

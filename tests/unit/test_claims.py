@@ -1,4 +1,6 @@
-"""Devices by Dynamic Resource Allocation: what is refused, how many ranks there are, what pods and templates say."""
+"""Devices by Dynamic Resource Allocation: what is refused, how many ranks there are, what pods and
+templates say.
+"""
 
 from __future__ import annotations
 
@@ -20,10 +22,22 @@ from inception_operator.spec.job import Job, parse
 
 TABLE = load_profiles()
 FREE = parse_profile(
-    {"name": "free", "resource": None, "unit": None, "torch": {"device": "sdaa", "backend": "tccl"}}, "free"
+    {
+        "name": "free",
+        "resource": None,
+        "unit": None,
+        "torch": {"device": "sdaa", "backend": "tccl"},
+    },
+    "free",
 )
 PAIRS = parse_profile(
-    {"name": "pairs", "resource": "example.com/card", "unit": 2, "torch": {"device": "cuda", "backend": "nccl"}}, "p"
+    {
+        "name": "pairs",
+        "resource": "example.com/card",
+        "unit": 2,
+        "torch": {"device": "cuda", "backend": "nccl"},
+    },
+    "p",
 )
 PROFILES = {**TABLE, "free": FREE, "pairs": PAIRS}
 GPUS = {"name": "gpus", "deviceClassName": "gpu.nvidia.com", "count": 4}
@@ -31,9 +45,15 @@ OWN = {"name": "mine", "resourceClaimTemplateName": "big-gpus"}
 
 
 def parsed(wanted: list[Json], uid: str = "u-1", **spec: Any) -> Job:
-    accelerator = {"profile": spec.pop("profile", "nvidia"), "claims": wanted, **spec.pop("accelerator", {})}
+    accelerator = {
+        "profile": spec.pop("profile", "nvidia"),
+        "claims": wanted,
+        **spec.pop("accelerator", {}),
+    }
     metadata = {"name": "digits", "namespace": "team", "uid": uid, "generation": 1}
-    return parse({"metadata": metadata, "spec": {"training": {}, "accelerator": accelerator, **spec}})
+    return parse(
+        {"metadata": metadata, "spec": {"training": {}, "accelerator": accelerator, **spec}}
+    )
 
 
 def devices(wanted: list[Json], **spec: Any) -> Devices:
@@ -42,7 +62,9 @@ def devices(wanted: list[Json], **spec: Any) -> Devices:
 
 def built(wanted: list[Json], **spec: Any) -> Json:
     job = parsed(wanted, **spec)
-    return build_pod(job, resolve(job, PROFILES), 0, 1, image="trainer:1", launcher_image="launcher:1")
+    return build_pod(
+        job, resolve(job, PROFILES), 0, 1, image="trainer:1", launcher_image="launcher:1"
+    )
 
 
 def template(container: Json | None = None, **pod: Any) -> Json:
@@ -51,11 +73,21 @@ def template(container: Json | None = None, **pod: Any) -> Json:
 
 RANKS = [
     pytest.param([GPUS], {}, 4, "gpu.nvidia.com x4", id="one rank per device"),
-    pytest.param([{**GPUS, "count": None}], {}, 1, "gpu.nvidia.com x1", id="one device unless said otherwise"),
+    pytest.param(
+        [{**GPUS, "count": None}], {}, 1, "gpu.nvidia.com x1", id="one device unless said otherwise"
+    ),
     pytest.param([GPUS], {"numProcPerNode": 2}, 2, "gpu.nvidia.com x4", id="fewer ranks"),
     pytest.param([GPUS], {"profile": "pairs"}, 8, "gpu.nvidia.com x4", id="cards of two devices"),
-    pytest.param([GPUS], {"profile": "free", "numProcPerNode": 16}, 16, "gpu.nvidia.com x4", id="cards of who knows"),
-    pytest.param([OWN], {"numProcPerNode": 3}, 3, "claims from big-gpus", id="a template of the user's"),
+    pytest.param(
+        [GPUS],
+        {"profile": "free", "numProcPerNode": 16},
+        16,
+        "gpu.nvidia.com x4",
+        id="cards of who knows",
+    ),
+    pytest.param(
+        [OWN], {"numProcPerNode": 3}, 3, "claims from big-gpus", id="a template of the user's"
+    ),
     pytest.param(
         [GPUS, {"name": "nic", "deviceClassName": "rdma"}],
         {"numProcPerNode": 4},
@@ -77,12 +109,29 @@ AUTO = "spec.numProcPerNode: auto needs exactly one claim with a deviceClassName
 MANY = "5 ranks cannot share 4 devices; lower it or raise accelerator.claims.count"
 REFUSED = [
     pytest.param([OWN], {}, AUTO, id="nobody knows what the template asks for"),
-    pytest.param([GPUS, {"name": "nic", "deviceClassName": "rdma"}], {}, AUTO, id="which of them is to train on"),
+    pytest.param(
+        [GPUS, {"name": "nic", "deviceClassName": "rdma"}],
+        {},
+        AUTO,
+        id="which of them is to train on",
+    ),
     pytest.param([GPUS], {"numProcPerNode": 5}, MANY, id="more ranks than devices"),
-    pytest.param([GPUS], {"profile": "free"}, "spec.numProcPerNode: auto is unknown for profile free", id="unit"),
-    pytest.param([GPUS], {"profile": "cpu"}, "spec.accelerator.claims: profile cpu requests no device", id="cpu"),
+    pytest.param(
+        [GPUS],
+        {"profile": "free"},
+        "spec.numProcPerNode: auto is unknown for profile free",
+        id="unit",
+    ),
+    pytest.param(
+        [GPUS],
+        {"profile": "cpu"},
+        "spec.accelerator.claims: profile cpu requests no device",
+        id="cpu",
+    ),
     pytest.param([GPUS], {"accelerator": {"devicesPerNode": 4}}, ALONE, id="and devicesPerNode"),
-    pytest.param([GPUS], {"accelerator": {"resourceName": "nvidia.com/gpu"}}, ALONE, id="and resourceName"),
+    pytest.param(
+        [GPUS], {"accelerator": {"resourceName": "nvidia.com/gpu"}}, ALONE, id="and resourceName"
+    ),
     pytest.param(
         [GPUS],
         {"template": template({"resources": {"limits": {"nvidia.com/gpu": 1}}})},
@@ -95,12 +144,31 @@ REFUSED = [
         "spec.template.spec.resourceClaims: gpus is in spec.accelerator.claims too; rename one",
         id="name taken by the template",
     ),
-    pytest.param([GPUS, GPUS], {}, "spec.accelerator.claims: two claims have the same name", id="twice"),
-    pytest.param([{"name": "a"}], {}, "claims[0]: needs exactly one of resourceClaimTemplateName", id="nothing"),
+    pytest.param(
+        [GPUS, GPUS], {}, "spec.accelerator.claims: two claims have the same name", id="twice"
+    ),
+    pytest.param(
+        [{"name": "a"}],
+        {},
+        "claims[0]: needs exactly one of resourceClaimTemplateName",
+        id="nothing",
+    ),
     pytest.param([{**GPUS, **OWN}], {}, "claims[0]: needs exactly one of", id="both forms"),
-    pytest.param([{**OWN, "count": 2}], {}, "claims[0].count: belongs to deviceClassName", id="count of a template"),
-    pytest.param([{**GPUS, "count": 65}], {}, "claims[0].count: 65 is not a number from 1 to 64", id="too many"),
-    pytest.param([{**GPUS, "name": "A_b"}], {}, "claims[0].name: must be at most 63", id="no label"),
+    pytest.param(
+        [{**OWN, "count": 2}],
+        {},
+        "claims[0].count: belongs to deviceClassName",
+        id="count of a template",
+    ),
+    pytest.param(
+        [{**GPUS, "count": 65}],
+        {},
+        "claims[0].count: 65 is not a number from 1 to 64",
+        id="too many",
+    ),
+    pytest.param(
+        [{**GPUS, "name": "A_b"}], {}, "claims[0].name: must be at most 63", id="no label"
+    ),
     pytest.param([{"deviceClassName": "x"}], {}, "claims[0].name: must be", id="without name"),
 ]
 
@@ -111,7 +179,9 @@ def test_refused(wanted: list[Json], spec: Json, message: str) -> None:
         devices(wanted, **spec)
 
 
-@pytest.mark.parametrize(("source", "message"), [("gpus", "must be a list"), ([1], "must be a list"), ([{}] * 9, "9")])
+@pytest.mark.parametrize(
+    ("source", "message"), [("gpus", "must be a list"), ([1], "must be a list"), ([{}] * 9, "9")]
+)
 def test_shapes_that_the_schema_refuses_are_refused_here_too(source: Any, message: str) -> None:
     with pytest.raises(SpecError, match=message):
         parse_claims(source)
@@ -120,27 +190,42 @@ def test_shapes_that_the_schema_refuses_are_refused_here_too(source: Any, messag
 @pytest.mark.parametrize("source", [None, []])
 def test_no_claims(source: Any) -> None:
     assert parse_claims(source) == ()
-    assert built(source, numProcPerNode=1)["spec"]["containers"][0]["resources"]["limits"] == {"nvidia.com/gpu": "1"}
+    assert built(source, numProcPerNode=1)["spec"]["containers"][0]["resources"]["limits"] == {
+        "nvidia.com/gpu": "1"
+    }
 
 
 def test_a_pod_claims_devices_for_its_trainer_and_asks_for_no_extended_resource() -> None:
-    pod = built([GPUS, OWN], numProcPerNode=4, template=template({"resources": {"limits": {"cpu": "8"}}}))
+    pod = built(
+        [GPUS, OWN], numProcPerNode=4, template=template({"resources": {"limits": {"cpu": "8"}}})
+    )
     spec, resources = pod["spec"], pod["spec"]["containers"][0]["resources"]
     job = parsed([GPUS])
     assert spec["resourceClaims"] == [
-        {"name": "gpus", "resourceClaimTemplateName": claims.template_name(job, job.accelerator.claims[0])},
+        {
+            "name": "gpus",
+            "resourceClaimTemplateName": claims.template_name(job, job.accelerator.claims[0]),
+        },
         {"name": "mine", "resourceClaimTemplateName": "big-gpus"},
     ]
     assert resources == {"limits": {"cpu": "8"}, "claims": [{"name": "gpus"}, {"name": "mine"}]}
-    assert {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"} in spec["tolerations"]
+    assert {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"} in spec[
+        "tolerations"
+    ]
     validate(pod, "1.33", strict=True)
 
 
 def test_claims_of_the_template_stay() -> None:
     shared = {"name": "shared", "resourceClaimName": "channel"}
-    pod = built([GPUS], template=template({"resources": {"claims": [{"name": "shared"}]}}, resourceClaims=[shared]))
+    pod = built(
+        [GPUS],
+        template=template({"resources": {"claims": [{"name": "shared"}]}}, resourceClaims=[shared]),
+    )
     assert shared in pod["spec"]["resourceClaims"]
-    assert pod["spec"]["containers"][0]["resources"]["claims"] == [{"name": "gpus"}, {"name": "shared"}]
+    assert pod["spec"]["containers"][0]["resources"]["claims"] == [
+        {"name": "gpus"},
+        {"name": "shared"},
+    ]
 
 
 def test_only_the_trainer_gets_devices() -> None:
@@ -159,7 +244,9 @@ def test_templates_are_made_for_classes_alone_and_belong_to_the_job() -> None:
     assert made["metadata"]["namespace"] == "team"
     assert made["metadata"]["ownerReferences"][0]["uid"] == "u-1"
     assert made["metadata"]["labels"]["training.inception.dev/job"] == "digits"
-    assert made["spec"]["metadata"]["labels"] == made["metadata"]["labels"], "claims are found by the job's labels"
+    assert made["spec"]["metadata"]["labels"] == made["metadata"]["labels"], (
+        "claims are found by the job's labels"
+    )
     exactly = {"deviceClassName": "gpu.nvidia.com", "allocationMode": "ExactCount", "count": 4}
     assert made["spec"]["spec"]["devices"]["requests"] == [{"name": "gpus", "exactly": exactly}]
 

@@ -71,11 +71,28 @@ def job(**status: Any) -> dict[str, Any]:
 
 
 def test_progress_line_shows_what_is_known() -> None:
-    trainer = {"progressPercentage": 50, "epoch": 4, "accuracyTop1": "0.9610", "samplesPerSecond": "270.5"}
-    line = progress_line(job(state="Running", nodes={"summary": "2/2"}, trainerStatus=trainer, restarts=1))
-    for word in ("Running", "nodes 2/2", " 50 %", "epoch 4", "top-1 0.9610", "img/s 270.5", "restarts 1"):
+    trainer = {
+        "progressPercentage": 50,
+        "epoch": 4,
+        "accuracyTop1": "0.9610",
+        "samplesPerSecond": "270.5",
+    }
+    line = progress_line(
+        job(state="Running", nodes={"summary": "2/2"}, trainerStatus=trainer, restarts=1)
+    )
+    for word in (
+        "Running",
+        "nodes 2/2",
+        " 50 %",
+        "epoch 4",
+        "top-1 0.9610",
+        "img/s 270.5",
+        "restarts 1",
+    ):
         assert word in line
-    assert line.count("#") == line.count(".") - 2, "half of the bar, and the points of the two figures"
+    assert line.count("#") == line.count(".") - 2, (
+        "half of the bar, and the points of the two figures"
+    )
 
 
 def test_progress_line_of_a_new_job() -> None:
@@ -84,21 +101,44 @@ def test_progress_line_of_a_new_job() -> None:
 
 @pytest.mark.parametrize(
     ("conditions", "expected"),
-    [([], False), ([("Succeeded", "Unknown")], False), ([("Succeeded", "True")], True), ([("Failed", "True")], True)],
+    [
+        ([], False),
+        ([("Succeeded", "Unknown")], False),
+        ([("Succeeded", "True")], True),
+        ([("Failed", "True")], True),
+    ],
 )
 def test_end_of_a_job(conditions: list[tuple[str, str]], expected: bool) -> None:
-    assert ended(job(conditions=[{"type": kind, "status": value} for kind, value in conditions])) is expected
+    assert (
+        ended(job(conditions=[{"type": kind, "status": value} for kind, value in conditions]))
+        is expected
+    )
 
 
 def test_blocking_message_is_the_clusters_own() -> None:
-    condition = {"type": "PodsReady", "status": "False", "reason": "Unschedulable", "message": "0/1 nodes"}
+    condition = {
+        "type": "PodsReady",
+        "status": "False",
+        "reason": "Unschedulable",
+        "message": "0/1 nodes",
+    }
     assert blocking_message(job(conditions=[condition])) == "Unschedulable: 0/1 nodes"
     assert blocking_message(job(conditions=[{**condition, "status": "True"}])) is None
-    refusal = {"type": "Accepted", "status": "False", "reason": "InvalidSpec", "message": "spec.x: no"}
+    refusal = {
+        "type": "Accepted",
+        "status": "False",
+        "reason": "InvalidSpec",
+        "message": "spec.x: no",
+    }
     assert blocking_message(job(conditions=[condition, refusal])) == "InvalidSpec: spec.x: no"
 
 
-WAITING = {"type": "PodsReady", "status": "False", "reason": "WaitingForPods", "message": "0 of 2 pods ready"}
+WAITING = {
+    "type": "PodsReady",
+    "status": "False",
+    "reason": "WaitingForPods",
+    "message": "0 of 2 pods ready",
+}
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,6 @@
-"""What others do by hand: pods lose labels and owners, finalizers hold them, names are taken, the status is wiped."""
+"""What others do by hand: pods lose labels and owners, finalizers hold them, names are taken, the
+status is wiped.
+"""
 
 from __future__ import annotations
 
@@ -49,7 +51,12 @@ def test_a_name_says_job_slot_and_incarnation(name: str, expected: Any) -> None:
         {"labels": {}},
         {"labels": {"training.inception.dev/slot": "1"}},
         {"ownerReferences": []},
-        {"labels": {**identity.labels("job", "job-uid", 0, 1), "training.inception.dev/job": "other"}},
+        {
+            "labels": {
+                **identity.labels("job", "job-uid", 0, 1),
+                "training.inception.dev/job": "other",
+            }
+        },
         {"labels": {**identity.labels("job", "job-uid", 0, 1), "app.kubernetes.io/name": "other"}},
     ],
     ids=["labels gone", "another slot", "owner gone", "another job", "another app"],
@@ -154,7 +161,9 @@ def held(sim: Sim, slot: int) -> None:
     sim.delete(sim.pod(slot), 1)
 
 
-def test_a_held_pod_of_a_running_attempt_is_replaced_when_its_containers_have_ended(sim: Sim) -> None:
+def test_a_held_pod_of_a_running_attempt_is_replaced_when_its_containers_have_ended(
+    sim: Sim,
+) -> None:
     held(sim, 1)
     sim.settle()
     assert sim.counters == (2, 1, 0)
@@ -168,12 +177,17 @@ def test_a_held_pod_that_never_ran_is_replaced_under_another_name() -> None:
     sim.operate()
     held(sim, 1)
     sim.settle()
-    assert sim.pods_ready()[2] == "0 of 2 pods ready; pod job-1-1 was deleted and is held by example.com/hold"
+    assert (
+        sim.pods_ready()[2]
+        == "0 of 2 pods ready; pod job-1-1 was deleted and is held by example.com/hold"
+    )
     assert sim.counters == (1, 0, 0), "it may go by itself"
     sim.tick(10)
     sim.settle()
     assert sim.counters == (2, 1, 0)
-    assert sim.status["rootCause"]["message"] == "the pod was deleted and is held by example.com/hold"
+    assert (
+        sim.status["rootCause"]["message"] == "the pod was deleted and is held by example.com/hold"
+    )
     sim.run_until("Running")
     assert {"job-1-1", "job-1-2"} <= set(sim.pods)
 
@@ -188,7 +202,9 @@ def test_a_taken_name_is_told_once_and_the_job_goes_on_when_it_is_free(sim: Sim)
     assert reason == "PodCreationRejected"
     assert "pod ns/job-0-2 has a name that this job needs and belongs to nobody; delete it" in text
     assert sim.reasons.count("PodCreationRejected") == 1
-    assert sim.pods["job-0-2"].raw["metadata"]["labels"]["training.inception.dev/incarnation"] == "1", "untouched"
+    assert (
+        sim.pods["job-0-2"].raw["metadata"]["labels"]["training.inception.dev/incarnation"] == "1"
+    ), "untouched"
     assert sim.pods["job-0-2"].deletion_deadline is None
     sim.remove(sim.pods["job-0-2"])
     sim.run_until("Running")
@@ -206,11 +222,17 @@ def foreign(**metadata: Any) -> Json:
     [
         ({"ownerReferences": []}, "belongs to nobody; delete it"),
         ({"ownerReferences": [{"kind": "Job", "name": "x"}]}, "belongs to nobody; delete it"),
-        ({"ownerReferences": [{"kind": "Job", "name": "x", "controller": True}]}, "belongs to Job x; delete it"),
+        (
+            {"ownerReferences": [{"kind": "Job", "name": "x", "controller": True}]},
+            "belongs to Job x; delete it",
+        ),
         ({}, None),
         ({"deletionTimestamp": "2026-01-01T11:59:55Z"}, None),
         ({"deletionTimestamp": "2026-01-01T11:59:00Z"}, "does not go (no answer of its node)"),
-        ({"deletionTimestamp": "2026-01-01T11:59:00Z", "finalizers": ["a/b", "c/d"]}, "does not go (a/b, c/d)"),
+        (
+            {"deletionTimestamp": "2026-01-01T11:59:00Z", "finalizers": ["a/b", "c/d"]},
+            "does not go (a/b, c/d)",
+        ),
     ],
     ids=["nobody", "no controller", "a Job", "an earlier job", "leaving", "dead node", "held"],
 )
@@ -225,5 +247,7 @@ def test_who_has_our_name(metadata: Json, words: str | None) -> None:
 
 def test_a_name_is_free_when_the_pod_had_its_time() -> None:
     gone = NOW - identity.LEAVING - timedelta(seconds=1)
-    text = identity.name_taken(foreign(deletionTimestamp=gone.isoformat().replace("+00:00", "Z")), small_job(), NOW)
+    text = identity.name_taken(
+        foreign(deletionTimestamp=gone.isoformat().replace("+00:00", "Z")), small_job(), NOW
+    )
     assert text is not None

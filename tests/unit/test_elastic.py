@@ -18,12 +18,26 @@ NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
 
 def pod(slot: int, **fields: Any) -> PodView:
-    base: dict[str, Any] = {"name": f"job-{slot}-1", "uid": f"uid-{slot}", "slot": slot, "incarnation": 1}
-    return PodView(**(base | {"phase": "Running", "ready": True, "ip": "10.0.0.1", "node": "node-a"} | fields))
+    base: dict[str, Any] = {
+        "name": f"job-{slot}-1",
+        "uid": f"uid-{slot}",
+        "slot": slot,
+        "incarnation": 1,
+    }
+    return PodView(
+        **(base | {"phase": "Running", "ready": True, "ip": "10.0.0.1", "node": "node-a"} | fields)
+    )
 
 
 def job(nodes: int, *, least: int = 1, spares: int = 0) -> Job:
-    return Job(name="job", namespace="ns", uid="u", generation=1, num_nodes=nodes, elastic=ElasticPolicy(least, spares))
+    return Job(
+        name="job",
+        namespace="ns",
+        uid="u",
+        generation=1,
+        num_nodes=nodes,
+        elastic=ElasticPolicy(least, spares),
+    )
 
 
 def ago(seconds: float) -> datetime:
@@ -32,7 +46,13 @@ def ago(seconds: float) -> datetime:
 
 @pytest.mark.parametrize(
     ("members", "text"),
-    [((), ""), ((0,), "0"), ((0, 1, 2), "0-2"), ((0, 3, 2), "0,3,2"), ((4, 5, 0, 1, 9), "4-5,0-1,9")],
+    [
+        ((), ""),
+        ((0,), "0"),
+        ((0, 1, 2), "0-2"),
+        ((0, 3, 2), "0,3,2"),
+        ((4, 5, 0, 1, 9), "4-5,0-1,9"),
+    ],
     ids=str,
 )
 def test_members_as_text(members: Members, text: str) -> None:
@@ -65,7 +85,9 @@ def test_text_that_names_no_members(text: object) -> None:
         pytest.param((0, 1), (0,), 2, (), id="too few"),
     ],
 )
-def test_who_survives_keeps_the_rank(before: Members, ready: Members, size: int, after: Members) -> None:
+def test_who_survives_keeps_the_rank(
+    before: Members, ready: Members, size: int, after: Members
+) -> None:
     assert elastic.crew(before, ready, size) == after
 
 
@@ -82,8 +104,12 @@ def test_who_survives_keeps_the_rank(before: Members, ready: Members, size: int,
         pytest.param((0, 5), False, [0, 5], (0, 5, 1), id="far slots stay"),
     ],
 )
-def test_slots_to_keep_filled(written: Members, issued: bool, present: list[int], pool: Members) -> None:
-    assert elastic.roster(job(2, spares=1), written, map(pod, present), 1, issued=issued).pool == pool
+def test_slots_to_keep_filled(
+    written: Members, issued: bool, present: list[int], pool: Members
+) -> None:
+    assert (
+        elastic.roster(job(2, spares=1), written, map(pod, present), 1, issued=issued).pool == pool
+    )
 
 
 def test_pods_that_run_are_kept_rather_than_those_that_wait() -> None:
@@ -94,7 +120,9 @@ def test_pods_that_run_are_kept_rather_than_those_that_wait() -> None:
 def test_a_slot_whose_name_is_still_taken_is_left_out() -> None:
     pods = [pod(0), pod(1, deleting=True)]
     assert elastic.roster(job(1, spares=1), (0,), pods, 1, issued=True).pool == (0, 2)
-    assert elastic.roster(job(1, spares=1), (0,), pods, 2, issued=True).pool == (0, 1), "the next name is free"
+    assert elastic.roster(job(1, spares=1), (0,), pods, 2, issued=True).pool == (0, 1), (
+        "the next name is free"
+    )
 
 
 def test_slots_of_a_fixed_job_are_its_members() -> None:
@@ -105,7 +133,9 @@ def test_slots_of_a_fixed_job_are_its_members() -> None:
 PENDING: dict[str, Any] = {"phase": "Pending", "ready": False, "ip": None}
 
 
-def muster(members: Members, ready: Members, wanted: int, least: int = 1, **others: PodView | None) -> Muster:
+def muster(
+    members: Members, ready: Members, wanted: int, least: int = 1, **others: PodView | None
+) -> Muster:
     """Others are slots that are not ready: s2=None is an empty slot 2."""
     pods: dict[int, PodView | None] = {slot: pod(slot) for slot in ready}
     pods |= {int(name[1:]): view for name, view in others.items()}
@@ -118,24 +148,52 @@ def coming(slot: int, age: float, **fields: Any) -> PodView:
 
 START = [
     pytest.param(muster((), (0, 1), 2), 0, (0, 1), None, id="all there"),
-    pytest.param(muster((), (0,), 2, s1=coming(1, 29, node=None)), 29, (), 1, id="a start waits half a minute"),
+    pytest.param(
+        muster((), (0,), 2, s1=coming(1, 29, node=None)),
+        29,
+        (),
+        1,
+        id="a start waits half a minute",
+    ),
     pytest.param(muster((), (0,), 2, s1=coming(1, 30)), 30, (0,), None, id="and goes on smaller"),
     pytest.param(muster((), (0,), 3, 2, s1=None), 99, (), None, id="below the minimum"),
     pytest.param(muster((0, 1), (0,), 2, s1=None), 1, (), 3, id="the replacement is to be made"),
-    pytest.param(muster((0, 1), (0,), 2, s1=coming(1, 1, node=None)), 1, (), 2, id="losses are seen together"),
+    pytest.param(
+        muster((0, 1), (0,), 2, s1=coming(1, 1, node=None)), 1, (), 2, id="losses are seen together"
+    ),
     pytest.param(muster((0, 1), (0,), 2, s1=coming(1, 3, node=None)), 3, (0,), None, id="no place"),
-    pytest.param(muster((0, 1), (0,), 2, s1=coming(1, 9)), 9, (), 1, id="the replacement is coming"),
-    pytest.param(muster((0, 1), (0,), 2, s1=coming(1, 10)), 10, (0,), None, id="but takes too long"),
-    pytest.param(muster((0, 1), (0,), 2, s1=coming(1, 1)), 60, (), 9, id="it was made after a pause"),
-    pytest.param(muster((0, 1), (0,), 2, s1=coming(1, 3, waiting_reason="ErrImagePull")), 3, (0,), None, id="no image"),
-    pytest.param(muster((0, 1), (0,), 2, s1=pod(1, deleting=True)), 3, (0,), None, id="the name is still taken"),
+    pytest.param(
+        muster((0, 1), (0,), 2, s1=coming(1, 9)), 9, (), 1, id="the replacement is coming"
+    ),
+    pytest.param(
+        muster((0, 1), (0,), 2, s1=coming(1, 10)), 10, (0,), None, id="but takes too long"
+    ),
+    pytest.param(
+        muster((0, 1), (0,), 2, s1=coming(1, 1)), 60, (), 9, id="it was made after a pause"
+    ),
+    pytest.param(
+        muster((0, 1), (0,), 2, s1=coming(1, 3, waiting_reason="ErrImagePull")),
+        3,
+        (0,),
+        None,
+        id="no image",
+    ),
+    pytest.param(
+        muster((0, 1), (0,), 2, s1=pod(1, deleting=True)),
+        3,
+        (0,),
+        None,
+        id="the name is still taken",
+    ),
     pytest.param(muster((0, 1), (0, 2), 2), 0, (0, 2), None, id="a spare at once"),
     pytest.param(muster((0, 1), (2,), 2, s0=None), 2, (), 28, id="of the old members none is left"),
 ]
 
 
 @pytest.mark.parametrize(("seen", "waited", "crew", "left"), START)
-def test_beginning_an_attempt(seen: Muster, waited: float, crew: Members, left: float | None) -> None:
+def test_beginning_an_attempt(
+    seen: Muster, waited: float, crew: Members, left: float | None
+) -> None:
     assert elastic.start(seen, ago(waited), rejected=False) == (crew, left)
 
 
@@ -158,17 +216,34 @@ RESIZE = [
     pytest.param(muster((0, 1), (0, 2), 3), 99, 3, (), None, id="a member is not well"),
     pytest.param(muster((0,), (0, 1), 3, s2=YOUNG), 99, 1, (), 20, id="the last one is coming"),
     pytest.param(muster((0,), (0, 1), 3, s2=None), 99, 1, (), 3, id="the last one is to be made"),
-    pytest.param(muster((0,), (0, 1), 3, s2=pod(2, **PENDING, created=ago(31))), 1, 1, (0, 1), None, id="it is late"),
     pytest.param(
-        muster((0,), (0, 1), 3, s2=pod(2, **PENDING, created=ago(3), node=None)), 1, 1, (0, 1), None, id="no place"
+        muster((0,), (0, 1), 3, s2=pod(2, **PENDING, created=ago(31))),
+        1,
+        1,
+        (0, 1),
+        None,
+        id="it is late",
+    ),
+    pytest.param(
+        muster((0,), (0, 1), 3, s2=pod(2, **PENDING, created=ago(3), node=None)),
+        1,
+        1,
+        (0, 1),
+        None,
+        id="no place",
     ),
     pytest.param(muster((0,), (0,), 3, s1=None, s2=None), 99, 1, (), None, id="nothing to grow by"),
 ]
 
 
 @pytest.mark.parametrize(("seen", "ran", "at_start", "crew", "left"), RESIZE)
-def test_another_size(seen: Muster, ran: float, at_start: int, crew: Members, left: float | None) -> None:
-    assert elastic.resize(seen, ago(ran), {"desiredAtStart": at_start}, rejected=False) == (crew, left)
+def test_another_size(
+    seen: Muster, ran: float, at_start: int, crew: Members, left: float | None
+) -> None:
+    assert elastic.resize(seen, ago(ran), {"desiredAtStart": at_start}, rejected=False) == (
+        crew,
+        left,
+    )
 
 
 def test_what_the_api_server_refuses_is_not_waited_for() -> None:
@@ -195,7 +270,11 @@ def test_what_the_api_server_refuses_is_not_waited_for() -> None:
             "over quota",
             ("EnoughPodsReady", "2 of 3 nodes, growing when 1 more pod is ready: over quota"),
         ),
-        (muster((0, 1), (0, 1, 2), 3), None, ("EnoughPodsReady", "2 of 3 nodes, growing to 3 shortly")),
+        (
+            muster((0, 1), (0, 1, 2), 3),
+            None,
+            ("EnoughPodsReady", "2 of 3 nodes, growing to 3 shortly"),
+        ),
     ],
     ids=["full", "small", "no room", "quota", "growing"],
 )

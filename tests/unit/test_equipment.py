@@ -16,7 +16,8 @@ from inception_operator.spec.job import parse
 
 TABLE = load_profiles()
 ROWS: dict[str, Json] = {
-    path.stem: yaml.safe_load(path.read_text(encoding="utf-8")) for path in sorted(DIRECTORY.glob("*.yaml"))
+    path.stem: yaml.safe_load(path.read_text(encoding="utf-8"))
+    for path in sorted(DIRECTORY.glob("*.yaml"))
 }
 # What only the user knows.
 NAMED = {"tecorigin": ({"resourceName": "example.com/sdaa"}, {"numProcPerNode": 4})}
@@ -32,7 +33,11 @@ FULL: Json = {
         {"hostPath": "/opt/card", "reason": "driver"},
         {"hostPath": "/var/card", "mountPath": "/card", "readOnly": False, "reason": "cache"},
     ],
-    "security": {"capabilities": ["IPC_LOCK"], "supplementalGroups": [44, 109], "reason": "device files"},
+    "security": {
+        "capabilities": ["IPC_LOCK"],
+        "supplementalGroups": [44, 109],
+        "reason": "device files",
+    },
     "shm": "8Gi",
     "extraResources": {"rdma/hca": "1", "hugepages-2Mi": "4Gi"},
 }
@@ -78,7 +83,9 @@ def test_each_row_requests_its_devices_alike_and_nothing_else(name: str) -> None
 
 @pytest.mark.parametrize("name", TABLE)
 def test_no_row_lets_the_pod_choose_devices(name: str) -> None:
-    """That is the device plugin's to do; a container that names its devices itself may see those of others."""
+    """That is the device plugin's to do; a container that names its devices itself may see those of
+    others.
+    """
     chosen = {variable for row in ROWS.values() for variable in row["visible"] if variable}
     assert not chosen & env(of_row(name)).keys()
 
@@ -99,7 +106,11 @@ def test_a_row_can_bring_all_that_a_device_may_need() -> None:
     pod = build({"profile": "full", "devicesPerNode": 2})
     spec, main = pod["spec"], trainer(pod)
     assert main["resources"]["requests"] == main["resources"]["limits"]
-    assert main["resources"]["limits"] == {"example.com/card": "2", "rdma/hca": "1", "hugepages-2Mi": "4Gi"}
+    assert main["resources"]["limits"] == {
+        "example.com/card": "2",
+        "rdma/hca": "1",
+        "hugepages-2Mi": "4Gi",
+    }
     assert spec["runtimeClassName"] == "card"
     assert spec["securityContext"]["supplementalGroups"] == [44, 109]
     assert main["securityContext"]["capabilities"] == {"drop": ["ALL"], "add": ["IPC_LOCK"]}
@@ -107,13 +118,17 @@ def test_a_row_can_bring_all_that_a_device_may_need() -> None:
     volumes = {volume["name"]: volume for volume in spec["volumes"]}
     assert volumes["shm"]["emptyDir"] == {"medium": "Memory", "sizeLimit": "8Gi"}
     mounts = {
-        m["mountPath"]: (volumes[m["name"]]["hostPath"]["path"], m["readOnly"]) for m in main["volumeMounts"][2:4]
+        m["mountPath"]: (volumes[m["name"]]["hostPath"]["path"], m["readOnly"])
+        for m in main["volumeMounts"][2:4]
     }
     assert mounts == {"/opt/card": ("/opt/card", True), "/card": ("/var/card", False)}
 
 
 def test_the_template_has_the_last_word_on_what_a_row_brings() -> None:
-    resources = {"requests": {"cpu": "1"}, "limits": {"rdma/hca": 2, "hugepages-2Mi": "8Gi", "memory": "4Gi"}}
+    resources = {
+        "requests": {"cpu": "1"},
+        "limits": {"rdma/hca": 2, "hugepages-2Mi": "8Gi", "memory": "4Gi"},
+    }
     pod = build(
         {"profile": "full"},
         {
@@ -130,7 +145,10 @@ def test_the_template_has_the_last_word_on_what_a_row_brings() -> None:
     )
     main = trainer(pod)
     whole = {"rdma/hca": 2, "hugepages-2Mi": "8Gi", "example.com/card": "1"}
-    assert main["resources"] == {"requests": {"cpu": "1", **whole}, "limits": {"memory": "4Gi", **whole}}
+    assert main["resources"] == {
+        "requests": {"cpu": "1", **whole},
+        "limits": {"memory": "4Gi", **whole},
+    }
     assert (pod["spec"]["runtimeClassName"], env(pod)["CARD_TIMEOUT"]) == ("mine", "1")
     assert pod["spec"]["securityContext"]["supplementalGroups"] == [7]
     assert {m["mountPath"]: m["name"] for m in main["volumeMounts"]}["/opt/card"] == "tmp"

@@ -57,20 +57,35 @@ ENDINGS = [
     pytest.param(ended(75), "Stopped", Action.RESTART_IGNORING_LIMIT, id="stopped"),
     pytest.param(ended(126), "CannotRun", Action.FAIL, id="not executable"),
     pytest.param(ended(127), "CannotRun", Action.FAIL, id="not found"),
-    pytest.param(ended(128, terminated_reason="StartError"), "CannotRun", Action.RESTART, id="start error"),
+    pytest.param(
+        ended(128, terminated_reason="StartError"), "CannotRun", Action.RESTART, id="start error"
+    ),
     pytest.param(ended(137), "Signal", Action.RESTART, id="killed"),
     pytest.param(ended(139), "Signal", Action.RESTART, id="crashed"),
-    pytest.param(ended(137, terminated_reason="OOMKilled"), "OOMKilled", Action.RESTART, id="memory"),
     pytest.param(
-        ended(137, terminated_reason="ContainerStatusUnknown"), "NodeLost", Action.RESTART_IGNORING_LIMIT, id="unknown"
+        ended(137, terminated_reason="OOMKilled"), "OOMKilled", Action.RESTART, id="memory"
     ),
     pytest.param(
-        ended(143, disruption_reason="TerminationByKubelet"), "Evicted", Action.RESTART_IGNORING_LIMIT, id="disrupted"
+        ended(137, terminated_reason="ContainerStatusUnknown"),
+        "NodeLost",
+        Action.RESTART_IGNORING_LIMIT,
+        id="unknown",
     ),
     pytest.param(
-        ended(1, disruption_reason="DeletionByTaintManager"), "NodeLost", Action.RESTART_IGNORING_LIMIT, id="tainted"
+        ended(143, disruption_reason="TerminationByKubelet"),
+        "Evicted",
+        Action.RESTART_IGNORING_LIMIT,
+        id="disrupted",
     ),
-    pytest.param(ended(None, reason="Evicted"), "Evicted", Action.RESTART_IGNORING_LIMIT, id="evicted"),
+    pytest.param(
+        ended(1, disruption_reason="DeletionByTaintManager"),
+        "NodeLost",
+        Action.RESTART_IGNORING_LIMIT,
+        id="tainted",
+    ),
+    pytest.param(
+        ended(None, reason="Evicted"), "Evicted", Action.RESTART_IGNORING_LIMIT, id="evicted"
+    ),
     pytest.param(
         ended(None, reason="UnexpectedAdmissionError"),
         "UnexpectedAdmissionError",
@@ -78,11 +93,18 @@ ENDINGS = [
         id="refused by the kubelet",
     ),
     pytest.param(
-        ended(None, reason="OutOfcpu"), "UnexpectedAdmissionError", Action.RESTART_IGNORING_LIMIT, id="out of cpu"
+        ended(None, reason="OutOfcpu"),
+        "UnexpectedAdmissionError",
+        Action.RESTART_IGNORING_LIMIT,
+        id="out of cpu",
     ),
-    pytest.param(ended(None, reason="DeadlineExceeded"), "PodFailed", Action.RESTART, id="any reason"),
+    pytest.param(
+        ended(None, reason="DeadlineExceeded"), "PodFailed", Action.RESTART, id="any reason"
+    ),
     pytest.param(None, "PodDeleted", Action.RESTART_IGNORING_LIMIT, id="gone"),
-    pytest.param(pod(deleting=True), "PodDeleted", Action.RESTART_IGNORING_LIMIT, id="being deleted"),
+    pytest.param(
+        pod(deleting=True), "PodDeleted", Action.RESTART_IGNORING_LIMIT, id="being deleted"
+    ),
     pytest.param(
         pod(deleting=True, disruption_reason="EvictionByEvictionAPI"),
         "Disrupted",
@@ -102,7 +124,9 @@ def test_table(view: PodView | None, reason: str, action: Action) -> None:
 
 
 def test_report_says_who_and_why() -> None:
-    report = Report(3, "Failed", exit_code=7, rank=6, reason="Error", message="ValueError: x", time=NOW)
+    report = Report(
+        3, "Failed", exit_code=7, rank=6, reason="Error", message="ValueError: x", time=NOW
+    )
     found = only(pod(report=report, ready=False))
     assert found is not None
     assert found.to_json() == {
@@ -136,7 +160,9 @@ def test_report_of_another_attempt_is_no_failure_of_this_one() -> None:
 
 def test_launcher_that_never_could_start_ends_the_job() -> None:
     report = Report(0, "Failed", exit_code=127, reason="CannotRun", message="no torch")
-    view = pod(phase="Failed", exit_code=127, ready=False, report=report, assignment=None, incarnation=3)
+    view = pod(
+        phase="Failed", exit_code=127, ready=False, report=report, assignment=None, incarnation=3
+    )
     found = only(view, issued=None)
     assert found is not None
     assert failure.action(found, None) is Action.FAIL
@@ -144,7 +170,9 @@ def test_launcher_that_never_could_start_ends_the_job() -> None:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "reason"), [(-5, "Error"), (5, "PodDeleted")], ids=["failed first", "failed when told to go"]
+    ("seconds", "reason"),
+    [(-5, "Error"), (5, "PodDeleted")],
+    ids=["failed first", "failed when told to go"],
 )
 def test_deleted_pod_with_a_failure_of_its_own(seconds: float, reason: str) -> None:
     report = Report(3, "Failed", exit_code=1, reason="Error", time=NOW + timedelta(seconds=seconds))
@@ -155,7 +183,9 @@ def test_deleted_pod_with_a_failure_of_its_own(seconds: float, reason: str) -> N
 
 GATHERING = [
     pytest.param(None, False, id="not made yet"),
-    pytest.param(pod(deleting=True, assignment=None, incarnation=3), False, id="deleted before it was told"),
+    pytest.param(
+        pod(deleting=True, assignment=None, incarnation=3), False, id="deleted before it was told"
+    ),
     pytest.param(pod(deleting=True), True, id="one-node pod deleted at work"),
     pytest.param(ended(1, assignment=None), False, id="ended in an earlier attempt"),
 ]
@@ -294,7 +324,9 @@ def test_long_messages_are_cut() -> None:
 def test_success_of_an_earlier_attempt_does_not_count_for_this_one() -> None:
     found = only(ended(0, terminated_reason="Completed"))
     assert found is None
-    late = pod(phase="Succeeded", exit_code=0, finished=NOW, report=Report(2, "Succeeded", exit_code=0))
+    late = pod(
+        phase="Succeeded", exit_code=0, finished=NOW, report=Report(2, "Succeeded", exit_code=0)
+    )
     found = only(late)
     assert found is not None
     assert failure.action(found, None) is Action.RESTART_IGNORING_LIMIT

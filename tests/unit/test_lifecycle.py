@@ -1,4 +1,6 @@
-"""Deadlines, the clean-up after the end, jobs of other controllers, and specs that cannot be carried out."""
+"""Deadlines, the clean-up after the end, jobs of other controllers, and specs that cannot be
+carried out.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +49,10 @@ def test_active_deadline_ends_a_job_that_runs_and_lets_it_save() -> None:
     plan = sim.operate()
     failed = sim.full_condition("Failed")
     assert (failed["status"], failed["reason"]) == ("True", "DeadlineExceeded")
-    assert failed["message"] == "the job has not ended within 100 s (spec.runPolicy.activeDeadlineSeconds)"
+    assert (
+        failed["message"]
+        == "the job has not ended within 100 s (spec.runPolicy.activeDeadlineSeconds)"
+    )
     assert (sim.status["state"], sim.reasons) == ("Failed", ["DeadlineExceeded"])
     assert {(order.end, order.graceful) for order in plan.assign.values()} == {(True, True)}
 
@@ -128,11 +133,18 @@ def test_extending_the_deadline_of_a_failed_job_changes_nothing() -> None:
 # --- preRunningDeadlineSeconds ----------------------------------------------------------------------------------------
 
 
-def test_pre_running_deadline_ends_a_job_that_cannot_gather_with_the_words_of_the_scheduler() -> None:
+def test_pre_running_deadline_ends_a_job_that_cannot_gather_with_the_words_of_the_scheduler() -> (
+    None
+):
     sim = Sim(job(2, runPolicy={"preRunningDeadlineSeconds": 60}))
     sim.operate()
     sim.pods["job-1-1"].conditions = [
-        {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/3 nodes are available"}
+        {
+            "type": "PodScheduled",
+            "status": "False",
+            "reason": "Unschedulable",
+            "message": "0/3 nodes are available",
+        }
     ]
     assert sim.operate().requeue_after == 60
     seconds(sim, 59)
@@ -276,7 +288,10 @@ def test_clean_pod_policy(policy: str | None, deleted: list[str], told: list[str
     sim.settle()
     sim.tick(60)
     assert sim.settle() == 0
-    assert (ended.name in sim.pods, warm.name in sim.pods) == ("job-0-1" not in deleted, "job-1-1" not in deleted)
+    assert (ended.name in sim.pods, warm.name in sim.pods) == (
+        "job-0-1" not in deleted,
+        "job-1-1" not in deleted,
+    )
 
 
 def test_clean_pod_policy_can_change_after_the_end() -> None:
@@ -300,7 +315,9 @@ def test_pods_that_succeeded_stay_unless_all_are_to_go() -> None:
 # --- jobs of other controllers ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("manager", "ours"), [(None, True), (MANAGER, True), ("kueue.x-k8s.io/multikueue", False)])
+@pytest.mark.parametrize(
+    ("manager", "ours"), [(None, True), (MANAGER, True), ("kueue.x-k8s.io/multikueue", False)]
+)
 def test_job_of_another_controller_is_left_alone(manager: str | None, ours: bool) -> None:
     policy = {} if manager is None else {"managedBy": manager}
     sim = Sim(job(2, runPolicy=policy))
@@ -345,7 +362,9 @@ def test_rejected_job_waits_and_runs_when_it_has_been_corrected() -> None:
     sim.operate()
     assert sim.reasons == ["Created", "InvalidSpec"]
     accepted = sim.full_condition("Accepted")
-    assert accepted["message"].endswith("; the field can be changed while spec.runPolicy.suspend is true")
+    assert accepted["message"].endswith(
+        "; the field can be changed while spec.runPolicy.suspend is true"
+    )
     seconds(sim, 10_000)
     assert (sim.status["state"], sim.pods) == ("Rejected", {})
     sim.suspend(True)
@@ -377,7 +396,11 @@ def test_suspended_job_that_is_spoilt_keeps_its_attempts_and_goes_on_when_correc
     sim.calm()
     sim.edit(accelerator=BAD)
     sim.settle()
-    assert (sim.status["state"], sim.status["nodes"]["summary"], sim.terminal) == ("Rejected", "0/2", False)
+    assert (sim.status["state"], sim.status["nodes"]["summary"], sim.terminal) == (
+        "Rejected",
+        "0/2",
+        False,
+    )
     sim.suspend(False)
     assert sim.operate().create == ()
     assert (sim.condition("Suspended"), sim.condition("Accepted")) == ("True", "False")
@@ -417,7 +440,13 @@ def test_deadline_ends_a_job_that_is_not_understood_any_more() -> None:
 
 
 def test_rejected_job_that_has_not_started_has_no_deadline() -> None:
-    sim = Sim(job(2, accelerator=BAD, runPolicy={"activeDeadlineSeconds": 10, "preRunningDeadlineSeconds": 10}))
+    sim = Sim(
+        job(
+            2,
+            accelerator=BAD,
+            runPolicy={"activeDeadlineSeconds": 10, "preRunningDeadlineSeconds": 10},
+        )
+    )
     sim.operate()
     seconds(sim, 1000)
     assert (sim.status["state"], sim.operate()) == ("Rejected", Plan())
@@ -426,9 +455,18 @@ def test_rejected_job_that_has_not_started_has_no_deadline() -> None:
 @pytest.mark.parametrize(
     ("policy", "words"),
     [
-        ({"activeDeadlineSeconds": 0}, "spec.runPolicy.activeDeadlineSeconds: 0 is not a number from 1 to 315360000"),
-        ({"preRunningDeadlineSeconds": "1h"}, "spec.runPolicy.preRunningDeadlineSeconds: '1h' is not a number"),
-        ({"ttlSecondsAfterFinished": -1}, "spec.runPolicy.ttlSecondsAfterFinished: -1 is not a number from 0"),
+        (
+            {"activeDeadlineSeconds": 0},
+            "spec.runPolicy.activeDeadlineSeconds: 0 is not a number from 1 to 315360000",
+        ),
+        (
+            {"preRunningDeadlineSeconds": "1h"},
+            "spec.runPolicy.preRunningDeadlineSeconds: '1h' is not a number",
+        ),
+        (
+            {"ttlSecondsAfterFinished": -1},
+            "spec.runPolicy.ttlSecondsAfterFinished: -1 is not a number from 0",
+        ),
         (
             {"cleanPodPolicy": "Some"},
             "spec.runPolicy.cleanPodPolicy: Some is unknown; choose one of None, Running, All",
@@ -443,11 +481,17 @@ def test_run_policy_that_the_schema_would_have_refused_is_refused(policy: Json, 
     assert run_policy(resource) == RunPolicy(), "a job that is over is not held up by it"
     sim = Sim(resource)
     sim.operate()
-    assert sim.full_condition("Accepted")["message"] == str(caught.value), "it can be changed at any time"
+    assert sim.full_condition("Accepted")["message"] == str(caught.value), (
+        "it can be changed at any time"
+    )
 
 
 def test_run_policy_is_parsed() -> None:
-    policy = {"activeDeadlineSeconds": 1, "preRunningDeadlineSeconds": 2, "ttlSecondsAfterFinished": 0}
+    policy = {
+        "activeDeadlineSeconds": 1,
+        "preRunningDeadlineSeconds": 2,
+        "ttlSecondsAfterFinished": 0,
+    }
     resource = job(1, runPolicy={**policy, "cleanPodPolicy": "All"})
     assert parse(resource).run_policy == run_policy(resource) == RunPolicy(1, 2, 0, "All")
     assert parse(job(1)).run_policy == RunPolicy(None, None, None, "None")

@@ -16,11 +16,15 @@ from localcluster.model import ClusterSpec
 @pytest.mark.parametrize("component", COMPONENTS.values(), ids=COMPONENTS.keys())
 def test_every_component_is_pinned_as_a_tool_of_its_module(component: Component) -> None:
     text = (component.folder / "go.mod").read_text()
-    assert component.package == "." or re.search(rf"^(\t|tool ){re.escape(component.package)}$", text, re.MULTILINE)
+    assert component.package == "." or re.search(
+        rf"^(\t|tool ){re.escape(component.package)}$", text, re.MULTILINE
+    )
 
 
 @pytest.mark.parametrize(
-    "path", sorted(paths.GO_MODULES.glob("*/go.*")), ids=lambda path: f"{path.parent.name}-{path.name}"
+    "path",
+    sorted(paths.GO_MODULES.glob("*/go.*")),
+    ids=lambda path: f"{path.parent.name}-{path.name}",
 )
 def test_modules_name_no_server_and_no_folder_of_a_machine(path: Path) -> None:
     assert not re.search(r"https?://|=> [./]", path.read_text())
@@ -34,7 +38,13 @@ def test_the_specs_of_both_flavours_name_known_components() -> None:
 
 def test_a_control_plane_builds_nothing_of_a_node() -> None:
     names = controlplane.required_components(ClusterSpec(flavour="control-plane"))
-    assert set(names) == {"etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubectl"}
+    assert set(names) == {
+        "etcd",
+        "kube-apiserver",
+        "kube-controller-manager",
+        "kube-scheduler",
+        "kubectl",
+    }
 
 
 def test_an_unknown_component_is_named() -> None:
@@ -54,7 +64,9 @@ def test_kubernetes_programs_report_the_pinned_version() -> None:
     assert "-X k8s.io/client-go/pkg/version.gitMinor=36" in flags
 
 
-def test_the_place_of_a_binary_follows_its_pins_and_flags(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_place_of_a_binary_follows_its_pins_and_flags(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(components, "GO_MODULES", tmp_path)
     (tmp_path / "thing").mkdir()
     (tmp_path / "thing" / "go.mod").write_text("module thing\n")
@@ -90,21 +102,33 @@ def test_a_component_that_does_not_build_shows_what_go_said(
 
 @pytest.mark.parametrize(
     ("text", "version"),
-    [("go1.26.8\n", (1, 26, 8)), ("go1.27", (1, 27, 0)), ("go1.27rc1", (1, 27, 0)), ("", (0,)), ("devel", (0,))],
+    [
+        ("go1.26.8\n", (1, 26, 8)),
+        ("go1.27", (1, 27, 0)),
+        ("go1.27rc1", (1, 27, 0)),
+        ("", (0,)),
+        ("devel", (0,)),
+    ],
 )
 def test_go_versions(text: str, version: tuple[int, ...]) -> None:
     assert toolchain.parse_go_version(text) == version
 
 
-def test_a_missing_package_is_one_clear_sentence_for_an_ordinary_user(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_package_is_one_clear_sentence_for_an_ordinary_user(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(toolchain, "missing_packages", tuple)
     monkeypatch.setattr("localcluster.toolchain.shutil.which", lambda name: f"/usr/bin/{name}")
     monkeypatch.setattr("localcluster.toolchain.os.geteuid", lambda: 1000)
-    with pytest.raises(BuildError, match="missing Debian packages; run: sudo apt-get install gcc nftables"):
+    with pytest.raises(
+        BuildError, match="missing Debian packages; run: sudo apt-get install gcc nftables"
+    ):
         toolchain.ensure_packages(["gcc", "nftables"])
 
 
-def test_an_old_go_on_the_path_is_passed_over(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_old_go_on_the_path_is_passed_over(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     old, private = tmp_path / "go", cache / "toolchain" / "go" / "bin" / "go"
     private.parent.mkdir(parents=True)
     for path, version in ((old, "go1.19.8"), (private, "go1.26.8")):

@@ -26,6 +26,8 @@ def test_room_is_asked_of_the_disk_that_the_folder_will_lie_on(
     if fits:
         disk.require_room(folder, needed << 30)
     else:
-        with pytest.raises(LocalClusterError, match=rf"{folder} has 2.0 GiB free and a node needs 3.*prune"):
+        with pytest.raises(
+            LocalClusterError, match=rf"{folder} has 2.0 GiB free and a node needs 3.*prune"
+        ):
             disk.require_room(folder, needed << 30)
     assert asked == [tmp_path]

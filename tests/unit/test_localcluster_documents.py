@@ -20,7 +20,9 @@ from localcluster.model import ClusterSpec, DeviceSpec, Layout
 @pytest.fixture(scope="module")
 def layout(tmp_path_factory: pytest.TempPathFactory) -> Layout:
     layout = Layout(tmp_path_factory.mktemp("cluster"), Path("/bin"), 20001)
-    ports.file_of(layout.root).write_text(json.dumps({name: 20001 + n for n, name in enumerate(ports.NAMES)}))
+    ports.file_of(layout.root).write_text(
+        json.dumps({name: 20001 + n for n, name in enumerate(ports.NAMES)})
+    )
     pki.create(layout)
     kubeconfig.create(layout)
     return layout
@@ -34,18 +36,28 @@ def _certificate(layout: Layout, name: str) -> x509.Certificate:
 def test_every_certificate_is_issued_by_the_authority(layout: Layout, leaf: pki.Leaf) -> None:
     certificate = _certificate(layout, leaf.name)
     certificate.verify_directly_issued_by(_certificate(layout, "ca"))
-    assert certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)[0].value == leaf.common_name
+    assert (
+        certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)[0].value == leaf.common_name
+    )
 
 
 def test_the_api_server_answers_to_all_its_names(layout: Layout) -> None:
-    extension = _certificate(layout, "apiserver").extensions.get_extension_for_class(x509.SubjectAlternativeName)
-    assert "kubernetes.default.svc.cluster.local" in extension.value.get_values_for_type(x509.DNSName)
+    extension = _certificate(layout, "apiserver").extensions.get_extension_for_class(
+        x509.SubjectAlternativeName
+    )
+    assert "kubernetes.default.svc.cluster.local" in extension.value.get_values_for_type(
+        x509.DNSName
+    )
     addresses = {str(address) for address in extension.value.get_values_for_type(x509.IPAddress)}
     assert addresses == {"127.0.0.1", "10.96.0.1", network.NODE_ADDRESS}
 
 
 def test_a_client_certificate_cannot_serve(layout: Layout) -> None:
-    usage = _certificate(layout, "kubelet").extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+    usage = (
+        _certificate(layout, "kubelet")
+        .extensions.get_extension_for_class(x509.ExtendedKeyUsage)
+        .value
+    )
     assert list(usage) == [ExtendedKeyUsageOID.CLIENT_AUTH]
 
 
@@ -54,7 +66,9 @@ def test_secrets_are_private(layout: Layout) -> None:
     assert {stat.S_IMODE(path.stat().st_mode) for path in secrets} == {0o600}
 
 
-@pytest.mark.parametrize("user", ["admin", "kubelet", "kube-proxy", "coredns", "kube-scheduler", "kwok"])
+@pytest.mark.parametrize(
+    "user", ["admin", "kubelet", "kube-proxy", "coredns", "kube-scheduler", "kwok"]
+)
 def test_a_kubeconfig_stands_alone(layout: Layout, user: str) -> None:
     document = yaml.safe_load(layout.kubeconfig(user).read_text())
     assert document["clusters"][0]["cluster"]["server"] == "https://127.0.0.1:20001"
@@ -66,13 +80,19 @@ def test_a_kubeconfig_stands_alone(layout: Layout, user: str) -> None:
     ("spec", "names"),
     [
         (ClusterSpec(flavour="control-plane"), ["kube-controller-manager", "kube-scheduler"]),
-        (ClusterSpec(flavour="control-plane", kwok_nodes=1), ["kube-controller-manager", "kube-scheduler", "kwok"]),
+        (
+            ClusterSpec(flavour="control-plane", kwok_nodes=1),
+            ["kube-controller-manager", "kube-scheduler", "kwok"],
+        ),
     ],
     ids=["bare", "kwok"],
 )
 def test_the_order_of_start(layout: Layout, spec: ClusterSpec, names: list[str]) -> None:
     first, second, third = controlplane.batches(layout, spec)
-    assert ([one.name for one in first], [one.name for one in second]) == (["etcd"], ["kube-apiserver"])
+    assert ([one.name for one in first], [one.name for one in second]) == (
+        ["etcd"],
+        ["kube-apiserver"],
+    )
     assert [one.name for one in third] == names
 
 
@@ -91,23 +111,36 @@ def test_the_api_server_of_a_node_cluster_gets_the_flags_of_the_node(layout: Lay
 
 def test_kwok_is_steered_by_the_documented_annotations() -> None:
     text = json.dumps(kwok.stages())
-    for annotation in (kwok.HOLD, kwok.SUCCEED_AFTER, kwok.FAIL_AFTER, kwok.EXIT_CODE, kwok.MESSAGE):
+    for annotation in (
+        kwok.HOLD,
+        kwok.SUCCEED_AFTER,
+        kwok.FAIL_AFTER,
+        kwok.EXIT_CODE,
+        kwok.MESSAGE,
+    ):
         assert annotation in text
         assert annotation in (kwok.__doc__ or "")
 
 
 def test_a_fake_node_has_what_was_asked_for_on_top_of_the_defaults() -> None:
-    node = kwok.node("n", {"cambricon.com/mlu": "8", "cpu": "2"}, labels={"zone": "a"}, tainted=True)
+    node = kwok.node(
+        "n", {"cambricon.com/mlu": "8", "cpu": "2"}, labels={"zone": "a"}, tainted=True
+    )
     assert node["status"]["allocatable"] == node["status"]["capacity"]
     assert node["status"]["capacity"]["cambricon.com/mlu"] == "8"
-    assert (node["status"]["capacity"]["cpu"], node["status"]["capacity"]["memory"]) == ("2", "512Gi")
+    assert (node["status"]["capacity"]["cpu"], node["status"]["capacity"]["memory"]) == (
+        "2",
+        "512Gi",
+    )
     assert node["metadata"]["labels"]["zone"] == "a"
     assert node["spec"]["taints"][0]["key"] == kwok.NODE_MARK
 
 
 def test_the_command_line_of_up() -> None:
     resources = ["--resource", "a.b/c=8", "--resource", "d.e/f=1"]
-    arguments = cli.parser().parse_args(["up", "--name", "x", *resources, "--device", "cambricon.com/mlu=4"])
+    arguments = cli.parser().parse_args(
+        ["up", "--name", "x", *resources, "--device", "cambricon.com/mlu=4"]
+    )
     assert arguments.resource == [("a.b/c", "8"), ("d.e/f", "1")]
     assert arguments.device == [DeviceSpec("cambricon.com/mlu", 4)]
 
@@ -130,8 +163,13 @@ def test_mistakes_on_the_command_line_are_explained(
 
 
 def test_kubectl_gets_its_arguments_untouched() -> None:
-    arguments = cli.parser().parse_args(["kubectl", "--name", "x", "get", "pods", "--all-namespaces", "-o", "wide"])
-    assert (arguments.name, arguments.arguments) == ("x", ["get", "pods", "--all-namespaces", "-o", "wide"])
+    arguments = cli.parser().parse_args(
+        ["kubectl", "--name", "x", "get", "pods", "--all-namespaces", "-o", "wide"]
+    )
+    assert (arguments.name, arguments.arguments) == (
+        "x",
+        ["get", "pods", "--all-namespaces", "-o", "wide"],
+    )
 
 
 def test_an_unknown_cluster_is_one_line_on_standard_error(
@@ -145,5 +183,14 @@ def test_an_unknown_cluster_is_one_line_on_standard_error(
 
 def test_every_command_has_help() -> None:
     actions = [one for one in cli.parser()._actions if isinstance(one, argparse._SubParsersAction)]
-    assert set(actions[0].choices) == {"up", "down", "status", "kubectl", "logs", "build-image", "build", "prune"}
+    assert set(actions[0].choices) == {
+        "up",
+        "down",
+        "status",
+        "kubectl",
+        "logs",
+        "build-image",
+        "build",
+        "prune",
+    }
     assert all(choice.help for choice in actions[0]._choices_actions)

@@ -33,7 +33,11 @@ def _host(tmp_path: Path, version: int) -> Path:
 def test_version_1_has_one_cgroup_per_controller(tmp_path: Path, layout: Layout) -> None:
     host = _host(tmp_path, 1)
     cgroups.create_cgroups(layout, host)
-    assert [path.parent.name for path in cgroups.existing_cgroups(layout, host)] == ["cpu", "cpuset", "memory"]
+    assert [path.parent.name for path in cgroups.existing_cgroups(layout, host)] == [
+        "cpu",
+        "cpuset",
+        "memory",
+    ]
 
 
 def test_version_2_has_one_cgroup_with_all_controllers(tmp_path: Path, layout: Layout) -> None:
@@ -46,7 +50,9 @@ def test_version_2_has_one_cgroup_with_all_controllers(tmp_path: Path, layout: L
 def test_removal_takes_nested_cgroups_and_is_idempotent(tmp_path: Path, layout: Layout) -> None:
     host = _host(tmp_path, 1)
     cgroups.create_cgroups(layout, host)
-    (host / "cpu" / cgroups.cgroup_name(layout) / "kubepods" / "pod1" / "container").mkdir(parents=True)
+    (host / "cpu" / cgroups.cgroup_name(layout) / "kubepods" / "pod1" / "container").mkdir(
+        parents=True
+    )
     cgroups.remove_cgroups(layout, host)
     cgroups.remove_cgroups(layout, host)
     assert cgroups.existing_cgroups(layout, host) == ()
@@ -62,5 +68,7 @@ def test_a_cgroup_in_use_is_reported(tmp_path: Path, layout: Layout) -> None:
 
 
 def test_two_checkouts_never_share_a_cgroup(tmp_path: Path) -> None:
-    names = {cgroups.cgroup_name(Layout(tmp_path / part / "default", tmp_path, 1)) for part in ("a", "b")}
+    names = {
+        cgroups.cgroup_name(Layout(tmp_path / part / "default", tmp_path, 1)) for part in ("a", "b")
+    }
     assert len(names) == 2

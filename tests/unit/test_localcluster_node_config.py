@@ -22,10 +22,14 @@ def layout(tmp_path: Path) -> Layout:
 
 @pytest.fixture
 def spec() -> ClusterSpec:
-    return ClusterSpec("one", devices=(DeviceSpec("cambricon.com/mlu", 4), DeviceSpec("nvidia.com/gpu", 2, "X")))
+    return ClusterSpec(
+        "one", devices=(DeviceSpec("cambricon.com/mlu", 4), DeviceSpec("nvidia.com/gpu", 2, "X"))
+    )
 
 
-def test_containerd_keeps_images_in_the_store_and_state_in_the_mount_namespace(layout: Layout) -> None:
+def test_containerd_keeps_images_in_the_store_and_state_in_the_mount_namespace(
+    layout: Layout,
+) -> None:
     config = tomllib.loads(nodeconfig.containerd(layout, Path("/store"), restrict_oom_score=True))
     runtime = config["plugins"]["io.containerd.cri.v1.runtime"]
     assert config["version"] == 3
@@ -78,13 +82,18 @@ def test_pod_network_is_one_bridge(layout: Layout) -> None:
 
 
 def test_all_files_lie_in_the_cluster(layout: Layout) -> None:
-    files = nodeconfig.render_all(layout, Path("/store"), restrict_oom_score=False, masquerade_all=True)
+    files = nodeconfig.render_all(
+        layout, Path("/store"), restrict_oom_score=False, masquerade_all=True
+    )
     assert len(files) == 6
     assert all(path.is_relative_to(layout.root) for path in files)
 
 
 def test_addresses_do_not_overlap() -> None:
-    pods, services = ipaddress.ip_network(network.POD_CIDR), ipaddress.ip_network(network.SERVICE_CIDR)
+    pods, services = (
+        ipaddress.ip_network(network.POD_CIDR),
+        ipaddress.ip_network(network.SERVICE_CIDR),
+    )
     own = ipaddress.ip_address(network.NODE_ADDRESS)
     assert not pods.overlaps(services)
     assert own not in pods
@@ -102,12 +111,16 @@ def test_every_required_binary_can_be_built(spec: ClusterSpec) -> None:
     assert set(node.required_components(spec)) <= set(components.COMPONENTS)
 
 
-def test_processes_start_containerd_first_and_the_device_plugins_last(layout: Layout, spec: ClusterSpec) -> None:
+def test_processes_start_containerd_first_and_the_device_plugins_last(
+    layout: Layout, spec: ClusterSpec
+) -> None:
     processes = node.processes(layout, spec)
     names = [process.name for process in processes]
     assert names.index("containerd") < names.index("kubelet") < names.index("kube-proxy")
     assert names[-1] == "device-plugins"
-    assert {"--device=cambricon.com/mlu=4", "--device=nvidia.com/gpu=2:X"} <= set(processes[-1].argv)
+    assert {"--device=cambricon.com/mlu=4", "--device=nvidia.com/gpu=2:X"} <= set(
+        processes[-1].argv
+    )
     assert all(process.env["PATH"].startswith(str(layout.binaries)) for process in processes)
 
 
@@ -118,8 +131,12 @@ def test_fixed_paths_are_covered_by_directories_of_the_cluster(layout: Layout) -
 
 
 def test_standard_objects_include_the_default_storage_class() -> None:
-    (storage_class,) = (item for item in objects.standard_objects() if item["kind"] == "StorageClass")
-    assert storage_class["metadata"]["annotations"] == {"storageclass.kubernetes.io/is-default-class": "true"}
+    (storage_class,) = (
+        item for item in objects.standard_objects() if item["kind"] == "StorageClass"
+    )
+    assert storage_class["metadata"]["annotations"] == {
+        "storageclass.kubernetes.io/is-default-class": "true"
+    }
 
 
 @pytest.mark.parametrize(

@@ -62,7 +62,9 @@ class Kubelet:
 
 @pytest.fixture
 def settings(short_path: Path) -> PluginSettings:
-    return PluginSettings("cambricon.com/mlu", 4, "MLU_VISIBLE_DEVICES", short_path / "unhealthy", short_path, 0.02)
+    return PluginSettings(
+        "cambricon.com/mlu", 4, "MLU_VISIBLE_DEVICES", short_path / "unhealthy", short_path, 0.02
+    )
 
 
 @pytest.fixture
@@ -102,13 +104,19 @@ def test_allocation_names_the_devices_of_each_container(channel: grpc.Channel) -
         request_serializer=api.AllocateRequest.SerializeToString,
         response_deserializer=api.AllocateResponse.FromString,
     )
-    request = api.AllocateRequest(container_requests=[{"devices_ids": ["10", "9"]}, {"devices_ids": ["0"]}])
+    request = api.AllocateRequest(
+        container_requests=[{"devices_ids": ["10", "9"]}, {"devices_ids": ["0"]}]
+    )
     answer = allocate(request, timeout=_SECONDS)
-    values = [{env.key: env.value for env in container.envs} for container in answer.container_responses]
+    values = [
+        {env.key: env.value for env in container.envs} for container in answer.container_responses
+    ]
     assert values == [{"MLU_VISIBLE_DEVICES": "9,10"}, {"MLU_VISIBLE_DEVICES": "0"}]
 
 
-def test_devices_become_unhealthy_while_they_are_watched(channel: grpc.Channel, settings: PluginSettings) -> None:
+def test_devices_become_unhealthy_while_they_are_watched(
+    channel: grpc.Channel, settings: PluginSettings
+) -> None:
     watch = channel.unary_stream(
         "/v1beta1.DevicePlugin/ListAndWatch",
         request_serializer=api.Empty.SerializeToString,
@@ -124,7 +132,8 @@ def test_devices_become_unhealthy_while_they_are_watched(channel: grpc.Channel, 
 
 
 def test_messages_use_the_field_numbers_of_the_kubelet() -> None:
-    # Bytes as k8s.io/kubelet's generated code writes them: tag = number << 3 | 2 for strings and messages.
+    # Bytes as k8s.io/kubelet's generated code writes them: tag = number << 3 | 2 for strings and
+    # messages.
     request = api.RegisterRequest(version="v", endpoint="e", resource_name="r")
     assert request.SerializeToString() == b"\x0a\x01v\x12\x01e\x1a\x01r"
     devices = api.device_list(1, ())
@@ -140,7 +149,9 @@ def test_messages_use_the_field_numbers_of_the_kubelet() -> None:
         pytest.param("1 x", frozenset({1}), id="other-words"),
     ],
 )
-def test_unhealthy_devices_are_read_from_a_file(tmp_path: Path, text: str | None, expected: frozenset[int]) -> None:
+def test_unhealthy_devices_are_read_from_a_file(
+    tmp_path: Path, text: str | None, expected: frozenset[int]
+) -> None:
     path = tmp_path / "unhealthy"
     if text is not None:
         path.write_text(text)
@@ -153,7 +164,9 @@ def test_unhealthy_devices_are_read_from_a_file(tmp_path: Path, text: str | None
         pytest.param(DeviceSpec("cambricon.com/mlu", 1), "MLU_VISIBLE_DEVICES", id="cambricon"),
         pytest.param(DeviceSpec("nvidia.com/gpu", 1), "NVIDIA_VISIBLE_DEVICES", id="nvidia"),
         pytest.param(DeviceSpec("nvidia.com/gpu", 1, "X"), "X", id="chosen"),
-        pytest.param(DeviceSpec("some-vendor.example/card", 1), "SOME_VENDOR_VISIBLE_DEVICES", id="unknown"),
+        pytest.param(
+            DeviceSpec("some-vendor.example/card", 1), "SOME_VENDOR_VISIBLE_DEVICES", id="unknown"
+        ),
     ],
 )
 def test_visible_variable(device: DeviceSpec, expected: str) -> None:
@@ -163,7 +176,12 @@ def test_visible_variable(device: DeviceSpec, expected: str) -> None:
 @pytest.mark.timeout(200)
 def test_one_process_serves_all_resources_and_ends_when_told(short_path: Path) -> None:
     kubelet = Kubelet(short_path)
-    command = [sys.executable, "-m", "localcluster.deviceplugin", f"--plugin-directory={short_path}"]
+    command = [
+        sys.executable,
+        "-m",
+        "localcluster.deviceplugin",
+        f"--plugin-directory={short_path}",
+    ]
     devices = ["--device=cambricon.com/mlu=4", "--device=nvidia.com/gpu=2:X"]
     process = subprocess.Popen([*command, f"--unhealthy-folder={short_path}", *devices])
     try:

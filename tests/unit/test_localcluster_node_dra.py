@@ -58,7 +58,12 @@ class Kubelet:
             return call(request, timeout=10, wait_for_ready=True)
 
     def register(self, accepted: bool = True) -> Any:
-        info = self._call(self._settings.registration, f"{api.REGISTRATION}/GetInfo", api.InfoRequest(), api.PluginInfo)
+        info = self._call(
+            self._settings.registration,
+            f"{api.REGISTRATION}/GetInfo",
+            api.InfoRequest(),
+            api.PluginInfo,
+        )
         status = api.RegistrationStatus(plugin_registered=accepted, error="" if accepted else "no")
         method = f"{api.REGISTRATION}/NotifyRegistrationStatus"
         self._call(self._settings.registration, method, status, api.RegistrationStatusResponse)
@@ -71,7 +76,12 @@ class Kubelet:
 
     def unprepare(self, uid: str = "uid-1") -> Any:
         request = api.UnprepareRequest(claims=[{"namespace": "team", "uid": uid, "name": "mine"}])
-        return self._call(self._settings.endpoint, f"{api.DRA}/NodeUnprepareResources", request, api.UnprepareResponse)
+        return self._call(
+            self._settings.endpoint,
+            f"{api.DRA}/NodeUnprepareResources",
+            request,
+            api.UnprepareResponse,
+        )
 
     def health(self) -> Iterator[dict[str, int]]:
         with grpc.insecure_channel(f"unix:{self._settings.endpoint}") as channel:
@@ -87,7 +97,12 @@ class Kubelet:
 @pytest.fixture
 def settings(short_path: Path) -> DriverSettings:
     return DriverSettings(
-        OFFER, "MLU_VISIBLE_DEVICES", short_path / "unhealthy", short_path / "k", short_path / "cdi", poll_seconds=0.02
+        OFFER,
+        "MLU_VISIBLE_DEVICES",
+        short_path / "unhealthy",
+        short_path / "k",
+        short_path / "cdi",
+        poll_seconds=0.02,
     )
 
 
@@ -118,18 +133,26 @@ def until(look: Callable[[], Any]) -> Any:
     return found
 
 
-def claim(*devices: str, uid: str = "uid-1", driver: str = OFFER.driver, pool: str = OFFER.node) -> Any:
-    results = [{"request": "mlus", "driver": driver, "pool": pool, "device": name} for name in devices]
+def claim(
+    *devices: str, uid: str = "uid-1", driver: str = OFFER.driver, pool: str = OFFER.node
+) -> Any:
+    results = [
+        {"request": "mlus", "driver": driver, "pool": pool, "device": name} for name in devices
+    ]
     status = {"allocation": {"devices": {"results": results}}}
     return {"metadata": {"name": "mine", "namespace": "team", "uid": uid}, "status": status}
 
 
-def test_devices_are_published_once_the_kubelet_has_taken_the_driver(kubelet: Kubelet, server: Server) -> None:
+def test_devices_are_published_once_the_kubelet_has_taken_the_driver(
+    kubelet: Kubelet, server: Server
+) -> None:
     info = kubelet.register()
     assert (info.type, info.name) == ("DRAPlugin", "mlu.example.com")
     assert list(info.supported_versions) == ["v1.DRAPlugin", "v1alpha1.DRAResourceHealth"]
     found = until(lambda: server.objects.get(SLICE))
-    assert [device["name"] for device in found["spec"]["devices"]] == [f"device-{index}" for index in range(4)]
+    assert [device["name"] for device in found["spec"]["devices"]] == [
+        f"device-{index}" for index in range(4)
+    ]
     assert "/apis/resource.k8s.io/v1/deviceclasses/mlu.example.com" in server.objects
     del server.objects[SLICE]
     until(lambda: SLICE in server.objects)
@@ -157,7 +180,10 @@ def test_a_claim_brings_its_devices_their_variables_and_the_vendors_one(
     assert all(list(device.request_names) == ["mlus"] for device in answer.devices)
     files = {path.name: json.loads(path.read_text()) for path in settings.cdi.glob("*.json")}
     assert variables(files["mlu.example.com-uid-1.json"]) == {"uid-1": "MLU_VISIBLE_DEVICES=1,3"}
-    assert variables(files["mlu.example.com-devices.json"])["device-3"] == "MLU_VISIBLE_DEVICES_3=device-3"
+    assert (
+        variables(files["mlu.example.com-devices.json"])["device-3"]
+        == "MLU_VISIBLE_DEVICES_3=device-3"
+    )
     kubelet.unprepare()
     assert [path.name for path in settings.cdi.glob("*.json")] == ["mlu.example.com-devices.json"]
     assert kubelet.unprepare().claims["uid-1"].error == "", "asking twice is no error"
@@ -194,7 +220,9 @@ def test_a_broken_device_is_reported_and_no_longer_given_to_anybody(
     health = kubelet.health()
     assert set(next(health).values()) == {api.HEALTHY}
     settings.unhealthy.write_text("2\n")
-    assert next(health) == {f"device-{index}": api.UNHEALTHY if index == 2 else api.HEALTHY for index in range(4)}
+    assert next(health) == {
+        f"device-{index}": api.UNHEALTHY if index == 2 else api.HEALTHY for index in range(4)
+    }
     until(lambda: objects.tainted(server.objects[SLICE]) == {"device-2"})
     assert server.objects[SLICE]["spec"]["pool"]["generation"] == 2
     settings.unhealthy.unlink()
@@ -209,14 +237,23 @@ def test_health_is_repeated_before_the_kubelet_forgets_it(settings: DriverSettin
 def test_specs_and_names(tmp_path: Path) -> None:
     spec = DriverSpec.parse("mlu.example.com=4:MLU_VISIBLE_DEVICES")
     assert spec == DriverSpec("mlu.example.com", 4, "MLU_VISIBLE_DEVICES")
-    assert visible_variable(spec) == visible_variable(DriverSpec("mlu.example.com", 1)) == "MLU_VISIBLE_DEVICES"
+    assert (
+        visible_variable(spec)
+        == visible_variable(DriverSpec("mlu.example.com", 1))
+        == "MLU_VISIBLE_DEVICES"
+    )
     cluster = ClusterSpec("one", drivers=(spec,))
     assert ClusterSpec.from_json(cluster.to_json()) == cluster
     layout = Layout(tmp_path, tmp_path / "bin", 1)
-    assert unhealthy_file(layout, spec.name) == tmp_path / "run" / "devices" / "mlu.example.com.unhealthy"
+    assert (
+        unhealthy_file(layout, spec.name)
+        == tmp_path / "run" / "devices" / "mlu.example.com.unhealthy"
+    )
 
 
-@pytest.mark.parametrize("text", ["mlu.example.com", "example.com/mlu=4", "=4", "mlu.example.com=many"])
+@pytest.mark.parametrize(
+    "text", ["mlu.example.com", "example.com/mlu=4", "=4", "mlu.example.com=many"]
+)
 def test_a_driver_that_makes_no_sense(text: str) -> None:
     with pytest.raises(ValueError, match=r"expected DRIVER=COUNT\[:VARIABLE\]"):
         DriverSpec.parse(text)

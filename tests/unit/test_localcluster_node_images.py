@@ -1,4 +1,6 @@
-"""Image archives, the store that outlives a cluster, and what decides whether an image is built again."""
+"""Image archives, the store that outlives a cluster, and what decides whether an image is built
+again.
+"""
 
 from __future__ import annotations
 
@@ -52,7 +54,9 @@ def test_archive_is_a_complete_oci_layout(tmp_path: Path) -> None:
     binary, layer, archive = tmp_path / "pause", tmp_path / "layer", tmp_path / "image.tar"
     binary.write_bytes(b"program")
     ociarchive.write_layer(layer, {"pause": binary})
-    ociarchive.write(archive, "localhost/pause:1", layer, ociarchive.ImageConfig(entrypoint=("/pause",)))
+    ociarchive.write(
+        archive, "localhost/pause:1", layer, ociarchive.ImageConfig(entrypoint=("/pause",))
+    )
     with tarfile.open(archive) as opened:
         files = {member.name: opened.extractfile(member) for member in opened}
         content = {name: file.read() for name, file in files.items() if file is not None}
@@ -113,10 +117,15 @@ def test_keys_of_images_are_remembered(tmp_path: Path) -> None:
     assert imagestore.recorded_key(tmp_path, "a") is None
     imagestore.record_key(tmp_path, "a", "1")
     imagestore.record_key(tmp_path, "b", "2")
-    assert (imagestore.recorded_key(tmp_path, "a"), imagestore.recorded_key(tmp_path, "b")) == ("1", "2")
+    assert (imagestore.recorded_key(tmp_path, "a"), imagestore.recorded_key(tmp_path, "b")) == (
+        "1",
+        "2",
+    )
 
 
-def test_the_command_names_contexts_target_and_output(layout: Layout, build: images.ImageBuild) -> None:
+def test_the_command_names_contexts_target_and_output(
+    layout: Layout, build: images.ImageBuild
+) -> None:
     command = images.build_command(layout, build)
     assert f"--local=wheels={build.named_contexts['wheels']}" in command
     assert "--opt=context:wheels=local:wheels" in command

@@ -38,10 +38,14 @@ def _volume(
         pytest.param(_claim(), 1, id="pending"),
         pytest.param(_claim(volumeName="pvc-u1"), 0, id="bound"),
         pytest.param(_claim(storageClassName="other"), 0, id="other-class"),
-        pytest.param(_claim() | {"metadata": {"uid": "u1", "deletionTimestamp": "now"}}, 0, id="deleted"),
+        pytest.param(
+            _claim() | {"metadata": {"uid": "u1", "deletionTimestamp": "now"}}, 0, id="deleted"
+        ),
     ],
 )
-def test_only_pending_claims_of_the_class_get_a_volume(claim: dict[str, Any], expected: int) -> None:
+def test_only_pending_claims_of_the_class_get_a_volume(
+    claim: dict[str, Any], expected: int
+) -> None:
     assert len(storage.plan([claim], []).provision) == expected
 
 
@@ -73,7 +77,9 @@ def test_the_volume_belongs_to_the_claim_and_the_node() -> None:
 class _Api:
     """Answers lists from memory; refuses to create what exists, as the API server does."""
 
-    def __init__(self, claims: list[dict[str, Any]], volumes: list[dict[str, Any]], *, conflict: bool = False) -> None:
+    def __init__(
+        self, claims: list[dict[str, Any]], volumes: list[dict[str, Any]], *, conflict: bool = False
+    ) -> None:
         self._lists = {storage._CLAIMS: claims, storage._VOLUMES: volumes}
         self._conflict = conflict
         self.calls: list[tuple[str, str]] = []

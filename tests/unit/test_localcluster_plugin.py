@@ -28,5 +28,7 @@ def test_a_cluster_that_cannot_be_started_fails_the_test(monkeypatch: pytest.Mon
     ],
     ids=["default", "node", "control-plane"],
 )
-def test_a_namespace_belongs_to_the_cluster_that_the_test_uses(fixtures: list[str], cluster: str) -> None:
+def test_a_namespace_belongs_to_the_cluster_that_the_test_uses(
+    fixtures: list[str], cluster: str
+) -> None:
     assert pytest_plugin._cluster_fixture(fixtures) == cluster

@@ -16,7 +16,9 @@ from localcluster.processes import ProcessGroup
 from localcluster.supervisor import Parent, Stopped
 
 
-def _shell(name: str, script: str, ready: Callable[[], bool] | None = None, timeout: float = 60.0) -> ProcessSpec:
+def _shell(
+    name: str, script: str, ready: Callable[[], bool] | None = None, timeout: float = 60.0
+) -> ProcessSpec:
     return ProcessSpec(name, ("/bin/sh", "-c", script), ready=ready, ready_timeout=timeout)
 
 
@@ -41,7 +43,9 @@ def test_one_that_ends_early_is_reported_with_its_last_lines(group: ProcessGroup
 
 
 def test_one_that_never_gets_ready_is_reported(group: ProcessGroup) -> None:
-    with pytest.raises(ComponentError, match=r"(?s)slow: not ready after 0 s; its log ends with:\nhello"):
+    with pytest.raises(
+        ComponentError, match=r"(?s)slow: not ready after 0 s; its log ends with:\nhello"
+    ):
         group.start([_shell("slow", "echo hello; sleep 60", ready=lambda: False, timeout=0.4)])
 
 
@@ -66,7 +70,9 @@ def test_a_death_is_noticed_once(group: ProcessGroup) -> None:
 
 
 def test_killing_leaves_nobody(group: ProcessGroup, tmp_path: Path) -> None:
-    group.start([_shell("a", "echo $$ > pid; exec sleep 60", ready=lambda: bool(_text(tmp_path / "pid")))])
+    group.start(
+        [_shell("a", "echo $$ > pid; exec sleep 60", ready=lambda: bool(_text(tmp_path / "pid")))]
+    )
     identity = ProcessIdentity.of(int(_text(tmp_path / "pid")))
     group.kill()
     assert not identity.is_alive()

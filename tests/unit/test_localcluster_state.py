@@ -27,7 +27,9 @@ def _cache(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         yield
 
 
-def test_a_deep_checkout_keeps_its_clusters_elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_deep_checkout_keeps_its_clusters_elsewhere(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     near = paths.clusters_dir()
     assert near.is_relative_to(paths.cache_dir())
     monkeypatch.setenv(paths.CACHE_VARIABLE, str(tmp_path / ("deep" * 20)))
@@ -53,7 +55,9 @@ def _cluster(name: str, supervisor: ProcessIdentity | None, phase: state.Phase) 
 
 
 def test_a_spec_survives_the_way_to_another_process() -> None:
-    spec = ClusterSpec("x", "node", 3, {"a/b": "1"}, (DeviceSpec("cambricon.com/mlu", 4, "MLU_VISIBLE_DEVICES"),))
+    spec = ClusterSpec(
+        "x", "node", 3, {"a/b": "1"}, (DeviceSpec("cambricon.com/mlu", 4, "MLU_VISIBLE_DEVICES"),)
+    )
     root = state.create(spec).root
     assert state.read_spec(root) == spec
 

@@ -9,7 +9,12 @@ from typing import Any
 import pytest
 
 from cluster_sim import CONTEXT, Sim, job
-from inception_operator.contract.errors import ApiError, NotFoundError, RejectedError, UnavailableError
+from inception_operator.contract.errors import (
+    ApiError,
+    NotFoundError,
+    RejectedError,
+    UnavailableError,
+)
 from inception_operator.contract.types import PodView
 from inception_operator.decide.liveness import POLL, NodeLoss, parse_node_loss, wants_node
 from inception_operator.decide.reconcile import reconcile
@@ -25,13 +30,30 @@ def ago(seconds: float) -> datetime:
     return NOW - timedelta(seconds=seconds)
 
 
-WAITING: dict[str, Any] = {"phase": "Pending", "reachable": None, "ready_changed": None, "unreachable_since": None}
+WAITING: dict[str, Any] = {
+    "phase": "Pending",
+    "reachable": None,
+    "ready_changed": None,
+    "unreachable_since": None,
+}
 WAITING |= {"created": ago(20)}
 
 
 def pod(**fields: Any) -> PodView:
-    base: dict[str, Any] = {"name": "job-0-1", "uid": "u", "slot": 0, "incarnation": 1, "phase": "Running", "node": "n"}
-    base |= {"reachable": False, "node_lost_since": ago(50), "ready_changed": ago(40), "unreachable_since": ago(30)}
+    base: dict[str, Any] = {
+        "name": "job-0-1",
+        "uid": "u",
+        "slot": 0,
+        "incarnation": 1,
+        "phase": "Running",
+        "node": "n",
+    }
+    base |= {
+        "reachable": False,
+        "node_lost_since": ago(50),
+        "ready_changed": ago(40),
+        "unreachable_since": ago(30),
+    }
     return PodView(**(base | fields))
 
 
@@ -52,7 +74,17 @@ def pod(**fields: Any) -> PodView:
         (WAITING | {"node_lost_since": None}, None),
     ],
     ids=[
-        *("silent last", "unready last", "node last", "ready", "answers", "not asked", "node well", "deleting", "well"),
+        *(
+            "silent last",
+            "unready last",
+            "node last",
+            "ready",
+            "answers",
+            "not asked",
+            "node well",
+            "deleting",
+            "well",
+        ),
         *("not started", "waiting for long", "not started, node well"),
     ],
 )
@@ -73,7 +105,10 @@ def test_fields(policy: dict[str, Any], loss: NodeLoss) -> None:
 @pytest.mark.parametrize(
     ("policy", "words"),
     [
-        ({"nodeLostPolicy": "ForceDeletePods"}, "nodeLostPolicy: ForceDeletePods needs nodeLostSeconds"),
+        (
+            {"nodeLostPolicy": "ForceDeletePods"},
+            "nodeLostPolicy: ForceDeletePods needs nodeLostSeconds",
+        ),
         ({"nodeLostSeconds": 5, "nodeLostPolicy": "Forget"}, "nodeLostPolicy: Forget is unknown"),
         ({"nodeLostSeconds": 0}, "nodeLostSeconds: 0 is not a number from 1"),
     ],
@@ -104,7 +139,9 @@ def test_fields_that_cannot_be_are_refused(policy: dict[str, Any], words: str) -
         *("not started", "about to start", "of unknown age", "waits for a node"),
     ],
 )
-def test_nodes_are_asked_for_only_where_it_matters(resource: dict[str, Any], fields: Any, wanted: bool) -> None:
+def test_nodes_are_asked_for_only_where_it_matters(
+    resource: dict[str, Any], fields: Any, wanted: bool
+) -> None:
     assert wants_node(resource, pod(**fields), NOW) is wanted
 
 
@@ -128,11 +165,15 @@ def test_pod_of_a_lost_node_is_replaced_when_its_time_is_over() -> None:
     assert sim.counters == (2, 1, 0)
     cause = sim.status["rootCause"]
     assert (cause["reason"], cause["pod"], cause["node"]) == ("NodeLost", "job-1-1", "node-1-1")
-    assert cause["message"] == "the node has not been ready for 20 s and the launcher does not answer"
+    assert (
+        cause["message"] == "the node has not been ready for 20 s and the launcher does not answer"
+    )
     assert plan.delete == {"job-1-1": 10}
     assert [p["metadata"]["name"] for p in plan.create] == ["job-1-2"]
     sim.run_until("Running")
-    assert sorted(sim.pods) == ["job-0-1", "job-1-1", "job-1-2"], "its kubelet is gone, so the old pod stays"
+    assert sorted(sim.pods) == ["job-0-1", "job-1-1", "job-1-2"], (
+        "its kubelet is gone, so the old pod stays"
+    )
 
 
 def test_a_long_time_goes_before_silence() -> None:
@@ -248,7 +289,9 @@ def test_jobs_are_told_when_the_operator_may_not_read_nodes() -> None:
         assert plan.status is not None
         return next(str(c["message"]) for c in plan.status["conditions"] if c["type"] == "Accepted")
 
-    assert accepted(nodeLostSeconds=20).endswith("nodeLostSeconds has no effect: this operator may not read nodes")
+    assert accepted(nodeLostSeconds=20).endswith(
+        "nodeLostSeconds has no effect: this operator may not read nodes"
+    )
     assert accepted() == "the spec can be carried out"
 
 

@@ -26,7 +26,9 @@ from inception_operator.runtime.jobs import JobStore
 from inception_operator.runtime.workqueue import Key
 from operator_objects import job, pod
 
-WORK = Assignment(attempt=2, nnodes=2, node_rank=0, nproc_per_node=1, master_addr="10.0.0.1", master_port=29502)
+WORK = Assignment(
+    attempt=2, nnodes=2, node_rank=0, nproc_per_node=1, master_addr="10.0.0.1", master_port=29502
+)
 
 
 class FakeClient:
@@ -49,7 +51,9 @@ class FakeClient:
         return answer
 
     async def apply_status(self, resource: Resource, body: Json) -> Json:
-        return await self._do("status", body["metadata"]["name"], body, job(version=5, **body["status"]))
+        return await self._do(
+            "status", body["metadata"]["name"], body, job(version=5, **body["status"])
+        )
 
     async def create(self, resource: Resource, namespace: str, body: Json) -> Json:
         verb = "prepare" if resource == CLAIM_TEMPLATES else "create"
@@ -99,7 +103,11 @@ class Scene:
         self.client.log.append(f"event {event.reason}")
 
     async def apply(self, **plan: Any) -> str | None:
-        views = [view for raw in (pod("job-0-1"), pod("job-1-1")) if (view := podview.view(raw)) is not None]
+        views = [
+            view
+            for raw in (pod("job-0-1"), pod("job-1-1"))
+            if (view := podview.view(raw)) is not None
+        ]
         return await self.applier.apply(job(), views, Plan(**plan))
 
 
@@ -128,7 +136,10 @@ async def test_the_status_goes_first_and_events_last() -> None:
 async def test_bodies_carry_their_preconditions() -> None:
     scene = Scene()
     await scene.apply(**EVERYTHING)
-    by_verb = {line.split()[0]: body for line, body in zip(scene.client.log[:-1], scene.client.bodies, strict=True)}
+    by_verb = {
+        line.split()[0]: body
+        for line, body in zip(scene.client.log[:-1], scene.client.bodies, strict=True)
+    }
     assert by_verb["status"]["metadata"] == {
         "name": "job",
         "namespace": "ns",
@@ -159,7 +170,9 @@ async def test_the_answer_to_the_status_write_is_the_new_view() -> None:
     ],
     ids=["conflict", "gone", "down"],
 )
-async def test_nothing_happens_after_a_failed_status_write(fault: ApiError, expected: type[Exception]) -> None:
+async def test_nothing_happens_after_a_failed_status_write(
+    fault: ApiError, expected: type[Exception]
+) -> None:
     scene = Scene(status=fault)
     with pytest.raises(expected):
         await scene.apply(**EVERYTHING)
@@ -191,7 +204,9 @@ async def test_a_pod_of_somebody_else_under_our_name_is_named() -> None:
     scene.client.found["metadata"]["ownerReferences"] = []
     text = await scene.apply(create=EVERYTHING["create"])
     assert text is not None
-    assert text.startswith("pod ns/job-0-2 has a name that this job needs and belongs to nobody; delete it")
+    assert text.startswith(
+        "pod ns/job-0-2 has a name that this job needs and belongs to nobody; delete it"
+    )
     assert scene.cache.merged == []
 
 
@@ -245,7 +260,11 @@ async def test_the_job_itself_is_deleted_only_as_it_was_seen() -> None:
     scene = Scene()
     await scene.apply(delete={"job-1-1": None}, delete_job=True)
     assert scene.client.log == ["delete job-1-1", "delete job"]
-    assert scene.client.bodies[-1] == {"uid": "job-uid", "version": "1", "propagation": "Background"}
+    assert scene.client.bodies[-1] == {
+        "uid": "job-uid",
+        "version": "1",
+        "propagation": "Background",
+    }
     assert scene.jobs.get(("ns", "job")) is None
 
 
@@ -264,7 +283,9 @@ async def test_a_deleted_job_that_a_finalizer_holds_is_known_to_be_going() -> No
     [(ConflictError(409, "changed"), StaleViewError), (NotFoundError(404, "gone"), NotFoundError)],
     ids=["its policy has changed", "somebody was faster"],
 )
-async def test_a_job_that_has_changed_is_not_deleted(fault: ApiError, expected: type[Exception]) -> None:
+async def test_a_job_that_has_changed_is_not_deleted(
+    fault: ApiError, expected: type[Exception]
+) -> None:
     scene = Scene(delete=fault)
     with pytest.raises(expected):
         await scene.apply(delete_job=True)
@@ -293,8 +314,14 @@ async def test_a_template_that_is_there_already_is_the_same() -> None:
 @pytest.mark.parametrize(
     ("error", "words"),
     [
-        (RejectedError(403, "may not create resourceclaimtemplates"), "may not create resourceclaimtemplates"),
-        (NotFoundError(404, "no such thing"), "no such thing; spec.accelerator.claims needs resource.k8s.io/v1"),
+        (
+            RejectedError(403, "may not create resourceclaimtemplates"),
+            "may not create resourceclaimtemplates",
+        ),
+        (
+            NotFoundError(404, "no such thing"),
+            "no such thing; spec.accelerator.claims needs resource.k8s.io/v1",
+        ),
     ],
     ids=["refused", "old cluster"],
 )

@@ -1,4 +1,6 @@
-"""The bell: rings are remembered until the pod has been asked, and too many of them are passed over."""
+"""The bell: rings are remembered until the pod has been asked, and too many of them are passed
+over.
+"""
 
 from __future__ import annotations
 

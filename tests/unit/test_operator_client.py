@@ -19,7 +19,9 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 @asynccontextmanager
-async def serving(handler: Handler, **options: int) -> AsyncIterator[tuple[Client, list[tuple[str, str, str]]]]:
+async def serving(
+    handler: Handler, **options: int
+) -> AsyncIterator[tuple[Client, list[tuple[str, str, str]]]]:
     app = web.Application()
     app.router.add_route("*", "/{path:.*}", handler)
     counted: list[tuple[str, str, str]] = []
@@ -55,7 +57,9 @@ def failure(code: int, reason: str = "") -> web.Response:
         (503, "ServiceUnavailable", errors.UnavailableError),
     ],
 )
-async def test_error_responses_become_typed_errors(code: int, reason: str, kind: type[errors.ApiError]) -> None:
+async def test_error_responses_become_typed_errors(
+    code: int, reason: str, kind: type[errors.ApiError]
+) -> None:
     async def handler(_request: web.Request) -> web.Response:
         return failure(code, reason)
 
@@ -96,7 +100,9 @@ async def test_requests_say_what_the_api_server_needs() -> None:
         assert request.headers["Authorization"] == "Bearer secret"
         assert request.headers["User-Agent"].startswith("inception-operator/")
         body = json.loads(await request.text() or "null")
-        seen.append((request.method, request.path_qs, request.headers.get("Content-Type", ""), body))
+        seen.append(
+            (request.method, request.path_qs, request.headers.get("Content-Type", ""), body)
+        )
         return web.json_response({"kind": "Pod", "metadata": {}})
 
     status = {"metadata": {"namespace": "ns", "name": "job"}, "status": {"state": None}}
@@ -111,7 +117,12 @@ async def test_requests_say_what_the_api_server_needs() -> None:
         await client.list_page(JOBS, {}, namespace="team")
     path = "/apis/training.inception.dev/v1alpha1/namespaces/ns/inceptiontrainings/job/status"
     manager = "fieldManager=inception-operator"
-    options = {"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": {"uid": "u"}, "gracePeriodSeconds": 0}
+    options = {
+        "apiVersion": "v1",
+        "kind": "DeleteOptions",
+        "preconditions": {"uid": "u"},
+        "gracePeriodSeconds": 0,
+    }
     assert seen == [
         ("PATCH", f"{path}?{manager}&force=true", "application/apply-patch+yaml", status),
         (
@@ -139,7 +150,12 @@ async def test_requests_say_what_the_api_server_needs() -> None:
             },
         ),
         ("POST", "/api/v1/namespaces/ns/pods", "application/json", {"spec": {}}),
-        ("GET", "/api/v1/pods?labelSelector=a%3Db&limit=500&continue=token", "application/json", None),
+        (
+            "GET",
+            "/api/v1/pods?labelSelector=a%3Db&limit=500&continue=token",
+            "application/json",
+            None,
+        ),
         (
             "GET",
             "/apis/training.inception.dev/v1alpha1/namespaces/team/inceptiontrainings?limit=500",

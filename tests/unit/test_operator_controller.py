@@ -63,7 +63,12 @@ class Scene:
         self.plans = list(plans)
         self.nodes_wanted = False
         self.seen: list[Observation] = []
-        self.client, self.jobs, self.metrics, self.queue = FakeClient(), JobStore(), Metrics(), WorkQueue()
+        self.client, self.jobs, self.metrics, self.queue = (
+            FakeClient(),
+            JobStore(),
+            Metrics(),
+            WorkQueue(),
+        )
         self.pods = PodReflector(self.client, trim_pod, self.queue.add)  # type: ignore[arg-type]
         self.progress = NoProgress()
         self.probe = Probe(lambda _text: None, self.queue.add, clock=time.monotonic)
@@ -74,7 +79,9 @@ class Scene:
             self.pods,
             self.probe,
             self.progress,
-            Decider(self._decide, lambda _job, _pod: False, lambda _job, _pod, _now: self.nodes_wanted),
+            Decider(
+                self._decide, lambda _job, _pod: False, lambda _job, _pod, _now: self.nodes_wanted
+            ),
             self.queue,
             self.metrics,
             EventPoster(self.client, "me"),
@@ -92,7 +99,12 @@ class Scene:
         return again
 
     def counted(self, result: str) -> float:
-        return self.metrics.registry.get_sample_value("inception_operator_reconcile_total", {"result": result}) or 0.0
+        return (
+            self.metrics.registry.get_sample_value(
+                "inception_operator_reconcile_total", {"result": result}
+            )
+            or 0.0
+        )
 
 
 async def test_an_empty_plan_is_the_end() -> None:
@@ -113,7 +125,9 @@ async def test_a_date_in_the_plan_is_kept() -> None:
 async def test_a_change_is_followed_by_another_look_and_counts_as_a_transition() -> None:
     scene = Scene(Plan(status={"state": "Running"}))
     assert await scene.handle() == AGAIN_BASE
-    value = scene.metrics.registry.get_sample_value("inception_operator_job_transitions_total", {"state": "Running"})
+    value = scene.metrics.registry.get_sample_value(
+        "inception_operator_job_transitions_total", {"state": "Running"}
+    )
     assert value == 1
 
 
@@ -181,5 +195,10 @@ async def test_a_refusal_is_told_to_the_next_decision_until_a_pod_is_made() -> N
     scene.client.fault = None
     assert await scene.handle() == AGAIN_BASE
     await scene.handle()
-    assert [seen.rejection for seen in scene.seen] == [None, "exceeded quota", "exceeded quota", None]
+    assert [seen.rejection for seen in scene.seen] == [
+        None,
+        "exceeded quota",
+        "exceeded quota",
+        None,
+    ]
     assert scene.counted("rejected") == 2

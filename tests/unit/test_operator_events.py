@@ -76,7 +76,9 @@ def test_at_the_end_the_rest_is_posted_for_a_moment_only() -> None:
     run(main())
 
 
-def test_too_many_events_are_dropped(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+def test_too_many_events_are_dropped(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setattr(events, "MAX_WAITING", 2)
 
     async def main() -> None:

@@ -1,4 +1,6 @@
-"""The view of trainings: versions only move forward, the dead stay dead, and a list finds what the watch has missed."""
+"""The view of trainings: versions only move forward, the dead stay dead, and a list finds what the
+watch has missed.
+"""
 
 from __future__ import annotations
 

@@ -38,7 +38,10 @@ class FakeLeases:
 
     def _store(self, body: Json) -> Json:
         self.version += 1
-        self.lease = {**body, "metadata": {**body["metadata"], "resourceVersion": str(self.version)}}
+        self.lease = {
+            **body,
+            "metadata": {**body["metadata"], "resourceVersion": str(self.version)},
+        }
         return self.lease
 
     async def get(self, resource: Resource, namespace: str, name: str) -> Json:

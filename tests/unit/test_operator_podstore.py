@@ -28,7 +28,9 @@ class Lists:
         found = [raw for raw in self.pods if namespace in (None, raw["metadata"]["namespace"])]
         return {"metadata": {"resourceVersion": "10"}, "items": found}
 
-    async def watch(self, _resource: Any, _query: Any, _idle: float, namespace: str | None = None) -> Any:
+    async def watch(
+        self, _resource: Any, _query: Any, _idle: float, namespace: str | None = None
+    ) -> Any:
         self.watched.append(namespace)
         await asyncio.sleep(10_000)
         yield {}
@@ -51,7 +53,9 @@ class Run:
             def clock() -> float:
                 return self.times.get(namespace or "", 0.0)
 
-            return PodReflector(source, trim_pod, self.notices.append, namespace=namespace, clock=clock)
+            return PodReflector(
+                source, trim_pod, self.notices.append, namespace=namespace, clock=clock
+            )
 
         self.store = PodStore(reflector, namespaces)
 
@@ -70,8 +74,12 @@ def names(store: PodStore, namespace: str) -> list[str]:
     return [raw["metadata"]["name"] for raw in store.pods((namespace, "job"))]
 
 
-@pytest.mark.parametrize(("namespaces", "watched"), [((), [None]), (("a", "b"), ["a", "b"])], ids=["all", "list"])
-async def test_every_scope_is_listed_and_watched(namespaces: tuple[str, ...], watched: list[str | None]) -> None:
+@pytest.mark.parametrize(
+    ("namespaces", "watched"), [((), [None]), (("a", "b"), ["a", "b"])], ids=["all", "list"]
+)
+async def test_every_scope_is_listed_and_watched(
+    namespaces: tuple[str, ...], watched: list[str | None]
+) -> None:
     source = Lists(in_namespace("a"), in_namespace("b", name="job-1-1"))
     async with Run(source, *namespaces) as store:
         await store.wait_synced()

@@ -33,7 +33,10 @@ def pod(status: Json | None = None, **metadata: Any) -> Json:
                 "training.inception.dev/incarnation": "2",
                 "team": "a",
             },
-            "annotations": {"note": "x", "training.inception.dev/assignment": '{"attempt": 2, "nnodes": 0}'},
+            "annotations": {
+                "note": "x",
+                "training.inception.dev/assignment": '{"attempt": 2, "nnodes": 0}',
+            },
             "ownerReferences": [
                 {"kind": "Other", "uid": "o"},
                 {"kind": "InceptionTraining", "uid": "j", "controller": True},
@@ -56,15 +59,41 @@ def seen(raw: Json, *answer: Any) -> PodView:
 
 
 def container(**state: Any) -> Json:
-    return {"containerStatuses": [{"name": "side", "state": {"running": {}}}, {"name": "trainer", "state": state}]}
+    return {
+        "containerStatuses": [
+            {"name": "side", "state": {"running": {}}},
+            {"name": "trainer", "state": state},
+        ]
+    }
 
 
 def test_plain() -> None:
     found = seen(
-        pod({"conditions": [{"type": "Ready", "status": "True", "lastTransitionTime": "2026-01-01T12:00:05Z"}]})
+        pod(
+            {
+                "conditions": [
+                    {
+                        "type": "Ready",
+                        "status": "True",
+                        "lastTransitionTime": "2026-01-01T12:00:05Z",
+                    }
+                ]
+            }
+        )
     )
-    assert (found.name, found.slot, found.incarnation, found.node, found.ip) == ("job-1-2", 1, 2, "node-a", "10.0.0.9")
-    assert (found.phase, found.ready, found.deleting, found.owner_uid) == ("Running", True, False, "j")
+    assert (found.name, found.slot, found.incarnation, found.node, found.ip) == (
+        "job-1-2",
+        1,
+        2,
+        "node-a",
+        "10.0.0.9",
+    )
+    assert (found.phase, found.ready, found.deleting, found.owner_uid) == (
+        "Running",
+        True,
+        False,
+        "j",
+    )
     assert (found.created, found.ready_changed) == (NOON, NOON + timedelta(seconds=5))
     assert found.assignment == Assignment(2)
     assert (found.report, found.reachable) == (None, None)
@@ -72,18 +101,29 @@ def test_plain() -> None:
 
 def test_trimmed_pod_is_small() -> None:
     small = trim_pod(pod())
-    assert small["metadata"].keys() >= {"name", "namespace", "uid", "resourceVersion", "labels", "annotations"}
+    assert small["metadata"].keys() >= {
+        "name",
+        "namespace",
+        "uid",
+        "resourceVersion",
+        "labels",
+        "annotations",
+    }
     assert "managedFields" not in small["metadata"]
     assert small["metadata"]["annotations"].keys() == {"training.inception.dev/assignment"}
     assert len(json.dumps(small)) < 800
 
 
-@pytest.mark.parametrize("name", ["job", "job-1", "job-x-1", "job-1-x", "job--1", "job-1-0", "job-01-1", "job-1-²"])
+@pytest.mark.parametrize(
+    "name", ["job", "job-1", "job-x-1", "job-1-x", "job--1", "job-1-0", "job-01-1", "job-1-²"]
+)
 def test_names_that_are_not_ours(name: str) -> None:
     assert view(pod(name=name)) is None
 
 
-@pytest.mark.parametrize("labels", [None, {}, {"training.inception.dev/slot": "7"}], ids=["gone", "empty", "changed"])
+@pytest.mark.parametrize(
+    "labels", [None, {}, {"training.inception.dev/slot": "7"}], ids=["gone", "empty", "changed"]
+)
 def test_the_name_counts_and_not_the_labels(labels: Json | None) -> None:
     found = seen(pod(labels=labels))
     assert (found.slot, found.incarnation, found.labels) == (1, 2, labels or {})
@@ -112,23 +152,40 @@ def test_deletion() -> None:
 
 
 def test_ended_container_and_its_report() -> None:
-    last = Report(2, "Failed", exit_code=7, reason="Error", message="m", time=NOON, metrics={"loss": 1.0})
+    last = Report(
+        2, "Failed", exit_code=7, reason="Error", message="m", time=NOON, metrics={"loss": 1.0}
+    )
     terminated = {"exitCode": 7, "reason": "Error", "finishedAt": "2026-01-01T12:00:00Z"}
     state = container(terminated={**terminated, "message": json.dumps(report.to_json(last))})
     found = seen(pod({**state, "phase": "Failed"}), Report(2, "Running"), True)
     assert found.report == last
-    assert (found.exit_code, found.terminated_reason, found.finished, found.message) == (7, "Error", NOON, None)
+    assert (found.exit_code, found.terminated_reason, found.finished, found.message) == (
+        7,
+        "Error",
+        NOON,
+        None,
+    )
 
 
 def test_a_side_car_does_not_keep_a_slot_from_ending() -> None:
-    found = seen(pod({**container(terminated={"exitCode": 0, "reason": "Completed"}), "phase": "Running"}))
+    found = seen(
+        pod({**container(terminated={"exitCode": 0, "reason": "Completed"}), "phase": "Running"})
+    )
     assert slots.finished(found)
     assert not slots.finished(seen(pod({**container(running={}), "phase": "Running"})))
 
 
 def test_termination_message_of_another_program() -> None:
-    found = seen(pod(container(terminated={"exitCode": 1, "message": "Traceback: x"})), Report(2, "Running"), False)
-    assert (found.message, found.report, found.reachable) == ("Traceback: x", Report(2, "Running"), False)
+    found = seen(
+        pod(container(terminated={"exitCode": 1, "message": "Traceback: x"})),
+        Report(2, "Running"),
+        False,
+    )
+    assert (found.message, found.report, found.reachable) == (
+        "Traceback: x",
+        Report(2, "Running"),
+        False,
+    )
 
 
 def test_waiting_container() -> None:
@@ -139,7 +196,12 @@ def test_waiting_container() -> None:
 @pytest.mark.parametrize(
     ("state", "phase", "field", "value"),
     [
-        ({"waiting": {"reason": "ImagePullBackOff", "message": "m"}}, "Pending", "waiting_reason", "ImagePullBackOff"),
+        (
+            {"waiting": {"reason": "ImagePullBackOff", "message": "m"}},
+            "Pending",
+            "waiting_reason",
+            "ImagePullBackOff",
+        ),
         ({"terminated": {"exitCode": 3, "message": "m"}}, "Failed", "exit_code", 3),
         ({"terminated": {"exitCode": 3, "message": "m"}}, "Pending", "exit_code", None),
         ({"terminated": {"exitCode": 0}}, "Pending", "exit_code", None),
@@ -148,7 +210,9 @@ def test_waiting_container() -> None:
 )
 def test_init_container(state: Json, phase: str, field: str, value: Any) -> None:
     status = container(waiting={"reason": "PodInitializing"})
-    found = seen(pod({**status, "phase": phase, "initContainerStatuses": [{"name": "init", "state": state}]}))
+    found = seen(
+        pod({**status, "phase": phase, "initContainerStatuses": [{"name": "init", "state": state}]})
+    )
     assert getattr(found, field) == value
 
 
@@ -160,7 +224,11 @@ def test_init_container(state: Json, phase: str, field: str, value: Any) -> None
             "unschedulable_message",
             "m",
         ),
-        ({"type": "PodScheduled", "status": "False", "reason": "SchedulingGated"}, "unschedulable_message", None),
+        (
+            {"type": "PodScheduled", "status": "False", "reason": "SchedulingGated"},
+            "unschedulable_message",
+            None,
+        ),
         ({"type": "PodScheduled", "status": "True"}, "unschedulable_message", None),
         (
             {"type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI"},
@@ -180,10 +248,17 @@ def test_bare_pod() -> None:
     raw["status"] = {}
     del raw["metadata"]["annotations"], raw["metadata"]["ownerReferences"]
     found = seen(raw)
-    assert (found.phase, found.ip, found.assignment, found.owner_uid) == ("Pending", None, None, None)
+    assert (found.phase, found.ip, found.assignment, found.owner_uid) == (
+        "Pending",
+        None,
+        None,
+        None,
+    )
 
 
-@pytest.mark.parametrize("text", [None, "", "nonsense", "[]", "{}", '{"attempt": "x", "nnodes": 1}', "null", "1"])
+@pytest.mark.parametrize(
+    "text", [None, "", "nonsense", "[]", "{}", '{"attempt": "x", "nnodes": 1}', "null", "1"]
+)
 def test_no_assignment(text: str | None) -> None:
     assert assignment.from_json(text) is None
 
@@ -234,6 +309,8 @@ def test_report_with_odd_fields_is_still_a_report() -> None:
 
 
 def test_reports_survive_their_json() -> None:
-    full = Report(3, "Failed", 7, 2, "h", "Error", "m", NOON + timedelta(microseconds=5), 120, {"loss": 0.5})
+    full = Report(
+        3, "Failed", 7, 2, "h", "Error", "m", NOON + timedelta(microseconds=5), 120, {"loss": 0.5}
+    )
     assert report.from_json(json.dumps(report.to_json(full))) == full
     assert report.from_json(report.to_json(full)) == full

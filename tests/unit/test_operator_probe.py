@@ -1,4 +1,6 @@
-"""Asking pods: answers are kept, silence is bounded and does not hold anybody up, figures find their training."""
+"""Asking pods: answers are kept, silence is bounded and does not hold anybody up, figures find
+their training.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +49,9 @@ class Launcher:
     async def status(self, _request: web.Request) -> web.Response:
         self.asked += 1
         await asyncio.sleep(self.pause)
-        return web.Response(text=self.answer if isinstance(self.answer, str) else json.dumps(self.answer))
+        return web.Response(
+            text=self.answer if isinstance(self.answer, str) else json.dumps(self.answer)
+        )
 
     async def page(self, _request: web.Request) -> web.Response:
         return web.Response(text=self.metrics)
@@ -105,7 +109,9 @@ async def test_the_last_good_report_outlives_the_launcher() -> None:
 
 
 async def test_a_refused_connection_is_asked_again_every_time(unused_tcp_port: int) -> None:
-    asker = Probe(report.from_json, lambda _key: None, clock=time.monotonic, launcher_port=unused_tcp_port)
+    asker = Probe(
+        report.from_json, lambda _key: None, clock=time.monotonic, launcher_port=unused_tcp_port
+    )
     assert await asker.refresh(KEY, [view()])
     found, reachable, since = asker.answer(KEY, view().uid)
     assert (found, reachable) == (None, False)
@@ -135,7 +141,9 @@ async def test_silence_does_not_hold_up_the_caller(monkeypatch: pytest.MonkeyPat
         assert asker.answer(KEY, view().uid)[1:] == (True, None)
 
 
-async def test_a_pod_that_becomes_ready_is_asked_again_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_pod_that_becomes_ready_is_asked_again_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(probe, "STATUS_SECONDS", 0.1)
     async with asking(clock=lambda: 0.0) as (asker, launcher):
         launcher.pause = 5.0
@@ -148,7 +156,9 @@ async def test_a_pod_that_becomes_ready_is_asked_again_at_once(monkeypatch: pyte
         assert (launcher.asked, asker.answer(KEY, lost.uid)[1]) == (2, True)
 
 
-async def test_a_pod_that_appears_while_others_are_asked_is_asked_too(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_pod_that_appears_while_others_are_asked_is_asked_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(probe, "PATIENCE", 0.02)
     async with asking() as (asker, launcher):
         launcher.pause = 0.1
@@ -159,7 +169,9 @@ async def test_a_pod_that_appears_while_others_are_asked_is_asked_too(monkeypatc
         assert asker.answer(KEY, view("job-1-1").uid)[1] is True
 
 
-async def test_an_answer_under_way_survives_that_nothing_is_known_yet(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_answer_under_way_survives_that_nothing_is_known_yet(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(probe, "PATIENCE", 0.02)
     async with asking() as (asker, launcher):
         launcher.pause = 0.1
@@ -206,14 +218,18 @@ async def test_figures_are_read_while_the_training_runs_and_reported_at_interval
         assert found.step == 6
         assert notices == [KEY]
         jobs.update(job(version=3, state="Running", attempt=2))
-        assert reader.progress(KEY) is None, "figures of an earlier attempt are not those of this one"
+        assert reader.progress(KEY) is None, (
+            "figures of an earlier attempt are not those of this one"
+        )
         reader.forget(KEY)
 
 
 PROGRAM = {"attempt": 1, "state": "Running", "step": 7, "metrics": {"progress": 0.5, "loss": 0.25}}
 
 
-@pytest.mark.parametrize("page", ["", "python_info 1\n"], ids=["no page", "a page without the trainer's series"])
+@pytest.mark.parametrize(
+    "page", ["", "python_info 1\n"], ids=["no page", "a page without the trainer's series"]
+)
 async def test_a_program_without_metrics_is_heard_through_its_launcher(page: str) -> None:
     notices: list[Key] = []
     jobs = JobStore()

@@ -26,7 +26,10 @@ from operator_objects import job
 
 
 async def fetch(port: int, path: str) -> tuple[int, str]:
-    async with aiohttp.ClientSession() as session, session.get(f"http://127.0.0.1:{port}{path}") as response:
+    async with (
+        aiohttp.ClientSession() as session,
+        session.get(f"http://127.0.0.1:{port}{path}") as response,
+    ):
         return response.status, await response.text()
 
 
@@ -39,7 +42,12 @@ async def test_the_server_tells_what_is_wrong() -> None:
         return names[2] == "job-0-1"
 
     server = Server(
-        "127.0.0.1", 0, healthy=lambda: problem, ready=lambda: "listing", metrics=lambda: b"one 1\n", ring=ring
+        "127.0.0.1",
+        0,
+        healthy=lambda: problem,
+        ready=lambda: "listing",
+        metrics=lambda: b"one 1\n",
+        ring=ring,
     )
     await server.start()
     try:
@@ -50,7 +58,11 @@ async def test_the_server_tells_what_is_wrong() -> None:
         assert await fetch(server.port, "/metrics") == (200, "one 1\n")
         assert (await fetch(server.port, "/other"))[0] == 404
         async with aiohttp.ClientSession(f"http://127.0.0.1:{server.port}") as session:
-            for path, status in (("/ring/ns/job/job-0-1", 202), ("/ring/ns/job/other", 404), ("/ring/ns/job", 404)):
+            for path, status in (
+                ("/ring/ns/job/job-0-1", 202),
+                ("/ring/ns/job/other", 404),
+                ("/ring/ns/job", 404),
+            ):
                 async with session.post(path) as response:
                     assert response.status == status
         assert rung == [("ns", "job", "job-0-1"), ("ns", "job", "other")]
@@ -70,7 +82,11 @@ def test_series_of_a_training_come_from_its_status_and_vanish_with_it() -> None:
             model="bninception",
             restarts=3,
             restartsCountTowardsMax=2,
-            trainerStatus={"progressPercentage": 42, "accuracyTop1": "0.97", "samplesPerSecond": "812.5"},
+            trainerStatus={
+                "progressPercentage": 42,
+                "accuracyTop1": "0.97",
+                "samplesPerSecond": "812.5",
+            },
         )
     ]
     metrics = Metrics(lambda: jobs)
@@ -113,7 +129,14 @@ def test_every_series_has_the_prefix_and_a_description() -> None:
 
 def record(**extra: Any) -> logging.LogRecord:
     return logging.getLogger("inception_operator.x").makeRecord(
-        "inception_operator.x", logging.WARNING, __file__, 1, "hello %s", ("you",), None, extra=extra
+        "inception_operator.x",
+        logging.WARNING,
+        __file__,
+        1,
+        "hello %s",
+        ("you",),
+        None,
+        extra=extra,
     )
 
 
@@ -143,11 +166,17 @@ def test_text_lines_carry_tracebacks() -> None:
 
 def test_the_command_line_becomes_settings() -> None:
     argv = "run --trainer-image img --http-port 0 --lease-namespace ns --lease-name l --no-leader-election --workers 3"
-    settings = parse([*argv.split(), "--log-format", "text", "--kubeconfig", "file"], {"KUBECONFIG": "other"})
+    settings = parse(
+        [*argv.split(), "--log-format", "text", "--kubeconfig", "file"], {"KUBECONFIG": "other"}
+    )
     assert settings.trainer_image == "img"
     assert settings.kubeconfig == Path("file")
     assert (settings.http_port, settings.workers, settings.leader_election) == (0, 3, False)
-    assert (settings.lease_namespace, settings.lease_name, settings.log_format) == ("ns", "l", "text")
+    assert (settings.lease_namespace, settings.lease_name, settings.log_format) == (
+        "ns",
+        "l",
+        "text",
+    )
 
 
 @pytest.mark.parametrize(
@@ -165,7 +194,9 @@ def test_namespaces_are_a_list_or_repeated(options: list[str], namespaces: tuple
 
 
 def test_kubeconfig_falls_back_to_the_environment() -> None:
-    assert parse(["run", "--trainer-image", "i"], {"KUBECONFIG": "other"}).kubeconfig == Path("other")
+    assert parse(["run", "--trainer-image", "i"], {"KUBECONFIG": "other"}).kubeconfig == Path(
+        "other"
+    )
     assert parse(["run", "--trainer-image", "i"], {}).kubeconfig is None
 
 
@@ -233,7 +264,13 @@ async def test_events_become_keys_once_per_change() -> None:
     assert isinstance(registry, kopf.OperatorRegistry)
     assert handler.selector is not None
     assert handler.selector.group == api.GROUP
-    for kind, version in ((None, 1), ("MODIFIED", 2), ("MODIFIED", 2), ("DELETED", 3), ("MODIFIED", 4)):
+    for kind, version in (
+        (None, 1),
+        ("MODIFIED", 2),
+        ("MODIFIED", 2),
+        ("DELETED", 3),
+        ("MODIFIED", 4),
+    ):
         handle: Any = handler.fn
         await handle(event={"type": kind, "object": job(version=version)})
     assert notices == [("ns", "job")] * 3

@@ -56,12 +56,24 @@ def test_unknown_figures_are_left_out_and_a_lost_loss_is_told() -> None:
     page = 'trainer_step NaN\ntrainer_loss NaN\ntrainer_accuracy_ratio{split="val",k="1"} +Inf\ntrainer_epoch 1\n'
     found = progress.from_metrics(page, NOW)
     assert found is not None
-    assert progress.to_json(found) == {"epoch": 1, "loss": "nan", "lastUpdatedTime": "2026-01-01T12:00:00Z"}
+    assert progress.to_json(found) == {
+        "epoch": 1,
+        "loss": "nan",
+        "lastUpdatedTime": "2026-01-01T12:00:00Z",
+    }
 
 
 def test_final_report() -> None:
-    metrics = {"accuracyTop1": 0.97, "loss": 0.1, "samplesPerSecond": 812.0, "progress": 1.0, "epoch": 3.0}
-    found = progress.from_report(Report(1, "Succeeded", step=200, metrics={**metrics, "samplesSeen": 10.0}), NOW)
+    metrics = {
+        "accuracyTop1": 0.97,
+        "loss": 0.1,
+        "samplesPerSecond": 812.0,
+        "progress": 1.0,
+        "epoch": 3.0,
+    }
+    found = progress.from_report(
+        Report(1, "Succeeded", step=200, metrics={**metrics, "samplesSeen": 10.0}), NOW
+    )
     assert progress.to_json(found) == {
         "progressPercentage": 100,
         "epoch": 3,
@@ -103,7 +115,10 @@ def test_figures_that_the_schema_refuses_are_left_out() -> None:
 
 
 def test_percentage_stays_in_its_bounds() -> None:
-    found = [progress.to_json(Progress(NOW, progress=p))["progressPercentage"] for p in (-1, 0.999, 1.0, 7)]
+    found = [
+        progress.to_json(Progress(NOW, progress=p))["progressPercentage"]
+        for p in (-1, 0.999, 1.0, 7)
+    ]
     assert found == [0, 99, 100, 100]
 
 
@@ -115,4 +130,6 @@ def test_merging() -> None:
     merged = progress.merged(known, later, at_once=True)
     assert merged == known | {"step": 2, "lastUpdatedTime": "2026-01-01T12:00:09Z"}
     assert progress.merged(merged, Progress(NOW, step=1), at_once=True) is None, "older figures"
-    assert progress.merged(merged, Progress(NOW + timedelta(hours=1), step=2), at_once=True) is None, "nothing new"
+    assert (
+        progress.merged(merged, Progress(NOW + timedelta(hours=1), step=2), at_once=True) is None
+    ), "nothing new"

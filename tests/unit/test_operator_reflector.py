@@ -56,7 +56,11 @@ class FakeSource:
         return {"metadata": {"resourceVersion": str(version), "continue": following}, "items": pods}
 
     async def watch(
-        self, resource: Resource, query: Mapping[str, str], idle: float, namespace: str | None = None
+        self,
+        resource: Resource,
+        query: Mapping[str, str],
+        idle: float,
+        namespace: str | None = None,
     ) -> AsyncGenerator[Json, None]:
         self.calls.append(f"watch {query['resourceVersion']}")
         kind, answer = self.script.pop(0) if self.script else ("watch", [None])
@@ -149,7 +153,10 @@ def test_after_gone_a_new_list_reports_what_vanished_changed_and_appeared() -> N
     kept, lost, changed = pod("kept-0-1"), pod("lost-0-1"), pod("changed-0-1")
     again = [kept, pod("changed-0-1", version=15), pod("new-0-1", version=16)]
     reflector, notices, source = observe(
-        listed(kept, lost, changed), watched(GoneError(410, "expired")), listed(*again, version=20), watched(None)
+        listed(kept, lost, changed),
+        watched(GoneError(410, "expired")),
+        listed(*again, version=20),
+        watched(None),
     )
     assert source.calls == ["list", "watch 10", "list", "watch 20"]
     assert names(reflector, ("ns", "lost")) == []
@@ -195,7 +202,9 @@ def test_our_own_writes_are_seen_at_once_and_not_reported_again() -> None:
 
     async def echoed() -> None:
         found: list[Key] = []
-        reflector = PodReflector(FakeSource(listed(), watched(echo, None)), trim_pod, found.append, clock=now)
+        reflector = PodReflector(
+            FakeSource(listed(), watched(echo, None)), trim_pod, found.append, clock=now
+        )
         reflector.merge(pod("job-1-1", version=30))
         task = asyncio.create_task(reflector.run())
         await asyncio.sleep(1)
@@ -248,7 +257,9 @@ def test_a_pod_that_the_server_no_longer_knows_is_removed() -> None:
     observe(listed(pod()), watched(None), act=act)
 
 
-@pytest.mark.parametrize("labels", [None, {}, {"training.inception.dev/job": "other"}], ids=["none", "empty", "other"])
+@pytest.mark.parametrize(
+    "labels", [None, {}, {"training.inception.dev/job": "other"}], ids=["none", "empty", "other"]
+)
 def test_a_pod_belongs_to_the_training_of_its_name(labels: Json | None) -> None:
     stray = pod("job-1-1", version=11)
     stray["metadata"]["labels"] = labels
@@ -268,7 +279,9 @@ def test_a_pod_whose_name_is_none_of_ours_belongs_to_nobody() -> None:
 def test_a_pod_that_only_left_the_selector_stays_in_the_view() -> None:
     bare = pod(version=12)
     bare["metadata"]["labels"] = {}
-    reflector, notices, source = observe(listed(pod()), watched(("DELETED", pod(version=12)), None), job_0_1=bare)
+    reflector, notices, source = observe(
+        listed(pod()), watched(("DELETED", pod(version=12)), None), job_0_1=bare
+    )
     assert reflector.pods(JOB)[0]["metadata"]["labels"] == {}
     assert notices == [JOB, JOB], "so that its labels can be put back"
     assert source.calls == ["list", "watch 10", "get job-0-1"]
@@ -280,7 +293,9 @@ def test_a_pod_that_only_left_the_selector_stays_in_the_view() -> None:
     ids=["gone", "no answer", "a successor"],
 )
 def test_a_pod_that_is_not_there_any_more_is_gone(answer: Json | Exception) -> None:
-    reflector, notices, _ = observe(listed(pod()), watched(("DELETED", pod(version=12)), None), job_0_1=answer)
+    reflector, notices, _ = observe(
+        listed(pod()), watched(("DELETED", pod(version=12)), None), job_0_1=answer
+    )
     assert names(reflector) == []
     assert notices == [JOB, JOB]
 
@@ -288,7 +303,9 @@ def test_a_pod_that_is_not_there_any_more_is_gone(answer: Json | Exception) -> N
 def test_a_pod_that_was_deleted_in_order_is_not_looked_for() -> None:
     leaving = pod(version=12)
     leaving["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
-    reflector, _, source = observe(listed(pod()), watched(("DELETED", leaving), None), job_0_1=pod())
+    reflector, _, source = observe(
+        listed(pod()), watched(("DELETED", leaving), None), job_0_1=pod()
+    )
     assert names(reflector) == []
     assert source.calls == ["list", "watch 10"]
 

@@ -1,4 +1,6 @@
-"""Jobs that can never run are refused with the field and the remedy; all others are parsed with their defaults."""
+"""Jobs that can never run are refused with the field and the remedy; all others are parsed with
+their defaults.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,9 @@ from inception_operator.spec.job import Job, parse
 
 
 def job(name: str = "digits", **spec: Any) -> Job:
-    return parse({"metadata": {"name": name, "namespace": "n", "uid": "u", "generation": 4}, "spec": spec})
+    return parse(
+        {"metadata": {"name": name, "namespace": "n", "uid": "u", "generation": 4}, "spec": spec}
+    )
 
 
 def trainer(**fields: Any) -> dict[str, Any]:
@@ -47,7 +51,12 @@ def test_explicit_values() -> None:
         runPolicy={"suspend": True},
         checkpoint={"volumeClaimName": "c", "keep": 1},
     )
-    assert (found.num_nodes, found.num_proc_per_node, found.max_restarts, found.suspend) == (3, 2, 0, True)
+    assert (found.num_nodes, found.num_proc_per_node, found.max_restarts, found.suspend) == (
+        3,
+        2,
+        0,
+        True,
+    )
     assert found.progress_deadline == 10
     assert found.checkpoint is not None
     assert found.checkpoint.options == {"keep": 1}
@@ -57,37 +66,69 @@ REFUSED = [
     pytest.param({"numNodes": 0}, "spec.numNodes: 0 is not a number from 1 to 1000", id="no nodes"),
     pytest.param({"numNodes": True}, "spec.numNodes", id="not a number"),
     pytest.param({"numProcPerNode": "many"}, "spec.numProcPerNode", id="word"),
-    pytest.param({"failurePolicy": {"maxRestarts": -1}}, "spec.failurePolicy.maxRestarts", id="negative"),
+    pytest.param(
+        {"failurePolicy": {"maxRestarts": -1}}, "spec.failurePolicy.maxRestarts", id="negative"
+    ),
     pytest.param(
         {"failurePolicy": {"progressDeadlineSeconds": 9}},
         "spec.failurePolicy.progressDeadlineSeconds: 9 is not a number from 10 to 604800",
         id="hasty",
     ),
     pytest.param({"training": []}, "spec.training: must be an object", id="list"),
-    pytest.param({"template": {"spec": ["x"]}}, "spec.template.spec: must be an object", id="template list"),
-    pytest.param({"checkpoint": {"keep": 1}}, "spec.checkpoint: needs exactly one", id="checkpoint nowhere"),
     pytest.param(
-        {"checkpoint": {"path": "/a", "uri": "s3://b"}}, "spec.checkpoint: needs exactly one", id="two places"
+        {"template": {"spec": ["x"]}}, "spec.template.spec: must be an object", id="template list"
     ),
-    pytest.param({"checkpoint": {"uri": "runs"}}, "spec.checkpoint.uri: must be a URI", id="no URI"),
-    pytest.param({"checkpoint": {"path": "runs"}}, "spec.checkpoint.path: must be absolute", id="relative"),
-    pytest.param({"template": {"spec": {"restartPolicy": "Always"}}}, "restartPolicy: must be Never", id="restarts"),
-    pytest.param({"template": {"spec": {"volumes": [{"name": "assignment"}]}}}, "volumes", id="volume"),
-    pytest.param({"template": {"spec": {"volumes": [{"name": "inception-launcher"}]}}}, "volumes", id="launcher"),
+    pytest.param(
+        {"checkpoint": {"keep": 1}}, "spec.checkpoint: needs exactly one", id="checkpoint nowhere"
+    ),
+    pytest.param(
+        {"checkpoint": {"path": "/a", "uri": "s3://b"}},
+        "spec.checkpoint: needs exactly one",
+        id="two places",
+    ),
+    pytest.param(
+        {"checkpoint": {"uri": "runs"}}, "spec.checkpoint.uri: must be a URI", id="no URI"
+    ),
+    pytest.param(
+        {"checkpoint": {"path": "runs"}}, "spec.checkpoint.path: must be absolute", id="relative"
+    ),
+    pytest.param(
+        {"template": {"spec": {"restartPolicy": "Always"}}},
+        "restartPolicy: must be Never",
+        id="restarts",
+    ),
+    pytest.param(
+        {"template": {"spec": {"volumes": [{"name": "assignment"}]}}}, "volumes", id="volume"
+    ),
+    pytest.param(
+        {"template": {"spec": {"volumes": [{"name": "inception-launcher"}]}}},
+        "volumes",
+        id="launcher",
+    ),
     pytest.param(
         {"template": {"spec": {"initContainers": [{"name": "inception-launcher"}]}}},
         "initContainers: the name inception-launcher is taken",
         id="init container",
     ),
-    pytest.param({"template": trainer(args=["x"])}, "containers[0].args: needs a command", id="arguments alone"),
+    pytest.param(
+        {"template": trainer(args=["x"])},
+        "containers[0].args: needs a command",
+        id="arguments alone",
+    ),
     pytest.param(
         {"template": trainer(command=["bash"]), "training": {"recipe": "r"}},
         "spec.training: configures the bundled trainer",
         id="program and training",
     ),
-    pytest.param({"successPolicy": "Any"}, "spec.successPolicy: 'Any' is none of All, Chief", id="success policy"),
     pytest.param(
-        {"template": {"spec": {"containers": [{"name": "main"}]}}}, "name it trainer", id="misnamed container"
+        {"successPolicy": "Any"},
+        "spec.successPolicy: 'Any' is none of All, Chief",
+        id="success policy",
+    ),
+    pytest.param(
+        {"template": {"spec": {"containers": [{"name": "main"}]}}},
+        "name it trainer",
+        id="misnamed container",
     ),
 ]
 
@@ -101,7 +142,16 @@ def test_refused(spec: dict[str, Any], words: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["PET_NNODES", "MASTER_ADDR", "MASTER_PORT", "RANK", "WORLD_SIZE", "LOCAL_RANK", "INCEPTION_CONFIG", "POD_IP"],
+    [
+        "PET_NNODES",
+        "MASTER_ADDR",
+        "MASTER_PORT",
+        "RANK",
+        "WORLD_SIZE",
+        "LOCAL_RANK",
+        "INCEPTION_CONFIG",
+        "POD_IP",
+    ],
 )
 def test_reserved_variables(name: str) -> None:
     with pytest.raises(SpecError, match=rf"containers\[0\]\.env: {name} is set by"):
@@ -135,5 +185,9 @@ def test_names_that_do_not_fit(name: str) -> None:
 
 
 def test_other_containers_are_welcome() -> None:
-    found = job(template={"spec": {"containers": [{"name": "logs", "image": "l:1", "env": [{"name": "RANK"}]}]}})
+    found = job(
+        template={
+            "spec": {"containers": [{"name": "logs", "image": "l:1", "env": [{"name": "RANK"}]}]}
+        }
+    )
     assert found.trainer_overlay == {}

@@ -159,7 +159,9 @@ def test_an_error_delays_its_key_and_nothing_else(caplog: pytest.LogCaptureFixtu
     assert "Traceback" not in caplog.text
 
 
-def test_a_bug_in_the_handler_is_logged_with_its_traceback(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_bug_in_the_handler_is_logged_with_its_traceback(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     async def main() -> None:
         queue = WorkQueue()
 

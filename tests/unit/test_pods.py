@@ -22,9 +22,17 @@ TABLE = load_profiles()
 
 def build(slot: int = 0, attempt: int = 1, order: Any = None, **spec: Any) -> Json:
     metadata = {"name": "digits", "namespace": "team", "uid": "u-1", "generation": 1}
-    job = parse({"metadata": metadata, "spec": {"training": {"recipe": "bninception-digits"}, **spec}})
+    job = parse(
+        {"metadata": metadata, "spec": {"training": {"recipe": "bninception-digits"}, **spec}}
+    )
     return build_pod(
-        job, resolve(job, TABLE), slot, attempt, image="trainer:1", launcher_image="launcher:1", order=order
+        job,
+        resolve(job, TABLE),
+        slot,
+        attempt,
+        image="trainer:1",
+        launcher_image="launcher:1",
+        order=order,
     )
 
 
@@ -34,7 +42,9 @@ def container(pod: Json) -> Json:
 
 
 def env(pod: Json) -> dict[str, Any]:
-    return {entry["name"]: entry.get("value", entry.get("valueFrom")) for entry in container(pod)["env"]}
+    return {
+        entry["name"]: entry.get("value", entry.get("valueFrom")) for entry in container(pod)["env"]
+    }
 
 
 def trainer(**fields: Any) -> Json:
@@ -47,7 +57,11 @@ SPECS = [
     {"accelerator": {"profile": "nvidia", "devicesPerNode": 8}},
     {"accelerator": {"profile": "cambricon", "resourceName": "cambricon.com/mlu370"}},
     {"template": {"metadata": {"labels": {"team": "a"}}, "spec": {"nodeSelector": {"a": "b"}}}},
-    {"runPolicy": {"schedulingPolicy": {"priorityClassName": "high", "topologyKey": "example.com/rack"}}},
+    {
+        "runPolicy": {
+            "schedulingPolicy": {"priorityClassName": "high", "topologyKey": "example.com/rack"}
+        }
+    },
 ]
 NAMES = ["plain", "checkpoint", "nvidia", "cambricon", "template", "scheduling"]
 
@@ -93,9 +107,16 @@ def test_what_every_pod_has() -> None:
     assert (spec["restartPolicy"], spec["terminationGracePeriodSeconds"]) == ("Never", 120)
     assert spec["enableServiceLinks"] is False
     assert {"name": "shm", "emptyDir": {"medium": "Memory"}} in spec["volumes"]
-    assert {mount["mountPath"] for mount in main["volumeMounts"]} == {"/dev/shm", "/tmp", "/etc/inception"}
+    assert {mount["mountPath"] for mount in main["volumeMounts"]} == {
+        "/dev/shm",
+        "/tmp",
+        "/etc/inception",
+    }
     assert main["command"] == ["python3", "-m", "inception_trainer", "launch"]
-    assert {port["name"]: port["containerPort"] for port in main["ports"]} == {"launcher": 8080, "metrics": 8081}
+    assert {port["name"]: port["containerPort"] for port in main["ports"]} == {
+        "launcher": 8080,
+        "metrics": 8081,
+    }
     assert main["readinessProbe"]["httpGet"] == {"path": "/readyz", "port": 8080}
 
 
@@ -128,19 +149,29 @@ def test_environment() -> None:
             {"visible": ["HIP_VISIBLE_DEVICES"], "devices": 1, "precisionRule": "AskDevice"},
         ),
         # How many devices a card of this vendor has is not known: the trainer takes what it finds.
-        ({"profile": "tecorigin", "resourceName": "x.com/card"}, 4, {"visible": ["SDAA_VISIBLE_DEVICES"]}),
+        (
+            {"profile": "tecorigin", "resourceName": "x.com/card"},
+            4,
+            {"visible": ["SDAA_VISIBLE_DEVICES"]},
+        ),
     ],
     ids=["count", "rule", "unknown-count"],
 )
 def test_trainer_is_told_what_to_expect(accelerator: Json, nproc: Any, expected: Json) -> None:
-    config = json.loads(env(build(accelerator=accelerator, numProcPerNode=nproc))["INCEPTION_CONFIG"])
+    config = json.loads(
+        env(build(accelerator=accelerator, numProcPerNode=nproc))["INCEPTION_CONFIG"]
+    )
     told = config["accelerator"]
-    assert {key: told[key] for key in ("visible", "devices", "precisionRule") if key in told} == expected
+    assert {
+        key: told[key] for key in ("visible", "devices", "precisionRule") if key in told
+    } == expected
     assert told["profile"] == accelerator["profile"]
 
 
 @pytest.mark.parametrize(
-    ("policy", "seconds"), [({}, None), ({"progressDeadlineSeconds": 90}, "90")], ids=["absent", "given"]
+    ("policy", "seconds"),
+    [({}, None), ({"progressDeadlineSeconds": 90}, "90")],
+    ids=["absent", "given"],
 )
 def test_deadline_for_progress_reaches_the_launcher(policy: Json, seconds: str | None) -> None:
     assert env(build(failurePolicy=policy)).get("INCEPTION_PROGRESS_DEADLINE_SECONDS") == seconds
@@ -187,7 +218,9 @@ def test_devices_are_requested_and_limited_alike() -> None:
         "requests": {"cpu": "4", "nvidia.com/gpu": "2"},
         "limits": {"memory": "8Gi", "nvidia.com/gpu": "2"},
     }
-    assert {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"} in pod["spec"]["tolerations"]
+    assert {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"} in pod["spec"][
+        "tolerations"
+    ]
 
 
 def test_cpu_requests_no_device() -> None:
@@ -195,7 +228,8 @@ def test_cpu_requests_no_device() -> None:
 
 
 @pytest.mark.parametrize(
-    ("limit", "nproc", "threads"), [("4", 2, "2"), ("500m", 1, "1"), (3, 2, "1"), (None, 2, None), ("4Gi", 1, None)]
+    ("limit", "nproc", "threads"),
+    [("4", 2, "2"), ("500m", 1, "1"), (3, 2, "1"), (None, 2, None), ("4Gi", 1, None)],
 )
 def test_threads_follow_the_cpu_limit(limit: Any, nproc: int, threads: str | None) -> None:
     limits = {} if limit is None else {"cpu": limit}
@@ -232,7 +266,10 @@ def test_template_is_merged_by_name() -> None:
                 "containers": [
                     {
                         "name": "trainer",
-                        "env": [{"name": "HOME", "value": "/data"}, {"name": "EXTRA", "value": "1"}],
+                        "env": [
+                            {"name": "HOME", "value": "/data"},
+                            {"name": "EXTRA", "value": "1"},
+                        ],
                         "volumeMounts": [
                             {"name": "data", "mountPath": "/data"},
                             {"name": "x", "mountPath": "/etc/inception"},
@@ -257,12 +294,21 @@ def test_template_is_merged_by_name() -> None:
     assert [t["key"] for t in spec["tolerations"]] == ["cambricon.com/mlu", "spot"]
     assert spec["securityContext"]["fsGroup"] == 5
     assert spec["securityContext"]["runAsNonRoot"] is True
-    assert (values["HOME"], values["EXTRA"], values["INCEPTION_SHUTDOWN_SECONDS"]) == ("/data", "1", "290")
+    assert (values["HOME"], values["EXTRA"], values["INCEPTION_SHUTDOWN_SECONDS"]) == (
+        "/data",
+        "1",
+        "290",
+    )
     assert [c["name"] for c in spec["containers"]] == ["trainer", "logs"]
     assert main["securityContext"]["allowPrivilegeEscalation"] is False
     assert main["securityContext"]["readOnlyRootFilesystem"] is False
     mounts = {mount["mountPath"]: mount["name"] for mount in main["volumeMounts"]}
-    assert mounts == {"/dev/shm": "shm", "/tmp": "tmp", "/data": "data", "/etc/inception": "assignment"}
+    assert mounts == {
+        "/dev/shm": "shm",
+        "/tmp": "tmp",
+        "/data": "data",
+        "/etc/inception": "assignment",
+    }
     volumes = {volume["name"]: volume for volume in spec["volumes"]}
     assert volumes["tmp"] == {"name": "tmp", "hostPath": {}}, "a volume is replaced as a whole"
     assert sorted(volumes) == ["assignment", "data", "shm", "tmp"]
@@ -282,7 +328,12 @@ PLACING: Json = {
     },
     "schedulerName": "other",
     "topologySpreadConstraints": [
-        {"maxSkew": 1, "topologyKey": "a", "whenUnsatisfiable": "ScheduleAnyway", "labelSelector": {}}
+        {
+            "maxSkew": 1,
+            "topologyKey": "a",
+            "whenUnsatisfiable": "ScheduleAnyway",
+            "labelSelector": {},
+        }
     ],
 }
 
@@ -295,15 +346,24 @@ def test_what_the_template_says_about_placing_arrives(field: str) -> None:
 
 
 def test_a_job_is_kept_together_by_preference() -> None:
-    pod = build(runPolicy={"schedulingPolicy": {"priorityClassName": "high", "topologyKey": "example.com/rack"}})
+    pod = build(
+        runPolicy={
+            "schedulingPolicy": {"priorityClassName": "high", "topologyKey": "example.com/rack"}
+        }
+    )
     assert pod["spec"]["priorityClassName"] == "high"
-    (wish,) = pod["spec"]["affinity"]["podAffinity"]["preferredDuringSchedulingIgnoredDuringExecution"]
+    (wish,) = pod["spec"]["affinity"]["podAffinity"][
+        "preferredDuringSchedulingIgnoredDuringExecution"
+    ]
     assert wish["weight"] == 100
     assert wish["podAffinityTerm"] == {
         "topologyKey": "example.com/rack",
         "labelSelector": {"matchLabels": {"training.inception.dev/job": "digits"}},
     }
-    assert wish["podAffinityTerm"]["labelSelector"]["matchLabels"].items() <= pod["metadata"]["labels"].items()
+    assert (
+        wish["podAffinityTerm"]["labelSelector"]["matchLabels"].items()
+        <= pod["metadata"]["labels"].items()
+    )
 
 
 def test_the_wish_stands_beside_those_of_the_template() -> None:
@@ -313,12 +373,19 @@ def test_the_wish_stands_beside_those_of_the_template() -> None:
     assert affinity["nodeAffinity"] == PLACING["affinity"]["nodeAffinity"]
     wishes = affinity["podAffinity"]["preferredDuringSchedulingIgnoredDuringExecution"]
     assert [wish["weight"] for wish in wishes] == [1, 100]
-    assert len(PLACING["affinity"]["podAffinity"]["preferredDuringSchedulingIgnoredDuringExecution"]) == 1
+    assert (
+        len(PLACING["affinity"]["podAffinity"]["preferredDuringSchedulingIgnoredDuringExecution"])
+        == 1
+    )
 
 
 def test_two_priority_classes_are_refused() -> None:
-    with pytest.raises(SpecError, match=r"schedulingPolicy\.priorityClassName: cannot be set beside"):
-        build(template={"spec": PLACING}, runPolicy={"schedulingPolicy": {"priorityClassName": "low"}})
+    with pytest.raises(
+        SpecError, match=r"schedulingPolicy\.priorityClassName: cannot be set beside"
+    ):
+        build(
+            template={"spec": PLACING}, runPolicy={"schedulingPolicy": {"priorityClassName": "low"}}
+        )
 
 
 def test_profile_brings_environment_and_runtime_class() -> None:
@@ -326,9 +393,14 @@ def test_profile_brings_environment_and_runtime_class() -> None:
 
     row = replace(TABLE["nvidia"], env=(("NCCL_X", "1"),), runtime_class="nvidia")
     job = parse(
-        {"metadata": {"name": "j", "namespace": "n", "uid": "u"}, "spec": {"accelerator": {"profile": "nvidia"}}}
+        {
+            "metadata": {"name": "j", "namespace": "n", "uid": "u"},
+            "spec": {"accelerator": {"profile": "nvidia"}},
+        }
     )
-    pod = build_pod(job, resolve(job, {"nvidia": row}), 0, 1, image="i", launcher_image="i", pull_policy="Never")
+    pod = build_pod(
+        job, resolve(job, {"nvidia": row}), 0, 1, image="i", launcher_image="i", pull_policy="Never"
+    )
     assert env(pod)["NCCL_X"] == "1"
     assert pod["spec"]["runtimeClassName"] == "nvidia"
     assert container(pod)["imagePullPolicy"] == "Never"
@@ -362,7 +434,10 @@ def test_merge_is_idempotent_and_leaves_its_arguments_alone(base: Json, overlay:
 
 
 def test_every_pod_of_a_job_is_its_own_object() -> None:
-    first, second = build(0, accelerator={"profile": "nvidia"}), build(1, accelerator={"profile": "nvidia"})
+    first, second = (
+        build(0, accelerator={"profile": "nvidia"}),
+        build(1, accelerator={"profile": "nvidia"}),
+    )
     first["spec"]["tolerations"].clear()
     first["spec"]["containers"][0]["env"].clear()
     assert second["spec"]["tolerations"]

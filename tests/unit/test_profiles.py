@@ -23,12 +23,23 @@ from inception_operator.spec.job import parse
 
 TABLE = load_profiles()
 FREE = parse_profile(
-    {"name": "free", "resource": None, "unit": None, "torch": {"device": "sdaa", "backend": "tccl"}}, "free"
+    {
+        "name": "free",
+        "resource": None,
+        "unit": None,
+        "torch": {"device": "sdaa", "backend": "tccl"},
+    },
+    "free",
 )
 
 
-def devices(accelerator: Json, resources: Json | None = None, profiles: Any = None, **spec: Any) -> Devices:
-    containers = [{"name": "logs", "image": "l:1"}, {"name": "trainer", "resources": resources or {}}]
+def devices(
+    accelerator: Json, resources: Json | None = None, profiles: Any = None, **spec: Any
+) -> Devices:
+    containers = [
+        {"name": "logs", "image": "l:1"},
+        {"name": "trainer", "resources": resources or {}},
+    ]
     template = {"spec": {"containers": containers}}
     job = {
         "metadata": {"name": "j", "namespace": "n", "uid": "u"},
@@ -62,43 +73,99 @@ def test_shipped_table() -> None:
 # As the vendors' plug-ins, HAMi and Volcano advertise them.
 COUNTED = {
     "nvidia": [
-        *("nvidia.com/gpu", "nvidia.com/gpu.shared", "nvidia.com/mig-1g.10gb", "nvidia.com/mig-1g.10gb.me"),
+        *(
+            "nvidia.com/gpu",
+            "nvidia.com/gpu.shared",
+            "nvidia.com/mig-1g.10gb",
+            "nvidia.com/mig-1g.10gb.me",
+        ),
         *("volcano.sh/vgpu-number", "volcano.sh/gpu-number"),
     ],
     "amd": ["amd.com/gpu", "amd.com/spx_nps1", "amd.com/cpx_nps4"],
     "intel-gpu": ["gpu.intel.com/xe", "gpu.intel.com/i915"],
     "gaudi": ["habana.ai/gaudi"],
     "cambricon": [
-        *("cambricon.com/mlu", "cambricon.com/mlu370", "cambricon.com/mlu270-x5k", "cambricon.com/mlu.share"),
-        *("cambricon.com/mlu590.share", "cambricon.com/mlu370.mim-2m.8gb", "cambricon.com/mlu.smlu.one"),
+        *(
+            "cambricon.com/mlu",
+            "cambricon.com/mlu370",
+            "cambricon.com/mlu270-x5k",
+            "cambricon.com/mlu.share",
+        ),
+        *(
+            "cambricon.com/mlu590.share",
+            "cambricon.com/mlu370.mim-2m.8gb",
+            "cambricon.com/mlu.smlu.one",
+        ),
         "cambricon.com/vmlu",
     ],
     "ascend": [
-        *("huawei.com/Ascend910", "huawei.com/npu", "huawei.com/Ascend310P", "huawei.com/Ascend310"),
-        *("huawei.com/Ascend910A", "huawei.com/Ascend910B2", "huawei.com/Ascend910B3", "huawei.com/Ascend910B4"),
+        *(
+            "huawei.com/Ascend910",
+            "huawei.com/npu",
+            "huawei.com/Ascend310P",
+            "huawei.com/Ascend310",
+        ),
+        *(
+            "huawei.com/Ascend910A",
+            "huawei.com/Ascend910B2",
+            "huawei.com/Ascend910B3",
+            "huawei.com/Ascend910B4",
+        ),
         *("huawei.com/Ascend910B4-1", "huawei.com/Ascend910C"),
     ],
     "mthreads": ["mthreads.com/gpu", "mthreads.com/vgpu"],
-    "hygon": ["hygon.com/dcu", "hygon.com/dcunum", "hygon.com/dcu-share-8c-4g", "hygon.com/dcu-mig-1g.8gb"],
+    "hygon": [
+        "hygon.com/dcu",
+        "hygon.com/dcunum",
+        "hygon.com/dcu-share-8c-4g",
+        "hygon.com/dcu-mig-1g.8gb",
+    ],
     "iluvatar": [
         "iluvatar.com/gpu",
         *(f"iluvatar.ai/{chip}-vgpu" for chip in ("BI-V150", "BI-V100", "MR-V100", "MR-V50")),
     ],
     "metax": ["metax-tech.com/gpu", "metax-tech.com/sgpu"],
-    "enflame": ["enflame.com/gcu", "enflame.com/drs-gcu", "enflame.com/shared-gcu", "enflame.com/vgcu"],
+    "enflame": [
+        "enflame.com/gcu",
+        "enflame.com/drs-gcu",
+        "enflame.com/shared-gcu",
+        "enflame.com/vgcu",
+    ],
     "kunlunxin": ["kunlunxin.com/xpu", "kunlunxin.com/vxpu", "baidu.com/xpu"],
-    "aws-neuron": ["aws.amazon.com/neuroncore", "aws.amazon.com/neuron", "aws.amazon.com/neurondevice"],
+    "aws-neuron": [
+        "aws.amazon.com/neuroncore",
+        "aws.amazon.com/neuron",
+        "aws.amazon.com/neurondevice",
+    ],
 }
 # Memory, cores and book-keeping beside them.
 COMPANIONS = {
     "nvidia": [
-        *("nvidia.com/gpumem", "nvidia.com/gpumem-percentage", "nvidia.com/gpucores", "nvidia.com/priority"),
-        *("nvidia.com/hostdev", "volcano.sh/vgpu-memory", "volcano.sh/vgpu-cores", "volcano.sh/gpu-memory"),
+        *(
+            "nvidia.com/gpumem",
+            "nvidia.com/gpumem-percentage",
+            "nvidia.com/gpucores",
+            "nvidia.com/priority",
+        ),
+        *(
+            "nvidia.com/hostdev",
+            "volcano.sh/vgpu-memory",
+            "volcano.sh/vgpu-cores",
+            "volcano.sh/gpu-memory",
+        ),
     ],
     "amd": ["amd.com/gpucores", "amd.com/gpumem"],
-    "intel-gpu": ["gpu.intel.com/monitoring", "gpu.intel.com/xe_monitoring", "gpu.intel.com/i915_monitoring"],
+    "intel-gpu": [
+        "gpu.intel.com/monitoring",
+        "gpu.intel.com/xe_monitoring",
+        "gpu.intel.com/i915_monitoring",
+    ],
     "cambricon": [
-        *("cambricon.com/mlu.smlu.vmemory", "cambricon.com/mlu.smlu.vcore", "cambricon.com/real-mlu-counts"),
+        *(
+            "cambricon.com/mlu.smlu.vmemory",
+            "cambricon.com/mlu.smlu.vcore",
+            "cambricon.com/real-mlu-counts",
+        ),
     ],
     "ascend": [
         f"huawei.com/Ascend{chip}-{part}"
@@ -139,20 +206,28 @@ def test_every_vendor_with_a_known_name_is_here() -> None:
     assert {*COUNTED, "tecorigin"} == VENDORS
 
 
-@pytest.mark.parametrize(("profile", "resource"), [(row, name) for row, names in COUNTED.items() for name in names])
+@pytest.mark.parametrize(
+    ("profile", "resource"), [(row, name) for row, names in COUNTED.items() for name in names]
+)
 def test_counts_devices(profile: str, resource: str) -> None:
     assert [row.name for row in TABLE.values() if row.counts(resource)] == [profile]
     known_unit = TABLE[profile].unit_of(resource) is not None
     spec = {} if known_unit else {"numProcPerNode": 2}
     named = devices({"profile": profile, "resourceName": resource, "devicesPerNode": 2}, **spec)
     asked = devices({"profile": profile}, {"limits": {resource: "2"}}, **spec)
-    assert (named.resource, named.count, named.nproc) == (asked.resource, asked.count, asked.nproc) == (resource, 2, 2)
+    assert (
+        (named.resource, named.count, named.nproc)
+        == (asked.resource, asked.count, asked.nproc)
+        == (resource, 2, 2)
+    )
 
 
 @pytest.mark.parametrize("profile", COMPANIONS)
 def test_companions_pass_through_beside_any_device(profile: str) -> None:
     device = COUNTED[profile][0]
-    found = devices({"profile": profile}, {"limits": {device: 1, **dict.fromkeys(COMPANIONS[profile], 3000)}})
+    found = devices(
+        {"profile": profile}, {"limits": {device: 1, **dict.fromkeys(COMPANIONS[profile], 3000)}}
+    )
     assert (found.resource, found.count) == (device, 1)
     with pytest.raises(SpecError, match="does not count devices"):
         devices({"profile": profile, "resourceName": COMPANIONS[profile][0]})
@@ -162,9 +237,14 @@ def test_companions_pass_through_beside_any_device(profile: str) -> None:
 def test_every_vendor_is_refused_under_the_name_of_another(profile: str) -> None:
     device = COUNTED[profile][-1]
     other = "amd" if profile == "nvidia" else "nvidia"
-    with pytest.raises(SpecError, match=f"accelerator.profile: .*{re.escape(device)}, a device of profile {profile}"):
+    with pytest.raises(
+        SpecError,
+        match=f"accelerator.profile: .*{re.escape(device)}, a device of profile {profile}",
+    ):
         devices({"profile": other}, {"limits": {device: 1}})
-    with pytest.raises(SpecError, match=f"resourceName: {re.escape(device)} is a device of profile {profile}"):
+    with pytest.raises(
+        SpecError, match=f"resourceName: {re.escape(device)} is a device of profile {profile}"
+    ):
         devices({"profile": other, "resourceName": device})
 
 
@@ -177,7 +257,13 @@ RESOLVED = [
     pytest.param({}, {}, {}, (None, 0, 1), id="cpu"),
     pytest.param({}, {}, {"numProcPerNode": 3}, (None, 0, 3), id="cpu with three ranks"),
     pytest.param({"profile": "nvidia"}, {}, {}, ("nvidia.com/gpu", 1, 1), id="one device"),
-    pytest.param({"profile": "nvidia", "devicesPerNode": 8}, {}, {}, ("nvidia.com/gpu", 8, 8), id="all devices"),
+    pytest.param(
+        {"profile": "nvidia", "devicesPerNode": 8},
+        {},
+        {},
+        ("nvidia.com/gpu", 8, 8),
+        id="all devices",
+    ),
     pytest.param(
         {"profile": "nvidia", "devicesPerNode": 8},
         {},
@@ -222,12 +308,21 @@ RESOLVED = [
     ),
     pytest.param(
         {"profile": "nvidia"},
-        {"limits": {"rdma/hca": 1, "vpc.amazonaws.com/efa": 4, "hugepages-2Mi": "4Gi", "example.com/fast": 1}},
+        {
+            "limits": {
+                "rdma/hca": 1,
+                "vpc.amazonaws.com/efa": 4,
+                "hugepages-2Mi": "4Gi",
+                "example.com/fast": 1,
+            }
+        },
         {},
         ("nvidia.com/gpu", 1, 1),
         id="networks and huge pages",
     ),
-    pytest.param({}, {"limits": {"rdma/hca": 1, "cpu": 2}}, {}, (None, 0, 1), id="cpu with a network"),
+    pytest.param(
+        {}, {"limits": {"rdma/hca": 1, "cpu": 2}}, {}, (None, 0, 1), id="cpu with a network"
+    ),
     pytest.param(
         {"profile": "tecorigin", "resourceName": "a.b/card", "devicesPerNode": 2},
         {},
@@ -246,16 +341,34 @@ RESOLVED = [
 
 
 @pytest.mark.parametrize(("accelerator", "resources", "spec", "expected"), RESOLVED)
-def test_resolution(accelerator: Json, resources: Json, spec: Json, expected: tuple[str | None, int, int]) -> None:
+def test_resolution(
+    accelerator: Json, resources: Json, spec: Json, expected: tuple[str | None, int, int]
+) -> None:
     found = devices(accelerator, resources, **spec)
     assert (found.resource, found.count, found.nproc) == expected
 
 
 REFUSED = [
-    pytest.param({"profile": "abacus"}, {}, {}, "profile: abacus is unknown; choose one of", id="unknown profile"),
-    pytest.param({}, {"limits": {"nvidia.com/gpu": 1}}, {}, "set the profile to nvidia", id="forgotten profile"),
     pytest.param(
-        {"profile": "cambricon"}, {"limits": {"nvidia.com/gpu": 1}}, {}, "a device of profile nvidia", id="two vendors"
+        {"profile": "abacus"},
+        {},
+        {},
+        "profile: abacus is unknown; choose one of",
+        id="unknown profile",
+    ),
+    pytest.param(
+        {},
+        {"limits": {"nvidia.com/gpu": 1}},
+        {},
+        "set the profile to nvidia",
+        id="forgotten profile",
+    ),
+    pytest.param(
+        {"profile": "cambricon"},
+        {"limits": {"nvidia.com/gpu": 1}},
+        {},
+        "a device of profile nvidia",
+        id="two vendors",
     ),
     pytest.param(
         {"profile": "nvidia"},
@@ -271,17 +384,39 @@ REFUSED = [
         "but the template requests nvidia.com/gpu",
         id="two names",
     ),
-    pytest.param({"devicesPerNode": 2}, {}, {}, "profile cpu requests no device", id="devices of a CPU"),
-    pytest.param({"profile": "nvidia"}, {"limits": {"nvidia.com/gpu": "0.5"}}, {}, "whole number", id="half a device"),
-    pytest.param({"profile": "nvidia"}, {"limits": {"nvidia.com/gpu": 0}}, {}, "whole number", id="no device"),
     pytest.param(
-        {"profile": "nvidia", "devicesPerNode": 2}, {"limits": {"nvidia.com/gpu": 4}}, {}, "is 2 but", id="two counts"
+        {"devicesPerNode": 2}, {}, {}, "profile cpu requests no device", id="devices of a CPU"
     ),
     pytest.param(
-        {"profile": "nvidia"}, {}, {"numProcPerNode": 2}, "2 ranks cannot share 1 devices", id="too many ranks"
+        {"profile": "nvidia"},
+        {"limits": {"nvidia.com/gpu": "0.5"}},
+        {},
+        "whole number",
+        id="half a device",
     ),
     pytest.param(
-        {"profile": "nvidia", "resourceName": "nvidia.com/gpumem"}, {}, {}, "does not count devices", id="memory"
+        {"profile": "nvidia"}, {"limits": {"nvidia.com/gpu": 0}}, {}, "whole number", id="no device"
+    ),
+    pytest.param(
+        {"profile": "nvidia", "devicesPerNode": 2},
+        {"limits": {"nvidia.com/gpu": 4}},
+        {},
+        "is 2 but",
+        id="two counts",
+    ),
+    pytest.param(
+        {"profile": "nvidia"},
+        {},
+        {"numProcPerNode": 2},
+        "2 ranks cannot share 1 devices",
+        id="too many ranks",
+    ),
+    pytest.param(
+        {"profile": "nvidia", "resourceName": "nvidia.com/gpumem"},
+        {},
+        {},
+        "does not count devices",
+        id="memory",
     ),
     pytest.param(
         {"profile": "nvidia"},
@@ -311,7 +446,13 @@ REFUSED = [
         "birentech.com/gpu is unknown: if it counts devices, set spec.accelerator.profile to that of its vendor",
         id="vendor without a profile",
     ),
-    pytest.param({"profile": "tecorigin"}, {}, {}, "resourceName: profile tecorigin has no known", id="no known name"),
+    pytest.param(
+        {"profile": "tecorigin"},
+        {},
+        {},
+        "resourceName: profile tecorigin has no known",
+        id="no known name",
+    ),
     pytest.param(
         {"profile": "tecorigin", "resourceName": "a.b/card"},
         {},
@@ -330,7 +471,9 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("accelerator", "resources", "spec", "words"), REFUSED)
-def test_refusal_names_field_and_remedy(accelerator: Json, resources: Json, spec: Json, words: str) -> None:
+def test_refusal_names_field_and_remedy(
+    accelerator: Json, resources: Json, spec: Json, words: str
+) -> None:
     with pytest.raises(SpecError) as refused:
         devices(accelerator, resources, **spec)
     assert words in str(refused.value)
@@ -343,7 +486,9 @@ def test_vendor_without_a_known_name_needs_one() -> None:
         devices({"profile": "free"}, profiles=table)
     with pytest.raises(SpecError, match="numProcPerNode: auto is unknown for profile free"):
         devices({"profile": "free", "resourceName": "a.b/card"}, profiles=table)
-    found = devices({"profile": "free", "resourceName": "a.b/card"}, profiles=table, numProcPerNode=4)
+    found = devices(
+        {"profile": "free", "resourceName": "a.b/card"}, profiles=table, numProcPerNode=4
+    )
     assert (found.count, found.nproc) == (1, 4)
 
 
@@ -393,6 +538,8 @@ def test_two_vendors_may_not_claim_one_name() -> None:
 
 def test_two_files_of_one_name(tmp_path: Path) -> None:
     for name in ("a.yaml", "b.yaml"):
-        (tmp_path / name).write_text("{name: x, resource: none, torch: {device: cpu, backend: gloo}}", encoding="utf-8")
+        (tmp_path / name).write_text(
+            "{name: x, resource: none, torch: {device: cpu, backend: gloo}}", encoding="utf-8"
+        )
     with pytest.raises(ProfileError, match="there are two profiles x"):
         load_profiles(tmp_path)

@@ -1,4 +1,6 @@
-"""A user's own program: its command line under the launcher, and the init container that brings the launcher."""
+"""A user's own program: its command line under the launcher, and the init container that brings the
+launcher.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +19,16 @@ TABLE = load_profiles()
 MOUNT = "/opt/inception-launcher"
 
 
-def build(pull_policy: str | None = None, pod: Json | None = None, spec: Json | None = None, **container: Any) -> Json:
-    containers = [{"name": "trainer", **container}, {"name": "logs", "image": "l", "command": ["tail"], "args": ["-f"]}]
+def build(
+    pull_policy: str | None = None,
+    pod: Json | None = None,
+    spec: Json | None = None,
+    **container: Any,
+) -> Json:
+    containers = [
+        {"name": "trainer", **container},
+        {"name": "logs", "image": "l", "command": ["tail"], "args": ["-f"]},
+    ]
     template = {"spec": {"containers": containers, **(pod or {})}}
     metadata = {"name": "mine", "namespace": "team", "uid": "u"}
     job = parse({"metadata": metadata, "spec": {"template": template, **(spec or {})}})
@@ -38,17 +48,32 @@ def env(pod: Json) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("container", "command"),
     [
-        pytest.param({"command": ["python", "t.py"]}, ["python", MOUNT, "--", "python", "t.py"], id="python"),
+        pytest.param(
+            {"command": ["python", "t.py"]}, ["python", MOUNT, "--", "python", "t.py"], id="python"
+        ),
         pytest.param(
             {"command": ["/opt/conda/bin/python3.12", "-m", "pkg"], "args": ["--lr", "1"]},
-            ["/opt/conda/bin/python3.12", MOUNT, "--", "/opt/conda/bin/python3.12", "-m", "pkg", "--lr", "1"],
+            [
+                "/opt/conda/bin/python3.12",
+                MOUNT,
+                "--",
+                "/opt/conda/bin/python3.12",
+                "-m",
+                "pkg",
+                "--lr",
+                "1",
+            ],
             id="interpreter of its own",
         ),
         pytest.param(
-            {"command": ["torchrun"], "args": ["t.py"]}, ["python3", MOUNT, "--", "torchrun", "t.py"], id="torchrun"
+            {"command": ["torchrun"], "args": ["t.py"]},
+            ["python3", MOUNT, "--", "torchrun", "t.py"],
+            id="torchrun",
         ),
         pytest.param({"command": ["./run.sh"]}, ["python3", MOUNT, "--", "./run.sh"], id="script"),
-        pytest.param({"command": ["pythonic"]}, ["python3", MOUNT, "--", "pythonic"], id="no interpreter"),
+        pytest.param(
+            {"command": ["pythonic"]}, ["python3", MOUNT, "--", "pythonic"], id="no interpreter"
+        ),
     ],
 )
 def test_the_launcher_runs_the_program(container: Json, command: list[str]) -> None:
@@ -60,14 +85,24 @@ def test_the_launcher_runs_the_program(container: Json, command: list[str]) -> N
 
 
 def test_the_launcher_comes_from_an_init_container() -> None:
-    pod = build("Never", pod={"initContainers": [{"name": "data", "image": "d"}]}, command=["python", "t.py"])
+    pod = build(
+        "Never",
+        pod={"initContainers": [{"name": "data", "image": "d"}]},
+        command=["python", "t.py"],
+    )
     validate(pod, "1.33", strict=True)
     first, second = pod["spec"]["initContainers"]
     assert (first["name"], second["name"]) == ("inception-launcher", "data")
-    assert (first["image"], first["imagePullPolicy"], main(pod)["image"]) == ("trainer:1", "Never", "mine:1")
+    assert (first["image"], first["imagePullPolicy"], main(pod)["image"]) == (
+        "trainer:1",
+        "Never",
+        "mine:1",
+    )
     assert first["command"] == ["python3", "-m", "inception_trainer.launcher.install", MOUNT]
     assert first["volumeMounts"] == [{"name": "inception-launcher", "mountPath": MOUNT}]
-    assert {"name": "inception-launcher", "mountPath": MOUNT, "readOnly": True} in main(pod)["volumeMounts"]
+    assert {"name": "inception-launcher", "mountPath": MOUNT, "readOnly": True} in main(pod)[
+        "volumeMounts"
+    ]
     assert {"name": "inception-launcher", "emptyDir": {}} in pod["spec"]["volumes"]
 
 
@@ -81,13 +116,18 @@ def test_the_launcher_comes_from_an_init_container() -> None:
             id="burstable",
         ),
         pytest.param(
-            {"requests": {"cpu": 2, "memory": "4Gi"}, "limits": {"cpu": 2, "memory": "4Gi", "hugepages-2Mi": "8Mi"}},
+            {
+                "requests": {"cpu": 2, "memory": "4Gi"},
+                "limits": {"cpu": 2, "memory": "4Gi", "hugepages-2Mi": "8Mi"},
+            },
             {"requests": {"cpu": 2, "memory": "4Gi"}, "limits": {"cpu": 2, "memory": "4Gi"}},
             id="guaranteed",
         ),
     ],
 )
-def test_the_init_container_asks_for_no_more_than_the_program(resources: Json | None, copied: Json) -> None:
+def test_the_init_container_asks_for_no_more_than_the_program(
+    resources: Json | None, copied: Json
+) -> None:
     pod = build(command=["python", "t.py"], **({"resources": resources} if resources else {}))
     assert pod["spec"]["initContainers"][0]["resources"] == copied
 
@@ -105,21 +145,30 @@ def test_the_init_container_is_restricted_whatever_the_program_gets() -> None:
 
 
 def test_other_users_and_folders_are_taken_over() -> None:
-    pod = build(pod={"securityContext": {"runAsUser": 1000}}, command=["python", "t.py"], workingDir="/workspace")
+    pod = build(
+        pod={"securityContext": {"runAsUser": 1000}},
+        command=["python", "t.py"],
+        workingDir="/workspace",
+    )
     assert pod["spec"]["securityContext"]["runAsUser"] == 1000
     assert pod["spec"]["securityContext"]["runAsNonRoot"] is True
     assert main(pod)["workingDir"] == "/workspace"
 
 
 def test_variables_of_the_user_stay_and_none_of_ours_shadows_modules() -> None:
-    values = [{"name": "PYTHONPATH", "value": "/workspace"}, {"name": "INCEPTION_PRELOAD", "value": "transformers"}]
+    values = [
+        {"name": "PYTHONPATH", "value": "/workspace"},
+        {"name": "INCEPTION_PRELOAD", "value": "transformers"},
+    ]
     found = env(build(command=["python", "t.py"], env=values))
     assert (found["PYTHONPATH"], found["INCEPTION_PRELOAD"]) == ("/workspace", "transformers")
     assert "PYTHONPATH" not in env(build(command=["python", "t.py"]))
 
 
 def test_a_program_is_told_where_its_checkpoints_belong() -> None:
-    found = env(build(spec={"checkpoint": {"volumeClaimName": "c", "keep": 2}}, command=["python", "t.py"]))
+    found = env(
+        build(spec={"checkpoint": {"volumeClaimName": "c", "keep": 2}}, command=["python", "t.py"])
+    )
     assert found["INCEPTION_CHECKPOINT_PATH"] == "/checkpoint/mine"
     assert json.loads(found["INCEPTION_CONFIG"]) == {
         "accelerator": {"profile": "cpu", "module": None, "device": "cpu", "backend": "gloo"},

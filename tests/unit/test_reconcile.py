@@ -23,7 +23,11 @@ def test_first_visit_writes_everything_before_it_makes_pods() -> None:
     assert [c["type"] for c in status["conditions"]] == list(CONDITIONS)
     assert {c["type"]: c["status"] for c in status["conditions"]}["Succeeded"] == "Unknown"
     assert (status["attempt"], status["restarts"], status["restartsCountTowardsMax"]) == (1, 0, 0)
-    assert (status["state"], status["accelerator"], status["model"]) == ("Pending", "cpu", "bninception")
+    assert (status["state"], status["accelerator"], status["model"]) == (
+        "Pending",
+        "cpu",
+        "bninception",
+    )
     assert status["nodes"] == {"desired": 2, "ready": 0, "summary": "0/2"}
     assert status["startTime"] == "2026-01-01T00:00:00Z"
     assert [p["metadata"]["name"] for p in plan.create] == ["job-0-1", "job-1-1"]
@@ -51,7 +55,8 @@ def test_no_ranks_before_all_slots_are_up() -> None:
     plan = sim.operate()
     assert sim.pods_ready() == ("True", "AllPodsReady", "2 of 2 pods ready")
     assert plan.assign == {
-        f"job-{slot}-1": Assignment(1, 2, slot, 1, sim.pods["job-0-1"].ip, 29501, graceful=False) for slot in (0, 1)
+        f"job-{slot}-1": Assignment(1, 2, slot, 1, sim.pods["job-0-1"].ip, 29501, graceful=False)
+        for slot in (0, 1)
     }
     assert sim.status["state"] == "Starting"
 
@@ -76,7 +81,9 @@ def test_running_is_reported_once(sim: Sim) -> None:
 def test_one_node_is_born_with_its_assignment() -> None:
     sim = Sim(job(1))
     plan = sim.operate()
-    order = assignment.from_json(plan.create[0]["metadata"]["annotations"]["training.inception.dev/assignment"])
+    order = assignment.from_json(
+        plan.create[0]["metadata"]["annotations"]["training.inception.dev/assignment"]
+    )
     assert order == Assignment(1, 1, 0, 1, "127.0.0.1", 29501, graceful=False)
     sim.calm()
     assert sim.operate().assign == {}
@@ -168,10 +175,22 @@ def with_status(sim: Sim, slot: int, **status: object) -> Observation:
 
 
 WAITING = [
-    ({"unschedulable_message": "0/3 nodes are available"}, "Unschedulable", "pod job-1-1: 0/3 nodes are available"),
-    ({"waiting_reason": "ErrImagePull", "waiting_message": "no x"}, "ImagePullFailed", "pod job-1-1: no x"),
+    (
+        {"unschedulable_message": "0/3 nodes are available"},
+        "Unschedulable",
+        "pod job-1-1: 0/3 nodes are available",
+    ),
+    (
+        {"waiting_reason": "ErrImagePull", "waiting_message": "no x"},
+        "ImagePullFailed",
+        "pod job-1-1: no x",
+    ),
     ({"waiting_reason": "ImagePullBackOff"}, "ImagePullFailed", "pod job-1-1: ImagePullBackOff"),
-    ({"waiting_reason": "InvalidImageName", "waiting_message": "bad"}, "ImagePullFailed", "pod job-1-1: bad"),
+    (
+        {"waiting_reason": "InvalidImageName", "waiting_message": "bad"},
+        "ImagePullFailed",
+        "pod job-1-1: bad",
+    ),
     (
         {"waiting_reason": "CreateContainerConfigError", "waiting_message": "s"},
         "ContainerConfigError",
@@ -181,7 +200,9 @@ WAITING = [
 ]
 
 
-@pytest.mark.parametrize(("seen", "reason", "message"), WAITING, ids=[str(next(iter(w[0].values()))) for w in WAITING])
+@pytest.mark.parametrize(
+    ("seen", "reason", "message"), WAITING, ids=[str(next(iter(w[0].values()))) for w in WAITING]
+)
 def test_what_is_waited_for_is_said(seen: Json, reason: str, message: str) -> None:
     sim = Sim()
     sim.operate()
@@ -193,10 +214,14 @@ def test_what_is_waited_for_is_said(seen: Json, reason: str, message: str) -> No
 def test_image_errors_do_not_flap() -> None:
     sim = Sim()
     sim.operate()
-    first = reconcile(with_status(sim, 1, waiting_reason="ErrImagePull", waiting_message="not found: x"), CONTEXT)
+    first = reconcile(
+        with_status(sim, 1, waiting_reason="ErrImagePull", waiting_message="not found: x"), CONTEXT
+    )
     assert first.status is not None
     sim.job["status"] = first.status
-    back_off = with_status(sim, 1, waiting_reason="ImagePullBackOff", waiting_message="Back-off pulling image x")
+    back_off = with_status(
+        sim, 1, waiting_reason="ImagePullBackOff", waiting_message="Back-off pulling image x"
+    )
     assert reconcile(back_off, CONTEXT).empty
 
 
@@ -205,7 +230,10 @@ def test_rejected_pods_are_reported_and_tried_again() -> None:
     sim.quota = 1
     sim.operate()
     plan = sim.operate()
-    assert sim.pods_ready()[1:] == ("PodCreationRejected", "pods job-1-1 is forbidden: exceeded quota")
+    assert sim.pods_ready()[1:] == (
+        "PodCreationRejected",
+        "pods job-1-1 is forbidden: exceeded quota",
+    )
     assert plan.requeue_after == 5
     assert sim.operate().status is None
     sim.quota = None
@@ -216,8 +244,14 @@ def test_rejected_pods_are_reported_and_tried_again() -> None:
 @pytest.mark.parametrize(
     ("spec", "words"),
     [
-        ({"accelerator": {"profile": "abacus"}}, "spec.accelerator.profile: abacus is unknown; choose one of"),
-        ({"checkpoint": {"volumeClaimName": "a", "path": "/b"}}, "spec.checkpoint: needs exactly one"),
+        (
+            {"accelerator": {"profile": "abacus"}},
+            "spec.accelerator.profile: abacus is unknown; choose one of",
+        ),
+        (
+            {"checkpoint": {"volumeClaimName": "a", "path": "/b"}},
+            "spec.checkpoint: needs exactly one",
+        ),
     ],
 )
 def test_job_that_cannot_run_is_refused(spec: Json, words: str) -> None:
@@ -282,7 +316,9 @@ def test_times_move_only_with_the_status_of_a_condition(sim: Sim) -> None:
 
 
 def figures(sim: Sim, step: int) -> Observation:
-    progress = Progress(time=sim.now, progress=step / 100, step=step, samples_per_second=12.34, loss=0.5)
+    progress = Progress(
+        time=sim.now, progress=step / 100, step=step, samples_per_second=12.34, loss=0.5
+    )
     return replace(sim.observe(), progress=progress)
 
 
@@ -330,7 +366,9 @@ def test_who_is_asked(sim: Sim) -> None:
     assert not wants_report(sim.job, steady)
     assert wants_report(sim.job, replace(steady, ready=False))
     assert wants_report(sim.job, replace(steady, reachable=None))
-    assert wants_report(sim.job, replace(steady, assignment=assignment.work(2, 0, 2, 1, "x", graceful=False)))
+    assert wants_report(
+        sim.job, replace(steady, assignment=assignment.work(2, 0, 2, 1, "x", graceful=False))
+    )
     assert not wants_report(sim.job, replace(steady, ready=False, ip=None))
     assert not wants_report(sim.job, replace(steady, ready=False, phase="Pending"))
     assert not wants_report(sim.job, replace(steady, ready=False, deleting=True))

@@ -1,4 +1,6 @@
-"""Rules and pauses on the simulated cluster: what ends, what restarts, when the next attempt begins."""
+"""Rules and pauses on the simulated cluster: what ends, what restarts, when the next attempt
+begins.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,15 @@ def crash(sim: Sim, code: int = 7, step: int | None = None) -> None:
 
 
 def with_rule(action: str, **matchers: Any) -> Sim:
-    sim = Sim(job(2, failurePolicy={"maxRestarts": 1, "rules": [{"name": "mine", "action": action, **matchers}]}))
+    sim = Sim(
+        job(
+            2,
+            failurePolicy={
+                "maxRestarts": 1,
+                "rules": [{"name": "mine", "action": action, **matchers}],
+            },
+        )
+    )
     sim.run_until("Running")
     sim.events.clear()
     return sim
@@ -36,7 +46,9 @@ def test_rule_ends_the_job() -> None:
     failed = sim.full_condition("Failed")
     assert (failed["status"], failed["reason"]) == ("True", "FailurePolicy")
     assert failed["message"].endswith("because; rule mine of spec.failurePolicy says Fail")
-    assert [(event.reason, event.message) for event in sim.events] == [("FailurePolicy", failed["message"])]
+    assert [(event.reason, event.message) for event in sim.events] == [
+        ("FailurePolicy", failed["message"])
+    ]
 
 
 def test_rule_excuses_a_failure_that_would_count() -> None:
@@ -128,7 +140,11 @@ def test_while_it_waits_nothing_starts_and_the_status_says_why(patient: Sim) -> 
     sim = patient
     sim.remove(sim.pod(0))
     sim.operate()
-    assert sim.pods_ready() == ("False", "BackOff", "waiting 4 s before attempt 6: 5 failures in a row without a step")
+    assert sim.pods_ready() == (
+        "False",
+        "BackOff",
+        "waiting 4 s before attempt 6: 5 failures in a row without a step",
+    )
     assert sim.status["state"] == "Restarting"
     assert sim.status["nextAttemptTime"] == "2026-01-01T00:00:13Z"
     assert sim.full_condition("Restarting")["message"].endswith(sim.pods_ready()[2])

@@ -43,7 +43,11 @@ def ranks(sim: Sim) -> dict[str, int]:
     """Node ranks in the latest attempt, by pod."""
     orders = {pod.name: pod.order for pod in sim.pods.values()}
     attempt = sim.status["attempt"]
-    return {n: o.node_rank for n, o in orders.items() if o is not None and not o.is_hold and o.attempt == attempt}
+    return {
+        n: o.node_rank
+        for n, o in orders.items()
+        if o is not None and not o.is_hold and o.attempt == attempt
+    }
 
 
 def new_ranks(plan: Plan) -> dict[str, int]:
@@ -109,7 +113,11 @@ def test_pod_that_saves_before_it_goes_is_waited_for_even_with_a_spare() -> None
     sim.capacity = 3
     sim.delete(leaving)
     work(sim, 3)
-    assert sim.pods_ready() == ("False", "WaitingForPods", "waiting for pod job-1-1 to save and end")
+    assert sim.pods_ready() == (
+        "False",
+        "WaitingForPods",
+        "waiting for pod job-1-1 to save and end",
+    )
     sim.exit(leaving, 75)
     sim.operate()
     assert sim.status["nodes"]["members"] == "0,2"
@@ -298,7 +306,10 @@ def test_scaling_down_saves_and_ends_the_last_ranks() -> None:
     assert sim.status["nodes"]["desired"] == 2
     calm(sim, 2)
     assert sorted(sim.pods) == ["job-0-1", "job-1-1"]
-    assert (sim.status["state"], sim.reasons) == ("Running", ["Resized", "AttemptStarted", "AttemptRunning"])
+    assert (sim.status["state"], sim.reasons) == (
+        "Running",
+        ["Resized", "AttemptStarted", "AttemptRunning"],
+    )
 
 
 def test_crash_amid_a_resize_is_healed() -> None:

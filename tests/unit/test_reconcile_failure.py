@@ -12,12 +12,16 @@ from inception_operator.decide.reconcile import reconcile
 CONDITIONS = ("Accepted", "Suspended", "PodsReady", "Running", "Restarting", "Succeeded", "Failed")
 
 
-@pytest.mark.parametrize(("code", "counted"), [(1, 1), (7, 1), (70, 1), (137, 1), (143, 1), (75, 0)], ids=str)
+@pytest.mark.parametrize(
+    ("code", "counted"), [(1, 1), (7, 1), (70, 1), (137, 1), (143, 1), (75, 0)], ids=str
+)
 def test_failed_ranks_restart_in_the_same_pods(sim: Sim, code: int, counted: int) -> None:
     before = sorted(sim.pods)
     sim.fail_ranks(sim.pod(1), code)
     if code in (70, 75):
-        assert not sim.operate().assign, "ranks stop and hang together: the cause may be another pod's"
+        assert not sim.operate().assign, (
+            "ranks stop and hang together: the cause may be another pod's"
+        )
         sim.tick(2)
     plan = sim.operate()
     assert sim.counters == (2, 1, counted)
@@ -27,7 +31,12 @@ def test_failed_ranks_restart_in_the_same_pods(sim: Sim, code: int, counted: int
     assert {order.graceful for order in plan.assign.values()} == {code == 75}
     assert sim.reasons == ["Restarting", "AttemptStarted"]
     cause = sim.status["rootCause"]
-    assert (cause["attempt"], cause["pod"], cause["rank"], cause["exitCode"]) == (1, "job-1-1", 1, code)
+    assert (cause["attempt"], cause["pod"], cause["rank"], cause["exitCode"]) == (
+        1,
+        "job-1-1",
+        1,
+        code,
+    )
     assert sim.status["state"] == "Restarting"
     sim.run_until("Running")
     assert sim.condition("Restarting") == "False"
@@ -83,7 +92,9 @@ def test_launcher_that_has_not_seen_its_assignment_is_reminded(sim: Sim) -> None
     assert sim.operate().assign == {}
 
 
-def test_launcher_that_holds_for_the_attempt_and_has_not_seen_its_rank_is_reminded(sim: Sim) -> None:
+def test_launcher_that_holds_for_the_attempt_and_has_not_seen_its_rank_is_reminded(
+    sim: Sim,
+) -> None:
     sim.remove(sim.pod(0))
     sim.operate()
     sim.obey(sim.pod(1))
@@ -107,10 +118,15 @@ def test_a_broken_device_ends_the_attempt_and_costs_its_pod_but_not_the_budget(s
     assert sim.counters == (2, 1, 0)
     cause = sim.status["rootCause"]
     assert (cause["reason"], cause["pod"]) == ("DeviceUnhealthy", "job-1-1")
-    assert cause["message"].startswith("unhealthy: cambricon.com/mlu mlu-1"), "the healthy one is not named"
+    assert cause["message"].startswith("unhealthy: cambricon.com/mlu mlu-1"), (
+        "the healthy one is not named"
+    )
     assert list(plan.delete) == ["job-1-1"]
     sim.run_until("Running")
-    assert sorted(pod.name for pod in sim.pods.values() if pod.deletion_deadline is None) == ["job-0-1", "job-1-2"]
+    assert sorted(pod.name for pod in sim.pods.values() if pod.deletion_deadline is None) == [
+        "job-0-1",
+        "job-1-2",
+    ]
 
 
 def test_a_device_that_breaks_while_the_attempt_gathers_is_not_trained_on() -> None:
@@ -169,7 +185,10 @@ def test_lost_peer_waits_for_the_cause(sim: Sim) -> None:
     sim.tick(1)
     sim.fail_ranks(sim.pod(1), 137)
     sim.operate()
-    assert (sim.status["rootCause"]["pod"], sim.status["rootCause"]["reason"]) == ("job-1-1", "Signal")
+    assert (sim.status["rootCause"]["pod"], sim.status["rootCause"]["reason"]) == (
+        "job-1-1",
+        "Signal",
+    )
     assert sim.counters == (2, 1, 1)
 
 
@@ -225,7 +244,11 @@ def test_next_attempt_waits_while_a_deleted_pod_saves(sim: Sim) -> None:
     for _ in range(5):
         sim.work()
         sim.operate()
-    assert sim.pods_ready() == ("False", "WaitingForPods", "waiting for pod job-1-1 to save and end")
+    assert sim.pods_ready() == (
+        "False",
+        "WaitingForPods",
+        "waiting for pod job-1-1 to save and end",
+    )
     sim.exit(leaving, 75)
     sim.operate()
     assert sim.condition("PodsReady") == "True"
@@ -271,7 +294,8 @@ def test_disruption_does_not_count(sim: Sim, disruption: str, cause: str, gracef
 
 
 @pytest.mark.parametrize(
-    ("reason", "cause"), [("Evicted", "Evicted"), ("UnexpectedAdmissionError", "UnexpectedAdmissionError")]
+    ("reason", "cause"),
+    [("Evicted", "Evicted"), ("UnexpectedAdmissionError", "UnexpectedAdmissionError")],
 )
 def test_kubelet_ended_the_pod(sim: Sim, reason: str, cause: str) -> None:
     sim.refuse(sim.pod(0), reason)

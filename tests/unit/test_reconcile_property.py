@@ -1,4 +1,6 @@
-"""Whatever happens in whatever order, wherever the operator dies: the job ends or runs, and counters stay true."""
+"""Whatever happens in whatever order, wherever the operator dies: the job ends or runs, and
+counters stay true.
+"""
 
 from __future__ import annotations
 
@@ -42,12 +44,18 @@ ON_POD: dict[str, Callable[[Sim, Pod, int], None]] = {
     "hang": lambda sim, pod, n: sim.hang(pod, n % 3),
     "fatal": lambda sim, pod, n: sim.fail_ranks(pod, FATAL[n % len(FATAL)]) if n > 9 else None,
     "exit": lambda sim, pod, n: sim.exit(pod),
-    "lose": lambda sim, pod, n: sim.lose_node(pod) if not (pod.over or pod.stuck or n % 2) else sim.find_node(pod),
+    "lose": lambda sim, pod, n: (
+        sim.lose_node(pod) if not (pod.over or pod.stuck or n % 2) else sim.find_node(pod)
+    ),
     "step": lambda sim, pod, n: sim.step(pod, n * 5),
     "killed": lambda sim, pod, n: sim.exit(pod, 137, "OOMKilled" if n % 2 else None),
-    "refuse": lambda sim, pod, n: sim.refuse(pod, ("Evicted", "UnexpectedAdmissionError", "OutOfcpu")[n % 3]),
+    "refuse": lambda sim, pod, n: sim.refuse(
+        pod, ("Evicted", "UnexpectedAdmissionError", "OutOfcpu")[n % 3]
+    ),
     "delete": lambda sim, pod, n: sim.delete(pod),
-    "disrupt": lambda sim, pod, n: sim.disrupt(pod, ("EvictionByEvictionAPI", "DeletionByTaintManager")[n % 2]),
+    "disrupt": lambda sim, pod, n: sim.disrupt(
+        pod, ("EvictionByEvictionAPI", "DeletionByTaintManager")[n % 2]
+    ),
     "remove": lambda sim, pod, n: sim.remove(pod),
     # That a container has ended may show later than what the others say about it.
     "finish": lambda sim, pod, n: sim.finish(pod, seen=bool(n % 2)),
@@ -103,13 +111,22 @@ EXCUSES: Json = {
     "action": "RestartIgnoringLimit",
     "onExitCodes": {"operator": "In", "values": [7, 134]},
 }
-STRICT: Json = {"name": "strict", "action": "Restart", "onReasons": ["PodDeleted", "Evicted", "Disrupted"]}
+STRICT: Json = {
+    "name": "strict",
+    "action": "Restart",
+    "onReasons": ["PodDeleted", "Evicted", "Disrupted"],
+}
 HARSH: Json = {"name": "harsh", "action": "Fail", "onReasons": ["Hang"]}
 LOST: Json = {"nodeLostSeconds": 12}
-LOSSES = st.sampled_from([{}, LOST, {"nodeLostSeconds": 90}, {**LOST, "nodeLostPolicy": "ForceDeletePods"}])
+LOSSES = st.sampled_from(
+    [{}, LOST, {"nodeLostSeconds": 90}, {**LOST, "nodeLostPolicy": "ForceDeletePods"}]
+)
 RULES = st.sampled_from([[], [EXCUSES], [STRICT, EXCUSES], [HARSH, STRICT]])
 SUCCESS = st.sampled_from(["All", "Chief"])
-CLAIMS: Json = {"profile": "nvidia", "claims": [{"name": "gpus", "deviceClassName": "gpu.nvidia.com"}]}
+CLAIMS: Json = {
+    "profile": "nvidia",
+    "claims": [{"name": "gpus", "deviceClassName": "gpu.nvidia.com"}],
+}
 ACCELERATORS = st.sampled_from([{"profile": "cpu"}, CLAIMS])
 COUNTERS = ("attempt", "restarts", "restartsCountTowardsMax")
 # Long stories of users who change their minds; short ones seldom have the time to reach a deadline.
@@ -127,17 +144,29 @@ LIFE = (
     "fail",
     "remove",
 )
-LIFE_STEPS = st.lists(st.tuples(st.sampled_from(LIFE), st.integers(0, 11)), min_size=20, max_size=40)
+LIFE_STEPS = st.lists(
+    st.tuples(st.sampled_from(LIFE), st.integers(0, 11)), min_size=20, max_size=40
+)
 
 
 @st.composite
 def elastic_jobs(draw: st.DrawFn) -> Json:
     """Any elastic job of up to four nodes with up to two spares."""
     nodes, limit = draw(st.integers(1, 4)), draw(st.integers(0, 3))
-    policy = {"minNodes": draw(st.integers(1, nodes)), "maxNodes": 4, "spareNodes": draw(st.integers(0, 2))}
+    policy = {
+        "minNodes": draw(st.integers(1, nodes)),
+        "maxNodes": 4,
+        "spareNodes": draw(st.integers(0, 2)),
+    }
     success, devices = draw(SUCCESS), draw(ACCELERATORS)
     failures = {"maxRestarts": limit}
-    return job(nodes, failurePolicy=failures, elasticPolicy=policy, successPolicy=success, accelerator=devices)
+    return job(
+        nodes,
+        failurePolicy=failures,
+        elasticPolicy=policy,
+        successPolicy=success,
+        accelerator=devices,
+    )
 
 
 def fixed_jobs() -> st.SearchStrategy[Json]:
@@ -165,14 +194,18 @@ class Watch:
             assert len(pod.name) <= 63
             assert NAME.fullmatch(pod.name)
         if self.sim.nodes > 1 or self.elastic:
-            assert all(len(pods) <= 1 for pods in self.sim.trained.values()), "two pods had one rank of one attempt"
+            assert all(len(pods) <= 1 for pods in self.sim.trained.values()), (
+                "two pods had one rank of one attempt"
+            )
         self._orders()
 
     def _orders(self) -> None:
         """Whoever has ranks in the latest attempt has been told the same of it."""
         attempt = self.sim.status.get("attempt")
         told = [pod for pod in self.sim.pods.values() if pod.order and pod.order.attempt == attempt]
-        orders = [pod.order for pod in told if pod.order and not pod.order.is_hold and not pod.order.end]
+        orders = [
+            pod.order for pod in told if pod.order and not pod.order.is_hold and not pod.order.end
+        ]
         assert len({(order.nnodes, order.master_addr, order.master_port) for order in orders}) <= 1
         for pod in told:
             if pod.order and pod.order.nnodes > 1 and pod.order.node_rank == 0:
@@ -184,14 +217,23 @@ class Watch:
     def _transition(self, before: Json, after: Json, now: datetime) -> None:
         assert before != after, "a status was written that was there already"
         if not set(COUNTERS) <= before.keys():
-            assert truth(before, "Succeeded") or truth(before, "Failed"), "only of an ended job nothing is restored"
+            assert truth(before, "Succeeded") or truth(before, "Failed"), (
+                "only of an ended job nothing is restored"
+            )
             return
         assert after["restartsCountTowardsMax"] <= min(self.limit, after["restarts"])
         assert after["restarts"] - before["restarts"] in (0, 1)
-        resumed = truth(before, "Suspended") and not truth(after, "Suspended") and "startTime" in before
+        resumed = (
+            truth(before, "Suspended") and not truth(after, "Suspended") and "startTime" in before
+        )
         grown = after["attempt"] - before["attempt"]
         expected = after["restarts"] - before["restarts"] + resumed_by(resumed, after)
-        resized = grown == expected + 1 and self.elastic and truth(after, "PodsReady") and truth(before, "PodsReady")
+        resized = (
+            grown == expected + 1
+            and self.elastic
+            and truth(after, "PodsReady")
+            and truth(before, "PodsReady")
+        )
         assert grown == expected or resized or (self.sim.misled and grown > expected)
         if after["restarts"] > before["restarts"]:
             self._restart(before, after, now)
@@ -203,7 +245,11 @@ class Watch:
             assert truth(after, kind) or not truth(before, kind), "a job that had ended came back"
         if truth(after, "Succeeded") and not truth(before, "Succeeded"):
             self._success(after["attempt"])
-        assert len({c["type"] for c in after["conditions"]}) == len(after["conditions"]) == len(INITIAL)
+        assert (
+            len({c["type"] for c in after["conditions"]})
+            == len(after["conditions"])
+            == len(INITIAL)
+        )
 
     def check_pass(self, plan: Plan) -> None:
         """What must hold after a pass that was not cut short, while the job goes on."""
@@ -211,7 +257,11 @@ class Watch:
             return
         if self.sim.job["spec"].get("runPolicy", {}).get("suspend"):
             assert truth(self.sim.status, "Suspended")
-            assert all(pod.deletion_deadline is not None for pod in self.sim.pods.values() if not pod.squatting)
+            assert all(
+                pod.deletion_deadline is not None
+                for pod in self.sim.pods.values()
+                if not pod.squatting
+            )
         if not truth(self.sim.status, "Accepted"):
             assert self.sim.status["state"] == "Rejected"
             assert (plan.create, plan.assign) == ((), {})
@@ -219,7 +269,9 @@ class Watch:
         self._check_places(plan)
 
     def _check_places(self, plan: Plan) -> None:
-        """No node is listed twice or for long, and new pods avoid exactly the nodes that are listed now."""
+        """No node is listed twice or for long, and new pods avoid exactly the nodes that are listed
+        now.
+        """
         entries = self.sim.status.get("avoidedNodes", [])
         ends = {entry["name"]: datetime.fromisoformat(entry["expirationTime"]) for entry in entries}
         assert len(ends) == len(entries)
@@ -246,7 +298,9 @@ class Watch:
                 assert plan.requeue_after <= left
 
     def _restart(self, before: Json, after: Json, now: datetime) -> None:
-        """Exactly what counts is counted, and the pause is the one that the failures in a row ask for."""
+        """Exactly what counts is counted, and the pause is the one that the failures in a row ask
+        for.
+        """
         counted = after["restartsCountTowardsMax"] - before["restartsCountTowardsMax"]
         assert counted == expected(after["rootCause"], self.rules)
         failures = after["failuresInARow"]
@@ -268,7 +322,11 @@ class Watch:
 
     def _success(self, attempt: int) -> None:
         """Those whose success counts have ended with 0 in this very attempt."""
-        ended = [pod for pod in self.sim.pods.values() if pod.exit_code == 0 and pod.report.attempt == attempt]
+        ended = [
+            pod
+            for pod in self.sim.pods.values()
+            if pod.exit_code == 0 and pod.report.attempt == attempt
+        ]
         done = {pod.accepted.node_rank for pod in ended if pod.accepted is not None}
         chief = self.sim.job["spec"].get("successPolicy") == "Chief"
         assert done >= ({0} if chief else set(range(self.sim.size(attempt))))
@@ -281,7 +339,14 @@ def expected(cause: Json, rules: list[str]) -> int:
         return 1
     if "excuse" in rules and code in (7, 134):
         return 0
-    blameless = ("PodDeleted", "Evicted", "Disrupted", "NodeLost", "UnexpectedAdmissionError", "NotResponding")
+    blameless = (
+        "PodDeleted",
+        "Evicted",
+        "Disrupted",
+        "NodeLost",
+        "UnexpectedAdmissionError",
+        "NotResponding",
+    )
     blameless += ("DeviceUnhealthy",)
     return int(code != 75 and reason not in blameless)
 
@@ -360,13 +425,20 @@ def test_any_history_converges(
     devices: Json,
 ) -> None:
     failures = {"maxRestarts": limit, "rules": rules, **loss}
-    fields = {"failurePolicy": failures, "runPolicy": policy, "successPolicy": success, "accelerator": devices}
+    fields = {
+        "failurePolicy": failures,
+        "runPolicy": policy,
+        "successPolicy": success,
+        "accelerator": devices,
+    }
     converges(Sim(job(nodes, **fields)), steps, running)
 
 
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(resource=elastic_jobs(), steps=STEPS, running=st.booleans())
-def test_any_history_of_an_elastic_job_converges(resource: Json, steps: list[tuple[str, int]], running: bool) -> None:
+def test_any_history_of_an_elastic_job_converges(
+    resource: Json, steps: list[tuple[str, int]], running: bool
+) -> None:
     converges(Sim(resource), steps, running)
 
 
@@ -399,7 +471,11 @@ def at_full_size(sim: Sim) -> bool:
     """All ranks and all spares that are wanted are there, and nothing else."""
     spec, nodes = sim.job["spec"], sim.status["nodes"]
     wanted, spares = spec["numNodes"], spec["elasticPolicy"]["spareNodes"]
-    ready = (nodes["ready"], nodes["spareReady"], len(from_text(nodes.get("members")))) == (wanted, spares, wanted)
+    ready = (nodes["ready"], nodes["spareReady"], len(from_text(nodes.get("members")))) == (
+        wanted,
+        spares,
+        wanted,
+    )
     return ready and sim.condition("Running") == "True" and len(sim.pods) == wanted + spares
 
 
@@ -410,7 +486,9 @@ def converges(sim: Sim, steps: list[tuple[str, int]], running: bool) -> None:
     sim.settle()
     sim.tick(60)
     sim.settle()
-    assert all(pod.over or pod.deletion_deadline is not None for pod in sim.pods.values()), "a pod was left running"
+    assert all(pod.over or pod.deletion_deadline is not None for pod in sim.pods.values()), (
+        "a pod was left running"
+    )
     finished = copy.deepcopy(sim.status)
     assert sim.deleted == ("ttlSecondsAfterFinished" in sim.job["spec"]["runPolicy"])
     for pod in list(sim.pods.values()):
@@ -418,18 +496,23 @@ def converges(sim: Sim, steps: list[tuple[str, int]], running: bool) -> None:
     sim.suspend(True)
     sim.operate()
     sim.suspend(False)
-    sim.job["spec"]["runPolicy"] |= {"activeDeadlineSeconds": 100_000, "preRunningDeadlineSeconds": 100_000}
+    sim.job["spec"]["runPolicy"] |= {
+        "activeDeadlineSeconds": 100_000,
+        "preRunningDeadlineSeconds": 100_000,
+    }
     sim.operate()
     assert sim.pods == {}, "an ended job made a pod"
     assert sim.status["conditions"][0]["type"] == finished["conditions"][0]["type"]
-    assert {k: v for k, v in sim.status.items() if k not in ("observedGeneration", "conditions")} == {
-        k: v for k, v in finished.items() if k not in ("observedGeneration", "conditions")
-    }
+    assert {
+        k: v for k, v in sim.status.items() if k not in ("observedGeneration", "conditions")
+    } == {k: v for k, v in finished.items() if k not in ("observedGeneration", "conditions")}
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(steps=LIFE_STEPS, policy=POLICY, running=st.booleans())
-def test_limits_hold_whatever_users_do(steps: list[tuple[str, int]], policy: Json, running: bool) -> None:
+def test_limits_hold_whatever_users_do(
+    steps: list[tuple[str, int]], policy: Json, running: bool
+) -> None:
     sim = Sim(job(2, runPolicy=policy))
     play(sim, steps, running=running)
     bring_home(sim)
@@ -437,17 +520,26 @@ def test_limits_hold_whatever_users_do(steps: list[tuple[str, int]], policy: Jso
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(resource=fixed_jobs() | elastic_jobs(), steps=STEPS, running=st.booleans())
-def test_standing_world_settles(resource: Json, steps: list[tuple[str, int]], running: bool) -> None:
+def test_standing_world_settles(
+    resource: Json, steps: list[tuple[str, int]], running: bool
+) -> None:
     sim = Sim(resource)
-    play(sim, [step for step in steps if step[0] not in ("stuck", "unreachable", "quota", "squat")], running=running)
+    play(
+        sim,
+        [step for step in steps if step[0] not in ("stuck", "unreachable", "quota", "squat")],
+        running=running,
+    )
     seen = sim.observe()
     plan = reconcile(seen, CONTEXT)
     if plan.status is not None:
         again = copy.deepcopy(seen.job)
         again["status"] = copy.deepcopy(plan.status)
-        second = reconcile(type(seen)(again, seen.pods, seen.now, rejection=seen.rejection), CONTEXT)
+        second = reconcile(
+            type(seen)(again, seen.pods, seen.now, rejection=seen.rejection), CONTEXT
+        )
         assert counters(second.status or plan.status) == counters(plan.status)
-        # A launcher that was given up is taken for one that is there until its deletion has been asked for.
+        # A launcher that was given up is taken for one that is there until its deletion has been
+        # asked for.
         if not plan.delete:
             assert second.status is None
             assert second.events == ()
@@ -456,7 +548,9 @@ def test_standing_world_settles(resource: Json, steps: list[tuple[str, int]], ru
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
-    speakers=st.permutations(range(3)), victim=st.integers(0, 2), pauses=st.lists(st.booleans(), min_size=3, max_size=3)
+    speakers=st.permutations(range(3)),
+    victim=st.integers(0, 2),
+    pauses=st.lists(st.booleans(), min_size=3, max_size=3),
 )
 def test_the_rank_that_hangs_is_the_root_cause_in_whatever_order_launchers_speak(
     speakers: list[int], victim: int, pauses: list[bool]
@@ -478,7 +572,9 @@ def test_the_rank_that_hangs_is_the_root_cause_in_whatever_order_launchers_speak
 
 @settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(resource=st.just(2).map(job) | elastic_jobs(), steps=STEPS, order=st.permutations(range(6)))
-def test_order_of_pods_is_irrelevant(resource: Json, steps: list[tuple[str, int]], order: list[int]) -> None:
+def test_order_of_pods_is_irrelevant(
+    resource: Json, steps: list[tuple[str, int]], order: list[int]
+) -> None:
     sim = Sim(resource)
     play(sim, steps, running=True)
     seen = sim.observe()

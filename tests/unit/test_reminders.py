@@ -46,14 +46,21 @@ def says(attempt: int, state: str) -> Report:
     ],
     ids=str,
 )
-def test_a_launcher_that_answers_is_reminded_every_second_until_it_runs(report: Report | None, waits: bool) -> None:
-    numbers = [reminders.due(told(report=report), 3, ISSUED, after(seconds)) for seconds in (0.9, 1, 2.5, 60)]
+def test_a_launcher_that_answers_is_reminded_every_second_until_it_runs(
+    report: Report | None, waits: bool
+) -> None:
+    numbers = [
+        reminders.due(told(report=report), 3, ISSUED, after(seconds))
+        for seconds in (0.9, 1, 2.5, 60)
+    ]
     assert numbers == ([0, 1, 2, reminders.MOST] if waits else [0, 0, 0, 0])
     assert reminders.look_again(told(report=report), 3, ISSUED, after(1)) is None
 
 
 @pytest.mark.parametrize("report", [None, says(2, "Failed"), says(2, "Running")], ids=str)
-def test_one_that_is_ready_and_does_not_answer_is_reminded_less_and_less(report: Report | None) -> None:
+def test_one_that_is_ready_and_does_not_answer_is_reminded_less_and_less(
+    report: Report | None,
+) -> None:
     unheard, now, seen = told(report=report, reachable=False), ISSUED, []
     while (pause := reminders.look_again(unheard, 3, ISSUED, now)) is not None:
         now += timedelta(seconds=pause)
@@ -80,7 +87,9 @@ def test_nobody_is_reminded_of_what_is_not_said_or_done() -> None:
 
 
 def test_the_first_assignment_follows_no_other_and_is_not_lost() -> None:
-    first = told(reachable=False, assignment=assignment.work(1, 1, 2, 1, "10.0.0.1", graceful=False))
+    first = told(
+        reachable=False, assignment=assignment.work(1, 1, 2, 1, "10.0.0.1", graceful=False)
+    )
     assert reminders.due(first, 1, ISSUED, after(5)) == 0
     assert reminders.look_again(first, 1, ISSUED, after(5)) is None
     assert not reminders.wants_answer(first, 1)

@@ -42,7 +42,13 @@ FULL: dict[str, Any] = {
 
 def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     """The paths of all values of a row."""
-    children = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    children = (
+        value.items()
+        if isinstance(value, dict)
+        else enumerate(value)
+        if isinstance(value, list)
+        else ()
+    )
     return [path, *(place for key, child in children for place in places(child, (*path, key)))]
 
 
@@ -75,7 +81,9 @@ def test_a_row_with_all_keys_is_accepted() -> None:
     | st.integers(-1, 100)
     | st.sampled_from(["", "x", "X", "x.y/z", "1Gi", "none", "^x$", "/a", "Exists", "x" * 600])
     | st.lists(st.sampled_from(["a.b/c", "^x$", 1, None]), max_size=20)
-    | st.dictionaries(st.sampled_from(["name", "a.b/c", "key", "reason"]), st.sampled_from(["a.b/c", 3, None])),
+    | st.dictionaries(
+        st.sampled_from(["name", "a.b/c", "key", "reason"]), st.sampled_from(["a.b/c", 3, None])
+    ),
 )
 def test_wherever_a_value_is_changed_both_say_the_same(place: tuple[Any, ...], value: Any) -> None:
     row = with_value(FULL, place, value)
@@ -103,7 +111,10 @@ def test_shipped_rows_are_valid(path: Any) -> None:
         ({"exact": ["a.b/c", "a.b/c"]}, "exact: has an entry twice"),
         ({"visible": ["A"]}, "visible: must have at least 2 entries"),
         ({"env": {"1": "a"}}, "env.1: '1' does not match"),
-        ({"tolerations": [{"key": "x", "operator": "Is"}]}, "tolerations[0].operator: 'Is' is none of Exists, Equal"),
+        (
+            {"tolerations": [{"key": "x", "operator": "Is"}]},
+            "tolerations[0].operator: 'Is' is none of Exists, Equal",
+        ),
     ],
     ids=lambda value: str(value)[:24],
 )

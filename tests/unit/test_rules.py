@@ -49,16 +49,32 @@ def judge(failure: Failure, *sources: dict[str, Any]) -> Verdict:
         (cause(7), {"onReasons": ["DataError"]}, False),
         (cause(DisruptionTarget="True"), {"onPodConditions": [DRAIN]}, True),
         (cause(DisruptionTarget="False"), {"onPodConditions": [DRAIN]}, False),
-        (cause(DisruptionTarget="False"), {"onPodConditions": [{**DRAIN, "status": "False"}]}, True),
+        (
+            cause(DisruptionTarget="False"),
+            {"onPodConditions": [{**DRAIN, "status": "False"}]},
+            True,
+        ),
         (cause(Other="True"), {"onPodConditions": [DRAIN, {"type": "Other"}]}, True),
         (cause(), {"onPodConditions": [DRAIN]}, False),
         (cause(7, "Hang"), {**codes("In", 7), "onReasons": ["Hang"]}, True),
         (cause(8, "Hang"), {**codes("In", 7), "onReasons": ["Hang"]}, False),
-        (cause(7, "Hang"), {**codes("In", 7), "onReasons": ["Hang"], "onPodConditions": [DRAIN]}, False),
+        (
+            cause(7, "Hang"),
+            {**codes("In", 7), "onReasons": ["Hang"], "onPodConditions": [DRAIN]},
+            False,
+        ),
     ],
     ids=[
         *("in", "not in the list", "outside", "inside", "no code", "code 0"),
-        *("reason", "another reason", "condition", "condition false", "wanted false", "any condition", "no condition"),
+        *(
+            "reason",
+            "another reason",
+            "condition",
+            "condition false",
+            "wanted false",
+            "any condition",
+            "no condition",
+        ),
         *("both", "one of two", "two of three"),
     ],
 )
@@ -69,11 +85,16 @@ def test_matching(failure: Failure, matchers: dict[str, Any], matches: bool) -> 
 @pytest.mark.parametrize("action", list(Action), ids=lambda action: action.value)
 def test_a_rule_overrules_the_table(action: Action) -> None:
     for code in (1, 64, 75):
-        assert judge(cause(code), rule("r", action.value, **codes("In", code))) == Verdict(action, "r")
+        assert judge(cause(code), rule("r", action.value, **codes("In", code))) == Verdict(
+            action, "r"
+        )
 
 
 def test_the_first_match_decides() -> None:
-    first, second = rule("a", "Restart", **codes("In", 7, 8)), rule("b", "Fail", **codes("In", 8, 9))
+    first, second = (
+        rule("a", "Restart", **codes("In", 7, 8)),
+        rule("b", "Fail", **codes("In", 8, 9)),
+    )
     assert [judge(cause(code), first, second).rule for code in (7, 8, 9)] == ["a", "a", "b"]
     assert judge(cause(8), second, first) == Verdict(Action.FAIL, "b")
 
@@ -117,9 +138,15 @@ def test_reason_of_the_end(failure: Failure, sources: list[dict[str, Any]], reas
     ("sources", "words"),
     [
         ([rule()], r"rules\[0\]: matches nothing; add onExitCodes"),
-        ([rule(**codes("In", 1)), rule(onReasons=["Hang"])], "rules: the names of rules must differ"),
+        (
+            [rule(**codes("In", 1)), rule(onReasons=["Hang"])],
+            "rules: the names of rules must differ",
+        ),
         ([rule("", **codes("In", 1))], r"rules\[0\]\.name: must not be empty"),
-        ([rule(action="Retry", **codes("In", 1))], r"rules\[0\]\.action: 'Retry' is none of Fail, Restart"),
+        (
+            [rule(action="Retry", **codes("In", 1))],
+            r"rules\[0\]\.action: 'Retry' is none of Fail, Restart",
+        ),
         ([rule(**codes("Is", 1))], r"onExitCodes\.operator: 'Is' is none of In, NotIn"),
         ([rule(**codes("In", 0, 1))], r"onExitCodes\.values: must be one or more"),
         ([rule(**codes("In"))], r"onExitCodes\.values: must be one or more"),
@@ -134,7 +161,9 @@ def test_rules_that_cannot_be_are_refused(sources: list[dict[str, Any]], words: 
 
 def test_the_schema_knows_all_reasons_and_actions() -> None:
     crd = yaml.safe_load(CRD.read_text(encoding="utf-8"))
-    spec = crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]
+    spec = crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"][
+        "properties"
+    ]
     rule = spec["failurePolicy"]["properties"]["rules"]["items"]["properties"]
     known = {value for name, value in vars(Cause).items() if name.isupper()}
     assert set(rule["onReasons"]["items"]["enum"]) == known

@@ -31,9 +31,15 @@ def message(sim: Sim) -> str:
 def test_success_of_rank_0_ends_the_job_and_the_other_pods(chief: Sim) -> None:
     chief.finish(chief.pod(0))
     plan = chief.operate()
-    assert (chief.status["state"], message(chief)) == ("Succeeded", "the node of rank 0 has ended with success")
+    assert (chief.status["state"], message(chief)) == (
+        "Succeeded",
+        "the node of rank 0 has ended with success",
+    )
     assert chief.status["trainerStatus"]["accuracyTop1"] == "0.9700"
-    assert {name: order.end for name, order in plan.assign.items()} == {"job-1-1": True, "job-2-1": True}
+    assert {name: order.end for name, order in plan.assign.items()} == {
+        "job-1-1": True,
+        "job-2-1": True,
+    }
     assert plan.delete == {}
     chief.calm()
     chief.settle()
@@ -50,9 +56,15 @@ def test_others_may_be_done_before(chief: Sim) -> None:
     assert chief.condition("Succeeded") == "True"
 
 
-@pytest.mark.parametrize(("reason", "code"), [("PeerLost", 1), ("Error", 1), ("Error", 65)], ids=str)
-def test_what_others_say_waits_for_the_success_of_rank_0(chief: Sim, reason: str, code: int) -> None:
-    """The watch shows the end of the container later than the launchers of the others tell of their loss."""
+@pytest.mark.parametrize(
+    ("reason", "code"), [("PeerLost", 1), ("Error", 1), ("Error", 65)], ids=str
+)
+def test_what_others_say_waits_for_the_success_of_rank_0(
+    chief: Sim, reason: str, code: int
+) -> None:
+    """The watch shows the end of the container later than the launchers of the others tell of their
+    loss.
+    """
     chief.finish(chief.pod(0), seen=False)
     lose(chief, 1, reason, code)
     lose(chief, 2, reason, code)

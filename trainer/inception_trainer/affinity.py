@@ -1,7 +1,8 @@
 """CPUs of a rank's own: each rank of a pod is pinned to a part of those that the pod may use.
 
-Threads and processes inherit the CPUs of the thread that starts them, so this is done before torch computes anything
-and before loader processes are made. Threads that run already are pinned one by one: Linux knows no other way.
+Threads and processes inherit the CPUs of the thread that starts them, so this is done before torch
+computes anything and before loader processes are made. Threads that run already are pinned one by
+one: Linux knows no other way.
 """
 
 from __future__ import annotations
@@ -19,13 +20,17 @@ TOPOLOGY = Path("/sys/devices/system/cpu")
 
 
 def by_core(cpus: Collection[int], topology: Path = TOPOLOGY) -> list[int]:
-    """The CPUs by package and core, so that neighbours share caches: Linux numbers the threads of a core far apart."""
+    """The CPUs by package and core, so that neighbours share caches: Linux numbers the threads of a
+    core far apart.
+    """
     return sorted(cpus, key=lambda cpu: (*_core(topology / f"cpu{cpu}" / "topology"), cpu))
 
 
 def _core(folder: Path) -> tuple[int, int]:
     try:
-        return int((folder / "physical_package_id").read_text()), int((folder / "core_id").read_text())
+        return int((folder / "physical_package_id").read_text()), int(
+            (folder / "core_id").read_text()
+        )
     except (OSError, ValueError):  # not told here; the order is that of the numbers
         return 0, 0
 

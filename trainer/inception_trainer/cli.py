@@ -61,24 +61,43 @@ def main(argv: Sequence[str] | None = None) -> int:
     except TrainerError as error:
         from . import entry
 
-        entry.end(error, environment.from_environment() if not isinstance(error, UsageError) else None)
+        entry.end(
+            error, environment.from_environment() if not isinstance(error, UsageError) else None
+        )
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="python -m inception_trainer", description="Train image classifiers on any accelerator.")
+    parser = _Parser(
+        prog="python -m inception_trainer",
+        description="Train image classifiers on any accelerator.",
+    )
     parser.add_argument("--version", action="version", version=__version__)
-    commands = parser.add_subparsers(dest="command", required=True, metavar="command", parser_class=_Parser)
+    commands = parser.add_subparsers(
+        dest="command", required=True, metavar="command", parser_class=_Parser
+    )
     for name, text in COMMANDS.items():
         command = commands.add_parser(name, help=text)
-        command.add_argument("config", nargs="?", type=Path, help="YAML or JSON file; default: INCEPTION_CONFIG")
-        command.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override one key")
+        command.add_argument(
+            "config", nargs="?", type=Path, help="YAML or JSON file; default: INCEPTION_CONFIG"
+        )
+        command.add_argument(
+            "--set", action="append", default=[], metavar="KEY=VALUE", help="override one key"
+        )
     commands.add_parser("launch", help="resident launcher of a pod", add_help=False)
     commands.add_parser("recipes", help="list the named presets")
-    average = commands.add_parser("average", help="average the weights of several checkpoints of one network")
-    average.add_argument("files", nargs="+", type=Path, metavar="FILE", help="checkpoint, state_dict or safetensors")
-    average.add_argument("--output", required=True, type=Path, help="file to write: .pt or .safetensors")
+    average = commands.add_parser(
+        "average", help="average the weights of several checkpoints of one network"
+    )
+    average.add_argument(
+        "files", nargs="+", type=Path, metavar="FILE", help="checkpoint, state_dict or safetensors"
+    )
+    average.add_argument(
+        "--output", required=True, type=Path, help="file to write: .pt or .safetensors"
+    )
     comparing = commands.add_parser("compare", help="where two runs differ, and what came out")
-    comparing.add_argument("runs", nargs=2, type=Path, metavar="RUN", help="output or checkpoint folder of a run")
+    comparing.add_argument(
+        "runs", nargs=2, type=Path, metavar="RUN", help="output or checkpoint folder of a run"
+    )
     return parser
 
 
@@ -118,7 +137,9 @@ def _run(command: str, path: Path | None, overrides: list[str]) -> int:
     return 0
 
 
-def _configuration(path: Path | None, overrides: list[str], settings: Settings, mode: str) -> TrainingConfig:
+def _configuration(
+    path: Path | None, overrides: list[str], settings: Settings, mode: str
+) -> TrainingConfig:
     """The command decides the mode, so that one file serves them all."""
     from .config.training import load, load_file
 

@@ -21,8 +21,8 @@ class Comm:
 
     def __init__(self, rank: int, world_size: int, backend: str) -> None:
         self.rank, self.world_size = rank, world_size
-        # Whoever drops the last reference to a tensor needs the interpreter's lock, and the end of a process group
-        # waits for gloo's threads with that lock held: they must never be the ones.
+        # Whoever drops the last reference to a tensor needs the interpreter's lock, and the end of
+        # a process group waits for gloo's threads with that lock held: they must never be the ones.
         self._recent: deque[Tensor] = deque(maxlen=32)
         if world_size > 1:
             dist.init_process_group(backend, rank=rank, world_size=world_size)
@@ -54,7 +54,9 @@ class Comm:
             dist.broadcast(values, 0)
 
     def from_first(self, produce: Callable[[], T]) -> T:
-        """Rank 0 produces a small picklable value, all ranks return it; its exception is raised on every rank."""
+        """Rank 0 produces a small picklable value, all ranks return it; its exception is raised on
+        every rank.
+        """
         if self.world_size == 1:
             return produce()
         box: list[Any] = [None, None]
@@ -84,8 +86,9 @@ class Comm:
 class Agreement:
     """Requests of single ranks that all ranks act on at the same step boundary.
 
-    ``propose`` starts an all-reduce of this rank's requests, ``decided`` reads the one started before: it travels
-    while a step computes, so agreeing costs no waiting, and a request takes effect one boundary later.
+    ``propose`` starts an all-reduce of this rank's requests, ``decided`` reads the one started
+    before: it travels while a step computes, so agreeing costs no waiting, and a request takes
+    effect one boundary later.
     """
 
     def __init__(self, comm: Comm, names: tuple[str, ...]) -> None:
@@ -104,6 +107,8 @@ class Agreement:
         if self._work is not None:
             self._work.wait()
             self._work = None
-        names = frozenset(name for name, flag in zip(self._names, self._flags.tolist(), strict=True) if flag)
+        names = frozenset(
+            name for name, flag in zip(self._names, self._flags.tolist(), strict=True) if flag
+        )
         self._flags.zero_()
         return names

@@ -1,4 +1,6 @@
-"""How a rank is run, and how its errors reach the outside: exit code, one line, torch elastic's error file."""
+"""How a rank is run, and how its errors reach the outside: exit code, one line, torch elastic's
+error file.
+"""
 
 from __future__ import annotations
 
@@ -16,17 +18,21 @@ from .errors import ConfigError, InputMissing, TrainerError
 
 
 def train() -> None:
-    """Run this rank as the environment says; the launcher calls this in every process that it forks.
+    """Run this rank as the environment says; the launcher calls this in every process that it
+    forks.
 
-    Returns when what ``mode`` says is done. A TrainerError (``exit_code``; Stopped and its 75 after a graceful stop
-    included) and any other exception leave this function, after the former was written to torch elastic's error file.
+    Returns when what ``mode`` says is done. A TrainerError (``exit_code``; Stopped and its 75 after
+    a graceful stop included) and any other exception leave this function, after the former was
+    written to torch elastic's error file.
     """
     environment.prepare()
     settings = environment.from_environment()
     try:
         if settings.config_json is None:
             raise ConfigError("INCEPTION_CONFIG: not set")
-        config = load(settings.config_json, source="INCEPTION_CONFIG", image_folder=settings.image_folder)
+        config = load(
+            settings.config_json, source="INCEPTION_CONFIG", image_folder=settings.image_folder
+        )
         _run(config, settings)
     except TrainerError as error:
         write_error_file(error, settings)
@@ -34,7 +40,9 @@ def train() -> None:
 
 
 def run_as_process(config: TrainingConfig, settings: Settings) -> None:
-    """Like :func:`train` for a process of its own: a TrainerError ends it with its code and one line, no traceback."""
+    """Like :func:`train` for a process of its own: a TrainerError ends it with its code and one
+    line, no traceback.
+    """
     try:
         _run(config, settings)
     except TrainerError as error:
@@ -47,12 +55,18 @@ def _run(config: TrainingConfig, settings: Settings) -> None:
     except InputMissing as error:
         if not _by_variable(error, config, settings):
             raise
-        raise InputMissing(f"{error}; the variable {environment.IMAGE_FOLDER} names this folder") from error
+        raise InputMissing(
+            f"{error}; the variable {environment.IMAGE_FOLDER} names this folder"
+        ) from error
 
 
 def _by_variable(error: InputMissing, config: TrainingConfig, settings: Settings) -> bool:
     data = config.data
-    return data.kind == "ImageFolder" and data.path == settings.image_folder and str(error).startswith("data.path:")
+    return (
+        data.kind == "ImageFolder"
+        and data.path == settings.image_folder
+        and str(error).startswith("data.path:")
+    )
 
 
 def _work(config: TrainingConfig, settings: Settings) -> None:

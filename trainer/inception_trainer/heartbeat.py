@@ -1,8 +1,9 @@
-"""Signs of life for the launcher's watchdog: one shared line per rank, written without a system call.
+"""Signs of life for the launcher's watchdog: one shared line per rank, written without a system
+call.
 
-``<steps done> <signs of life> step|long``. Any change is a sign of life; the counts are equal on all ranks at the same
-place of the program, so the rank with the fewest is the one that the others wait for. ``long`` says that what comes
-next may take much longer than a step.
+``<steps done> <signs of life> step|long``. Any change is a sign of life; the counts are equal on
+all ranks at the same place of the program, so the rank with the fewest is the one that the others
+wait for. ``long`` says that what comes next may take much longer than a step.
 """
 
 from __future__ import annotations
@@ -27,13 +28,15 @@ class Heartbeat:
 
     def step(self, step: int) -> None:
         """An optimizer step is done."""
-        # After the first one rank 0 starts what shows the training, while the others wait in the second.
+        # After the first one rank 0 starts what shows the training, while the others wait in the
+        # second.
         self._write("long" if self._first else "step", step)
         self._paused, self._first = self._first, False
 
     def beat(self) -> None:
         """Something smaller than a step is done: a batch has come, or a part of an evaluation."""
-        # The first batch after a pause is still to be computed, which too takes longer than the ones after it.
+        # The first batch after a pause is still to be computed, which too takes longer than the
+        # ones after it.
         self._write("long" if self._first or self._paused else "step")
         self._paused = False
 
@@ -63,7 +66,8 @@ def _shared(path: Path) -> mmap.mmap:
     # Not a write per beat: on a disk that is busy with a checkpoint it could hold up the step.
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
     try:
-        # Written, not only made longer: memory that is full is an error here instead of a bus error later.
+        # Written, not only made longer: memory that is full is an error here instead of a bus error
+        # later.
         os.write(descriptor, _line(0, 0, "long"))
         return mmap.mmap(descriptor, LINE_BYTES)
     finally:

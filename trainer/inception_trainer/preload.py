@@ -1,7 +1,8 @@
-"""What the launcher imports before it forks the ranks: everything heavy, nothing that starts a thread or a device.
+"""What the launcher imports before it forks the ranks: everything heavy, nothing that starts a
+thread or a device.
 
-Importing this module prepares the environment (OpenMP reads it when torch is loaded), so import it before torch;
-then import :data:`MODULES` in their order, skipping what is not installed.
+Importing this module prepares the environment (OpenMP reads it when torch is loaded), so import it
+before torch; then import :data:`MODULES` in their order, skipping what is not installed.
 """
 
 from __future__ import annotations

@@ -10,7 +10,9 @@ from .errors import Stopped
 
 
 class StopRequest:
-    """Remembers that this process was asked to stop; before training begins there is nothing to save, so it ends."""
+    """Remembers that this process was asked to stop; before training begins there is nothing to
+    save, so it ends.
+    """
 
     def __init__(self, stop_file: Path | None) -> None:
         self._file = stop_file

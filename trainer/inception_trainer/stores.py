@@ -1,7 +1,7 @@
 """Object stores beside folders: ``s3://``, ``gs://`` and whatever else fsspec knows.
 
-fsspec is imported when the first URL is used. Connections belong to the process that makes them, so each call asks for
-its own; fsspec keeps them.
+fsspec is imported when the first URL is used. Connections belong to the process that makes them, so
+each call asks for its own; fsspec keeps them.
 """
 
 from __future__ import annotations
@@ -52,12 +52,16 @@ def calling(url: str) -> Iterator[None]:
         # Every store has exceptions of its own, most of them no OSError.
         what = f"{url}: {type(error).__name__}: {error}"
         if isinstance(error, PermissionError) or "Credentials" in type(error).__name__:
-            raise ConfigError(f"{what}; give the container credentials, for example by envFrom of a Secret") from error
+            raise ConfigError(
+                f"{what}; give the container credentials, for example by envFrom of a Secret"
+            ) from error
         raise StoreFailed(what) from error
 
 
 def filesystem(url: str) -> tuple[Any, str]:
-    """Fsspec's file system of a URL, and the path in it; ConfigError for an unknown one or a missing package."""
+    """Fsspec's file system of a URL, and the path in it; ConfigError for an unknown one or a
+    missing package.
+    """
     protocol = url.partition("://")[0]
     try:
         from fsspec.core import url_to_fs
@@ -66,10 +70,18 @@ def filesystem(url: str) -> tuple[Any, str]:
         found: tuple[Any, str] = url_to_fs(url, use_listings_cache=False)
         return found
     except ImportError as error:
-        package = "fsspec" if error.name == "fsspec" else PACKAGES.get(protocol, f"fsspec's package for {protocol}://")
-        raise ConfigError(f"{url}: needs the package {package}; add it to the image (docs/trainer.md)") from None
+        package = (
+            "fsspec"
+            if error.name == "fsspec"
+            else PACKAGES.get(protocol, f"fsspec's package for {protocol}://")
+        )
+        raise ConfigError(
+            f"{url}: needs the package {package}; add it to the image (docs/trainer.md)"
+        ) from None
     except ValueError as error:
-        raise ConfigError(f"{url}: {error}; use a path, or a URL such as s3://bucket/folder") from None
+        raise ConfigError(
+            f"{url}: {error}; use a path, or a URL such as s3://bucket/folder"
+        ) from None
 
 
 class Remote:

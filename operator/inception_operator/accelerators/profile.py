@@ -31,8 +31,9 @@ class Mount:
 class Profile:
     """One row.
 
-    ``resource`` is `NO_RESOURCE`, a name, or None when only the user knows it. ``unit`` is how many devices torch sees
-    for each one of a resource, None where that is unknown; ``units`` are resources with another one.
+    ``resource`` is `NO_RESOURCE`, a name, or None when only the user knows it. ``unit`` is how many
+    devices torch sees for each one of a resource, None where that is unknown; ``units`` are
+    resources with another one.
     """
 
     name: str
@@ -73,7 +74,9 @@ class Profile:
             return False
         if resource == self.resource or resource in self.exact:
             return True
-        return resource not in self.ignore and any(pattern.fullmatch(resource) for pattern in self.patterns)
+        return resource not in self.ignore and any(
+            pattern.fullmatch(resource) for pattern in self.patterns
+        )
 
     def unit_of(self, resource: str | None) -> int | None:
         """Devices that torch sees for each one of the resource; None when that is unknown."""
@@ -117,7 +120,11 @@ def parse_profile(row: Any, source: str) -> Profile:
 
 
 def _mount(entry: Json) -> Mount:
-    return Mount(entry["hostPath"], entry.get("mountPath") or entry["hostPath"], bool(entry.get("readOnly", True)))
+    return Mount(
+        entry["hostPath"],
+        entry.get("mountPath") or entry["hostPath"],
+        bool(entry.get("readOnly", True)),
+    )
 
 
 def _pattern(text: str, source: str) -> re.Pattern[str]:

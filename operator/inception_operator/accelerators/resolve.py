@@ -1,6 +1,7 @@
 """The table of accelerators: loading the data files, and what a job gets from its row.
 
-Names are compared as a whole first, by anchored pattern second, never by substring: ``nvidia.com/gpumem`` is no device.
+Names are compared as a whole first, by anchored pattern second, never by substring:
+``nvidia.com/gpumem`` is no device.
 """
 
 from __future__ import annotations
@@ -21,7 +22,15 @@ from inception_operator.spec.job import Job
 
 from .profile import Profile, ProfileError, parse_profile
 
-__all__ = ["Devices", "Profile", "ProfileError", "check_disjoint", "load_profiles", "parse_profile", "resolve"]
+__all__ = [
+    "Devices",
+    "Profile",
+    "ProfileError",
+    "check_disjoint",
+    "load_profiles",
+    "parse_profile",
+    "resolve",
+]
 
 DIRECTORY: Final = Path(__file__).with_name("profiles")
 # Names of networks, which come beside devices of any vendor.
@@ -30,7 +39,9 @@ _NETWORKS: Final = re.compile(r"rdma/.+|vpc\.amazonaws\.com/efa|([a-z0-9.-]+\.)?
 
 @dataclass(frozen=True)
 class Devices:
-    """What one node of a job gets: ``count`` of ``resource`` (None: no device, or by claims) and ``nproc`` ranks."""
+    """What one node of a job gets: ``count`` of ``resource`` (None: no device, or by claims) and
+    ``nproc`` ranks.
+    """
 
     profile: Profile
     resource: str | None
@@ -69,7 +80,11 @@ def check_disjoint(profiles: Iterable[Profile]) -> None:
     rows = list(profiles)
     for row in rows:
         for name in (row.resource, *row.exact):
-            others = [other.name for other in rows if other is not row and name is not None and other.counts(name)]
+            others = [
+                other.name
+                for other in rows
+                if other is not row and name is not None and other.counts(name)
+            ]
             if others:
                 raise ProfileError(f"{row.name}: {name} is claimed by {others[0]} too")
 
@@ -80,7 +95,9 @@ def resolve(job: Job, profiles: Mapping[str, Profile]) -> Devices:
     profile = profiles.get(wanted.profile)
     if profile is None:
         known = ", ".join(sorted(profiles))
-        raise SpecError("spec.accelerator.profile", f"{wanted.profile} is unknown; choose one of {known}")
+        raise SpecError(
+            "spec.accelerator.profile", f"{wanted.profile} is unknown; choose one of {known}"
+        )
     _refuse_unequal(job)
     requested = _requested(job, profiles)
     _refuse_strangers(job, profile, requested, profiles)
@@ -100,12 +117,16 @@ def resolve(job: Job, profiles: Mapping[str, Profile]) -> Devices:
 def _path(job: Job) -> str:
     """Where the template says what the trainer container requests."""
     containers = (job.template.get("spec") or {}).get("containers") or []
-    index = next((i for i, container in enumerate(containers) if container.get("name") == CONTAINER), 0)
+    index = next(
+        (i for i, container in enumerate(containers) if container.get("name") == CONTAINER), 0
+    )
     return f"spec.template.spec.containers[{index}].resources"
 
 
 def _extended(job: Job) -> dict[str, list[Any]]:
-    """What the template requests and limits of extended resources; cpu, memory and their like have no domain."""
+    """What the template requests and limits of extended resources; cpu, memory and their like have
+    no domain.
+    """
     resources = job.trainer_overlay.get("resources") or {}
     found: dict[str, list[Any]] = {}
     for side in ("requests", "limits"):
@@ -120,11 +141,15 @@ def _refuse_unequal(job: Job) -> None:
     for name, quantities in sorted(_extended(job).items()):
         if len({str(quantity) for quantity in quantities}) > 1:
             requested, limit = quantities
-            raise SpecError(_path(job), f"{name}: the request {requested} and the limit {limit} must be equal")
+            raise SpecError(
+                _path(job), f"{name}: the request {requested} and the limit {limit} must be equal"
+            )
 
 
 def _requested(job: Job, profiles: Mapping[str, Profile]) -> dict[str, Any]:
-    """Device resources that the template asks for itself; memory and core companions pass through untouched."""
+    """Device resources that the template asks for itself; memory and core companions pass through
+    untouched.
+    """
     own = job.accelerator.resource_name
     return {
         name: quantities[0]
@@ -159,10 +184,15 @@ def _owner(name: str, profile: Profile, profiles: Mapping[str, Profile]) -> str 
 
 
 def _refuse_unknown(job: Job, profile: Profile, profiles: Mapping[str, Profile]) -> None:
-    """A name that looks like a vendor's, or any beside a profile without devices, may be a device that is not seen."""
+    """A name that looks like a vendor's, or any beside a profile without devices, may be a device
+    that is not seen.
+    """
     rows = profiles.values()
     for name in sorted(_extended(job)):
-        known = any(row.counts(name) or name in row.ignore for row in rows) or name == job.accelerator.resource_name
+        known = (
+            any(row.counts(name) or name in row.ignore for row in rows)
+            or name == job.accelerator.resource_name
+        )
         if known or _NETWORKS.fullmatch(name):
             continue
         if not profile.has_devices or any(name.partition("/")[0] in row.domains for row in rows):
@@ -205,7 +235,8 @@ def _resource(job: Job, profile: Profile, requested: Mapping[str, Any]) -> str:
     named = job.accelerator.resource_name
     if named and asked and named != asked:
         raise SpecError(
-            "spec.accelerator.resourceName", f"is {named} but the template requests {asked}; make them the same"
+            "spec.accelerator.resourceName",
+            f"is {named} but the template requests {asked}; make them the same",
         )
     resource = named or asked or profile.resource
     if resource is None:
@@ -215,7 +246,8 @@ def _resource(job: Job, profile: Profile, requested: Mapping[str, Any]) -> str:
         )
     if resource in profile.ignore:
         raise SpecError(
-            "spec.accelerator.resourceName", f"{resource} does not count devices; the default is {profile.resource}"
+            "spec.accelerator.resourceName",
+            f"{resource} does not count devices; the default is {profile.resource}",
         )
     return resource
 
@@ -228,7 +260,8 @@ def _count(job: Job, resource: str, quantity: Any) -> int:
         raise SpecError(_path(job), f"{resource}: {quantity} is not a whole number of devices")
     if wanted not in (None, int(quantity)):
         raise SpecError(
-            "spec.accelerator.devicesPerNode", f"is {wanted} but the template requests {quantity} of {resource}"
+            "spec.accelerator.devicesPerNode",
+            f"is {wanted} but the template requests {quantity} of {resource}",
         )
     return int(quantity)
 

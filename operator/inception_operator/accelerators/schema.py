@@ -1,7 +1,7 @@
 """The part of JSON Schema that ``profiles/schema.json`` is written in.
 
-The operator's image has no validator of its own, and the file should be the only place that says what a row may hold:
-the chart's values are checked against the same text.
+The operator's image has no validator of its own, and the file should be the only place that says
+what a row may hold: the chart's values are checked against the same text.
 """
 
 from __future__ import annotations
@@ -64,7 +64,10 @@ def _ref(argument: Any, value: Any, path: str, node: Schema) -> None:
 def _type(argument: Any, value: Any, path: str, node: Schema) -> None:
     kinds = [argument] if isinstance(argument, str) else argument
     if not any(_is(value, kind) for kind in kinds):
-        _refuse(path, f"must be {' or '.join('a mapping' if kind == 'object' else kind for kind in kinds)}")
+        _refuse(
+            path,
+            f"must be {' or '.join('a mapping' if kind == 'object' else kind for kind in kinds)}",
+        )
 
 
 def _enum(argument: Any, value: Any, path: str, node: Schema) -> None:
@@ -88,7 +91,9 @@ def _pattern(argument: Any, value: Any, path: str, node: Schema) -> None:
         _refuse(path, f"{value!r} does not match {argument}")
 
 
-def _limit(holds: Callable[[Any, Any], bool], kind: type, words: str) -> Callable[[Any, Any, str, Schema], None]:
+def _limit(
+    holds: Callable[[Any, Any], bool], kind: type, words: str
+) -> Callable[[Any, Any, str, Schema], None]:
     def check_limit(argument: Any, value: Any, path: str, node: Schema) -> None:
         if isinstance(value, kind) and not isinstance(value, bool) and not holds(value, argument):
             _refuse(path, words.format(argument))
@@ -147,13 +152,23 @@ _KEYWORDS: Final[Mapping[str, Callable[[Any, Any, str, Schema], None]]] = {
     "enum": _enum,
     "anyOf": _any_of,
     "pattern": _pattern,
-    "minLength": _limit(lambda text, least: len(text) >= least, str, "must have at least {} characters"),
-    "maxLength": _limit(lambda text, most: len(text) <= most, str, "must have at most {} characters"),
+    "minLength": _limit(
+        lambda text, least: len(text) >= least, str, "must have at least {} characters"
+    ),
+    "maxLength": _limit(
+        lambda text, most: len(text) <= most, str, "must have at most {} characters"
+    ),
     "minimum": _limit(lambda number, least: number >= least, int, "must be at least {}"),
     "maximum": _limit(lambda number, most: number <= most, int, "must be at most {}"),
-    "minItems": _limit(lambda entries, least: len(entries) >= least, list, "must have at least {} entries"),
-    "maxItems": _limit(lambda entries, most: len(entries) <= most, list, "must have at most {} entries"),
-    "maxProperties": _limit(lambda entries, most: len(entries) <= most, dict, "must have at most {} keys"),
+    "minItems": _limit(
+        lambda entries, least: len(entries) >= least, list, "must have at least {} entries"
+    ),
+    "maxItems": _limit(
+        lambda entries, most: len(entries) <= most, list, "must have at most {} entries"
+    ),
+    "maxProperties": _limit(
+        lambda entries, most: len(entries) <= most, dict, "must have at most {} keys"
+    ),
     "items": _items,
     "prefixItems": _prefix_items,
     "uniqueItems": _unique,

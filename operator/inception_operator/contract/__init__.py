@@ -1,1 +1,3 @@
-"""Names, types and wire formats that the operator shares with the API server, its launchers and its users."""
+"""Names, types and wire formats that the operator shares with the API server, its launchers and its
+users.
+"""

@@ -14,7 +14,11 @@ MAX_ATTEMPT = 2**31 - 2
 
 def to_json(assignment: Assignment) -> str:
     """The annotation's text; a hold carries no ranks and no address."""
-    data: Json = {"attempt": assignment.attempt, "nnodes": assignment.nnodes, "graceful": assignment.graceful}
+    data: Json = {
+        "attempt": assignment.attempt,
+        "nnodes": assignment.nnodes,
+        "graceful": assignment.graceful,
+    }
     if assignment.end:
         data["end"] = True
     if assignment.nudge:
@@ -86,7 +90,9 @@ def work(
     bell: str = "",
     host: str | None = None,
 ) -> Assignment:
-    """Ranks for one slot; ``rank`` is its node rank, which it keeps over attempts as far as that is possible."""
+    """Ranks for one slot; ``rank`` is its node rank, which it keeps over attempts as far as that is
+    possible.
+    """
     return Assignment(
         attempt=attempt,
         nnodes=nodes,

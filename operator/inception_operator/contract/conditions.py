@@ -1,4 +1,6 @@
-"""Conditions of a job: setting them, reading them, and the one word for people that follows from them."""
+"""Conditions of a job: setting them, reading them, and the one word for people that follows from
+them.
+"""
 
 from __future__ import annotations
 
@@ -51,8 +53,12 @@ def is_false(conditions: Sequence[Json], kind: str) -> bool:
     return condition is not None and condition.get("status") == FALSE
 
 
-def put(conditions: list[Json], kind: str, status: str, reason: str, message: str, now: str) -> bool:
-    """Set a condition in place; True when status, reason or message changed. Its time moves with the status only."""
+def put(
+    conditions: list[Json], kind: str, status: str, reason: str, message: str, now: str
+) -> bool:
+    """Set a condition in place; True when status, reason or message changed. Its time moves with
+    the status only.
+    """
     condition = find(conditions, kind)
     if condition is None:
         condition = {"type": kind}

@@ -44,7 +44,9 @@ class StaleViewError(OperatorError):
 class ApiError(OperatorError):
     """The API server refused a request."""
 
-    def __init__(self, status: int, message: str, *, reason: str = "", retry_after: float | None = None) -> None:
+    def __init__(
+        self, status: int, message: str, *, reason: str = "", retry_after: float | None = None
+    ) -> None:
         super().__init__(message)
         self.status = status
         self.reason = reason
@@ -105,7 +107,12 @@ def api_error(status: int, body: bytes, headers: Mapping[str, str], request: str
     kind = _BY_STATUS.get(status, UnavailableError if status >= 500 else ApiError)
     if kind is ConflictError and reason == "AlreadyExists":
         kind = AlreadyExistsError
-    return kind(status, f"{request}: {status} {text}", reason=reason, retry_after=_seconds(headers.get("Retry-After")))
+    return kind(
+        status,
+        f"{request}: {status} {text}",
+        reason=reason,
+        retry_after=_seconds(headers.get("Retry-After")),
+    )
 
 
 def _seconds(value: str | None) -> float | None:

@@ -30,7 +30,8 @@ CONTAINER: Final = "trainer"
 LAUNCHER_PORT: Final = 8080
 METRICS_PORT: Final = 8081
 MASTER_PORT_BASE: Final = 29500
-# Of pods on the network of their nodes: below the ports of Services and those that connections come from.
+# Of pods on the network of their nodes: below the ports of Services and those that connections come
+# from.
 HOST_PORT_BASE: Final = 20000
 HOST_PORTS: Final = 9500
 ASSIGNMENT_MOUNT: Final = "/etc/inception"
@@ -55,7 +56,9 @@ class ConditionType:
 
 
 class Reason:
-    """Reasons of conditions and events; users build alerts on them, so they are never renamed lightly."""
+    """Reasons of conditions and events; users build alerts on them, so they are never renamed
+    lightly.
+    """
 
     CREATED: Final = "Created"
     ACCEPTED: Final = "Accepted"
@@ -88,7 +91,9 @@ class Reason:
 
 
 class Cause:
-    """``status.rootCause.reason``: what went wrong. The first block comes from the launcher's report."""
+    """``status.rootCause.reason``: what went wrong. The first block comes from the launcher's
+    report.
+    """
 
     ERROR: Final = "Error"
     SIGNAL: Final = "Signal"

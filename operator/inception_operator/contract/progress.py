@@ -1,4 +1,6 @@
-"""Figures of the training: from rank 0's Prometheus text or its final report, and as ``status.trainerStatus``."""
+"""Figures of the training: from rank 0's Prometheus text or its final report, and as
+``status.trainerStatus``.
+"""
 
 from __future__ import annotations
 
@@ -65,7 +67,9 @@ def from_report(report: Report, now: datetime) -> Progress:
 
 
 def to_json(progress: Progress) -> Json:
-    """``status.trainerStatus``: whole numbers as they are, decimals as strings, nothing that is unknown."""
+    """``status.trainerStatus``: whole numbers as they are, decimals as strings, nothing that is
+    unknown.
+    """
     data: Json = {
         "progressPercentage": _percent(progress.progress),
         "estimatedRemainingSeconds": _seconds(progress.remaining_seconds),
@@ -76,17 +80,23 @@ def to_json(progress: Progress) -> Json:
         "accuracyTop5": _decimal(progress.accuracy_top5, 4),
         "loss": _decimal(progress.loss, 4),
         "samplesSeen": _whole(progress.samples_seen),
-        "lastCheckpointTime": None if progress.last_checkpoint is None else format_time(progress.last_checkpoint),
+        "lastCheckpointTime": None
+        if progress.last_checkpoint is None
+        else format_time(progress.last_checkpoint),
         _TIME: format_time(progress.time),
     }
     return {key: value for key, value in data.items() if value is not None}
 
 
 def merged(current: Json | None, progress: Progress, *, at_once: bool) -> Json | None:
-    """The trainerStatus to write, or None to leave it: too soon, older than what is known, or nothing new."""
+    """The trainerStatus to write, or None to leave it: too soon, older than what is known, or
+    nothing new.
+    """
     known = current or {}
     last = parse_time(known.get(_TIME))
-    if last is not None and (progress.time < last or (not at_once and progress.time - last < INTERVAL)):
+    if last is not None and (
+        progress.time < last or (not at_once and progress.time - last < INTERVAL)
+    ):
         return None
     news = known | to_json(progress)
     changed = any(known.get(key) != value for key, value in news.items() if key != _TIME)
@@ -99,7 +109,9 @@ class _Figures:
 
     def any_number(self, name: str, **labels: str) -> float | None:
         wanted = labels.items()
-        found = (value for (key, own), value in self.values.items() if key == name and wanted <= own)
+        found = (
+            value for (key, own), value in self.values.items() if key == name and wanted <= own
+        )
         return next(found, None)
 
     def number(self, name: str, **labels: str) -> float | None:
@@ -133,7 +145,9 @@ def _seconds(value: float | None) -> int | None:
 
 
 def _whole(value: int | None, most: int = _INT64) -> int | None:
-    """What the schema takes: a program may say anything, and a status that is refused would stop its job."""
+    """What the schema takes: a program may say anything, and a status that is refused would stop
+    its job.
+    """
     return value if value is not None and 0 <= value <= most else None
 
 

@@ -1,6 +1,7 @@
 """What `reconcile` sees and what it decides: plain frozen data, no I/O.
 
-The edge (`controller`, `client`) turns API objects into an `Observation` and a `Plan` into requests.
+The edge (`controller`, `client`) turns API objects into an `Observation` and a `Plan` into
+requests.
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True)
 class Assignment:
-    """What a slot is told to do in one attempt: ``nnodes`` 0 is a hold, ``end`` the last word (see `assignment`)."""
+    """What a slot is told to do in one attempt: ``nnodes`` 0 is a hold, ``end`` the last word (see
+    `assignment`).
+    """
 
     attempt: int
     nnodes: int = 0
@@ -36,7 +39,9 @@ class Assignment:
 
 @dataclass(frozen=True)
 class Report:
-    """What a launcher says about itself: the answer of ``/status`` or the pod's termination message."""
+    """What a launcher says about itself: the answer of ``/status`` or the pod's termination
+    message.
+    """
 
     attempt: int
     state: str
@@ -54,14 +59,16 @@ class Report:
 class PodView:
     """The parts of a Pod that decisions need.
 
-    ``exit_code`` and ``terminated_reason`` are those of the terminated trainer container, ``waiting_reason`` and
-    ``waiting_message`` those of a waiting one. ``report`` is the termination message if there is one, else the latest
-    answer of ``/status``. ``reachable`` is None until the operator has tried to ask; ``unreachable_since`` is the first
-    of the tries that have failed in a row. ``conditions`` are type and status of all of them, ``labels`` our own ones.
-    ``ready_changed`` is the last transition of the Ready condition. A pod being deleted was asked to end at
-    ``deletion_requested`` and is killed at ``deletion_deadline``. ``node_lost_since`` is since when its node has not
-    been ready, None when it is or nobody has asked. ``orphan_of`` is the uid of the job that this
-    operator made the pod for, when the pod has no controller any more. ``unhealthy`` names its broken devices.
+    ``exit_code`` and ``terminated_reason`` are those of the terminated trainer container,
+    ``waiting_reason`` and ``waiting_message`` those of a waiting one. ``report`` is the termination
+    message if there is one, else the latest answer of ``/status``. ``reachable`` is None until the
+    operator has tried to ask; ``unreachable_since`` is the first of the tries that have failed in a
+    row. ``conditions`` are type and status of all of them, ``labels`` our own ones.
+    ``ready_changed`` is the last transition of the Ready condition. A pod being deleted was asked
+    to end at ``deletion_requested`` and is killed at ``deletion_deadline``. ``node_lost_since`` is
+    since when its node has not been ready, None when it is or nobody has asked. ``orphan_of`` is
+    the uid of the job that this operator made the pod for, when the pod has no controller any more.
+    ``unhealthy`` names its broken devices.
     """
 
     name: str
@@ -130,8 +137,8 @@ class Progress:
 class Observation:
     """Everything one decision is made from.
 
-    ``rejection`` is the API server's text when it refused the last pod creation. ``gone`` names the latest pod of
-    a slot that was seen to vanish, as far as this process remembers.
+    ``rejection`` is the API server's text when it refused the last pod creation. ``gone`` names the
+    latest pod of a slot that was seen to vanish, as far as this process remembers.
     """
 
     job: Json
@@ -153,13 +160,15 @@ class Event:
 
 @dataclass(frozen=True)
 class Plan:
-    """What to do, in this order: write the status, delete pods, create pods, hand out assignments, post events.
+    """What to do, in this order: write the status, delete pods, create pods, hand out assignments,
+    post events.
 
     ``claim_templates`` must be there before the pods of ``create``, and may be there already.
 
-    ``status`` is the complete wanted status, or None when it is as it should be. ``delete`` maps pod name to grace
-    period in seconds (None: the pod's own), ``repair`` pod name to metadata that somebody took away. Nothing after a
-    failed status write is carried out. ``delete_job`` removes the job itself, last of all.
+    ``status`` is the complete wanted status, or None when it is as it should be. ``delete`` maps
+    pod name to grace period in seconds (None: the pod's own), ``repair`` pod name to metadata that
+    somebody took away. Nothing after a failed status write is carried out. ``delete_job`` removes
+    the job itself, last of all.
     """
 
     status: Json | None = None
@@ -175,5 +184,12 @@ class Plan:
     @property
     def empty(self) -> bool:
         """True when there is nothing to do now."""
-        requests = self.delete or self.create or self.assign or self.repair or self.events or self.delete_job
+        requests = (
+            self.delete
+            or self.create
+            or self.assign
+            or self.repair
+            or self.events
+            or self.delete_job
+        )
         return self.status is None and not requests

@@ -1,7 +1,8 @@
 """Nodes that a job stays away from for a while, because a device of theirs broke under it.
 
-The list is in the status, so that every pod of every pass is made with the same wish. It is only a wish: a job whose
-other nodes are full goes on with the healthy devices of the node that it would rather not have.
+The list is in the status, so that every pod of every pass is made with the same wish. It is only a
+wish: a job whose other nodes are full goes on with the healthy devices of the node that it would
+rather not have.
 """
 
 from __future__ import annotations
@@ -25,9 +26,11 @@ def nodes(status: Json, now: datetime) -> tuple[str, ...]:
 
 
 def add(status: Json, pods: Iterable[PodView], now: datetime) -> Json:
-    """The field of the status once these pods are given up: nodes with a broken device are avoided from now on.
+    """The field of the status once these pods are given up: nodes with a broken device are avoided
+    from now on.
 
-    A node that is in the list already keeps its time, so that seeing the same pod again changes nothing.
+    A node that is in the list already keeps its time, so that seeing the same pod again changes
+    nothing.
     """
     live = _live(status, now)
     names = {entry["name"] for entry in live}
@@ -43,7 +46,11 @@ def drop_expired(status: Json, now: datetime) -> Json:
 
 
 def _live(status: Json, now: datetime) -> list[Json]:
-    return [entry for entry in status.get(KEY) or () if (parse_time(entry["expirationTime"]) or now) > now]
+    return [
+        entry
+        for entry in status.get(KEY) or ()
+        if (parse_time(entry["expirationTime"]) or now) > now
+    ]
 
 
 def _entry(node: str, now: datetime) -> Json:

@@ -1,10 +1,11 @@
-"""How long a job waits before its next attempt: not at all at first, then longer and longer while it gets nowhere.
+"""How long a job waits before its next attempt: not at all at first, then longer and longer while
+it gets nowhere.
 
-Whatever does not count towards ``maxRestarts`` could otherwise restart a job for ever at full speed. Two things are
-counted. Attempts in a row that fail before their first step: two restart at once, for the usual failure is a single
-one. And attempts since the last that got beyond every step reached before: steps that only repeat lost ones are work,
-but no progress, so after thirty such attempts the job slows down as well. A program that tells no steps makes progress
-by lasting.
+Whatever does not count towards ``maxRestarts`` could otherwise restart a job for ever at full
+speed. Two things are counted. Attempts in a row that fail before their first step: two restart at
+once, for the usual failure is a single one. And attempts since the last that got beyond every step
+reached before: steps that only repeat lost ones are work, but no progress, so after thirty such
+attempts the job slows down as well. A program that tells no steps makes progress by lasting.
 """
 
 from __future__ import annotations
@@ -32,7 +33,9 @@ def delay(failures: int) -> int:
 
 @dataclass(frozen=True)
 class Streak:
-    """Failures in a row, the furthest step of all attempts, and the last attempt that made progress."""
+    """Failures in a row, the furthest step of all attempts, and the last attempt that made
+    progress.
+    """
 
     failures: int = 0
     attempt: int = 0
@@ -43,11 +46,15 @@ class Streak:
         """What a status says."""
         furthest = status.get("furthest") or {}
         return Streak(
-            int(status.get("failuresInARow") or 0), int(furthest.get("attempt") or 0), int(furthest.get("step") or 0)
+            int(status.get("failuresInARow") or 0),
+            int(furthest.get("attempt") or 0),
+            int(furthest.get("step") or 0),
         )
 
     def after(self, attempt: int, reached: int, ran: timedelta) -> Streak:
-        """The streak once this attempt has failed; it ``ran`` so long and ``reached`` that step, 0 for none."""
+        """The streak once this attempt has failed; it ``ran`` so long and ``reached`` that step, 0
+        for none.
+        """
         lasted = ran >= LASTING
         failures = 1 if reached or lasted else self.failures + 1
         progress = lasted or reached > self.step or not self.attempt
@@ -66,7 +73,9 @@ class Streak:
         return f"waiting {seconds} s before attempt {following}: {text}"
 
     def to_status(self, attempt: int, now: datetime) -> Json:
-        """The fields of the status once this attempt has failed; no ``nextAttemptTime`` means at once."""
+        """The fields of the status once this attempt has failed; no ``nextAttemptTime`` means at
+        once.
+        """
         seconds = self.seconds(attempt)
         # Rounded up to the whole seconds of the status.
         due = whole_seconds(now) + timedelta(seconds=seconds + bool(now.microsecond))

@@ -1,8 +1,10 @@
-"""How many nodes an attempt has, and which slots they are: starting smaller, growing back, shrinking, hot spares.
+"""How many nodes an attempt has, and which slots they are: starting smaller, growing back,
+shrinking, hot spares.
 
-The slots of an attempt are its *members*, in the order of their node ranks. They are written to the status together
-with PodsReady=True, before any of them is told its rank, so every pass hands out the same ranks. Slots that are kept
-filled but are no members are spares. A job without an elasticPolicy has its slots as members, always.
+The slots of an attempt are its *members*, in the order of their node ranks. They are written to the
+status together with PodsReady=True, before any of them is told its rank, so every pass hands out
+the same ranks. Slots that are kept filled but are no members are spares. A job without an
+elasticPolicy has its slots as members, always.
 """
 
 from __future__ import annotations
@@ -18,7 +20,8 @@ from inception_operator.spec.job import MAX_NODES, Job
 
 from . import slots
 
-# The losses of one accident are seen together, and a pod without a node for so long has nowhere to go.
+# The losses of one accident are seen together, and a pod without a node for so long has nowhere to
+# go.
 PLACEMENT: Final = timedelta(seconds=3)
 # A replacement that has its node mostly trains sooner than a smaller attempt would have grown back.
 ARRIVAL: Final = timedelta(seconds=10)
@@ -39,7 +42,9 @@ Members = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Roster:
-    """The members in rank order, those of the attempt before while one gathers, and the slots to keep filled."""
+    """The members in rank order, those of the attempt before while one gathers, and the slots to
+    keep filled.
+    """
 
     members: Members
     pool: Members
@@ -84,20 +89,26 @@ def from_text(text: object) -> Members:
     return tuple(members) if len(set(members)) == len(members) else ()
 
 
-def roster(job: Job, written: Members, pods: Iterable[PodView], attempt: int, *, issued: bool) -> Roster:
+def roster(
+    job: Job, written: Members, pods: Iterable[PodView], attempt: int, *, issued: bool
+) -> Roster:
     """Who trains, and which slots are to be filled; follows from the status and the pods alone.
 
-    A pod that was made for this attempt and is being deleted keeps the name that its successor would have: another
-    slot is filled instead.
+    A pod that was made for this attempt and is being deleted keeps the name that its successor
+    would have: another slot is filled instead.
     """
     everybody = tuple(range(job.num_nodes))
     if job.elastic is None:
         return Roster(everybody, everybody)
     newest = slots.newest(pods)
-    living = {slot: pod for slot, pod in newest.items() if not pod.deleting and not slots.finished(pod)}
+    living = {
+        slot: pod for slot, pod in newest.items() if not pod.deleting and not slots.finished(pod)
+    }
     taken = {slot for slot, pod in newest.items() if pod.deleting and pod.incarnation == attempt}
     kept = [slot for slot in written if issued or slot in living]
-    others = sorted(living.keys() - set(kept), key=lambda slot: (living[slot].phase != Phase.RUNNING, slot))
+    others = sorted(
+        living.keys() - set(kept), key=lambda slot: (living[slot].phase != Phase.RUNNING, slot)
+    )
     size = job.num_nodes + job.elastic.spare_nodes
     known = living.keys() | set(kept) | taken
     free = [slot for slot in range(size + len(known)) if slot not in known]
@@ -105,17 +116,23 @@ def roster(job: Job, written: Members, pods: Iterable[PodView], attempt: int, *,
 
 
 def crew(before: Members, ready: Collection[int], size: int) -> Members:
-    """The next members: who stays keeps its node rank if there is still such a rank, others fill the gaps."""
+    """The next members: who stays keeps its node rank if there is still such a rank, others fill
+    the gaps.
+    """
     ranked: list[int | None] = [slot if slot in ready else None for slot in before[:size]]
     ranked += [None] * (size - len(ranked))
     late = [slot for slot in before[size:] if slot in ready]
     late += [slot for slot in ready if slot not in before]
-    members = [slot if slot is not None else late.pop(0) for slot in ranked if slot is not None or late]
+    members = [
+        slot if slot is not None else late.pop(0) for slot in ranked if slot is not None or late
+    ]
     return tuple(members) if len(members) == size else ()
 
 
 def start(muster: Muster, since: datetime, *, rejected: bool) -> tuple[Members, float | None]:
-    """The members to begin an attempt with, or none and the seconds until fewer than wanted will do."""
+    """The members to begin an attempt with, or none and the seconds until fewer than wanted will
+    do.
+    """
     before, ready, wanted = muster.roster.members, muster.ready, muster.wanted
     if len(ready) >= wanted:
         return crew(before, ready, wanted), None
@@ -127,8 +144,12 @@ def start(muster: Muster, since: datetime, *, rejected: bool) -> tuple[Members, 
     return ((), left) if left > 0 else (crew(before, ready, len(ready)), None)
 
 
-def resize(muster: Muster, issued: datetime, known: Json, *, rejected: bool) -> tuple[Members, float | None]:
-    """The members that a running attempt is to be replaced with, or none and the seconds until it may be."""
+def resize(
+    muster: Muster, issued: datetime, known: Json, *, rejected: bool
+) -> tuple[Members, float | None]:
+    """The members that a running attempt is to be replaced with, or none and the seconds until it
+    may be.
+    """
     members, ready, wanted = muster.roster.members, muster.ready, muster.wanted
     size = len(members)
     if wanted < size:
@@ -167,16 +188,22 @@ def figures(job: Job, members: Members) -> Json:
 
 
 def count(job: Job, known: Json, roster: Roster, ready: Collection[int], *, issued: bool) -> Json:
-    """``status.nodes``: how many nodes are wanted and ready; of an elastic job also who trains and who is spare."""
+    """``status.nodes``: how many nodes are wanted and ready; of an elastic job also who trains and
+    who is spare.
+    """
     if job.elastic is None:
         return {"desired": job.num_nodes, "ready": len(ready)}
-    at_work = sum(slot in ready for slot in roster.members) if issued else min(job.num_nodes, len(ready))
+    at_work = (
+        sum(slot in ready for slot in roster.members) if issued else min(job.num_nodes, len(ready))
+    )
     kept = {key: known[key] for key in ("members", "desiredAtStart") if key in known}
     return {"desired": job.num_nodes, "ready": at_work, "spareReady": len(ready) - at_work} | kept
 
 
 def retry_at(pod: PodView, now: datetime) -> datetime | None:
-    """When a spare that has ended may be replaced; None when it has not ended or may be replaced at once."""
+    """When a spare that has ended may be replaced; None when it has not ended or may be replaced at
+    once.
+    """
     ended = pod.finished or pod.ready_changed or pod.created
     if not slots.finished(pod) or ended is None or now >= ended + RETRY:
         return None
@@ -184,14 +211,18 @@ def retry_at(pod: PodView, now: datetime) -> datetime | None:
 
 
 def head_start(attempt: int, issued: datetime | None, now: datetime) -> float:
-    """For how many seconds new spares wait for the ranks to come back; nothing comes back in the first attempt."""
+    """For how many seconds new spares wait for the ranks to come back; nothing comes back in the
+    first attempt.
+    """
     if attempt == 1 or issued is None:
         return 0.0
     return max(0.0, (issued + HEAD_START - now).total_seconds())
 
 
 def useless(pod: PodView, now: datetime) -> bool:
-    """Whether a spare that was made for the attempt that runs will never take ranks; its name can wait."""
+    """Whether a spare that was made for the attempt that runs will never take ranks; its name can
+    wait.
+    """
     silent = slots.silent_since(pod, (pod.created or now) + WARM_UP)
     return bool(pod.unhealthy) or (silent is not None and now >= silent + slots.SILENCE)
 
@@ -203,12 +234,22 @@ def _unschedulable(pod: PodView | None) -> str | None:
 def _arrivals(muster: Muster, patience: timedelta, *, rejected: bool) -> float:
     """For how many seconds it is worth waiting for pods that are not ready yet."""
     missing = [pod for slot, pod in muster.pods.items() if slot not in muster.ready]
-    return max((_worth_waiting(pod, muster.now, patience, rejected=rejected) for pod in missing), default=0.0)
+    return max(
+        (_worth_waiting(pod, muster.now, patience, rejected=rejected) for pod in missing),
+        default=0.0,
+    )
 
 
-def _worth_waiting(pod: PodView | None, now: datetime, patience: timedelta, *, rejected: bool) -> float:
+def _worth_waiting(
+    pod: PodView | None, now: datetime, patience: timedelta, *, rejected: bool
+) -> float:
     if pod is None:
         return 0.0 if rejected else PLACEMENT.total_seconds()
-    if pod.deleting or slots.finished(pod) or pod.created is None or pod.waiting_reason not in _ON_ITS_WAY:
+    if (
+        pod.deleting
+        or slots.finished(pod)
+        or pod.created is None
+        or pod.waiting_reason not in _ON_ITS_WAY
+    ):
         return 0.0
     return (pod.created + (PLACEMENT if pod.node is None else patience) - now).total_seconds()

@@ -65,8 +65,9 @@ INFRASTRUCTURE: Final = frozenset(
 )
 # After these all ranks are still there and can save together before they end.
 _GRACEFUL: Final = frozenset((Cause.POD_DELETED, Cause.DISRUPTED, Cause.STOPPED))
-# These befall all ranks of an attempt together. A launcher dates a hang that is its own back to its beginning, and one
-# of ranks that only wait for others to the present, so that the former is acted on at once.
+# These befall all ranks of an attempt together. A launcher dates a hang that is its own back to its
+# beginning, and one of ranks that only wait for others to the present, so that the former is acted
+# on at once.
 _SHARED: Final = frozenset((Cause.PEER_LOST, Cause.STOPPED, Cause.HANG))
 _GONE: Final = "the pod is gone"
 
@@ -122,9 +123,11 @@ class Failure:
 
 @dataclass(frozen=True)
 class Scene:
-    """What failures are looked for in. ``issued`` is when the attempt's assignments went out; None while it gathers.
+    """What failures are looked for in. ``issued`` is when the attempt's assignments went out; None
+    while it gathers.
 
-    ``members`` are the slots that train in it, in rank order; None when all slots do, in their own order.
+    ``members`` are the slots that train in it, in rank order; None when all slots do, in their own
+    order.
     """
 
     job: str
@@ -137,7 +140,9 @@ class Scene:
     gone: Mapping[int, Gone] = field(default_factory=dict)
 
     def involves(self, slot: int) -> bool:
-        """Whether the slot's failure is one of the attempt: a spare's is not, once the members are known."""
+        """Whether the slot's failure is one of the attempt: a spare's is not, once the members are
+        known.
+        """
         return self.members is None or self.issued is None or slot in self.members
 
     def rank(self, slot: int) -> int | None:
@@ -151,12 +156,16 @@ class Scene:
 
 def collect(slots: Slots, scene: Scene) -> tuple[Failure, ...]:
     """At most one failure of each slot."""
-    found = (_of_slot(index, pod, scene) for index, pod in enumerate(slots) if scene.involves(index))
+    found = (
+        _of_slot(index, pod, scene) for index, pod in enumerate(slots) if scene.involves(index)
+    )
     return tuple(failure for failure in found if failure is not None)
 
 
 def root_cause(failures: Sequence[Failure]) -> Failure:
-    """The earliest genuine failure: a stop of all ranks and a lost peer have their cause elsewhere, if it shows."""
+    """The earliest genuine failure: a stop of all ranks and a lost peer have their cause elsewhere,
+    if it shows.
+    """
     return min(failures, key=lambda failure: (_remoteness(failure), failure.time, failure.slot))
 
 
@@ -167,11 +176,17 @@ def reached(slots: Slots, attempt: int) -> int:
 
 
 def must_wait(failures: Sequence[Failure], slots: Slots, scene: Scene) -> bool:
-    """Only ranks that ended or waited along with others so far, and a slot that has not spoken may still say why."""
+    """Only ranks that ended or waited along with others so far, and a slot that has not spoken may
+    still say why.
+    """
     if any(failure.reason not in _SHARED for failure in failures):
         return False
     settled = {failure.slot for failure in failures}
-    settled |= {i for i, pod in enumerate(slots) if pod is not None and slot_rules.succeeded(pod, scene.attempt)}
+    settled |= {
+        i
+        for i, pod in enumerate(slots)
+        if pod is not None and slot_rules.succeeded(pod, scene.attempt)
+    }
     if len(settled) == sum(scene.involves(index) for index in range(len(slots))):
         return False
     return abs(scene.now - min(failure.time for failure in failures)) < SETTLE
@@ -179,7 +194,11 @@ def must_wait(failures: Sequence[Failure], slots: Slots, scene: Scene) -> bool:
 
 def action(failure: Failure, previous: Json | None) -> Action:
     """What follows from a root cause, given the one before it."""
-    if failure.reason in INFRASTRUCTURE or failure.exit_code == STOPPED_CODE or failure.reason == Cause.STOPPED:
+    if (
+        failure.reason in INFRASTRUCTURE
+        or failure.exit_code == STOPPED_CODE
+        or failure.reason == Cause.STOPPED
+    ):
         return Action.RESTART_IGNORING_LIMIT
     if failure.reason == Cause.PEER_LOST:
         return Action.RESTART
@@ -196,7 +215,11 @@ def was_graceful(cause: Json) -> bool:
 
 
 def _was_out_of_memory(cause: Json | None, attempt: int) -> bool:
-    return cause is not None and cause.get("reason") == Cause.OOM_KILLED and cause.get("attempt") == attempt
+    return (
+        cause is not None
+        and cause.get("reason") == Cause.OOM_KILLED
+        and cause.get("attempt") == attempt
+    )
 
 
 def _remoteness(failure: Failure) -> int:
@@ -213,14 +236,26 @@ def _of_slot(slot: int, pod: PodView | None, scene: Scene) -> Failure | None:
     if pod.deleting and involved:
         asked = pod.deletion_requested
         # What a pod says after it was told to go is an echo of that.
-        return own if own is not None and asked is not None and own.time < asked else _removed(pod, scene)
+        return (
+            own
+            if own is not None and asked is not None and own.time < asked
+            else _removed(pod, scene)
+        )
     if pod.incarnation == scene.attempt and slot_rules.stuck(pod, scene.now):
         # Its successor needs another name, and names come from attempts.
         return _removed(pod, scene)
-    if pod.unhealthy and not slot_rules.finished(pod) and (involved or pod.incarnation == scene.attempt):
+    if (
+        pod.unhealthy
+        and not slot_rules.finished(pod)
+        and (involved or pod.incarnation == scene.attempt)
+    ):
         # What its ranks say is what a broken device does to them.
-        text = f"unhealthy: {pod.unhealthy}" + (f"; {own.message}" if own is not None and own.message else "")
-        return _failure(pod, scene, Cause.DEVICE_UNHEALTHY, own.time if own is not None else None, text)
+        text = f"unhealthy: {pod.unhealthy}" + (
+            f"; {own.message}" if own is not None and own.message else ""
+        )
+        return _failure(
+            pod, scene, Cause.DEVICE_UNHEALTHY, own.time if own is not None else None, text
+        )
     return own or _unresponsive(pod, scene)
 
 
@@ -242,7 +277,12 @@ def _own(pod: PodView, scene: Scene, involved: bool) -> Failure | None:
 
 
 def _failure(
-    pod: PodView, scene: Scene, reason: str, time: datetime | None, message: str, code: int | None = None
+    pod: PodView,
+    scene: Scene,
+    reason: str,
+    time: datetime | None,
+    message: str,
+    code: int | None = None,
 ) -> Failure:
     return Failure(
         attempt=scene.attempt,
@@ -283,14 +323,30 @@ def _ended(pod: PodView, scene: Scene) -> Failure:
     code, imposed = pod.exit_code, _imposed(pod)
     if imposed:
         return _failure(
-            pod, scene, imposed, pod.finished, pod.message or pod.disruption_reason or pod.reason or "", code
+            pod,
+            scene,
+            imposed,
+            pod.finished,
+            pod.message or pod.disruption_reason or pod.reason or "",
+            code,
         )
-    if pod.report is not None and 0 < pod.report.attempt < scene.attempt and scene.issued is not None:
+    if (
+        pod.report is not None
+        and 0 < pod.report.attempt < scene.attempt
+        and scene.issued is not None
+    ):
         # Its own failure has been counted in the attempt it belongs to.
         text = "the pod ended before this attempt reached it"
         return _failure(pod, scene, Cause.NOT_RESPONDING, pod.finished, text, code)
     if code == 0:
-        return _failure(pod, scene, Cause.ERROR, pod.finished, "the container ended without having trained", code)
+        return _failure(
+            pod,
+            scene,
+            Cause.ERROR,
+            pod.finished,
+            "the container ended without having trained",
+            code,
+        )
     said = pod.report.message if pod.report is not None else None
     text = said or pod.message or pod.terminated_reason or ""
     return _failure(pod, scene, _cause_of_code(code), pod.finished, text, code)
@@ -299,7 +355,9 @@ def _ended(pod: PodView, scene: Scene) -> Failure:
 def _imposed(pod: PodView) -> str | None:
     """A cause that the cluster states and that overrules exit codes."""
     if pod.disruption_reason is not None:
-        return Cause.NODE_LOST if pod.disruption_reason == "DeletionByTaintManager" else Cause.EVICTED
+        return (
+            Cause.NODE_LOST if pod.disruption_reason == "DeletionByTaintManager" else Cause.EVICTED
+        )
     cause = _CAUSE_OF_POD_REASON.get(pod.reason or "")
     if cause is None and pod.exit_code is None and (pod.reason or "").startswith("OutOf"):
         cause = Cause.ADMISSION_ERROR
@@ -307,19 +365,32 @@ def _imposed(pod: PodView) -> str | None:
 
 
 def _gone(slot: int, scene: Scene) -> Failure:
-    # In a later attempt the slot may be filled by a pod of any attempt before, and an operator that has just begun
-    # has not seen which.
+    # In a later attempt the slot may be filled by a pod of any attempt before, and an operator that
+    # has just begun has not seen which.
     first = Gone(f"{scene.job}-{slot}-1", 1) if scene.attempt == 1 else None
     seen = scene.gone.get(slot, first)
     name, node = (seen.name, seen.node) if seen is not None else (None, None)
-    return Failure(scene.attempt, slot, Cause.POD_DELETED, scene.now, name, node, rank=scene.rank(slot), message=_GONE)
+    return Failure(
+        scene.attempt,
+        slot,
+        Cause.POD_DELETED,
+        scene.now,
+        name,
+        node,
+        rank=scene.rank(slot),
+        message=_GONE,
+    )
 
 
 def _removed(pod: PodView, scene: Scene) -> Failure:
     if pod.disruption_reason is None:
         held = f" and is held by {', '.join(pod.finalizers)}" if pod.finalizers else ""
-        return _failure(pod, scene, Cause.POD_DELETED, pod.deletion_requested, f"the pod was deleted{held}")
-    reason = Cause.NODE_LOST if pod.disruption_reason == "DeletionByTaintManager" else Cause.DISRUPTED
+        return _failure(
+            pod, scene, Cause.POD_DELETED, pod.deletion_requested, f"the pod was deleted{held}"
+        )
+    reason = (
+        Cause.NODE_LOST if pod.disruption_reason == "DeletionByTaintManager" else Cause.DISRUPTED
+    )
     return _failure(pod, scene, reason, pod.deletion_requested, pod.disruption_reason)
 
 
@@ -334,7 +405,8 @@ def deadline(pod: PodView, scene: Scene) -> datetime | None:
     if pod.deleting or slot_rules.finished(pod):
         return None
     if scene.issued is None:
-        # Older pods are replaced within the attempt that gathers; one made for it would come back under its own name.
+        # Older pods are replaced within the attempt that gathers; one made for it would come back
+        # under its own name.
         return scene.node_loss.due(pod) if pod.incarnation == scene.attempt else None
     silent = slot_rules.silent_since(pod, scene.issued)
     if silent is not None:

@@ -1,4 +1,6 @@
-"""The life of a job around its attempts: a spec that cannot be carried out, deadlines, and what becomes of the end."""
+"""The life of a job around its attempts: a spec that cannot be carried out, deadlines, and what
+becomes of the end.
+"""
 
 from __future__ import annotations
 
@@ -28,8 +30,12 @@ def suspended(job: Json) -> bool:
     return bool(((job.get("spec") or {}).get("runPolicy") or {}).get("suspend"))
 
 
-def refuse(job: Json, draft: Draft, pods: Sequence[PodView], error: SpecError, now: datetime) -> Plan:
-    """Wait for a spec that can be carried out. What runs is left alone, but for suspend and deadline."""
+def refuse(
+    job: Json, draft: Draft, pods: Sequence[PodView], error: SpecError, now: datetime
+) -> Plan:
+    """Wait for a spec that can be carried out. What runs is left alone, but for suspend and
+    deadline.
+    """
     draft.reject(_remedy(error))
     if suspended(job):
         draft.suspend()
@@ -43,7 +49,9 @@ def refuse(job: Json, draft: Draft, pods: Sequence[PodView], error: SpecError, n
 
 
 def _remedy(error: SpecError) -> str:
-    """The error, and how the field can be changed where the schema forbids it while the job is not suspended."""
+    """The error, and how the field can be changed where the schema forbids it while the job is not
+    suspended.
+    """
     if not error.path.startswith("spec.") or error.path.startswith(_ALWAYS_MUTABLE):
         return str(error)
     return f"{error}; the field can be changed while spec.runPolicy.suspend is true"
@@ -76,14 +84,18 @@ def pre_running_deadline(policy: RunPolicy, draft: Draft) -> datetime | None:
 
 
 def pre_running_text(policy: RunPolicy, draft: Draft) -> str:
-    """What is said of a job that has waited for too long, with the words of whoever kept it waiting."""
+    """What is said of a job that has waited for too long, with the words of whoever kept it
+    waiting.
+    """
     limit = f"{policy.pre_running_deadline} s (spec.runPolicy.preRunningDeadlineSeconds)"
     reason = draft.reason(ConditionType.PODS_READY)
     return f"not all pods were ready within {limit}: {reason}: {draft.message(ConditionType.PODS_READY, reason)}"
 
 
 def wind_up(job: Json, draft: Draft, pods: Sequence[PodView], now: datetime) -> Plan:
-    """The job is over. Its pods are cleaned up as its policy says, and in the end the job itself is."""
+    """The job is over. Its pods are cleaned up as its policy says, and in the end the job itself
+    is.
+    """
     policy = run_policy(job)
     delete, assign = _last_orders(policy, draft, pods, now)
     waiting = WIND_UP_POLL if _lingers(pods, delete) else None
@@ -122,4 +134,6 @@ def _last_orders(
 
 def _lingers(pods: Sequence[PodView], delete: dict[str, int | None]) -> bool:
     """Whether a pod was left to end by itself."""
-    return any(not pod.deleting and pod.phase not in _ENDED and pod.name not in delete for pod in pods)
+    return any(
+        not pod.deleting and pod.phase not in _ENDED and pod.name not in delete for pod in pods
+    )

@@ -1,7 +1,8 @@
-"""``failurePolicy.nodeLostSeconds``: when a pod counts as lost with its node, and is not waited for any longer.
+"""``failurePolicy.nodeLostSeconds``: when a pod counts as lost with its node, and is not waited for
+any longer.
 
-Three witnesses must agree for so long: the pod is not ready, its launcher does not answer, and its node is not ready.
-The launcher is not asked where the pod is being deleted or has not started.
+Three witnesses must agree for so long: the pod is not ready, its launcher does not answer, and its
+node is not ready. The launcher is not asked where the pod is being deleted or has not started.
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ _PATH: Final = "spec.failurePolicy"
 
 @dataclass(frozen=True)
 class NodeLoss:
-    """How long a node may be gone, None for as long as Kubernetes likes, and whether to delete its pods by force."""
+    """How long a node may be gone, None for as long as Kubernetes likes, and whether to delete its
+    pods by force.
+    """
 
     seconds: int | None = None
     force: bool = False
@@ -49,13 +52,19 @@ class NodeLoss:
 
     def text(self, pod: PodView) -> str:
         """What is said of a pod that is lost."""
-        silence = "the pod has not started" if pod.phase == Phase.PENDING else "the launcher does not answer"
+        silence = (
+            "the pod has not started"
+            if pod.phase == Phase.PENDING
+            else "the launcher does not answer"
+        )
         return f"the node has not been ready for {self.seconds} s and {silence}"
 
     def stuck(self, pods: Iterable[PodView], now: datetime) -> list[PodView]:
         """Pods to delete by force: their kubelet, which would confirm their end, is gone."""
         # With a grace of 0 they have been told already, and something else holds them.
-        terminating = (pod for pod in pods if pod.deleting and pod.deletion_requested != pod.deletion_deadline)
+        terminating = (
+            pod for pod in pods if pod.deleting and pod.deletion_requested != pod.deletion_deadline
+        )
         return [pod for pod in terminating if self.force and self.lost(pod, now)]
 
     def look_again(self, pods: Iterable[PodView], now: datetime) -> float | None:
@@ -88,14 +97,18 @@ def parse_node_loss(policy: Json) -> NodeLoss:
     seconds = fields.integer(policy, _PATH, "nodeLostSeconds", 1, MAX_SECONDS)
     wanted = policy.get("nodeLostPolicy") or KEEP
     if wanted not in POLICIES:
-        raise SpecError(f"{_PATH}.nodeLostPolicy", f"{wanted} is unknown; choose one of {', '.join(POLICIES)}")
+        raise SpecError(
+            f"{_PATH}.nodeLostPolicy", f"{wanted} is unknown; choose one of {', '.join(POLICIES)}"
+        )
     if wanted == FORCE_DELETE and seconds is None:
         raise SpecError(f"{_PATH}.nodeLostPolicy", f"{FORCE_DELETE} needs nodeLostSeconds; set it")
     return NodeLoss(seconds, wanted == FORCE_DELETE)
 
 
 def wants_node(job: Json, pod: PodView, now: datetime) -> bool:
-    """Whether to ask for the state of this pod's node before deciding; pods mostly start sooner than they are lost."""
+    """Whether to ask for the state of this pod's node before deciding; pods mostly start sooner
+    than they are lost.
+    """
     seconds = ((job.get("spec") or {}).get("failurePolicy") or {}).get("nodeLostSeconds")
     if not seconds or pod.ready or not pod.node:
         return False

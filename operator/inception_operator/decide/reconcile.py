@@ -1,9 +1,9 @@
 """The decision: what to do about one job, from what is seen of it. No I/O, no clock, no randomness.
 
-An attempt *gathers* until every slot has a launcher that is up; then it is *issued*: PodsReady is persisted as True and
-every slot is told its ranks. Whatever goes wrong ends the attempt as a whole and the next one gathers, mostly from the
-same pods. All counters are in the status, which is written before anything acts on them, so a pass may break off
-anywhere.
+An attempt *gathers* until every slot has a launcher that is up; then it is *issued*: PodsReady is
+persisted as True and every slot is told its ranks. Whatever goes wrong ends the attempt as a whole
+and the next one gathers, mostly from the same pods. All counters are in the status, which is
+written before anything acts on them, so a pass may break off anywhere.
 """
 
 from __future__ import annotations
@@ -72,14 +72,26 @@ def _decide(observation: Observation, context: Context, pods: tuple[PodView, ...
     except SpecError as error:
         return lifecycle.refuse(job, draft, pods, error, observation.now)
     draft.accept(BLIND if spec.node_loss.seconds and not context.sees_nodes else None)
-    if spec.elastic is not None and draft.issued is not None and not elastic.from_text(draft.nodes.get("members")):
+    if (
+        spec.elastic is not None
+        and draft.issued is not None
+        and not elastic.from_text(draft.nodes.get("members"))
+    ):
         draft.lose_members()
     return _Pass(observation, context, spec, devices, draft, pods).decide()
 
 
 def wants_report(job: Json, pod: PodView) -> bool:
-    """Whether to ask this pod's launcher for its report before deciding; healthy pods at work are left alone."""
-    if not _at_work(job) or pod.phase != Phase.RUNNING or not pod.ip or pod.deleting or slots.finished(pod):
+    """Whether to ask this pod's launcher for its report before deciding; healthy pods at work are
+    left alone.
+    """
+    if (
+        not _at_work(job)
+        or pod.phase != Phase.RUNNING
+        or not pod.ip
+        or pod.deleting
+        or slots.finished(pod)
+    ):
         return False
     if not pod.ready or pod.reachable is None:
         return True
@@ -101,7 +113,11 @@ def wants_progress(job: Json, pod: PodView) -> bool:
 
 
 def _at_work(job: Json) -> bool:
-    if job["metadata"].get("deletionTimestamp") or lifecycle.suspended(job) or managed_elsewhere(job):
+    if (
+        job["metadata"].get("deletionTimestamp")
+        or lifecycle.suspended(job)
+        or managed_elsewhere(job)
+    ):
         return False
     return not conditions.terminal(_conditions(job))
 
@@ -136,7 +152,16 @@ class _Pass:
         members = None if self.job.elastic is None else self.roster.members
         draft, loss = self.draft, self.job.node_loss
         gone = self.observation.gone
-        return Scene(self.job.name, draft.attempt, self.devices.nproc, draft.issued, self.now, members, loss, gone)
+        return Scene(
+            self.job.name,
+            draft.attempt,
+            self.devices.nproc,
+            draft.issued,
+            self.now,
+            members,
+            loss,
+            gone,
+        )
 
     @property
     def born(self) -> bool:
@@ -152,13 +177,17 @@ class _Pass:
     def muster(self) -> Muster:
         """Who is there, as far as the size of an attempt depends on it."""
         pods = {slot: self._pod_of(slot) for slot in self.roster.pool}
-        ready = sorted(slot for slot, pod in pods.items() if pod is not None and self._can_train(pod))
+        ready = sorted(
+            slot for slot, pod in pods.items() if pod is not None and self._can_train(pod)
+        )
         least = self.job.num_nodes if self.job.elastic is None else self.job.elastic.min_nodes
         return Muster(self.roster, pods, tuple(ready), self.job.num_nodes, least, self.now)
 
     def decide(self) -> Plan:
         surplus = self._arrange()
-        if self.ranked and success.achieved(self.ranked, self.draft.attempt, self.job.success_policy):
+        if self.ranked and success.achieved(
+            self.ranked, self.draft.attempt, self.job.success_policy
+        ):
             return self._succeed()
         self._free_lost_pods()
         if self.job.suspend:
@@ -246,7 +275,9 @@ class _Pass:
         self.draft.restart(cause, text, counted=counted, reached=self._reached())
         useless = (Cause.NOT_RESPONDING, Cause.NODE_LOST, Cause.DEVICE_UNHEALTHY)
         mute = {other.slot for other in failures if other.reason in useless}
-        self._replace(pod for pod in self.slots if pod is not None and pod.slot in mute and not pod.deleting)
+        self._replace(
+            pod for pod in self.slots if pod is not None and pod.slot in mute and not pod.deleting
+        )
         return None
 
     def _reached(self) -> int:
@@ -265,18 +296,23 @@ class _Pass:
             return
         lingering = self._lingering()
         rejected = bool(self.observation.rejection)
-        crew, left = elastic.start(self.muster, self.draft.waiting_since or self.now, rejected=rejected)
+        crew, left = elastic.start(
+            self.muster, self.draft.waiting_since or self.now, rejected=rejected
+        )
         if crew and not lingering:
             self._issue(crew)
             self._fill_spares()
             return
-        # The pod of a one-node job is born with its assignment, so making it is issuing the attempt.
+        # The pod of a one-node job is born with its assignment, so making it is issuing the
+        # attempt.
         if not (self.born and lingering):
             self._fill(self.roster.pool)
         if left is not None:
             self._again(left)
         self._hold(present)
-        reason, text = waiting_for(self.slots, self.job.num_nodes, self._rejection(), self.draft, lingering)
+        reason, text = waiting_for(
+            self.slots, self.job.num_nodes, self._rejection(), self.draft, lingering
+        )
         self.draft.wait(reason, text)
         self._watch_gathering(present, lingering)
 
@@ -285,13 +321,21 @@ class _Pass:
         self._rearrange()
 
     def _adapt(self) -> None:
-        """Go on with another attempt when this one should have another size, and keep the spares warm."""
+        """Go on with another attempt when this one should have another size, and keep the spares
+        warm.
+        """
         rejected = bool(self.observation.rejection)
         lingering = self._lingering()
-        crew, left = elastic.resize(self.muster, self.draft.issued or self.now, self.draft.nodes, rejected=rejected)
+        crew, left = elastic.resize(
+            self.muster, self.draft.issued or self.now, self.draft.nodes, rejected=rejected
+        )
         if left is not None:
             self._again(left)
-        if crew and not lingering and not any(slots.finished(pod) for pod in self._pods(self.roster.members)):
+        if (
+            crew
+            and not lingering
+            and not any(slots.finished(pod) for pod in self._pods(self.roster.members))
+        ):
             self.draft.resize(len(crew))
             self._issue(crew)
         self._tend(lingering)
@@ -314,7 +358,9 @@ class _Pass:
 
     def _lingering(self) -> list[PodView]:
         lost = self.job.node_loss.lost
-        return [pod for pod in self.pods if slots.lingering(pod, self.now) and not lost(pod, self.now)]
+        return [
+            pod for pod in self.pods if slots.lingering(pod, self.now) and not lost(pod, self.now)
+        ]
 
     def _rejection(self) -> str | None:
         return self.observation.rejection if self.create else None
@@ -326,13 +372,17 @@ class _Pass:
         return slots.finished(pod) and not self._leaving(pod)
 
     def _mute(self, pod: PodView) -> bool:
-        """A survivor of an earlier attempt whose launcher or node has gone silent, or whose device is broken."""
+        """A survivor of an earlier attempt whose launcher or node has gone silent, or whose device
+        is broken.
+        """
         if self._leaving(pod) or pod.incarnation == self.draft.attempt:
             return False
         if pod.unhealthy or self.job.node_loss.lost(pod, self.now):
             return True
         silent = slots.silent_since(pod, self._gathering_since())
-        return silent is not None and self.now >= (self.job.node_loss.due(pod) or silent + slots.SILENCE)
+        return silent is not None and self.now >= (
+            self.job.node_loss.due(pod) or silent + slots.SILENCE
+        )
 
     def _useless(self, pod: PodView) -> bool:
         """A spare that was made for this attempt and will never take ranks."""
@@ -370,7 +420,16 @@ class _Pass:
         image = self.job.image or overlay or self.context.image
         attempt, policy, avoid = self.draft.attempt, self.context.pull_policy, self.draft.avoided
         images = {"image": image, "launcher_image": self.context.image}
-        return build_pod(self.job, self.devices, slot, attempt, **images, order=order, pull_policy=policy, avoid=avoid)
+        return build_pod(
+            self.job,
+            self.devices,
+            slot,
+            attempt,
+            **images,
+            order=order,
+            pull_policy=policy,
+            avoid=avoid,
+        )
 
     def _order(self, rank: int) -> Assignment:
         first = self._pod_of(self.roster.members[0])
@@ -378,10 +437,14 @@ class _Pass:
         attempt, graceful, bell = self.draft.attempt, self._graceful(), self.context.bell
         size, nproc = len(self.roster.members), self.devices.nproc
         host = self.job.uid if self.job.host_network else None
-        return assignment.work(attempt, rank, size, nproc, master, graceful=graceful, bell=bell, host=host)
+        return assignment.work(
+            attempt, rank, size, nproc, master, graceful=graceful, bell=bell, host=host
+        )
 
     def _graceful(self) -> bool:
-        """Whether ranks of the attempt before can still save together; from the status, so every pass says the same."""
+        """Whether ranks of the attempt before can still save together; from the status, so every
+        pass says the same.
+        """
         cause = self.draft.root_cause or {}
         if cause.get("attempt") != self.draft.attempt - 1:
             return self.draft.attempt > 1
@@ -396,7 +459,9 @@ class _Pass:
                 and order.attempt < self.draft.attempt
                 and not slots.finished(pod)
             ):
-                self.assign[pod.name] = assignment.hold(self.draft.attempt, graceful=self._graceful())
+                self.assign[pod.name] = assignment.hold(
+                    self.draft.attempt, graceful=self._graceful()
+                )
 
     def _watch_gathering(self, present: list[PodView], lingering: list[PodView]) -> None:
         if self.observation.rejection and self.create:
@@ -405,7 +470,11 @@ class _Pass:
             self._again(STARTING_POLL)
         for pod in (
             *lingering,
-            *(pod for pod in self.slots if pod is not None and pod.incarnation == self.draft.attempt),
+            *(
+                pod
+                for pod in self.slots
+                if pod is not None and pod.incarnation == self.draft.attempt
+            ),
         ):
             if pod.deletion_deadline is not None:
                 self._again((pod.deletion_deadline + slots.LINGER_SLACK - self.now).total_seconds())
@@ -417,7 +486,9 @@ class _Pass:
             pod = self._pod_of(slot)
             if pod is not None and not slots.given(pod, attempt) and not slots.finished(pod):
                 self.assign[pod.name] = self._order(rank)
-            elif pod is not None and (nudge := reminders.due(pod, attempt, self.draft.issued, self.now)):
+            elif pod is not None and (
+                nudge := reminders.due(pod, attempt, self.draft.issued, self.now)
+            ):
                 self.assign[pod.name] = replace(self._order(rank), nudge=nudge)
         first = self._pod_of(self.roster.members[0])
         if first is not None and slots.acknowledged(first, attempt):
@@ -434,7 +505,8 @@ class _Pass:
             if left is not None:
                 self._again(left)
             if not pod.ready and not slots.finished(pod):
-                # Readiness that never came back since the last attempt cannot drop again to tell of a failure.
+                # Readiness that never came back since the last attempt cannot drop again to tell of
+                # a failure.
                 self._again(ACK_POLL)
 
     def _remove(self, pods: Iterable[PodView], grace: int | None = None) -> None:
@@ -469,7 +541,9 @@ class _Pass:
     def _describe(self) -> None:
         ready = {pod.slot for pod in self._pods(self.roster.pool) if self._counts_as_ready(pod)}
         self.draft.describe(
-            nodes=elastic.count(self.job, self.draft.nodes, self.roster, ready, issued=self.draft.issued is not None),
+            nodes=elastic.count(
+                self.job, self.draft.nodes, self.roster, ready, issued=self.draft.issued is not None
+            ),
             selector=f"{LABEL_JOB}={self.job.name}",
             accelerator=self.devices.summary,
             model=self.job.model,
@@ -478,11 +552,16 @@ class _Pass:
     def _plan(self) -> Plan:
         self._describe()
         plan = self.draft.plan(
-            delete=self.delete, create=tuple(self.create), assign=self.assign, requeue_after=self.requeue
+            delete=self.delete,
+            create=tuple(self.create),
+            assign=self.assign,
+            requeue_after=self.requeue,
         )
         return replace(plan, claim_templates=claims.templates(self.job)) if self.create else plan
 
     def _counts_as_ready(self, pod: PodView) -> bool:
         if self.draft.is_true(ConditionType.SUSPENDED) or self.draft.is_true(ConditionType.FAILED):
             return False
-        return slots.succeeded(pod, self.draft.attempt) or (pod.name not in self.delete and slots.available(pod))
+        return slots.succeeded(pod, self.draft.attempt) or (
+            pod.name not in self.delete and slots.available(pod)
+        )

@@ -1,8 +1,10 @@
-"""Reminders of an assignment: a kubelet now and then does not refresh the file for a minute, and another change looks.
+"""Reminders of an assignment: a kubelet now and then does not refresh the file for a minute, and
+another change looks.
 
-A launcher that answers is reminded every second until it says that it has its ranks. One that is ready and does not
-answer has them for all one can tell; it is reminded after 1, 2, 4, 8 and 16 seconds. Not so in the first attempt: what
-gets lost is a change that follows another one within a second or two, and there none goes before.
+A launcher that answers is reminded every second until it says that it has its ranks. One that is
+ready and does not answer has them for all one can tell; it is reminded after 1, 2, 4, 8 and 16
+seconds. Not so in the first attempt: what gets lost is a change that follows another one within a
+second or two, and there none goes before.
 """
 
 from __future__ import annotations
@@ -36,7 +38,9 @@ def due(pod: PodView, attempt: int, issued: datetime | None, now: datetime) -> i
 
 
 def look_again(pod: PodView, attempt: int, issued: datetime | None, now: datetime) -> float | None:
-    """In how many seconds a launcher that does not answer is to be reminded again; others are asked all the time."""
+    """In how many seconds a launcher that does not answer is to be reminded again; others are asked
+    all the time.
+    """
     order = pod.assignment
     if order is None or issued is None or not _unheard(pod, attempt):
         return None
@@ -55,8 +59,12 @@ def _unheard(pod: PodView, attempt: int) -> bool:
 
 
 def _waits(pod: PodView) -> bool:
-    """It answers, but not that it runs; one that holds for the attempt has read another assignment of it."""
+    """It answers, but not that it runs; one that holds for the attempt has read another assignment
+    of it.
+    """
     order, report = pod.assignment, pod.report
     if order is None or report is None or not pod.reachable:
         return False
-    return report.attempt < order.attempt or (report.attempt == order.attempt and report.state == ReportState.IDLE)
+    return report.attempt < order.attempt or (
+        report.attempt == order.attempt and report.state == ReportState.IDLE
+    )

@@ -1,4 +1,5 @@
-"""``spec.failurePolicy.rules``: the user's own answers to failures, before the default table of `failure`.
+"""``spec.failurePolicy.rules``: the user's own answers to failures, before the default table of
+`failure`.
 
 Rules are tried in their order against the root cause of an attempt; the first that matches decides.
 """
@@ -34,7 +35,9 @@ class ExitCodes:
 
 @dataclass(frozen=True)
 class Rule:
-    """One rule. It matches when every criterion that it has does; a list does when any of its entries does."""
+    """One rule. It matches when every criterion that it has does; a list does when any of its
+    entries does.
+    """
 
     name: str
     action: Action
@@ -53,7 +56,9 @@ class Rule:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What follows from a root cause, and the name of the rule that says so; None for the default table."""
+    """What follows from a root cause, and the name of the rule that says so; None for the default
+    table.
+    """
 
     action: Action
     rule: str | None = None
@@ -62,7 +67,9 @@ class Verdict:
         """Reason of the condition Failed when the action is Fail."""
         if self.rule is not None:
             return Reason.FAILURE_POLICY
-        return Reason.OUT_OF_MEMORY if cause.reason == Cause.OOM_KILLED else Reason.PERMANENT_FAILURE
+        return (
+            Reason.OUT_OF_MEMORY if cause.reason == Cause.OOM_KILLED else Reason.PERMANENT_FAILURE
+        )
 
     def explain(self, cause: Failure) -> str:
         """The root cause for people, with the rule that decided about it."""
@@ -80,7 +87,9 @@ def judge(cause: Failure, previous: Json | None, rules: Iterable[Rule]) -> Verdi
 
 
 def parse_rules(source: Any) -> tuple[Rule, ...]:
-    """The rules of a custom resource; raises `SpecError` for what the schema of an older CRD let through."""
+    """The rules of a custom resource; raises `SpecError` for what the schema of an older CRD let
+    through.
+    """
     rules = tuple(_rule(f"{_PATH}[{index}]", each) for index, each in enumerate(source or ()))
     names = [rule.name for rule in rules]
     if len(rules) > MAX_RULES:
@@ -96,10 +105,14 @@ def _rule(path: str, source: Json) -> Rule:
         action=_action(path, source.get("action")),
         exit_codes=_exit_codes(f"{path}.onExitCodes", source.get("onExitCodes")),
         reasons=frozenset(source.get("onReasons") or ()),
-        pod_conditions=frozenset(_pod_condition(each) for each in source.get("onPodConditions") or ()),
+        pod_conditions=frozenset(
+            _pod_condition(each) for each in source.get("onPodConditions") or ()
+        ),
     )
     if not rule.name:
-        raise SpecError(f"{path}.name", "must not be empty; events and conditions name the rule that decided")
+        raise SpecError(
+            f"{path}.name", "must not be empty; events and conditions name the rule that decided"
+        )
     if rule.exit_codes is None and not rule.reasons and not rule.pod_conditions:
         raise SpecError(path, "matches nothing; add onExitCodes, onReasons or onPodConditions")
     return rule

@@ -10,7 +10,9 @@ from inception_operator.contract.types import PodView
 
 SILENCE = timedelta(seconds=30)
 LINGER_SLACK = timedelta(seconds=5)
-_LAUNCHER_UP = frozenset((ReportState.IDLE, ReportState.RUNNING, ReportState.FAILED, ReportState.STOPPED))
+_LAUNCHER_UP = frozenset(
+    (ReportState.IDLE, ReportState.RUNNING, ReportState.FAILED, ReportState.STOPPED)
+)
 _NODE_GONE = frozenset(("DeletionByTaintManager",))
 
 # By slot number; None where there is no pod or no such slot.
@@ -31,7 +33,9 @@ def newest(pods: Iterable[PodView]) -> dict[int, PodView]:
 
 
 def arrange(pods: Iterable[PodView], pool: Collection[int]) -> tuple[Slots, tuple[PodView, ...]]:
-    """The newest pod of each slot of the pool, and the surplus: older ones and those of other slots."""
+    """The newest pod of each slot of the pool, and the surplus: older ones and those of other
+    slots.
+    """
     pods = tuple(pods)
     chosen = {slot: pod for slot, pod in newest(pods).items() if slot in pool}
     surplus = tuple(pod for pod in pods if chosen.get(pod.slot) is not pod)
@@ -60,11 +64,15 @@ def busy(pod: PodView) -> bool:
     if report.state in (ReportState.FAILED, ReportState.STOPPED):
         # What has ended stays ended until there is new work; a hold is none.
         return report.attempt < (order.attempt - 1 if order.is_hold else order.attempt)
-    return not (order.is_hold and report.state == ReportState.IDLE and report.attempt >= order.attempt)
+    return not (
+        order.is_hold and report.state == ReportState.IDLE and report.attempt >= order.attempt
+    )
 
 
 def succeeded(pod: PodView, attempt: int) -> bool:
-    """Ended with 0 in this attempt. One that ended with 0 in an earlier attempt has no part in this one."""
+    """Ended with 0 in this attempt. One that ended with 0 in an earlier attempt has no part in this
+    one.
+    """
     if not given(pod, attempt) or not finished(pod):
         return False
     if pod.report is not None and pod.report.attempt != attempt:
@@ -103,7 +111,9 @@ def acknowledged(pod: PodView, attempt: int) -> bool:
 
 
 def lingering(pod: PodView, now: datetime) -> bool:
-    """Being deleted but still allowed to save its state: the next attempt must not start over its head."""
+    """Being deleted but still allowed to save its state: the next attempt must not start over its
+    head.
+    """
     if not pod.deleting or not busy(pod):
         return False
     lost = pod.disruption_reason in _NODE_GONE or pod.reason == Cause.NODE_LOST
@@ -113,7 +123,9 @@ def lingering(pod: PodView, now: datetime) -> bool:
 
 
 def stuck(pod: PodView, now: datetime) -> bool:
-    """Deleted, and still there although its time is over: a finalizer holds it, or its node does not answer."""
+    """Deleted, and still there although its time is over: a finalizer holds it, or its node does
+    not answer.
+    """
     return pod.deletion_deadline is not None and now >= pod.deletion_deadline + LINGER_SLACK
 
 

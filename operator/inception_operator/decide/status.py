@@ -1,7 +1,8 @@
-"""The status under construction: every transition of a job is one method here, and `Draft.plan` says what to write.
+"""The status under construction: every transition of a job is one method here, and `Draft.plan`
+says what to write.
 
-A draft is made from what the API server holds and compared with it at the end, so a pass that decides nothing writes
-nothing.
+A draft is made from what the API server holds and compared with it at the end, so a pass that
+decides nothing writes nothing.
 """
 
 from __future__ import annotations
@@ -51,7 +52,9 @@ class Draft:
     def __init__(self, job: Json, now: datetime, figures: Progress | None = None) -> None:
         current = job.get("status") or {}
         self._old: Json = {key: value for key, value in current.items() if key in _KEYS}
-        self._old["conditions"] = [c for c in current.get("conditions") or () if c.get("type") in conditions.OWN]
+        self._old["conditions"] = [
+            c for c in current.get("conditions") or () if c.get("type") in conditions.OWN
+        ]
         self._new: Json = copy.deepcopy(self._old)
         self._conditions: list[Json] = self._new["conditions"]
         self._generation = int(job["metadata"].get("generation") or 0)
@@ -108,10 +111,16 @@ class Draft:
     def waiting_since(self) -> datetime | None:
         """Since when not all pods are ready; None while they are or none is wanted.
 
-        Time in suspension is left out, and so is the pause before this attempt: pods are not wanted yet.
+        Time in suspension is left out, and so is the pause before this attempt: pods are not wanted
+        yet.
         """
         ready, start = conditions.find(self._conditions, ConditionType.PODS_READY), self.start_time
-        if ready is None or ready["status"] == TRUE or start is None or self.is_true(ConditionType.SUSPENDED):
+        if (
+            ready is None
+            or ready["status"] == TRUE
+            or start is None
+            or self.is_true(ConditionType.SUSPENDED)
+        ):
             return None
         pause = timedelta(seconds=backoff.Streak.of(self._new).seconds(self.attempt - 1))
         return max(start, parse_time(ready.get("lastTransitionTime")) or start) + pause
@@ -142,15 +151,22 @@ class Draft:
     def message(self, kind: str, reason: str) -> str | None:
         """The message of a condition while it has this reason."""
         condition = conditions.find(self._conditions, kind)
-        return condition["message"] if condition is not None and condition["reason"] == reason else None
+        return (
+            condition["message"]
+            if condition is not None and condition["reason"] == reason
+            else None
+        )
 
     def restore(self, seen: int) -> None:
-        """Fill in what is missing: all of it at the first visit, or what somebody has changed by hand.
+        """Fill in what is missing: all of it at the first visit, or what somebody has changed by
+        hand.
 
-        ``seen`` is the latest attempt that any pod has heard of: launchers and checkpoints ignore older ones.
+        ``seen`` is the latest attempt that any pod has heard of: launchers and checkpoints ignore
+        older ones.
         """
         known = self.attempt
-        # Whether the attempt had been issued is lost with this condition; issuing it anew would split its ranks.
+        # Whether the attempt had been issued is lost with this condition; issuing it anew would
+        # split its ranks.
         unsure = known > 0 and conditions.find(self._conditions, ConditionType.PODS_READY) is None
         for kind, status, reason, message in conditions.INITIAL:
             if conditions.find(self._conditions, kind) is None:
@@ -163,14 +179,20 @@ class Draft:
             self._overtake(known)
         elif unsure:
             self._new["attempt"] = known + 1
-            self._restored(f"status.conditions were removed; the job goes on with attempt {self.attempt}")
+            self._restored(
+                f"status.conditions were removed; the job goes on with attempt {self.attempt}"
+            )
         elif known == 0:
             self._event(NORMAL, Reason.CREATED, "the operator takes care of the job")
 
     def lose_members(self) -> None:
-        """Nobody knows any more who trains in the attempt: the next one begins with whoever is there."""
+        """Nobody knows any more who trains in the attempt: the next one begins with whoever is
+        there.
+        """
         self._new["attempt"] = self.attempt + 1
-        self._restored(f"status.nodes.members was removed; the job goes on with attempt {self.attempt}")
+        self._restored(
+            f"status.nodes.members was removed; the job goes on with attempt {self.attempt}"
+        )
 
     def _overtake(self, known: int) -> None:
         self._restored(
@@ -186,9 +208,13 @@ class Draft:
         """The spec can be carried out, but for what the operator has no rights to."""
         refused = conditions.is_false(self._conditions, ConditionType.ACCEPTED)
         text = "the spec can be carried out"
-        self._put(ConditionType.ACCEPTED, TRUE, Reason.ACCEPTED, f"{text}, but {but}" if but else text)
+        self._put(
+            ConditionType.ACCEPTED, TRUE, Reason.ACCEPTED, f"{text}, but {but}" if but else text
+        )
         if refused:
-            self._event(NORMAL, Reason.ACCEPTED, "the spec has been corrected and can be carried out")
+            self._event(
+                NORMAL, Reason.ACCEPTED, "the spec has been corrected and can be carried out"
+            )
 
     def reject(self, message: str) -> None:
         """The spec cannot be carried out; another one may."""
@@ -215,7 +241,9 @@ class Draft:
             self._new["nodes"] = nodes | none | {"summary": f"0/{nodes['desired']}"}
 
     def resume(self) -> None:
-        """Go on with a new attempt; none is used up if the job had not started. Deadlines count from here on."""
+        """Go on with a new attempt; none is used up if the job had not started. Deadlines count
+        from here on.
+        """
         if self.started:
             self._new["attempt"] = self.attempt + 1
             self._new["startTime"] = self._now
@@ -238,7 +266,9 @@ class Draft:
         self._new |= avoided
         self._new["nodes"] = (self._new.get("nodes") or {}) | known
         self.staff(Reason.ALL_PODS_READY, f"{nodes} of {nodes} pods ready")
-        self._event(NORMAL, Reason.ATTEMPT_STARTED, f"attempt {self.attempt} started on {nodes} nodes")
+        self._event(
+            NORMAL, Reason.ATTEMPT_STARTED, f"attempt {self.attempt} started on {nodes} nodes"
+        )
 
     def staff(self, reason: str, message: str) -> None:
         """What is to be said about the pods of an attempt that has been issued."""
@@ -260,7 +290,8 @@ class Draft:
             self._event(NORMAL, Reason.ATTEMPT_RUNNING, text)
 
     def restart(self, cause: Failure, explanation: str, *, counted: bool, reached: int) -> None:
-        """End the attempt, which is known to have got to the step ``reached``, and count the next one.
+        """End the attempt, which is known to have got to the step ``reached``, and count the next
+        one.
 
         Written before anything acts on it.
         """
@@ -295,7 +326,10 @@ class Draft:
         """The ranks that count have ended with 0."""
         self._merge(final or self._figures, at_once=True)
         known = self._new.get("trainerStatus") or {"lastUpdatedTime": self._now}
-        self._new["trainerStatus"] = known | {"progressPercentage": 100, "estimatedRemainingSeconds": 0}
+        self._new["trainerStatus"] = known | {
+            "progressPercentage": 100,
+            "estimatedRemainingSeconds": 0,
+        }
         self._end(Reason.COMPLETED, f"attempt {self.attempt} completed")
         self._put(ConditionType.SUCCEEDED, TRUE, Reason.COMPLETED, text)
         self._event(NORMAL, Reason.COMPLETED, text)
@@ -363,7 +397,11 @@ class Draft:
             self._new.get("trainerStatus", {}).pop(key, None)
 
     def _merge(self, figures: Progress | None, *, at_once: bool) -> None:
-        news = None if figures is None else progress.merged(self._new.get("trainerStatus"), figures, at_once=at_once)
+        news = (
+            None
+            if figures is None
+            else progress.merged(self._new.get("trainerStatus"), figures, at_once=at_once)
+        )
         if news is not None:
             self._new["trainerStatus"] = news
 

@@ -1,4 +1,6 @@
-"""Whose success is the job's (``spec.successPolicy``), and how long the failures of others wait for it."""
+"""Whose success is the job's (``spec.successPolicy``), and how long the failures of others wait for
+it.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,8 @@ from . import slots as slot_rules
 from .failure import INFRASTRUCTURE, Failure, Scene
 from .slots import Slots
 
-# The ranks that lose the chief say so at once; that its container has ended with 0 takes the kubelet a second or two.
+# The ranks that lose the chief say so at once; that its container has ended with 0 takes the
+# kubelet a second or two.
 CHIEF_SETTLE: Final = timedelta(seconds=5)
 TEXT: Final = {
     SuccessPolicy.ALL: "all ranks have ended with success",
@@ -24,7 +27,9 @@ TEXT: Final = {
 def chief(slots: Slots, attempt: int) -> PodView | None:
     """The pod that was given rank 0 in this attempt."""
     given = (pod for pod in slots if pod is not None and slot_rules.given(pod, attempt))
-    return next((pod for pod in given if pod.assignment is not None and pod.assignment.node_rank == 0), None)
+    return next(
+        (pod for pod in given if pod.assignment is not None and pod.assignment.node_rank == 0), None
+    )
 
 
 def achieved(slots: Slots, attempt: int, policy: str) -> bool:
@@ -36,7 +41,9 @@ def achieved(slots: Slots, attempt: int, policy: str) -> bool:
 
 
 def must_wait(failures: Sequence[Failure], slots: Slots, scene: Scene, policy: str) -> bool:
-    """Whether what others say may be nothing but the echo of the chief's success, which has yet to show."""
+    """Whether what others say may be nothing but the echo of the chief's success, which has yet to
+    show.
+    """
     first = chief(slots, scene.attempt)
     if policy != SuccessPolicy.CHIEF or first is None:
         return False

@@ -11,10 +11,21 @@ from inception_operator.contract.types import PodView
 from .slots import Slots, available
 
 _IMAGE: Final = frozenset(
-    ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError")
+    (
+        "ErrImagePull",
+        "ImagePullBackOff",
+        "InvalidImageName",
+        "ErrImageNeverPull",
+        "ImageInspectError",
+    )
 )
 _CONFIG: Final = frozenset(
-    ("CreateContainerConfigError", "CreateContainerError", "CreatePodSandboxError", "RunContainerError")
+    (
+        "CreateContainerConfigError",
+        "CreateContainerError",
+        "CreatePodSandboxError",
+        "RunContainerError",
+    )
 )
 
 
@@ -36,7 +47,10 @@ def waiting_for(
         return Reason.WAITING_FOR_PODS, f"waiting for pod {first.name} to save and end"
     if rejection:
         return Reason.POD_CREATION_REJECTED, rejection
-    for reason, causes in ((Reason.IMAGE_PULL_FAILED, _IMAGE), (Reason.CONTAINER_CONFIG_ERROR, _CONFIG)):
+    for reason, causes in (
+        (Reason.IMAGE_PULL_FAILED, _IMAGE),
+        (Reason.CONTAINER_CONFIG_ERROR, _CONFIG),
+    ):
         stuck = [pod for pod in pods if pod.waiting_reason in causes]
         if stuck:
             return reason, _steady(stuck, written.message(ConditionType.PODS_READY, reason))
@@ -44,12 +58,18 @@ def waiting_for(
         if pod.unschedulable_message is not None:
             return Reason.UNSCHEDULABLE, f"pod {pod.name}: {pod.unschedulable_message}"
     held = next((pod for pod in slots if pod is not None and pod.finalizers), None)
-    detail = "" if held is None else f"; pod {held.name} was deleted and is held by {', '.join(held.finalizers)}"
+    detail = (
+        ""
+        if held is None
+        else f"; pod {held.name} was deleted and is held by {', '.join(held.finalizers)}"
+    )
     return Reason.WAITING_FOR_PODS, f"{ready} of {wanted} pods ready{detail}"
 
 
 def _steady(stuck: list[PodView], written: str | None) -> str:
-    """The kubelet alternates between the error and its back-off; the text stays while the same pod is stuck."""
+    """The kubelet alternates between the error and its back-off; the text stays while the same pod
+    is stuck.
+    """
     for pod in stuck:
         if written is not None and written.startswith(f"pod {pod.name}: "):
             return written

@@ -1,6 +1,7 @@
 """The pod of a slot, built from the job alone.
 
-The operator's own part, the user's template over it, then what must hold whatever the template says.
+The operator's own part, the user's template over it, then what must hold whatever the template
+says.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ from . import placement, program
 USER: Final = 10001
 COMMAND: Final = ["python3", "-m", "inception_trainer", "launch"]
 SHUTDOWN_RESERVE: Final = 10
-# Lists whose entries have an identity: the user's entry replaces ours, or is merged into it when both are containers.
+# Lists whose entries have an identity: the user's entry replaces ours, or is merged into it when
+# both are containers.
 _KEYS: Final = {
     "containers": "name",
     "initContainers": "name",
@@ -48,7 +50,9 @@ _APPENDED: Final = frozenset(("tolerations",))
 
 
 def pod_name(job: str, slot: int, incarnation: int) -> str:
-    """Deterministic from persisted counters, so that a repeated creation meets the pod it made before."""
+    """Deterministic from persisted counters, so that a repeated creation meets the pod it made
+    before.
+    """
     return f"{job}-{slot}-{incarnation}"
 
 
@@ -66,8 +70,8 @@ def build_pod(
 ) -> Json:
     """The pod of one slot, made for an attempt; ``order`` is the assignment it is born with.
 
-    ``launcher_image`` brings the launcher into a pod whose image is somebody else's. It stays away from the nodes to
-    ``avoid`` where there are others.
+    ``launcher_image`` brings the launcher into a pod whose image is somebody else's. It stays away
+    from the nodes to ``avoid`` where there are others.
     """
     name = pod_name(job.name, slot, attempt)
     overlay: Json = job.template.get("spec") or {}
@@ -93,7 +97,8 @@ def build_pod(
 def merge(base: Json, overlay: Json) -> Json:
     """The overlay over the base.
 
-    Objects go key by key, named lists entry by entry, tolerations are appended, the rest is replaced.
+    Objects go key by key, named lists entry by entry, tolerations are appended, the rest is
+    replaced.
     """
     result = dict(base)
     for key, value in overlay.items():
@@ -113,7 +118,11 @@ def configuration(job: Job, devices: Devices) -> Json:
     """``INCEPTION_CONFIG``: the user's training section and what the operator knows besides."""
     profile = devices.profile
     config: Json = dict(job.training)
-    known = {"visible": list(profile.visible), "devices": devices.seen, "precisionRule": profile.precision_rule}
+    known = {
+        "visible": list(profile.visible),
+        "devices": devices.seen,
+        "precisionRule": profile.precision_rule,
+    }
     config["accelerator"] = {
         "profile": profile.name,
         "module": profile.module,
@@ -209,7 +218,10 @@ def _volumes(job: Job, shm: str | None) -> list[Json]:
 
 
 def _mounts(job: Job) -> list[Json]:
-    mounts: list[Json] = [{"name": "shm", "mountPath": "/dev/shm"}, {"name": "tmp", "mountPath": "/tmp"}]  # noqa: S108 - the pod's own
+    mounts: list[Json] = [
+        {"name": "shm", "mountPath": "/dev/shm"},
+        {"name": "tmp", "mountPath": "/tmp"},
+    ]  # noqa: S108 - the pod's own
     if job.checkpoint is not None and job.checkpoint.volume_claim_name:
         mounts.append({"name": "checkpoint", "mountPath": CHECKPOINT_MOUNT})
     return mounts
@@ -238,7 +250,10 @@ def _enforce(spec: Json, job: Job, devices: Devices) -> None:
 
 def _assignment_volume() -> Json:
     field = {"apiVersion": "v1", "fieldPath": f"metadata.annotations['{ANNOTATION_ASSIGNMENT}']"}
-    return {"name": "assignment", "downwardAPI": {"items": [{"path": "assignment", "fieldRef": field}]}}
+    return {
+        "name": "assignment",
+        "downwardAPI": {"items": [{"path": "assignment", "fieldRef": field}]},
+    }
 
 
 def _environment(job: Job, devices: Devices, grace: int) -> list[Json]:

@@ -1,4 +1,6 @@
-"""What a row of the table brings into a pod: devices, the driver's folders, groups, capabilities, tolerations."""
+"""What a row of the table brings into a pod: devices, the driver's folders, groups, capabilities,
+tolerations.
+"""
 
 from __future__ import annotations
 
@@ -28,18 +30,28 @@ def equip(pod: Json, container: Json, profile: Profile) -> None:
 
 
 def request(container: Json, devices: Devices) -> None:
-    """Request and limit the devices, and what comes with them, alike: Kubernetes does not overcommit either."""
+    """Request and limit the devices, and what comes with them, alike: Kubernetes does not
+    overcommit either.
+    """
     resources: Json = container.get("resources") or {}
     wanted = {**dict(devices.profile.extra_resources), **_whole(resources)}
     if devices.resource is not None:
         wanted[devices.resource] = str(devices.count)
     if wanted:
-        container["resources"] = {**resources, **{side: (resources.get(side) or {}) | wanted for side in _SIDES}}
+        container["resources"] = {
+            **resources,
+            **{side: (resources.get(side) or {}) | wanted for side in _SIDES},
+        }
 
 
 def _whole(resources: Json) -> Json:
-    """What the template says, on either side, about resources that cannot be overcommitted; of both the limit."""
+    """What the template says, on either side, about resources that cannot be overcommitted; of both
+    the limit.
+    """
     sides = [resources.get(side) or {} for side in _SIDES]
     return {
-        name: value for side in sides for name, value in side.items() if "/" in name or name.startswith("hugepages-")
+        name: value
+        for side in sides
+        for name, value in side.items()
+        if "/" in name or name.startswith("hugepages-")
     }

@@ -16,7 +16,13 @@ from inception_operator.contract.types import Json, PodView
 
 _POD_NAME: Final = re.compile(r"(.+)-(0|[1-9][0-9]{0,8})-([1-9][0-9]{0,9})")
 WATCHED: Final = (
-    *(names.LABEL_JOB, names.LABEL_JOB_UID, names.LABEL_SLOT, names.LABEL_INCARNATION, names.LABEL_ROLE),
+    *(
+        names.LABEL_JOB,
+        names.LABEL_JOB_UID,
+        names.LABEL_SLOT,
+        names.LABEL_INCARNATION,
+        names.LABEL_ROLE,
+    ),
     names.LABEL_APP,
 )
 """Labels that selectors of the operator, of monitors and of network policies rest on."""
@@ -90,7 +96,9 @@ def latest_attempt(pods: Iterable[PodView]) -> int:
 
 
 def name_taken(found: Json, job: Json, now: datetime) -> str | None:
-    """What to tell people about a pod of another owner that has a name we need; None while it is about to go."""
+    """What to tell people about a pod of another owner that has a name we need; None while it is
+    about to go.
+    """
     metadata = found["metadata"]
     where = f"pod {metadata['namespace']}/{metadata['name']}"
     leaving = parse_time(metadata.get("deletionTimestamp"))
@@ -102,9 +110,15 @@ def name_taken(found: Json, job: Json, now: datetime) -> str | None:
     if controller.get("kind") == names.KIND and controller.get("name") == job["metadata"]["name"]:
         # Of an earlier job of this name: the garbage collector is on its way.
         return None
-    belongs = f"belongs to {controller['kind']} {controller['name']}" if controller else "belongs to nobody"
+    belongs = (
+        f"belongs to {controller['kind']} {controller['name']}"
+        if controller
+        else "belongs to nobody"
+    )
     return f"{where} has a name that this job needs and {belongs}; delete it and the job goes on"
 
 
 def _controller(metadata: Json) -> Json:
-    return next((owner for owner in metadata.get("ownerReferences") or () if owner.get("controller")), {})
+    return next(
+        (owner for owner in metadata.get("ownerReferences") or () if owner.get("controller")), {}
+    )

@@ -24,7 +24,10 @@ def place(pod: Json, job: Job, avoid: Collection[str] = ()) -> None:
         _add(pod, "podAntiAffinity", _DEMAND, {"topologyKey": HOSTNAME, **mates})
     if avoid:
         # A wish: with no other node the job goes on where it can.
-        elsewhere = [{"key": "metadata.name", "operator": "NotIn", "values": [node]} for node in sorted(avoid)]
+        elsewhere = [
+            {"key": "metadata.name", "operator": "NotIn", "values": [node]}
+            for node in sorted(avoid)
+        ]
         _add(pod, "nodeAffinity", _WISH, {"weight": 100, "preference": {"matchFields": elsewhere}})
 
 

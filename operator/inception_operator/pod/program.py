@@ -1,4 +1,5 @@
-"""A program of the user's own in the container that trains: it runs under the launcher, which an init container brings.
+"""A program of the user's own in the container that trains: it runs under the launcher, which an
+init container brings.
 
 The image needs nothing of ours, only Python and torch.
 """
@@ -9,7 +10,12 @@ import re
 from collections.abc import Sequence
 from typing import Final
 
-from inception_operator.contract.names import CONTAINER, LAUNCHER_MOUNT, LAUNCHER_VOLUME, SuccessPolicy
+from inception_operator.contract.names import (
+    CONTAINER,
+    LAUNCHER_MOUNT,
+    LAUNCHER_VOLUME,
+    SuccessPolicy,
+)
 from inception_operator.contract.types import Json
 from inception_operator.spec.job import Job
 
@@ -18,7 +24,9 @@ _PYTHON: Final = re.compile(r"(.*/)?python(\d+(\.\d+)?)?")
 
 
 def command(program: Sequence[str]) -> list[str]:
-    """The container's command: the launcher under the program's own interpreter, where it names one."""
+    """The container's command: the launcher under the program's own interpreter, where it names
+    one.
+    """
     interpreter = program[0] if _PYTHON.fullmatch(program[0]) else "python3"
     return [interpreter, LAUNCHER_MOUNT, "--", *program]
 
@@ -50,7 +58,9 @@ def environment(job: Job) -> dict[str, str]:
 
 
 def _init_container(image: str, pull_policy: str | None, mount: Json, resources: Json) -> Json:
-    """``resources`` are the program's: with its CPU and memory the pod asks for nothing more and keeps its class."""
+    """``resources`` are the program's: with its CPU and memory the pod asks for nothing more and
+    keeps its class.
+    """
     container: Json = {
         "name": LAUNCHER_VOLUME,
         "image": image,

@@ -10,7 +10,13 @@ from functools import lru_cache
 from typing import Any
 
 from inception_operator.contract import assignment, report
-from inception_operator.contract.names import ANNOTATION_ASSIGNMENT, CONTAINER, FIELD_MANAGER, LABEL_JOB_UID, Phase
+from inception_operator.contract.names import (
+    ANNOTATION_ASSIGNMENT,
+    CONTAINER,
+    FIELD_MANAGER,
+    LABEL_JOB_UID,
+    Phase,
+)
 from inception_operator.contract.times import parse_time
 from inception_operator.contract.types import Json, PodView, Report
 
@@ -59,7 +65,8 @@ def view(
 ) -> PodView | None:
     """What decisions need of a Pod; None when its name is not that of a slot.
 
-    `answer` is the latest ``/status`` answer of this very pod (by uid); a termination message overrules it.
+    `answer` is the latest ``/status`` answer of this very pod (by uid); a termination message
+    overrules it.
     """
     metadata, status = pod["metadata"], pod.get("status") or {}
     named = identity.identity(metadata["name"])
@@ -88,7 +95,9 @@ def view(
         started=parse_time(status.get("startTime")),
         ip=status.get("podIP") or None,
         node=(pod.get("spec") or {}).get("nodeName"),
-        assignment=assignment.from_json((metadata.get("annotations") or {}).get(ANNOTATION_ASSIGNMENT)),
+        assignment=assignment.from_json(
+            (metadata.get("annotations") or {}).get(ANNOTATION_ASSIGNMENT)
+        ),
         reason=status.get("reason"),
         unschedulable_message=_unschedulable(conditions.get("PodScheduled")),
         disruption_reason=_disruption(conditions.get("DisruptionTarget")),
@@ -112,12 +121,16 @@ def _controller(metadata: Json) -> Json | None:
 
 
 def _made_by_operator(metadata: Json) -> bool:
-    return any(entry.get("manager") == FIELD_MANAGER for entry in metadata.get("managedFields") or ())
+    return any(
+        entry.get("manager") == FIELD_MANAGER for entry in metadata.get("managedFields") or ()
+    )
 
 
 def _orphan_of(metadata: Json) -> str | None:
     """A copy made by hand may have all our labels, but another manager."""
-    return (metadata.get("labels") or {}).get(LABEL_JOB_UID) if _made_by_operator(metadata) else None
+    return (
+        (metadata.get("labels") or {}).get(LABEL_JOB_UID) if _made_by_operator(metadata) else None
+    )
 
 
 def _tells(key: str, container: Json) -> bool:
@@ -151,7 +164,11 @@ def _unhealthy(container: Json) -> list[Json]:
     """The devices that the kubelet reports as broken, in its own form."""
     found = []
     for resource in container.get("allocatedResourcesStatus") or ():
-        devices = [device for device in resource.get("resources") or () if device.get("health") == "Unhealthy"]
+        devices = [
+            device
+            for device in resource.get("resources") or ()
+            if device.get("health") == "Unhealthy"
+        ]
         if devices:
             found.append({"name": resource.get("name"), "resources": devices})
     return found
@@ -160,7 +177,9 @@ def _unhealthy(container: Json) -> list[Json]:
 def _unhealthy_text(status: Json) -> str | None:
     trainers = [c for c in status.get("containerStatuses") or () if c.get("name") == CONTAINER]
     broken = [resource for container in trainers for resource in _unhealthy(container)]
-    names = [f"{r['name']} {', '.join(str(d.get('resourceID')) for d in r['resources'])}" for r in broken]
+    names = [
+        f"{r['name']} {', '.join(str(d.get('resourceID')) for d in r['resources'])}" for r in broken
+    ]
     return "; ".join(names) or None
 
 
@@ -197,7 +216,9 @@ def _container_fields(status: Json) -> dict[str, Any]:
 
 
 def _state_of(status: Json) -> Json:
-    """The trainer's state; that of an init container when it is what keeps the trainer from starting."""
+    """The trainer's state; that of an init container when it is what keeps the trainer from
+    starting.
+    """
     trainer: Json = {}
     for container in status.get("containerStatuses") or ():
         if container.get("name") == CONTAINER:
@@ -206,14 +227,20 @@ def _state_of(status: Json) -> Json:
         return trainer
     for container in status.get("initContainerStatuses") or ():
         state: Json = container.get("state") or {}
-        failed = (state.get("terminated") or {}).get("exitCode") and status.get("phase") == Phase.FAILED
+        failed = (state.get("terminated") or {}).get("exitCode") and status.get(
+            "phase"
+        ) == Phase.FAILED
         if failed or (state.get("waiting") or {}).get("message"):
             return state
     return trainer
 
 
 def _unschedulable(condition: Json | None) -> str | None:
-    if not condition or condition.get("status") != "False" or condition.get("reason") != "Unschedulable":
+    if (
+        not condition
+        or condition.get("status") != "False"
+        or condition.get("reason") != "Unschedulable"
+    ):
         return None
     return condition.get("message") or "no node fits"
 

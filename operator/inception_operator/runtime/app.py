@@ -253,7 +253,9 @@ async def _forever(name: str, coroutine: Coroutine[Any, Any, Any]) -> None:
 
 
 def _context(settings: Settings) -> Context:
-    """Built-in accelerator profiles, and those of the given directory, which replace built-in ones of the same name."""
+    """Built-in accelerator profiles, and those of the given directory, which replace built-in ones
+    of the same name.
+    """
     try:
         profiles = load_profiles()
         if settings.profiles_dir is not None:

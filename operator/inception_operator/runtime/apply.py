@@ -1,4 +1,5 @@
-"""Carries out a plan: the status first, because counters must be safe before anything acts on them, then the rest.
+"""Carries out a plan: the status first, because counters must be safe before anything acts on them,
+then the rest.
 
 Every request is idempotent, so a pass that broke off anywhere is simply repeated from a fresh view.
 """
@@ -43,7 +44,9 @@ class PodCache(Protocol):
 
 
 class Applier:
-    """Turns plans into requests; ``written`` hears of every status that is stored, and of the job as it was before."""
+    """Turns plans into requests; ``written`` hears of every status that is stored, and of the job
+    as it was before.
+    """
 
     def __init__(
         self,
@@ -64,9 +67,21 @@ class Applier:
         if plan.status is not None:
             await self._write_status(job, plan.status)
         uids = {pod.name: pod.uid for pod in pods}
-        urgent = [self._assign(job, name, uids[name], order) for name, order in plan.assign.items() if name in uids]
-        urgent += [self._repair(job, name, uids[name], data) for name, data in plan.repair.items() if name in uids]
-        urgent += [self._delete(job, name, uids[name], grace) for name, grace in plan.delete.items() if name in uids]
+        urgent = [
+            self._assign(job, name, uids[name], order)
+            for name, order in plan.assign.items()
+            if name in uids
+        ]
+        urgent += [
+            self._repair(job, name, uids[name], data)
+            for name, data in plan.repair.items()
+            if name in uids
+        ]
+        urgent += [
+            self._delete(job, name, uids[name], grace)
+            for name, grace in plan.delete.items()
+            if name in uids
+        ]
         await _all(urgent)
         # A pod without its template would wait for a claim that nobody makes.
         refused = await _all([self._prepare(job, template) for template in plan.claim_templates])
@@ -79,12 +94,16 @@ class Applier:
         return next((text for text in rejections if text is not None), None)
 
     async def _write_status(self, job: Json, status: Json) -> None:
-        """One server-side apply of all of it; the resourceVersion keeps a stale view from rolling counters back."""
+        """One server-side apply of all of it; the resourceVersion keeps a stale view from rolling
+        counters back.
+        """
         metadata = job["metadata"]
         body = {
             "apiVersion": names.API_VERSION,
             "kind": names.KIND,
-            "metadata": {name: metadata[name] for name in ("name", "namespace", "uid", "resourceVersion")},
+            "metadata": {
+                name: metadata[name] for name in ("name", "namespace", "uid", "resourceVersion")
+            },
             "status": status,
         }
         try:
@@ -94,7 +113,9 @@ class Applier:
         self._written(job, status)
 
     async def _delete_job(self, job: Json) -> None:
-        """Its pods go with it. The resourceVersion spares a job whose policy has changed since it was seen."""
+        """Its pods go with it. The resourceVersion spares a job whose policy has changed since it
+        was seen.
+        """
         metadata = job["metadata"]
         namespace, name, uid = metadata["namespace"], metadata["name"], metadata["uid"]
         version = metadata["resourceVersion"]
@@ -112,7 +133,9 @@ class Applier:
             self._jobs.forget(key_of(job), uid)
 
     async def _prepare(self, job: Json, template: Json) -> str | None:
-        """Make a ResourceClaimTemplate; the name of one that is there already says that it is the same."""
+        """Make a ResourceClaimTemplate; the name of one that is there already says that it is the
+        same.
+        """
         try:
             await self._client.create(CLAIM_TEMPLATES, job["metadata"]["namespace"], template)
         except AlreadyExistsError:
@@ -134,7 +157,9 @@ class Applier:
         return None
 
     async def _adopt(self, job: Json, namespace: str, name: str) -> str | None:
-        """The name is taken: by our own earlier request, by a leftover that still has to go, or by somebody else."""
+        """The name is taken: by our own earlier request, by a leftover that still has to go, or by
+        somebody else.
+        """
         found = await self._client.get(PODS, namespace, name)
         view = podview.view(found)
         if view is not None and slots.owned((view,), job["metadata"]["uid"]):
@@ -151,27 +176,37 @@ class Applier:
             answer = await self._client.delete(PODS, namespace, name, uid=uid, grace=grace)
         except (NotFoundError, ConflictError):
             answer = {}
-        # Where somebody else's deletion is quicker than ours, the API server shows a pod without a version: it is gone.
+        # Where somebody else's deletion is quicker than ours, the API server shows a pod without a
+        # version: it is gone.
         if answer.get("metadata", {}).get("resourceVersion"):
             self._pods.merge(answer)
         else:
             self._pods.remove(key_of(job), name, uid)
 
     async def _assign(self, job: Json, name: str, uid: str, order: Assignment) -> None:
-        await self._patch(job, name, uid, {"annotations": {names.ANNOTATION_ASSIGNMENT: to_json(order)}})
+        await self._patch(
+            job, name, uid, {"annotations": {names.ANNOTATION_ASSIGNMENT: to_json(order)}}
+        )
 
     async def _repair(self, job: Json, name: str, uid: str, metadata: Json) -> None:
-        _log.warning("pod %s: putting back %s", name, " and ".join(metadata), extra={"key": key_of(job)})
+        _log.warning(
+            "pod %s: putting back %s", name, " and ".join(metadata), extra={"key": key_of(job)}
+        )
         await self._patch(job, name, uid, metadata, strategic=True)
 
-    async def _patch(self, job: Json, name: str, uid: str, metadata: Json, *, strategic: bool = False) -> None:
+    async def _patch(
+        self, job: Json, name: str, uid: str, metadata: Json, *, strategic: bool = False
+    ) -> None:
         namespace, body = job["metadata"]["namespace"], {"metadata": {"uid": uid, **metadata}}
         try:
-            self._pods.merge(await self._client.merge(PODS, namespace, name, body, strategic=strategic))
+            self._pods.merge(
+                await self._client.merge(PODS, namespace, name, body, strategic=strategic)
+            )
         except NotFoundError:
             self._pods.remove(key_of(job), name, uid)
         except RejectedError:
-            # A successor of the same name makes the uid an "immutable field"; any other refusal is real.
+            # A successor of the same name makes the uid an "immutable field"; any other refusal is
+            # real.
             found = await self._client.get(PODS, namespace, name)
             if found["metadata"]["uid"] == uid:
                 raise

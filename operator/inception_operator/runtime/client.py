@@ -1,7 +1,8 @@
-"""A thin face over the transport of the official asyncio client: dicts in and out, typed errors, bounded concurrency.
+"""A thin face over the transport of the official asyncio client: dicts in and out, typed errors,
+bounded concurrency.
 
-Only ``ApiClient`` and ``Configuration`` are imported: one typed API class would add 24 MB of memory.
-Retrying is the work queue's business.
+Only ``ApiClient`` and ``Configuration`` are imported: one typed API class would add 24 MB of
+memory. Retrying is the work queue's business.
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ from inception_operator.contract.types import Json
 APPLY: Final = "application/apply-patch+yaml"
 MERGE: Final = "application/merge-patch+json"
 STRATEGIC: Final = "application/strategic-merge-patch+json"
-PARTIAL_LIST: Final = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json"
+PARTIAL_LIST: Final = (
+    "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json"
+)
 PAGE: Final = 500
 CONCURRENCY: Final = 50
 TIMEOUT: Final = aiohttp.ClientTimeout(total=30, sock_connect=5)
@@ -42,7 +45,9 @@ class Resource:
     version: str
     plural: str
 
-    def path(self, namespace: str | None = None, name: str | None = None, subresource: str | None = None) -> str:
+    def path(
+        self, namespace: str | None = None, name: str | None = None, subresource: str | None = None
+    ) -> str:
         """URL path of the collection, object or sub-resource."""
         root = f"/apis/{self.group}/{self.version}" if self.group else f"/api/{self.version}"
         parts = [root, *(("namespaces", namespace) if namespace else ()), self.plural]
@@ -83,7 +88,10 @@ class Client:
     """Requests to one API server."""
 
     def __init__(
-        self, configuration: Configuration, count: Count | None = None, concurrency: int = CONCURRENCY
+        self,
+        configuration: Configuration,
+        count: Count | None = None,
+        concurrency: int = CONCURRENCY,
     ) -> None:
         # The package is typed only in part.
         self._api: Any = ApiClient(configuration)
@@ -107,17 +115,23 @@ class Client:
         metadata_only: bool = False,
         namespace: str | None = None,
     ) -> Json:
-        """One page of a list, over all namespaces without one; ``metadata.continue`` tells the next token."""
+        """One page of a list, over all namespaces without one; ``metadata.continue`` tells the next
+        token.
+        """
         query = {**query, "limit": str(PAGE), **({"continue": token} if token else {})}
         accept = PARTIAL_LIST if metadata_only else None
-        return await self._request("list", "GET", resource, resource.path(namespace), query=query, accept=accept)
+        return await self._request(
+            "list", "GET", resource, resource.path(namespace), query=query, accept=accept
+        )
 
     async def create(self, resource: Resource, namespace: str, body: Json) -> Json:
         """Create; the answer is the stored object."""
         return await self._request("create", "POST", resource, resource.path(namespace), body=body)
 
     async def allowed(self, verb: str, resource: Resource) -> bool:
-        """Whether the API server lets us do this to a kind in all namespaces, or to one that is in none."""
+        """Whether the API server lets us do this to a kind in all namespaces, or to one that is in
+        none.
+        """
         attributes = {"verb": verb, "group": resource.group, "resource": resource.plural}
         body = {
             "apiVersion": REVIEWS.api_version,
@@ -129,26 +143,33 @@ class Client:
 
     async def replace(self, resource: Resource, namespace: str, name: str, body: Json) -> Json:
         """Update with the resourceVersion of ``body`` as precondition."""
-        return await self._request("update", "PUT", resource, resource.path(namespace, name), body=body)
+        return await self._request(
+            "update", "PUT", resource, resource.path(namespace, name), body=body
+        )
 
     async def merge(
         self, resource: Resource, namespace: str, name: str, body: Json, *, strategic: bool = False
     ) -> Json:
         """JSON merge patch; ``metadata.uid`` or ``resourceVersion`` in the body are preconditions.
 
-        A strategic one merges lists such as ownerReferences by their keys instead of replacing them.
+        A strategic one merges lists such as ownerReferences by their keys instead of replacing
+        them.
         """
         query = {"fieldManager": names.FIELD_MANAGER}
         path = resource.path(namespace, name)
         kind = STRATEGIC if strategic else MERGE
-        return await self._request("patch", "PATCH", resource, path, query=query, body=body, content_type=kind)
+        return await self._request(
+            "patch", "PATCH", resource, path, query=query, body=body, content_type=kind
+        )
 
     async def apply_status(self, resource: Resource, body: Json) -> Json:
         """Server-side apply of the status sub-resource; owns every field that ``body`` names."""
         metadata = body["metadata"]
         path = resource.path(metadata["namespace"], metadata["name"], "status")
         query = {"fieldManager": names.FIELD_MANAGER, "force": "true"}
-        return await self._request("patch", "PATCH", resource, path, query=query, body=body, content_type=APPLY)
+        return await self._request(
+            "patch", "PATCH", resource, path, query=query, body=body, content_type=APPLY
+        )
 
     async def delete(
         self,
@@ -161,7 +182,9 @@ class Client:
         version: str | None = None,
         propagation: str | None = None,
     ) -> Json:
-        """Delete this very object, not a successor of the same name, and with ``version`` only as it was seen."""
+        """Delete this very object, not a successor of the same name, and with ``version`` only as
+        it was seen.
+        """
         body: Json = {"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": {"uid": uid}}
         if version is not None:
             body["preconditions"]["resourceVersion"] = version
@@ -169,10 +192,16 @@ class Client:
             body["gracePeriodSeconds"] = grace
         if propagation is not None:
             body["propagationPolicy"] = propagation
-        return await self._request("delete", "DELETE", resource, resource.path(namespace, name), body=body)
+        return await self._request(
+            "delete", "DELETE", resource, resource.path(namespace, name), body=body
+        )
 
     async def watch(
-        self, resource: Resource, query: Mapping[str, str], idle: float, namespace: str | None = None
+        self,
+        resource: Resource,
+        query: Mapping[str, str],
+        idle: float,
+        namespace: str | None = None,
     ) -> AsyncGenerator[Json, None]:
         """Events, over all namespaces without one, until the server ends the stream.
 
@@ -224,7 +253,10 @@ class Client:
         accept: str | None = None,
         timeout: aiohttp.ClientTimeout = TIMEOUT,  # noqa: ASYNC109 - handed to aiohttp as it is
     ) -> Any:
-        headers = {"Accept": accept or "application/json", "Content-Type": content_type or "application/json"}
+        headers = {
+            "Accept": accept or "application/json",
+            "Content-Type": content_type or "application/json",
+        }
         request = await self._api.param_serialize(
             method,
             path,
@@ -247,7 +279,9 @@ class Client:
 
 
 def _stream_error(path: str, status: Json) -> ApiError:
-    return api_error(int(status.get("code") or 500), json.dumps(status).encode(), {}, f"watch {path}")
+    return api_error(
+        int(status.get("code") or 500), json.dumps(status).encode(), {}, f"watch {path}"
+    )
 
 
 def _unavailable(request: str, error: BaseException) -> ApiError:

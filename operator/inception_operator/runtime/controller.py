@@ -25,7 +25,9 @@ from .probe import Probe
 from .workqueue import ERROR_BASE, Key, WorkQueue
 
 AGAIN_BASE = 0.005
-"""A pass that changed something is followed by another one almost at once, until one finds nothing to do."""
+"""A pass that changed something is followed by another one almost at once, until one finds nothing
+to do.
+"""
 
 _log = logging.getLogger(__name__)
 
@@ -81,7 +83,10 @@ class Controller:
     def ring(self, namespace: str, name: str, pod: str) -> bool:
         """A launcher says that it has something to tell; False when there is no such pod."""
         key = (namespace, name)
-        uid = next((p["metadata"]["uid"] for p in self._pods.pods(key) if p["metadata"]["name"] == pod), None)
+        uid = next(
+            (p["metadata"]["uid"] for p in self._pods.pods(key) if p["metadata"]["name"] == pod),
+            None,
+        )
         if uid is not None and self._bell.ring(key, uid):
             self._queue.add(key)
         return uid is not None
@@ -99,7 +104,8 @@ class Controller:
             await self._reread(key)
             return AGAIN_BASE
         except NotFoundError:
-            # The status had nowhere to go: the training was deleted and the watch has yet to say so.
+            # The status had nowhere to go: the training was deleted and the watch has yet to say
+            # so.
             result = "gone"
             self._jobs.forget(key)
             self._forget(key)
@@ -131,7 +137,9 @@ class Controller:
         plan = self._decider.reconcile(observation)
         return await self._act(key, job, pods, plan)
 
-    async def _act(self, key: Key, job: Json, pods: tuple[PodView, ...], plan: Plan) -> tuple[str, float | None]:
+    async def _act(
+        self, key: Key, job: Json, pods: tuple[PodView, ...], plan: Plan
+    ) -> tuple[str, float | None]:
         if plan.requeue_after is not None:
             self._queue.add_after(key, plan.requeue_after)
         if plan.empty:
@@ -165,7 +173,10 @@ class Controller:
         return True
 
     def _views(self, key: Key) -> tuple[PodView, ...]:
-        views = (view.view(pod, *self._probe.answer(key, pod["metadata"]["uid"])) for pod in self._pods.pods(key))
+        views = (
+            view.view(pod, *self._probe.answer(key, pod["metadata"]["uid"]))
+            for pod in self._pods.pods(key)
+        )
         known = (self._with_node(pod) for pod in views if pod is not None)
         return tuple(sorted(known, key=lambda pod: (pod.slot, pod.incarnation)))
 

@@ -1,4 +1,6 @@
-"""Kubernetes Events on trainings, posted in the background: they tell people, and losing one changes nothing."""
+"""Kubernetes Events on trainings, posted in the background: they tell people, and losing one
+changes nothing.
+"""
 
 from __future__ import annotations
 
@@ -30,12 +32,16 @@ class Sink(Protocol):
 
 
 class EventPoster:
-    """Events in the order of their making for each training. ``instance`` names this process in them."""
+    """Events in the order of their making for each training. ``instance`` names this process in
+    them.
+    """
 
     def __init__(self, sink: Sink, instance: str, lanes: int = 4) -> None:
         self._sink = sink
         self._instance = instance
-        self._lanes: list[asyncio.Queue[Json]] = [asyncio.Queue(MAX_WAITING // lanes) for _ in range(lanes)]
+        self._lanes: list[asyncio.Queue[Json]] = [
+            asyncio.Queue(MAX_WAITING // lanes) for _ in range(lanes)
+        ]
 
     def post(self, job: Json, event: Event) -> None:
         """Hand over an event; it carries the time of now."""
@@ -45,7 +51,9 @@ class EventPoster:
         try:
             lane.put_nowait(body)
         except asyncio.QueueFull:
-            _log.warning("too many events wait: %s is not posted", event.reason, extra={"key": key_of(job)})
+            _log.warning(
+                "too many events wait: %s is not posted", event.reason, extra={"key": key_of(job)}
+            )
 
     async def run(self) -> None:
         """Post until cancelled."""
@@ -72,7 +80,11 @@ class EventPoster:
             await self._sink.create(EVENTS, body["metadata"]["namespace"], body)
         except ApiError as error:
             involved = body["involvedObject"]
-            _log.info("an event was not stored: %s", error, extra={"key": (involved["namespace"], involved["name"])})
+            _log.info(
+                "an event was not stored: %s",
+                error,
+                extra={"key": (involved["namespace"], involved["name"])},
+            )
 
 
 def _body(job: Json, event: Event, instance: str) -> Json:
@@ -81,7 +93,10 @@ def _body(job: Json, event: Event, instance: str) -> Json:
     return {
         "apiVersion": EVENTS.api_version,
         "kind": "Event",
-        "metadata": {"name": f"{metadata['name']}.{uuid.uuid4().hex[:16]}", "namespace": metadata["namespace"]},
+        "metadata": {
+            "name": f"{metadata['name']}.{uuid.uuid4().hex[:16]}",
+            "namespace": metadata["namespace"],
+        },
         "involvedObject": {
             "apiVersion": names.API_VERSION,
             "kind": names.KIND,

@@ -1,4 +1,6 @@
-"""The kopf side: it watches InceptionTrainings, and nothing else; every change becomes a key in the work queue."""
+"""The kopf side: it watches InceptionTrainings, and nothing else; every change becomes a key in the
+work queue.
+"""
 
 from __future__ import annotations
 
@@ -69,7 +71,9 @@ def make_settings() -> kopf.OperatorSettings:
     return settings
 
 
-def make_registry(configuration: Configuration, jobs: JobStore, notify: Callable[[Key], None]) -> kopf.OperatorRegistry:
+def make_registry(
+    configuration: Configuration, jobs: JobStore, notify: Callable[[Key], None]
+) -> kopf.OperatorRegistry:
     """Handlers in a registry of our own: kopf's default one would log in with its own credentials."""
     registry = kopf.OperatorRegistry()
 
@@ -92,7 +96,9 @@ def make_registry(configuration: Configuration, jobs: JobStore, notify: Callable
 
 async def connection_info(configuration: Configuration) -> kopf.ConnectionInfo:
     """The same server and credentials that our own client uses."""
-    scheme, _, token = (await configuration.get_api_key_with_prefix("BearerToken") or "").rpartition(" ")
+    scheme, _, token = (
+        await configuration.get_api_key_with_prefix("BearerToken") or ""
+    ).rpartition(" ")
     return kopf.ConnectionInfo(
         server=configuration.host,
         ca_path=configuration.ssl_ca_cert,

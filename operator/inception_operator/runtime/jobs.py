@@ -1,4 +1,6 @@
-"""The latest known version of every training: from kopf's watch, our own list and the answers to our own writes."""
+"""The latest known version of every training: from kopf's watch, our own list and the answers to
+our own writes.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,9 @@ TOMBSTONES = 5_000
 
 
 class JobStore:
-    """Trainings by key. An older version never replaces a newer one, and a deleted object never comes back."""
+    """Trainings by key. An older version never replaces a newer one, and a deleted object never
+    comes back.
+    """
 
     def __init__(self) -> None:
         self._jobs: dict[Key, Json] = {}
@@ -48,7 +52,9 @@ class JobStore:
             return False
         self._jobs[key] = {
             **raw,
-            "metadata": {name: value for name, value in metadata.items() if name != "managedFields"},
+            "metadata": {
+                name: value for name, value in metadata.items() if name != "managedFields"
+            },
         }
         return True
 

@@ -1,7 +1,9 @@
-"""One operator at a time: a Lease that is renewed while this process leads and given back when it ends.
+"""One operator at a time: a Lease that is renewed while this process leads and given back when it
+ends.
 
-Whoever cannot renew in time must stop writing before the others may take over, so ``hold`` raises and the process ends.
-Clocks of different machines are never compared: a Lease is old when this process saw it unchanged for its duration.
+Whoever cannot renew in time must stop writing before the others may take over, so ``hold`` raises
+and the process ends. Clocks of different machines are never compared: a Lease is old when this
+process saw it unchanged for its duration.
 """
 
 from __future__ import annotations
@@ -14,7 +16,12 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
-from inception_operator.contract.errors import ApiError, ConflictError, LeadershipLostError, NotFoundError
+from inception_operator.contract.errors import (
+    ApiError,
+    ConflictError,
+    LeadershipLostError,
+    NotFoundError,
+)
 from inception_operator.contract.types import Json
 
 from .client import LEASES, Resource
@@ -63,7 +70,9 @@ class Leader:
         _log.info("leading as %s", self._settings.identity)
 
     async def hold(self) -> None:
-        """Renew until cancelled; raises LeadershipLostError when that fails for too long or someone else leads."""
+        """Renew until cancelled; raises LeadershipLostError when that fails for too long or someone
+        else leads.
+        """
         while True:
             await self._sleep(self._settings.lease_retry_period)
             remaining = self._settings.lease_renew_deadline - (self._clock() - self._renewed)
@@ -77,25 +86,36 @@ class Leader:
             if self._lease is not None and self._holder() != self._settings.identity:
                 self._lose(f"{self._holder() or 'nobody'} holds the Lease")
             if self._clock() - self._renewed >= self._settings.lease_renew_deadline:
-                self._lose(f"the Lease could not be renewed for {self._settings.lease_renew_deadline:.0f} s")
+                self._lose(
+                    f"the Lease could not be renewed for {self._settings.lease_renew_deadline:.0f} s"
+                )
 
     async def release(self) -> None:
         """Let the next operator take over at once."""
         if not self.leading or self._lease is None:
             return
         self.leading = False
-        body = {**self._lease, "spec": {**self._lease["spec"], "holderIdentity": "", "leaseDurationSeconds": 1}}
+        body = {
+            **self._lease,
+            "spec": {**self._lease["spec"], "holderIdentity": "", "leaseDurationSeconds": 1},
+        }
         try:
-            await self._client.replace(LEASES, self._settings.lease_namespace, self._settings.lease_name, body)
+            await self._client.replace(
+                LEASES, self._settings.lease_namespace, self._settings.lease_name, body
+            )
         except ApiError as error:
             _log.info("the Lease was not released: %s", error)
 
     def _lose(self, why: str) -> None:
         self.leading = False
-        raise LeadershipLostError(f"{self._settings.lease_namespace}/{self._settings.lease_name}: {why}")
+        raise LeadershipLostError(
+            f"{self._settings.lease_namespace}/{self._settings.lease_name}: {why}"
+        )
 
     async def _attempt(self) -> bool:
-        """Take or renew the Lease once; False if it is someone else's or the API server did not answer."""
+        """Take or renew the Lease once; False if it is someone else's or the API server did not
+        answer.
+        """
         started = self._clock()
         try:
             self._lease = await self._write()
@@ -121,7 +141,9 @@ class Leader:
 
     async def _read(self) -> Json | None:
         try:
-            self._lease = await self._client.get(LEASES, self._settings.lease_namespace, self._settings.lease_name)
+            self._lease = await self._client.get(
+                LEASES, self._settings.lease_namespace, self._settings.lease_name
+            )
         except NotFoundError:
             self._lease = None
         return self._lease
@@ -130,7 +152,9 @@ class Leader:
         version = str(lease["metadata"]["resourceVersion"])
         if self._seen[0] != version:
             self._seen = (version, self._clock())
-        duration = float((lease.get("spec") or {}).get("leaseDurationSeconds") or self._settings.lease_duration)
+        duration = float(
+            (lease.get("spec") or {}).get("leaseDurationSeconds") or self._settings.lease_duration
+        )
         return self._clock() - self._seen[1] >= duration
 
     def _holder(self) -> str:
@@ -150,6 +174,7 @@ class Leader:
                 "leaseDurationSeconds": int(self._settings.lease_duration),
                 "acquireTime": now if taken else old.get("acquireTime", now),
                 "renewTime": now,
-                "leaseTransitions": int(old.get("leaseTransitions") or 0) + int(taken and lease is not None),
+                "leaseTransitions": int(old.get("leaseTransitions") or 0)
+                + int(taken and lease is not None),
             },
         }

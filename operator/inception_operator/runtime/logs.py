@@ -42,7 +42,9 @@ class TextFormatter(logging.Formatter):
 
 
 def configure(log_format: LogFormat, level: str) -> None:
-    """Send everything to standard error; kopf, which logs each object it sees, only from warnings on."""
+    """Send everything to standard error; kopf, which logs each object it sees, only from warnings
+    on.
+    """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter() if log_format == "json" else TextFormatter())
     logging.basicConfig(handlers=[handler], level=level.upper(), force=True)

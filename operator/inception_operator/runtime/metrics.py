@@ -1,6 +1,8 @@
-"""The operator's own metrics, in a registry of their own so that tests and embedding never share state.
+"""The operator's own metrics, in a registry of their own so that tests and embedding never share
+state.
 
-What describes one training is read from its status at scrape time: it appears and vanishes with the object.
+What describes one training is read from its status at scrape time: it appears and vanishes with the
+object.
 """
 
 from __future__ import annotations
@@ -28,14 +30,24 @@ class Metrics:
 
     def __init__(self, jobs: Callable[[], Iterable[Json]] = tuple) -> None:
         self.registry = CollectorRegistry()
-        self.transitions = self._counter("job_transitions", "Trainings that entered a state.", "state")
+        self.transitions = self._counter(
+            "job_transitions", "Trainings that entered a state.", "state"
+        )
         self.reconciles = self._counter("reconcile", "Passes over a training by result.", "result")
-        self.requests = self._counter("api_requests", "Requests to the API server.", "verb", "resource", "code")
-        self.duration = self._histogram("reconcile_duration_seconds", "Time of one pass, its requests included.")
+        self.requests = self._counter(
+            "api_requests", "Requests to the API server.", "verb", "resource", "code"
+        )
+        self.duration = self._histogram(
+            "reconcile_duration_seconds", "Time of one pass, its requests included."
+        )
         self.wait = self._histogram("queue_wait_seconds", "Time a training waited for a worker.")
         self.depth = self._gauge("queue_depth", "Trainings that wait for a worker.")
-        self.oldest = self._gauge("queue_oldest_age_seconds", "Age of the oldest training that waits or is worked on.")
-        self.watch_age = self._gauge("watch_age_seconds", "Time since a watch last showed a sign of life.", "resource")
+        self.oldest = self._gauge(
+            "queue_oldest_age_seconds", "Age of the oldest training that waits or is worked on."
+        )
+        self.watch_age = self._gauge(
+            "watch_age_seconds", "Time since a watch last showed a sign of life.", "resource"
+        )
         self.leader = self._gauge("leader", "1 while this process may write.")
         self._gauge("build_info", "Version of the operator.", "version").labels(__version__).set(1)
         for state in STATES:
@@ -91,13 +103,18 @@ def _families() -> dict[str, Any]:
     one = ["namespace", "name"]
     gauges = {
         "state": ("job_state", "1 for the present state of a training.", [*one, "state"]),
-        "restarts": ("job_restarts", "Restarts so far, by whether they count towards the limit.", [*one, "counted"]),
+        "restarts": (
+            "job_restarts",
+            "Restarts so far, by whether they count towards the limit.",
+            [*one, "counted"],
+        ),
         "progress": ("job_progress_ratio", "Share of the steps that are done.", one),
         "accuracy": ("job_accuracy_ratio", "Latest validation accuracy.", [*one, "k"]),
         "speed": ("job_samples_per_second", "Speed over all ranks.", one),
     }
     families: dict[str, Any] = {
-        key: GaugeMetricFamily(f"{PREFIX}_{name}", text, labels=labels) for key, (name, text, labels) in gauges.items()
+        key: GaugeMetricFamily(f"{PREFIX}_{name}", text, labels=labels)
+        for key, (name, text, labels) in gauges.items()
     }
     labels = [*one, "accelerator", "model"]
     families["info"] = InfoMetricFamily(f"{PREFIX}_job", "What a training is about.", labels=labels)
@@ -108,7 +125,9 @@ def _collect(families: dict[str, Any], job: Json) -> None:
     metadata, status = job["metadata"], job.get("status") or {}
     one = [metadata["namespace"], metadata["name"]]
     trainer = status.get("trainerStatus") or {}
-    families["info"].add_metric([*one, status.get("accelerator") or "", status.get("model") or ""], {})
+    families["info"].add_metric(
+        [*one, status.get("accelerator") or "", status.get("model") or ""], {}
+    )
     families["state"].add_metric([*one, status.get("state") or State.PENDING], 1)
     counted = status.get("restartsCountTowardsMax") or 0
     families["restarts"].add_metric([*one, "true"], counted)

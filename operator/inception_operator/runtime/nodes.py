@@ -30,12 +30,16 @@ class Nodes:
         self._refused = False
 
     async def refresh(self, names: Collection[str]) -> None:
-        """Ask for these nodes, unless that has just been done. A node that cannot be asked for counts as ready."""
+        """Ask for these nodes, unless that has just been done. A node that cannot be asked for
+        counts as ready.
+        """
         now = self._clock()
         for name in [name for name, asked in self._asked.items() if now - asked > FORGET_SECONDS]:
             del self._asked[name]
             self._lost.pop(name, None)
-        due = [name for name in names if now - self._asked.get(name, -FRESH_SECONDS) >= FRESH_SECONDS]
+        due = [
+            name for name in names if now - self._asked.get(name, -FRESH_SECONDS) >= FRESH_SECONDS
+        ]
         self._asked |= dict.fromkeys(due, now)
         await asyncio.gather(*(self._ask(name) for name in due))
 
@@ -51,7 +55,9 @@ class Nodes:
         except RejectedError as error:
             self._lost[name] = None
             if not self._refused:
-                _log.warning("failurePolicy.nodeLostSeconds has no effect, nodes cannot be read: %s", error)
+                _log.warning(
+                    "failurePolicy.nodeLostSeconds has no effect, nodes cannot be read: %s", error
+                )
             self._refused = True
         except ApiError as error:
             # What was known stays; the next pass asks again.

@@ -1,7 +1,8 @@
 """The bell: a launcher whose ranks have ended, or made their first step, says so at once.
 
-Who rings proves nothing, so ringing only makes the operator ask that pod now. Where no ring arrives, readiness tells
-of the end up to a second later, and the next look at the figures of the steps.
+Who rings proves nothing, so ringing only makes the operator ask that pod now. Where no ring
+arrives, readiness tells of the end up to a second later, and the next look at the figures of the
+steps.
 """
 
 from __future__ import annotations
@@ -11,7 +12,9 @@ from collections.abc import Callable, Collection, Mapping
 from .workqueue import Key
 
 PAUSE = 0.2
-"""Seconds in which further rings of a pod are passed over: nobody shall keep the operator busy by ringing."""
+"""Seconds in which further rings of a pod are passed over: nobody shall keep the operator busy by
+ringing.
+"""
 
 
 class Bell:
@@ -37,7 +40,9 @@ class Bell:
         return dict(self._rung.get(key, {}))
 
     def answered(self, key: Key, asked: Mapping[str, int]) -> None:
-        """These pods have been asked after these rings; one that has rung again meanwhile must be asked again."""
+        """These pods have been asked after these rings; one that has rung again meanwhile must be
+        asked again.
+        """
         rung = self._rung.get(key, {})
         for uid, times in asked.items():
             if rung.get(uid) == times:

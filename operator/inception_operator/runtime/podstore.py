@@ -1,4 +1,6 @@
-"""The pods of all watched namespaces: one reflector over the whole cluster, or one in each namespace of a list."""
+"""The pods of all watched namespaces: one reflector over the whole cluster, or one in each
+namespace of a list.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,9 @@ class Pods(Protocol):
 class PodStore:
     """Hands each question to the reflector of its namespace. No namespaces means all."""
 
-    def __init__(self, reflector: Callable[[str | None], PodReflector], namespaces: Sequence[str] = ()) -> None:
+    def __init__(
+        self, reflector: Callable[[str | None], PodReflector], namespaces: Sequence[str] = ()
+    ) -> None:
         self._reflectors = {scope: reflector(scope) for scope in (namespaces or (None,))}
 
     def pods(self, key: Key) -> tuple[Json, ...]:
@@ -59,8 +63,12 @@ class PodStore:
     @property
     def unsynced(self) -> str | None:
         """A scope whose pods have never been listed, for people."""
-        missing = [scope for scope, reflector in self._reflectors.items() if not reflector.synced.is_set()]
-        return None if not missing else f"namespace {missing[0]}" if missing[0] else "all namespaces"
+        missing = [
+            scope for scope, reflector in self._reflectors.items() if not reflector.synced.is_set()
+        ]
+        return (
+            None if not missing else f"namespace {missing[0]}" if missing[0] else "all namespaces"
+        )
 
     async def wait_synced(self) -> None:
         """Wait until every scope has been listed once."""

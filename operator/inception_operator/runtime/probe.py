@@ -1,4 +1,6 @@
-"""Asks pods: the launcher for its report, the trainer for its metrics. It never holds up a decision for a second."""
+"""Asks pods: the launcher for its report, the trainer for its metrics. It never holds up a decision
+for a second.
+"""
 
 from __future__ import annotations
 
@@ -83,15 +85,20 @@ class Probe:
     async def refresh(self, key: Key, pods: Collection[PodView]) -> bool:
         """Ask all these pods of one training at once; True if ``answer`` now tells what they say.
 
-        Healthy pods answer within milliseconds. Where one does not, the result is False, asking goes on in the
-        background and ``notify`` hears of its end: a worker that waited for time-outs would hold up other trainings.
+        Healthy pods answer within milliseconds. Where one does not, the result is False, asking
+        goes on in the background and ``notify`` hears of its end: a worker that waited for
+        time-outs would hold up other trainings.
         """
         fresh: set[str] = set()
         while True:
             round_ = self._rounds.get(key)
             if round_ is None:
                 answers = self._answers.get(key, {})
-                due = [pod for pod in pods if pod.ip and pod.uid not in fresh and self._due(pod, answers.get(pod.uid))]
+                due = [
+                    pod
+                    for pod in pods
+                    if pod.ip and pod.uid not in fresh and self._due(pod, answers.get(pod.uid))
+                ]
                 if not due:
                     return True
                 asked = asyncio.gather(*(self._ask(key, pod) for pod in due))
@@ -105,9 +112,15 @@ class Probe:
             fresh |= round_.uids
 
     def answer(self, key: Key, uid: str) -> tuple[Report | None, bool | None, datetime | None]:
-        """The latest report of a pod, whether it could be reached, and since when not; all None if never asked."""
+        """The latest report of a pod, whether it could be reached, and since when not; all None if
+        never asked.
+        """
         answer = self._answers.get(key, {}).get(uid)
-        return (None, None, None) if answer is None else (answer.report, answer.reachable, answer.since)
+        return (
+            (None, None, None)
+            if answer is None
+            else (answer.report, answer.reachable, answer.since)
+        )
 
     def retain(self, key: Key, uids: Collection[str]) -> None:
         """Drop what is known about all other pods of this training."""
@@ -124,13 +137,17 @@ class Probe:
         """The metrics page of local rank 0, or None if there is none in time."""
         try:
             return await self._get(
-                f"http://{_host(ip)}:{self._metrics_port}/metrics", METRICS_SECONDS, MAX_METRICS_BYTES
+                f"http://{_host(ip)}:{self._metrics_port}/metrics",
+                METRICS_SECONDS,
+                MAX_METRICS_BYTES,
             )
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError):
             return None
 
     async def report(self, ip: str) -> Report | None:
-        """What the launcher of a pod says now, or None if nothing comes in time; `answer` knows nothing of it."""
+        """What the launcher of a pod says now, or None if nothing comes in time; `answer` knows
+        nothing of it.
+        """
         try:
             url = f"http://{_host(ip)}:{self._launcher_port}/status"
             return self._parse(await self._get(url, STATUS_SECONDS, MAX_STATUS_BYTES))
@@ -151,10 +168,13 @@ class Probe:
         except TimeoutError:
             # Nobody is there. Asking again in every pass would slow all decisions on this training.
             pause = min(MAX_PAUSE, known.pause * 2 if known and known.pause else FIRST_PAUSE)
-            answer = _Answer(report, False, since, again=self._clock() + pause, pause=pause, ready=pod.ready)
+            answer = _Answer(
+                report, False, since, again=self._clock() + pause, pause=pause, ready=pod.ready
+            )
         except (aiohttp.ClientError, OSError, ValueError):
             answer = _Answer(report, False, since)
-        # Looked up only now: the training's answers may have been dropped and begun anew while this one was under way.
+        # Looked up only now: the training's answers may have been dropped and begun anew while this
+        # one was under way.
         self._answers.setdefault(key, {})[pod.uid] = answer
 
     async def _get(self, url: str, seconds: float, limit: int) -> str:

@@ -1,7 +1,9 @@
-"""Keeps a trimmed copy of every pod of ours by list and watch, and says which training each change belongs to.
+"""Keeps a trimmed copy of every pod of ours by list and watch, and says which training each change
+belongs to.
 
-The relist replaces the view and reports what vanished meanwhile, which kopf does not do. Answers to our own writes are
-merged at once, so a decision never rests on a view older than what this process has done itself.
+The relist replaces the view and reports what vanished meanwhile, which kopf does not do. Answers to
+our own writes are merged at once, so a decision never rests on a view older than what this process
+has done itself.
 """
 
 from __future__ import annotations
@@ -52,7 +54,11 @@ class Source(Protocol):
         """One object."""
 
     def watch(
-        self, resource: Resource, query: Mapping[str, str], idle: float, namespace: str | None = None
+        self,
+        resource: Resource,
+        query: Mapping[str, str],
+        idle: float,
+        namespace: str | None = None,
     ) -> AsyncGenerator[Json, None]:
         """Watch events until the server ends the stream."""
 
@@ -99,7 +105,9 @@ class PodReflector:
         return self._clock() - self._moved
 
     def merge(self, raw: Json) -> None:
-        """Take over a pod from the answer to our own write; the watch will not report it as a change again."""
+        """Take over a pod from the answer to our own write; the watch will not report it as a
+        change again.
+        """
         if raw.get("kind", "Pod") == "Pod" and raw["metadata"]["uid"] not in self._dead:
             self._store(raw)
 
@@ -137,7 +145,9 @@ class PodReflector:
         return pause * (0.75 + 0.25 * random.random())  # noqa: S311
 
     async def _relist(self) -> str:
-        """Replace the view by a list and report every difference; returns the version to watch from."""
+        """Replace the view by a list and report every difference; returns the version to watch
+        from.
+        """
         listed: dict[Key, dict[str, Json]] = {}
         # Strays first: what gets its role back in between is in both.
         await self._list(STRAYS, listed)
@@ -150,7 +160,9 @@ class PodReflector:
     async def _list(self, selector: str, listed: dict[Key, dict[str, Json]]) -> str:
         token = ""
         while True:
-            page = await self._source.list_page(PODS, {"labelSelector": selector}, token, namespace=self._namespace)
+            page = await self._source.list_page(
+                PODS, {"labelSelector": selector}, token, namespace=self._namespace
+            )
             for raw in page["items"]:
                 pod = self._trim(raw)
                 if (key := _key(pod)) is not None:
@@ -164,7 +176,8 @@ class PodReflector:
         for key, pods in list(self._pods.items()):
             for name, pod in list(pods.items()):
                 fresh = listed.get(key, {}).get(name)
-                # What we wrote after the list was taken is not in it; the watch from there on confirms it.
+                # What we wrote after the list was taken is not in it; the watch from there on
+                # confirms it.
                 if _version(pod) > int(version):
                     continue
                 if fresh is None or _uid(fresh) != _uid(pod):
@@ -181,8 +194,14 @@ class PodReflector:
     async def _follow(self, version: str) -> None:
         """Apply watch events until the server ends the stream."""
         seconds = int(WATCH_SECONDS * (0.9 + 0.2 * random.random()))  # noqa: S311
-        query = {"labelSelector": SELECTOR, "resourceVersion": version, "timeoutSeconds": str(seconds)}
-        async with aclosing(self._source.watch(PODS, query, IDLE_SECONDS, self._namespace)) as events:
+        query = {
+            "labelSelector": SELECTOR,
+            "resourceVersion": version,
+            "timeoutSeconds": str(seconds),
+        }
+        async with aclosing(
+            self._source.watch(PODS, query, IDLE_SECONDS, self._namespace)
+        ) as events:
             async for event in events:
                 self._take(event["type"], event["object"])
                 self._version = event["object"]["metadata"]["resourceVersion"]
@@ -191,7 +210,11 @@ class PodReflector:
         self._moved = self._clock()
 
     def _take(self, kind: str, raw: Json) -> None:
-        if kind == "DELETED" and "deletionTimestamp" not in raw["metadata"] and self._group is not None:
+        if (
+            kind == "DELETED"
+            and "deletionTimestamp" not in raw["metadata"]
+            and self._group is not None
+        ):
             # Gone, or only out of sight because somebody took its role away.
             self._group.create_task(self._look_for(raw), name=f"look-for-{_name(raw)}")
         elif kind == "DELETED":
@@ -245,7 +268,9 @@ class PodReflector:
             del self._pods[key]
 
     def _remember(self, key: Key, pod: Json) -> None:
-        """Keep name and node of the latest pod of a slot, for the root cause of the attempt that it leaves behind."""
+        """Keep name and node of the latest pod of a slot, for the root cause of the attempt that it
+        leaves behind.
+        """
         named = identity(_name(pod))
         if named is None:
             return
@@ -257,7 +282,9 @@ class PodReflector:
             del self._gone[next(iter(self._gone))]
 
     def _bury(self, uid: str) -> None:
-        """Remember a dead pod for a while: the answer to our own delete may arrive after the watch reported its end."""
+        """Remember a dead pod for a while: the answer to our own delete may arrive after the watch
+        reported its end.
+        """
         self._dead[uid] = None
         if len(self._dead) > TOMBSTONES:
             del self._dead[next(iter(self._dead))]

@@ -1,7 +1,7 @@
 """Compares what kopf's watch told us with a list of our own.
 
-It finds trainings that vanished while the watch was broken, which kopf never reports, and a watch that is open but
-deaf, which ends the process: a new one starts from a fresh list.
+It finds trainings that vanished while the watch was broken, which kopf never reports, and a watch
+that is open but deaf, which ends the process: a new one starts from a fresh list.
 """
 
 from __future__ import annotations
@@ -76,7 +76,9 @@ class Resync:
                 _log.warning("the comparison with a list failed: %s", error)
 
     async def compare(self) -> None:
-        """One comparison; raises StalledWatchError when the watch misses changes for longer than events can take."""
+        """One comparison; raises StalledWatchError when the watch misses changes for longer than
+        events can take.
+        """
         listed, version = await self._list()
         for key in self._jobs:
             job = self._jobs.get(key)
@@ -96,7 +98,9 @@ class Resync:
 
     def _missed(self, listed: Mapping[Key, tuple[str, int]]) -> dict[Key, tuple[str, int]]:
         return {
-            key: (uid, version) for key, (uid, version) in listed.items() if not self._jobs.knows(key, uid, version)
+            key: (uid, version)
+            for key, (uid, version) in listed.items()
+            if not self._jobs.knows(key, uid, version)
         }
 
     async def _list(self) -> tuple[dict[Key, tuple[str, int]], int]:
@@ -108,7 +112,9 @@ class Resync:
     async def _list_scope(self, namespace: str | None, listed: dict[Key, tuple[str, int]]) -> int:
         token = ""
         while True:
-            page = await self._source.list_page(JOBS, {}, token, metadata_only=True, namespace=namespace)
+            page = await self._source.list_page(
+                JOBS, {}, token, metadata_only=True, namespace=namespace
+            )
             # The API server writes null for an empty list of metadata.
             for raw in page["items"] or ():
                 listed[key_of(raw)] = (raw["metadata"]["uid"], version_of(raw))

@@ -1,6 +1,8 @@
-"""Reads rank 0's figures of every running training every few seconds and says when they are worth a status patch.
+"""Reads rank 0's figures of every running training every few seconds and says when they are worth a
+status patch.
 
-They are on the trainer's metrics page; a program of the user's has none and leaves its progress with the launcher.
+They are on the trainer's metrics page; a program of the user's has none and leaves its progress
+with the launcher.
 """
 
 from __future__ import annotations
@@ -80,7 +82,9 @@ class Scraper:
         while True:
             started = time.monotonic()
             await self.scrape_all()
-            await asyncio.sleep(max(self._interval / 10, self._interval - (time.monotonic() - started)))
+            await asyncio.sleep(
+                max(self._interval / 10, self._interval - (time.monotonic() - started))
+            )
 
     async def scrape_all(self) -> None:
         """One round over all running trainings."""
@@ -98,9 +102,12 @@ class Scraper:
         async with self._slots:
             progress, reachable = await self._figures(ip, _attempt(job))
         if progress is None:
-            # A pod nobody can reach must not take a slot in every round; a program may yet begin to speak.
+            # A pod nobody can reach must not take a slot in every round; a program may yet begin to
+            # speak.
             state.failures = 1 if reachable else state.failures + 1
-            state.skip = 1 if reachable else min(MAX_SKIPPED_ROUNDS, 2 ** min(state.failures - 1, 10) - 1)
+            state.skip = (
+                1 if reachable else min(MAX_SKIPPED_ROUNDS, 2 ** min(state.failures - 1, 10) - 1)
+            )
             return
         state.progress, state.attempt, state.failures = progress, _attempt(job), 0
         if time.monotonic() - state.told >= self._report_interval:
@@ -114,8 +121,14 @@ class Scraper:
         if progress is not None:
             return progress, True
         report = await self._probe.report(ip)
-        tells = report is not None and report.attempt == attempt and (report.step is not None or report.metrics)
-        return (from_report(report, datetime.now(UTC)) if report is not None and tells else None), report is not None
+        tells = (
+            report is not None
+            and report.attempt == attempt
+            and (report.step is not None or report.metrics)
+        )
+        return (
+            from_report(report, datetime.now(UTC)) if report is not None and tells else None
+        ), report is not None
 
     def _target(self, key: Key, job: Json) -> str | None:
         """Address of rank 0, if the training runs."""

@@ -20,7 +20,14 @@ class Server:
     """HTTP for the kubelet, Prometheus and launchers."""
 
     def __init__(
-        self, host: str, port: int, *, healthy: Check, ready: Check, metrics: Callable[[], bytes], ring: Ring
+        self,
+        host: str,
+        port: int,
+        *,
+        healthy: Check,
+        ready: Check,
+        metrics: Callable[[], bytes],
+        ring: Ring,
     ) -> None:
         self._host = host
         self._requested_port = port

@@ -52,7 +52,9 @@ class Settings:
     identity: str = field(default_factory=_identity)
 
     def __post_init__(self) -> None:
-        self._check(bool(_IMAGE.fullmatch(self.trainer_image)), "--trainer-image", "an image reference")
+        self._check(
+            bool(_IMAGE.fullmatch(self.trainer_image)), "--trainer-image", "an image reference"
+        )
         self._check(0 <= self.http_port < 65536, "--http-port", "a port from 0 to 65535")
         self._check(_is_address(self.advertise_address), "--advertise-address", "an IP address")
         rings = self.advertise_address is None or self.http_port > 0
@@ -60,9 +62,17 @@ class Settings:
         self._check(self.workers >= 1, "--workers", "at least 1")
         self._check(self.log_level in LOG_LEVELS, "--log-level", f"one of {', '.join(LOG_LEVELS)}")
         self._check(self.log_format in ("json", "text"), "--log-format", "json or text")
-        self._check(bool(self.lease_namespace and self.lease_name), "--lease-namespace and --lease-name", "a name")
+        self._check(
+            bool(self.lease_namespace and self.lease_name),
+            "--lease-namespace and --lease-name",
+            "a name",
+        )
         for name in self.namespaces:
-            self._check(bool(_NAMESPACE.fullmatch(name)), "--namespaces", f"names of namespaces, not {name!r}")
+            self._check(
+                bool(_NAMESPACE.fullmatch(name)),
+                "--namespaces",
+                f"names of namespaces, not {name!r}",
+            )
         ordered = 0 < self.lease_retry_period < self.lease_renew_deadline < self.lease_duration
         self._check(ordered, "lease times", "retry period < renew deadline < duration")
 
@@ -71,7 +81,11 @@ class Settings:
         """Host and port at which launchers ring, or nothing."""
         if self.advertise_address is None:
             return ""
-        host = f"[{self.advertise_address}]" if ":" in self.advertise_address else self.advertise_address
+        host = (
+            f"[{self.advertise_address}]"
+            if ":" in self.advertise_address
+            else self.advertise_address
+        )
         return f"{host}:{self.http_port}"
 
     @staticmethod

@@ -1,4 +1,6 @@
-"""A queue of keys: each key waits at most once, is worked on by one worker at a time, and backs off when it fails."""
+"""A queue of keys: each key waits at most once, is worked on by one worker at a time, and backs off
+when it fails.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,9 @@ Key = tuple[str, str]
 """Namespace and name of a training."""
 
 Handler = Callable[[Key], Awaitable["float | None"]]
-"""Works on one key. Answers None when all is done, else the base of the back-off after which the key comes again."""
+"""Works on one key. Answers None when all is done, else the base of the back-off after which the
+key comes again.
+"""
 
 ERROR_BASE = 0.1
 MAX_BACKOFF = 60.0
@@ -26,8 +30,8 @@ _log = logging.getLogger(__name__)
 class WorkQueue:
     """De-duplicating queue with delayed keys.
 
-    A key added while a worker holds it is handed out again when that worker is done, so no change is lost and no key is
-    worked on twice at once.
+    A key added while a worker holds it is handed out again when that worker is done, so no change
+    is lost and no key is worked on twice at once.
     """
 
     def __init__(
@@ -129,7 +133,8 @@ class WorkQueue:
     def _fire(self) -> None:
         self._timer = None
         now = self._loop.time()
-        # The loop may fire a clock tick early; a date superseded by an earlier one is no longer in _due.
+        # The loop may fire a clock tick early; a date superseded by an earlier one is no longer in
+        # _due.
         while self._heap and self._heap[0][0] <= now + 0.001:
             due, key = heapq.heappop(self._heap)
             if self._due.get(key) == due:

@@ -1,7 +1,9 @@
-"""Devices by Dynamic Resource Allocation: reading ``spec.accelerator.claims``, and what is made of it.
+"""Devices by Dynamic Resource Allocation: reading ``spec.accelerator.claims``, and what is made of
+it.
 
-A claim names a ResourceClaimTemplate of the user's, or a device class and a count. Of the latter the operator makes a
-template itself, which belongs to the job; Kubernetes makes a ResourceClaim of its own from it for every pod.
+A claim names a ResourceClaimTemplate of the user's, or a device class and a count. Of the latter
+the operator makes a template itself, which belongs to the job; Kubernetes makes a ResourceClaim of
+its own from it for every pod.
 """
 
 from __future__ import annotations
@@ -41,7 +43,11 @@ class Claim:
     @property
     def summary(self) -> str:
         """For people."""
-        return f"{self.device_class} x{self.count}" if self.device_class else f"claims from {self.template}"
+        return (
+            f"{self.device_class} x{self.count}"
+            if self.device_class
+            else f"claims from {self.template}"
+        )
 
 
 def parse_claims(source: Any) -> tuple[Claim, ...]:
@@ -59,19 +65,25 @@ def parse_claims(source: Any) -> tuple[Claim, ...]:
 
 def _parse(index: int, entry: Json) -> Claim:
     path, name = f"{PATH}[{index}]", entry.get("name")
-    template, device_class = entry.get("resourceClaimTemplateName") or None, entry.get("deviceClassName") or None
+    template, device_class = (
+        entry.get("resourceClaimTemplateName") or None,
+        entry.get("deviceClassName") or None,
+    )
     if not isinstance(name, str) or not _LABEL.fullmatch(name):
         raise SpecError(f"{path}.name", "must be at most 63 lower-case letters, digits and hyphens")
     if bool(template) == bool(device_class):
         raise SpecError(path, "needs exactly one of resourceClaimTemplateName and deviceClassName")
     count = integer(entry, path, "count", 1, MAX_DEVICES)
     if template and count is not None:
-        raise SpecError(f"{path}.count", "belongs to deviceClassName; the ResourceClaimTemplate has its own")
+        raise SpecError(
+            f"{path}.count", "belongs to deviceClassName; the ResourceClaimTemplate has its own"
+        )
     return Claim(name, template, device_class, count or 1)
 
 
 def count(claims: Sequence[Claim]) -> int | None:
-    """How many devices a pod gets to train on, None when only somebody who knows the templates can tell.
+    """How many devices a pod gets to train on, None when only somebody who knows the templates can
+    tell.
 
     With several claims nobody can: one of them may be for a network card.
     """
@@ -79,22 +91,31 @@ def count(claims: Sequence[Claim]) -> int | None:
 
 
 def check(job: Job, requested: Sequence[str]) -> None:
-    """Refuse claims that contradict the rest of the spec; ``requested`` are device resources of the template."""
+    """Refuse claims that contradict the rest of the spec; ``requested`` are device resources of the
+    template.
+    """
     wanted = job.accelerator
     if wanted.resource_name is not None or wanted.devices_per_node is not None:
-        raise SpecError(PATH, "cannot be set beside resourceName and devicesPerNode; remove one or the other")
+        raise SpecError(
+            PATH, "cannot be set beside resourceName and devicesPerNode; remove one or the other"
+        )
     if requested:
-        raise SpecError(PATH, f"the template requests {requested[0]} too; remove the request or the claims")
+        raise SpecError(
+            PATH, f"the template requests {requested[0]} too; remove the request or the claims"
+        )
     if job.num_proc_per_node is None and count(wanted.claims) is None:
         raise SpecError(
             "spec.numProcPerNode",
             "auto needs exactly one claim with a deviceClassName in spec.accelerator.claims; set the number of ranks",
         )
-    taken = {entry.get("name") for entry in (job.template.get("spec") or {}).get("resourceClaims") or ()}
+    taken = {
+        entry.get("name") for entry in (job.template.get("spec") or {}).get("resourceClaims") or ()
+    }
     for claim in wanted.claims:
         if claim.name in taken:
             raise SpecError(
-                "spec.template.spec.resourceClaims", f"{claim.name} is in spec.accelerator.claims too; rename one"
+                "spec.template.spec.resourceClaims",
+                f"{claim.name} is in spec.accelerator.claims too; rename one",
             )
 
 
@@ -109,16 +130,24 @@ def attach(spec: Json, container: Json, job: Job) -> None:
     if not claims:
         return
     ours = [
-        {"name": claim.name, "resourceClaimTemplateName": claim.template or template_name(job, claim)}
+        {
+            "name": claim.name,
+            "resourceClaimTemplateName": claim.template or template_name(job, claim),
+        }
         for claim in claims
     ]
     spec["resourceClaims"] = [*ours, *(spec.get("resourceClaims") or ())]
     resources = container.setdefault("resources", {})
-    resources["claims"] = [*({"name": claim.name} for claim in claims), *(resources.get("claims") or ())]
+    resources["claims"] = [
+        *({"name": claim.name} for claim in claims),
+        *(resources.get("claims") or ()),
+    ]
 
 
 def template_name(job: Job, claim: Claim) -> str:
-    """The name says what is in it: a template cannot be changed, and one of an earlier job is about to go."""
+    """The name says what is in it: a template cannot be changed, and one of an earlier job is about
+    to go.
+    """
     content = json.dumps([job.uid, claim.name, claim.device_class, claim.count])
     return f"{job.name}-{claim.name}-{hashlib.sha256(content.encode()).hexdigest()[:10]}"
 
@@ -130,7 +159,11 @@ def templates(job: Job) -> tuple[Json, ...]:
 
 def _template(job: Job, claim: Claim) -> Json:
     labels = identity.job_labels(job.name, job.uid)
-    exactly = {"deviceClassName": claim.device_class, "allocationMode": "ExactCount", "count": claim.count}
+    exactly = {
+        "deviceClassName": claim.device_class,
+        "allocationMode": "ExactCount",
+        "count": claim.count,
+    }
     return {
         "apiVersion": API_VERSION,
         "kind": "ResourceClaimTemplate",

@@ -1,4 +1,6 @@
-"""Reading single fields of a custom resource; what cannot be used is refused with the field and the remedy."""
+"""Reading single fields of a custom resource; what cannot be used is refused with the field and the
+remedy.
+"""
 
 from __future__ import annotations
 

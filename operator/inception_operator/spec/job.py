@@ -83,7 +83,9 @@ class Scheduling:
 
 @dataclass(frozen=True)
 class RunPolicy:
-    """Limits of ``spec.runPolicy`` in seconds, None for no limit, and which pods are deleted at the end."""
+    """Limits of ``spec.runPolicy`` in seconds, None for no limit, and which pods are deleted at the
+    end.
+    """
 
     active_deadline: int | None = None
     pre_running_deadline: int | None = None
@@ -93,7 +95,9 @@ class RunPolicy:
 
 @dataclass(frozen=True)
 class ElasticPolicy:
-    """``spec.elasticPolicy``: the least size an attempt may have, and how many slots are kept warm without ranks."""
+    """``spec.elasticPolicy``: the least size an attempt may have, and how many slots are kept warm
+    without ranks.
+    """
 
     min_nodes: int
     spare_nodes: int = 0
@@ -103,8 +107,8 @@ class ElasticPolicy:
 class Job:
     """One InceptionTraining.
 
-    ``num_proc_per_node`` None means auto, ``image`` None the template's or the default one, ``progress_deadline`` None
-    the launcher's.
+    ``num_proc_per_node`` None means auto, ``image`` None the template's or the default one,
+    ``progress_deadline`` None the launcher's.
     """
 
     name: str
@@ -131,7 +135,10 @@ class Job:
     @property
     def program(self) -> tuple[str, ...]:
         """The user's own command line; empty for the bundled trainer."""
-        return (*(self.trainer_overlay.get("command") or ()), *(self.trainer_overlay.get("args") or ()))
+        return (
+            *(self.trainer_overlay.get("command") or ()),
+            *(self.trainer_overlay.get("args") or ()),
+        )
 
     @property
     def trainer_overlay(self) -> Json:
@@ -196,7 +203,9 @@ def managed_elsewhere(resource: Json) -> bool:
 
 
 def run_policy(resource: Json) -> RunPolicy:
-    """The life cycle alone, of a job that may not be valid otherwise; without any limit if that is not valid either."""
+    """The life cycle alone, of a job that may not be valid otherwise; without any limit if that is
+    not valid either.
+    """
     try:
         return _run_policy(_mapping(resource.get("spec") or {}, "runPolicy"))
     except SpecError:
@@ -207,7 +216,9 @@ def _scheduling(source: Json, template: Json) -> Scheduling:
     priority = source.get("priorityClassName") or None
     if priority and (template.get("spec") or {}).get("priorityClassName"):
         path = "spec.runPolicy.schedulingPolicy.priorityClassName"
-        raise SpecError(path, "cannot be set beside spec.template.spec.priorityClassName; remove one of them")
+        raise SpecError(
+            path, "cannot be set beside spec.template.spec.priorityClassName; remove one of them"
+        )
     placement = source.get("podPlacement") or PodPlacement.ANY
     if placement not in POD_PLACEMENTS:
         path = "spec.runPolicy.schedulingPolicy.podPlacement"
@@ -219,7 +230,10 @@ def _run_policy(source: Json) -> RunPolicy:
     path = "spec.runPolicy"
     clean = source.get("cleanPodPolicy") or CleanPodPolicy.NONE
     if clean not in CLEAN_POD_POLICIES:
-        raise SpecError(f"{path}.cleanPodPolicy", f"{clean} is unknown; choose one of {', '.join(CLEAN_POD_POLICIES)}")
+        raise SpecError(
+            f"{path}.cleanPodPolicy",
+            f"{clean} is unknown; choose one of {', '.join(CLEAN_POD_POLICIES)}",
+        )
     return RunPolicy(
         active_deadline=_integer(source, path, "activeDeadlineSeconds", 1, MAX_SECONDS),
         pre_running_deadline=_integer(source, path, "preRunningDeadlineSeconds", 1, MAX_SECONDS),
@@ -259,9 +273,13 @@ def _elastic(spec: Json) -> ElasticPolicy | None:
     least = _integer(source, path, "minNodes", 1, MAX_NODES) or nodes
     most = _integer(source, path, "maxNodes", 1, MAX_NODES) or MAX_NODES
     if least > nodes:
-        raise SpecError(f"{path}.minNodes", "must not exceed spec.numNodes; lower it, or raise numNodes")
+        raise SpecError(
+            f"{path}.minNodes", "must not exceed spec.numNodes; lower it, or raise numNodes"
+        )
     if most < nodes:
-        raise SpecError(f"{path}.maxNodes", "must not be below spec.numNodes; raise it, or lower numNodes")
+        raise SpecError(
+            f"{path}.maxNodes", "must not be below spec.numNodes; raise it, or lower numNodes"
+        )
     return ElasticPolicy(least, _integer(source, path, "spareNodes", 0, MAX_SPARES) or 0)
 
 
@@ -271,13 +289,17 @@ def _max_restarts(source: Json) -> int:
 
 
 def _progress_deadline(source: Json) -> int | None:
-    return _integer(source, "spec.failurePolicy", "progressDeadlineSeconds", 10, MAX_PROGRESS_DEADLINE)
+    return _integer(
+        source, "spec.failurePolicy", "progressDeadlineSeconds", 10, MAX_PROGRESS_DEADLINE
+    )
 
 
 def _success_policy(spec: Json) -> str:
     policy = spec.get("successPolicy") or SuccessPolicy.ALL
     if policy not in SUCCESS_POLICIES:
-        raise SpecError("spec.successPolicy", f"{policy!r} is none of {', '.join(SUCCESS_POLICIES)}")
+        raise SpecError(
+            "spec.successPolicy", f"{policy!r} is none of {', '.join(SUCCESS_POLICIES)}"
+        )
     return str(policy)
 
 
@@ -290,8 +312,14 @@ def _checkpoint(source: Any) -> Checkpoint | None:
     if uri and "://" not in uri:
         raise SpecError("spec.checkpoint.uri", "must be a URI such as s3://bucket/runs")
     if path and not path.startswith("/"):
-        raise SpecError("spec.checkpoint.path", "must be absolute, below a volume that spec.template mounts")
-    options = {key: source[key] for key in ("everySteps", "everySeconds", "keep") if source.get(key) is not None}
+        raise SpecError(
+            "spec.checkpoint.path", "must be absolute, below a volume that spec.template mounts"
+        )
+    options = {
+        key: source[key]
+        for key in ("everySteps", "everySeconds", "keep")
+        if source.get(key) is not None
+    }
     return Checkpoint(claim or None, path or uri or None, options)
 
 
@@ -302,17 +330,22 @@ def _check_template(template: Json) -> None:
     for volume in pod.get("volumes") or ():
         if volume.get("name") in OWN_VOLUMES:
             raise SpecError(
-                "spec.template.spec.volumes", f"the name {volume['name']} is taken by the operator; choose another"
+                "spec.template.spec.volumes",
+                f"the name {volume['name']} is taken by the operator; choose another",
             )
-    if any(container.get("name") == LAUNCHER_VOLUME for container in pod.get("initContainers") or ()):
+    if any(
+        container.get("name") == LAUNCHER_VOLUME for container in pod.get("initContainers") or ()
+    ):
         raise SpecError(
-            "spec.template.spec.initContainers", f"the name {LAUNCHER_VOLUME} is taken by the operator; choose another"
+            "spec.template.spec.initContainers",
+            f"the name {LAUNCHER_VOLUME} is taken by the operator; choose another",
         )
     for index, container in enumerate(pod.get("containers") or ()):
         _check_container(f"spec.template.spec.containers[{index}]", container)
     if pod.get("restartPolicy", "Never") != "Never":
         raise SpecError(
-            "spec.template.spec.restartPolicy", "must be Never or left out: the operator restarts all ranks together"
+            "spec.template.spec.restartPolicy",
+            "must be Never or left out: the operator restarts all ranks together",
         )
 
 
@@ -327,14 +360,19 @@ def _check_container(path: str, container: Json) -> None:
         return
     if container.get("args") and not container.get("command"):
         raise SpecError(
-            f"{path}.args", "needs a command: the launcher starts the program and cannot know the image's entry point"
+            f"{path}.args",
+            "needs a command: the launcher starts the program and cannot know the image's entry point",
         )
     for variable in _reserved(container):
-        raise SpecError(f"{path}.env", f"{variable} is set by the operator or the launcher; remove it")
+        raise SpecError(
+            f"{path}.env", f"{variable} is set by the operator or the launcher; remove it"
+        )
 
 
 def _reserved(container: Json) -> Iterator[str]:
     for entry in container.get("env") or ():
         name = str(entry.get("name", ""))
-        if name in RESERVED_NAMES or (name.startswith(RESERVED_PREFIXES) and name not in FREE_NAMES):
+        if name in RESERVED_NAMES or (
+            name.startswith(RESERVED_PREFIXES) and name not in FREE_NAMES
+        ):
             yield name

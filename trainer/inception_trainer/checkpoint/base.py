@@ -1,4 +1,6 @@
-"""What saving checkpoints has in common for folders and stores: one write at a time, in the background."""
+"""What saving checkpoints has in common for folders and stores: one write at a time, in the
+background.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,9 @@ class Saved:
     seconds: float
     """From the request to the rename."""
     stalled_seconds: float
-    """Of these, how long training stood still: for the write before, and for the copies in host memory."""
+    """Of these, how long training stood still: for the write before, and for the copies in host
+    memory.
+    """
 
 
 @dataclass(frozen=True)
@@ -61,11 +65,15 @@ class Saver(abc.ABC):
 
     @abc.abstractmethod
     def acquire(self) -> int:
-        """Become the writer and return this attempt's number; raises Fenced when a newer attempt is."""
+        """Become the writer and return this attempt's number; raises Fenced when a newer attempt
+        is.
+        """
 
     @abc.abstractmethod
     def load(self) -> Payload | None:
-        """The newest checkpoint that is whole, None when there is none yet; DataError when all are damaged."""
+        """The newest checkpoint that is whole, None when there is none yet; DataError when all are
+        damaged.
+        """
 
     @abc.abstractmethod
     def check_fence(self) -> None:
@@ -89,15 +97,19 @@ class Saver(abc.ABC):
         final: bool = False,
         complete: Callable[[], None] = lambda: None,
     ) -> None:
-        """Write in the background once the write before is done; its errors are raised by the next call or wait.
+        """Write in the background once the write before is done; its errors are raised by the next
+        call or wait.
 
-        The writer calls ``complete`` before it reads the payload, whose tensors must not change until it is done.
+        The writer calls ``complete`` before it reads the payload, whose tensors must not change
+        until it is done.
         """
         started = time.monotonic() if self._requested is None else self._requested
         self._requested = None
         self.wait()
         write = _Write(payload, step, best, final, complete, started, time.monotonic() - started)
-        self._writer = threading.Thread(target=self._write, args=(write,), name="checkpoint-writer", daemon=True)
+        self._writer = threading.Thread(
+            target=self._write, args=(write,), name="checkpoint-writer", daemon=True
+        )
         self._writer.start()
 
     @property
@@ -148,7 +160,9 @@ class HashingFile(io.RawIOBase):
 
 
 def decoded(data: bytes, checksum: str) -> Payload:
-    """A checkpoint from its bytes; raises ValueError when it is damaged or of another format, and what torch raises."""
+    """A checkpoint from its bytes; raises ValueError when it is damaged or of another format, and
+    what torch raises.
+    """
     found = hashlib.sha256(data).hexdigest()
     if found != checksum:
         raise ValueError(f"its SHA-256 is {found[:12]}..., not {checksum[:12]}...")

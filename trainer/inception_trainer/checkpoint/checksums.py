@@ -1,4 +1,6 @@
-"""The SHA-256 that lies beside a file, as ``sha256sum`` writes and checks it: ``best.pt`` and ``best.pt.sha256``."""
+"""The SHA-256 that lies beside a file, as ``sha256sum`` writes and checks it: ``best.pt`` and
+``best.pt.sha256``.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ def line(checksum: str, name: str) -> bytes:
 
 
 def recorded(path: Path) -> tuple[str, ...]:
-    """The checksums that ``path`` may have: none without a file beside it, two while it is being replaced."""
+    """The checksums that ``path`` may have: none without a file beside it, two while it is being
+    replaced.
+    """
     try:
         text = beside(path).read_text(encoding="ascii")
     except (OSError, ValueError):

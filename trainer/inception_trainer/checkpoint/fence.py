@@ -1,10 +1,11 @@
 """Keeps a dead attempt from writing, at whatever instruction it comes back to life.
 
-A check followed by a write leaves a moment between the two. Here there is none: everything is first written into a
-folder that belongs to one attempt, ``.writers/<attempt>``, and appears by a rename out of it. A successor first makes
-its own folder, then renames those of all older attempts away, and only then reads what is there. From that moment on
-the paths from which an older attempt renames do not exist any more, so the rename itself fails, atomically. What is
-removed is renamed into the folder first, for the same reason.
+A check followed by a write leaves a moment between the two. Here there is none: everything is first
+written into a folder that belongs to one attempt, ``.writers/<attempt>``, and appears by a rename
+out of it. A successor first makes its own folder, then renames those of all older attempts away,
+and only then reads what is there. From that moment on the paths from which an older attempt renames
+do not exist any more, so the rename itself fails, atomically. What is removed is renamed into the
+folder first, for the same reason.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ _RETIRED = "retired-"
 
 
 class Fence:
-    """The right of one attempt to write below a folder. ``floor`` is an attempt known to have held it."""
+    """The right of one attempt to write below a folder. ``floor`` is an attempt known to have held
+    it.
+    """
 
     def __init__(self, root: Path, attempt: int, floor: int = 0) -> None:
         self._root, self._attempt, self._floor = root, attempt, floor
@@ -33,7 +36,8 @@ class Fence:
         """Become the writer, unless a newer attempt is; from here on no older attempt can write."""
         self._own.mkdir(parents=True, exist_ok=True)
         try:
-            # After the folder is made: of two attempts that do this at once, the older one sees the newer.
+            # After the folder is made: of two attempts that do this at once, the older one sees the
+            # newer.
             self.check()
         except Fenced:
             shutil.rmtree(self._own, ignore_errors=True)
@@ -51,7 +55,9 @@ class Fence:
         """Raise Fenced when a newer attempt is the writer."""
         holder = max([self._floor, *attempts(self._root)])
         if holder > self._attempt:
-            raise Fenced(f"attempt {holder} owns {self._root}; attempt {self._attempt} must not write there any more")
+            raise Fenced(
+                f"attempt {holder} owns {self._root}; attempt {self._attempt} must not write there any more"
+            )
 
     def draft(self, name: str) -> Path:
         """Where to write a file before it is published."""

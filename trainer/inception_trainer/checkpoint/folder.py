@@ -7,8 +7,8 @@ Layout below ``checkpoint.path`` (docs/architecture.md)::
     latest.json                       {"file": ..., "sha256": ..., "step": ...}, written last
     checkpoints/step-000000120.pt     with step-000000120.pt.sha256 beside it; best.pt, final.pt, final.safetensors
 
-A file appears under its name only once its bytes and its checksum are on the disk. Nothing is unpickled beyond
-tensors and plain values (``weights_only=True``).
+A file appears under its name only once its bytes and its checksum are on the disk. Nothing is
+unpickled beyond tensors and plain values (``weights_only=True``).
 """
 
 from __future__ import annotations
@@ -36,7 +36,11 @@ class CheckpointStore(Saver):
     """The checkpoint folder as seen by the one rank that uses it; one background write at a time."""
 
     def __init__(
-        self, root: Path, attempt: int | None, keep: int, saved: Callable[[Saved], None] | None = None
+        self,
+        root: Path,
+        attempt: int | None,
+        keep: int,
+        saved: Callable[[Saved], None] | None = None,
     ) -> None:
         super().__init__(root, saved)
         self.root: Path = root
@@ -45,7 +49,8 @@ class CheckpointStore(Saver):
         self._fence = Fence(root, attempt or 0)
 
     def acquire(self) -> int:
-        """Take the lease and return this attempt's number; raises Fenced when a newer attempt holds it.
+        """Take the lease and return this attempt's number; raises Fenced when a newer attempt holds
+        it.
 
         Without a number of its own a run is the successor of the last one.
         """
@@ -57,7 +62,9 @@ class CheckpointStore(Saver):
         try:
             self._fence.take()
             if known != attempt:
-                self._fence.write(self.root / "lease.json", json.dumps({"attempt": attempt}).encode())
+                self._fence.write(
+                    self.root / "lease.json", json.dumps({"attempt": attempt}).encode()
+                )
         except OSError:
             # A successor took the folder from which this attempt writes.
             self._fence.check()
@@ -66,14 +73,18 @@ class CheckpointStore(Saver):
         return attempt
 
     def load(self) -> Payload | None:
-        """The newest checkpoint that is whole, None when there is none yet; DataError when all are damaged."""
+        """The newest checkpoint that is whole, None when there is none yet; DataError when all are
+        damaged.
+        """
         problems: list[str] = []
         for path, checksum in self._candidates():
             try:
                 return decoded(path.read_bytes(), checksum)
             except (OSError, *BROKEN) as error:
                 problems.append(f"{path.name}: {error}")
-                logger.warning("checkpoint %s cannot be used (%s); trying the one before", path.name, error)
+                logger.warning(
+                    "checkpoint %s cannot be used (%s); trying the one before", path.name, error
+                )
         if problems:
             raise none_whole(self._folder, problems)
         return None
@@ -112,7 +123,9 @@ class CheckpointStore(Saver):
         self._replace(draft, self._folder / alias, checksum)
 
     def _export(self, payload: Payload) -> None:
-        """The weights alone, the averaged ones where there are, in the format that other programs read."""
+        """The weights alone, the averaged ones where there are, in the format that other programs
+        read.
+        """
         content = exported(payload)
         if content is None:
             return
@@ -125,9 +138,15 @@ class CheckpointStore(Saver):
         self._replace(draft, path, hashlib.sha256(content).hexdigest())
 
     def _replace(self, draft: Path, path: Path, checksum: str) -> None:
-        """Put a draft in the place of a file that others may read meanwhile: at no moment do its checksums not fit."""
+        """Put a draft in the place of a file that others may read meanwhile: at no moment do its
+        checksums not fit.
+        """
         beside, new = checksums.beside(path), checksums.line(checksum, path.name)
-        old = b"".join(checksums.line(known, path.name) for known in checksums.recorded(path) if known != checksum)
+        old = b"".join(
+            checksums.line(known, path.name)
+            for known in checksums.recorded(path)
+            if known != checksum
+        )
         self._fence.write(beside, new + old)
         self._fence.publish(draft, path)
         if old:
@@ -142,7 +161,11 @@ class CheckpointStore(Saver):
 
     def _candidates(self) -> Iterator[tuple[Path, str]]:
         latest = _json(self.root / "latest.json")
-        first = self.root / str(latest["file"]) if latest and {"file", "sha256"} <= latest.keys() else None
+        first = (
+            self.root / str(latest["file"])
+            if latest and {"file", "sha256"} <= latest.keys()
+            else None
+        )
         if first is not None and latest is not None and first.is_file():
             yield first, str(latest["sha256"])
         for path in sorted(self._folder.glob("step-*.pt"), reverse=True):
@@ -161,7 +184,9 @@ class CheckpointStore(Saver):
 
 
 def check_fingerprint(saved: Mapping[str, Any], wanted: Mapping[str, Any], root: object) -> None:
-    """Raise ConfigError listing the keys in which a checkpoint's configuration differs from this one."""
+    """Raise ConfigError listing the keys in which a checkpoint's configuration differs from this
+    one.
+    """
     keys = sorted(saved.keys() | wanted.keys())
     differences = [
         f"{key}: {saved.get(key)!r} in the checkpoint, {wanted.get(key)!r} now"

@@ -1,4 +1,5 @@
-"""Checkpoints in an object store, fenced by lineage: stores have no rename that could keep a dead attempt out.
+"""Checkpoints in an object store, fenced by lineage: stores have no rename that could keep a dead
+attempt out.
 
 Layout below ``checkpoint.path`` (docs/architecture.md)::
 
@@ -7,9 +8,10 @@ Layout below ``checkpoint.path`` (docs/architecture.md)::
     attempts/00000003/step-000000120-5f2c9a01.pt      named once, never written again
     attempts/00000003/final-5f2c9a01.safetensors
 
-An attempt writes below its own folder only. It begins by copying what it continues from into it, and then writes its
-record. Readers follow the newest attempt that has a record and look at no other, so whatever an older attempt writes
-later is never read; and what it deletes later, its own and its predecessors' objects, nobody needs any more.
+An attempt writes below its own folder only. It begins by copying what it continues from into it,
+and then writes its record. Readers follow the newest attempt that has a record and look at no
+other, so whatever an older attempt writes later is never read; and what it deletes later, its own
+and its predecessors' objects, nobody needs any more.
 """
 
 from __future__ import annotations
@@ -67,7 +69,9 @@ class Record:
     def decoded(cls, data: bytes) -> Record:
         """The reverse; raises what JSON and wrong contents raise."""
         content = json.loads(data)
-        single = {name: Stored(**content[name]) for name in ("best", "final", "weights") if content[name]}
+        single = {
+            name: Stored(**content[name]) for name in ("best", "final", "weights") if content[name]
+        }
         return cls(tuple(Stored(**entry) for entry in content["kept"]), **single)
 
 
@@ -83,14 +87,20 @@ class Lineage(Saver):
     """The checkpoints of a job as seen by the one rank that uses them."""
 
     def __init__(
-        self, root: Remote, attempt: int | None, keep: int, saved: Callable[[Saved], None] | None = None
+        self,
+        root: Remote,
+        attempt: int | None,
+        keep: int,
+        saved: Callable[[Saved], None] | None = None,
     ) -> None:
         super().__init__(root, saved)
         self._attempts, self._attempt, self._keep = root / "attempts", attempt, keep
         self._record = Record()
 
     def acquire(self) -> int:
-        """Claim the line and return this attempt's number; raises Fenced when a newer attempt has claimed it."""
+        """Claim the line and return this attempt's number; raises Fenced when a newer attempt has
+        claimed it.
+        """
         if self._attempt is None:
             self._attempt = max(_numbers(self._attempts), default=0) + 1
         self.check_fence()
@@ -104,9 +114,12 @@ class Lineage(Saver):
         for left in reversed(range(TRIES)):
             line = newest(self._attempts)
             try:
-                payload, record = (None, Record()) if line is None else self._take_over(line, forgiving=not left)
+                payload, record = (
+                    (None, Record()) if line is None else self._take_over(line, forgiving=not left)
+                )
             except FileNotFoundError:
-                # Its objects are removed once a newer attempt has begun: either that is us no more, or look again.
+                # Its objects are removed once a newer attempt has begun: either that is us no more,
+                # or look again.
                 self.check_fence()
                 continue
             self.check_fence()
@@ -116,23 +129,31 @@ class Lineage(Saver):
         raise StoreFailed(f"{self.root}: the objects that its newest record names come and go")
 
     def check_fence(self) -> None:
-        """Raise Fenced when a newer attempt has claimed the line; nobody reads what this one would write."""
+        """Raise Fenced when a newer attempt has claimed the line; nobody reads what this one would
+        write.
+        """
         holder = max(_numbers(self._attempts), default=0)
         if self._attempt is not None and holder > self._attempt:
-            raise Fenced(f"attempt {holder} owns {self.root}; attempt {self._attempt} must not write there any more")
+            raise Fenced(
+                f"attempt {holder} owns {self.root}; attempt {self._attempt} must not write there any more"
+            )
 
     def commit(self, payload: Payload, step: int, best: bool, final: bool) -> int:
         """Write one checkpoint, then the record that names it, then remove what is too many."""
         self.check_fence()
         identity = uuid.uuid4().hex[:8]
-        stored, size = self._upload(f"step-{step:09d}-{identity}.pt", step, lambda file: torch.save(payload, file))
+        stored, size = self._upload(
+            f"step-{step:09d}-{identity}.pt", step, lambda file: torch.save(payload, file)
+        )
         kept = (*self._record.kept, stored)[-self._keep :]
         record = dataclasses.replace(self._record, kept=kept)
         record = dataclasses.replace(record, best=stored) if best else record
         weights = exported(payload) if final else None
         if weights is not None:
             name = f"final-{identity}.safetensors"
-            record = dataclasses.replace(record, weights=self._upload(name, step, lambda file: file.write(weights))[0])
+            record = dataclasses.replace(
+                record, weights=self._upload(name, step, lambda file: file.write(weights))[0]
+            )
         self._write_record(dataclasses.replace(record, final=stored) if final else record)
         self._prune()
         return size
@@ -156,7 +177,9 @@ class Lineage(Saver):
         self._record = record
 
     def _take_over(self, line: Line, *, forgiving: bool) -> tuple[Payload | None, Record]:
-        """The newest checkpoint of the line that is whole, and a record of it and of what else is worth keeping."""
+        """The newest checkpoint of the line that is whole, and a record of it and of what else is
+        worth keeping.
+        """
         if not line.record.kept:
             return None, Record()
         payload, stored = _first_whole(line, forgiving=forgiving)
@@ -197,7 +220,9 @@ def newest(attempts: Remote) -> Line | None:
 
 
 def best_of(root: Remote) -> tuple[str, bytes] | None:
-    """Name and bytes of a job's best checkpoint, or of its final or newest one; None where there is none."""
+    """Name and bytes of a job's best checkpoint, or of its final or newest one; None where there is
+    none.
+    """
     for left in reversed(range(TRIES)):
         line = newest(root / "attempts")
         if line is None or not line.record.kept:
@@ -211,7 +236,9 @@ def best_of(root: Remote) -> tuple[str, bytes] | None:
                 continue
             raise
         if hashlib.sha256(data).hexdigest() != stored.sha256:
-            raise DataError(f"{line.folder / stored.file} is damaged: its SHA-256 is not {stored.sha256[:12]}...")
+            raise DataError(
+                f"{line.folder / stored.file} is damaged: its SHA-256 is not {stored.sha256[:12]}..."
+            )
         return stored.file, data
     return None
 

@@ -16,7 +16,11 @@ from .base import FORMAT, Payload
 
 
 def payload_of(
-    tensors: dict[str, Any], progress: Progress, config: TrainingConfig, info: RunInfo, splits: Splits
+    tensors: dict[str, Any],
+    progress: Progress,
+    config: TrainingConfig,
+    info: RunInfo,
+    splits: Splits,
 ) -> Payload:
     """A checkpoint: the tensors, and plain values only."""
     return {
@@ -37,10 +41,16 @@ def payload_of(
 
 def full_fingerprint(config: TrainingConfig, splits: Splits) -> dict[str, Any]:
     """The configuration's fingerprint and what was found in the data."""
-    return {**fingerprint(config), "data.found.samples": len(splits.train), "data.found.classes": splits.num_classes}
+    return {
+        **fingerprint(config),
+        "data.found.samples": len(splits.train),
+        "data.found.classes": splits.num_classes,
+    }
 
 
-def summary_of(progress: Progress, config: TrainingConfig, info: RunInfo, reason: str) -> dict[str, Any]:
+def summary_of(
+    progress: Progress, config: TrainingConfig, info: RunInfo, reason: str
+) -> dict[str, Any]:
     """The figures of summary.json; accuracies are 0 to 1, of the last evaluation."""
     return {
         "job": info.job,

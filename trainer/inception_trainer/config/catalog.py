@@ -1,4 +1,5 @@
-"""What is known about each network without building it: sizes, names, how its inputs are normalised.
+"""What is known about each network without building it: sizes, names, how its inputs are
+normalised.
 
 Needs no torch, so that a wrong configuration is refused before torch is imported.
 """
@@ -34,7 +35,8 @@ class Facts:
 
 
 def _halves_evenly(side: int) -> bool:
-    # Blocks 3c and 4e of BN-Inception join convolutions and pools that round differently on an odd side.
+    # Blocks 3c and 4e of BN-Inception join convolutions and pools that round differently on an odd
+    # side.
     pooled = _pooled(_pooled((side + 1) // 2))
     return pooled % 2 == 0 and (pooled // 2) % 2 == 0
 
@@ -62,7 +64,9 @@ def canonical(name: str) -> str:
     """Resolve an alias; raises ConfigError listing the known names."""
     found = ALIASES.get(name, name)
     if found not in MODELS:
-        raise ConfigError(f"model.name: {name!r} is unknown{closest(name, names())}; known: {', '.join(names())}")
+        raise ConfigError(
+            f"model.name: {name!r} is unknown{closest(name, names())}; known: {', '.join(names())}"
+        )
     return found
 
 
@@ -84,5 +88,10 @@ def check_image_size(name: str, side: int, *, auxiliary: bool = False) -> None:
         )
     if side < least:
         raise ConfigError(f"data.imageSize: {side} does not fit {name}; it needs at least {least}")
-    near = min((size for size in range(least, 2 * side + 64) if known.fits(size)), key=lambda size: abs(size - side))
-    raise ConfigError(f"data.imageSize: {side} does not fit {name}, whose maps must halve evenly; try {near}")
+    near = min(
+        (size for size in range(least, 2 * side + 64) if known.fits(size)),
+        key=lambda size: abs(size - side),
+    )
+    raise ConfigError(
+        f"data.imageSize: {side} does not fit {name}, whose maps must halve evenly; try {near}"
+    )

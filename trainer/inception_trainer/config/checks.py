@@ -32,7 +32,9 @@ def check_mode(config: TrainingConfig) -> None:
     """Raise ConfigError for keys that leave the mode nothing to do, or no place for its result."""
     only_measures = config.mode == "Infer" and config.inference.format == "None"
     if only_measures and not config.inference.batch_sizes:
-        raise ConfigError("inference.batchSizes: missing; with inference.format None there is nothing else to do")
+        raise ConfigError(
+            "inference.batchSizes: missing; with inference.format None there is nothing else to do"
+        )
     if config.benchmark.batch == "Largest" and config.model.batch_norm == "Synchronized":
         raise ConfigError(
             "benchmark.batch: for Largest each rank seeks alone, against model.batchNorm Synchronized; choose PerRank"
@@ -74,23 +76,33 @@ def check_method(config: TrainingConfig) -> None:
     """Raise ConfigError for optimizer and schedule keys that contradict one another."""
     optimizer, schedule = config.optimizer, config.schedule
     if schedule.name == "Step" and not (schedule.milestones or schedule.step_epochs):
-        raise ConfigError("schedule.milestones: missing; schedule.name Step needs milestones or stepEpochs")
+        raise ConfigError(
+            "schedule.milestones: missing; schedule.name Step needs milestones or stepEpochs"
+        )
     if optimizer.nesterov and optimizer.momentum == 0:
         raise ConfigError("optimizer.nesterov: true needs optimizer.momentum above 0")
     if optimizer.nesterov and optimizer.name != "SGD":
-        raise ConfigError(f"optimizer.nesterov: {optimizer.name} has no Nesterov form; leave it out")
+        raise ConfigError(
+            f"optimizer.nesterov: {optimizer.name} has no Nesterov form; leave it out"
+        )
     for key, value in (("squareDecay", optimizer.square_decay), ("epsilon", optimizer.epsilon)):
         if value is not None and optimizer.name != "RMSProp":
-            raise ConfigError(f"optimizer.{key}: only RMSProp has it; leave it out or set optimizer.name to RMSProp")
+            raise ConfigError(
+                f"optimizer.{key}: only RMSProp has it; leave it out or set optimizer.name to RMSProp"
+            )
 
 
 def check_rates(config: TrainingConfig) -> None:
     """Raise ConfigError for first and last learning rates that the schedule does not have."""
     schedule, peak = config.schedule, config.optimizer.learning_rate
     if schedule.initial_learning_rate is not None and not schedule.warmup_epochs:
-        raise ConfigError("schedule.initialLearningRate: needs schedule.warmupEpochs above 0, which rise from it")
+        raise ConfigError(
+            "schedule.initialLearningRate: needs schedule.warmupEpochs above 0, which rise from it"
+        )
     if schedule.final_learning_rate is not None and schedule.name not in FALLING:
-        raise ConfigError(f"schedule.finalLearningRate: only {' and '.join(FALLING)} have it; leave it out")
+        raise ConfigError(
+            f"schedule.finalLearningRate: only {' and '.join(FALLING)} have it; leave it out"
+        )
     ends = {"initial": schedule.initial_learning_rate, "final": schedule.final_learning_rate}
     for which, rate in ends.items():
         if rate is not None and rate > peak:
@@ -103,7 +115,9 @@ def check_rates(config: TrainingConfig) -> None:
 def check_evaluation(evaluation: EvaluationConfig) -> None:
     """Raise ConfigError for two rhythms of evaluation."""
     if evaluation.every_steps is not None and evaluation.every_epochs is not None:
-        raise ConfigError("evaluation.everySteps: does not go with everyEpochs; leave one of them out")
+        raise ConfigError(
+            "evaluation.everySteps: does not go with everyEpochs; leave one of them out"
+        )
 
 
 def with_defaults(optimizer: OptimizerConfig) -> OptimizerConfig:
@@ -116,14 +130,20 @@ def with_defaults(optimizer: OptimizerConfig) -> OptimizerConfig:
 
 
 def without_other_methods(recipe: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
-    """The recipe less the keys of a method, or of the scaling of images, that ``own`` replaces by another."""
+    """The recipe less the keys of a method, or of the scaling of images, that ``own`` replaces by
+    another.
+    """
     result = dict(recipe)
     for section, keys in OF_ONE_METHOD.items():
         theirs, ours = recipe.get(section), own.get(section)
         if isinstance(theirs, Mapping) and _renames(theirs, ours):
             result[section] = {name: value for name, value in theirs.items() if name not in keys}
     data, own_data = recipe.get("data"), own.get("data")
-    if isinstance(data, Mapping) and isinstance(own_data, Mapping) and own_data.get("kind") == MADE_AT_SIZE:
+    if (
+        isinstance(data, Mapping)
+        and isinstance(own_data, Mapping)
+        and own_data.get("kind") == MADE_AT_SIZE
+    ):
         result["data"] = {name: value for name, value in data.items() if name != "interpolation"}
     return result
 

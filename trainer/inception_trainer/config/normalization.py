@@ -1,4 +1,6 @@
-"""How pixels become the numbers that a network sees. It belongs to the weights: trained on one, wrong on another."""
+"""How pixels become the numbers that a network sees. It belongs to the weights: trained on one,
+wrong on another.
+"""
 
 from __future__ import annotations
 
@@ -59,7 +61,9 @@ CHOICES = (AUTO, DATA, *NAMED)
 
 
 def choose(wanted: str, of_data: Normalization, of_weights: Normalization | None) -> Normalization:
-    """What ``data.normalization`` asks for; Auto is that of the weights a run starts from, else that of the data."""
+    """What ``data.normalization`` asks for; Auto is that of the weights a run starts from, else
+    that of the data.
+    """
     if wanted in NAMED:
         return NAMED[wanted]
     return of_weights if wanted == AUTO and of_weights is not None else of_data

@@ -1,8 +1,9 @@
 """Plain data into frozen dataclasses, with errors that name the key, the value and the remedy.
 
-A dataclass field ``learning_rate`` is read from the key ``learningRate``. Its type hint says what is accepted
-(``int``, ``float``, ``bool``, ``str``, ``X | None``, ``tuple[int, ...]`` or another dataclass) and its metadata,
-made by :func:`key`, what is allowed. Floats may be given as strings, because Kubernetes objects hold no decimals.
+A dataclass field ``learning_rate`` is read from the key ``learningRate``. Its type hint says what
+is accepted (``int``, ``float``, ``bool``, ``str``, ``X | None``, ``tuple[int, ...]`` or another
+dataclass) and its metadata, made by :func:`key`, what is allowed. Floats may be given as strings,
+because Kubernetes objects hold no decimals.
 """
 
 from __future__ import annotations
@@ -30,7 +31,13 @@ def key(
     choices: Sequence[str] | None = None,
 ) -> Any:
     """A dataclass field with its default and the values it allows."""
-    metadata = {"at_least": at_least, "above": above, "at_most": at_most, "below": below, "choices": choices}
+    metadata = {
+        "at_least": at_least,
+        "above": above,
+        "at_most": at_most,
+        "below": below,
+        "choices": choices,
+    }
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -52,7 +59,9 @@ def parse(kind: type[T], data: Any, path: str = "") -> T:
         full = f"{path}.{name}" if path else str(name)
         if name not in fields:
             known = ", ".join(sorted(fields))
-            raise ConfigError(f"{full}: unknown key{closest(str(name), fields)}; known here: {known}")
+            raise ConfigError(
+                f"{full}: unknown key{closest(str(name), fields)}; known here: {known}"
+            )
         field = fields[name]
         values[field.name] = _value(hints[field.name], value, full, field.metadata)
     return kind(**values)
@@ -113,7 +122,9 @@ def _decimal(value: Any, path: str) -> float:
 def _boolean(value: Any, path: str) -> bool:
     if isinstance(value, bool):
         return value
-    raise ConfigError(f"{path}: {value!r} is neither true nor false; give one of them without quotes")
+    raise ConfigError(
+        f"{path}: {value!r} is neither true nor false; give one of them without quotes"
+    )
 
 
 def _text(value: Any, path: str) -> str:
@@ -136,7 +147,9 @@ _RULES: tuple[tuple[str, str, Callable[[float, float], bool]], ...] = (
 def _check(value: Any, path: str, limits: Mapping[str, Any]) -> None:
     choices = limits.get("choices")
     if choices is not None and value not in choices:
-        raise ConfigError(f"{path}: {value!r} is unknown{closest(str(value), choices)}; choose {', '.join(choices)}")
+        raise ConfigError(
+            f"{path}: {value!r} is unknown{closest(str(value), choices)}; choose {', '.join(choices)}"
+        )
     for name, words, holds in _RULES:
         bound = limits.get(name)
         if bound is not None and not holds(value, bound):

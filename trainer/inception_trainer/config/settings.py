@@ -40,7 +40,9 @@ class Settings:
     threads: int | None = None
     """OMP_NUM_THREADS, an upper limit on the threads of this rank."""
     pinned: bool = False
-    """Whether the CPUs of this process are those of its rank alone; not from the environment, see :mod:`affinity`."""
+    """Whether the CPUs of this process are those of its rank alone; not from the environment, see
+    :mod:`affinity`.
+    """
     error_file: Path | None = None
     """Where torch elastic wants to read why this process failed."""
     benchmark_log: str | None = None
@@ -89,7 +91,9 @@ def _path(env: Mapping[str, str], name: str) -> Path | None:
 
 
 def current(names: Iterable[str]) -> dict[str, str | None]:
-    """The values of variables that no setting is made of: those with which vendors choose and hide devices."""
+    """The values of variables that no setting is made of: those with which vendors choose and hide
+    devices.
+    """
     return {name: os.environ.get(name) for name in names}
 
 
@@ -102,9 +106,11 @@ def prefer(values: Mapping[str, str]) -> None:
 def prepare() -> None:
     """Set what libraries read when they are loaded; call it before torch is imported.
 
-    OpenMP threads that spin while they wait make a step ten times slower as soon as the cores are shared (5 s
-    instead of 0.3 s, measured on 2 busy cores); threads that sleep cost nothing measurable on idle cores.
+    OpenMP threads that spin while they wait make a step ten times slower as soon as the cores are
+    shared (5 s instead of 0.3 s, measured on 2 busy cores); threads that sleep cost nothing
+    measurable on idle cores.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    # A plug-in that is broken would break `import torch` itself, where no error can say what to do about it.
+    # A plug-in that is broken would break `import torch` itself, where no error can say what to do
+    # about it.
     os.environ.setdefault("TORCH_DEVICE_BACKEND_AUTOLOAD", "0")

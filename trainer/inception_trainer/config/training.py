@@ -1,7 +1,9 @@
-"""The training configuration: one schema for ``spec.training`` of the custom resource and for the trainer's own file.
+"""The training configuration: one schema for ``spec.training`` of the custom resource and for the
+trainer's own file.
 
-:func:`load` turns YAML or JSON text, a recipe and ``--set`` overrides into a :class:`TrainingConfig` whose defaults
-are filled in. Every error is a ConfigError that names the full key path.
+:func:`load` turns YAML or JSON text, a recipe and ``--set`` overrides into a
+:class:`TrainingConfig` whose defaults are filled in. Every error is a ConfigError that names the
+full key path.
 """
 
 from __future__ import annotations
@@ -102,7 +104,9 @@ class ScheduleConfig:
 
 @dataclass(frozen=True)
 class LossConfig:
-    """Cross entropy; smoothing as torch defines it. An auxiliary weight of 0 builds the network without that head."""
+    """Cross entropy; smoothing as torch defines it. An auxiliary weight of 0 builds the network
+    without that head.
+    """
 
     label_smoothing: float = key(0.0, at_least=0, below=1)
     auxiliary_weight: float | None = key(None, at_least=0, at_most=10)
@@ -154,7 +158,9 @@ class EvaluationConfig:
 
 @dataclass(frozen=True)
 class BenchmarkConfig:
-    """How many steps mode Benchmark measures, after how many that nothing counts, and whether it seeks its batch."""
+    """How many steps mode Benchmark measures, after how many that nothing counts, and whether it
+    seeks its batch.
+    """
 
     warmup_steps: int = key(10, at_least=1)
     steps: int = key(50, at_least=1)
@@ -163,7 +169,9 @@ class BenchmarkConfig:
 
 @dataclass(frozen=True)
 class ProfilerConfig:
-    """How many optimizer steps are recorded, after how many of this process; without a number none is."""
+    """How many optimizer steps are recorded, after how many of this process; without a number none
+    is.
+    """
 
     steps: int | None = key(None, at_least=1, at_most=1000)
     after_steps: int = key(10, at_least=0)
@@ -268,9 +276,13 @@ def from_mapping(data: Mapping[str, Any], image_folder: str | None = None) -> Tr
     checks.check_rates(config)
     checks.check_evaluation(config.evaluation)
     if config.model.batch_norm == "Synchronized" and config.execution == "Compiled":
-        raise ConfigError("execution: Compiled does not go with model.batchNorm Synchronized; choose Eager")
+        raise ConfigError(
+            "execution: Compiled does not go with model.batchNorm Synchronized; choose Eager"
+        )
     if config.model.classifier == "New" and config.model.weights is None:
-        raise ConfigError("model.classifier: New needs model.weights; without it every layer starts afresh anyway")
+        raise ConfigError(
+            "model.classifier: New needs model.weights; without it every layer starts afresh anyway"
+        )
     config = _resolved(config)
     _check_model(config)
     return config
@@ -280,9 +292,13 @@ def _check_data(data: DataConfig) -> None:
     if not data.kind:
         raise ConfigError(f"data.kind: missing; choose {', '.join(DATA_KINDS)}, or name a recipe")
     if data.kind in NEEDS_PATH and data.path is None:
-        raise ConfigError(f"data.path: missing; data.kind {data.kind} needs the folder that {NEEDS_PATH[data.kind]}")
+        raise ConfigError(
+            f"data.path: missing; data.kind {data.kind} needs the folder that {NEEDS_PATH[data.kind]}"
+        )
     if data.kind == checks.MADE_AT_SIZE and data.interpolation != "Bilinear":
-        raise ConfigError(f"data.interpolation: images of data.kind {data.kind} are made at their size; leave it out")
+        raise ConfigError(
+            f"data.interpolation: images of data.kind {data.kind} are made at their size; leave it out"
+        )
     for name in ("train_shards", "val_shards", "label_key"):
         value = getattr(data, name)
         if value is not None and data.kind != "WebDataset":
@@ -301,7 +317,9 @@ def _check_model(config: TrainingConfig) -> None:
     if config.model.dropout is not None and not catalog.facts(name).drops:
         raise ConfigError(f"model.dropout: {name} has no dropout; leave it out")
     if config.data.image_size:
-        catalog.check_image_size(name, config.data.image_size, auxiliary=auxiliary and config.mode in checks.TRAINING)
+        catalog.check_image_size(
+            name, config.data.image_size, auxiliary=auxiliary and config.mode in checks.TRAINING
+        )
 
 
 def load(
@@ -310,14 +328,18 @@ def load(
     source: str = "the configuration",
     image_folder: str | None = None,
 ) -> TrainingConfig:
-    """Parse YAML or JSON text and ``key=value`` overrides (values are YAML); the rest as :func:`from_mapping`."""
+    """Parse YAML or JSON text and ``key=value`` overrides (values are YAML); the rest as
+    :func:`from_mapping`.
+    """
     data = _document(text or "", source)
     for override in overrides:
         _override(data, override)
     return from_mapping(data, image_folder)
 
 
-def load_file(path: Path, overrides: Sequence[str] = (), image_folder: str | None = None) -> TrainingConfig:
+def load_file(
+    path: Path, overrides: Sequence[str] = (), image_folder: str | None = None
+) -> TrainingConfig:
     """Like :func:`load`; raises InputMissing when there is no such file."""
     try:
         text = path.read_text(encoding="utf-8")
@@ -326,14 +348,27 @@ def load_file(path: Path, overrides: Sequence[str] = (), image_folder: str | Non
     return load(text, overrides, str(path), image_folder)
 
 
-FINGERPRINTED = ("model", "optimizer", "schedule", "loss", "augmentation", "weightAverage", "epochs", "seed")
+FINGERPRINTED = (
+    "model",
+    "optimizer",
+    "schedule",
+    "loss",
+    "augmentation",
+    "weightAverage",
+    "epochs",
+    "seed",
+)
 
 
 def fingerprint(config: TrainingConfig) -> dict[str, Any]:
     """What decides the result of a training: a checkpoint continues only under the same values."""
     plain = config.as_dict()
     counted = {name: plain.get(name) for name in FINGERPRINTED}
-    counted["data"] = {name: value for name, value in plain["data"].items() if name not in ("workers", "maxCorrupt")}
+    counted["data"] = {
+        name: value
+        for name, value in plain["data"].items()
+        if name not in ("workers", "maxCorrupt")
+    }
     counted["batch"] = {"global": config.batch.global_}
     if config.epochs is None:
         counted["maxSteps"] = config.max_steps
@@ -375,7 +410,13 @@ def _resolved(config: TrainingConfig) -> TrainingConfig:
     if evaluation.every_steps is None:
         evaluation = dataclasses.replace(evaluation, every_epochs=evaluation.every_epochs or 1)
     return dataclasses.replace(
-        config, data=data, loss=loss, optimizer=optimizer, epochs=epochs, evaluation=evaluation, output=output
+        config,
+        data=data,
+        loss=loss,
+        optimizer=optimizer,
+        epochs=epochs,
+        evaluation=evaluation,
+        output=output,
     )
 
 
@@ -392,7 +433,9 @@ def _with_image_folder(data: dict[str, Any], folder: str | None) -> dict[str, An
     section = data.get("data")
     if folder is None or not isinstance(section, Mapping) or section.get("kind") != "ImageFolder":
         return data
-    return data if section.get("path") is not None else {**data, "data": {**section, "path": folder}}
+    return (
+        data if section.get("path") is not None else {**data, "data": {**section, "path": folder}}
+    )
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
@@ -409,18 +452,24 @@ def _document(text: str, source: str) -> dict[str, Any]:
     try:
         data = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise ConfigError(f"{source}: neither YAML nor JSON: {' '.join(str(error).split())}") from None
+        raise ConfigError(
+            f"{source}: neither YAML nor JSON: {' '.join(str(error).split())}"
+        ) from None
     if data is None:
         return {}
     if not isinstance(data, dict):
-        raise ConfigError(f"{source}: {type(data).__name__} instead of a mapping; write keys such as `recipe: ...`")
+        raise ConfigError(
+            f"{source}: {type(data).__name__} instead of a mapping; write keys such as `recipe: ...`"
+        )
     return data
 
 
 def _override(data: dict[str, Any], override: str) -> None:
     name, equals, text = override.partition("=")
     if not equals or not name:
-        raise ConfigError(f"--set {override}: write it as key=value, for example --set batch.global=128")
+        raise ConfigError(
+            f"--set {override}: write it as key=value, for example --set batch.global=128"
+        )
     *parents, last = name.split(".")
     for parent in parents:
         inner = data.setdefault(parent, {})

@@ -1,6 +1,8 @@
-"""Batches on their way to a device: a thread fetches the next ones and puts them into pinned memory meanwhile.
+"""Batches on their way to a device: a thread fetches the next ones and puts them into pinned memory
+meanwhile.
 
-From there the copy to the device runs beside its computations. On the CPU there is no way to go and no thread.
+From there the copy to the device runs beside its computations. On the CPU there is no way to go and
+no thread.
 """
 
 from __future__ import annotations
@@ -44,7 +46,9 @@ def pinned(batch: Batch) -> Batch:
 def read_ahead(
     stream: Iterator[Batch], begin: Callable[[], None], prepare: Callable[[Batch], Batch]
 ) -> Iterator[Iterator[Batch]]:
-    """The batches of ``stream``, fetched and prepared by a thread; its errors are raised where they are awaited."""
+    """The batches of ``stream``, fetched and prepared by a thread; its errors are raised where they
+    are awaited.
+    """
     reader = _Reader(stream, begin, prepare)
     try:
         yield iter(reader)
@@ -53,7 +57,9 @@ def read_ahead(
 
 
 class _Reader:
-    def __init__(self, stream: Iterator[Batch], begin: Callable[[], None], prepare: Callable[[Batch], Batch]) -> None:
+    def __init__(
+        self, stream: Iterator[Batch], begin: Callable[[], None], prepare: Callable[[Batch], Batch]
+    ) -> None:
         self._stream, self._begin, self._prepare = stream, begin, prepare
         self._items: queue.Queue[_Item] = queue.Queue(DEPTH)
         self._closing = threading.Event()

@@ -1,6 +1,8 @@
-"""What ``augmentation`` adds to training images: colour jitter, random changes (RandAugment), erased rectangles.
+"""What ``augmentation`` adds to training images: colour jitter, random changes (RandAugment),
+erased rectangles.
 
-Each is a pure function of (seed, epoch, index), on bytes and before normalisation, one image or many at a time.
+Each is a pure function of (seed, epoch, index), on bytes and before normalisation, one image or
+many at a time.
 """
 
 from __future__ import annotations
@@ -13,7 +15,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from inception_trainer.config.training import AugmentationConfig, ColorJitterConfig, RandAugmentConfig
+from inception_trainer.config.training import (
+    AugmentationConfig,
+    ColorJitterConfig,
+    RandAugmentConfig,
+)
 
 from .base import Indices
 from .order import hashes, stream_key, uniforms
@@ -37,7 +43,11 @@ class Augment:
     @classmethod
     def of(cls, config: AugmentationConfig, seed: int) -> Augment | None:
         """None where the configuration asks for none of them."""
-        jitter, changes, erasing = config.color_jitter, config.rand_augment, config.random_erasing or 0.0
+        jitter, changes, erasing = (
+            config.color_jitter,
+            config.rand_augment,
+            config.random_erasing or 0.0,
+        )
         wanted = any(_strengths(jitter)) or changes.magnitude is not None or erasing
         return cls(seed, jitter, changes, erasing) if wanted else None
 
@@ -57,7 +67,9 @@ class Augment:
 
         draws = uniforms(indices, self.seed, epoch, DRAWS, CHANGES).tolist()
         pairs = zip(images, draws, strict=True)
-        return torch.stack([changed(image, row, magnitude, self.changes.deviation) for image, row in pairs])
+        return torch.stack(
+            [changed(image, row, magnitude, self.changes.deviation) for image, row in pairs]
+        )
 
     def _erased(self, images: Tensor, indices: Indices, epoch: int) -> Tensor:
         draws = uniforms(indices, self.seed, epoch, 5, ERASING)
@@ -71,7 +83,9 @@ class Augment:
 
     def _noise(self, shape: tuple[int, ...], index: int, epoch: int) -> Tensor:
         words = np.arange(math.ceil(math.prod(shape) / 8), dtype=np.int64)
-        filled = hashes(stream_key(self.seed, epoch, NOISE, index), words).astype("<u8").view(np.uint8)
+        filled = (
+            hashes(stream_key(self.seed, epoch, NOISE, index), words).astype("<u8").view(np.uint8)
+        )
         return torch.from_numpy(filled[: math.prod(shape)].copy()).view(shape)
 
 
@@ -80,20 +94,30 @@ def _strengths(jitter: ColorJitterConfig) -> tuple[float, float, float]:
 
 
 def jittered(images: Tensor, factors: NDArray[np.float64]) -> Tensor:
-    """Brightness, contrast and saturation of each image times its row of factors, rounded and clamped once.
+    """Brightness, contrast and saturation of each image times its row of factors, rounded and
+    clamped once.
 
-    Contrast moves pixels away from the mean grey of the brightened image, saturation from their own grey: in one
-    expression, both being linear.
+    Contrast moves pixels away from the mean grey of the brightened image, saturation from their own
+    grey: in one expression, both being linear.
     """
     pixels = images.float()
-    brightness, contrast, saturation = torch.from_numpy(factors).float()[:, :, None, None, None].unbind(1)
+    brightness, contrast, saturation = (
+        torch.from_numpy(factors).float()[:, :, None, None, None].unbind(1)
+    )
     grey = pixels
     if images.shape[1] == len(LUMA):
         grey = (pixels * torch.tensor(LUMA)[:, None, None]).sum(1, keepdim=True)
     mean = grey.mean((1, 2, 3), keepdim=True)
     scale = brightness * contrast
-    coloured = torch.lerp(grey, pixels, saturation.expand_as(pixels)) if grey is not pixels else pixels
-    return (coloured * scale + (1 - contrast) * brightness * mean).round_().clamp_(0, 255).to(torch.uint8)
+    coloured = (
+        torch.lerp(grey, pixels, saturation.expand_as(pixels)) if grey is not pixels else pixels
+    )
+    return (
+        (coloured * scale + (1 - contrast) * brightness * mean)
+        .round_()
+        .clamp_(0, 255)
+        .to(torch.uint8)
+    )
 
 
 def rectangle(height: int, width: int, draws: list[float]) -> tuple[int, int, int, int]:

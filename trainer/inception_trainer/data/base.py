@@ -18,11 +18,14 @@ if TYPE_CHECKING:
 
 Indices = NDArray[np.int64]
 UNREADABLE = -100
-"""Label of an image that could not be read: the loss ignores it (torch's default ``ignore_index``)."""
+"""Label of an image that could not be read: the loss ignores it (torch's default ``ignore_index``).
+"""
 
 
 class Batch(NamedTuple):
-    """``images`` uint8 ``[n, 1 or 3, side, side]`` and ``labels`` int64 ``[n]``, both in host memory."""
+    """``images`` uint8 ``[n, 1 or 3, side, side]`` and ``labels`` int64 ``[n]``, both in host
+    memory.
+    """
 
     images: Tensor
     labels: Tensor
@@ -32,7 +35,9 @@ class Dataset(Protocol):
     """One split, addressed by index."""
 
     augment: Augment | None
-    """What ``augmentation`` does to the images of a batch for an epoch, beside what their kind always has done."""
+    """What ``augmentation`` does to the images of a batch for an epoch, beside what their kind
+    always has done.
+    """
 
     def __len__(self) -> int: ...
 
@@ -40,7 +45,9 @@ class Dataset(Protocol):
         """The samples in this order; augmented for ``epoch``, or as they are when it is None."""
         ...
 
-    def stream(self, batches: list[Indices], epoch: int | None) -> AbstractContextManager[Iterator[Batch]]:
+    def stream(
+        self, batches: list[Indices], epoch: int | None
+    ) -> AbstractContextManager[Iterator[Batch]]:
         """The batches one after the other, read ahead where that pays."""
         ...
 

@@ -24,7 +24,9 @@ def open_splits(config: TrainingConfig) -> Splits:
         splits = dataclasses.replace(splits, val=Part(splits.val, most))
     wanted = config.data.num_classes
     if wanted is not None and wanted < splits.num_classes:
-        raise ConfigError(f"data.numClasses: {wanted} is less than the {splits.num_classes} classes in the data")
+        raise ConfigError(
+            f"data.numClasses: {wanted} is less than the {splits.num_classes} classes in the data"
+        )
     return splits
 
 

@@ -62,7 +62,18 @@ _BATCHES = tuple(f"data_batch_{number}" for number in range(1, 6))
 EDITIONS = {
     "Cifar10": Edition(
         title="CIFAR-10",
-        names=("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
+        names=(
+            "airplane",
+            "automobile",
+            "bird",
+            "cat",
+            "deer",
+            "dog",
+            "frog",
+            "horse",
+            "ship",
+            "truck",
+        ),
         normalization=CIFAR10,
         expected="data_batch_1 to data_batch_5 and test_batch (python), or the same names with .bin (binary)",
         python=Layout(("", "cifar-10-batches-py"), _BATCHES, "test_batch"),
@@ -89,7 +100,8 @@ EDITIONS = {
 
 
 def read_edition(root: AnyPath, edition: Edition) -> tuple[Table, Table, tuple[str, ...]]:
-    """Training and test images and the classes' names; InputMissing or DataError for files that are not as published.
+    """Training and test images and the classes' names; InputMissing or DataError for files that are
+    not as published.
 
     The python layout is preferred where both are there.
     """
@@ -101,9 +113,16 @@ def read_edition(root: AnyPath, edition: Edition) -> tuple[Table, Table, tuple[s
         files = [path for path in found.values() if path is not None]
         if len(files) == len(found):
             *parts, test = (read(path, edition) for path in files)
-            train = np.concatenate([images for images, _ in parts]), np.concatenate([labels for _, labels in parts])
+            train = (
+                np.concatenate([images for images, _ in parts]),
+                np.concatenate([labels for _, labels in parts]),
+            )
             names = layout.find(root, layout.names) if layout.names else None
-            return train, test, _checked(read_names(names), edition, names) if names else edition.names
+            return (
+                train,
+                test,
+                _checked(read_names(names), edition, names) if names else edition.names,
+            )
         if files:
             missing = ", ".join(name for name, path in found.items() if path is None)
             raise InputMissing(f"data.path: {root} lacks {missing}; found {found_tree(root)}")
@@ -119,13 +138,17 @@ def _binary(path: AnyPath, edition: Edition) -> Table:
             f"data.path: {path} has {len(data)} bytes, no multiple of {length}: it is cut or no {edition.title}"
         )
     records = data.reshape(-1, length)
-    return _table(records[:, edition.label_bytes :], records[:, edition.label_bytes - 1], path, edition)
+    return _table(
+        records[:, edition.label_bytes :], records[:, edition.label_bytes - 1], path, edition
+    )
 
 
 def _python(path: AnyPath, edition: Edition) -> Table:
     with _explained(path, f"batch of {edition.title}"):
         content = _unpickled(path)
-        return _table(np.asarray(content[b"data"]), np.asarray(content[edition.label_key]), path, edition)
+        return _table(
+            np.asarray(content[b"data"]), np.asarray(content[edition.label_key]), path, edition
+        )
 
 
 def _table(pixels: NDArray[Any], labels: NDArray[Any], path: AnyPath, edition: Edition) -> Table:
@@ -133,7 +156,12 @@ def _table(pixels: NDArray[Any], labels: NDArray[Any], path: AnyPath, edition: E
         raise DataError(
             f"data.path: {path} holds {pixels.shape} {pixels.dtype} with {len(labels)} labels, no {edition.title}"
         )
-    if labels.ndim != 1 or labels.dtype.kind not in "iu" or labels.min() < 0 or labels.max() >= len(edition.names):
+    if (
+        labels.ndim != 1
+        or labels.dtype.kind not in "iu"
+        or labels.min() < 0
+        or labels.max() >= len(edition.names)
+    ):
         raise DataError(
             f"data.path: {path} has labels from {labels.min()} to {labels.max()}, {edition.title} has whole numbers "
             f"from 0 to {len(edition.names) - 1}"
@@ -166,8 +194,18 @@ def _explained(path: AnyPath, wanted: str) -> Iterator[None]:
     """Raise DataError for whatever a file with other contents leads to."""
     try:
         yield
-    except (pickle.UnpicklingError, EOFError, KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-        raise DataError(f"data.path: {path} is no {wanted}: {type(error).__name__}: {error}") from None
+    except (
+        pickle.UnpicklingError,
+        EOFError,
+        KeyError,
+        TypeError,
+        ValueError,
+        AttributeError,
+        IndexError,
+    ) as error:
+        raise DataError(
+            f"data.path: {path} is no {wanted}: {type(error).__name__}: {error}"
+        ) from None
 
 
 def _unpickled(path: AnyPath) -> Any:
@@ -175,7 +213,10 @@ def _unpickled(path: AnyPath) -> Any:
         return _ArraysOnly(file, encoding="bytes").load()
 
 
-_MULTIARRAY, _RECONSTRUCT = ("numpy.core.multiarray", "numpy._core.multiarray"), np.empty(0).__reduce__()[0]
+_MULTIARRAY, _RECONSTRUCT = (
+    ("numpy.core.multiarray", "numpy._core.multiarray"),
+    np.empty(0).__reduce__()[0],
+)
 _ALLOWED: dict[tuple[str, str], Any] = {
     ("numpy", "ndarray"): np.ndarray,
     ("numpy", "dtype"): np.dtype,
@@ -185,7 +226,9 @@ _ALLOWED: dict[tuple[str, str], Any] = {
 
 
 class _ArraysOnly(pickle.Unpickler):
-    """Builds arrays and plain values; a pickle may ask for any function, and a data set has no business with others."""
+    """Builds arrays and plain values; a pickle may ask for any function, and a data set has no
+    business with others.
+    """
 
     def find_class(self, module: str, name: str) -> Any:
         """Refuse all but what numpy needs."""

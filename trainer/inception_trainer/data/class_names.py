@@ -9,7 +9,9 @@ from inception_trainer.errors import DataError, InputMissing
 
 
 def class_names(path: str | None, known: tuple[str, ...], classes: int) -> tuple[str, ...]:
-    """The names in the file that the configuration names, else the known ones; numbers where there is none."""
+    """The names in the file that the configuration names, else the known ones; numbers where there
+    is none.
+    """
     if path is not None:
         return _read(Path(path), classes)
     return (*known, *(f"class-{number}" for number in range(len(known), classes)))
@@ -20,12 +22,16 @@ def _read(path: Path, classes: int) -> tuple[str, ...]:
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
-        raise InputMissing(f"inference.classNames: {path} cannot be read: {error.strerror}") from None
+        raise InputMissing(
+            f"inference.classNames: {path} cannot be read: {error.strerror}"
+        ) from None
     except UnicodeDecodeError:
         raise DataError(f"inference.classNames: {path} is no text in UTF-8") from None
     names = _json_list(text, path) if text.lstrip().startswith("[") else _lines(text)
     if len(names) != classes:
-        raise DataError(f"inference.classNames: {path} names {len(names)} classes, the network knows {classes}")
+        raise DataError(
+            f"inference.classNames: {path} names {len(names)} classes, the network knows {classes}"
+        )
     return tuple(names)
 
 

@@ -1,8 +1,9 @@
 """One encoded image to a square uint8 tensor, with torchvision where it works and Pillow elsewhere.
 
-Training: a random resized crop (area 0.08 to 1, ratio 3/4 to 4/3) and a random flip from five uniform numbers.
-Validation: the square in the centre whose side is a given share of the short side (``data.evaluationCropRatio``).
-Both are scaled as ``data.interpolation`` says; bilinear and bicubic average when they shrink, nearest picks pixels.
+Training: a random resized crop (area 0.08 to 1, ratio 3/4 to 4/3) and a random flip from five
+uniform numbers. Validation: the square in the centre whose side is a given share of the short side
+(``data.evaluationCropRatio``). Both are scaled as ``data.interpolation`` says; bilinear and bicubic
+average when they shrink, nearest picks pixels.
 """
 
 from __future__ import annotations
@@ -33,16 +34,26 @@ Box = tuple[float, float, float, float]
 
 
 def best_decoder(centre: float = CENTRE, interpolation: str = "Bilinear") -> Decoder:
-    """Torchvision's decoder when it imports and works, else Pillow's; ConfigError when neither does."""
+    """Torchvision's decoder when it imports and works, else Pillow's; ConfigError when neither
+    does.
+    """
     # A torchvision built for another torch fails with RuntimeError, not ImportError.
     with suppress(ImportError, RuntimeError, AttributeError):
-        io, functional = import_module("torchvision.io"), import_module("torchvision.transforms.v2.functional")
+        io, functional = (
+            import_module("torchvision.io"),
+            import_module("torchvision.transforms.v2.functional"),
+        )
         decode = _torchvision(io, functional, centre, interpolation)
-        # Once its decoders are gone, Pillow takes over: no need for a warning per loader process until then.
-        warnings.filterwarnings("ignore", "The image decoding and encoding capabilities", DeprecationWarning)
+        # Once its decoders are gone, Pillow takes over: no need for a warning per loader process
+        # until then.
+        warnings.filterwarnings(
+            "ignore", "The image decoding and encoding capabilities", DeprecationWarning
+        )
         with suppress(ImportError):
             # It knows fewer formats (no BMP), and refuses some files that others read.
-            return _first_that_can(decode, _pillow(import_module("PIL.Image"), centre, interpolation))
+            return _first_that_can(
+                decode, _pillow(import_module("PIL.Image"), centre, interpolation)
+            )
         return decode
     try:
         return _pillow(import_module("PIL.Image"), centre, interpolation)
@@ -79,14 +90,18 @@ def _flips(draws: Sequence[float] | None) -> bool:
     return draws is not None and draws[4] < 0.5
 
 
-def _torchvision(io: Any, functional: Any, centre: float = CENTRE, interpolation: str = "Bilinear") -> Decoder:
+def _torchvision(
+    io: Any, functional: Any, centre: float = CENTRE, interpolation: str = "Bilinear"
+) -> Decoder:
     rgb, mode = io.ImageReadMode.RGB, functional.InterpolationMode(MODES[interpolation])
     averages = interpolation != "Nearest"
 
     def decode(data: bytes, side: int, draws: Sequence[float] | None) -> Tensor:
         # A copy, because torch wants memory that it could write to.
         image = io.decode_image(torch.frombuffer(bytearray(data), dtype=torch.uint8), mode=rgb)
-        left, top, width, height = (int(v) for v in crop_box(image.shape[2], image.shape[1], draws, centre))
+        left, top, width, height = (
+            int(v) for v in crop_box(image.shape[2], image.shape[1], draws, centre)
+        )
         image = functional.resized_crop(
             image, top, left, max(1, height), max(1, width), [side, side], mode, antialias=averages
         )
@@ -104,7 +119,8 @@ def _pillow(image_module: Any, centre: float = CENTRE, interpolation: str = "Bil
             width, height = opened.size
             left, top, crop_width, crop_height = crop_box(width, height, draws, centre)
             if interpolation != "Nearest":
-                # JPEG can be decoded at 1/2, 1/4, 1/8, which averages: the smallest that still covers the crop.
+                # JPEG can be decoded at 1/2, 1/4, 1/8, which averages: the smallest that still
+                # covers the crop.
                 scale = side / max(1, min(crop_width, crop_height))
                 opened.draft("RGB", (max(1, int(width * scale)), max(1, int(height * scale))))
             x, y = opened.size[0] / width, opened.size[1] / height

@@ -1,4 +1,5 @@
-"""The 1,797 handwritten digits (8x8, grey, 10 classes) that scikit-learn ships, read without importing it.
+"""The 1,797 handwritten digits (8x8, grey, 10 classes) that scikit-learn ships, read without
+importing it.
 
 Within each class every fifth sample, in the order of the file, is held out for validation.
 """
@@ -68,7 +69,9 @@ def _file(config: DataConfig) -> Path:
         spec = importlib.util.find_spec("sklearn")
         roots = list(spec.submodule_search_locations or ()) if spec else []
         if not roots:
-            raise InputMissing("data.kind Digits reads the digits inside scikit-learn, which is not installed here")
+            raise InputMissing(
+                "data.kind Digits reads the digits inside scikit-learn, which is not installed here"
+            )
         path, remedy = Path(roots[0], "datasets", "data", "digits.csv.gz"), "reinstall scikit-learn"
     if not path.is_file():
         raise InputMissing(f"data.kind Digits: no file {path}; {remedy}")
@@ -78,6 +81,8 @@ def _file(config: DataConfig) -> Path:
 def _table(path: Path) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
     try:
         text = gzip.decompress(path.read_bytes()).decode("ascii")
-        return np.array(text.replace("\n", ",").rstrip(",").split(","), np.float32).reshape(-1, SIDE * SIDE + 1)
+        return np.array(text.replace("\n", ",").rstrip(",").split(","), np.float32).reshape(
+            -1, SIDE * SIDE + 1
+        )
     except (OSError, EOFError, ValueError) as error:
         raise DataError(f"data.kind Digits: {path} is no table of 65 columns: {error}") from None

@@ -1,6 +1,7 @@
 """Encoded images (JPEG, PNG, ...) as a dataset, wherever their bytes lie.
 
-Loader processes decode and crop; the crop of a training image is a pure function of (seed, epoch, index).
+Loader processes decode and crop; the crop of a training image is a pure function of (seed, epoch,
+index).
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ from .order import uniforms
 from .workers import Key, Workers
 
 MOST_UNREADABLE, LEAST_UNREADABLE = 0.01, 10
-"""Without ``data.maxCorrupt``: the share of unreadable images of a split, or their number, that is skipped."""
+"""Without ``data.maxCorrupt``: the share of unreadable images of a split, or their number, that is
+skipped.
+"""
 
 
 class Samples(Protocol):
@@ -110,7 +113,9 @@ class EncodedImages:
 
     def batch(self, indices: Indices, epoch: int | None) -> Batch:
         """Decode in this process."""
-        return self._checked(_collate([self.sample(int(i), epoch) for i in indices], self._side), indices)
+        return self._checked(
+            _collate([self.sample(int(i), epoch) for i in indices], self._side), indices
+        )
 
     @contextmanager
     def stream(self, batches: list[Indices], epoch: int | None) -> Iterator[Iterator[Batch]]:
@@ -122,7 +127,10 @@ class EncodedImages:
         workers, self._kept = self._kept or Workers(self.sample, self._join, self._workers), None
         try:
             loaded = workers.batches(keys)
-            yield (self._checked(batch, indices) for batch, indices in zip(loaded, batches, strict=True))
+            yield (
+                self._checked(batch, indices)
+                for batch, indices in zip(loaded, batches, strict=True)
+            )
             if epoch is not None and next(loaded, None) is None:
                 # The next epoch is as large: its workers need not start again.
                 self._kept = workers
@@ -156,11 +164,17 @@ class EncodedImages:
 def _collate(samples: list[tuple[Tensor, int]], side: int) -> Batch:
     labels = torch.tensor([label for _, label in samples], dtype=torch.int64)
     images = [image for image, _ in samples]
-    return Batch(torch.stack(images) if images else torch.zeros(0, 3, side, side, dtype=torch.uint8), labels)
+    return Batch(
+        torch.stack(images) if images else torch.zeros(0, 3, side, side, dtype=torch.uint8), labels
+    )
 
 
-def both_splits(train: Samples, val: Samples, names: tuple[str, ...], config: DataConfig, seed: int) -> Splits:
-    """Training and validation images of the classes ``names``; ``data.numClasses`` may ask for more classes."""
+def both_splits(
+    train: Samples, val: Samples, names: tuple[str, ...], config: DataConfig, seed: int
+) -> Splits:
+    """Training and validation images of the classes ``names``; ``data.numClasses`` may ask for more
+    classes.
+    """
     decoder = best_decoder(config.evaluation_crop_ratio, config.interpolation)
     first, second = (EncodedImages(samples, config, seed, decoder) for samples in (train, val))
     return Splits(first, second, max(len(names), config.num_classes or 0), names)

@@ -1,4 +1,5 @@
-"""ImageNet-style folders: ``train/<class>/*`` and ``val/<class>/*`` (or ``validation_preprocess/``, or ``val.txt``).
+"""ImageNet-style folders: ``train/<class>/*`` and ``val/<class>/*`` (or ``validation_preprocess/``,
+or ``val.txt``).
 
 The class index is the position in the sorted folder names of ``train/``.
 """
@@ -27,7 +28,9 @@ Sample = tuple[str, int]
 
 
 def open_image_folder(config: DataConfig, seed: int) -> Splits:
-    """Both splits below ``data.path``; raises InputMissing with what was expected and what was found."""
+    """Both splits below ``data.path``; raises InputMissing with what was expected and what was
+    found.
+    """
     root = place(config.path or "")
     if not root.is_dir():
         raise InputMissing(f"data.path: no folder {root}; expected {EXPECTED}")
@@ -64,7 +67,9 @@ def _listed(folders: list[str]) -> Iterable[list[str]]:
     """What lies in each folder."""
     if folders and is_url(folders[0]):
         with ThreadPoolExecutor(THREADS, "listing") as pool:
-            return list(pool.map(lambda folder: [entry.name for entry in Remote(folder).iterdir()], folders))
+            return list(
+                pool.map(lambda folder: [entry.name for entry in Remote(folder).iterdir()], folders)
+            )
     return (os.listdir(folder) for folder in folders)  # noqa: PTH208
 
 
@@ -88,7 +93,9 @@ def _scan(folder: AnyPath, classes: list[str]) -> list[Sample]:
         images = sorted(file for file in files if file.lower().endswith(SUFFIXES))
         samples += [(f"{folder}/{name}/{file}", numbers[name]) for file in images]
     if not samples:
-        raise InputMissing(f"data.path: no images below {folder}; expected {folder}/<class>/*{'|*'.join(SUFFIXES)}")
+        raise InputMissing(
+            f"data.path: no images below {folder}; expected {folder}/<class>/*{'|*'.join(SUFFIXES)}"
+        )
     return samples
 
 
@@ -101,6 +108,8 @@ def _validation(root: AnyPath, classes: list[str]) -> list[Sample]:
     for number, line in enumerate(listing.read_text(encoding="utf-8").splitlines(), 1):
         name, _, label = line.strip().rpartition(" ")
         if not name or not label.isdigit() or int(label) >= len(classes):
-            raise DataError(f"data.path: {listing} line {number}: {line!r} is not `<file> <class index>`")
+            raise DataError(
+                f"data.path: {listing} line {number}: {line!r} is not `<file> <class index>`"
+            )
         samples.append((str(folder / name.removeprefix(f"{folder.name}/")), int(label)))
     return samples

@@ -1,7 +1,8 @@
-"""Image lists: ``train.txt`` and ``val.txt`` with one ``<file> <class index>`` per line, relative to ``data.path``.
+"""Image lists: ``train.txt`` and ``val.txt`` with one ``<file> <class index>`` per line, relative
+to ``data.path``.
 
-Files may also lie below ``train/`` and ``val/``, as the lists of Caffe have it. ``classes.txt``, one name per line,
-is optional.
+Files may also lie below ``train/`` and ``val/``, as the lists of Caffe have it. ``classes.txt``,
+one name per line, is optional.
 """
 
 from __future__ import annotations
@@ -30,11 +31,15 @@ def open_image_list(config: DataConfig, seed: int) -> Splits:
 def _samples(root: AnyPath, split: str) -> list[Sample]:
     listing = root / f"{split}.txt"
     if not listing.is_file():
-        raise InputMissing(f"data.path: no file {listing}; expected {EXPECTED}; found {found_tree(root)}")
+        raise InputMissing(
+            f"data.path: no file {listing}; expected {EXPECTED}; found {found_tree(root)}"
+        )
     lines = [line.rsplit(maxsplit=1) for line in listing.read_text(encoding="utf-8").splitlines()]
     for number, parts in enumerate(lines, 1):
         if parts and (len(parts) != 2 or not parts[1].isdigit()):
-            raise DataError(f"data.path: {listing} line {number}: {' '.join(parts)!r} is not `<file> <class index>`")
+            raise DataError(
+                f"data.path: {listing} line {number}: {' '.join(parts)!r} is not `<file> <class index>`"
+            )
     named = [(name, int(label)) for name, label in filter(None, lines)]
     if not named:
         raise DataError(f"data.path: {listing} names no images; expected {EXPECTED}")
@@ -46,7 +51,9 @@ def _folder(root: AnyPath, split: str, first: str) -> AnyPath:
     for folder in (root, root / split):
         if (folder / first).is_file():
             return folder
-    raise InputMissing(f"data.path: {split}.txt names {first}, which is neither in {root} nor in {root / split}")
+    raise InputMissing(
+        f"data.path: {split}.txt names {first}, which is neither in {root} nor in {root / split}"
+    )
 
 
 def listed_names(root: AnyPath, classes: int) -> tuple[str, ...]:
@@ -54,7 +61,9 @@ def listed_names(root: AnyPath, classes: int) -> tuple[str, ...]:
     path = root / "classes.txt"
     if not path.is_file():
         return tuple(f"class-{number}" for number in range(classes))
-    names = tuple(line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
+    names = tuple(
+        line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()
+    )
     if len(names) < classes:
         raise DataError(f"data.path: {path} names {len(names)} classes, the data has {classes}")
     return names

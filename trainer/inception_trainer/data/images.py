@@ -34,11 +34,15 @@ class Images:
 
 
 def image_files(path: AnyPath) -> list[AnyPath]:
-    """The file, or all images below the folder in the order of their names; InputMissing when there are none."""
+    """The file, or all images below the folder in the order of their names; InputMissing when there
+    are none.
+    """
     if path.is_file():
         return [path]
     found: Iterable[AnyPath] = path.files() if isinstance(path, Remote) else sorted(path.rglob("*"))
-    files = [file for file in found if PurePath(file.name).suffix.lower() in SUFFIXES and file.is_file()]
+    files = [
+        file for file in found if PurePath(file.name).suffix.lower() in SUFFIXES and file.is_file()
+    ]
     if not files:
         raise InputMissing(
             f"inference.path: no images ({' '.join(SUFFIXES)}) at {path}; found: {found_tree(path, depth=1)}"
@@ -51,7 +55,9 @@ def files_to_classify(files: list[AnyPath], root: AnyPath, config: DataConfig) -
     folder = root if root.is_dir() else root.parent
     decoder = best_decoder(config.evaluation_crop_ratio, config.interpolation)
     dataset = EncodedImages(Files([(str(file), NO_LABEL) for file in files]), config, 0, decoder)
-    return Images(dataset, lambda index: str(files[index]).removeprefix(f"{folder}/"), labelled=False)
+    return Images(
+        dataset, lambda index: str(files[index]).removeprefix(f"{folder}/"), labelled=False
+    )
 
 
 def validation_images(config: TrainingConfig) -> Images:

@@ -1,4 +1,6 @@
-"""What lies in a folder, in one line: an error about a wrong layout shows it beside what was expected."""
+"""What lies in a folder, in one line: an error about a wrong layout shows it beside what was
+expected.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Base of the small datasets that live in memory: a batch is an indexing operation, so there is nothing to prefetch."""
+"""Base of the small datasets that live in memory: a batch is an indexing operation, so there is
+nothing to prefetch.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ from .order import uniforms
 
 
 class InMemory:
-    """Shifts by up to 1/32 of the side where ``shifts`` says so; ``augment`` is what the configuration adds."""
+    """Shifts by up to 1/32 of the side where ``shifts`` says so; ``augment`` is what the
+    configuration adds.
+    """
 
     def __init__(self, length: int, seed: int, *, shifts: bool) -> None:
         self._length, self._seed, self._shifts = length, seed, shifts

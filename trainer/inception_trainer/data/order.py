@@ -1,7 +1,7 @@
 """Deterministic order and randomness from counters: no generator state to save, share or lose.
 
-Everything derives from splitmix64 (Steele, Lea and Flood 2014), so it does not depend on the random number streams
-of a numpy or torch release.
+Everything derives from splitmix64 (Steele, Lea and Flood 2014), so it does not depend on the random
+number streams of a numpy or torch release.
 """
 
 from __future__ import annotations
@@ -42,7 +42,11 @@ def permutation(length: int, seed: int, epoch: int) -> Indices:
     return np.argsort(values, kind="stable").astype(np.int64, copy=False)
 
 
-def uniforms(indices: Indices, seed: int, epoch: int, count: int, stream: int = 2) -> NDArray[np.float64]:
-    """``[n, count]`` uniform numbers in [0, 1), a function of (seed, epoch, index); each use has its ``stream``."""
+def uniforms(
+    indices: Indices, seed: int, epoch: int, count: int, stream: int = 2
+) -> NDArray[np.float64]:
+    """``[n, count]`` uniform numbers in [0, 1), a function of (seed, epoch, index); each use has
+    its ``stream``.
+    """
     columns = [hashes(stream_key(seed, epoch, stream, column), indices) for column in range(count)]
     return np.stack(columns, 1) / 2.0**64

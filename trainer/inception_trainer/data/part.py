@@ -1,4 +1,6 @@
-"""Some samples of a split, spread evenly over it: most are sorted by class, and the first ones are of few classes."""
+"""Some samples of a split, spread evenly over it: most are sorted by class, and the first ones are
+of few classes.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,9 @@ class Part:
         """The samples ``indices`` of this part."""
         return self._whole.batch(self._chosen[indices], epoch)
 
-    def stream(self, batches: list[Indices], epoch: int | None) -> AbstractContextManager[Iterator[Batch]]:
+    def stream(
+        self, batches: list[Indices], epoch: int | None
+    ) -> AbstractContextManager[Iterator[Batch]]:
         """The batches of this part, read as the whole reads them."""
         return self._whole.stream([self._chosen[indices] for indices in batches], epoch)
 

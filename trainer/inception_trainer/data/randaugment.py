@@ -1,7 +1,8 @@
-"""RandAugment as the vendor's timm recipes have it (``rand-m9-mstd0.5``): two changes of fifteen, each at even odds.
+"""RandAugment as the vendor's timm recipes have it (``rand-m9-mstd0.5``): two changes of fifteen,
+each at even odds.
 
-The magnitude of a change is drawn around the configured one and cut to 0 to 10. Changes are Pillow's, so that they
-need nothing but it.
+The magnitude of a change is drawn around the configured one and cut to 0 to 10. Changes are
+Pillow's, so that they need nothing but it.
 """
 
 from __future__ import annotations
@@ -46,13 +47,17 @@ def changed(image: Tensor, draws: Sequence[float], magnitude: int, deviation: fl
 
 def _moved(picture: Picture, matrix: tuple[float, ...]) -> Picture:
     size = picture.size
-    return picture.transform(size, Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR, fillcolor=FILL)
+    return picture.transform(
+        size, Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR, fillcolor=FILL
+    )
 
 
 def _solarize_add(picture: Picture, level: float, _sign: float) -> Picture:
     lighter = ImageChops.add(picture, Image.new("RGB", picture.size, (int(level * ADDED),) * 3))
     # Only what is darker than the middle becomes lighter.
-    return Image.fromarray(np.where(np.asarray(picture) < 128, np.asarray(lighter), np.asarray(picture)))
+    return Image.fromarray(
+        np.where(np.asarray(picture) < 128, np.asarray(lighter), np.asarray(picture))
+    )
 
 
 def _enhanced(kind: Any) -> Change:
@@ -76,6 +81,10 @@ CHANGES: tuple[Change, ...] = (
     _enhanced(ImageEnhance.Sharpness),
     lambda picture, level, sign: _moved(picture, (1, sign * level * SHEAR, 0, 0, 1, 0)),
     lambda picture, level, sign: _moved(picture, (1, 0, 0, sign * level * SHEAR, 1, 0)),
-    lambda picture, level, sign: _moved(picture, (1, 0, sign * level * SHIFT * picture.width, 0, 1, 0)),
-    lambda picture, level, sign: _moved(picture, (1, 0, 0, 0, 1, sign * level * SHIFT * picture.height)),
+    lambda picture, level, sign: _moved(
+        picture, (1, 0, sign * level * SHIFT * picture.width, 0, 1, 0)
+    ),
+    lambda picture, level, sign: _moved(
+        picture, (1, 0, 0, 0, 1, sign * level * SHIFT * picture.height)
+    ),
 )

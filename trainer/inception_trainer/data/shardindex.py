@@ -1,7 +1,8 @@
 """The index of a split's shards, and a copy of it in the temporary folder.
 
-Indexing ImageNet takes half a minute, and every rank of every attempt on a node needs the same index. The copy is only
-a shortcut: its name says which shards, of which length and age, it is about, and without it the shards are read again.
+Indexing ImageNet takes half a minute, and every rank of every attempt on a node needs the same
+index. The copy is only a shortcut: its name says which shards, of which length and age, it is
+about, and without it the shards are read again.
 """
 
 from __future__ import annotations
@@ -45,9 +46,16 @@ class Index(NamedTuple):
     @classmethod
     def of(cls, shards: list[Found]) -> Index:
         """What was found in the shards, one after the other."""
-        offsets, sizes = (np.concatenate([np.array(shard[part], np.int64) for shard in shards]) for part in (0, 1))
+        offsets, sizes = (
+            np.concatenate([np.array(shard[part], np.int64) for shard in shards]) for part in (0, 1)
+        )
         labels = np.concatenate([np.array(shard.labels, np.int32) for shard in shards])
-        return cls(np.cumsum([len(shard.labels) for shard in shards], dtype=np.int64), offsets, sizes, labels)
+        return cls(
+            np.cumsum([len(shard.labels) for shard in shards], dtype=np.int64),
+            offsets,
+            sizes,
+            labels,
+        )
 
 
 def remembered(paths: list[str], label_key: str | None, make: Callable[[], Index]) -> Index:

@@ -20,9 +20,13 @@ _RANGE = re.compile(r"(\d+)\.\.(\d+)")
 
 
 def find_shards(root: AnyPath, config: DataConfig) -> tuple[list[str], list[str]]:
-    """The shards of both splits in their order; InputMissing with what was looked for, ConfigError for one in both."""
+    """The shards of both splits in their order; InputMissing with what was looked for, ConfigError
+    for one in both.
+    """
     if not root.is_dir():
-        raise InputMissing(f"data.path: no folder {root}; expected the folder that holds the shards")
+        raise InputMissing(
+            f"data.path: no folder {root}; expected the folder that holds the shards"
+        )
     train = _find(root, "trainShards", config.train_shards, "train")
     val = _find(root, "valShards", config.val_shards, "val")
     both = sorted({*train} & {*val})
@@ -36,13 +40,21 @@ def find_shards(root: AnyPath, config: DataConfig) -> tuple[list[str], list[str]
 
 def _find(root: AnyPath, key: str, pattern: str | None, split: str) -> list[str]:
     if pattern is None:
-        shards = _folder(root / split) or sorted(str(path) for path in root.glob(f"*{split}*{SUFFIX}"))
+        shards = _folder(root / split) or sorted(
+            str(path) for path in root.glob(f"*{split}*{SUFFIX}")
+        )
         wanted = f"{split}/*{SUFFIX} or *{split}*{SUFFIX}, because data.{key} is not set"
     else:
-        shards = list(dict.fromkeys(shard for name in expanded(pattern, key) for shard in _named(root, name, key)))
+        shards = list(
+            dict.fromkeys(
+                shard for name in expanded(pattern, key) for shard in _named(root, name, key)
+            )
+        )
         wanted = f"{pattern} (data.{key})"
     if not shards:
-        raise InputMissing(f"data.path: no shards in {root}; looked for {wanted}; found: {found_tree(root)}")
+        raise InputMissing(
+            f"data.path: no shards in {root}; looked for {wanted}; found: {found_tree(root)}"
+        )
     return shards
 
 
@@ -64,10 +76,14 @@ def _folder(folder: AnyPath) -> list[str]:
 def expanded(pattern: str, key: str) -> list[str]:
     """``a-{00..02}.tar`` and ``{b,c}.tar`` to the names they stand for, as shells have it."""
     if pattern.startswith("/"):
-        raise ConfigError(f"data.{key}: {pattern} is absolute; name the shards as they are called below data.path")
+        raise ConfigError(
+            f"data.{key}: {pattern} is absolute; name the shards as they are called below data.path"
+        )
     names = list(dict.fromkeys(islice(_expanded(pattern, key), MOST + 1)))
     if len(names) > MOST:
-        raise ConfigError(f"data.{key}: {pattern} stands for more than {MOST} names; name fewer shards")
+        raise ConfigError(
+            f"data.{key}: {pattern} stands for more than {MOST} names; name fewer shards"
+        )
     return names
 
 
@@ -86,7 +102,9 @@ def _options(inside: str, key: str) -> Iterator[str]:
     numbers = _RANGE.fullmatch(inside)
     if numbers is None:
         if "," not in inside:
-            raise ConfigError(f"data.{key}: {{{inside}}} is neither a range such as {{000..099}} nor a list as {{a,b}}")
+            raise ConfigError(
+                f"data.{key}: {{{inside}}} is neither a range such as {{000..099}} nor a list as {{a,b}}"
+            )
         yield from inside.split(",")
         return
     first, last = int(numbers[1]), int(numbers[2])

@@ -1,7 +1,8 @@
-"""WebDataset shards: tar files in which the members of a sample lie together and share their name up to the first dot.
+"""WebDataset shards: tar files in which the members of a sample lie together and share their name
+up to the first dot.
 
-The shards are indexed once, at the start: where each image lies, and its class. From then on every sample is one
-positioned read, in any order, by any process.
+The shards are indexed once, at the start: where each image lies, and its class. From then on every
+sample is one positioned read, in any order, by any process.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ from .tarindex import Member, ReadAt, Window, members
 IMAGES = ("jpg", "jpeg", "png", "ppm", "webp", "bmp")
 LABEL, DESCRIPTION = "cls", "json"
 WINDOW = 4096
-"""Bytes read at once while indexing: the end of one sample, its label and the header of the next."""
+"""Bytes read at once while indexing: the end of one sample, its label and the header of the next.
+"""
 REMOTE_WINDOW = 1 << 22
 """The same in a store, where a request costs as much as a megabyte."""
 THREADS = 8
@@ -68,21 +70,31 @@ class Shards:
         try:
             data = self._bytes(shard, int(self._offsets[index]), size)
         except FileNotFoundError:
-            raise InputMissing(f"data.path: {self._paths[shard]} was there at the start and is gone") from None
+            raise InputMissing(
+                f"data.path: {self._paths[shard]} was there at the start and is gone"
+            ) from None
         if len(data) != size:
-            raise DataError(f"data.path: {self.name(index)}: {len(data)} of {size} bytes; the shard was cut since")
+            raise DataError(
+                f"data.path: {self.name(index)}: {len(data)} of {size} bytes; the shard was cut since"
+            )
         return data
 
     def _bytes(self, shard: int, offset: int, size: int) -> bytes:
         path = self._paths[shard]
-        return Remote(path).read_range(offset, size) if is_url(path) else os.pread(self._open(shard), size, offset)
+        return (
+            Remote(path).read_range(offset, size)
+            if is_url(path)
+            else os.pread(self._open(shard), size, offset)
+        )
 
     def _shard(self, index: int) -> int:
         return int(np.searchsorted(self._ends, index, "right"))
 
 
 class _Descriptors:
-    """Shards open for reading. Each thread has its own; a fork shares them, which positioned reads do not mind."""
+    """Shards open for reading. Each thread has its own; a fork shares them, which positioned reads
+    do not mind.
+    """
 
     def __init__(self, paths: list[str]) -> None:
         self._paths, self._local = paths, threading.local()
@@ -110,13 +122,17 @@ class _Descriptor:
 
 
 def open_shards(config: DataConfig, seed: int) -> Splits:
-    """Both splits; raises InputMissing with what was looked for and found, DataError naming shard and offset."""
+    """Both splits; raises InputMissing with what was looked for and found, DataError naming shard
+    and offset.
+    """
     root = place(config.path or "")
     train, val = find_shards(root, config)
     first, second = (Shards(paths, _indexed(paths, config.label_key)) for paths in (train, val))
     for paths, shards in ((train, first), (val, second)):
         if not len(shards):
-            raise DataError(f"data.path: {paths[0]} and the {len(paths) - 1} shards with it hold no samples")
+            raise DataError(
+                f"data.path: {paths[0]} and the {len(paths) - 1} shards with it hold no samples"
+            )
     names = listed_names(root, max(first.classes, second.classes))
     return both_splits(first, second, names, config, seed)
 
@@ -134,7 +150,9 @@ def _index_file(path: str, label_key: str | None) -> Found:
         return _index_object(Remote(path), label_key)
     file = _Descriptor(path)
     length = os.fstat(file.number).st_size
-    return search(lambda offset, count: os.pread(file.number, count, offset), length, path, label_key)
+    return search(
+        lambda offset, count: os.pread(file.number, count, offset), length, path, label_key
+    )
 
 
 def _index_object(shard: Remote, label_key: str | None) -> Found:
@@ -148,11 +166,17 @@ def _index_object(shard: Remote, label_key: str | None) -> Found:
     return search(read, length, str(shard), label_key, REMOTE_WINDOW)
 
 
-def search(read: ReadAt, length: int, shard: str, label_key: str | None, window: int = WINDOW) -> Found:
-    """Where the images of one shard lie and what they show: by member ``cls``, or by a key of member ``json``."""
+def search(
+    read: ReadAt, length: int, shard: str, label_key: str | None, window: int = WINDOW
+) -> Found:
+    """Where the images of one shard lie and what they show: by member ``cls``, or by a key of
+    member ``json``.
+    """
     through = Window(read, window)
     found = Found(array("q"), array("q"), array("i"))
-    for sample in _samples(through, members(through, length, shard), shard, DESCRIPTION if label_key else LABEL):
+    for sample in _samples(
+        through, members(through, length, shard), shard, DESCRIPTION if label_key else LABEL
+    ):
         image = sample.image()
         found.labels.append(sample.label(label_key))
         found.offsets.append(image.offset)
@@ -187,8 +211,12 @@ class _Sample:
         value = self.text if label_key is None else _value(self.text, label_key)
         number = _number(value)
         if number is None:
-            where = LABEL if label_key is None else f"{DESCRIPTION}, key {label_key!r} (data.labelKey),"
-            raise self.wrong(f"has in {where} no class number but {value!r:.60}; write a whole number from 0 on")
+            where = (
+                LABEL if label_key is None else f"{DESCRIPTION}, key {label_key!r} (data.labelKey),"
+            )
+            raise self.wrong(
+                f"has in {where} no class number but {value!r:.60}; write a whole number from 0 on"
+            )
         return number
 
     def wrong(self, what: str) -> DataError:
@@ -201,7 +229,9 @@ class _Sample:
             wanted = DESCRIPTION
             remedy = f"leave out data.labelKey to take {LABEL}" if LABEL in self.parts else remedy
         elif DESCRIPTION in self.parts:
-            remedy = f"set data.labelKey to the key of its {DESCRIPTION} that holds the class number"
+            remedy = (
+                f"set data.labelKey to the key of its {DESCRIPTION} that holds the class number"
+            )
         return f"has no {wanted} but {', '.join(self.parts)}; {remedy}"
 
 
@@ -216,7 +246,9 @@ def _samples(read: ReadAt, found: Iterable[Member], shard: str, labels: str) -> 
                 yield sample
             sample = _Sample(shard, key)
         if extension in sample.parts:
-            raise sample.wrong(f"has two members {extension}; samples need different names up to the first dot")
+            raise sample.wrong(
+                f"has two members {extension}; samples need different names up to the first dot"
+            )
         sample.parts[extension] = member
         if extension == labels:
             # Now, while its neighbourhood has just been read.
@@ -247,4 +279,8 @@ def _number(value: object) -> int | None:
             value = int(value)
         except ValueError:
             return None
-    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**31 else None
+    return (
+        value
+        if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**31
+        else None
+    )

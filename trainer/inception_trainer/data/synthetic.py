@@ -1,4 +1,6 @@
-"""Seeded images that no file is needed for: a pattern per class under noise, so that the loss can fall."""
+"""Seeded images that no file is needed for: a pattern per class under noise, so that the loss can
+fall.
+"""
 
 from __future__ import annotations
 
@@ -44,9 +46,13 @@ class Synthetic(InMemory):
 
     def _noise_of(self, numbers: Indices) -> Tensor:
         draws = hashes(stream_key(self._seed, 3), numbers)
-        corners = np.stack((draws % np.uint64(self._side), (draws >> np.uint64(32)) % np.uint64(self._side)), 1)
+        corners = np.stack(
+            (draws % np.uint64(self._side), (draws >> np.uint64(32)) % np.uint64(self._side)), 1
+        )
         side = self._side
-        return torch.stack([self._noise[:, y : y + side, x : x + side] for y, x in corners.tolist()])
+        return torch.stack(
+            [self._noise[:, y : y + side, x : x + side] for y, x in corners.tolist()]
+        )
 
 
 def open_synthetic(config: DataConfig, seed: int) -> Splits:

@@ -1,7 +1,8 @@
 """Where the members of a tar file lie, found without reading what is in them.
 
-The standard library's ``tarfile`` takes 80 microseconds per member, minutes for ImageNet. This reads the headers that
-matter: ustar, GNU's long names, and the extended headers (pax) that WebDataset's own writer gives every member.
+The standard library's ``tarfile`` takes 80 microseconds per member, minutes for ImageNet. This
+reads the headers that matter: ustar, GNU's long names, and the extended headers (pax) that
+WebDataset's own writer gives every member.
 """
 
 from __future__ import annotations
@@ -46,7 +47,9 @@ class Window:
 
 
 def members(read: ReadAt, length: int, shard: str) -> Iterator[Member]:
-    """The regular files of a tar file of ``length`` bytes in their order; DataError when it is damaged or cut."""
+    """The regular files of a tar file of ``length`` bytes in their order; DataError when it is
+    damaged or cut.
+    """
     position = 0
     extended: dict[str, str] = {}
     while True:
@@ -79,20 +82,33 @@ def _cut(shard: str, offset: int, length: int) -> DataError:
 def _size(header: bytes, shard: str, offset: int) -> int:
     """The size field of a header that is one."""
     try:
-        # Only the oldest format has no magic word: to add up all bytes costs more than all the rest.
+        # Only the oldest format has no magic word: to add up all bytes costs more than all the
+        # rest.
         if header[156:157] not in KNOWN or (header[257:262] != b"ustar" and not _adds_up(header)):
             raise ValueError
         field = header[124:136]
         # Sizes of 8 GiB and more are binary.
-        return int.from_bytes(field[1:], "big") if field[0] & 0x80 else int(field.strip(b" \0") or b"0", 8)
+        return (
+            int.from_bytes(field[1:], "big")
+            if field[0] & 0x80
+            else int(field.strip(b" \0") or b"0", 8)
+        )
     except ValueError:
         packed = COMPRESSED.get(header[:2]) if offset == 0 else None
-        why = f"it is packed with {packed}; unpack it to a plain tar file" if packed else "write this shard again"
-        raise DataError(f"data.path: {shard} has no tar header that is known here at offset {offset}; {why}") from None
+        why = (
+            f"it is packed with {packed}; unpack it to a plain tar file"
+            if packed
+            else "write this shard again"
+        )
+        raise DataError(
+            f"data.path: {shard} has no tar header that is known here at offset {offset}; {why}"
+        ) from None
 
 
 def _adds_up(header: bytes) -> bool:
-    return int(header[148:156].strip(b" \0") or b"0", 8) == sum(header) - sum(header[148:156]) + 8 * ord(" ")
+    return int(header[148:156].strip(b" \0") or b"0", 8) == sum(header) - sum(
+        header[148:156]
+    ) + 8 * ord(" ")
 
 
 def _name(header: bytes) -> str:
@@ -115,9 +131,13 @@ def _extension(kind: bytes, data: bytes, shard: str, offset: int) -> dict[str, s
             data = data[length:] if length > 0 else b""
         int(found.get("size", 0))
     except ValueError:
-        raise DataError(f"data.path: {shard} has a damaged header at offset {offset}; write this shard again") from None
+        raise DataError(
+            f"data.path: {shard} has a damaged header at offset {offset}; write this shard again"
+        ) from None
     if any(key.startswith("GNU.sparse") for key in found):
-        raise DataError(f"data.path: {shard} has a sparse member at offset {offset}; write it with plain members")
+        raise DataError(
+            f"data.path: {shard} has a sparse member at offset {offset}; write it with plain members"
+        )
     return found
 
 

@@ -19,7 +19,12 @@ Sample = tuple[Tensor, int]
 class Workers:
     """``count`` processes that read samples by their keys and join them to batches."""
 
-    def __init__(self, read: Callable[[int, int | None], Sample], join: Callable[[list[Sample]], Batch], count: int):
+    def __init__(
+        self,
+        read: Callable[[int, int | None], Sample],
+        join: Callable[[list[Sample]], Batch],
+        count: int,
+    ):
         self._keys = _Keys()
         loader: Any = torch_data.DataLoader(
             _Keyed(read),

@@ -1,6 +1,8 @@
-"""This rank's device: plug-in imported, device taken, precision decided; all before there is a process group.
+"""This rank's device: plug-in imported, device taken, precision decided; all before there is a
+process group.
 
-The order matters to several vendors: import the plug-in, choose the device, then make the process group.
+The order matters to several vendors: import the plug-in, choose the device, then make the process
+group.
 """
 
 from __future__ import annotations
@@ -58,7 +60,9 @@ class Accelerator:
 
     @property
     def process_group_backend(self) -> str:
-        """For ``init_process_group``; always has a CPU back end, for the small agreements between ranks."""
+        """For ``init_process_group``; always has a CPU back end, for the small agreements between
+        ranks.
+        """
         return self.backend if self.is_cpu else f"cpu:gloo,{self.device.type}:{self.backend}"
 
     def autocast(self) -> torch.autocast:
@@ -96,7 +100,9 @@ def resolve(config: AcceleratorConfig, wanted: str, settings: Settings) -> Accel
         keep_freed_memory()
         device = torch.device(CPU)
         name = torch.backends.cpu.get_cpu_capability()
-        return Accelerator(choice.profile, device, choice.backend, _precision(wanted, choice, device, None), name)
+        return Accelerator(
+            choice.profile, device, choice.backend, _precision(wanted, choice, device, None), name
+        )
     functions = _functions(choice)
     _check_count(choice, functions, settings)
     device = _take(choice, functions, settings)
@@ -105,7 +111,9 @@ def resolve(config: AcceleratorConfig, wanted: str, settings: Settings) -> Accel
     numbered = choice.known.chooser is None
     reader = Reader(functions, device.index if numbered else None)
     flush = plugins.function(choice.known.marker)
-    return Accelerator(choice.profile, device, choice.backend, chosen, name, functions, flush, numbered, reader)
+    return Accelerator(
+        choice.profile, device, choice.backend, chosen, name, functions, flush, numbered, reader
+    )
 
 
 def _precision(wanted: str, choice: Choice, device: torch.device, functions: Any) -> str:
@@ -119,7 +127,11 @@ def _functions(choice: Choice) -> Any:
         return importlib.import_module(other)
     functions = getattr(torch, choice.device, None)
     if functions is None:
-        remedy = f"{choice.module} does not add it" if choice.module else "accelerator.module names no plug-in"
+        remedy = (
+            f"{choice.module} does not add it"
+            if choice.module
+            else "accelerator.module names no plug-in"
+        )
         raise ConfigError(f"{choice.where} is unknown to torch {torch.__version__}: {remedy}")
     available = getattr(functions, "is_available", None)
     if available is None or not available():
@@ -147,12 +159,17 @@ def _check_count(choice: Choice, functions: Any, settings: Settings) -> None:
             "set numProcPerNode to the number of devices, or request more of them"
         )
     if ranks < seen and settings.local_rank == 0:
-        logger.warning("%d of %d visible devices are used: %d ranks (%s)", ranks, seen, ranks, _visible(choice))
+        logger.warning(
+            "%d of %d visible devices are used: %d ranks (%s)", ranks, seen, ranks, _visible(choice)
+        )
 
 
 def _visible(choice: Choice) -> str:
     values = current(choice.visible)
-    shown = [f"{name}={value}" if value is not None else f"{name} is not set" for name, value in values.items()]
+    shown = [
+        f"{name}={value}" if value is not None else f"{name} is not set"
+        for name, value in values.items()
+    ]
     return ", ".join(shown) or "no variable is known that would hide devices"
 
 
@@ -179,7 +196,8 @@ def _name(functions: Any, device: torch.device) -> Any:
 
 
 def threads_per_rank(settings: Settings) -> int:
-    """The CPU limit of this pod, or what the process may run on, divided by its ranks; at most OMP_NUM_THREADS.
+    """The CPU limit of this pod, or what the process may run on, divided by its ranks; at most
+    OMP_NUM_THREADS.
 
     What a pinned process may run on is its rank's alone, and so not divided.
     """

@@ -1,6 +1,8 @@
-"""Which device is meant: the one that the configuration names, else what an installed plug-in adds, else the CPU.
+"""Which device is meant: the one that the configuration names, else what an installed plug-in adds,
+else the CPU.
 
-A device that is asked for is never replaced by another: only a run that asks for none may end up on the CPU.
+A device that is asked for is never replaced by another: only a run that asks for none may end up on
+the CPU.
 """
 
 from __future__ import annotations
@@ -59,7 +61,9 @@ def choose(config: AcceleratorConfig, precision: str) -> Choice:
     plugins.load_installed()
     found = _current()
     if found is None:
-        logger.warning("NO ACCELERATOR FOUND: training on the CPU; set accelerator.device to ask for one")
+        logger.warning(
+            "NO ACCELERATOR FOUND: training on the CPU; set accelerator.device to ask for one"
+        )
     return _row(config, found or CPU)
 
 
@@ -68,8 +72,12 @@ def _row(config: AcceleratorConfig, device: str) -> Choice:
     profile = config.profile or device
     backend = config.backend or (known.backend if known else _registered(device))
     if backend is None:
-        raise ConfigError(f"accelerator.backend: missing; name the collective back end of device {device!r}")
-    rule = config.precision_rule or table.RULES.get(profile) or (known.rule if known else "AskDevice")
+        raise ConfigError(
+            f"accelerator.backend: missing; name the collective back end of device {device!r}"
+        )
+    rule = (
+        config.precision_rule or table.RULES.get(profile) or (known.rule if known else "AskDevice")
+    )
     module = config.module or (known.module if known else None)
     visible = config.visible or (known.visible if known else ())
     return Choice(profile, module, device, backend, rule, visible, config.devices)
@@ -96,5 +104,9 @@ def _current() -> str | None:
     if ask is not None:
         device = ask()
         return device.type if device is not None and torch.accelerator.is_available() else None
-    seen = (name for name in ("cuda", "xpu") if hasattr(torch, name) and getattr(torch, name).is_available())
+    seen = (
+        name
+        for name in ("cuda", "xpu")
+        if hasattr(torch, name) and getattr(torch, name).is_available()
+    )
     return next(seen, None)

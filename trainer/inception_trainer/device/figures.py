@@ -1,4 +1,6 @@
-"""Memory, load, temperature, power and health of a device, as far as the vendor's module tells. Unknown is None."""
+"""Memory, load, temperature, power and health of a device, as far as the vendor's module tells.
+Unknown is None.
+"""
 
 from __future__ import annotations
 
@@ -49,7 +51,9 @@ class Reader:
         allocated = self._ask("memory_allocated") if free_total is None else None
         percent, milliwatts = self._ask("utilization"), self._ask("power_draw")
         return Figures(
-            memory_used_bytes=allocated if free_total is None else float(free_total[1] - free_total[0]),
+            memory_used_bytes=allocated
+            if free_total is None
+            else float(free_total[1] - free_total[0]),
             memory_total_bytes=None if free_total is None else float(free_total[1]),
             memory_peak_bytes=self._ask("max_memory_allocated"),
             utilization_ratio=None if percent is None else percent / 100,
@@ -86,6 +90,8 @@ def of_ranks(accelerator: Accelerator, comm: Comm) -> tuple[Figures, ...]:
     """The figures of every rank's device, in rank order; every rank must call it. Empty on the CPU."""
     if accelerator.is_cpu:
         return ()
-    own = [math.nan if value is None else value for value in dataclasses.astuple(accelerator.figures())]
+    own = [
+        math.nan if value is None else value for value in dataclasses.astuple(accelerator.figures())
+    ]
     rows = comm.gather(torch.tensor(own, dtype=torch.float64)).tolist()
     return tuple(Figures(*(None if math.isnan(value) else value for value in row)) for row in rows)

@@ -12,8 +12,9 @@ M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 def keep_freed_memory() -> None:
     """Let the allocator keep what is freed, where it is glibc's.
 
-    As it comes, it hands large blocks back, and the kernel clears and maps the same pages again in every step: 56,000
-    of them with ResNet-50 and four images, 9 % of the step. The most memory that is taken stays the same.
+    As it comes, it hands large blocks back, and the kernel clears and maps the same pages again in
+    every step: 56,000 of them with ResNet-50 and four images, 9 % of the step. The most memory that
+    is taken stays the same.
     """
     with suppress(OSError, AttributeError):
         mallopt = ctypes.CDLL(None).mallopt

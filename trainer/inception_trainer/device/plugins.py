@@ -19,11 +19,15 @@ def load(module: str, profile: str) -> Any:
     try:
         return importlib.import_module(module)
     except Exception as error:
-        raise _broken(f"accelerator.module: {module!r} (profile {profile}) cannot be imported", error) from error
+        raise _broken(
+            f"accelerator.module: {module!r} (profile {profile}) cannot be imported", error
+        ) from error
 
 
 def load_installed() -> None:
-    """Do what ``import torch`` does with plug-ins that announce themselves; it is told not to in our processes."""
+    """Do what ``import torch`` does with plug-ins that announce themselves; it is told not to in
+    our processes.
+    """
     for plugin in entry_points(group=AUTOLOADED):
         _start(plugin)
 
@@ -32,7 +36,9 @@ def _start(plugin: EntryPoint) -> None:
     try:
         plugin.load()()
     except Exception as error:
-        raise _broken(f"the installed plug-in {plugin.name!r} ({plugin.value}) cannot be loaded", error) from error
+        raise _broken(
+            f"the installed plug-in {plugin.name!r} ({plugin.value}) cannot be loaded", error
+        ) from error
 
 
 def _broken(what: str, error: Exception) -> ConfigError:

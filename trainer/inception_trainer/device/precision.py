@@ -1,4 +1,6 @@
-"""Number formats: what ``precision: Auto`` means on a device, and whether a device can do what is asked."""
+"""Number formats: what ``precision: Auto`` means on a device, and whether a device can do what is
+asked.
+"""
 
 from __future__ import annotations
 
@@ -20,11 +22,15 @@ NATIVE_BF16, TENSOR_FP16 = 8, 7
 
 
 def resolve(wanted: str, rule: str, device: torch.device, functions: Any) -> str:
-    """``FP32``, ``BF16`` or ``FP16``. What is asked for is done or refused; Auto takes the next best, and says so."""
+    """``FP32``, ``BF16`` or ``FP16``. What is asked for is done or refused; Auto takes the next
+    best, and says so.
+    """
     if wanted != AUTO:
         problem = obstacle(wanted, device, functions)
         if problem:
-            raise ConfigError(f"precision: {wanted} does not work on this {device.type} device: {problem}; use Auto")
+            raise ConfigError(
+                f"precision: {wanted} does not work on this {device.type} device: {problem}; use Auto"
+            )
         return wanted
     chosen = by_rule(rule, functions)
     problem = obstacle(chosen, device, functions)
@@ -61,7 +67,9 @@ def _says_bf16(functions: Any) -> bool:
 
 
 def obstacle(precision: str, device: torch.device, functions: Any) -> str | None:
-    """Why a precision cannot be used, or None. Autocast only warns when it does nothing, which is not good enough."""
+    """Why a precision cannot be used, or None. Autocast only warns when it does nothing, which is
+    not good enough.
+    """
     if precision not in KINDS:
         return None
     try:

@@ -11,7 +11,9 @@ from inception_trainer.errors import ConfigError
 
 
 def loss_scaler(device: torch.device, functions: Any = None) -> Any:
-    """The vendor's scaler where its module has one (it knows how the device reports overflows), else torch's."""
+    """The vendor's scaler where its module has one (it knows how the device reports overflows),
+    else torch's.
+    """
     if device.type not in ("cpu", "cuda"):
         own = getattr(getattr(functions, "amp", None), "GradScaler", None)
         if own is not None:

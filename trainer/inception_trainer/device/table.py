@@ -1,4 +1,6 @@
-"""What the trainer knows of torch's device types by itself; a row that the operator hands over comes first."""
+"""What the trainer knows of torch's device types by itself; a row that the operator hands over
+comes first.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,9 @@ CPU = "cpu"
 
 @dataclass(frozen=True)
 class DeviceType:
-    """One device type. What is left out is as with CUDA: functions in ``torch.<type>``, a number per device."""
+    """One device type. What is left out is as with CUDA: functions in ``torch.<type>``, a number
+    per device.
+    """
 
     module: str | None
     """The plug-in that adds the type; None: torch itself has it."""
@@ -25,7 +29,9 @@ class DeviceType:
     functions: str | None = None
     """The module with the device functions, where that is not ``torch.<type>``."""
     chooser: tuple[str, str] | None = None
-    """Module and function that give the process its device, in place of ``set_device``; such a device has no number."""
+    """Module and function that give the process its device, in place of ``set_device``; such a
+    device has no number.
+    """
     marker: tuple[str, str] | None = None
     """Module and function that send a step to a device which collects operations first."""
     fp32_variables: Mapping[str, str] = field(default_factory=dict)
@@ -34,10 +40,16 @@ class DeviceType:
 
 TYPES: Mapping[str, DeviceType] = {
     CPU: DeviceType(None, "gloo", "CPUFlags"),
-    "cuda": DeviceType(None, "nccl", "ComputeCapability", ("CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES")),
+    "cuda": DeviceType(
+        None, "nccl", "ComputeCapability", ("CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES")
+    ),
     "xpu": DeviceType(None, "xccl", "BF16", ("ZE_AFFINITY_MASK",)),
-    "mlu": DeviceType("torch_mlu", "cncl", "AskDevice", ("MLU_VISIBLE_DEVICES", "CAMBRICON_VISIBLE_DEVICES")),
-    "npu": DeviceType("torch_npu", "hccl", "AskDevice", ("ASCEND_RT_VISIBLE_DEVICES", "ASCEND_VISIBLE_DEVICES")),
+    "mlu": DeviceType(
+        "torch_mlu", "cncl", "AskDevice", ("MLU_VISIBLE_DEVICES", "CAMBRICON_VISIBLE_DEVICES")
+    ),
+    "npu": DeviceType(
+        "torch_npu", "hccl", "AskDevice", ("ASCEND_RT_VISIBLE_DEVICES", "ASCEND_VISIBLE_DEVICES")
+    ),
     # bf16 is emulated and clips; convolutions compute in fp16 unless they are told not to.
     "sdaa": DeviceType(
         "torch_sdaa",
@@ -46,8 +58,12 @@ TYPES: Mapping[str, DeviceType] = {
         ("SDAA_VISIBLE_DEVICES",),
         fp32_variables={"TORCH_SDAA_CONV_USE_FP32": "1"},
     ),
-    "musa": DeviceType("torch_musa", "mccl", "AskDevice", ("MUSA_VISIBLE_DEVICES", "MTHREADS_VISIBLE_DEVICES")),
-    "gcu": DeviceType("torch_gcu", "eccl", "AskDevice", ("TOPS_VISIBLE_DEVICES", "ENFLAME_VISIBLE_DEVICES")),
+    "musa": DeviceType(
+        "torch_musa", "mccl", "AskDevice", ("MUSA_VISIBLE_DEVICES", "MTHREADS_VISIBLE_DEVICES")
+    ),
+    "gcu": DeviceType(
+        "torch_gcu", "eccl", "AskDevice", ("TOPS_VISIBLE_DEVICES", "ENFLAME_VISIBLE_DEVICES")
+    ),
     "hpu": DeviceType(
         "habana_frameworks.torch",
         "hccl",
@@ -68,7 +84,9 @@ TYPES: Mapping[str, DeviceType] = {
         marker=("torch_xla.core.xla_model", "mark_step"),
     ),
 }
-"""By device type. Six vendors say ``cuda``: what differs between them is in :data:`RULES` or comes with the row."""
+"""By device type. Six vendors say ``cuda``: what differs between them is in :data:`RULES` or comes
+with the row.
+"""
 
 RULES: Mapping[str, str] = {
     "amd": "BF16",

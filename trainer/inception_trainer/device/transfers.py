@@ -8,7 +8,9 @@ import torch
 
 
 def copies_itself(device: torch.device) -> bool:
-    """Whether copies between this device and pinned memory run beside its computations (CUDA and ROCm)."""
+    """Whether copies between this device and pinned memory run beside its computations (CUDA and
+    ROCm).
+    """
     return device.type == "cuda"
 
 

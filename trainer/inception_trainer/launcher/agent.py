@@ -1,4 +1,6 @@
-"""One attempt on this node: torch elastic's agent in a process of its own, forked from the warm fork server."""
+"""One attempt on this node: torch elastic's agent in a process of its own, forked from the warm
+fork server.
+"""
 
 import contextlib
 import functools
@@ -57,7 +59,8 @@ def run(request: Request) -> Outcome:
         if not ranks.ended():
             return _no_ranks(request, error)
         return ranks.outcome()
-    # A program that ends with 0 after SIGTERM may have saved or finished: running it again is right in both cases.
+    # A program that ends with 0 after SIGTERM may have saved or finished: running it again is right
+    # in both cases.
     foreign_stop = bool(request.program) and request.stop_file.exists()
     stopped = foreign_stop or ExitCode.STOPPED in values.values()
     return Outcome(request.assignment.attempt, Result.STOPPED if stopped else Result.SUCCEEDED)
@@ -75,10 +78,15 @@ def _detach() -> None:
 
 
 def _await_master(assignment: Assignment) -> None:
-    """Wait in small steps until the master's store listens: torch's own retries back off by seconds."""
+    """Wait in small steps until the master's store listens: torch's own retries back off by
+    seconds.
+    """
     if assignment.node_rank == 0:
         return
-    address, end = (assignment.master_addr, assignment.master_port), time.monotonic() + RENDEZVOUS_SECONDS
+    address, end = (
+        (assignment.master_addr, assignment.master_port),
+        time.monotonic() + RENDEZVOUS_SECONDS,
+    )
     while True:
         try:
             socket.create_connection(address, timeout=5).close()
@@ -110,8 +118,9 @@ def _launch(request: Request) -> dict[int, Any]:
 def _farewell(store: Any, assignment: Assignment) -> None:
     """Let the node that hosts the store leave last, within bounds.
 
-    Torch's own barrier has every node wait; those that lose the store meanwhile spend seconds on describing it.
-    Where the success of this node is the job's, nothing that the others do matters any more.
+    Torch's own barrier has every node wait; those that lose the store meanwhile spend seconds on
+    describing it. Where the success of this node is the job's, nothing that the others do matters
+    any more.
     """
     ended = store.add("inception/ended", 1)
     deadline = time.monotonic() + LINGER_SECONDS
@@ -122,7 +131,9 @@ def _farewell(store: Any, assignment: Assignment) -> None:
 
 
 def _avoid_missing_libuv() -> None:
-    """Take the plain store where torch was built without libuv, as Debian's is; torch fails there instead."""
+    """Take the plain store where torch was built without libuv, as Debian's is; torch fails there
+    instead.
+    """
     from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
     try:
@@ -166,14 +177,17 @@ def _config(kind: Callable[..., Any], request: Request) -> Any:
         options["log_dir"] = logs
     if "numa_options" not in known:
         return kind(**options)
-    # Left to itself it counts the devices, which opens a context here that no forked rank could use.
+    # Left to itself it counts the devices, which opens a context here that no forked rank could
+    # use.
     config = kind(**options, numa_options=object())
     config.numa_options = None
     return config
 
 
 class _Ranks:
-    """Knows the rank processes of the agent, so that each of them is judged and none outlives the first failure."""
+    """Knows the rank processes of the agent, so that each of them is judged and none outlives the
+    first failure.
+    """
 
     def __init__(self, request: Request) -> None:
         self._request = request
@@ -228,7 +242,9 @@ class _Ranks:
 
     def _worth_waiting(self, deadline: float) -> bool:
         failures = self._failures()
-        if self._request.stop_file.exists() and all(failure.exit_code in STOP_CODES for failure in failures):
+        if self._request.stop_file.exists() and all(
+            failure.exit_code in STOP_CODES for failure in failures
+        ):
             # The others are still saving; the launcher sets the limit.
             return True
         return all(failure.peer_lost for failure in failures) and time.monotonic() < deadline
@@ -262,6 +278,8 @@ class _Ranks:
 def _no_ranks(request: Request, error: Exception) -> Outcome:
     """Say that not even the rendezvous came about."""
     message = f"{type(error).__name__}: {error}"
-    lost = request.assignment.nnodes > 1 and (isinstance(error, OSError) or is_peer_loss(type(error).__name__, message))
+    lost = request.assignment.nnodes > 1 and (
+        isinstance(error, OSError) or is_peer_loss(type(error).__name__, message)
+    )
     failure = Failure(ExitCode.ERROR, time.time(), None, type(error).__name__, message[:2000], lost)
     return Outcome(request.assignment.attempt, Result.FAILED, (failure,))

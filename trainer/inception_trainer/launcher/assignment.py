@@ -64,8 +64,8 @@ def parse(text: str) -> Assignment | None:
 def is_new(assignment: Assignment, accepted: Assignment | None) -> bool:
     """Tell whether an assignment supersedes the newest one accepted so far.
 
-    Within one attempt only the end and the change between holding and running are news, so a repeated file changes
-    nothing.
+    Within one attempt only the end and the change between holding and running are news, so a
+    repeated file changes nothing.
     """
     if accepted is None or assignment.attempt > accepted.attempt:
         return True

@@ -1,4 +1,6 @@
-"""How the fork server is started: from the launcher's own copy, whatever lies in the working directory."""
+"""How the fork server is started: from the launcher's own copy, whatever lies in the working
+directory.
+"""
 
 import sys
 from pathlib import Path

@@ -51,9 +51,16 @@ REASONS: dict[int, Reason] = {
     ExitCode.NOT_FOUND: Reason.CANNOT_RUN,
 }
 
-# A lost peer surfaces as a plain RuntimeError (gloo) or as one of torch's Dist* classes. Python's own OSError family is
-# left out on purpose: a data set on a network that resets a connection is a cause, not a consequence.
-_COLLECTIVE_ERRORS = {"RuntimeError", "DistError", "DistBackendError", "DistNetworkError", "DistStoreError"}
+# A lost peer surfaces as a plain RuntimeError (gloo) or as one of torch's Dist* classes. Python's
+# own OSError family is left out on purpose: a data set on a network that resets a connection is a
+# cause, not a consequence.
+_COLLECTIVE_ERRORS = {
+    "RuntimeError",
+    "DistError",
+    "DistBackendError",
+    "DistNetworkError",
+    "DistStoreError",
+}
 _LOCAL_CAUSE = re.compile(
     r"unhandled cuda error|invalid usage|invalid argument|out of memory|duplicate gpu|shared memory"
     r"|ncclInvalid|ncclUnhandledCuda|address already in use|EADDRINUSE",

@@ -1,6 +1,7 @@
 """The fork server: a process with torch imported that forks an agent per attempt.
 
-It never opens a device context, for no forked rank could use it: vendors' plug-ins stay unloaded until after the fork.
+It never opens a device context, for no forked rank could use it: vendors' plug-ins stay unloaded
+until after the fork.
 """
 
 import contextlib
@@ -19,7 +20,12 @@ from . import agent, wire
 from .linux import die_with_parent, reap
 from .outcome import Failure, Outcome, Result
 
-NEEDED = ("torch", "torch.distributed", "torch.distributed.launcher.api", "torch.distributed.elastic.multiprocessing")
+NEEDED = (
+    "torch",
+    "torch.distributed",
+    "torch.distributed.launcher.api",
+    "torch.distributed.elastic.multiprocessing",
+)
 HIDDEN = (
     "multiprocessing.popen_fork",
     "multiprocessing.queues",
@@ -31,9 +37,11 @@ USUAL = ("torch._dynamo", "torch.nn.parallel", "torch.optim", "torch.utils.data"
 
 
 def modules(override: str | None, *, foreign: bool = False) -> tuple[str, ...]:
-    """List what to import; ``override`` is INCEPTION_PRELOAD, a comma list that replaces all but the needed ones.
+    """List what to import; ``override`` is INCEPTION_PRELOAD, a comma list that replaces all but
+    the needed ones.
 
-    For a foreign program that is parts of torch alone: nobody knows what else it can do with before its own start.
+    For a foreign program that is parts of torch alone: nobody knows what else it can do with before
+    its own start.
     """
     if override is not None:
         return (*NEEDED, *HIDDEN, *(name.strip() for name in override.split(",") if name.strip()))
@@ -59,8 +67,11 @@ def preload(names: tuple[str, ...]) -> None:
 
 
 def warm_up(override: str | None, *, foreign: bool = False) -> None:
-    """Import everything, and keep the collector from touching (and so copying) the shared pages afterwards."""
-    # Read when torch is loaded: threads that spin while they wait make a step many times slower on shared cores.
+    """Import everything, and keep the collector from touching (and so copying) the shared pages
+    afterwards.
+    """
+    # Read when torch is loaded: threads that spin while they wait make a step many times slower on
+    # shared cores.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     autoload = os.environ.get("TORCH_DEVICE_BACKEND_AUTOLOAD")
     os.environ["TORCH_DEVICE_BACKEND_AUTOLOAD"] = "0"

@@ -1,7 +1,8 @@
-"""The watchdog's decisions: which ranks are silent for too long, and which of them the others wait for. No I/O.
+"""The watchdog's decisions: which ranks are silent for too long, and which of them the others wait
+for. No I/O.
 
-A rank is watched from its first sign of life on; one of the bundled trainer from its start. Where a rank says so, and
-while the bundled trainer starts, it may stay silent `PATIENCE` times as long.
+A rank is watched from its first sign of life on; one of the bundled trainer from its start. Where a
+rank says so, and while the bundled trainer starts, it may stay silent `PATIENCE` times as long.
 """
 
 import json
@@ -11,11 +12,15 @@ from dataclasses import dataclass, replace
 PATIENCE = 10
 """How many deadlines the start of an attempt, an evaluation or a checkpoint may take."""
 LONGEST_GAP_SECONDS = 5.0
-"""Between two looks; time beyond it, in which the launcher too stood still, is not held against the ranks."""
+"""Between two looks; time beyond it, in which the launcher too stood still, is not held against the
+ranks.
+"""
 DEFAULT_SECONDS = 1800.0
 """The deadline of the bundled trainer unless the job names one."""
 LEAVING_SHARE = 0.5
-"""Ranks that are to be killed anyway show their stacks first when they have been silent for this share of it."""
+"""Ranks that are to be killed anyway show their stacks first when they have been silent for this
+share of it.
+"""
 
 
 @dataclass(frozen=True)
@@ -51,7 +56,9 @@ class Suspicion:
 
 
 def of_heartbeat(text: str, changed: str) -> Pulse:
-    """Read a heartbeat file, ``<step> <count> long`` as far as it goes; ``changed`` tells one write from another."""
+    """Read a heartbeat file, ``<step> <count> long`` as far as it goes; ``changed`` tells one write
+    from another.
+    """
     fields = text.split()
     numbers = [int(field) for field in fields[:2] if field.isascii() and field.isdigit()]
     step = numbers[0] if numbers else None
@@ -70,14 +77,18 @@ def of_progress(text: str, changed: str) -> Pulse:
 
 
 def deadline_of(wanted: float | None, bundled: bool) -> float | None:
-    """Give the deadline of an attempt: the job's, else the default of the bundled trainer, else none."""
+    """Give the deadline of an attempt: the job's, else the default of the bundled trainer, else
+    none.
+    """
     if wanted is not None:
         return wanted
     return DEFAULT_SECONDS if bundled else None
 
 
 def suspect(suspicions: Sequence[Suspicion]) -> Suspicion:
-    """Pick the rank to blame: stopped, then behind the others, then busy with something else than waiting."""
+    """Pick the rank to blame: stopped, then behind the others, then busy with something else than
+    waiting.
+    """
     return min(suspicions, key=lambda one: (not one.stopped, one.count, one.waits, one.local_rank))
 
 
@@ -91,16 +102,24 @@ class Watchdog:
         self._looked: float | None = None
         self.lives: dict[int, Life] = {}
 
-    def look(self, pulses: Mapping[int, Pulse | None], now: float, stopped: Collection[int] = ()) -> None:
-        """Note the signs of life of the ranks that are alive, and which of them are stopped; forget the others."""
+    def look(
+        self, pulses: Mapping[int, Pulse | None], now: float, stopped: Collection[int] = ()
+    ) -> None:
+        """Note the signs of life of the ranks that are alive, and which of them are stopped; forget
+        the others.
+        """
         gap = 0.0 if self._looked is None else now - self._looked
         self._clock += min(gap, LONGEST_GAP_SECONDS)
         self._looked = now
-        self.lives = {local: self._life(local, pulse, local in stopped) for local, pulse in pulses.items()}
+        self.lives = {
+            local: self._life(local, pulse, local in stopped) for local, pulse in pulses.items()
+        }
 
     def _life(self, local: int, pulse: Pulse | None, stopped: bool) -> Life:
         known = self.lives.get(local)
-        if known is not None and (pulse is None or (known.pulse is not None and pulse.mark == known.pulse.mark)):
+        if known is not None and (
+            pulse is None or (known.pulse is not None and pulse.mark == known.pulse.mark)
+        ):
             return replace(known, stopped=stopped)
         return Life(pulse, self._clock, stopped)
 
@@ -110,14 +129,25 @@ class Watchdog:
 
     def hangs(self) -> bool:
         """Tell whether a rank has been silent for longer than it may."""
-        return any(self.silence(local) >= self.deadline * _patience(life) for local, life in self._watched())
+        return any(
+            self.silence(local) >= self.deadline * _patience(life)
+            for local, life in self._watched()
+        )
 
     def may_hang(self) -> bool:
-        """Tell whether a rank has been silent for so long that its stack is of interest before it is killed."""
-        return any(self.silence(local) >= self.deadline * LEAVING_SHARE for local, _ in self._watched())
+        """Tell whether a rank has been silent for so long that its stack is of interest before it
+        is killed.
+        """
+        return any(
+            self.silence(local) >= self.deadline * LEAVING_SHARE for local, _ in self._watched()
+        )
 
     def _watched(self) -> list[tuple[int, Life]]:
-        return [(local, life) for local, life in self.lives.items() if life.pulse is not None or self._bundled]
+        return [
+            (local, life)
+            for local, life in self.lives.items()
+            if life.pulse is not None or self._bundled
+        ]
 
 
 def _patience(life: Life) -> int:

@@ -1,4 +1,6 @@
-"""Watches over the ranks of one attempt: reads their heartbeats, has them show their stacks, says which one hangs."""
+"""Watches over the ranks of one attempt: reads their heartbeats, has them show their stacks, says
+which one hangs.
+"""
 
 import os
 import sys
@@ -18,7 +20,9 @@ LOOK_SECONDS = 0.2
 SHOW_SECONDS = 2.0
 """How long ranks may take to show their stacks."""
 HOLD_SECONDS = 3.0
-"""How long hanging ranks are left alone: their end would end those of other nodes before they show their stacks."""
+"""How long hanging ranks are left alone: their end would end those of other nodes before they show
+their stacks.
+"""
 _GONE = ("", "Z", "X")
 _STOPPED_BY_SIGNAL = ("T", "t")
 _STOPPED = (*_STOPPED_BY_SIGNAL, "D")
@@ -49,7 +53,11 @@ class Finding:
     def place(self) -> str:
         """Say how far it is."""
         pulse = self.life.pulse
-        return "before its first step" if pulse is None or not pulse.step else f"after step {pulse.step}"
+        return (
+            "before its first step"
+            if pulse is None or not pulse.step
+            else f"after step {pulse.step}"
+        )
 
 
 class Vigil:
@@ -68,10 +76,13 @@ class Vigil:
 
     @property
     def verdict(self) -> Outcome | None:
-        """Give the outcome as soon as the ranks are known to hang; `turn` gives it when it is time to act on it."""
+        """Give the outcome as soon as the ranks are known to hang; `turn` gives it when it is time
+        to act on it.
+        """
         if self._verdict is None or not self._waits:
             return self._verdict
-        # Ranks that only wait have no part in it: one that began to be silent somewhere else comes before the present.
+        # Ranks that only wait have no part in it: one that began to be silent somewhere else comes
+        # before the present.
         failures = tuple(replace(failure, time=time.time()) for failure in self._verdict.failures)
         return replace(self._verdict, failures=failures)
 
@@ -101,7 +112,9 @@ class Vigil:
         return None
 
     def let_stop(self) -> None:
-        """The ranks have been asked to save and stop, which takes its time and has a limit of its own."""
+        """The ranks have been asked to save and stop, which takes its time and has a limit of its
+        own.
+        """
         self._stopping = True
 
     def part(self, now: float) -> None:
@@ -113,9 +126,16 @@ class Vigil:
 
     def _look(self, now: float) -> None:
         self._looked = now
-        states = {local: (pid, stacks.state_of(pid)) for local, pid in rank.processes(self._folder).items()}
+        states = {
+            local: (pid, stacks.state_of(pid))
+            for local, pid in rank.processes(self._folder).items()
+        }
         ended = {local for local in states if rank.read_note(self._folder, local) is not None}
-        living = {local: pid for local, (pid, state) in states.items() if state not in _GONE and local not in ended}
+        living = {
+            local: pid
+            for local, (pid, state) in states.items()
+            if state not in _GONE and local not in ended
+        }
         stopped = {local for local in living if states[local][1] in _STOPPED_BY_SIGNAL}
         self._dog.look({local: self._pulse(local) for local in living}, now, stopped)
         self._pids = living
@@ -135,7 +155,9 @@ class Vigil:
     def _collect(self, now: float) -> None:
         texts = {local: stacks.read(self._folder, local) for local in self._asked}
         steady, self._texts = texts == self._texts, texts
-        missing = [local for local, pid in self._asked.items() if not texts[local] and _can_show(pid)]
+        missing = [
+            local for local, pid in self._asked.items() if not texts[local] and _can_show(pid)
+        ]
         if (missing or not steady) and now - self._asked_at < SHOW_SECONDS:
             return
         self._showing = False
@@ -148,7 +170,9 @@ class Vigil:
         assignment, pid, text = self._request.assignment, self._asked[local], self._texts[local]
         number = assignment.node_rank * assignment.nproc_per_node + local
         life, state = self._dog.lives[local], stacks.state_of(pid)
-        return Finding(local, number, pid, state, life, self._dog.silence(local), stacks.of_program(text), text)
+        return Finding(
+            local, number, pid, state, life, self._dog.silence(local), stacks.of_program(text), text
+        )
 
     def _judge(self, findings: list[Finding]) -> Outcome:
         chosen = suspect([self._suspicion(finding) for finding in findings])
@@ -180,7 +204,11 @@ def describe(finding: Finding) -> str:
     """Say in one line what hangs and where, then show the inner frames."""
     head = f"no step for {finding.silence:.0f} s: rank {finding.rank} "
     if finding.stopped:
-        kind = "in a system call that does not return" if finding.state == "D" else "stopped by a signal"
+        kind = (
+            "in a system call that does not return"
+            if finding.state == "D"
+            else "stopped by a signal"
+        )
         return f"{head}is {kind} {finding.place}"
     if not finding.stack:
         return f"{head}hangs {finding.place} and shows no stack"
@@ -208,4 +236,8 @@ def _print(attempt: int, findings: Iterable[Finding]) -> None:
         shown = finding.text.rstrip() or "(it cannot show its stacks)"
         heading = f"attempt {attempt}, rank {finding.rank}, process {finding.pid} in state {finding.state or 'gone'}"
         silence = f"no sign of life for {finding.silence:.0f} s, {finding.place}"
-        print(f"inception-launcher: stacks of {heading}: {silence}\n{shown}", file=sys.stderr, flush=True)
+        print(
+            f"inception-launcher: stacks of {heading}: {silence}\n{shown}",
+            file=sys.stderr,
+            flush=True,
+        )

@@ -1,7 +1,8 @@
-"""Puts the launcher where a container of somebody else's image can start it: ``python3 DIR -- PROGRAM``.
+"""Puts the launcher where a container of somebody else's image can start it: ``python3 DIR --
+PROGRAM``.
 
-The copy is called ``inception_launcher``, a name nobody else uses: whatever the program imports, it never meets a part
-of the trainer in the place of its own modules. ::
+The copy is called ``inception_launcher``, a name nobody else uses: whatever the program imports, it
+never meets a part of the trainer in the place of its own modules. ::
 
     python3 -m inception_trainer.launcher.install DIR
 """

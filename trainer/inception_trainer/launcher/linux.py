@@ -67,11 +67,17 @@ def reap() -> dict[int, int]:
 
 def oom_kills(root: Path = _CGROUP) -> int:
     """Read how often the memory cgroup's OOM killer struck; 0 where the cgroup cannot be read."""
-    return next((count for path in _oom_files(root) if (count := _counter(path, "oom_kill")) is not None), 0)
+    return next(
+        (count for path in _oom_files(root) if (count := _counter(path, "oom_kill")) is not None), 0
+    )
 
 
 def _oom_files(root: Path) -> list[Path]:
-    return [root / "memory.events", root / "memory.events.local", root / "memory" / "memory.oom_control"]
+    return [
+        root / "memory.events",
+        root / "memory.events.local",
+        root / "memory" / "memory.oom_control",
+    ]
 
 
 def _counter(path: Path, key: str) -> int | None:
@@ -89,7 +95,8 @@ def _processes() -> Iterable[tuple[int, int, bool]]:
             continue
         with contextlib.suppress(OSError, IndexError, ValueError):
             stat = Path(entry.path, "stat").read_text(encoding="utf-8", errors="replace")
-            # The name in brackets may hold anything, so what follows is counted from its last bracket.
+            # The name in brackets may hold anything, so what follows is counted from its last
+            # bracket.
             fields = stat[stat.rindex(")") + 2 :].split()
             yield int(entry.name), int(fields[1]), fields[0] in "ZX"
 

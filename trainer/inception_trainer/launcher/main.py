@@ -1,4 +1,6 @@
-"""The main loop: turns signals, files, sockets and time into events of ``state`` and carries out its commands."""
+"""The main loop: turns signals, files, sockets and time into events of ``state`` and carries out
+its commands.
+"""
 
 import contextlib
 import dataclasses
@@ -34,14 +36,18 @@ log = logging.getLogger("inception-launcher")
 
 
 class AssignmentFile:
-    """The file the kubelet projects; read whole each time, for the kubelet swaps a link and never writes in place."""
+    """The file the kubelet projects; read whole each time, for the kubelet swaps a link and never
+    writes in place.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._text = ""
 
     def poll(self) -> Assignment | None:
-        """Give the assignment when the content has changed; a torn or wrong one is logged and passed over."""
+        """Give the assignment when the content has changed; a torn or wrong one is logged and
+        passed over.
+        """
         try:
             text = self._path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError):
@@ -121,7 +127,9 @@ class Launcher:
     def _wait(self) -> None:
         pipes = self._tails.sources if self._tails is not None else ()
         sources = [self._wake, *pipes, *([self._channel] if self._channel else [])]
-        ready, _, _ = select.select(sources, [], [], BUSY_TURN_SECONDS if self._sweeping else TURN_SECONDS)
+        ready, _, _ = select.select(
+            sources, [], [], BUSY_TURN_SECONDS if self._sweeping else TURN_SECONDS
+        )
         if self._wake in ready:
             with contextlib.suppress(BlockingIOError):
                 os.read(self._wake, 4096)
@@ -135,7 +143,8 @@ class Launcher:
             return
         verdict = self._vigil.turn(time.monotonic())
         if self.board.reach(self._request.assignment.attempt, self._vigil.step):
-            # Whether an attempt got anywhere decides how long the next one waits, and this pod may be gone by then.
+            # Whether an attempt got anywhere decides how long the next one waits, and this pod may
+            # be gone by then.
             self._ring()
         if verdict is not None:
             self._ended(verdict)
@@ -168,8 +177,14 @@ class Launcher:
 
     def _agent_ended(self, attempt: int, code: int) -> None:
         """Its outcome came before; this counts only for an agent that died without one."""
-        message = f"the agent ended: {signal_name(-code)}" if code < 0 else f"the agent ended: exit code {code}"
-        self._ended(Outcome(attempt, Result.FAILED, (Failure(code or 1, time.time(), message=message),)))
+        message = (
+            f"the agent ended: {signal_name(-code)}"
+            if code < 0
+            else f"the agent ended: exit code {code}"
+        )
+        self._ended(
+            Outcome(attempt, Result.FAILED, (Failure(code or 1, time.time(), message=message),))
+        )
 
     def _ended(self, outcome: Outcome) -> None:
         hang = self._vigil.verdict if self._vigil is not None else None
@@ -187,7 +202,10 @@ class Launcher:
             return outcome
         tails.drain()
         failures = (
-            dataclasses.replace(failure, tail="" if failure.rank is None else tails.tail(request.local(failure.rank)))
+            dataclasses.replace(
+                failure,
+                tail="" if failure.rank is None else tails.tail(request.local(failure.rank)),
+            )
             for failure in outcome.failures
         )
         return dataclasses.replace(outcome, failures=tuple(failures))
@@ -219,9 +237,20 @@ class Launcher:
         self.board.publish(report, progress)
         if report.state in (State.FAILED, State.STOPPED):
             self._ring()
-        cause = "" if report.exit_code is None else f" {report.reason or ''} exit code {report.exit_code}"
+        cause = (
+            ""
+            if report.exit_code is None
+            else f" {report.reason or ''} exit code {report.exit_code}"
+        )
         where = "" if report.rank is None else f" rank {report.rank}"
-        log.info("attempt %d: %s%s%s %s", report.attempt, report.state, cause, where, report.message or "")
+        log.info(
+            "attempt %d: %s%s%s %s",
+            report.attempt,
+            report.state,
+            cause,
+            where,
+            report.message or "",
+        )
 
     def _ring(self) -> None:
         address = self._request.assignment.bell if self._request is not None else None
@@ -260,14 +289,17 @@ class Launcher:
         folder = tempfile.mkdtemp(prefix=f"attempt-{assignment.attempt}-", dir=self._folder)
         self._request = wire.Request(assignment, folder, self.options.program, self.options.job)
         self._tails = Tails(Path(folder), assignment.nproc_per_node)
-        deadline = hang_detector.deadline_of(self.options.progress_deadline, bundled=not self.options.program)
+        deadline = hang_detector.deadline_of(
+            self.options.progress_deadline, bundled=not self.options.program
+        )
         self._vigil = Vigil(self._request, deadline) if deadline is not None else None
         self._oom_kills = linux.oom_kills()
         try:
             wire.send(self._channel, "start", request=self._request.to_dict())
             self._starting = True
         except (OSError, AttributeError):
-            # The fork server has just died; its end is noticed as that of a child and fails this attempt.
+            # The fork server has just died; its end is noticed as that of a child and fails this
+            # attempt.
             log.warning("attempt %d: the fork server is gone", assignment.attempt)
 
     def _forget(self) -> None:
@@ -290,9 +322,11 @@ class Launcher:
                     os.kill(pid, signal.SIGTERM)
 
     def _sweep(self) -> bool:
-        """Kill what is left of the attempt; true when nothing was left and nothing can appear any more.
+        """Kill what is left of the attempt; true when nothing was left and nothing can appear any
+        more.
 
-        An agent that was asked for may be born late, and its end may be told late, when the next one runs already.
+        An agent that was asked for may be born late, and its end may be told late, when the next
+        one runs already.
         """
         if self._vigil is not None and self._vigil.showing:
             return False
@@ -323,9 +357,16 @@ class Launcher:
             self._channel = None
 
 
-def _failure(report: Report, message: str, code: int = ExitCode.ERROR, reason: Reason = Reason.ERROR) -> Report:
+def _failure(
+    report: Report, message: str, code: int = ExitCode.ERROR, reason: Reason = Reason.ERROR
+) -> Report:
     return dataclasses.replace(
-        report, state=State.FAILED, exit_code=int(code), reason=str(reason), message=message, time=time.time()
+        report,
+        state=State.FAILED,
+        exit_code=int(code),
+        reason=str(reason),
+        message=message,
+        time=time.time(),
     )
 
 
@@ -341,7 +382,8 @@ def _temporary_folder() -> str:
     try:
         return tempfile.mkdtemp(prefix="inception-")
     except OSError:
-        # A read-only root file system: the pod's shared memory is always writable, for torch's own files too.
+        # A read-only root file system: the pod's shared memory is always writable, for torch's own
+        # files too.
         os.environ["TMPDIR"] = tempfile.tempdir = "/dev/shm"  # noqa: S108
         return tempfile.mkdtemp(prefix="inception-")
 
@@ -356,7 +398,9 @@ def _wake_pipe() -> int:
 
 def main(argv: Sequence[str]) -> int:
     """Run the launcher; returns the exit code of the contract."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s", stream=sys.stderr)
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(name)s: %(message)s", stream=sys.stderr
+    )
     report, path = Report(host=os.uname().nodename), Settings.termination_log
     try:
         options = settings.read(argv, os.environ)
@@ -370,7 +414,9 @@ def main(argv: Sequence[str]) -> int:
         return ExitCode.USAGE
     except Exception as error:
         log.exception("the launcher failed")
-        write_termination(path, _failure(report, f"the launcher failed: {type(error).__name__}: {error}"))
+        write_termination(
+            path, _failure(report, f"the launcher failed: {type(error).__name__}: {error}")
+        )
         return ExitCode.ERROR
 
 

@@ -1,4 +1,6 @@
-"""The bell: the operator asks at once when ranks have ended or made their first step, instead of some time later."""
+"""The bell: the operator asks at once when ranks have ended or made their first step, instead of
+some time later.
+"""
 
 import contextlib
 import http.client
@@ -10,7 +12,9 @@ SECONDS = 1.0
 
 def ring(address: str, job: str, pod: str) -> None:
     """Ring in the background, once; an operator that does not hear it learns from readiness."""
-    threading.Thread(target=ring_and_wait, args=(address, job, pod), name="bell", daemon=True).start()
+    threading.Thread(
+        target=ring_and_wait, args=(address, job, pod), name="bell", daemon=True
+    ).start()
 
 
 def ring_and_wait(address: str, job: str, pod: str) -> None:

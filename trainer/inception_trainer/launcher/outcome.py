@@ -77,9 +77,13 @@ def judge(outcome: Outcome, now: float) -> Verdict:
     cause = root_cause(outcome.failures)
     if outcome.oom_killed and _may_be_memory(cause):
         head = cause.message or "the memory limit was reached and the kernel killed a process"
-        return Verdict(Reason.OOM_KILLED, ExitCode.KILLED, cause.rank, with_tail(head, cause.tail), cause.time)
+        return Verdict(
+            Reason.OOM_KILLED, ExitCode.KILLED, cause.rank, with_tail(head, cause.tail), cause.time
+        )
     number = signal_of(cause.exit_code)
-    head = cause.message or (signal_name(number) if number is not None else f"exit code {cause.exit_code}")
+    head = cause.message or (
+        signal_name(number) if number is not None else f"exit code {cause.exit_code}"
+    )
     message = with_tail(head, cause.tail)
     reason = Reason.PEER_LOST if cause.peer_lost else reason_of(cause.exit_code)
     return Verdict(reason, contract_code(cause.exit_code), cause.rank, message, cause.time)
@@ -98,5 +102,7 @@ def with_tail(head: str, tail: str) -> str:
 
 
 def _may_be_memory(cause: Failure) -> bool:
-    """A kill by the kernel shows as a signal, a lost child or a lost peer, never as a code of its own."""
+    """A kill by the kernel shows as a signal, a lost child or a lost peer, never as a code of its
+    own.
+    """
     return cause.peer_lost or reason_of(cause.exit_code) in (Reason.SIGNAL, Reason.ERROR)

@@ -51,7 +51,11 @@ def heartbeat_path(folder: Path, local_rank: int) -> Path:
 def processes(folder: Path) -> dict[int, int]:
     """Give the process numbers of the ranks that have started, by local rank."""
     texts = {path: path.read_text(encoding="ascii") for path in folder.glob("pid-*")}
-    return {int(path.name.removeprefix("pid-")): int(text) for path, text in texts.items() if text.isdigit()}
+    return {
+        int(path.name.removeprefix("pid-")): int(text)
+        for path, text in texts.items()
+        if text.isdigit()
+    }
 
 
 def read_note(folder: Path, local_rank: int) -> dict[str, Any] | None:
@@ -77,7 +81,12 @@ def main(folder: str, program: tuple[str, ...]) -> int:
     code, error, message = run(program or (BUNDLED,))
     if code not in (ExitCode.DONE, ExitCode.STOPPED) and not message:
         error, message = recorded()
-    note = {"exitCode": code, "error": error, "message": message[:_MESSAGE_CHARACTERS], "time": time.time()}
+    note = {
+        "exitCode": code,
+        "error": error,
+        "message": message[:_MESSAGE_CHARACTERS],
+        "time": time.time(),
+    }
     note["peerLost"] = int(os.environ.get("WORLD_SIZE", "1")) > 1 and is_peer_loss(error, message)
     _write(note_path(Path(folder), local), note)
     for stream in (sys.stdout, sys.stderr):
@@ -126,9 +135,13 @@ def run(program: Sequence[str]) -> tuple[int, str, str]:
 
 
 def recorded() -> tuple[str, str]:
-    """Read exception type and message from torch elastic's error file, where a program may have left them."""
+    """Read exception type and message from torch elastic's error file, where a program may have
+    left them.
+    """
     try:
-        content = json.loads(Path(os.environ.get("TORCHELASTIC_ERROR_FILE", "")).read_text(encoding="utf-8"))
+        content = json.loads(
+            Path(os.environ.get("TORCHELASTIC_ERROR_FILE", "")).read_text(encoding="utf-8")
+        )
         message = content["message"]
         text = str(message["message"] if isinstance(message, dict) else message)
     except (OSError, ValueError, KeyError, TypeError):
@@ -191,7 +204,9 @@ def _execute(name: str, arguments: list[str]) -> None:
     path = shutil.which(name)
     if path is None:
         code = ExitCode.NOT_EXECUTABLE if Path(name).exists() else ExitCode.NOT_FOUND
-        raise CannotRunError(f"{name}: {'not executable' if Path(name).exists() else 'not found'}", code)
+        raise CannotRunError(
+            f"{name}: {'not executable' if Path(name).exists() else 'not found'}", code
+        )
     # Not exec: torch elastic waits for this process to hand back a value.
     process = subprocess.Popen([path, *arguments])
     signal.signal(signal.SIGTERM, lambda number, _: process.send_signal(number))
@@ -209,7 +224,9 @@ def _exit_status(code: object) -> tuple[int, str, str]:
 
 
 def _limit_threads() -> None:
-    """Share the CPUs between the local ranks: OpenMP has read its variable long before, in the fork server."""
+    """Share the CPUs between the local ranks: OpenMP has read its variable long before, in the fork
+    server.
+    """
     torch = sys.modules.get("torch")
     if torch is None:
         return
@@ -219,7 +236,9 @@ def _limit_threads() -> None:
 
 
 def _load_device_plugins() -> None:
-    """Do for a foreign program what ``import torch`` does: load the vendors' plug-ins, skipped in the fork server."""
+    """Do for a foreign program what ``import torch`` does: load the vendors' plug-ins, skipped in
+    the fork server.
+    """
     if os.environ.get("TORCH_DEVICE_BACKEND_AUTOLOAD", "1") != "1":
         return
     load = getattr(sys.modules.get("torch"), "_import_device_backends", None)

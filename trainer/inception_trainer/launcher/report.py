@@ -84,7 +84,8 @@ def termination_message(report: Report, limit: int = TERMINATION_MESSAGE_BYTES) 
     """Encode a report in at most ``limit`` bytes: first the message gives way, then the metrics."""
     data, text = report.to_bytes(), report.message or ""
     while len(data) > limit and text:
-        # Six bytes is the longest escape of one character, so a cut of this size never takes too much.
+        # Six bytes is the longest escape of one character, so a cut of this size never takes too
+        # much.
         text = text[: len(text) - max(1, (len(data) - limit) // 6)]
         data = dataclasses.replace(report, message=text + CUT if text else None).to_bytes()
     if len(data) > limit:

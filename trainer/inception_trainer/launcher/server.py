@@ -13,7 +13,9 @@ from .report import Report, with_progress
 
 STALL_SECONDS = 30.0
 PROGRESS_BYTES = 1 << 14
-"""What a program may say about its progress; a report that grows beyond measure would be read by nobody."""
+"""What a program may say about its progress; a report that grows beyond measure would be read by
+nobody.
+"""
 
 
 class Board:
@@ -34,7 +36,9 @@ class Board:
             self._report, self._progress = report, progress
 
     def reach(self, attempt: int, step: int) -> bool:
-        """Note how far the ranks of an attempt are, for programs that tell no more; true at its first step."""
+        """Note how far the ranks of an attempt are, for programs that tell no more; true at its
+        first step.
+        """
         with self._lock:
             known = self._reached[1] if self._reached[0] == attempt else 0
             self._reached = (attempt, max(known, step))

@@ -60,7 +60,9 @@ def read(argv: Sequence[str], environ: Mapping[str, str]) -> Settings:
 
 
 def _split(argv: Sequence[str]) -> tuple[list[str], tuple[str, ...]]:
-    """Take off what follows the first ``--``: argparse would swallow a later one that belongs to the program."""
+    """Take off what follows the first ``--``: argparse would swallow a later one that belongs to
+    the program.
+    """
     argv = list(argv)
     if "--" not in argv:
         return argv, ()
@@ -76,8 +78,12 @@ def _parser() -> argparse.ArgumentParser:
         "instead of the bundled trainer.",
     )
     parser.add_argument("--assignment", type=Path, default=Settings.assignment, metavar="FILE")
-    parser.add_argument("--port", type=int, default=Settings.port, help="port of /status, /readyz and /healthz")
-    parser.add_argument("--termination-log", type=Path, default=Settings.termination_log, metavar="FILE")
+    parser.add_argument(
+        "--port", type=int, default=Settings.port, help="port of /status, /readyz and /healthz"
+    )
+    parser.add_argument(
+        "--termination-log", type=Path, default=Settings.termination_log, metavar="FILE"
+    )
     return parser
 
 

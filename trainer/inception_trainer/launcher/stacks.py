@@ -1,4 +1,6 @@
-"""Stacks of the ranks: how a rank is made to show them, also while it is stuck in C code, and how they are read."""
+"""Stacks of the ranks: how a rank is made to show them, also while it is stuck in C code, and how
+they are read.
+"""
 
 import contextlib
 import faulthandler
@@ -68,7 +70,9 @@ def read(folder: Path, local_rank: int) -> str:
 
 
 def main_stack(text: str) -> tuple[Frame, ...]:
-    """Give the stack of the main thread, innermost frame first: the thread that took the signal, else the oldest."""
+    """Give the stack of the main thread, innermost frame first: the thread that took the signal,
+    else the oldest.
+    """
     threads = re.split(r"^(?=(?:Current thread|Thread) 0x)", text, flags=re.MULTILINE)
     current = [thread for thread in threads if thread.startswith("Current thread")]
     found = _FRAME.finditer((current or threads)[-1])
@@ -76,7 +80,9 @@ def main_stack(text: str) -> tuple[Frame, ...]:
 
 
 def of_program(text: str) -> tuple[Frame, ...]:
-    """Give the main thread's frames that belong to the program, without those of the launcher around it."""
+    """Give the main thread's frames that belong to the program, without those of the launcher
+    around it.
+    """
     stack = main_stack(text)
     inner = itertools.takewhile(lambda frame: not frame.file.endswith(LAUNCHERS), stack)
     return tuple(frame for frame in inner if frame.file != "<frozen runpy>") or stack
@@ -90,6 +96,10 @@ def waits_for_peers(stack: tuple[Frame, ...]) -> bool:
 def state_of(pid: int) -> str:
     """Give the kernel's letter for what a process does; empty when it is gone."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(") ")[2][:1]
+        return (
+            Path(f"/proc/{pid}/stat")
+            .read_text(encoding="utf-8", errors="replace")
+            .rpartition(") ")[2][:1]
+        )
     except OSError:
         return ""

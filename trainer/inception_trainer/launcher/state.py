@@ -1,7 +1,9 @@
-"""The launcher's decisions as a pure machine: ``step(machine, event, now)`` gives the next machine and what to do.
+"""The launcher's decisions as a pure machine: ``step(machine, event, now)`` gives the next machine
+and what to do.
 
-An attempt passes through ``running`` (ranks exist) and ``killing`` (its processes are being removed); the next one
-starts only after ``Emptied`` has said that no process of it is left. The report's state is what the operator sees.
+An attempt passes through ``running`` (ranks exist) and ``killing`` (its processes are being
+removed); the next one starts only after ``Emptied`` has said that no process of it is left. The
+report's state is what the operator sees.
 """
 
 import dataclasses
@@ -14,7 +16,9 @@ from .report import Report, State
 
 SERVER_TRIES = 3
 BEGIN_SECONDS = 2.0
-"""How long ranks that have nothing to save yet are given to notice a request to stop: they may be waiting for peers."""
+"""How long ranks that have nothing to save yet are given to notice a request to stop: they may be
+waiting for peers.
+"""
 
 
 @dataclass(frozen=True)
@@ -57,7 +61,9 @@ class Terminate:
 
 @dataclass(frozen=True)
 class Tick:
-    """Time has passed; ``asked``: somebody has read /status; ``begun``: a rank may have something to save."""
+    """Time has passed; ``asked``: somebody has read /status; ``begun``: a rank may have something
+    to save.
+    """
 
     asked: bool
     begun: bool = True
@@ -233,7 +239,15 @@ def _ended(machine: Machine, outcome: Outcome, now: Now) -> Step:
         machine = _finish(machine, now, State.STOPPED, ExitCode.STOPPED, Reason.STOPPED)
     else:
         verdict = judge(outcome, now.wall)
-        machine = _fail(machine, now, verdict.message, verdict.exit_code, verdict.reason, verdict.rank, verdict.time)
+        machine = _fail(
+            machine,
+            now,
+            verdict.message,
+            verdict.exit_code,
+            verdict.reason,
+            verdict.rank,
+            verdict.time,
+        )
     return _kill(machine)
 
 
@@ -242,7 +256,9 @@ def _swept_along(machine: Machine, outcome: Outcome, now: Now) -> bool:
     return machine.terminating and judge(outcome, now.wall).reason is Reason.PEER_LOST
 
 
-def _finish(machine: Machine, now: Now, state: State, code: int, reason: Reason | None = None) -> Machine:
+def _finish(
+    machine: Machine, now: Now, state: State, code: int, reason: Reason | None = None
+) -> Machine:
     attempt = machine.running.attempt if machine.running else machine.report.attempt
     machine = _report(machine, now, state, attempt)
     report = dataclasses.replace(machine.report, exit_code=int(code), reason=reason and str(reason))
@@ -260,7 +276,9 @@ def _fail(
 ) -> Machine:
     machine = _finish(machine, now, State.FAILED, code, reason)
     moment = now.wall if time is None else time
-    return _set(machine, report=dataclasses.replace(machine.report, message=message, rank=rank, time=moment))
+    return _set(
+        machine, report=dataclasses.replace(machine.report, message=message, rank=rank, time=moment)
+    )
 
 
 def _emptied(machine: Machine, now: Now) -> Step:
@@ -273,7 +291,9 @@ def _emptied(machine: Machine, now: Now) -> Step:
         message = early if machine.unbegun else "the ranks did not stop in time and were killed"
         machine = _set(machine, report=dataclasses.replace(machine.report, message=message))
     machine = _set(machine, running=None, killing=False, unbegun=False, stop_by=None)
-    if machine.pending is not None and not (machine.pending.hold and report.state is State.SUCCEEDED):
+    if machine.pending is not None and not (
+        machine.pending.hold and report.state is State.SUCCEEDED
+    ):
         return _start_pending(machine, now)
     if machine.terminating or machine.report.state is State.SUCCEEDED:
         return _exit(machine, machine.report.exit_code or 0)
@@ -282,7 +302,9 @@ def _emptied(machine: Machine, now: Now) -> Step:
 
 def _terminate(machine: Machine, now: Now, *, graceful: bool = True) -> Step:
     if machine.terminating:
-        return _kill(machine) if machine.running is not None and not machine.killing else (machine, ())
+        return (
+            _kill(machine) if machine.running is not None and not machine.killing else (machine, ())
+        )
     machine = _set(machine, terminating=True, pending=None)
     if machine.running is not None:
         if machine.killing:

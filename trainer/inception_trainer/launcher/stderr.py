@@ -1,6 +1,7 @@
 """What the ranks write to stderr: passed on at once and unchanged, and the last lines remembered.
 
-A named pipe per rank, so that everything a rank forks or starts writes there too, and crashes of C code are included.
+A named pipe per rank, so that everything a rank forks or starts writes there too, and crashes of C
+code are included.
 """
 
 import contextlib
@@ -27,7 +28,9 @@ def pipe_path(folder: Path, local_rank: int) -> Path:
 
 
 def join(folder: Path, local_rank: int) -> None:
-    """Make the pipe this rank's stderr; without a launcher at its other end everything stays as it is."""
+    """Make the pipe this rank's stderr; without a launcher at its other end everything stays as it
+    is.
+    """
     with contextlib.suppress(OSError):
         descriptor = os.open(pipe_path(folder, local_rank), os.O_WRONLY | os.O_NONBLOCK)
         os.set_blocking(descriptor, True)
@@ -62,7 +65,9 @@ class Tails:
                 self._pass_on(descriptor)
 
     def drain(self) -> None:
-        """Pass on what is there: all that an ended rank wrote, for a pipe holds no more than a chunk."""
+        """Pass on what is there: all that an ended rank wrote, for a pipe holds no more than a
+        chunk.
+        """
         self.pump(self.sources)
 
     def tail(self, local_rank: int) -> str:
@@ -103,7 +108,9 @@ def last_lines(text: str) -> str:
 
 
 def _telling(lines: list[str]) -> list[str]:
-    """Pick the last lines; of the stack that Python shows when C code crashes, the inner frames, which come first."""
+    """Pick the last lines; of the stack that Python shows when C code crashes, the inner frames,
+    which come first.
+    """
     fatal = [number for number, line in enumerate(lines) if line.startswith(_FATAL)]
     if not fatal:
         return lines[-LINES:]

@@ -1,4 +1,6 @@
-"""A torchrun command line without torchrun: the launcher starts the ranks itself, so only the program is left of it."""
+"""A torchrun command line without torchrun: the launcher starts the ranks itself, so only the
+program is left of it.
+"""
 
 import argparse
 import re
@@ -9,15 +11,45 @@ from typing import NoReturn
 
 MODULES = ("torch.distributed.run", "torch.distributed.launch")
 _PYTHON = re.compile(r"(.*/)?python(\d+(\.\d+)?)?")
-# What decides where ranks run, how they meet and what happens when they end: the job's spec does that here.
+# What decides where ranks run, how they meet and what happens when they end: the job's spec does
+# that here.
 _OURS = (
-    *("--nnodes", "--nproc-per-node", "--node-rank", "--master-addr", "--master-port", "--local-addr"),
-    *("--rdzv-backend", "--rdzv-endpoint", "--rdzv-id", "--rdzv-conf", "--max-restarts", "--monitor-interval"),
-    *("--start-method", "--event-log-handler", "--role", "--log-dir", "--redirects", "--tee", "--local-ranks-filter"),
+    *(
+        "--nnodes",
+        "--nproc-per-node",
+        "--node-rank",
+        "--master-addr",
+        "--master-port",
+        "--local-addr",
+    ),
+    *(
+        "--rdzv-backend",
+        "--rdzv-endpoint",
+        "--rdzv-id",
+        "--rdzv-conf",
+        "--max-restarts",
+        "--monitor-interval",
+    ),
+    *(
+        "--start-method",
+        "--event-log-handler",
+        "--role",
+        "--log-dir",
+        "--redirects",
+        "--tee",
+        "--local-ranks-filter",
+    ),
     *("--logs-specs", "--numa-binding", "--signals-to-handle", "--shutdown-timeout"),
     *("--duplicate-stdout-filters", "--duplicate-stderr-filters", "--log-line-prefix-template"),
 )
-_FLAGS = ("--standalone", "--use-env", "--virtual-local-rank", "--module", "--no-python", "--run-path")
+_FLAGS = (
+    "--standalone",
+    "--use-env",
+    "--virtual-local-rank",
+    "--module",
+    "--no-python",
+    "--run-path",
+)
 _SHORT = {"--redirects": "-r", "--tee": "-t", "--module": "-m"}
 _INSTEAD = {
     "--nproc-per-node": "spec.numProcPerNode says how many ranks a node has",

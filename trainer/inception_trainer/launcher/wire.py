@@ -1,4 +1,6 @@
-"""What the launcher and the fork server say to each other: one JSON object per packet of a Unix socket."""
+"""What the launcher and the fork server say to each other: one JSON object per packet of a Unix
+socket.
+"""
 
 import dataclasses
 import json
@@ -42,7 +44,9 @@ class Request:
     @classmethod
     def from_dict(cls, raw: dict[str, Any]) -> "Request":
         """Read what ``to_dict`` made."""
-        return cls(Assignment(**raw["assignment"]), raw["folder"], tuple(raw["program"]), raw["job"])
+        return cls(
+            Assignment(**raw["assignment"]), raw["folder"], tuple(raw["program"]), raw["job"]
+        )
 
 
 def pair() -> tuple[socket.socket, socket.socket]:

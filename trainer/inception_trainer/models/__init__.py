@@ -1,4 +1,6 @@
-"""The networks by name. Every definition keeps the keys of the published weight files (docs/models.md)."""
+"""The networks by name. Every definition keeps the keys of the published weight files
+(docs/models.md).
+"""
 
 from __future__ import annotations
 
@@ -26,15 +28,22 @@ _NETWORKS: dict[str, Callable[[int], nn.Module]] = {
 }
 
 
-def create(name: str, num_classes: int, *, auxiliary: bool = False, dropout: float | None = None) -> nn.Module:
-    """A new network with random weights and ``num_classes`` outputs; with its auxiliary head where that is wanted.
+def create(
+    name: str, num_classes: int, *, auxiliary: bool = False, dropout: float | None = None
+) -> nn.Module:
+    """A new network with random weights and ``num_classes`` outputs; with its auxiliary head where
+    that is wanted.
 
     ``dropout`` replaces the network's own share of features that training leaves out.
     """
     found = canonical(name)
     if auxiliary and found != "inception_v3":
-        raise ConfigError(f"loss.auxiliaryWeight: {name} has no auxiliary head; only inception_v3 has one")
-    network = InceptionV3(num_classes, auxiliary=True) if auxiliary else _NETWORKS[found](num_classes)
+        raise ConfigError(
+            f"loss.auxiliaryWeight: {name} has no auxiliary head; only inception_v3 has one"
+        )
+    network = (
+        InceptionV3(num_classes, auxiliary=True) if auxiliary else _NETWORKS[found](num_classes)
+    )
     for module in network.modules():
         if dropout is not None and isinstance(module, nn.Dropout):
             module.p = dropout

@@ -1,7 +1,9 @@
-"""BN-Inception ("Inception v2"): Ioffe and Szegedy 2015, with the layout of the published Caffe port.
+"""BN-Inception ("Inception v2"): Ioffe and Szegedy 2015, with the layout of the published Caffe
+port.
 
-The state_dict keys are those of Cadene's ``bn_inception`` weights: flat names, each convolution followed by a
-sibling ``<name>_bn``. Every convolution has a bias, every pool rounds up, average pools count the padding.
+The state_dict keys are those of Cadene's ``bn_inception`` weights: flat names, each convolution
+followed by a sibling ``<name>_bn``. Every convolution has a bias, every pool rounds up, average
+pools count the padding.
 """
 
 from __future__ import annotations
@@ -19,7 +21,9 @@ avg_pool = partial(functional.avg_pool2d, ceil_mode=True, count_include_pad=True
 
 @dataclass(frozen=True)
 class Block:
-    """Widths of one inception block; a block without ``single`` halves the resolution and projects no pool."""
+    """Widths of one inception block; a block without ``single`` halves the resolution and projects
+    no pool.
+    """
 
     name: str
     single: int
@@ -56,7 +60,8 @@ MAX_POOL_PROJECTION = "5b"
 class BNInception(nn.Module):
     """BN-Inception: 11,295,240 parameters and 2.033 GMAC at 1000 classes and 224 pixels.
 
-    Takes ``[batch, 3, side, side]`` with ``side`` >= 32 and returns logits ``[batch, num_classes]``.
+    Takes ``[batch, 3, side, side]`` with ``side`` >= 32 and returns logits ``[batch,
+    num_classes]``.
     """
 
     def __init__(self, num_classes: int = 1000) -> None:
@@ -103,7 +108,9 @@ class BNInception(nn.Module):
     def _apply_block(self, block: Block, x: Tensor) -> Tensor:
         name = f"inception_{block.name}"
         triple = self._chain(x, f"{name}_3x3_reduce", f"{name}_3x3")
-        double = self._chain(x, f"{name}_double_3x3_reduce", f"{name}_double_3x3_1", f"{name}_double_3x3_2")
+        double = self._chain(
+            x, f"{name}_double_3x3_reduce", f"{name}_double_3x3_1", f"{name}_double_3x3_2"
+        )
         if block.halves:
             return torch.cat((triple, double, max_pool(x, 3, 2)), 1)
         pool = max_pool if block.name == MAX_POOL_PROJECTION else avg_pool

@@ -1,7 +1,7 @@
 """Inception-v3: Szegedy et al. 2015, "Rethinking the Inception Architecture for Computer Vision".
 
-The state_dict keys are torchvision's (timm has the same without ``AuxLogits``). Blocks A to E are the paper's
-figures 5, 10, 6, 10 and 7; average pools count the padding; batch norm has eps 0.001.
+The state_dict keys are torchvision's (timm has the same without ``AuxLogits``). Blocks A to E are
+the paper's figures 5, 10, 6, 10 and 7; average pools count the padding; batch norm has eps 0.001.
 """
 
 from __future__ import annotations
@@ -90,11 +90,15 @@ class InceptionD(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """320, 192 and 768 channels."""
         seven = self.branch7x7x3_3(self.branch7x7x3_2(self.branch7x7x3_1(x)))
-        return torch.cat((self.branch3x3_2(self.branch3x3_1(x)), self.branch7x7x3_4(seven), max_pool(x)), 1)
+        return torch.cat(
+            (self.branch3x3_2(self.branch3x3_1(x)), self.branch7x7x3_4(seven), max_pool(x)), 1
+        )
 
 
 class InceptionE(nn.Module):
-    """1x1 | 3x3 spread into 1x3 and 3x1 | 3x3 before such a spread | pool projection; to 2048 channels."""
+    """1x1 | 3x3 spread into 1x3 and 3x1 | 3x3 before such a spread | pool projection; to 2048
+    channels.
+    """
 
     def __init__(self, inputs: int) -> None:
         super().__init__()
@@ -114,11 +118,15 @@ class InceptionE(nn.Module):
         double = self.branch3x3dbl_2(self.branch3x3dbl_1(x))
         spread = (self.branch3x3_2a(three), self.branch3x3_2b(three))
         double_spread = (self.branch3x3dbl_3a(double), self.branch3x3dbl_3b(double))
-        return torch.cat((self.branch1x1(x), *spread, *double_spread, self.branch_pool(avg_pool(x))), 1)
+        return torch.cat(
+            (self.branch1x1(x), *spread, *double_spread, self.branch_pool(avg_pool(x))), 1
+        )
 
 
 class Auxiliary(nn.Module):
-    """The head beside the network that brings gradients to its middle; takes the map before block D, 17x17 or more."""
+    """The head beside the network that brings gradients to its middle; takes the map before block
+    D, 17x17 or more.
+    """
 
     def __init__(self, num_classes: int) -> None:
         super().__init__()
@@ -134,10 +142,12 @@ class Auxiliary(nn.Module):
 
 
 class InceptionV3(nn.Module):
-    """Inception-v3: 23,834,568 parameters (27,161,264 with auxiliary head), 5.713 GMAC at 1000 classes and 299 pixels.
+    """Inception-v3: 23,834,568 parameters (27,161,264 with auxiliary head), 5.713 GMAC at 1000
+    classes and 299 pixels.
 
-    Takes ``[batch, 3, side, side]`` with ``side`` >= 75. Returns logits ``[batch, num_classes]``; a pair of logits
-    (classifier, auxiliary head) while training with the auxiliary head, which needs ``side`` >= 299.
+    Takes ``[batch, 3, side, side]`` with ``side`` >= 75. Returns logits ``[batch, num_classes]``; a
+    pair of logits (classifier, auxiliary head) while training with the auxiliary head, which needs
+    ``side`` >= 299.
     """
 
     def __init__(self, num_classes: int = 1000, *, auxiliary: bool = False) -> None:

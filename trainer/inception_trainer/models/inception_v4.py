@@ -1,7 +1,8 @@
-"""Inception-v4: Szegedy et al. 2016, "Inception-v4, Inception-ResNet and the Impact of Residual Connections".
+"""Inception-v4: Szegedy et al. 2016, "Inception-v4, Inception-ResNet and the Impact of Residual
+Connections".
 
-The state_dict keys are those of Cadene's and timm's weights: ``features.0`` to ``features.21``, then
-``last_linear``. Average pools do not count the padding; batch norm has eps 0.001.
+The state_dict keys are those of Cadene's and timm's weights: ``features.0`` to ``features.21``,
+then ``last_linear``. Average pools do not count the padding; batch norm has eps 0.001.
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ DROPOUT = 0.2
 
 
 def _pool_projection(inputs: int, outputs: int) -> nn.Sequential:
-    return nn.Sequential(nn.AvgPool2d(3, 1, 1, count_include_pad=False), ConvNorm(inputs, outputs, 1))
+    return nn.Sequential(
+        nn.AvgPool2d(3, 1, 1, count_include_pad=False), ConvNorm(inputs, outputs, 1)
+    )
 
 
 class PoolAndConv(nn.Module):
@@ -37,7 +40,10 @@ class ShortAndLong(nn.Module):
         super().__init__()
         self.branch0 = nn.Sequential(ConvNorm(160, 64, 1), ConvNorm(64, 96, padded=False))
         self.branch1 = nn.Sequential(
-            ConvNorm(160, 64, 1), ConvNorm(64, 64, (1, 7)), ConvNorm(64, 64, (7, 1)), ConvNorm(64, 96, padded=False)
+            ConvNorm(160, 64, 1),
+            ConvNorm(64, 64, (1, 7)),
+            ConvNorm(64, 64, (7, 1)),
+            ConvNorm(64, 96, padded=False),
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -84,16 +90,22 @@ def reduction_a() -> Branches:
     """Halves the side: 3x3 | double 3x3 | max pool; 384 channels to 1024."""
     return Branches(
         ConvNorm(384, 384, stride=2, padded=False),
-        nn.Sequential(ConvNorm(384, 192, 1), ConvNorm(192, 224), ConvNorm(224, 256, stride=2, padded=False)),
+        nn.Sequential(
+            ConvNorm(384, 192, 1), ConvNorm(192, 224), ConvNorm(224, 256, stride=2, padded=False)
+        ),
         nn.MaxPool2d(3, 2),
     )
 
 
 def inception_b() -> Branches:
-    """1x1 | 7x7 in two parts | double 7x7 in four parts | pool projection; 1024 channels in and out."""
+    """1x1 | 7x7 in two parts | double 7x7 in four parts | pool projection; 1024 channels in and
+    out.
+    """
     return Branches(
         ConvNorm(1024, 384, 1),
-        nn.Sequential(ConvNorm(1024, 192, 1), ConvNorm(192, 224, (1, 7)), ConvNorm(224, 256, (7, 1))),
+        nn.Sequential(
+            ConvNorm(1024, 192, 1), ConvNorm(192, 224, (1, 7)), ConvNorm(224, 256, (7, 1))
+        ),
         nn.Sequential(
             ConvNorm(1024, 192, 1),
             ConvNorm(192, 192, (7, 1)),
@@ -120,7 +132,9 @@ def reduction_b() -> Branches:
 
 
 class InceptionC(nn.Module):
-    """1x1 | 1x1 spread into 1x3 and 3x1 | 3x1, 1x3 before such a spread | pool projection; 1536 channels."""
+    """1x1 | 1x1 spread into 1x3 and 3x1 | 3x1, 1x3 before such a spread | pool projection; 1536
+    channels.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -139,14 +153,20 @@ class InceptionC(nn.Module):
         """6 x 256 channels."""
         short = self.branch1_0(x)
         long = self.branch2_2(self.branch2_1(self.branch2_0(x)))
-        spread = (self.branch1_1a(short), self.branch1_1b(short), self.branch2_3a(long), self.branch2_3b(long))
+        spread = (
+            self.branch1_1a(short),
+            self.branch1_1b(short),
+            self.branch2_3a(long),
+            self.branch2_3b(long),
+        )
         return torch.cat((self.branch0(x), *spread, self.branch3(x)), 1)
 
 
 class InceptionV4(nn.Module):
     """Inception-v4: 42,679,816 parameters and 12.254 GMAC at 1000 classes and 299 pixels.
 
-    Takes ``[batch, 3, side, side]`` with ``side`` >= 75 and returns logits ``[batch, num_classes]``.
+    Takes ``[batch, 3, side, side]`` with ``side`` >= 75 and returns logits ``[batch,
+    num_classes]``.
     """
 
     def __init__(self, num_classes: int = 1000) -> None:
@@ -159,7 +179,12 @@ class InceptionV4(nn.Module):
             ShortAndLong(),
             ConvAndPool(),
         )
-        middle = (*(inception_a() for _ in range(4)), reduction_a(), *(inception_b() for _ in range(7)), reduction_b())
+        middle = (
+            *(inception_a() for _ in range(4)),
+            reduction_a(),
+            *(inception_b() for _ in range(7)),
+            reduction_b(),
+        )
         self.features = nn.Sequential(*stem, *middle, *(InceptionC() for _ in range(3)))
         self.dropout = nn.Dropout(DROPOUT)
         self.last_linear = nn.Linear(1536, num_classes)

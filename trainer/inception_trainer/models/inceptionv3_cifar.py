@@ -1,8 +1,9 @@
 """Inception-v3 for 32-pixel images, the network of Tecorigin's CIFAR-10 system.
 
-The state_dict keys are those of weiaicunzai's CIFAR-100 networks. It differs from Inception-v3 in more than its
-stem, which keeps the resolution: the pool branch of block A projects with a 3x3, block D pools averages, block C
-turns its 7x7 round, batch norm has eps 1e-5, and there is no auxiliary head.
+The state_dict keys are those of weiaicunzai's CIFAR-100 networks. It differs from Inception-v3 in
+more than its stem, which keeps the resolution: the pool branch of block A projects with a 3x3,
+block D pools averages, block C turns its 7x7 round, batch norm has eps 1e-5, and there is no
+auxiliary head.
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ class InceptionA(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """224 channels and the pool's."""
-        return torch.cat((self.branch1x1(x), self.branch5x5(x), self.branch3x3(x), self.branchpool(x)), 1)
+        return torch.cat(
+            (self.branch1x1(x), self.branch5x5(x), self.branch3x3(x), self.branchpool(x)), 1
+        )
 
 
 class InceptionB(nn.Module):
@@ -39,7 +42,9 @@ class InceptionB(nn.Module):
     def __init__(self, inputs: int) -> None:
         super().__init__()
         self.branch3x3 = Unit(inputs, 384, stride=2, padded=False)
-        self.branch3x3stack = nn.Sequential(Unit(inputs, 64, 1), Unit(64, 96), Unit(96, 96, stride=2, padded=False))
+        self.branch3x3stack = nn.Sequential(
+            Unit(inputs, 64, 1), Unit(64, 96), Unit(96, 96, stride=2, padded=False)
+        )
         self.branchpool = nn.MaxPool2d(3, 2)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -53,7 +58,9 @@ class InceptionC(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.branch1x1 = Unit(768, 192, 1)
-        self.branch7x7 = nn.Sequential(Unit(768, width, 1), Unit(width, width, (7, 1)), Unit(width, 192, (1, 7)))
+        self.branch7x7 = nn.Sequential(
+            Unit(768, width, 1), Unit(width, width, (7, 1)), Unit(width, 192, (1, 7))
+        )
         self.branch7x7stack = nn.Sequential(
             Unit(768, width, 1),
             Unit(width, width, (7, 1)),
@@ -65,7 +72,9 @@ class InceptionC(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """4 x 192 channels."""
-        return torch.cat((self.branch1x1(x), self.branch7x7(x), self.branch7x7stack(x), self.branch_pool(x)), 1)
+        return torch.cat(
+            (self.branch1x1(x), self.branch7x7(x), self.branch7x7stack(x), self.branch_pool(x)), 1
+        )
 
 
 class InceptionD(nn.Module):
@@ -75,7 +84,10 @@ class InceptionD(nn.Module):
         super().__init__()
         self.branch3x3 = nn.Sequential(Unit(768, 192, 1), Unit(192, 320, stride=2, padded=False))
         self.branch7x7 = nn.Sequential(
-            Unit(768, 192, 1), Unit(192, 192, (1, 7)), Unit(192, 192, (7, 1)), Unit(192, 192, stride=2, padded=False)
+            Unit(768, 192, 1),
+            Unit(192, 192, (1, 7)),
+            Unit(192, 192, (7, 1)),
+            Unit(192, 192, stride=2, padded=False),
         )
         self.branchpool = nn.AvgPool2d(3, 2)
 
@@ -85,7 +97,9 @@ class InceptionD(nn.Module):
 
 
 class InceptionE(nn.Module):
-    """1x1 | 3x3 spread into 1x3 and 3x1 | 3x3 before such a spread | pool projection; to 2048 channels."""
+    """1x1 | 3x3 spread into 1x3 and 3x1 | 3x3 before such a spread | pool projection; to 2048
+    channels.
+    """
 
     def __init__(self, inputs: int) -> None:
         super().__init__()

@@ -1,4 +1,6 @@
-"""What the networks are made of: a convolution without bias, batch norm and ReLU, and how weights begin."""
+"""What the networks are made of: a convolution without bias, batch norm and ReLU, and how weights
+begin.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +15,19 @@ Size = int | tuple[int, int]
 
 
 class ConvNorm(nn.Module):
-    """Convolution, batch norm, ReLU; the map keeps its side unless there is a stride or ``padded`` is false."""
+    """Convolution, batch norm, ReLU; the map keeps its side unless there is a stride or ``padded``
+    is false.
+    """
 
     def __init__(
-        self, inputs: int, outputs: int, size: Size = 3, stride: int = 1, *, padded: bool = True, eps: float = 1e-3
+        self,
+        inputs: int,
+        outputs: int,
+        size: Size = 3,
+        stride: int = 1,
+        *,
+        padded: bool = True,
+        eps: float = 1e-3,
     ) -> None:
         super().__init__()
         height, width = (size, size) if isinstance(size, int) else size
@@ -30,7 +41,9 @@ class ConvNorm(nn.Module):
 
 
 def xavier_uniform(network: nn.Module) -> None:
-    """Glorot's uniform values on convolutions and linear layers, as the MindSpore recipes of v3 and v4 begin."""
+    """Glorot's uniform values on convolutions and linear layers, as the MindSpore recipes of v3 and
+    v4 begin.
+    """
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
             nn.init.xavier_uniform_(module.weight)

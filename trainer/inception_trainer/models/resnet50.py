@@ -1,4 +1,5 @@
-"""ResNet-50 v1.5: He et al. 2015, with the stride on the 3x3 convolution of each bottleneck instead of the first 1x1.
+"""ResNet-50 v1.5: He et al. 2015, with the stride on the 3x3 convolution of each bottleneck instead
+of the first 1x1.
 
 The state_dict keys are torchvision's and timm's.
 """
@@ -27,7 +28,11 @@ class Bottleneck(nn.Module):
         self.conv2, self.bn2 = _conv(width, width, 3, stride), nn.BatchNorm2d(width)
         self.conv3, self.bn3 = _conv(width, outputs), nn.BatchNorm2d(outputs)
         projects = stride != 1 or inputs != outputs
-        projection = nn.Sequential(_conv(inputs, outputs, 1, stride), nn.BatchNorm2d(outputs)) if projects else None
+        projection = (
+            nn.Sequential(_conv(inputs, outputs, 1, stride), nn.BatchNorm2d(outputs))
+            if projects
+            else None
+        )
         self.downsample = projection
 
     def forward(self, x: Tensor) -> Tensor:
@@ -46,7 +51,8 @@ def _stage(inputs: int, width: int, depth: int, stride: int) -> nn.Sequential:
 class ResNet50(nn.Module):
     """ResNet-50 v1.5: 25,557,032 parameters and 4.089 GMAC at 1000 classes and 224 pixels.
 
-    Takes ``[batch, 3, side, side]`` with ``side`` >= 32 and returns logits ``[batch, num_classes]``.
+    Takes ``[batch, 3, side, side]`` with ``side`` >= 32 and returns logits ``[batch,
+    num_classes]``.
     """
 
     def __init__(self, num_classes: int = 1000) -> None:

@@ -12,7 +12,8 @@ from .common import execute
 
 
 def run(config: TrainingConfig, settings: Settings) -> dict[str, Any]:
-    """Do what ``mode`` says, as the rank that ``settings`` says; returns the content of summary.json.
+    """Do what ``mode`` says, as the rank that ``settings`` says; returns the content of
+    summary.json.
 
     Raises the errors of :mod:`inception_trainer.errors`; Stopped when asked to stop.
     """

@@ -1,8 +1,8 @@
 """Mode Benchmark: the speed of whole training steps, warm-up excluded.
 
-Synthetic data is made once and used again and again, so that the network is measured and nothing else; any other
-kind comes through its loader, and the share of time spent waiting for it is reported beside the speed. Steps that
-``profiler`` records come after the measured ones.
+Synthetic data is made once and used again and again, so that the network is measured and nothing
+else; any other kind comes through its loader, and the share of time spent waiting for it is
+reported beside the speed. Steps that ``profiler`` records come after the measured ones.
 """
 
 from __future__ import annotations
@@ -38,7 +38,9 @@ from .common import Boundary, Run
 from .largest import with_largest_batch
 
 MANY_CLASSES = 1000
-"""Of the network for which the largest batch is sought where the configuration does not name a number."""
+"""Of the network for which the largest batch is sought where the configuration does not name a
+number.
+"""
 WINDOWS = 5
 """The measured steps are cut into so many parts: their spread shows how steady the speed is."""
 
@@ -48,12 +50,16 @@ def run(run: Run) -> dict[str, Any]:
     model = models.canonical(run.config.model.name)
     models.check_image_size(model, run.config.data.image_size)
     if run.config.benchmark.batch == "Largest":
-        run.config = with_largest_batch(run, _network(run, model, run.config.data.num_classes or MANY_CLASSES))
+        run.config = with_largest_batch(
+            run, _network(run, model, run.config.data.num_classes or MANY_CLASSES)
+        )
     config, comm = run.config, run.comm
     plan = batch_plan(config.batch, comm.world_size)
     splits = open_splits(config)
     if len(splits.train) < plan.global_batch:
-        raise ConfigError(f"batch.global: {plan.global_batch} is more than the {len(splits.train)} training samples")
+        raise ConfigError(
+            f"batch.global: {plan.global_batch} is more than the {len(splits.train)} training samples"
+        )
     network = _network(run, model, max(splits.num_classes, config.data.num_classes or 0))
     lengths = _window_lengths(config.benchmark.steps)
     recorded = config.profiler.steps or 0
@@ -84,8 +90,12 @@ class _Bench:
         self._step = 0
         # Recording makes steps slower, so they come after those that are measured.
         bench = run.config.benchmark
-        profiler = dataclasses.replace(run.config.profiler, after_steps=bench.warmup_steps + bench.steps)
-        self.trace = Trace(profiler, run.accelerator, run.comm, run.heartbeat, info.output, info.attempt)
+        profiler = dataclasses.replace(
+            run.config.profiler, after_steps=bench.warmup_steps + bench.steps
+        )
+        self.trace = Trace(
+            profiler, run.accelerator, run.comm, run.heartbeat, info.output, info.attempt
+        )
 
     def steps(self, batches: Iterator[Batch], count: int) -> Window:
         """Do ``count`` steps and wait for the device."""
@@ -121,12 +131,15 @@ class _Bench:
                 learning_rate=run.config.optimizer.learning_rate,
                 images_per_second=speed,
                 step_seconds=seconds / count,
-                data_wait_ratio=window.data_seconds / max(1e-9, window.data_seconds + window.compute_seconds),
+                data_wait_ratio=window.data_seconds
+                / max(1e-9, window.data_seconds + window.compute_seconds),
                 progress=self._step / run.info.total_steps,
                 remaining_seconds=left * seconds / count,
                 samples_seen=run.samples_seen,
                 skipped_samples=int(window.skipped),
-                devices=of_ranks(run.accelerator, run.comm)[first : first + run.settings.local_world_size],
+                devices=of_ranks(run.accelerator, run.comm)[
+                    first : first + run.settings.local_world_size
+                ],
             )
         )
 
@@ -145,13 +158,17 @@ def _network(run: Run, model: str, classes: int) -> nn.Module:
 
 def _load(network: nn.Module, model: str, config: ModelConfig) -> None:
     if config.weights is not None:
-        load_weights(network, model, local_file(config.weights), new_classifier=config.classifier == "New")
+        load_weights(
+            network, model, local_file(config.weights), new_classifier=config.classifier == "New"
+        )
 
 
 def _stepper(run: Run, network: nn.Module, splits: Splits, plan: BatchPlan) -> Stepper:
     config, device = run.config, run.accelerator.device
     updater = Updater(config, network, run.accelerator)
-    wrapped = parallel(executed(network, config.execution, device), run.accelerator, run.comm, plan.micro_batches)
+    wrapped = parallel(
+        executed(network, config.execution, device), run.accelerator, run.comm, plan.micro_batches
+    )
     normalise = Normalise(splits.normalization, device)
     return Stepper(wrapped, updater, run.accelerator, normalise, plan, config, run.comm)
 
@@ -162,7 +179,9 @@ def _batches(run: Run, splits: Splits, plan: BatchPlan) -> Generator[Batch]:
     fixed = run.config.data.kind == "Synthetic"
     for epoch in itertools.count():
         last = 1 if fixed else per_epoch
-        numbers = micro_batches_of_epoch(plan, run.comm.rank, len(splits.train), run.config.seed, epoch, 0, last)
+        numbers = micro_batches_of_epoch(
+            plan, run.comm.rank, len(splits.train), run.config.seed, epoch, 0, last
+        )
         with streamed(splits.train, numbers, epoch, run.accelerator.device) as stream:
             if fixed:
                 yield from itertools.cycle(list(stream))
@@ -174,12 +193,18 @@ def _window_lengths(steps: int) -> list[int]:
     return [steps * (i + 1) // count - steps * i // count for i in range(count)]
 
 
-def _figures(run: Run, plan: BatchPlan, lengths: list[int], windows: list[tuple[float, Window]]) -> dict[str, Any]:
+def _figures(
+    run: Run, plan: BatchPlan, lengths: list[int], windows: list[tuple[float, Window]]
+) -> dict[str, Any]:
     batch, ranks = plan.global_batch, run.comm.world_size
     speeds = [length * batch / taken for length, (taken, _) in zip(lengths, windows, strict=True)]
-    waited, computed = (sum(getattr(w, name) for _, w in windows) for name in ("data_seconds", "compute_seconds"))
+    waited, computed = (
+        sum(getattr(w, name) for _, w in windows) for name in ("data_seconds", "compute_seconds")
+    )
     step, step_variance = spread(lengths, [taken for taken, _ in windows])
-    compute, compute_variance = spread(lengths, [taken - window.data_seconds for taken, window in windows])
+    compute, compute_variance = spread(
+        lengths, [taken - window.data_seconds for taken, window in windows]
+    )
     speed = batch / step
     return {
         "dataKind": run.config.data.kind,
@@ -204,11 +229,14 @@ def _figures(run: Run, plan: BatchPlan, lengths: list[int], windows: list[tuple[
 
 
 def spread(lengths: Sequence[int], seconds: Sequence[float]) -> tuple[float, float]:
-    """Mean and variance of the seconds of a step over windows of ``lengths`` steps that took ``seconds``.
+    """Mean and variance of the seconds of a step over windows of ``lengths`` steps that took
+    ``seconds``.
 
-    Each window counts as often as it has steps. Nothing waits for the device within a window, so single steps have
-    no times; their variance would be no smaller than this one.
+    Each window counts as often as it has steps. Nothing waits for the device within a window, so
+    single steps have no times; their variance would be no smaller than this one.
     """
     steps = sum(lengths)
     mean = sum(seconds) / steps
-    return mean, sum(n * (taken / n - mean) ** 2 for n, taken in zip(lengths, seconds, strict=True)) / steps
+    return mean, sum(
+        n * (taken / n - mean) ** 2 for n, taken in zip(lengths, seconds, strict=True)
+    ) / steps

@@ -74,7 +74,9 @@ class Run:
         self.bus.start(info)
         return info
 
-    def step(self, step: int, samples: int, phase: str, waited: float = 0.0, computed: float = 0.0) -> None:
+    def step(
+        self, step: int, samples: int, phase: str, waited: float = 0.0, computed: float = 0.0
+    ) -> None:
         """One batch of every rank is done, ``samples`` in all."""
         self.heartbeat.step(step)
         self.samples_seen += samples
@@ -129,13 +131,17 @@ def stopped() -> Stopped:
 
 
 def sized(config: TrainingConfig, trained: Trained | None) -> TrainingConfig:
-    """With ``data.imageSize`` filled in: what was asked for, what the weights were trained on, or the network's own."""
+    """With ``data.imageSize`` filled in: what was asked for, what the weights were trained on, or
+    the network's own.
+    """
     own = facts(trained.model if trained else config.model.name).image_size
     side = config.data.image_size or (trained.image_size if trained else None) or own
     return dataclasses.replace(config, data=dataclasses.replace(config.data, image_size=side))
 
 
-def execute(config: TrainingConfig, settings: Settings, work: Callable[[Run], dict[str, Any]]) -> dict[str, Any]:
+def execute(
+    config: TrainingConfig, settings: Settings, work: Callable[[Run], dict[str, Any]]
+) -> dict[str, Any]:
     """Set a run up, do ``work`` and report its summary."""
     configure(settings.job, settings.attempt or 1, settings.rank)
     with outputs.folder(url_of(config), first=settings.rank == 0) as output:
@@ -143,7 +149,10 @@ def execute(config: TrainingConfig, settings: Settings, work: Callable[[Run], di
 
 
 def _execute(
-    config: TrainingConfig, settings: Settings, work: Callable[[Run], dict[str, Any]], output: Path | None
+    config: TrainingConfig,
+    settings: Settings,
+    work: Callable[[Run], dict[str, Any]],
+    output: Path | None,
 ) -> dict[str, Any]:
     bus = Bus(sinks.build(settings, output, config.mode))
     try:
@@ -151,7 +160,16 @@ def _execute(
         stop.install()
         accelerator = device.resolve(config.accelerator, config.precision, settings)
         comm = Comm(settings.rank, settings.world_size, accelerator.process_group_backend)
-        run = Run(config, settings, accelerator, comm, stop, bus, Heartbeat(settings.heartbeat_file), output)
+        run = Run(
+            config,
+            settings,
+            accelerator,
+            comm,
+            stop,
+            bus,
+            Heartbeat(settings.heartbeat_file),
+            output,
+        )
         summary = work(run)
         run.heartbeat.pause()
         bus.end(EndRecord(summary, History(), finished=True))

@@ -29,7 +29,9 @@ def run(run: Run) -> dict[str, Any]:
     batch = config.batch.per_device or max(1, config.batch.global_ // comm.world_size)
     rounds = math.ceil(math.ceil(len(splits.val) / comm.world_size) / batch)
     info = run.begin(network, trained.model, rounds, batch * comm.world_size)
-    logger.info("evaluating %s on %d images with %d ranks", trained.path, len(splits.val), comm.world_size)
+    logger.info(
+        "evaluating %s on %d images with %d ranks", trained.path, len(splits.val), comm.world_size
+    )
     evaluator = Evaluator(network, splits.val, run.accelerator, normalise, comm, batch)
 
     def advance(done: int) -> None:

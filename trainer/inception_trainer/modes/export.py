@@ -1,7 +1,9 @@
-"""Mode Export: the trained network in forms that other programs run, each run again and compared before it counts.
+"""Mode Export: the trained network in forms that other programs run, each run again and compared
+before it counts.
 
-The input is ``images``, normalised, ``[batch, 3, side, side]``; the output ``logits``, ``[batch, classes]``. What the
-inputs must be, and what the classes are called, is in the file's own metadata and in ``export.json`` beside it.
+The input is ``images``, normalised, ``[batch, 3, side, side]``; the output ``logits``, ``[batch,
+classes]``. What the inputs must be, and what the classes are called, is in the file's own metadata
+and in ``export.json`` beside it.
 """
 
 from __future__ import annotations
@@ -28,9 +30,13 @@ from .common import Boundary, Run, sized
 
 SEED = 0
 BATCHES = (1, 3)
-"""What the check runs where the batch is free: a size of its own, so that none is frozen into the file."""
+"""What the check runs where the batch is free: a size of its own, so that none is frozen into the
+file.
+"""
 TOLERANCE = {"FP32": 1e-3, "BF16": 0.1, "FP16": 0.02}
-"""Largest difference of a logit, as a share of the largest logit: other programs add up in another order."""
+"""Largest difference of a logit, as a share of the largest logit: other programs add up in another
+order.
+"""
 STEPS_PER_FORM = 2
 
 
@@ -45,7 +51,9 @@ def run(run: Run) -> dict[str, Any]:
     models.check_image_size(trained.model, config.data.image_size)
     network = network.to(DTYPES[run.accelerator.precision])
     network.to(memory_format=torch.contiguous_format)
-    chosen = choose(config.data.normalization, trained.normalization or IMAGENET, trained.normalization)
+    chosen = choose(
+        config.data.normalization, trained.normalization or IMAGENET, trained.normalization
+    )
     described = describe(config, trained, chosen, run.accelerator.precision)
     info = run.begin(network, trained.model, STEPS_PER_FORM * len(forms), 0)
     boundary, results = Boundary(run), []
@@ -58,13 +66,21 @@ def run(run: Run) -> dict[str, Any]:
         run.step(STEPS_PER_FORM * (number + 1), 0, "infer")
     boundary.settle()
     if run.comm.is_first and run.output is not None:
-        replace_file(run.output / "export.json", json.dumps(described | {"files": results}, indent=2) + "\n")
+        replace_file(
+            run.output / "export.json", json.dumps(described | {"files": results}, indent=2) + "\n"
+        )
     return run.summary(
-        info, weights=str(trained.path), weightsStep=trained.step, normalization=chosen.as_dict(), exports=results
+        info,
+        weights=str(trained.path),
+        weightsStep=trained.step,
+        normalization=chosen.as_dict(),
+        exports=results,
     )
 
 
-def describe(config: TrainingConfig, trained: Trained, normalization: Normalization, precision: str) -> dict[str, Any]:
+def describe(
+    config: TrainingConfig, trained: Trained, normalization: Normalization, precision: str
+) -> dict[str, Any]:
     """What a program must know to use the network; plain data."""
     side = config.data.image_size
     return {
@@ -73,9 +89,14 @@ def describe(config: TrainingConfig, trained: Trained, normalization: Normalizat
         "step": trained.step,
         "precision": precision,
         "input": {"name": "images", "shape": [config.export.batch_size or "batch", 3, side, side]},
-        "output": {"name": "logits", "shape": [config.export.batch_size or "batch", trained.classes]},
+        "output": {
+            "name": "logits",
+            "shape": [config.export.batch_size or "batch", trained.classes],
+        },
         "preprocessing": {**normalization.as_dict(), "imageSize": side},
-        "classNames": list(class_names(config.inference.class_names, trained.class_names, trained.classes)),
+        "classNames": list(
+            class_names(config.inference.class_names, trained.class_names, trained.classes)
+        ),
     }
 
 
@@ -93,7 +114,9 @@ class _Work:
         assert run.output is not None  # noqa: S101 - the configuration has been checked
         path = run.output / f"{self.trained.model}{form.suffix}"
         draft = path.with_name(f".{run.settings.attempt or 0}.{path.name}")
-        request = Request(self.network, self._images(run.config.export.batch_size or 2, 0), self.described)
+        request = Request(
+            self.network, self._images(run.config.export.batch_size or 2, 0), self.described
+        )
         try:
             run.output.mkdir(parents=True, exist_ok=True)
             with torch.inference_mode(mode=False), torch.no_grad():
@@ -102,10 +125,18 @@ class _Work:
             size, checksum = draft.stat().st_size, file_sha256(draft)
             draft.replace(path)
         except OSError as error:
-            raise InputMissing(f"output.path: {path} cannot be written: {error.strerror or error}") from None
+            raise InputMissing(
+                f"output.path: {path} cannot be written: {error.strerror or error}"
+            ) from None
         finally:
             draft.unlink(missing_ok=True)
-        logger.info("%s: %.1f MB, logits differ by at most %.2g (%s)", path, size / 1e6, difference, form.checked_with)
+        logger.info(
+            "%s: %.1f MB, logits differ by at most %.2g (%s)",
+            path,
+            size / 1e6,
+            difference,
+            form.checked_with,
+        )
         return {
             "format": form.name,
             "file": str(path),
@@ -124,7 +155,9 @@ class _Work:
             images = self._images(size, seed)
             wanted, found = self.network(images).float(), compute(images).float()
             difference = (found - wanted).abs().max().item()
-            allowed = TOLERANCE[self.run.accelerator.precision] * max(1.0, wanted.abs().max().item())
+            allowed = TOLERANCE[self.run.accelerator.precision] * max(
+                1.0, wanted.abs().max().item()
+            )
             if found.shape != wanted.shape or not difference <= allowed:
                 raise ExportDiffers(
                     f"export.formats: {path.name} gives other logits than the network, by {difference:.3g} where "
@@ -136,7 +169,9 @@ class _Work:
     def _images(self, count: int, seed: int) -> Tensor:
         side = self.run.config.data.image_size
         generator = torch.Generator().manual_seed(SEED + seed)
-        return torch.randn(count, 3, side, side, generator=generator).to(DTYPES[self.run.accelerator.precision])
+        return torch.randn(count, 3, side, side, generator=generator).to(
+            DTYPES[self.run.accelerator.precision]
+        )
 
 
 def _precision(config: TrainingConfig) -> str:

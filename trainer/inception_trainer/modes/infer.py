@@ -1,4 +1,6 @@
-"""Mode Infer: classes and probabilities of images, in the order of the images, and latencies by batch size."""
+"""Mode Infer: classes and probabilities of images, in the order of the images, and latencies by
+batch size.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,9 @@ def run(run: Run) -> dict[str, Any]:
     chosen = choose(config.data.normalization, of_data, trained.normalization if trained else None)
     batch = config.batch.per_device or max(1, config.batch.global_ // run.comm.world_size)
     rounds = _rounds(run, images, batch)
-    first = len(config.inference.batch_sizes) * (config.benchmark.warmup_steps + config.benchmark.steps)
+    first = len(config.inference.batch_sizes) * (
+        config.benchmark.warmup_steps + config.benchmark.steps
+    )
     info = run.begin(network, _name(run, trained), first + len(rounds), batch * run.comm.world_size)
     classifier = Classifier(run, network, chosen)
     boundary = Boundary(run)
@@ -47,10 +51,17 @@ def run(run: Run) -> dict[str, Any]:
     figures = {"latencies": sweep} if sweep else {}
     if images is not None:
         figures |= _classify(
-            run, boundary, classifier, _Work(images, rounds, first, _class_names(run, trained, images))
+            run,
+            boundary,
+            classifier,
+            _Work(images, rounds, first, _class_names(run, trained, images)),
         )
     boundary.settle()
-    weights = {"weights": str(trained.path), "weightsStep": trained.step} if trained else {"weights": None}
+    weights = (
+        {"weights": str(trained.path), "weightsStep": trained.step}
+        if trained
+        else {"weights": None}
+    )
     return run.summary(info, normalization=chosen.as_dict(), **weights, **figures)
 
 
@@ -114,7 +125,8 @@ def _images(run: Run, trained: Trained | None) -> Images | None:
         trained.check(images.splits)
         return images
     root = place(inference.path)
-    # One rank lists the folder: others could see another one if something is just being written there.
+    # One rank lists the folder: others could see another one if something is just being written
+    # there.
     files = run.comm.from_first(lambda: image_files(root))
     return files_to_classify(files, root, run.config.data)
 
@@ -128,7 +140,9 @@ def _class_names(run: Run, trained: Trained | None, images: Images) -> tuple[str
     assert trained is not None  # noqa: S101 - there are images
     of_data = images.splits.class_names if images.splits else ()
     known = trained.class_names or of_data
-    return run.comm.from_first(lambda: class_names(run.config.inference.class_names, known, trained.classes))
+    return run.comm.from_first(
+        lambda: class_names(run.config.inference.class_names, known, trained.classes)
+    )
 
 
 def _classify(run: Run, boundary: Boundary, classifier: Classifier, work: _Work) -> dict[str, Any]:
@@ -156,8 +170,13 @@ def _rows(run: Run, boundary: Boundary, classifier: Classifier, work: _Work, wri
     with work.images.dataset.stream(shares, None) as stream:
         for number, indices in enumerate(work.rounds):
             boundary.check()
-            found = comm.gather(_padded(classifier.best(next(stream)), size)).flatten(0, 1)[: len(indices)]
-            rows = [_row(work, int(i), values) for i, values in zip(indices, found.tolist(), strict=True)]
+            found = comm.gather(_padded(classifier.best(next(stream)), size)).flatten(0, 1)[
+                : len(indices)
+            ]
+            rows = [
+                _row(work, int(i), values)
+                for i, values in zip(indices, found.tolist(), strict=True)
+            ]
             writer.write(rows)
             readable += sum(row.classes is not None for row in rows)
             run.step(work.first_step + number + 1, len(indices), "infer")
@@ -178,5 +197,8 @@ def _row(work: _Work, index: int, values: list[float]) -> Row:
     return Row(
         name,
         work.names[label] if work.images.labelled else None,
-        tuple((number, work.names[number], value) for number, value in zip(classes, values[1 + count :], strict=True)),
+        tuple(
+            (number, work.names[number], value)
+            for number, value in zip(classes, values[1 + count :], strict=True)
+        ),
     )

@@ -1,7 +1,8 @@
-"""The largest micro-batch that a device has memory for (``benchmark.batch: Largest``), found by trying.
+"""The largest micro-batch that a device has memory for (``benchmark.batch: Largest``), found by
+trying.
 
-Sizes are doubled until a training step does not fit, then the gap is halved until it is an eighth of what fits: the
-result is a power of two or one of the seven numbers evenly between two of them.
+Sizes are doubled until a training step does not fit, then the gap is halved until it is an eighth
+of what fits: the result is a power of two or one of the seven numbers evenly between two of them.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ FULL = ("out of memory", "status_alloc_failed")
 
 
 def with_largest_batch(run: Run, network: nn.Module) -> TrainingConfig:
-    """The configuration with the largest batch that every rank has memory for; ConfigError where that has no answer.
+    """The configuration with the largest batch that every rank has memory for; ConfigError where
+    that has no answer.
 
     ``network`` is trained on blank images meanwhile. Every rank must call it.
     """
@@ -76,7 +78,8 @@ class _Trial:
     def __init__(self, run: Run, network: nn.Module) -> None:
         self._run, self._network, self._device = run, network, run.accelerator.device
         self._updater = Updater(run.config, network, run.accelerator)
-        # Ranks share gradients in buckets of the same size as the weights, which a rank alone does not have.
+        # Ranks share gradients in buckets of the same size as the weights, which a rank alone does
+        # not have.
         weights = [*network.parameters()] if run.comm.world_size > 1 else []
         self._buckets = [torch.empty_like(weight) for weight in weights]
 
@@ -94,7 +97,10 @@ class _Trial:
     def _steps(self, size: int) -> bool:
         side = self._run.config.data.image_size
         try:
-            batch = Batch(torch.zeros(size, 3, side, side, dtype=torch.uint8), torch.zeros(size, dtype=torch.int64))
+            batch = Batch(
+                torch.zeros(size, 3, side, side, dtype=torch.uint8),
+                torch.zeros(size, dtype=torch.int64),
+            )
             stepper = self._stepper(size)
             for step in range(STEPS):
                 stepper.step(repeat(batch), step, 0.0)
@@ -109,9 +115,13 @@ class _Trial:
         accelerator: Accelerator = self._run.accelerator
         plan, alone = BatchPlan(size, 1, size), Comm(0, 1, accelerator.backend)
         normalise = Normalise(IMAGENET, self._device)
-        return Stepper(self._network, self._updater, accelerator, normalise, plan, self._run.config, alone)
+        return Stepper(
+            self._network, self._updater, accelerator, normalise, plan, self._run.config, alone
+        )
 
 
 def out_of_memory(error: Exception) -> bool:
-    """Whether a device said that its memory is full, which vendors' plug-ins and PyTorch say in a RuntimeError."""
+    """Whether a device said that its memory is full, which vendors' plug-ins and PyTorch say in a
+    RuntimeError.
+    """
     return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in FULL)

@@ -17,13 +17,17 @@ from .common import Boundary, Run
 PERCENTILES = (50, 90, 95, 99)
 
 
-def sweep(run: Run, boundary: Boundary, compute: Callable[[Tensor], Tensor]) -> list[dict[str, Any]]:
+def sweep(
+    run: Run, boundary: Boundary, compute: Callable[[Tensor], Tensor]
+) -> list[dict[str, Any]]:
     """The latencies of one rank for each of ``inference.batchSizes``, while all ranks compute."""
     results, done = [], 0
     for size in run.config.inference.batch_sizes:
         generator = torch.Generator().manual_seed(run.config.seed)
         side = run.config.data.image_size
-        images = torch.randint(0, 256, (size, 3, side, side), dtype=torch.uint8, generator=generator)
+        images = torch.randint(
+            0, 256, (size, 3, side, side), dtype=torch.uint8, generator=generator
+        )
         seconds = []
         for _ in range(run.config.benchmark.warmup_steps + run.config.benchmark.steps):
             boundary.check()
@@ -51,7 +55,9 @@ def figures(batch: int, seconds: list[float]) -> dict[str, Any]:
 
 def describe(result: dict[str, Any]) -> str:
     """One line for people."""
-    shares = ", ".join(f"p{share} {1000 * result[f'p{share}Seconds']:.2f} ms" for share in PERCENTILES)
+    shares = ", ".join(
+        f"p{share} {1000 * result[f'p{share}Seconds']:.2f} ms" for share in PERCENTILES
+    )
     return f"batch {result['batch']}: {result['imagesPerSecond']:.1f} img/s, {shares}, max " + (
         f"{1000 * result['maxSeconds']:.2f} ms"
     )

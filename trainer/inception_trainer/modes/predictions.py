@@ -22,7 +22,9 @@ SUFFIXES = {"CSV": "csv", "JSONL": "jsonl"}
 
 @dataclass(frozen=True)
 class Row:
-    """One image; ``classes`` is None when it could not be read, else (number, name, probability), best first."""
+    """One image; ``classes`` is None when it could not be read, else (number, name, probability),
+    best first.
+    """
 
     image: str
     label: str | None = None
@@ -32,7 +34,9 @@ class Row:
 class Writer:
     """Writes rows; without a file (all ranks but the first) it does nothing."""
 
-    def __init__(self, path: Path | None, file: TextIO | None, form: str, count: int, labelled: bool) -> None:
+    def __init__(
+        self, path: Path | None, file: TextIO | None, form: str, count: int, labelled: bool
+    ) -> None:
         self.path, self._file = path, file
         self._json, self._count, self._labelled = form == "JSONL", count, labelled
         if file is not None and not self._json:
@@ -43,27 +47,40 @@ class Writer:
         if self._file is None:
             return
         if self._json:
-            self._file.writelines(json.dumps(self._object(row), ensure_ascii=False) + "\n" for row in rows)
+            self._file.writelines(
+                json.dumps(self._object(row), ensure_ascii=False) + "\n" for row in rows
+            )
         else:
             csv.writer(self._file).writerows(self._cells(row) for row in rows)
 
     def _header(self) -> list[str]:
         numbers = range(1, self._count + 1)
-        columns = [f"{name}{number}" for number in numbers for name in ("class", "name", "probability")]
+        columns = [
+            f"{name}{number}" for number in numbers for name in ("class", "name", "probability")
+        ]
         return ["image", *(["label"] if self._labelled else []), *columns]
 
     def _cells(self, row: Row) -> list[str]:
         classes = row.classes or ((None, "", None),) * self._count
-        cells = [cell for number, name, value in classes for cell in (_text(number), name, _decimal(value))]
+        cells = [
+            cell
+            for number, name, value in classes
+            for cell in (_text(number), name, _decimal(value))
+        ]
         return [row.image, *([row.label or ""] if self._labelled else []), *cells]
 
     def _object(self, row: Row) -> dict[str, Any]:
         if row.classes is None:
             return {"image": row.image, "error": "cannot be read"}
         predictions = [
-            {"class": number, "name": name, "probability": round(value, DIGITS)} for number, name, value in row.classes
+            {"class": number, "name": name, "probability": round(value, DIGITS)}
+            for number, name, value in row.classes
         ]
-        return {"image": row.image, **({"label": row.label} if self._labelled else {}), "predictions": predictions}
+        return {
+            "image": row.image,
+            **({"label": row.label} if self._labelled else {}),
+            "predictions": predictions,
+        }
 
 
 def _text(value: int | None) -> str:

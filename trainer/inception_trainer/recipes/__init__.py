@@ -20,8 +20,12 @@ def read(name: str) -> dict[str, Any]:
     """The preset's keys; raises ConfigError listing the known ones."""
     known = names()
     if name not in known:
-        raise ConfigError(f"recipe: {name!r} is unknown{closest(name, known)}; known: {', '.join(known)}")
-    data: dict[str, Any] = yaml.safe_load(files(__name__).joinpath(f"{name}.yaml").read_text(encoding="utf-8"))
+        raise ConfigError(
+            f"recipe: {name!r} is unknown{closest(name, known)}; known: {', '.join(known)}"
+        )
+    data: dict[str, Any] = yaml.safe_load(
+        files(__name__).joinpath(f"{name}.yaml").read_text(encoding="utf-8")
+    )
     return data
 
 

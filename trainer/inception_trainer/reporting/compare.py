@@ -1,6 +1,7 @@
 """Two runs side by side: where their configurations differ, and what came out.
 
-A run is the folder that holds ``config.yaml`` and ``summary.json``, or the checkpoint folder above it.
+A run is the folder that holds ``config.yaml`` and ``summary.json``, or the checkpoint folder above
+it.
 """
 
 from __future__ import annotations
@@ -57,10 +58,16 @@ class RunFiles:
 
 
 def compare(one: Path, two: Path) -> str:
-    """The table as text; raises InputMissing for a folder without a run, DataError for files that cannot be read."""
+    """The table as text; raises InputMissing for a folder without a run, DataError for files that
+    cannot be read.
+    """
     runs = (read(one), read(two))
     parts = [f"A  {runs[0].folder}\nB  {runs[1].folder}"]
-    parts += [f"{run.folder} has no summary.json: that run has not ended" for run in runs if not run.summary]
+    parts += [
+        f"{run.folder} has no summary.json: that run has not ended"
+        for run in runs
+        if not run.summary
+    ]
     differences = list(_differences(*runs))
     if differences:
         parts.append(_table(("configuration", "A", "B", ""), differences))
@@ -78,8 +85,12 @@ def read(path: Path) -> RunFiles:
         if (folder / "config.yaml").is_file():
             config = _mapping(folder / "config.yaml")
             summary = folder / "summary.json"
-            return RunFiles(folder, flat(config), flat(_mapping(summary)) if summary.is_file() else {})
-    what = "holds no config.yaml, neither directly nor in output/" if path.is_dir() else "is no folder"
+            return RunFiles(
+                folder, flat(config), flat(_mapping(summary)) if summary.is_file() else {}
+            )
+    what = (
+        "holds no config.yaml, neither directly nor in output/" if path.is_dir() else "is no folder"
+    )
     raise InputMissing(f"{path} {what}; name the output or checkpoint folder of a run")
 
 
@@ -110,7 +121,9 @@ def _figures(one: RunFiles, two: RunFiles) -> Iterator[Row]:
 
 
 def _difference(one: Any, two: Any) -> str:
-    if not all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in (one, two)):
+    if not all(
+        isinstance(value, (int, float)) and not isinstance(value, bool) for value in (one, two)
+    ):
         return ""
     return f"{two - one:+.6g}" if two != one else "0"
 
@@ -125,5 +138,6 @@ def _table(head: Row, rows: Iterable[Row]) -> str:
     lines = [head, *rows]
     widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
     return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in lines
     )

@@ -1,4 +1,6 @@
-"""The folder that a run leaves its figures in; where ``output.path`` is a URL, a temporary one that a store mirrors."""
+"""The folder that a run leaves its figures in; where ``output.path`` is a URL, a temporary one that
+a store mirrors.
+"""
 
 from __future__ import annotations
 
@@ -45,9 +47,11 @@ def folder(path: str | None, *, first: bool) -> Iterator[Path | None]:
 
 @contextmanager
 def replacing(path: Path, attempt: int | None = None) -> Iterator[Path]:
-    """A draft that takes the place of ``path`` at the end: readers see the old or the new file, never half of one.
+    """A draft that takes the place of ``path`` at the end: readers see the old or the new file,
+    never half of one.
 
-    Attempts that overlap give their numbers, so that each has a draft of its own. After an error no draft is left.
+    Attempts that overlap give their numbers, so that each has a draft of its own. After an error no
+    draft is left.
     """
     own = "" if attempt is None else f".{attempt}"
     draft = path.with_name(f".{path.name}{own}.tmp")
@@ -88,7 +92,9 @@ class Mirror:
         found = self._found()
         for path, state in found.items():
             if self._known.get(path) != state:
-                (self._remote / path.relative_to(self.folder).as_posix()).write_bytes(path.read_bytes())
+                (self._remote / path.relative_to(self.folder).as_posix()).write_bytes(
+                    path.read_bytes()
+                )
                 self._known[path] = state
 
     def push_if_possible(self) -> None:
@@ -104,7 +110,9 @@ class Mirror:
 
     def _found(self) -> dict[Path, tuple[int, int]]:
         # Files that are being written have another name until they are whole.
-        files = (path for path in self.folder.rglob("*") if path.is_file() and path.suffix != ".tmp")
+        files = (
+            path for path in self.folder.rglob("*") if path.is_file() and path.suffix != ".tmp"
+        )
         return {path: (path.stat().st_size, path.stat().st_mtime_ns) for path in files}
 
     def _fetch(self, remote: Remote, local: Path) -> None:

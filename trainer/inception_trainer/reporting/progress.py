@@ -15,7 +15,9 @@ Row = list[float]
 
 @dataclass
 class History:
-    """The curves. Train rows are [step, loss, top-1, learning rate, img/s], evaluations [step, loss, top-1, top-5]."""
+    """The curves. Train rows are [step, loss, top-1, learning rate, img/s], evaluations [step,
+    loss, top-1, top-5].
+    """
 
     train: list[Row] = field(default_factory=list)
     evaluations: list[Row] = field(default_factory=list)
@@ -31,7 +33,9 @@ class History:
 
 @dataclass
 class Progress:
-    """Exact over restarts: written with every checkpoint, never derived from a clock of one process."""
+    """Exact over restarts: written with every checkpoint, never derived from a clock of one
+    process.
+    """
 
     step: int = 0
     """Optimizer steps done."""
@@ -58,9 +62,14 @@ class Progress:
     history: History = field(default_factory=History)
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain data that later changes leave alone; rows are never changed, so only their lists are copied."""
+        """Plain data that later changes leave alone; rows are never changed, so only their lists
+        are copied.
+        """
         plain = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        curves = {field.name: list(getattr(self.history, field.name)) for field in dataclasses.fields(History)}
+        curves = {
+            field.name: list(getattr(self.history, field.name))
+            for field in dataclasses.fields(History)
+        }
         return {**plain, "summary": dict(self.summary), "history": curves}
 
     @classmethod

@@ -1,4 +1,5 @@
-"""One bus from the engine to everything that shows a training to someone; the sinks are in ``sinks/``.
+"""One bus from the engine to everything that shows a training to someone; the sinks are in
+``sinks/``.
 
 A sink that fails is dropped with a warning: no dashboard is worth a training.
 """
@@ -187,4 +188,6 @@ class Bus:
                 act(sink)
             except Exception as error:
                 self._sinks.remove(sink)
-                logger.warning("%s is switched off: %s: %s", type(sink).__name__, type(error).__name__, error)
+                logger.warning(
+                    "%s is switched off: %s: %s", type(sink).__name__, type(error).__name__, error
+                )

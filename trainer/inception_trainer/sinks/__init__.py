@@ -19,7 +19,9 @@ from .tensorboard import TensorBoard
 
 
 def build(settings: Settings, output: Path | None, mode: str = "Train") -> list[Sink]:
-    """Sinks of this rank: the pod's own on local rank 0, the job's on rank 0; curves last, they are slow."""
+    """Sinks of this rank: the pod's own on local rank 0, the job's on rank 0; curves last, they are
+    slow.
+    """
     sinks: list[Sink] = []
     if settings.local_rank == 0:
         if settings.progress_file is not None:
@@ -36,5 +38,11 @@ def build(settings: Settings, output: Path | None, mode: str = "Train") -> list[
         if output is not None:
             sinks.append(Summary(output))
             if mode == "Train":
-                sinks += [Raport(output), MLLog(output), Tcap(output), TensorBoard(output), Curves(output)]
+                sinks += [
+                    Raport(output),
+                    MLLog(output),
+                    Tcap(output),
+                    TensorBoard(output),
+                    Curves(output),
+                ]
     return sinks

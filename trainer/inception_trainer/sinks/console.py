@@ -6,7 +6,13 @@ import sys
 from typing import Any, TextIO
 
 from inception_trainer.log import logger
-from inception_trainer.reporting.records import EndRecord, EvaluationRecord, LogRecord, RunInfo, Sink
+from inception_trainer.reporting.records import (
+    EndRecord,
+    EvaluationRecord,
+    LogRecord,
+    RunInfo,
+    Sink,
+)
 
 BAR = 24
 
@@ -61,7 +67,9 @@ class Console(Sink):
 
 def conclude(summary: dict[str, Any]) -> str:
     """One line with the result of a run."""
-    figures = {name: summary.get(name, 0) for name in ("steps", "samplesSeen", "imagesPerSecond", "loss")}
+    figures = {
+        name: summary.get(name, 0) for name in ("steps", "samplesSeen", "imagesPerSecond", "loss")
+    }
     accuracy = f"top-1 {100 * summary.get('accuracyTop1', 0):.2f} %, top-5 {100 * summary.get('accuracyTop5', 0):.2f} %"
     speed = f"{figures['imagesPerSecond']:.0f} img/s"
     match summary.get("mode", "Train"):
@@ -69,7 +77,9 @@ def conclude(summary: dict[str, Any]) -> str:
             return f"Evaluated {summary['samples']} images: {accuracy}, loss {figures['loss']:.4f}, {speed}"
         case "Benchmark":
             each = summary["imagesPerSecondPerDevice"]
-            return f"Measured {summary['measuredSteps']} steps: {speed}, {each:.0f} img/s per device"
+            return (
+                f"Measured {summary['measuredSteps']} steps: {speed}, {each:.0f} img/s per device"
+            )
         case "Infer":
             return _inferred(summary)
         case "Export":
@@ -83,7 +93,9 @@ def conclude(summary: dict[str, Any]) -> str:
 def _inferred(summary: dict[str, Any]) -> str:
     if "samples" not in summary:
         return f"Measured the latencies of {len(summary['latencies'])} batch sizes"
-    skipped = f", {summary['skippedSamples']} more could not be read" if summary["skippedSamples"] else ""
+    skipped = (
+        f", {summary['skippedSamples']} more could not be read" if summary["skippedSamples"] else ""
+    )
     return (
         f"Classified {summary['samples']} images{skipped}, {summary['imagesPerSecond']:.0f} img/s: "
         f"{summary['predictions']}"

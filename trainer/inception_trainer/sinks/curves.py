@@ -11,7 +11,9 @@ from inception_trainer.reporting.records import EndRecord, RunInfo, Sink
 
 TRAIN, VALIDATION, MUTED = "#7aa6c2", "#c8502d", "#8a8f98"
 SHORT = 20
-"""Curves of so few points are drawn as they are; longer ones are averaged over a twentieth of their length."""
+"""Curves of so few points are drawn as they are; longer ones are averaged over a twentieth of their
+length.
+"""
 
 
 class Curves(Sink):
@@ -45,7 +47,11 @@ def draw(path: Path, record: EndRecord, info: RunInfo) -> None:
     _points(left, history.evaluations, 1, scale, "validation", VALIDATION)
     _line(right, history.train, 2, scale, 100)
     _points(right, history.evaluations, 2, scale, "validation top-1", VALIDATION, 100)
-    left.set(title="Loss", ylabel="cross entropy", ylim=(0, _loss_limit(history.train, history.evaluations)))
+    left.set(
+        title="Loss",
+        ylabel="cross entropy",
+        ylim=(0, _loss_limit(history.train, history.evaluations)),
+    )
     right.set(title="Accuracy", ylabel="%", ylim=(0, 101))
     for axes in (left, right):
         _style(axes, [step * scale for step in history.restarts], info.total_steps * scale)
@@ -71,7 +77,9 @@ def smoothed(values: list[float]) -> list[float]:
 
 
 def _loss_limit(train: list[Row], evaluations: list[Row]) -> float:
-    """Room for the training curve and the last validation: early validations can be off by orders of magnitude."""
+    """Room for the training curve and the last validation: early validations can be off by orders
+    of magnitude.
+    """
     return 1.1 * max([row[1] for row in train] + [row[1] for row in evaluations[-1:]], default=1.0)
 
 
@@ -83,7 +91,9 @@ def _line(axes: Any, rows: list[Row], column: int, scale: float, factor: float =
     axes.plot(x, smoothed(y), color=TRAIN, linewidth=1.8, label="training")
 
 
-def _points(axes: Any, rows: list[Row], column: int, scale: float, label: str, color: str, factor: float = 1) -> None:
+def _points(
+    axes: Any, rows: list[Row], column: int, scale: float, label: str, color: str, factor: float = 1
+) -> None:
     x, y = [row[0] * scale for row in rows], [row[column] * factor for row in rows]
     last = f", at the end {y[-1]:.4g}" if y else ""
     axes.plot(x, y, color=color, linewidth=1.6, marker="o", markersize=3.5, label=label + last)
@@ -91,7 +101,13 @@ def _points(axes: Any, rows: list[Row], column: int, scale: float, label: str, c
 
 def _style(axes: Any, restarts: list[float], end: float) -> None:
     for number, epoch in enumerate(restarts):
-        axes.axvline(epoch, color=MUTED, linewidth=0.8, linestyle=(0, (4, 3)), label=None if number else "restart")
+        axes.axvline(
+            epoch,
+            color=MUTED,
+            linewidth=0.8,
+            linestyle=(0, (4, 3)),
+            label=None if number else "restart",
+        )
     axes.set(xlabel="epoch", xlim=(0, end * 1.02))
     axes.grid(alpha=0.25, linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)

@@ -1,4 +1,6 @@
-"""Lines of a prefix and a JSON object, as DLLogger writes them: units of metrics, and their values at a step."""
+"""Lines of a prefix and a JSON object, as DLLogger writes them: units of metrics, and their values
+at a step.
+"""
 
 from __future__ import annotations
 

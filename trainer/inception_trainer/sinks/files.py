@@ -12,7 +12,14 @@ import yaml
 
 from inception_trainer.checkpoint.base import Saved
 from inception_trainer.reporting.outputs import replacing
-from inception_trainer.reporting.records import EndRecord, EvaluationRecord, LogRecord, RunInfo, Sink, StepRecord
+from inception_trainer.reporting.records import (
+    EndRecord,
+    EvaluationRecord,
+    LogRecord,
+    RunInfo,
+    Sink,
+    StepRecord,
+)
 
 LEAST_SECONDS = 1.0
 """Between two writes of the progress file."""
@@ -25,7 +32,9 @@ def replace_file(path: Path, text: str) -> None:
 
 
 class ProgressFile(Sink):
-    """``{"step", "metrics", "time"}`` for the launcher's report; the first step and the end are never held back."""
+    """``{"step", "metrics", "time"}`` for the launcher's report; the first step and the end are
+    never held back.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path, self._written = path, 0.0
@@ -37,7 +46,9 @@ class ProgressFile(Sink):
         """Remember the lengths, and the accuracy of an earlier attempt."""
         self._total, self._steps_per_epoch = info.total_steps, info.steps_per_epoch
         if info.evaluated is not None:
-            self._metrics |= dict(zip(("accuracyTop1", "accuracyTop5"), info.evaluated, strict=True))
+            self._metrics |= dict(
+                zip(("accuracyTop1", "accuracyTop5"), info.evaluated, strict=True)
+            )
 
     def step(self, record: StepRecord) -> None:
         """Write unless the last write is younger than a second."""
@@ -59,7 +70,10 @@ class ProgressFile(Sink):
 
     def evaluation(self, record: EvaluationRecord) -> None:
         """Take the accuracy and write."""
-        self._metrics |= {"accuracyTop1": record.accuracy_top1, "accuracyTop5": record.accuracy_top5}
+        self._metrics |= {
+            "accuracyTop1": record.accuracy_top1,
+            "accuracyTop5": record.accuracy_top5,
+        }
         self._write(record.step)
 
     def checkpoint(self, record: Saved) -> None:
@@ -73,7 +87,9 @@ class ProgressFile(Sink):
             "progress": round(summary["steps"] / self._total, 6) if not record.finished else 1.0,
             "epoch": summary["steps"] // self._steps_per_epoch,
             "samplesSeen": summary["samplesSeen"],
-            "estimatedRemainingSeconds": 0.0 if record.finished else self._metrics.get("estimatedRemainingSeconds"),
+            "estimatedRemainingSeconds": 0.0
+            if record.finished
+            else self._metrics.get("estimatedRemainingSeconds"),
         }
         if summary["evaluatedStep"] >= 0:
             self._metrics |= {name: summary[name] for name in ("accuracyTop1", "accuracyTop5")}
@@ -82,7 +98,11 @@ class ProgressFile(Sink):
     def _write(self, step: int) -> None:
         self._written = time.monotonic()
         metrics = {name: value for name, value in dict(self._metrics).items() if value is not None}
-        content = {"step": step, "metrics": metrics, "time": datetime.now(UTC).isoformat(timespec="microseconds")}
+        content = {
+            "step": step,
+            "metrics": metrics,
+            "time": datetime.now(UTC).isoformat(timespec="microseconds"),
+        }
         replace_file(self._path, json.dumps(content))
 
 

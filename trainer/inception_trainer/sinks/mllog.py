@@ -1,7 +1,9 @@
-"""mllog.txt: the time to an accuracy, as lines of ``:::MLLOG`` and a JSON object with MLPerf's keys (RECIPES 14.3).
+"""mllog.txt: the time to an accuracy, as lines of ``:::MLLOG`` and a JSON object with MLPerf's keys
+(RECIPES 14.3).
 
-A record of what happened, no claim to follow MLPerf's rules. All attempts of a job append to one file: the run starts
-once, each attempt has its own initialisation, and an epoch that was begun again is there again.
+A record of what happened, no claim to follow MLPerf's rules. All attempts of a job append to one
+file: the run starts once, each attempt has its own initialisation, and an epoch that was begun
+again is there again.
 """
 
 from __future__ import annotations
@@ -11,7 +13,13 @@ import time
 from pathlib import Path
 from typing import Any, TextIO
 
-from inception_trainer.reporting.records import EndRecord, EvaluationRecord, RunInfo, Sink, StepRecord
+from inception_trainer.reporting.records import (
+    EndRecord,
+    EvaluationRecord,
+    RunInfo,
+    Sink,
+    StepRecord,
+)
 
 START, STOP, POINT = "INTERVAL_START", "INTERVAL_END", "POINT_IN_TIME"
 BENCHMARKS = {"resnet50": "resnet"}
@@ -49,7 +57,14 @@ class MLLog(Sink):
         if self._block is None:
             share = position / self._info.steps_per_epoch
             self._block = epoch + 1 + (round(share, 4) if position else 0)
-            self._line(START, "block_start", None, began, first_epoch_num=self._block, epoch_count=self._every())
+            self._line(
+                START,
+                "block_start",
+                None,
+                began,
+                first_epoch_num=self._block,
+                epoch_count=self._every(),
+            )
         if position == 0:
             self._line(START, "epoch_start", None, began, epoch_num=epoch + 1)
         if position + 1 == self._info.steps_per_epoch:
@@ -93,7 +108,9 @@ class MLLog(Sink):
             return round(int(evaluation["everySteps"]) / self._info.steps_per_epoch, 4)
         return int(evaluation.get("everyEpochs", 1))
 
-    def _line(self, kind: str, key: str, value: Any, at: float | None = None, **metadata: Any) -> None:
+    def _line(
+        self, kind: str, key: str, value: Any, at: float | None = None, **metadata: Any
+    ) -> None:
         if self._file is None:
             return
         content = {

@@ -1,4 +1,5 @@
-"""The files that ``BENCHMARK_LOG`` and ``AVG_LOG`` name: a line of JSON per run, with the keys of a model zoo.
+"""The files that ``BENCHMARK_LOG`` and ``AVG_LOG`` name: a line of JSON per run, with the keys of a
+model zoo.
 
 Tools that read such a file as one object need a file per run.
 """
@@ -42,7 +43,8 @@ class AccuracyLog(Sink):
 def measured(summary: dict[str, Any], now: float) -> dict[str, Any]:
     """What the summary of mode Benchmark says, under the names and with the words used there.
 
-    Times are seconds of a step, throughput is images/s over all cards; ``now`` is Unix time, the date is in UTC.
+    Times are seconds of a step, throughput is images/s over all cards; ``now`` is Unix time, the
+    date is in UTC.
     """
     cards = summary["worldSize"]
     return {
@@ -66,7 +68,11 @@ def append(variable: str, name: str, content: Any) -> None:
     """Add a line to the file ``name``; where that is not possible, warn and name the ``variable``."""
     path = place(name)
     if isinstance(path, Remote):
-        logger.warning("%s: %s is not written, nothing can be added to a file in a store; name a path", variable, name)
+        logger.warning(
+            "%s: %s is not written, nothing can be added to a file in a store; name a path",
+            variable,
+            name,
+        )
         return
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,6 @@
-"""raport.json as NVIDIA's DeepLearningExamples write it: lines of ``DLLL `` and a JSON object (RECIPES 14.1)."""
+"""raport.json as NVIDIA's DeepLearningExamples write it: lines of ``DLLL `` and a JSON object
+(RECIPES 14.1).
+"""
 
 from __future__ import annotations
 
@@ -6,7 +8,13 @@ import math
 import statistics
 from pathlib import Path
 
-from inception_trainer.reporting.records import EndRecord, EvaluationRecord, LogRecord, RunInfo, Sink
+from inception_trainer.reporting.records import (
+    EndRecord,
+    EvaluationRecord,
+    LogRecord,
+    RunInfo,
+    Sink,
+)
 
 from .dllogger_lines import Lines
 
@@ -51,7 +59,9 @@ class Raport(Sink):
         self._lines.open()
         for metric, (unit, form) in METRICS.items():
             self._lines.metadata(metric, {"unit": unit, "format": form})
-        self._lines.log("PARAMETER", {"attempt": info.attempt, "world_size": info.world_size, **info.config})
+        self._lines.log(
+            "PARAMETER", {"attempt": info.attempt, "world_size": info.world_size, **info.config}
+        )
 
     def log(self, record: LogRecord) -> None:
         """One line per log interval; step is [epoch, iteration]."""
@@ -83,7 +93,9 @@ class Raport(Sink):
             self._lines.log([], data | ({"train.loss": min(losses)} if losses else {}))
 
     def _summarise(self, measured: Values | None = None) -> None:
-        """What was ``measured``, beside the training figures of the epoch over the log intervals of this attempt."""
+        """What was ``measured``, beside the training figures of the epoch over the log intervals of
+        this attempt.
+        """
         rows, self._logged = self._logged, []
         values = dict(measured or {})
         if rows:
@@ -107,14 +119,18 @@ def training(record: LogRecord) -> Values:
         "train.lr": record.learning_rate,
         **scale,
         "train.total_ips": record.images_per_second,
-        "train.compute_ips": record.images_per_second * record.step_seconds / max(compute_time, 1e-9),
+        "train.compute_ips": record.images_per_second
+        * record.step_seconds
+        / max(compute_time, 1e-9),
         "train.data_time": data_time,
         "train.compute_time": compute_time,
     }
 
 
 def validation(record: EvaluationRecord) -> Values:
-    """The figures of one evaluation; accuracies in percent as there, latencies per batch of this rank."""
+    """The figures of one evaluation; accuracies in percent as there, latencies per batch of this
+    rank.
+    """
     values = {
         "val.top1": 100 * record.accuracy_top1,
         "val.top5": 100 * record.accuracy_top5,

@@ -1,7 +1,8 @@
 """Prometheus metrics of one pod, served by its local rank 0 (names: docs/architecture.md).
 
-Values that hold for the whole job (loss, accuracy, progress) are the same in every pod; ``trainer_samples_total``
-counts this pod's samples only, so that ``sum(rate())`` is the job's speed.
+Values that hold for the whole job (loss, accuracy, progress) are the same in every pod;
+``trainer_samples_total`` counts this pod's samples only, so that ``sum(rate())`` is the job's
+speed.
 """
 
 from __future__ import annotations
@@ -18,7 +19,14 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from inception_trainer import __version__
 from inception_trainer.checkpoint.base import Saved
 from inception_trainer.log import logger
-from inception_trainer.reporting.records import EndRecord, EvaluationRecord, LogRecord, RunInfo, Sink, StepRecord
+from inception_trainer.reporting.records import (
+    EndRecord,
+    EvaluationRecord,
+    LogRecord,
+    RunInfo,
+    Sink,
+    StepRecord,
+)
 
 from .files import replace_file
 
@@ -34,14 +42,17 @@ DEVICE_GAUGES = {
     "power_watts": "Power drawn by the device",
     "healthy": "1 while the device answers questions about itself, 0 once it stopped to",
 }
-"""Of the devices of this pod's ranks, by local rank; a figure that a vendor's module does not have is absent."""
+"""Of the devices of this pod's ranks, by local rank; a figure that a vendor's module does not have
+is absent.
+"""
 
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
 
     def server_bind(self) -> None:
-        # HTTPServer would look its own name up, which blocks for seconds where there is no name service.
+        # HTTPServer would look its own name up, which blocks for seconds where there is no name
+        # service.
         socketserver.TCPServer.server_bind(self)
 
 
@@ -66,26 +77,46 @@ class Prometheus(Sink):
         self._loss = gauge("loss", "Mean training loss of the last log interval")
         self._accuracy = gauge("accuracy_ratio", "Top-k accuracy, 0 to 1", ("split", "k"))
         self._rate = gauge("learning_rate", "Learning rate of the last step")
-        self._seen = gauge("samples_seen", "Training samples consumed by the job, over all attempts and pods")
-        self._speed = gauge("samples_per_second", "Training samples per second of the whole job, last log interval")
-        self._remaining = gauge("estimated_remaining_seconds", "Time to the end of the job at the current speed")
+        self._seen = gauge(
+            "samples_seen", "Training samples consumed by the job, over all attempts and pods"
+        )
+        self._speed = gauge(
+            "samples_per_second", "Training samples per second of the whole job, last log interval"
+        )
+        self._remaining = gauge(
+            "estimated_remaining_seconds", "Time to the end of the job at the current speed"
+        )
         self._attempt = gauge("attempt", "Attempt that this process belongs to")
-        self._first_step = gauge("first_step_timestamp_seconds", "When this attempt made its first step; 0: not yet")
+        self._first_step = gauge(
+            "first_step_timestamp_seconds", "When this attempt made its first step; 0: not yet"
+        )
         self._last_step = gauge("last_step_timestamp_seconds", "When the last step ended")
-        self._saved = gauge("checkpoint_last_success_timestamp_seconds", "When the last checkpoint was complete")
+        self._saved = gauge(
+            "checkpoint_last_success_timestamp_seconds", "When the last checkpoint was complete"
+        )
         self._size = gauge("checkpoint_size_bytes", "Size of the last checkpoint")
-        self._devices = {name: gauge(f"device_{name}", text, ("device",)) for name, text in DEVICE_GAUGES.items()}
+        self._devices = {
+            name: gauge(f"device_{name}", text, ("device",)) for name, text in DEVICE_GAUGES.items()
+        }
         self._define_counters()
 
     def _define_counters(self) -> None:
         registry = self.registry
-        self._samples = Counter("trainer_samples", "Samples processed by this pod", ("phase",), registry=registry)
-        self._steps = Counter("trainer_steps", "Optimizer steps done by this process", registry=registry)
+        self._samples = Counter(
+            "trainer_samples", "Samples processed by this pod", ("phase",), registry=registry
+        )
+        self._steps = Counter(
+            "trainer_steps", "Optimizer steps done by this process", registry=registry
+        )
         self._skipped = Gauge(
-            "trainer_skipped_samples", "Unreadable samples skipped by the job, over all attempts", registry=registry
+            "trainer_skipped_samples",
+            "Unreadable samples skipped by the job, over all attempts",
+            registry=registry,
         )
         self._skipped_steps = Gauge(
-            "trainer_skipped_steps", "Steps of the job whose FP16 gradients overflowed", registry=registry
+            "trainer_skipped_steps",
+            "Steps of the job whose FP16 gradients overflowed",
+            registry=registry,
         )
         self._duration = Histogram(
             "trainer_step_duration_seconds",
@@ -101,7 +132,9 @@ class Prometheus(Sink):
             registry=registry,
         )
         self._stalled = Counter(
-            "trainer_checkpoint_stall_seconds", "Time that training stood still for checkpoints", registry=registry
+            "trainer_checkpoint_stall_seconds",
+            "Time that training stood still for checkpoints",
+            registry=registry,
         )
         self._build = Info("trainer_build", "What runs here", registry=registry)
         for phase in ("train", "val", "infer"):
@@ -202,11 +235,16 @@ class Prometheus(Sink):
         warned = False
         while not self._closing.is_set():
             try:
-                # The address may be in TIME_WAIT of the attempt before: HTTPServer sets SO_REUSEADDR.
+                # The address may be in TIME_WAIT of the attempt before: HTTPServer sets
+                # SO_REUSEADDR.
                 self._server = _Server(("", self._port), _handler(self.registry))
             except OSError as error:
                 if not warned:
-                    logger.warning("metrics port %d: %s; trying again in the background", self._port, error.strerror)
+                    logger.warning(
+                        "metrics port %d: %s; trying again in the background",
+                        self._port,
+                        error.strerror,
+                    )
                 warned = True
                 self._closing.wait(RETRY_SECONDS)
                 continue

@@ -1,7 +1,8 @@
-"""tcap_dllogger.json as Tecorigin's logger writes it: lines of ``TCAPPDLL `` and a JSON object (RECIPES 14.3).
+"""tcap_dllogger.json as Tecorigin's logger writes it: lines of ``TCAPPDLL `` and a JSON object
+(RECIPES 14.3).
 
-Written for the profile ``tecorigin`` only: nobody else has a use for it. ``data`` is the text of a Python dict whose
-values are texts, as there. Figures are those of all ranks; rank 0 alone writes.
+Written for the profile ``tecorigin`` only: nobody else has a use for it. ``data`` is the text of a
+Python dict whose values are texts, as there. Figures are those of all ranks; rank 0 alone writes.
 """
 
 from __future__ import annotations

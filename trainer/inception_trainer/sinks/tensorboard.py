@@ -38,7 +38,11 @@ class TensorBoard(Sink):
 
     def evaluation(self, record: EvaluationRecord) -> None:
         """Validation curves."""
-        values = {"val/loss": record.loss, "val/top1": record.accuracy_top1, "val/top5": record.accuracy_top5}
+        values = {
+            "val/loss": record.loss,
+            "val/top1": record.accuracy_top1,
+            "val/top5": record.accuracy_top5,
+        }
         self._scalars(record.step, values)
 
     def close(self) -> None:

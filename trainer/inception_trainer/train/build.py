@@ -1,4 +1,6 @@
-"""Puts a run together in the order that is fastest and safe: files are read while the ranks find one another."""
+"""Puts a run together in the order that is fastest and safe: files are read while the ranks find
+one another.
+"""
 
 from __future__ import annotations
 
@@ -54,7 +56,9 @@ class Background(Generic[T]):
 
     def __init__(self, function: Callable[[], T]) -> None:
         self._outcome: list[tuple[T | None, BaseException | None]] = []
-        self._thread = threading.Thread(target=self._run, args=(function,), name="loader", daemon=True)
+        self._thread = threading.Thread(
+            target=self._run, args=(function,), name="loader", daemon=True
+        )
         self._thread.start()
 
     def _run(self, function: Callable[[], T]) -> None:
@@ -184,11 +188,15 @@ def _surroundings(
         train_samples=len(splits.train),
         evaluation_samples=len(splits.val),
     )
-    return Surroundings(config, settings, accelerator, stop, store, splits, comm, bus, start, info, batch, length)
+    return Surroundings(
+        config, settings, accelerator, stop, store, splits, comm, bus, start, info, batch, length
+    )
 
 
 def _evaluated(progress: Progress) -> tuple[float, float] | None:
-    return (progress.accuracy_top1, progress.accuracy_top5) if progress.evaluated_step >= 0 else None
+    return (
+        (progress.accuracy_top1, progress.accuracy_top5) if progress.evaluated_step >= 0 else None
+    )
 
 
 def _load(store: Saver | None, settings: Settings) -> tuple[int, Payload | None]:
@@ -197,11 +205,16 @@ def _load(store: Saver | None, settings: Settings) -> tuple[int, Payload | None]
     try:
         return store.acquire(), store.load()
     except OSError as error:
-        raise InputMissing(f"checkpoint.path: {store.root} cannot be used: {error.strerror or error}") from None
+        raise InputMissing(
+            f"checkpoint.path: {store.root} cannot be used: {error.strerror or error}"
+        ) from None
 
 
 def _agree(
-    comm: Comm, loading: Background[tuple[int, Payload | None]], config: TrainingConfig, splits: Splits
+    comm: Comm,
+    loading: Background[tuple[int, Payload | None]],
+    config: TrainingConfig,
+    splits: Splits,
 ) -> Start:
     """What rank 0 found in the checkpoint folder becomes known to all, errors included."""
 
@@ -209,7 +222,9 @@ def _agree(
         attempt, payload = loading.result()
         if payload is None:
             return Start(attempt, Progress(), resumes=False)
-        check_fingerprint(payload["fingerprint"], full_fingerprint(config, splits), config.checkpoint.path)
+        check_fingerprint(
+            payload["fingerprint"], full_fingerprint(config, splits), config.checkpoint.path
+        )
         progress = Progress.from_dict(payload["progress"])
         return Start(
             attempt,
@@ -232,7 +247,11 @@ def _agree(
 def _finished_before(around: Surroundings) -> dict[str, Any] | None:
     """The stored result of a job that needs no more steps, after handing it to the sinks again."""
     progress = around.start.progress
-    if not progress.summary or progress.evaluated_step != progress.step or progress.step != around.length.total_steps:
+    if (
+        not progress.summary
+        or progress.evaluated_step != progress.step
+        or progress.step != around.length.total_steps
+    ):
         return None
     progress.history.restarts.pop()
     logger.info("finished before, at step %d: nothing to do", progress.step)
@@ -243,7 +262,12 @@ def _finished_before(around: Surroundings) -> dict[str, Any] | None:
 
 
 def _job(around: Surroundings) -> Job:
-    config, comm, accelerator, splits = around.config, around.comm, around.accelerator, around.splits
+    config, comm, accelerator, splits = (
+        around.config,
+        around.comm,
+        around.accelerator,
+        around.splits,
+    )
     network, normalization, weights = _network(around)
     updater = Updater(config, network, accelerator)
     state = TrainingState(network, updater, comm)
@@ -256,10 +280,17 @@ def _job(around: Surroundings) -> Job:
     largest = max(part.stop - part.start for part in around.batch.micro_slices(comm.world_size - 1))
     evaluated = network if updater.average is None else updater.average.model
     evaluator = Evaluator(
-        evaluated, splits.val, accelerator, normalise, comm, min(LARGEST_EVALUATION_BATCH, 2 * largest)
+        evaluated,
+        splits.val,
+        accelerator,
+        normalise,
+        comm,
+        min(LARGEST_EVALUATION_BATCH, 2 * largest),
     )
     parameters = sum(p.numel() for p in network.parameters())
-    info = dataclasses.replace(around.info, parameters=parameters, normalization=normalization, weights=weights)
+    info = dataclasses.replace(
+        around.info, parameters=parameters, normalization=normalization, weights=weights
+    )
     _announce(around, info)
     first = comm.rank - around.settings.local_rank
     return Job(
@@ -284,16 +315,22 @@ def _job(around: Surroundings) -> Job:
 
 
 def _network(around: Surroundings) -> tuple[nn.Module, Normalization, str | None]:
-    """The network on its device, what its inputs are normalised with, and the layout its weights came in."""
+    """The network on its device, what its inputs are normalised with, and the layout its weights
+    came in.
+    """
     network = _built(around)
     config, start, splits = around.config, around.start, around.splits
     loaded = None
     if config.model.weights is not None and not start.resumes:
         source, new = config.model.weights, config.model.classifier == "New"
         loaded = around.comm.from_first(
-            lambda: load_weights(network, around.info.model, local_file(source), new_classifier=new),
+            lambda: load_weights(
+                network, around.info.model, local_file(source), new_classifier=new
+            ),
         )
-    chosen = choose(config.data.normalization, splits.normalization, loaded.normalization if loaded else None)
+    chosen = choose(
+        config.data.normalization, splits.normalization, loaded.normalization if loaded else None
+    )
     if config.model.batch_norm == "Synchronized" and around.comm.world_size > 1:
         synchronize(network)
     network = network.to(around.accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -301,15 +338,21 @@ def _network(around: Surroundings) -> tuple[nn.Module, Normalization, str | None
 
 
 def _built(around: Surroundings) -> nn.Module:
-    """The network. Initial values are only computed where they will be used: on rank 0 of a new job."""
+    """The network. Initial values are only computed where they will be used: on rank 0 of a new
+    job.
+    """
     config, start = around.config, around.start
     classes = max(around.splits.num_classes, config.data.num_classes or 0)
     auxiliary = bool(config.loss.auxiliary_weight)
     if start.payload is None and around.comm.is_first:
         torch.manual_seed(config.seed)
-        return models.create(config.model.name, classes, auxiliary=auxiliary, dropout=config.model.dropout)
+        return models.create(
+            config.model.name, classes, auxiliary=auxiliary, dropout=config.model.dropout
+        )
     with torch.device("meta"):
-        network = models.create(config.model.name, classes, auxiliary=auxiliary, dropout=config.model.dropout)
+        network = models.create(
+            config.model.name, classes, auxiliary=auxiliary, dropout=config.model.dropout
+        )
     if start.payload is None:
         return network.to_empty(device="cpu")
     network.load_state_dict(start.payload["model"], assign=True)
@@ -325,7 +368,9 @@ def _restore(state: TrainingState, around: Surroundings) -> None:
         return
     state.restore_optimizer(payload and payload["optimizer"], start.optimizer_parts)
     state.restore_scaler(start.scaler)
-    state.restore_statistics(None if payload is None else payload["rank_statistics"], start.saved_ranks)
+    state.restore_statistics(
+        None if payload is None else payload["rank_statistics"], start.saved_ranks
+    )
     logger.info(
         "continuing at step %d (%d samples seen), saved by %d ranks",
         start.progress.step,

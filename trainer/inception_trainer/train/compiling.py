@@ -1,7 +1,8 @@
-"""How the network runs while it trains: operation by operation, or compiled (``execution: Compiled``).
+"""How the network runs while it trains: operation by operation, or compiled (``execution:
+Compiled``).
 
-Compiling takes a minute or more at the first step, and compilers on the machine. Evaluation, whose batches have
-several sizes, always runs operation by operation.
+Compiling takes a minute or more at the first step, and compilers on the machine. Evaluation, whose
+batches have several sizes, always runs operation by operation.
 """
 
 from __future__ import annotations
@@ -33,10 +34,15 @@ def executed(network: nn.Module, execution: str, device: torch.device) -> nn.Mod
 def _check(device: torch.device) -> None:
     names = _cpp_compilers() if device.type == "cpu" else COMPILERS
     if not any(map(shutil.which, names)):
-        _refuse(f"a compiler ({' or '.join(names)}), and none is installed", "install one, for example g++")
+        _refuse(
+            f"a compiler ({' or '.join(names)}), and none is installed",
+            "install one, for example g++",
+        )
     header = Path(sysconfig.get_paths()["include"], "Python.h")
     if not header.is_file():
-        _refuse(f"Python's headers, and there is no {header}", "install them, for example python3-dev")
+        _refuse(
+            f"Python's headers, and there is no {header}", "install them, for example python3-dev"
+        )
 
 
 def _refuse(missing: str, remedy: str) -> None:

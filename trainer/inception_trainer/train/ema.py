@@ -1,4 +1,6 @@
-"""Running average of the weights (EMA): what is evaluated, saved and used in the end, never what is trained."""
+"""Running average of the weights (EMA): what is evaluated, saved and used in the end, never what is
+trained.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,9 @@ from inception_trainer.config.training import WeightAverageConfig
 
 
 class WeightAverage:
-    """A copy of the network whose floating-point tensors follow it; batch norm statistics are averaged too."""
+    """A copy of the network whose floating-point tensors follow it; batch norm statistics are
+    averaged too.
+    """
 
     def __init__(self, model: nn.Module, config: WeightAverageConfig) -> None:
         assert config.decay is not None  # noqa: S101 - no average without a decay
@@ -26,7 +30,9 @@ class WeightAverage:
 
     @torch.no_grad()
     def update(self, steps: int) -> None:
-        """Follow, after ``steps`` optimizer steps of the job: what was averaged is a function of the step alone."""
+        """Follow, after ``steps`` optimizer steps of the job: what was averaged is a function of
+        the step alone.
+        """
         if steps % self._every:
             return
         mine, its = _tensors(self.model), _tensors(self._source)

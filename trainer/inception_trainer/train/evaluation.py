@@ -1,4 +1,6 @@
-"""Accuracy over the validation set: every image once, on exactly one rank, counts added up once at the end."""
+"""Accuracy over the validation set: every image once, on exactly one rank, counts added up once at
+the end.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +45,13 @@ class Evaluator:
     """Runs the bare network; every rank must call it, also one whose share is empty."""
 
     def __init__(
-        self, model: nn.Module, dataset: Dataset, accelerator: Accelerator, normalise: Normalise, comm: Comm, batch: int
+        self,
+        model: nn.Module,
+        dataset: Dataset,
+        accelerator: Accelerator,
+        normalise: Normalise,
+        comm: Comm,
+        batch: int,
     ) -> None:
         self._model, self._dataset, self._accelerator = model, dataset, accelerator
         self._normalise, self._comm, self._batch = normalise, comm, batch
@@ -51,7 +59,9 @@ class Evaluator:
         self._taken: list[float] = []
 
     def run(
-        self, stop_requested: Callable[[], bool], advance: Callable[[int], None] = lambda _batches: None
+        self,
+        stop_requested: Callable[[], bool],
+        advance: Callable[[int], None] = lambda _batches: None,
     ) -> Evaluation | None:
         """Measure; None on all ranks when any of them was asked to stop meanwhile.
 
@@ -66,7 +76,9 @@ class Evaluator:
             self._model.train()
         return None if sums is None else self._result(sums, time.monotonic() - began)
 
-    def _sums(self, stop_requested: Callable[[], bool], advance: Callable[[int], None]) -> torch.Tensor | None:
+    def _sums(
+        self, stop_requested: Callable[[], bool], advance: Callable[[int], None]
+    ) -> torch.Tensor | None:
         share = evaluation_share(len(self._dataset), self._comm.rank, self._comm.world_size)
         batches = [share[i : i + self._batch] for i in range(0, len(share), self._batch)]
         rounds = math.ceil(math.ceil(len(self._dataset) / self._comm.world_size) / self._batch)
@@ -93,12 +105,18 @@ class Evaluator:
         labels = labels.to(self._accelerator.device, non_blocking=True)
         with self._accelerator.autocast():
             logits = self._model(self._normalise(images)).float()
-        return count_hits(functional.cross_entropy(logits, labels, reduction="sum"), logits, labels).double().cpu()
+        return (
+            count_hits(functional.cross_entropy(logits, labels, reduction="sum"), logits, labels)
+            .double()
+            .cpu()
+        )
 
     def _result(self, sums: torch.Tensor, seconds: float) -> Evaluation:
         loss, top1, top5, counted, skipped = self._comm.sum(sums.clone()).tolist()
         if counted + skipped != len(self._dataset) or not counted:
-            raise DataError(f"evaluated {counted:.0f} (+ {skipped:.0f} unreadable) of {len(self._dataset)} images")
+            raise DataError(
+                f"evaluated {counted:.0f} (+ {skipped:.0f} unreadable) of {len(self._dataset)} images"
+            )
         return Evaluation(
             loss / counted, top1 / counted, top5 / counted, int(counted), seconds, int(skipped),
             self._waited, tuple(self._taken),

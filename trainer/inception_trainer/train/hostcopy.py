@@ -1,8 +1,10 @@
-"""Copies of tensors in host memory that is used again and again: a snapshot costs training one pass over its tensors.
+"""Copies of tensors in host memory that is used again and again: a snapshot costs training one pass
+over its tensors.
 
-Fresh memory is several times slower to fill than memory that was used before, because the kernel clears and maps
-every page of it. Where the device can copy on its own (CUDA and ROCm), into pinned memory, training does not even wait
-for the copies: they lie in the device's queue before the next step, and whoever reads them waits for the mark.
+Fresh memory is several times slower to fill than memory that was used before, because the kernel
+clears and maps every page of it. Where the device can copy on its own (CUDA and ROCm), into pinned
+memory, training does not even wait for the copies: they lie in the device's queue before the next
+step, and whoever reads them waits for the mark.
 """
 
 from __future__ import annotations
@@ -24,7 +26,9 @@ class HostCopies:
 
     @torch.no_grad()
     def take(self, group: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Copies with the layout of ``tensors`` in memory; complete only after :meth:`mark` says so."""
+        """Copies with the layout of ``tensors`` in memory; complete only after :meth:`mark` says
+        so.
+        """
         return {name: self._copy(f"{group} {name}", value) for name, value in tensors.items()}
 
     def mark(self) -> Callable[[], None]:
@@ -36,7 +40,11 @@ class HostCopies:
     def _copy(self, name: str, value: Tensor) -> Tensor:
         kept = self._kept.get(name)
         pinned = transfers.copies_itself(value.device)
-        if kept is None or (kept.shape, kept.stride(), kept.dtype) != (value.shape, value.stride(), value.dtype):
+        if kept is None or (kept.shape, kept.stride(), kept.dtype) != (
+            value.shape,
+            value.stride(),
+            value.dtype,
+        ):
             kept = self._kept[name] = torch.empty_like(value, device="cpu", pin_memory=pinned)
         if pinned:
             self._copies_itself = value.device

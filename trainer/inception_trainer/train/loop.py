@@ -1,4 +1,6 @@
-"""The training loop: step, log, evaluate, save, stop; what all ranks do together is decided at step boundaries."""
+"""The training loop: step, log, evaluate, save, stop; what all ranks do together is decided at step
+boundaries.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,14 @@ from inception_trainer.errors import NonFiniteLoss, RanksDiverged, Stopped
 from inception_trainer.heartbeat import Heartbeat
 from inception_trainer.log import logger
 from inception_trainer.reporting.progress import Progress
-from inception_trainer.reporting.records import Bus, EndRecord, EvaluationRecord, LogRecord, RunInfo, StepRecord
+from inception_trainer.reporting.records import (
+    Bus,
+    EndRecord,
+    EvaluationRecord,
+    LogRecord,
+    RunInfo,
+    StepRecord,
+)
 from inception_trainer.stopping import StopRequest
 
 from .evaluation import Evaluation, Evaluator
@@ -30,7 +39,9 @@ from .step import Stepper, Window
 
 STOP, SAVE = "stop", "save"
 WARMUP_STEPS = 2
-"""First steps of a process that no speed counts: memory is allocated, kernels are chosen. Nor do recorded steps."""
+"""First steps of a process that no speed counts: memory is allocated, kernels are chosen. Nor do
+recorded steps.
+"""
 
 
 @dataclass(frozen=True)
@@ -74,14 +85,24 @@ class Trainer:
         self._window_steps = self._timed_steps = 0
         shares = [job.batch.share(rank) for rank in job.pod_ranks]
         self._pod_batch = sum(share.stop - share.start for share in shares)
-        ends = [evaluation_share(len(job.splits.val), rank, job.comm.world_size) for rank in job.pod_ranks]
+        ends = [
+            evaluation_share(len(job.splits.val), rank, job.comm.world_size)
+            for rank in job.pod_ranks
+        ]
         self._pod_evaluation = sum(map(len, ends))
         self._trace = Trace(
-            job.config.profiler, job.accelerator, job.comm, job.heartbeat, job.info.output, job.info.attempt
+            job.config.profiler,
+            job.accelerator,
+            job.comm,
+            job.heartbeat,
+            job.info.output,
+            job.info.attempt,
         )
 
     def run(self) -> dict[str, Any]:
-        """Train; returns the summary. Raises Stopped after a save, NonFiniteLoss, RanksDiverged, DataError."""
+        """Train; returns the summary. Raises Stopped after a save, NonFiniteLoss, RanksDiverged,
+        DataError.
+        """
         self._job.stop.arm()
         with self._trace, self._streams:
             while True:
@@ -92,7 +113,9 @@ class Trainer:
                     return self._finish()
                 if SAVE in decided or self._save_due():
                     self._save()
-                self._agreement.propose({STOP: self._job.stop.requested(), SAVE: self._time_to_save()})
+                self._agreement.propose(
+                    {STOP: self._job.stop.requested(), SAVE: self._time_to_save()}
+                )
                 self._step()
 
     # One step.
@@ -108,7 +131,9 @@ class Trainer:
         self._window_steps += 1
         self._timed_steps += 1
         job.bus.start(job.info)
-        job.bus.step(StepRecord(progress.step, waited, computed, self._pod_batch, progress.samples_seen))
+        job.bus.step(
+            StepRecord(progress.step, waited, computed, self._pod_batch, progress.samples_seen)
+        )
         if recorded or progress.step - job.info.start_step == WARMUP_STEPS:
             self._mark, self._timed_steps = time.monotonic(), 0
         if progress.step % job.config.log_every_steps == 0:
@@ -116,19 +141,26 @@ class Trainer:
 
     def _rate(self) -> float:
         config = self._job.config
-        return learning_rate(config.optimizer.learning_rate, config.schedule, self._job.length, self._progress.step)
+        return learning_rate(
+            config.optimizer.learning_rate, config.schedule, self._job.length, self._progress.step
+        )
 
     def _stream(self) -> Iterator[Batch]:
         job = self._job
         epoch, first = job.length.position(self._progress.step)
         if epoch != self._epoch:
             job.heartbeat.pause()
-            last = min(job.length.steps_per_epoch, job.length.total_steps - epoch * job.length.steps_per_epoch)
+            last = min(
+                job.length.steps_per_epoch,
+                job.length.total_steps - epoch * job.length.steps_per_epoch,
+            )
             numbers = micro_batches_of_epoch(
                 job.batch, job.comm.rank, len(job.splits.train), job.config.seed, epoch, first, last
             )
             self._streams.close()
-            stream = self._streams.enter_context(streamed(job.splits.train, numbers, epoch, job.accelerator.device))
+            stream = self._streams.enter_context(
+                streamed(job.splits.train, numbers, epoch, job.accelerator.device)
+            )
             self._batches = job.heartbeat.over(stream)
             self._epoch = epoch
         return self._batches
@@ -154,13 +186,21 @@ class Trainer:
         devices = of_ranks(self._job.accelerator, self._job.comm)
         record = self._record(window, rate, timed / seconds if seconds > 0 else 0.0, devices)
         progress.history.add_train(
-            [record.step, record.loss, record.accuracy_top1, rate, round(record.images_per_second, 2)]
+            [
+                record.step,
+                record.loss,
+                record.accuracy_top1,
+                rate,
+                round(record.images_per_second, 2),
+            ]
         )
         self._job.bus.log(record)
         self._window_steps = self._timed_steps = 0
         self._mark = time.monotonic()
 
-    def _record(self, window: Window, rate: float, speed: float, devices: tuple[Figures, ...]) -> LogRecord:
+    def _record(
+        self, window: Window, rate: float, speed: float, devices: tuple[Figures, ...]
+    ) -> LogRecord:
         job, progress = self._job, self._progress
         counted = max(1.0, window.samples)
         left = (job.length.total_steps - progress.step) * job.config.batch.global_
@@ -174,7 +214,8 @@ class Trainer:
             learning_rate=rate,
             images_per_second=average,
             step_seconds=(window.data_seconds + window.compute_seconds) / self._window_steps,
-            data_wait_ratio=window.data_seconds / max(1e-9, window.data_seconds + window.compute_seconds),
+            data_wait_ratio=window.data_seconds
+            / max(1e-9, window.data_seconds + window.compute_seconds),
             progress=progress.step / job.length.total_steps,
             remaining_seconds=left / average if average else 0.0,
             samples_seen=progress.samples_seen,
@@ -188,7 +229,9 @@ class Trainer:
 
     def _evaluation_due(self) -> bool:
         step, job = self._progress.step, self._job
-        return self._progress.evaluated_step != step and job.length.evaluates_at(step, job.config.evaluation)
+        return self._progress.evaluated_step != step and job.length.evaluates_at(
+            step, job.config.evaluation
+        )
 
     def _evaluate(self) -> bool:
         """Measure and keep the best; False when a request to stop came first."""
@@ -197,7 +240,9 @@ class Trainer:
         self._log(self._rate())
         checksums = job.state.checksums()
         if len(set(checksums)) > 1:
-            raise RanksDiverged(f"after step {progress.step} the ranks hold different weights: checksums {checksums}")
+            raise RanksDiverged(
+                f"after step {progress.step} the ranks hold different weights: checksums {checksums}"
+            )
         job.state.average_statistics()
         result = job.evaluator.run(self._asked_to_stop)
         if result is not None:
@@ -218,7 +263,9 @@ class Trainer:
             progress.best_accuracy, progress.best_step = result.accuracy_top1, progress.step
         progress.evaluated_step, progress.loss = progress.step, result.loss
         progress.accuracy_top1, progress.accuracy_top5 = result.accuracy_top1, result.accuracy_top5
-        progress.history.evaluations.append([progress.step, result.loss, result.accuracy_top1, result.accuracy_top5])
+        progress.history.evaluations.append(
+            [progress.step, result.loss, result.accuracy_top1, result.accuracy_top5]
+        )
         epoch = progress.step / job.length.steps_per_epoch
         job.bus.start(job.info)
         job.bus.evaluation(
@@ -236,8 +283,13 @@ class Trainer:
                 batch_seconds=result.batch_seconds,
             )
         )
-        if epoch > job.config.schedule.warmup_epochs + 1 and result.accuracy_top1 <= 2 / job.splits.num_classes:
-            logger.warning("accuracy is at chance level after %.1f epochs: this run is not learning", epoch)
+        if (
+            epoch > job.config.schedule.warmup_epochs + 1
+            and result.accuracy_top1 <= 2 / job.splits.num_classes
+        ):
+            logger.warning(
+                "accuracy is at chance level after %.1f epochs: this run is not learning", epoch
+            )
         if is_best and progress.step < job.length.total_steps:
             self._save(best=True)
 
@@ -268,7 +320,9 @@ class Trainer:
         progress.wall_seconds = self._wall_seconds()
         if job.store is not None and snapshot is not None:
             payload = payload_of(snapshot.tensors, progress, job.config, job.info, job.splits)
-            job.store.save(payload, progress.step, best=best, final=final, complete=snapshot.complete)
+            job.store.save(
+                payload, progress.step, best=best, final=final, complete=snapshot.complete
+            )
         self._mark = time.monotonic()
 
     def _wall_seconds(self) -> float:
@@ -287,7 +341,11 @@ class Trainer:
             self._save()
         self._settle()
         self._end("Stopped", finished=False)
-        where = f"saved at step {progress.step}" if self._job.saves else "nothing saved: checkpoint.path is not set"
+        where = (
+            f"saved at step {progress.step}"
+            if self._job.saves
+            else "nothing saved: checkpoint.path is not set"
+        )
         raise Stopped(f"stopped on request after {progress.step} steps; {where}")
 
     def _finish(self) -> dict[str, Any]:
@@ -302,8 +360,11 @@ class Trainer:
         job, progress = self._job, self._progress
         if not finished:
             progress.wall_seconds = self._wall_seconds()
-        # A finished job's figures are those in its final checkpoint, so that running it again changes nothing.
-        summary = progress.summary if finished else summary_of(progress, job.config, job.info, reason)
+        # A finished job's figures are those in its final checkpoint, so that running it again
+        # changes nothing.
+        summary = (
+            progress.summary if finished else summary_of(progress, job.config, job.info, reason)
+        )
         job.bus.start(job.info)
         job.bus.end(EndRecord(summary, progress.history, finished))
         return summary

@@ -25,7 +25,9 @@ class Loss:
 
 @dataclass(frozen=True)
 class Criterion:
-    """Cross entropy with label smoothing; an auxiliary head adds ``auxiliary_weight`` times its own."""
+    """Cross entropy with label smoothing; an auxiliary head adds ``auxiliary_weight`` times its
+    own.
+    """
 
     label_smoothing: float = 0.0
     auxiliary_weight: float = 0.0
@@ -37,7 +39,11 @@ class Criterion:
         main = self._cross_entropy(logits, labels)
         if auxiliary is None:
             return Loss(logits, main, main)
-        return Loss(logits, main, main + self.auxiliary_weight * self._cross_entropy(auxiliary.float(), labels))
+        return Loss(
+            logits,
+            main,
+            main + self.auxiliary_weight * self._cross_entropy(auxiliary.float(), labels),
+        )
 
     def mixed(self, outputs: Outputs, labels: Tensor, share: float) -> Loss:
         """Those of images that were blended with the ones at the mirrored positions (mixup)."""
@@ -46,4 +52,6 @@ class Criterion:
         return Loss(own.logits, main, share * own.total + (1 - share) * other.total)
 
     def _cross_entropy(self, logits: Tensor, labels: Tensor) -> Tensor:
-        return functional.cross_entropy(logits, labels, reduction="sum", label_smoothing=self.label_smoothing)
+        return functional.cross_entropy(
+            logits, labels, reduction="sum", label_smoothing=self.label_smoothing
+        )

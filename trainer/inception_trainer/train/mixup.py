@@ -1,7 +1,9 @@
-"""Mixup: every image is blended with another of its micro-batch, and so are their losses (Zhang et al. 2018).
+"""Mixup: every image is blended with another of its micro-batch, and so are their losses (Zhang et
+al. 2018).
 
-The blend is a function of (seed, step) and the partner of the position in the micro-batch: with ``batch.perDevice``
-the same images are blended at every number of ranks, and a resumed run draws what it would have drawn.
+The blend is a function of (seed, step) and the partner of the position in the micro-batch: with
+``batch.perDevice`` the same images are blended at every number of ranks, and a resumed run draws
+what it would have drawn.
 """
 
 from __future__ import annotations
@@ -19,7 +21,9 @@ MIXUP_STREAM = 5
 
 
 def share_of(seed: int, step: int, alpha: float) -> float:
-    """A draw from Beta(alpha, alpha), 0 < alpha <= 1: how much of an image is its own (Johnk's method)."""
+    """A draw from Beta(alpha, alpha), 0 < alpha <= 1: how much of an image is its own (Johnk's
+    method).
+    """
     for attempt in count():
         first, second = _uniforms(seed, step, attempt)
         one, two = math.log(first) / alpha, math.log(second) / alpha

@@ -19,14 +19,26 @@ NORMS = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.LayerNorm)  # noqa: S
 class RMSProp(torch.optim.Optimizer):
     """RMSProp as TensorFlow defines it, which the Inception papers' learning rates are made for.
 
-    Other than torch's: epsilon inside the root, mean squares that begin at one, a momentum buffer that holds the
-    learning rate of its time.
+    Other than torch's: epsilon inside the root, mean squares that begin at one, a momentum buffer
+    that holds the learning rate of its time.
     """
 
     def __init__(
-        self, params: Any, lr: float, momentum: float, decay: float, epsilon: float, weight_decay: float = 0.0
+        self,
+        params: Any,
+        lr: float,
+        momentum: float,
+        decay: float,
+        epsilon: float,
+        weight_decay: float = 0.0,
     ) -> None:
-        defaults = {"lr": lr, "momentum": momentum, "decay": decay, "epsilon": epsilon, "weight_decay": weight_decay}
+        defaults = {
+            "lr": lr,
+            "momentum": momentum,
+            "decay": decay,
+            "epsilon": epsilon,
+            "weight_decay": weight_decay,
+        }
         super().__init__(params, defaults)
 
     @torch.no_grad()
@@ -39,7 +51,8 @@ class RMSProp(torch.optim.Optimizer):
 
     def _update(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-        # Gradients are forgotten after the step: to compute in their place saves a copy of all weights.
+        # Gradients are forgotten after the step: to compute in their place saves a copy of all
+        # weights.
         if group["weight_decay"]:
             torch._foreach_add_(gradients, parameters, alpha=group["weight_decay"])
         squares = self._state(parameters, SQUARES, torch.ones_like)
@@ -56,15 +69,21 @@ class RMSProp(torch.optim.Optimizer):
             gradients = buffers
         torch._foreach_sub_(parameters, gradients)
 
-    def _state(self, parameters: list[Tensor], name: str, initial: Callable[[Tensor], Tensor]) -> list[Tensor]:
+    def _state(
+        self, parameters: list[Tensor], name: str, initial: Callable[[Tensor], Tensor]
+    ) -> list[Tensor]:
         for parameter in parameters:
             if name not in self.state[parameter]:
                 self.state[parameter][name] = initial(parameter)
         return [self.state[parameter][name] for parameter in parameters]
 
 
-def make_optimizer(config: OptimizerConfig, model: nn.Module, device: torch.device) -> torch.optim.Optimizer:
-    """The optimizer over all parameters; SGD as one fused kernel where the device has it, else many at a time."""
+def make_optimizer(
+    config: OptimizerConfig, model: nn.Module, device: torch.device
+) -> torch.optim.Optimizer:
+    """The optimizer over all parameters; SGD as one fused kernel where the device has it, else many
+    at a time.
+    """
     groups = parameter_groups(model, config.weight_decay, config.decay_exempt)
     if config.name == "RMSProp":
         decay, epsilon = config.square_decay, config.epsilon
@@ -82,11 +101,16 @@ def make_optimizer(config: OptimizerConfig, model: nn.Module, device: torch.devi
 
 
 def parameter_groups(model: nn.Module, weight_decay: float, exempt: str) -> list[dict[str, Any]]:
-    """One group that decays, and one that does not where ``exempt`` (``optimizer.decayExempt``) names any."""
+    """One group that decays, and one that does not where ``exempt`` (``optimizer.decayExempt``)
+    names any.
+    """
     spared = {id(parameter) for parameter in _exempt(model, exempt)}
     decayed = [parameter for parameter in model.parameters() if id(parameter) not in spared]
     others = [parameter for parameter in model.parameters() if id(parameter) in spared]
-    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
+    groups = [
+        {"params": decayed, "weight_decay": weight_decay},
+        {"params": others, "weight_decay": 0.0},
+    ]
     return [group for group in groups if group["params"]]
 
 
@@ -98,4 +122,8 @@ def _exempt(model: nn.Module, exempt: str) -> Iterator[nn.Parameter]:
         if isinstance(module, NORMS):
             yield from module.parameters(recurse=False)
         elif exempt == "NormAndBias":
-            yield from (parameter for name, parameter in module.named_parameters(recurse=False) if name == "bias")
+            yield from (
+                parameter
+                for name, parameter in module.named_parameters(recurse=False)
+                if name == "bias"
+            )

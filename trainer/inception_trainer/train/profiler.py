@@ -1,6 +1,8 @@
-"""A recording of a few optimizer steps: a Chrome trace, and a table of the operations that took longest.
+"""A recording of a few optimizer steps: a Chrome trace, and a table of the operations that took
+longest.
 
-torch's profiler is imported when the first step is recorded. Only rank 0 records; the others wait while it writes.
+torch's profiler is imported when the first step is recorded. Only rank 0 records; the others wait
+while it writes.
 """
 
 from __future__ import annotations
@@ -34,8 +36,8 @@ _NOT_RECORDED = nullcontext(False)
 class Trace:
     """Put :meth:`step` around every step, and the whole around all of them.
 
-    When the steps end early, by themselves or on request, what was recorded until then is written. After any other
-    error nothing is: a device that has failed might never answer the profiler.
+    When the steps end early, by themselves or on request, what was recorded until then is written.
+    After any other error nothing is: a device that has failed might never answer the profiler.
     """
 
     def __init__(
@@ -59,7 +61,10 @@ class Trace:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         if not self._count or not (kind is None or issubclass(kind, Stopped)):
             return
@@ -67,10 +72,16 @@ class Trace:
         if self._recording:
             self._finish()
         elif done <= first and self._output is not None:
-            logger.warning("no step was recorded: the end came after %d, recording begins after %d", done, first)
+            logger.warning(
+                "no step was recorded: the end came after %d, recording begins after %d",
+                done,
+                first,
+            )
 
     def step(self, number: int) -> AbstractContextManager[bool]:
-        """The context of one step, which the trace calls ``ProfilerStep#<number>``; gives whether it is recorded."""
+        """The context of one step, which the trace calls ``ProfilerStep#<number>``; gives whether
+        it is recorded.
+        """
         at = self._done - self._first
         self._done += 1
         return self._recorded(number, at) if 0 <= at < self._count else _NOT_RECORDED
@@ -103,7 +114,8 @@ class Trace:
         if self._profiler is not None and self._output is not None:
             self._write(self._profiler, self._output)
             self._profiler = None
-        # Here the others say that it may take long; in the next step they would soon look as if they hung.
+        # Here the others say that it may take long; in the next step they would soon look as if
+        # they hung.
         self._comm.barrier()
 
     def _write(self, profiler: Any, output: Path) -> None:
@@ -116,13 +128,19 @@ class Trace:
                 draft.write_bytes(_chrome_trace(profiler))
         except Exception as error:
             # Vendors' profilers raise what they like, and no training is worth less than its trace.
-            logger.warning("the recorded steps could not be written: %s: %s", type(error).__name__, error)
+            logger.warning(
+                "the recorded steps could not be written: %s: %s", type(error).__name__, error
+            )
         else:
-            logger.info("%d recorded steps: %s", min(self._count, self._done - self._first), output / TRACE)
+            logger.info(
+                "%d recorded steps: %s", min(self._count, self._done - self._first), output / TRACE
+            )
 
 
 def _started(accelerator: Accelerator) -> Any:
-    """A profiler that runs, of the device too where it can be recorded; None if not even the CPU can be."""
+    """A profiler that runs, of the device too where it can be recorded; None if not even the CPU
+    can be.
+    """
     from torch import profiler
 
     cpu, own = profiler.ProfilerActivity.CPU, _activity(accelerator)
@@ -140,7 +158,9 @@ def _started(accelerator: Accelerator) -> Any:
 
 
 def _activity(accelerator: Accelerator) -> Any:
-    """What torch's profiler calls the work of this device; None for the CPU and where it has no name for it."""
+    """What torch's profiler calls the work of this device; None for the CPU and where it has no
+    name for it.
+    """
     from torch.profiler import ProfilerActivity
 
     if accelerator.is_cpu:
@@ -152,12 +172,18 @@ def _activity(accelerator: Accelerator) -> Any:
 def _table(profiler: Any, device: str) -> str:
     """The operations that took longest, on the device where it was recorded."""
     averages = profiler.key_averages()
-    column = next((name for name in DEVICE_COLUMNS if averages and hasattr(averages[0], name)), CPU_COLUMN)
+    column = next(
+        (name for name in DEVICE_COLUMNS if averages and hasattr(averages[0], name)), CPU_COLUMN
+    )
     if column == CPU_COLUMN or not any(getattr(average, column) > 0 for average in averages):
         column = CPU_COLUMN
         if device != "cpu":
-            logger.warning("torch's profiler saw no work of device %s: only the CPU is recorded", device)
-    table: str = averages.table(sort_by=column, row_limit=ROWS, max_name_column_width=NAME_CHARACTERS)
+            logger.warning(
+                "torch's profiler saw no work of device %s: only the CPU is recorded", device
+            )
+    table: str = averages.table(
+        sort_by=column, row_limit=ROWS, max_name_column_width=NAME_CHARACTERS
+    )
     return table
 
 

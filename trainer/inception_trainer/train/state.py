@@ -1,8 +1,10 @@
-"""Weights, optimizer state and batch norm statistics of all ranks: out of the running job and back into it.
+"""Weights, optimizer state and batch norm statistics of all ranks: out of the running job and back
+into it.
 
-Each rank keeps its own batch norm statistics while it trains, because sharing them every step costs a collective.
-For evaluation they are averaged. A checkpoint holds the average inside ``model``, which makes it usable anywhere,
-and the statistics of every rank beside it, so that the same number of ranks continues bit by bit.
+Each rank keeps its own batch norm statistics while it trains, because sharing them every step costs
+a collective. For evaluation they are averaged. A checkpoint holds the average inside ``model``,
+which makes it usable anywhere, and the statistics of every rank beside it, so that the same number
+of ranks continues bit by bit.
 """
 
 from __future__ import annotations
@@ -31,7 +33,8 @@ class Snapshot:
 
     tensors: dict[str, Any]
     complete: Callable[[], None]
-    """To be called before ``tensors`` are read, by any thread: waits for the copies and checks them.
+    """To be called before ``tensors`` are read, by any thread: waits for the copies and checks
+    them.
 
     Raises NonFiniteLoss rather than letting weights be saved that cannot be used.
     """
@@ -46,16 +49,25 @@ class TrainingState:
         self._copies = HostCopies()
 
     def snapshot(self) -> Snapshot | None:
-        """Copies in host memory on rank 0, None elsewhere; every rank must call it. Changes nothing.
+        """Copies in host memory on rank 0, None elsewhere; every rank must call it. Changes
+        nothing.
 
         The memory is that of the snapshot before, which nobody may read any more.
         """
-        parts = {"model": self.model} if self._average is None else {"model": self.model, "average": self._average}
+        parts = (
+            {"model": self.model}
+            if self._average is None
+            else {"model": self.model, "average": self._average}
+        )
         statistics = {part: self._comm.gather(_statistics(model)) for part, model in parts.items()}
         if not self._comm.is_first:
             return None
-        states = {part: self._copies.take(part, model.state_dict()) for part, model in parts.items()}
-        optimizer = {part: self._copies.take(part, dict(self._buffers(part))) for part in OPTIMIZER_PARTS}
+        states = {
+            part: self._copies.take(part, model.state_dict()) for part, model in parts.items()
+        }
+        optimizer = {
+            part: self._copies.take(part, dict(self._buffers(part))) for part in OPTIMIZER_PARTS
+        }
         arrived = self._copies.mark()
 
         def complete() -> None:
@@ -72,7 +84,10 @@ class TrainingState:
             "optimizer": {"name": self._updater.name, **optimizer},
         }
         if self._average is not None:
-            tensors["average"] = {"model": states["average"], "rank_statistics": statistics["average"]}
+            tensors["average"] = {
+                "model": states["average"],
+                "rank_statistics": statistics["average"],
+            }
         if scaler is not None:
             tensors["scaler"] = scaler.state_dict()
         return Snapshot(tensors, complete)
@@ -81,8 +96,12 @@ class TrainingState:
         """Give every rank rank 0's buffers: older DistributedDataParallels do not share them."""
         share(list(self.model.buffers()), self._comm)
 
-    def begin_average(self, saved: Mapping[str, Any] | None, *, present: bool, saved_ranks: int) -> None:
-        """Begin the running average at the network's weights, or at the ``saved`` one that rank 0 has."""
+    def begin_average(
+        self, saved: Mapping[str, Any] | None, *, present: bool, saved_ranks: int
+    ) -> None:
+        """Begin the running average at the network's weights, or at the ``saved`` one that rank 0
+        has.
+        """
         average = self._updater.average
         if average is None:
             return
@@ -92,7 +111,9 @@ class TrainingState:
         if saved is not None:
             average.model.load_state_dict(saved["model"])
         share([*average.model.parameters(), *average.model.buffers()], self._comm)
-        self._restore_statistics(average.model, None if saved is None else saved["rank_statistics"], saved_ranks)
+        self._restore_statistics(
+            average.model, None if saved is None else saved["rank_statistics"], saved_ranks
+        )
 
     def restore_scaler(self, saved: Mapping[str, Any] | None) -> None:
         """Go on with the loss scale of the checkpoint, which all ranks hold, where there is one."""
@@ -100,7 +121,9 @@ class TrainingState:
             self._updater.scaler.load_state_dict(dict(saved))
 
     def restore_optimizer(self, saved: Mapping[str, Any] | None, parts: Sequence[str]) -> None:
-        """Give every rank the optimizer state that rank 0 ``saved``; ``parts`` (equal on all ranks) says what of it."""
+        """Give every rank the optimizer state that rank 0 ``saved``; ``parts`` (equal on all ranks)
+        says what of it.
+        """
         parameters = dict(self.model.named_parameters())
         device = next(iter(parameters.values())).device
         for part in parts:
@@ -113,10 +136,14 @@ class TrainingState:
                 self._updater.optimizer.state[parameters[name]][OPTIMIZER_PARTS[part]] = values
 
     def restore_statistics(self, per_rank: Tensor | None, saved_ranks: int) -> None:
-        """Give each rank the statistics it had, when as many ranks as before continue; else the average stays."""
+        """Give each rank the statistics it had, when as many ranks as before continue; else the
+        average stays.
+        """
         self._restore_statistics(self.model, per_rank, saved_ranks)
 
-    def _restore_statistics(self, model: nn.Module, per_rank: Tensor | None, saved_ranks: int) -> None:
+    def _restore_statistics(
+        self, model: nn.Module, per_rank: Tensor | None, saved_ranks: int
+    ) -> None:
         if saved_ranks != self._comm.world_size:
             return
         size = _statistics(model).numel()
@@ -134,7 +161,9 @@ class TrainingState:
 
     def checksums(self) -> list[int]:
         """One number per rank that differs when any bit of a parameter differs (up to collisions)."""
-        words = [p.detach().view(torch.int32).sum(dtype=torch.int64) for p in self.model.parameters()]
+        words = [
+            p.detach().view(torch.int32).sum(dtype=torch.int64) for p in self.model.parameters()
+        ]
         total = torch.stack(words).cpu()
         weights = torch.arange(1, len(total) + 1)
         rows: list[int] = self._comm.gather((total * weights).sum()[None]).flatten().tolist()
@@ -161,7 +190,9 @@ def share(tensors: Sequence[Tensor], comm: Comm) -> None:
         same = [tensor for tensor in tensors if tensor.dtype == kind]
         flat = torch.cat([tensor.flatten() for tensor in same])
         comm.broadcast(flat)
-        for tensor, part in zip(same, torch.split(flat, [tensor.numel() for tensor in same]), strict=True):
+        for tensor, part in zip(
+            same, torch.split(flat, [tensor.numel() for tensor in same]), strict=True
+        ):
             tensor.copy_(part.view_as(tensor))
 
 
@@ -184,11 +215,14 @@ def _statistics_of(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
 def _check_finite(state: Mapping[str, Tensor]) -> None:
     floats = [value for value in state.values() if value.is_floating_point()]
     if not all(torch.isfinite(torch.stack(torch._foreach_norm(floats))).tolist()):  # noqa: SLF001
-        raise NonFiniteLoss("a weight became NaN or infinite; the last checkpoint is kept, lower the learning rate")
+        raise NonFiniteLoss(
+            "a weight became NaN or infinite; the last checkpoint is kept, lower the learning rate"
+        )
 
 
 def _parts(parameters: Mapping[str, Tensor], flat: Tensor) -> Iterator[tuple[str, Tensor]]:
-    # Fused optimizers walk raw memory: momentum must have the strides of its parameter, channels last included.
+    # Fused optimizers walk raw memory: momentum must have the strides of its parameter, channels
+    # last included.
     offset = 0
     for name, parameter in parameters.items():
         yield name, flat.as_strided(parameter.shape, parameter.stride(), offset)

@@ -1,6 +1,8 @@
-"""One optimizer step: micro-batches forward and backward, gradients summed over micro-batches and ranks, update.
+"""One optimizer step: micro-batches forward and backward, gradients summed over micro-batches and
+ranks, update.
 
-Nothing here waits for the device: losses and hits are added up where they were computed and read at log intervals.
+Nothing here waits for the device: losses and hits are added up where they were computed and read at
+log intervals.
 """
 
 from __future__ import annotations
@@ -46,7 +48,9 @@ class Window:
 
 
 class Normalise:
-    """uint8 images of the host to normalised floats ``[n, 3, side, side]`` on the device, channels last."""
+    """uint8 images of the host to normalised floats ``[n, 3, side, side]`` on the device, channels
+    last.
+    """
 
     def __init__(self, normalization: Normalization, device: torch.device) -> None:
         self._device = device
@@ -63,7 +67,9 @@ class Normalise:
 
 
 def count_hits(loss: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
-    """``[loss, top-1 hits, top-5 hits, counted, skipped]`` on the device; negative labels are skipped."""
+    """``[loss, top-1 hits, top-5 hits, counted, skipped]`` on the device; negative labels are
+    skipped.
+    """
     best = logits.detach().topk(min(5, logits.shape[1]), 1).indices
     hits = best == labels[:, None]
     counted = (labels >= 0).sum()
@@ -72,8 +78,12 @@ def count_hits(loss: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
     return torch.stack([part.to(kind) for part in parts])
 
 
-def parallel(model: nn.Module, accelerator: Accelerator, comm: Comm, micro_batches: int) -> nn.Module:
-    """Wrap for several ranks: rank 0's weights everywhere, gradients averaged while backward still runs."""
+def parallel(
+    model: nn.Module, accelerator: Accelerator, comm: Comm, micro_batches: int
+) -> nn.Module:
+    """Wrap for several ranks: rank 0's weights everywhere, gradients averaged while backward still
+    runs.
+    """
     if comm.world_size == 1:
         return model
     return DistributedDataParallel(
@@ -86,9 +96,12 @@ def parallel(model: nn.Module, accelerator: Accelerator, comm: Comm, micro_batch
 
 
 def _own_statistics() -> dict[str, Any]:
-    # torch 2.15 renamed the argument; both names leave the batch norm statistics of each rank alone while it trains.
+    # torch 2.15 renamed the argument; both names leave the batch norm statistics of each rank alone
+    # while it trains.
     known = inspect.signature(DistributedDataParallel.__init__).parameters
-    return {"forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers": False}
+    return {
+        "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers": False
+    }
 
 
 class Stepper:
@@ -104,15 +117,26 @@ class Stepper:
         config: TrainingConfig,
         comm: Comm,
     ) -> None:
-        self._model, self._updater, self._accelerator, self._comm = model, updater, accelerator, comm
+        self._model, self._updater, self._accelerator, self._comm = (
+            model,
+            updater,
+            accelerator,
+            comm,
+        )
         self._normalise, self._plan, self._seed = normalise, plan, config.seed
-        self._criterion = Criterion(config.loss.label_smoothing, config.loss.auxiliary_weight or 0.0)
+        self._criterion = Criterion(
+            config.loss.label_smoothing, config.loss.auxiliary_weight or 0.0
+        )
         self._mixup = config.augmentation.mixup
-        self._draws = any(isinstance(module, nn.modules.dropout._DropoutNd) for module in model.modules())  # noqa: SLF001
+        self._draws = any(
+            isinstance(module, nn.modules.dropout._DropoutNd) for module in model.modules()
+        )  # noqa: SLF001
         self._clear()
 
     def step(self, batches: Iterator[Batch], step: int, rate: float) -> tuple[float, float]:
-        """Do optimizer step number ``step``; returns the seconds spent waiting for data and computing."""
+        """Do optimizer step number ``step``; returns the seconds spent waiting for data and
+        computing.
+        """
         began = time.perf_counter()
         if self._draws:
             # Dropout too is a function of counters, so that a resumed run draws the same.
@@ -133,7 +157,9 @@ class Stepper:
 
     def read(self) -> Window:
         """Sums of all ranks since the last call; waits for the device. Every rank must call it."""
-        local = torch.cat((self._sums.double().cpu(), torch.tensor([self._waited, self._computed]).double()))
+        local = torch.cat(
+            (self._sums.double().cpu(), torch.tensor([self._waited, self._computed]).double())
+        )
         loss, top1, top5, samples, skipped, waited, computed = self._comm.sum(local).tolist()
         self._clear()
         ranks = self._comm.world_size
@@ -147,8 +173,13 @@ class Stepper:
         images = self._normalise(batch.images)
         with self._accelerator.autocast():
             outputs = self._model(images if share is None else blended(images, share))
-        loss = self._criterion(outputs, labels) if share is None else self._criterion.mixed(outputs, labels, share)
-        # Ranks are averaged by their wrapper: summed losses over the global batch give the mean of all its samples.
+        loss = (
+            self._criterion(outputs, labels)
+            if share is None
+            else self._criterion.mixed(outputs, labels, share)
+        )
+        # Ranks are averaged by their wrapper: summed losses over the global batch give the mean of
+        # all its samples.
         self._updater.backward(loss.total * (self._comm.world_size / self._plan.global_batch))
         self._sums += count_hits(loss.main, loss.logits, labels)
 

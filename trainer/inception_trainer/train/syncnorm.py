@@ -1,7 +1,8 @@
 """Batch norm over the samples of all ranks: ``model.batchNorm: Synchronized``.
 
-Torch's own SyncBatchNorm runs on a few types of device only; this one needs nothing but two collectives per layer and
-step, so N ranks compute what one rank computes with the whole batch on any accelerator.
+Torch's own SyncBatchNorm runs on a few types of device only; this one needs nothing but two
+collectives per layer and step, so N ranks compute what one rank computes with the whole batch on
+any accelerator.
 """
 
 from __future__ import annotations
@@ -17,21 +18,35 @@ AXES = (0, 2, 3)
 
 
 class SynchronizedBatchNorm(nn.BatchNorm2d):
-    """Takes the place of a BatchNorm2d and shares its parameters and buffers; evaluation is the same as its."""
+    """Takes the place of a BatchNorm2d and shares its parameters and buffers; evaluation is the
+    same as its.
+    """
 
     @classmethod
     def of(cls, norm: nn.BatchNorm2d) -> SynchronizedBatchNorm:
         """One that goes on from ``norm``."""
         with torch.device("meta"):
-            made = cls(norm.num_features, norm.eps, norm.momentum, norm.affine, norm.track_running_stats)
-        made._parameters, made._buffers, made.training = norm._parameters, norm._buffers, norm.training  # noqa: SLF001
+            made = cls(
+                norm.num_features, norm.eps, norm.momentum, norm.affine, norm.track_running_stats
+            )
+        made._parameters, made._buffers, made.training = (
+            norm._parameters,
+            norm._buffers,
+            norm.training,
+        )  # noqa: SLF001
         return made
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - the name in torch
         """Normalised by mean and variance over all ranks while training."""
         if not self.training:
             return functional.batch_norm(
-                input, self.running_mean, self.running_var, self.weight, self.bias, training=False, eps=self.eps
+                input,
+                self.running_mean,
+                self.running_var,
+                self.weight,
+                self.bias,
+                training=False,
+                eps=self.eps,
             )
         output, mean, variance, count = _Normalise.apply(input, self.weight, self.bias, self.eps)
         self._remember(mean, variance, count)
@@ -53,7 +68,9 @@ class _Normalise(torch.autograd.Function):
     """In fp32 whatever the input's type; every rank must call it, in the same order."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Output, and over all ranks: mean, biased variance, number of values."""
         own = torch.var_mean(x.float(), AXES, correction=0)
         size = own[0].new_full((1,), x.numel() / x.shape[1])
@@ -62,12 +79,18 @@ class _Normalise(torch.autograd.Function):
         variances, means = everyone[:, :-1].chunk(2, 1)
         count = sizes.sum()
         mean = (means * sizes).sum(0) / count
-        # Moments about the common mean, from those about each rank's: no difference of large numbers.
+        # Moments about the common mean, from those about each rank's: no difference of large
+        # numbers.
         variance = ((variances + (means - mean).square()) * sizes).sum(0) / count
         inverse = torch.rsqrt(variance + eps)
         ctx.save_for_backward(x, weight, mean, inverse, count)
         ctx.mark_non_differentiable(mean, variance, count)
-        return _affine(x, inverse * weight, bias - mean * inverse * weight).to(x.dtype), mean, variance, count
+        return (
+            _affine(x, inverse * weight, bias - mean * inverse * weight).to(x.dtype),
+            mean,
+            variance,
+            count,
+        )
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:

@@ -15,12 +15,18 @@ from .optimizers import make_optimizer
 
 
 class Updater:
-    """Owns everything that changes weights. Nothing here waits for the device, but for FP16 with RMSProp."""
+    """Owns everything that changes weights. Nothing here waits for the device, but for FP16 with
+    RMSProp.
+    """
 
     def __init__(self, config: TrainingConfig, model: nn.Module, accelerator: Accelerator) -> None:
         self.name = config.optimizer.name
         self.optimizer = make_optimizer(config.optimizer, model, accelerator.device)
-        self.average = None if config.weight_average.decay is None else WeightAverage(model, config.weight_average)
+        self.average = (
+            None
+            if config.weight_average.decay is None
+            else WeightAverage(model, config.weight_average)
+        )
         self.scaler = accelerator.loss_scaler()
         self._accelerator = accelerator
         self._parameters, self._clip = list(model.parameters()), config.optimizer.clip_norm
@@ -55,7 +61,9 @@ class Updater:
         return None if self.scaler is None else float(self.scaler.get_scale())
 
     def read_skipped(self) -> int:
-        """Steps since the last call whose FP16 gradients overflowed and changed nothing; waits for the device."""
+        """Steps since the last call whose FP16 gradients overflowed and changed nothing; waits for
+        the device.
+        """
         skipped = int(self._skipped.item())
         self._skipped.zero_()
         return skipped

@@ -1,4 +1,6 @@
-"""The mean of several weight files of one network: often a little better than each of the last checkpoints."""
+"""The mean of several weight files of one network: often a little better than each of the last
+checkpoints.
+"""
 
 from __future__ import annotations
 
@@ -24,11 +26,13 @@ FEWEST = 2
 def write_mean(paths: Sequence[Path], output: Path) -> str:
     """Average the files into ``output``; returns a line for people.
 
-    Batch norm statistics are averaged like weights. Raises UsageError, InputMissing, DataError, and ConfigError for
-    files that do not belong together.
+    Batch norm statistics are averaged like weights. Raises UsageError, InputMissing, DataError, and
+    ConfigError for files that do not belong together.
     """
     if len(paths) < FEWEST or output.suffix not in SUFFIXES:
-        raise UsageError(f"average needs at least {FEWEST} files and an output that ends in {' or '.join(SUFFIXES)}")
+        raise UsageError(
+            f"average needs at least {FEWEST} files and an output that ends in {' or '.join(SUFFIXES)}"
+        )
     if not output.parent.is_dir():
         raise InputMissing(f"--output: {output} cannot be written: no folder {output.parent}")
     if output.exists():
@@ -58,16 +62,22 @@ def mean(states: Sequence[Mapping[str, Tensor]], newest: Mapping[str, Tensor]) -
 def _check(first: WeightFile, other: WeightFile) -> None:
     pair = f"{first.path} and {other.path}"
     if first.model != other.model:
-        raise ConfigError(f"{pair} hold {first.model} and {other.model}; only one network has a mean")
+        raise ConfigError(
+            f"{pair} hold {first.model} and {other.model}; only one network has a mean"
+        )
     shapes = [{name: value.shape for name, value in file.state.items()} for file in (first, other)]
     differing = sorted(
-        name for name in shapes[0].keys() | shapes[1].keys() if shapes[0].get(name) != shapes[1].get(name)
+        name
+        for name in shapes[0].keys() | shapes[1].keys()
+        if shapes[0].get(name) != shapes[1].get(name)
     )
     if differing:
         raise ConfigError(f"{pair} differ in {len(differing)} tensors, for example {differing[0]}")
     for key in ("preprocessing", "class_names"):
         if first.content.get(key) != other.content.get(key):
-            raise ConfigError(f"{pair} differ in {key.replace('_', ' ')}: they were trained on other inputs or classes")
+            raise ConfigError(
+                f"{pair} differ in {key.replace('_', ' ')}: they were trained on other inputs or classes"
+            )
 
 
 def _step(file: WeightFile) -> int:
@@ -75,9 +85,16 @@ def _step(file: WeightFile) -> int:
 
 
 def _write(state: dict[str, Tensor], newest: WeightFile, names: list[str], output: Path) -> None:
-    content: dict[str, Any] = {"format": FORMAT, "version": __version__, "model": state, "averaged": names}
+    content: dict[str, Any] = {
+        "format": FORMAT,
+        "version": __version__,
+        "model": state,
+        "averaged": names,
+    }
     if newest.loaded.layout == OWN:
-        content |= {key: newest.content[key] for key in ("preprocessing", "class_names", "progress")}
+        content |= {
+            key: newest.content[key] for key in ("preprocessing", "class_names", "progress")
+        }
     with replacing(output) as draft:
         if output.suffix == ".safetensors":
             _safetensors(content, newest, draft)
@@ -90,7 +107,9 @@ def _safetensors(content: Mapping[str, Any], newest: WeightFile, path: Path) -> 
     try:
         from safetensors.torch import save_file
     except ImportError:
-        raise UsageError("--output: the Python package safetensors is not here; name a .pt file") from None
+        raise UsageError(
+            "--output: the Python package safetensors is not here; name a .pt file"
+        ) from None
     metadata = {"format": "pt", "model": newest.model, "averaged": json.dumps(content["averaged"])}
     for key in ("preprocessing", "class_names"):
         if key in content:

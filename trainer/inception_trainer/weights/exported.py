@@ -1,4 +1,6 @@
-"""Exported files as networks: what mode Export wrote, or somebody else's ONNX, can be evaluated like weights."""
+"""Exported files as networks: what mode Export wrote, or somebody else's ONNX, can be evaluated
+like weights.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ SUFFIXES = (".pt2", ".onnx", ".torchscript")
 
 @dataclass(frozen=True)
 class Exported:
-    """A file that computes logits, and what it says of itself; ``described`` is empty for files of others."""
+    """A file that computes logits, and what it says of itself; ``described`` is empty for files of
+    others.
+    """
 
     path: Path
     compute: Compute
@@ -63,7 +67,9 @@ class Runner(nn.Module):
         pixels = images.detach().to("cpu", self._dtype).contiguous()
         # The file has the precision that it was exported with.
         with torch.autocast("cpu", enabled=False):
-            logits = [self._part(part) for part in torch.split(pixels, self._fixed or max(1, len(pixels)))]
+            logits = [
+                self._part(part) for part in torch.split(pixels, self._fixed or max(1, len(pixels)))
+            ]
         return torch.cat(logits).to(images.device, torch.float32)
 
     def _part(self, images: Tensor) -> Tensor:
@@ -75,7 +81,9 @@ class Runner(nn.Module):
 
 
 def open_exported(path: Path) -> Exported:
-    """Read the file; InputMissing, DataError for one that cannot be read, ConfigError for a package that is missing."""
+    """Read the file; InputMissing, DataError for one that cannot be read, ConfigError for a package
+    that is missing.
+    """
     if not path.is_file():
         raise InputMissing(f"model.weights: no file {path}")
     try:
@@ -84,7 +92,9 @@ def open_exported(path: Path) -> Exported:
     except ConfigError:
         raise
     except Exception as error:
-        raise DataError(f"model.weights: {path} cannot be read: {str(error).splitlines()[0]}") from None
+        raise DataError(
+            f"model.weights: {path} cannot be read: {str(error).splitlines()[0]}"
+        ) from None
 
 
 def _read(path: Path) -> tuple[Compute, str]:

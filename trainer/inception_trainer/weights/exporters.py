@@ -1,4 +1,6 @@
-"""The forms in which a network leaves this trainer: how each is written, and how it is run again to be checked."""
+"""The forms in which a network leaves this trainer: how each is written, and how it is run again to
+be checked.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,9 @@ Compute = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Request:
-    """What is exported: a network in evaluation mode on the CPU, images of the right shape, facts for its users."""
+    """What is exported: a network in evaluation mode on the CPU, images of the right shape, facts
+    for its users.
+    """
 
     network: nn.Module
     images: Tensor
@@ -66,7 +70,9 @@ class Program:
     def write(self, request: Request, path: Path, *, fixed: bool) -> None:
         """Save with our metadata as an extra file."""
         with path.open("wb") as file, _quiet():
-            torch.export.save(captured(request, fixed=fixed), file, extra_files={METADATA: request.metadata})
+            torch.export.save(
+                captured(request, fixed=fixed), file, extra_files={METADATA: request.metadata}
+            )
 
     def load(self, path: Path, network: nn.Module) -> Compute:
         """Load and run."""
@@ -83,15 +89,23 @@ class Onnx:
     def require(self, precision: str) -> None:
         """Packages that the image may lack."""
         if precision == "BF16":
-            raise ConfigError("precision: BF16 does not go with export.formats ONNX, which few programs read; use FP16")
-        missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if importlib.util.find_spec(name) is None]
+            raise ConfigError(
+                "precision: BF16 does not go with export.formats ONNX, which few programs read; use FP16"
+            )
+        missing = [
+            name
+            for name in ("onnx", "onnxscript", "onnxruntime")
+            if importlib.util.find_spec(name) is None
+        ]
         if missing:
             raise ConfigError(
                 f"export.formats: ONNX needs the Python packages {', '.join(missing)}, which are not here; build "
                 "an image that adds them (pip install onnx onnxscript onnxruntime; docs/trainer.md), or leave ONNX out"
             )
         if not hasattr(torch.onnx, "ONNXProgram"):
-            raise ConfigError(f"export.formats: ONNX needs torch 2.5 or newer, this is {torch.__version__}")
+            raise ConfigError(
+                f"export.formats: ONNX needs torch 2.5 or newer, this is {torch.__version__}"
+            )
 
     def write(self, request: Request, path: Path, *, fixed: bool) -> None:
         """One file with the weights inside."""
@@ -123,7 +137,9 @@ class TorchScript:
     def require(self, precision: str) -> None:
         """As long as torch has it."""
         if not hasattr(torch.jit, "trace"):
-            raise ConfigError(f"export.formats: torch {torch.__version__} has no TorchScript any more; use PT2")
+            raise ConfigError(
+                f"export.formats: torch {torch.__version__} has no TorchScript any more; use PT2"
+            )
 
     def write(self, request: Request, path: Path, *, fixed: bool) -> None:
         """Tracing freezes no batch size in these networks; the check would show it."""
@@ -146,7 +162,9 @@ class Safetensors:
     def require(self, precision: str) -> None:
         """A package that the image may lack."""
         if importlib.util.find_spec("safetensors") is None:
-            raise ConfigError("export.formats: Safetensors needs the Python package safetensors, which is not here")
+            raise ConfigError(
+                "export.formats: Safetensors needs the Python package safetensors, which is not here"
+            )
 
     def write(self, request: Request, path: Path, *, fixed: bool) -> None:
         """Metadata are texts, as the format has it."""
@@ -162,7 +180,11 @@ class Safetensors:
             "preprocessing": json.dumps(described["preprocessing"]),
             "class_names": json.dumps(described["classNames"]),
         }
-        save_file({name: value.contiguous() for name, value in request.network.state_dict().items()}, path, metadata)
+        save_file(
+            {name: value.contiguous() for name, value in request.network.state_dict().items()},
+            path,
+            metadata,
+        )
 
     def load(self, path: Path, network: nn.Module) -> Compute:
         """The same kind of network with these weights."""
@@ -177,7 +199,9 @@ class Safetensors:
         return fresh
 
 
-FORMATS: dict[str, Callable[[], Form]] = {form.name: form for form in (Program, Onnx, TorchScript, Safetensors)}
+FORMATS: dict[str, Callable[[], Form]] = {
+    form.name: form for form in (Program, Onnx, TorchScript, Safetensors)
+}
 
 
 def captured(request: Request, *, fixed: bool) -> Any:
@@ -213,13 +237,17 @@ class OnnxSession:
             ) from None
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
-        self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        self._session = onnxruntime.InferenceSession(
+            str(path), options, providers=["CPUExecutionProvider"]
+        )
         self._input = self._session.get_inputs()[0].name
         self.metadata: dict[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
 
     def __call__(self, images: Tensor) -> Tensor:
         """Logits of a batch."""
-        return torch.from_numpy(self._session.run(None, {self._input: images.contiguous().numpy()})[0])
+        return torch.from_numpy(
+            self._session.run(None, {self._input: images.contiguous().numpy()})[0]
+        )
 
 
 def file_sha256(path: Path) -> str:

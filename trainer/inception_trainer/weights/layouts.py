@@ -1,4 +1,5 @@
-"""Published weight files: which network and whose layout the keys of a state_dict show, and how it maps to ours.
+"""Published weight files: which network and whose layout the keys of a state_dict show, and how it
+maps to ours.
 
 Pure functions over names; nothing here reads a file.
 """
@@ -9,7 +10,13 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from inception_trainer.config.normalization import CAFFE_BGR, CIFAR100, IMAGENET, INCEPTION, Normalization
+from inception_trainer.config.normalization import (
+    CAFFE_BGR,
+    CIFAR100,
+    IMAGENET,
+    INCEPTION,
+    Normalization,
+)
 
 
 @dataclass(frozen=True)
@@ -39,11 +46,26 @@ _RESNET = "layer3.5.conv3.weight"
 
 LAYOUTS: tuple[Layout, ...] = (
     Layout("bninception", "Cadene", ("conv1_7x7_s2.weight", "last_linear.weight"), CAFFE_BGR),
-    Layout("inception_v3", "torchvision", (_V3, _V3_CLASSIFIER, "AuxLogits.conv0.conv.weight"), INCEPTION),
+    Layout(
+        "inception_v3",
+        "torchvision",
+        (_V3, _V3_CLASSIFIER, "AuxLogits.conv0.conv.weight"),
+        INCEPTION,
+    ),
     Layout("inception_v3", "timm", (_V3, _V3_CLASSIFIER), INCEPTION),
     Layout("inception_v3", "Cadene", (_V3, "last_linear.weight"), INCEPTION, _LAST_LINEAR),
-    Layout("inception_v4", "timm", ("features.21.branch1_1a.conv.weight", "last_linear.weight"), INCEPTION),
-    Layout("inceptionv3_cifar", "weiaicunzai", ("Mixed_5b.branch5x5.0.conv.weight", "linear.weight"), CIFAR100),
+    Layout(
+        "inception_v4",
+        "timm",
+        ("features.21.branch1_1a.conv.weight", "last_linear.weight"),
+        INCEPTION,
+    ),
+    Layout(
+        "inceptionv3_cifar",
+        "weiaicunzai",
+        ("Mixed_5b.branch5x5.0.conv.weight", "linear.weight"),
+        CIFAR100,
+    ),
     Layout("resnet50", "torchvision", (_RESNET, "fc.weight"), IMAGENET),
     Layout("resnet50", "Cadene", (_RESNET, "last_linear.weight"), IMAGENET, _LAST_LINEAR),
     Layout("resnet50", "NVIDIA", ("layers.2.5.conv3.weight", "fc.weight"), IMAGENET, _STAGES),

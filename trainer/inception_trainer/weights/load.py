@@ -1,4 +1,6 @@
-"""Weight files from elsewhere into a network: tolerant of what is known to differ, strict about everything else."""
+"""Weight files from elsewhere into a network: tolerant of what is known to differ, strict about
+everything else.
+"""
 
 from __future__ import annotations
 
@@ -55,7 +57,9 @@ class WeightFile:
 
 @functools.cache
 def local_file(text: str) -> Path:
-    """A weight file; of one behind a URL a copy, with its checksum, for as long as this process lives."""
+    """A weight file; of one behind a URL a copy, with its checksum, for as long as this process
+    lives.
+    """
     source = place(text)
     if isinstance(source, Path):
         return source
@@ -66,15 +70,20 @@ def local_file(text: str) -> Path:
     except FileNotFoundError:
         raise InputMissing(f"model.weights: no object {source}") from None
     with suppress(FileNotFoundError):
-        checksums.beside(path).write_bytes((source.parent / checksums.beside(path).name).read_bytes())
+        checksums.beside(path).write_bytes(
+            (source.parent / checksums.beside(path).name).read_bytes()
+        )
     return path
 
 
-def load_weights(network: nn.Module, name: str, path: Path, *, new_classifier: bool = False) -> Loaded:
-    """Fill ``network``, the model ``name``, from a state_dict, one of our checkpoints, or a safetensors file.
+def load_weights(
+    network: nn.Module, name: str, path: Path, *, new_classifier: bool = False
+) -> Loaded:
+    """Fill ``network``, the model ``name``, from a state_dict, one of our checkpoints, or a
+    safetensors file.
 
-    With ``new_classifier`` the classifier keeps its random weights. Raises what :func:`open_weights` raises, and
-    ConfigError listing the names that do not fit.
+    With ``new_classifier`` the classifier keeps its random weights. Raises what
+    :func:`open_weights` raises, and ConfigError listing the names that do not fit.
     """
     file = open_weights(name, path)
     own, weights = network.state_dict(), dict(file.state)
@@ -84,28 +93,43 @@ def load_weights(network: nn.Module, name: str, path: Path, *, new_classifier: b
     _check(weights, own, path)
     network.load_state_dict({**own, **weights})
     loaded = file.loaded
-    logger.info("weights from %s: layout of %s, inputs as %s", path, loaded.layout, loaded.normalization.name)
+    logger.info(
+        "weights from %s: layout of %s, inputs as %s",
+        path,
+        loaded.layout,
+        loaded.normalization.name,
+    )
     return loaded
 
 
 def open_weights(name: str | None, path: Path) -> WeightFile:
-    """Read a weight file of the model ``name`` (None: of any); nothing beyond tensors and plain values is unpickled.
+    """Read a weight file of the model ``name`` (None: of any); nothing beyond tensors and plain
+    values is unpickled.
 
-    Raises InputMissing, DataError for a file that cannot be read, ConfigError for weights of another network.
+    Raises InputMissing, DataError for a file that cannot be read, ConfigError for weights of
+    another network.
     """
     content = _read(path)
     raw = _state(content, path)
     layout = layouts.detect(raw)
     if layout is None:
-        raise ConfigError(f"model.weights: {path} is of no known layout; its keys begin with {_some(list(raw))}")
+        raise ConfigError(
+            f"model.weights: {path} is of no known layout; its keys begin with {_some(list(raw))}"
+        )
     if name not in (None, layout.model):
-        raise ConfigError(f"model.weights: {path} holds {layout.model}; set model.name to it, or name another file")
+        raise ConfigError(
+            f"model.weights: {path} holds {layout.model}; set model.name to it, or name another file"
+        )
     state = {layout.rename(key): value for key, value in raw.items()}
     saved = content.get("preprocessing")
     if isinstance(saved, Mapping):
-        return WeightFile(path, layout.model, state, content, Loaded(OWN, Normalization.from_dict(saved)))
+        return WeightFile(
+            path, layout.model, state, content, Loaded(OWN, Normalization.from_dict(saved))
+        )
     _drop_background(state, layout)
-    return WeightFile(path, layout.model, state, content, Loaded(layout.publisher, layout.normalization))
+    return WeightFile(
+        path, layout.model, state, content, Loaded(layout.publisher, layout.normalization)
+    )
 
 
 def _read(path: Path) -> Mapping[str, Any]:
@@ -143,7 +167,9 @@ def _drop_background(state: dict[str, Tensor], layout: Layout) -> None:
 def _fresh(
     weights: Mapping[str, Tensor], own: Mapping[str, Tensor], file: WeightFile, new_classifier: bool
 ) -> list[str]:
-    """Our keys that keep their random values: a classifier renewed on request, an auxiliary head the file lacks."""
+    """Our keys that keep their random values: a classifier renewed on request, an auxiliary head
+    the file lacks.
+    """
     heads = [*_keys(own, layouts.HEADS[file.model]), *_keys(own, layouts.AUXILIARY_HEAD)]
     if new_classifier:
         logger.info("the classifier starts afresh")
@@ -156,7 +182,9 @@ def _fresh(
     return fresh
 
 
-def _check_classes(weights: Mapping[str, Tensor], own: Mapping[str, Tensor], heads: list[str], path: Path) -> None:
+def _check_classes(
+    weights: Mapping[str, Tensor], own: Mapping[str, Tensor], heads: list[str], path: Path
+) -> None:
     for key in heads:
         if key in weights and len(weights[key]) != len(own[key]):
             raise ConfigError(
@@ -169,7 +197,9 @@ def _check(weights: Mapping[str, Tensor], own: Mapping[str, Tensor], path: Path)
     problems = {
         "missing": [key for key in own if key not in weights and not key.endswith(COUNTER)],
         "unknown": [key for key in weights if key not in own],
-        "another shape": [key for key in weights if key in own and weights[key].shape != own[key].shape],
+        "another shape": [
+            key for key in weights if key in own and weights[key].shape != own[key].shape
+        ],
     }
     if any(problems.values()):
         found = "; ".join(f"{what}: {_some(keys)}" for what, keys in problems.items() if keys)

@@ -64,25 +64,37 @@ def weight_file(config: TrainingConfig) -> Path:
     if is_url(config.checkpoint.path):
         return _fetched(config.checkpoint.path)
     folder = Path(str(place(config.checkpoint.path))) / "checkpoints"
-    candidates = [folder / "best.pt", folder / "final.pt", *sorted(folder.glob("step-*.pt"), reverse=True)]
+    candidates = [
+        folder / "best.pt",
+        folder / "final.pt",
+        *sorted(folder.glob("step-*.pt"), reverse=True),
+    ]
     for path in candidates:
         if path.is_file():
             return path
-    raise InputMissing(f"model.weights: not set, and {folder} holds no checkpoint; name the file to use")
+    raise InputMissing(
+        f"model.weights: not set, and {folder} holds no checkpoint; name the file to use"
+    )
 
 
 @functools.cache
 def _fetched(url: str) -> Path:
-    """The job's best checkpoint in a store, brought into a temporary folder for as long as this process lives."""
+    """The job's best checkpoint in a store, brought into a temporary folder for as long as this
+    process lives.
+    """
     found = object_store.best_of(Remote(url))
     if found is None:
-        raise InputMissing(f"model.weights: not set, and {url} holds no checkpoint; name the file to use")
+        raise InputMissing(
+            f"model.weights: not set, and {url} holds no checkpoint; name the file to use"
+        )
     path = temporary_folder() / found[0]
     path.write_bytes(found[1])
     return path
 
 
-def open_trained(config: TrainingConfig, comm: Comm, device: torch.device) -> tuple[nn.Module, Trained]:
+def open_trained(
+    config: TrainingConfig, comm: Comm, device: torch.device
+) -> tuple[nn.Module, Trained]:
     """The network in evaluation mode on ``device``, equal on all ranks; only rank 0 reads the file."""
     path = comm.from_first(lambda: weight_file(config))
     if path.suffix in SUFFIXES and config.mode != "Export":
@@ -113,7 +125,9 @@ def _self_described(exported: Exported, config: TrainingConfig) -> Trained:
         images = torch.zeros(1, 3, *(wanted or facts(model).image_size,) * 2)
         classes = Runner(exported)(images).shape[1]
     names = tuple(described.get("classNames", ()))
-    return Trained(exported.path, model, classes, names, exported.normalization, side, described.get("step"))
+    return Trained(
+        exported.path, model, classes, names, exported.normalization, side, described.get("step")
+    )
 
 
 def _described(config: TrainingConfig) -> Trained:
