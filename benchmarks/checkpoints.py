@@ -20,13 +20,13 @@ import torch
 from torch import nn
 
 from inception_trainer import device, models
-from inception_trainer.checkpoint.base import FORMAT, Saved
+from inception_trainer.checkpoint.base import FORMAT, SaveRecord
 from inception_trainer.checkpoint.folder import CheckpointStore
 from inception_trainer.comm import Comm
 from inception_trainer.config.settings import Settings
 from inception_trainer.config.training import from_mapping
 from inception_trainer.train.state import TrainingState
-from inception_trainer.train.updates import Updater
+from inception_trainer.train.updates import OptimizerStep
 
 NETWORKS = {
     "bninception": 64,
@@ -52,13 +52,13 @@ class Training:
         self.network: nn.Module = models.create(name, 1000).to(
             chosen.device, memory_format=torch.channels_last
         )
-        self.updater = Updater(config, self.network, chosen)
+        self.updater = OptimizerStep(config, self.network, chosen)
         self.state = TrainingState(self.network, self.updater, Comm(0, 1, "gloo"))
         side = NETWORKS[name]
         self.images = torch.randn(4, 3, side, side, device=chosen.device).contiguous(
             memory_format=torch.channels_last
         )
-        self.saved: list[Saved] = []
+        self.saved: list[SaveRecord] = []
         self.store = CheckpointStore(folder, 1, 2, self.saved.append)
         self.store.acquire()
 

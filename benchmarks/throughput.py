@@ -38,8 +38,8 @@ from inception_trainer.config.settings import Settings
 from inception_trainer.config.training import TrainingConfig, from_mapping
 from inception_trainer.data import Batch
 from inception_trainer.train.schedule import batch_plan
-from inception_trainer.train.step import Normalise, Stepper
-from inception_trainer.train.updates import Updater
+from inception_trainer.train.step import Normalise, TrainStep
+from inception_trainer.train.updates import OptimizerStep
 
 SHAPES = {
     "bninception": (224, 4, "its own (none in timm or torchvision)"),
@@ -136,9 +136,9 @@ def trainers_loop(network: str, batch: Batch, precision: str) -> Step:
         config.accelerator, precision, Settings(threads=torch.get_num_threads())
     )
     model = models.create(network, 1000).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    updater = Updater(config, model, accelerator)
+    updater = OptimizerStep(config, model, accelerator)
     plan, comm = batch_plan(config.batch, 1), Comm(0, 1, "gloo")
-    stepper = Stepper(
+    stepper = TrainStep(
         model, updater, accelerator, Normalise(IMAGENET, accelerator.device), plan, config, comm
     )
     done = 0

@@ -99,15 +99,15 @@ def share_outside(network: str, precision: str, count: int) -> tuple[float, floa
     """Shares of the time: outside the model, of it waiting for data; and seconds per step."""
     clock = Clock()
     originals = (
-        steps.Stepper.step,
-        updates.Updater.backward,
-        updates.Updater.apply,
+        steps.TrainStep.step,
+        updates.OptimizerStep.backward,
+        updates.OptimizerStep.apply,
         losses.Criterion.__call__,
     )
     parallel, evaluate = build.parallel, evaluation.Evaluator.run
-    steps.Stepper.step = clock.step(originals[0])  # type: ignore[method-assign]
-    updates.Updater.backward = clock.counted(originals[1])  # type: ignore[method-assign]
-    updates.Updater.apply = clock.counted(originals[2])  # type: ignore[method-assign]
+    steps.TrainStep.step = clock.step(originals[0])  # type: ignore[method-assign]
+    updates.OptimizerStep.backward = clock.counted(originals[1])  # type: ignore[method-assign]
+    updates.OptimizerStep.apply = clock.counted(originals[2])  # type: ignore[method-assign]
     losses.Criterion.__call__ = clock.counted(originals[3])  # type: ignore[method-assign]
     build.parallel = lambda model, *rest: _timed(parallel(model, *rest), clock)  # type: ignore[assignment]
     evaluation.Evaluator.run = clock.left_out(evaluate)  # type: ignore[method-assign]
@@ -116,9 +116,9 @@ def share_outside(network: str, precision: str, count: int) -> tuple[float, floa
             build.run(configuration(network, precision, count, folder), Settings(threads=1))
     finally:
         (
-            steps.Stepper.step,
-            updates.Updater.backward,
-            updates.Updater.apply,
+            steps.TrainStep.step,
+            updates.OptimizerStep.backward,
+            updates.OptimizerStep.apply,
             losses.Criterion.__call__,
         ) = originals  # type: ignore[method-assign]
         build.parallel, evaluation.Evaluator.run = parallel, evaluate  # type: ignore[method-assign]

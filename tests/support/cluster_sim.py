@@ -19,12 +19,12 @@ from inception_operator.contract.times import format_time
 from inception_operator.contract.types import (
     Assignment,
     Event,
-    Gone,
     Json,
     Observation,
     Plan,
     PodView,
     Report,
+    VanishedPod,
 )
 from inception_operator.decide.backoff import remaining
 from inception_operator.decide.liveness import wants_node
@@ -73,7 +73,7 @@ class Sim:
         self.accelerator = self.job["spec"].get("accelerator")
         self.pods: dict[str, Pod] = {}
         self.templates: dict[str, Json] = {}
-        self.gone: dict[int, Gone] = {}
+        self.gone: dict[int, VanishedPod] = {}
         self.events: list[Event] = []
         self.statuses: list[Json] = []
         self.written: list[datetime] = []
@@ -446,7 +446,9 @@ class Sim:
             return
         self.pods.pop(pod.name, None)
         self.answers.pop(pod.uid, None)
-        self.gone[pod.slot] = Gone(pod.name, pod.incarnation, pod.node if pod.placed else None)
+        self.gone[pod.slot] = VanishedPod(
+            pod.name, pod.incarnation, pod.node if pod.placed else None
+        )
 
     def squat(self, slot: int) -> None:
         """Somebody makes a pod under the name of the slot's next one, with all our labels."""

@@ -19,7 +19,7 @@ from inception_trainer.config.training import from_mapping
 from inception_trainer.device import Accelerator
 from inception_trainer.errors import ConfigError, DataError, Fenced, NonFiniteLoss
 from inception_trainer.train.state import Snapshot, TrainingState
-from inception_trainer.train.updates import Updater
+from inception_trainer.train.updates import OptimizerStep
 from inception_trainer.weights.load import load_weights, open_weights
 
 
@@ -191,7 +191,7 @@ class Tiny:
         self.network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
         self.network.to(memory_format=torch.channels_last)
         self.state = TrainingState(
-            self.network, Updater(config, self.network, accelerator), Comm(0, 1, "gloo")
+            self.network, OptimizerStep(config, self.network, accelerator), Comm(0, 1, "gloo")
         )
 
     def fill(self, value: float) -> None:

@@ -152,7 +152,7 @@ def test_safetensors_bring_their_inputs_along(tmp_path) -> None:
     described = {"trainer": "1", "model": "bninception", "step": 7, "classNames": ["a", "b"]}
     described["preprocessing"] = {**CIFAR10.as_dict(), "imageSize": 32}
     exporters.Safetensors().write(
-        exporters.Request(network, torch.zeros(1), described), path, fixed=False
+        exporters.ExportRequest(network, torch.zeros(1), described), path, fixed=False
     )
     job = {
         "mode": "Infer",
@@ -190,7 +190,7 @@ def test_every_network_as_onnx(tmp_path, name, size) -> None:
     form, path = exporters.Onnx(), tmp_path / "x.onnx"
     form.require("FP32")
     with torch.no_grad():
-        form.write(exporters.Request(network, images, {"model": name}), path, fixed=False)
+        form.write(exporters.ExportRequest(network, images, {"model": name}), path, fixed=False)
         wanted = network(images[:1])
         found = form.load(path, network)(images[:1])
     torch.testing.assert_close(

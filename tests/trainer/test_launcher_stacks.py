@@ -11,7 +11,7 @@ import pytest
 from inception_trainer.launcher import hang_monitor as launcher_vigil
 from inception_trainer.launcher import rank, stacks, wire
 from inception_trainer.launcher.assignment import Assignment
-from inception_trainer.launcher.hang_monitor import HOLD_SECONDS, SHOW_SECONDS, Vigil
+from inception_trainer.launcher.hang_monitor import HOLD_SECONDS, SHOW_SECONDS, HangMonitor
 from launchers import ROOT, wait_for
 
 DUMP = """\
@@ -73,9 +73,9 @@ def victim(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[subproces
         process.kill()
 
 
-def vigil(folder: Path, deadline: float = 8, program: tuple[str, ...] = ("x",)) -> Vigil:
+def vigil(folder: Path, deadline: float = 8, program: tuple[str, ...] = ("x",)) -> HangMonitor:
     request = wire.Request(Assignment(3, 1, 2, 1, "10.0.0.1", 29503), str(folder), program)
-    return Vigil(request, deadline)
+    return HangMonitor(request, deadline)
 
 
 @pytest.mark.parametrize(
@@ -100,13 +100,13 @@ def test_when_a_rank_has_begun(
     assert launcher_vigil.begun(request) is has_begun
 
 
-def turn_until(watcher: Vigil, start: float, end: float) -> None:
+def turn_until(watcher: HangMonitor, start: float, end: float) -> None:
     """Turn every second of a made-up clock."""
     for now in range(int(start), int(end) + 1):
         assert watcher.turn(now) is None
 
 
-def show(watcher: Vigil, now: float) -> None:
+def show(watcher: HangMonitor, now: float) -> None:
     """Turn without letting the clock run until the stacks have been printed."""
 
     def shown() -> bool:

@@ -5,23 +5,25 @@ import pytest
 from inception_trainer.launcher.hang_detector import (
     DEFAULT_SECONDS,
     PATIENCE,
-    Pulse,
-    Suspicion,
-    Watchdog,
+    HangDetector,
+    HangEvidence,
+    HeartbeatAge,
     deadline_of,
     of_heartbeat,
     of_progress,
     suspect,
 )
 
-BEFORE, AFTER = Pulse("a", 1, 1), Pulse("b", 2, 2)
-SLOW = Pulse("s", 1, 1, patient=True)
+BEFORE, AFTER = HeartbeatAge("a", 1, 1), HeartbeatAge("b", 2, 2)
+SLOW = HeartbeatAge("s", 1, 1, patient=True)
 
 
-def watch(*looks: tuple[float, dict[int, Pulse | None]], bundled: bool = True) -> Watchdog:
+def watch(
+    *looks: tuple[float, dict[int, HeartbeatAge | None]], bundled: bool = True
+) -> HangDetector:
     """Look every second in between, as the launcher does more or less."""
-    dog = Watchdog(10, bundled=bundled)
-    now, seen = 0.0, dict[int, Pulse | None]()
+    dog = HangDetector(10, bundled=bundled)
+    now, seen = 0.0, dict[int, HeartbeatAge | None]()
     for moment, pulses in looks:
         while now + 1 < moment:
             now += 1
@@ -56,7 +58,7 @@ CASES = [
 
 
 @pytest.mark.parametrize(("looks", "hangs"), CASES)
-def test_hangs(looks: list[tuple[float, dict[int, Pulse | None]]], hangs: bool) -> None:
+def test_hangs(looks: list[tuple[float, dict[int, HeartbeatAge | None]]], hangs: bool) -> None:
     assert watch(*looks).hangs() is hangs
 
 
@@ -68,7 +70,7 @@ def test_other_programs_are_watched_from_their_first_sign_of_life() -> None:
 
 
 def test_time_in_which_the_launcher_stood_still_too_does_not_count() -> None:
-    dog = Watchdog(10, bundled=True)
+    dog = HangDetector(10, bundled=True)
     dog.look({0: BEFORE}, 0)
     dog.look({0: BEFORE}, 3600)
     assert not dog.hangs()
@@ -85,7 +87,7 @@ def test_ranks_that_are_to_go_are_suspect_earlier() -> None:
 
 
 def test_a_stopped_rank_is_not_slow() -> None:
-    dog = Watchdog(10, bundled=True)
+    dog = HangDetector(10, bundled=True)
     for now in range(10):
         dog.look({0: SLOW}, now, stopped={0})
         assert not dog.hangs()
@@ -129,8 +131,8 @@ def test_default(wanted: float | None, bundled: bool, deadline: float | None) ->
     assert PATIENCE > 1
 
 
-def rank(local: int, count: int = 5, *, stopped: bool = False, waits: bool = False) -> Suspicion:
-    return Suspicion(local, stopped, count, waits)
+def rank(local: int, count: int = 5, *, stopped: bool = False, waits: bool = False) -> HangEvidence:
+    return HangEvidence(local, stopped, count, waits)
 
 
 @pytest.mark.parametrize(
@@ -142,5 +144,5 @@ def rank(local: int, count: int = 5, *, stopped: bool = False, waits: bool = Fal
         pytest.param([rank(1, waits=True), rank(0, waits=True)], 0, id="all wait"),
     ],
 )
-def test_suspect(ranks: list[Suspicion], chosen: int) -> None:
+def test_suspect(ranks: list[HangEvidence], chosen: int) -> None:
     assert suspect(ranks).local_rank == chosen

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from inception_trainer.checkpoint import object_store
-from inception_trainer.checkpoint.base import Saved
-from inception_trainer.checkpoint.object_store import Lineage
+from inception_trainer.checkpoint.base import SaveRecord
+from inception_trainer.checkpoint.object_store import ObjectStoreCheckpoints
 from inception_trainer.errors import DataError, Fenced, StoreFailed
 from inception_trainer.stores import Remote
 from interruption import Interruption, payload
@@ -33,12 +33,15 @@ def place(
 
 
 def store(
-    root: Remote, attempt: int | None, keep: int = 1, saved: Callable[[Saved], None] | None = None
-) -> Lineage:
-    return Lineage(root, attempt, keep, saved)
+    root: Remote,
+    attempt: int | None,
+    keep: int = 1,
+    saved: Callable[[SaveRecord], None] | None = None,
+) -> ObjectStoreCheckpoints:
+    return ObjectStoreCheckpoints(root, attempt, keep, saved)
 
 
-def begun(root: Remote, attempt: int | None, keep: int = 1) -> Lineage:
+def begun(root: Remote, attempt: int | None, keep: int = 1) -> ObjectStoreCheckpoints:
     writer = store(root, attempt, keep)
     writer.acquire()
     writer.load()
@@ -157,7 +160,7 @@ def test_a_predecessor_that_goes_on_saving_cannot_pull_the_rug_away(place, inter
         predecessor = begun(root, 1)
         predecessor.commit(payload(10, 1), 10, True, False)
 
-        def goes_on(predecessor: Lineage = predecessor) -> None:
+        def goes_on(predecessor: ObjectStoreCheckpoints = predecessor) -> None:
             try:
                 for step in (20, 30):
                     predecessor.commit(payload(step, 1), step, True, False)

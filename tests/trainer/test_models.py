@@ -252,6 +252,6 @@ def test_dropout_is_replaced_where_the_catalogue_knows_of_one(name) -> None:
         return [module.p for module in network.modules() if isinstance(module, nn.Dropout)]
 
     own = shares()
-    assert bool(own) == catalog.MODELS[name].drops
+    assert bool(own) == catalog.MODELS[name].has_dropout
     assert shares(dropout=0.7) == [0.7] * len(own)
     assert 0.7 not in own

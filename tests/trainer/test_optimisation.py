@@ -22,7 +22,7 @@ from inception_trainer.train.mixup import blended, share_of
 from inception_trainer.train.optimizers import RMSProp, parameter_groups
 from inception_trainer.train.schedule import LengthPlan, learning_rate
 from inception_trainer.train.state import TrainingState
-from inception_trainer.train.updates import Updater
+from inception_trainer.train.updates import OptimizerStep
 from trainer_ranks import TINY
 
 DIGITS = {"data": {"kind": "Digits"}}
@@ -69,10 +69,10 @@ def test_decay_spares_by_the_type_of_the_layer(exempt, spared) -> None:
     assert counts[0.5] == len(list(network.parameters())) - spared
 
 
-def linear(config: TrainingConfig, precision: str = "FP32") -> tuple[nn.Linear, Updater]:
+def linear(config: TrainingConfig, precision: str = "FP32") -> tuple[nn.Linear, OptimizerStep]:
     torch.manual_seed(0)
     network = nn.Linear(3, 2)
-    return network, Updater(config, network, accelerator(precision))
+    return network, OptimizerStep(config, network, accelerator(precision))
 
 
 def test_clipping_shortens_the_whole_gradient() -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from inception_trainer.checkpoint.base import Saved
+from inception_trainer.checkpoint.base import SaveRecord
 from inception_trainer.config.settings import Settings, from_environment
 from inception_trainer.device import Figures
 from inception_trainer.log import logger
@@ -100,7 +100,7 @@ def feed(*sinks: Sink, end: EndRecord = END, info: RunInfo = INFO) -> None:
     bus.step(StepRecord(10, 0.002, 0.02, 4, 80))
     bus.log(LOG)
     bus.evaluation(EVALUATION)
-    bus.checkpoint(Saved(10, 1000, 0.2, 0.0))
+    bus.checkpoint(SaveRecord(10, 1000, 0.2, 0.0))
     bus.end(end)
     bus.close()
     assert len(bus._sinks) == len(sinks), "a sink failed"

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from inception_operator.contract.types import PodView
 from inception_operator.decide import elastic
-from inception_operator.decide.elastic import Members, Muster, Roster
+from inception_operator.decide.elastic import Availability, Members, Membership
 from inception_operator.spec.job import ElasticPolicy, Job
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -127,7 +127,7 @@ def test_a_slot_whose_name_is_still_taken_is_left_out() -> None:
 
 def test_slots_of_a_fixed_job_are_its_members() -> None:
     fixed = Job(name="job", namespace="ns", uid="u", generation=1, num_nodes=2)
-    assert elastic.roster(fixed, (1,), [pod(0)], 1, issued=True) == Roster((0, 1), (0, 1))
+    assert elastic.roster(fixed, (1,), [pod(0)], 1, issued=True) == Membership((0, 1), (0, 1))
 
 
 PENDING: dict[str, Any] = {"phase": "Pending", "ready": False, "ip": None}
@@ -135,11 +135,11 @@ PENDING: dict[str, Any] = {"phase": "Pending", "ready": False, "ip": None}
 
 def muster(
     members: Members, ready: Members, wanted: int, least: int = 1, **others: PodView | None
-) -> Muster:
+) -> Availability:
     """Others are slots that are not ready: s2=None is an empty slot 2."""
     pods: dict[int, PodView | None] = {slot: pod(slot) for slot in ready}
     pods |= {int(name[1:]): view for name, view in others.items()}
-    return Muster(Roster(members, tuple(pods)), pods, ready, wanted, least, NOW)
+    return Availability(Membership(members, tuple(pods)), pods, ready, wanted, least, NOW)
 
 
 def coming(slot: int, age: float, **fields: Any) -> PodView:
@@ -192,7 +192,7 @@ START = [
 
 @pytest.mark.parametrize(("seen", "waited", "crew", "left"), START)
 def test_beginning_an_attempt(
-    seen: Muster, waited: float, crew: Members, left: float | None
+    seen: Availability, waited: float, crew: Members, left: float | None
 ) -> None:
     assert elastic.start(seen, ago(waited), rejected=False) == (crew, left)
 
@@ -238,7 +238,7 @@ RESIZE = [
 
 @pytest.mark.parametrize(("seen", "ran", "at_start", "crew", "left"), RESIZE)
 def test_another_size(
-    seen: Muster, ran: float, at_start: int, crew: Members, left: float | None
+    seen: Availability, ran: float, at_start: int, crew: Members, left: float | None
 ) -> None:
     assert elastic.resize(seen, ago(ran), {"desiredAtStart": at_start}, rejected=False) == (
         crew,
@@ -278,5 +278,7 @@ def test_what_the_api_server_refuses_is_not_waited_for() -> None:
     ],
     ids=["full", "small", "no room", "quota", "growing"],
 )
-def test_what_people_read(seen: Muster, rejection: str | None, words: tuple[str, str]) -> None:
+def test_what_people_read(
+    seen: Availability, rejection: str | None, words: tuple[str, str]
+) -> None:
     assert elastic.outlook(seen, rejection) == words

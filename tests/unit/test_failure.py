@@ -10,7 +10,7 @@ import pytest
 from inception_operator.contract.assignment import work
 from inception_operator.contract.types import PodView, Report
 from inception_operator.decide import failure
-from inception_operator.decide.failure import Action, Failure, Scene
+from inception_operator.decide.failure import Action, AttemptView, Failure
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 ISSUED = NOW - timedelta(seconds=10)
@@ -33,9 +33,9 @@ def pod(slot: int = 0, **fields: Any) -> PodView:
     return PodView(**(base | fields))
 
 
-def scene(**fields: Any) -> Scene:
+def scene(**fields: Any) -> AttemptView:
     base: dict[str, Any] = {"job": "job", "attempt": 3, "nproc": 4, "issued": ISSUED, "now": NOW}
-    return Scene(**(base | fields))
+    return AttemptView(**(base | fields))
 
 
 def only(view: PodView | None, **fields: Any) -> Failure | None:

@@ -108,7 +108,7 @@ class PodView:
 
 
 @dataclass(frozen=True)
-class Gone:
+class VanishedPod:
     """A pod that has vanished."""
 
     name: str
@@ -146,7 +146,7 @@ class Observation:
     now: datetime
     progress: Progress | None = None
     rejection: str | None = None
-    gone: Mapping[int, Gone] = field(default_factory=dict)
+    gone: Mapping[int, VanishedPod] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

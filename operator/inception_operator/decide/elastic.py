@@ -41,7 +41,7 @@ Members = tuple[int, ...]
 
 
 @dataclass(frozen=True)
-class Roster:
+class Membership:
     """The members in rank order, those of the attempt before while one gathers, and the slots to
     keep filled.
     """
@@ -56,10 +56,10 @@ class Roster:
 
 
 @dataclass(frozen=True)
-class Muster:
+class Availability:
     """Who is there: the pods of the pool, and which of its slots can take ranks."""
 
-    roster: Roster
+    roster: Membership
     pods: Mapping[int, PodView | None]
     ready: Members
     wanted: int
@@ -91,7 +91,7 @@ def from_text(text: object) -> Members:
 
 def roster(
     job: Job, written: Members, pods: Iterable[PodView], attempt: int, *, issued: bool
-) -> Roster:
+) -> Membership:
     """Who trains, and which slots are to be filled; follows from the status and the pods alone.
 
     A pod that was made for this attempt and is being deleted keeps the name that its successor
@@ -99,7 +99,7 @@ def roster(
     """
     everybody = tuple(range(job.num_nodes))
     if job.elastic is None:
-        return Roster(everybody, everybody)
+        return Membership(everybody, everybody)
     newest = slots.newest(pods)
     living = {
         slot: pod for slot, pod in newest.items() if not pod.deleting and not slots.finished(pod)
@@ -112,7 +112,9 @@ def roster(
     size = job.num_nodes + job.elastic.spare_nodes
     known = living.keys() | set(kept) | taken
     free = [slot for slot in range(size + len(known)) if slot not in known]
-    return Roster(written, tuple((kept + others + free)[: max(size, len(kept) if issued else 0)]))
+    return Membership(
+        written, tuple((kept + others + free)[: max(size, len(kept) if issued else 0)])
+    )
 
 
 def crew(before: Members, ready: Collection[int], size: int) -> Members:
@@ -129,7 +131,7 @@ def crew(before: Members, ready: Collection[int], size: int) -> Members:
     return tuple(members) if len(members) == size else ()
 
 
-def start(muster: Muster, since: datetime, *, rejected: bool) -> tuple[Members, float | None]:
+def start(muster: Availability, since: datetime, *, rejected: bool) -> tuple[Members, float | None]:
     """The members to begin an attempt with, or none and the seconds until fewer than wanted will
     do.
     """
@@ -145,7 +147,7 @@ def start(muster: Muster, since: datetime, *, rejected: bool) -> tuple[Members, 
 
 
 def resize(
-    muster: Muster, issued: datetime, known: Json, *, rejected: bool
+    muster: Availability, issued: datetime, known: Json, *, rejected: bool
 ) -> tuple[Members, float | None]:
     """The members that a running attempt is to be replaced with, or none and the seconds until it
     may be.
@@ -166,7 +168,7 @@ def resize(
     return ((), left) if left > 0 else (crew(members, ready, reach), None)
 
 
-def outlook(muster: Muster, rejection: str | None) -> tuple[str, str]:
+def outlook(muster: Availability, rejection: str | None) -> tuple[str, str]:
     """Reason and message of PodsReady for an attempt that has been issued."""
     size, wanted = len(muster.roster.members), muster.wanted
     reach = min(wanted, len(muster.ready))
@@ -187,7 +189,9 @@ def figures(job: Job, members: Members) -> Json:
     return {"members": to_text(members), "desiredAtStart": job.num_nodes}
 
 
-def count(job: Job, known: Json, roster: Roster, ready: Collection[int], *, issued: bool) -> Json:
+def count(
+    job: Job, known: Json, roster: Membership, ready: Collection[int], *, issued: bool
+) -> Json:
     """``status.nodes``: how many nodes are wanted and ready; of an elastic job also who trains and
     who is spare.
     """
@@ -231,7 +235,7 @@ def _unschedulable(pod: PodView | None) -> str | None:
     return None if pod is None else pod.unschedulable_message
 
 
-def _arrivals(muster: Muster, patience: timedelta, *, rejected: bool) -> float:
+def _arrivals(muster: Availability, patience: timedelta, *, rejected: bool) -> float:
     """For how many seconds it is worth waiting for pods that are not ready yet."""
     missing = [pod for slot, pod in muster.pods.items() if slot not in muster.ready]
     return max(

@@ -13,7 +13,7 @@ from typing import Final
 
 from inception_operator.contract.names import GRACE_SECONDS, Cause, ReportState
 from inception_operator.contract.times import format_time
-from inception_operator.contract.types import Gone, Json, PodView
+from inception_operator.contract.types import Json, PodView, VanishedPod
 
 from . import slots as slot_rules
 from .liveness import WAIT, NodeLoss
@@ -122,7 +122,7 @@ class Failure:
 
 
 @dataclass(frozen=True)
-class Scene:
+class AttemptView:
     """What failures are looked for in. ``issued`` is when the attempt's assignments went out; None
     while it gathers.
 
@@ -137,7 +137,7 @@ class Scene:
     now: datetime
     members: tuple[int, ...] | None = None
     node_loss: NodeLoss = WAIT
-    gone: Mapping[int, Gone] = field(default_factory=dict)
+    gone: Mapping[int, VanishedPod] = field(default_factory=dict)
 
     def involves(self, slot: int) -> bool:
         """Whether the slot's failure is one of the attempt: a spare's is not, once the members are
@@ -154,7 +154,7 @@ class Scene:
         return self.members.index(slot) * self.nproc
 
 
-def collect(slots: Slots, scene: Scene) -> tuple[Failure, ...]:
+def collect(slots: Slots, scene: AttemptView) -> tuple[Failure, ...]:
     """At most one failure of each slot."""
     found = (
         _of_slot(index, pod, scene) for index, pod in enumerate(slots) if scene.involves(index)
@@ -175,7 +175,7 @@ def reached(slots: Slots, attempt: int) -> int:
     return max((report.step or 0 for report in reports if report.attempt == attempt), default=0)
 
 
-def must_wait(failures: Sequence[Failure], slots: Slots, scene: Scene) -> bool:
+def must_wait(failures: Sequence[Failure], slots: Slots, scene: AttemptView) -> bool:
     """Only ranks that ended or waited along with others so far, and a slot that has not spoken may
     still say why.
     """
@@ -226,7 +226,7 @@ def _remoteness(failure: Failure) -> int:
     return {Cause.STOPPED: 1, Cause.PEER_LOST: 2}.get(failure.reason, 0)
 
 
-def _of_slot(slot: int, pod: PodView | None, scene: Scene) -> Failure | None:
+def _of_slot(slot: int, pod: PodView | None, scene: AttemptView) -> Failure | None:
     if pod is None:
         return None if scene.issued is None else _gone(slot, scene)
     if slot_rules.succeeded(pod, scene.attempt):
@@ -259,7 +259,7 @@ def _of_slot(slot: int, pod: PodView | None, scene: Scene) -> Failure | None:
     return own or _unresponsive(pod, scene)
 
 
-def _own(pod: PodView, scene: Scene, involved: bool) -> Failure | None:
+def _own(pod: PodView, scene: AttemptView, involved: bool) -> Failure | None:
     """The failure that the pod itself shows: by its report, or by how its container ended."""
     report = pod.report
     spoke = (
@@ -278,7 +278,7 @@ def _own(pod: PodView, scene: Scene, involved: bool) -> Failure | None:
 
 def _failure(
     pod: PodView,
-    scene: Scene,
+    scene: AttemptView,
     reason: str,
     time: datetime | None,
     message: str,
@@ -298,7 +298,7 @@ def _failure(
     )
 
 
-def _reported(pod: PodView, scene: Scene) -> Failure:
+def _reported(pod: PodView, scene: AttemptView) -> Failure:
     report = pod.report
     assert report is not None  # noqa: S101 - the caller has looked
     stopped = report.state == ReportState.STOPPED
@@ -319,7 +319,7 @@ def _reported(pod: PodView, scene: Scene) -> Failure:
     )
 
 
-def _ended(pod: PodView, scene: Scene) -> Failure:
+def _ended(pod: PodView, scene: AttemptView) -> Failure:
     code, imposed = pod.exit_code, _imposed(pod)
     if imposed:
         return _failure(
@@ -364,10 +364,10 @@ def _imposed(pod: PodView) -> str | None:
     return cause or _CAUSE_OF_CONTAINER_REASON.get(pod.terminated_reason or "")
 
 
-def _gone(slot: int, scene: Scene) -> Failure:
+def _gone(slot: int, scene: AttemptView) -> Failure:
     # In a later attempt the slot may be filled by a pod of any attempt before, and an operator that
     # has just begun has not seen which.
-    first = Gone(f"{scene.job}-{slot}-1", 1) if scene.attempt == 1 else None
+    first = VanishedPod(f"{scene.job}-{slot}-1", 1) if scene.attempt == 1 else None
     seen = scene.gone.get(slot, first)
     name, node = (seen.name, seen.node) if seen is not None else (None, None)
     return Failure(
@@ -382,7 +382,7 @@ def _gone(slot: int, scene: Scene) -> Failure:
     )
 
 
-def _removed(pod: PodView, scene: Scene) -> Failure:
+def _removed(pod: PodView, scene: AttemptView) -> Failure:
     if pod.disruption_reason is None:
         held = f" and is held by {', '.join(pod.finalizers)}" if pod.finalizers else ""
         return _failure(
@@ -400,7 +400,7 @@ def _cause_of_code(code: int | None) -> str:
     return _CAUSE_OF_CODE.get(code) or (Cause.SIGNAL if code > 128 else Cause.ERROR)
 
 
-def deadline(pod: PodView, scene: Scene) -> datetime | None:
+def deadline(pod: PodView, scene: AttemptView) -> datetime | None:
     """When a pod of the attempt counts as not responding or lost; None while it is well."""
     if pod.deleting or slot_rules.finished(pod):
         return None
@@ -419,7 +419,7 @@ def deadline(pod: PodView, scene: Scene) -> datetime | None:
     return scene.issued + patience
 
 
-def _may_be_saving(pod: PodView, scene: Scene) -> bool:
+def _may_be_saving(pod: PodView, scene: AttemptView) -> bool:
     """It was asked to let the ranks of an earlier attempt save first, and they still run."""
     order, report = pod.assignment, pod.report
     if order is None or not order.graceful or report is None:
@@ -427,7 +427,7 @@ def _may_be_saving(pod: PodView, scene: Scene) -> bool:
     return report.attempt < scene.attempt and report.state == ReportState.RUNNING
 
 
-def _unresponsive(pod: PodView, scene: Scene) -> Failure | None:
+def _unresponsive(pod: PodView, scene: AttemptView) -> Failure | None:
     limit = deadline(pod, scene)
     if limit is None or scene.now < limit:
         return None

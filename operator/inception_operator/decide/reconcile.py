@@ -25,8 +25,8 @@ from inception_operator.spec.fields import SpecError
 from inception_operator.spec.job import Job, managed_elsewhere, parse
 
 from . import elastic, failure, lifecycle, reminders, restart_policy, slots, success
-from .elastic import Members, Muster, Roster
-from .failure import Action, Failure, Scene
+from .elastic import Availability, Members, Membership
+from .failure import Action, AttemptView, Failure
 from .liveness import BLIND
 from .slots import Slots
 from .status import Draft
@@ -137,7 +137,7 @@ class _Pass:
     draft: Draft
     pods: tuple[PodView, ...]
     slots: Slots = ()
-    roster: Roster = field(default_factory=lambda: Roster((), ()))
+    roster: Membership = field(default_factory=lambda: Membership((), ()))
     delete: dict[str, int | None] = field(default_factory=dict)
     create: list[Json] = field(default_factory=list)
     assign: dict[str, Assignment] = field(default_factory=dict)
@@ -148,11 +148,11 @@ class _Pass:
         return self.observation.now
 
     @property
-    def scene(self) -> Scene:
+    def scene(self) -> AttemptView:
         members = None if self.job.elastic is None else self.roster.members
         draft, loss = self.draft, self.job.node_loss
         gone = self.observation.gone
-        return Scene(
+        return AttemptView(
             self.job.name,
             draft.attempt,
             self.devices.nproc,
@@ -174,14 +174,14 @@ class _Pass:
         return tuple(map(self._pod_of, self.roster.members))
 
     @property
-    def muster(self) -> Muster:
+    def muster(self) -> Availability:
         """Who is there, as far as the size of an attempt depends on it."""
         pods = {slot: self._pod_of(slot) for slot in self.roster.pool}
         ready = sorted(
             slot for slot, pod in pods.items() if pod is not None and self._can_train(pod)
         )
         least = self.job.num_nodes if self.job.elastic is None else self.job.elastic.min_nodes
-        return Muster(self.roster, pods, tuple(ready), self.job.num_nodes, least, self.now)
+        return Availability(self.roster, pods, tuple(ready), self.job.num_nodes, least, self.now)
 
     def decide(self) -> Plan:
         surplus = self._arrange()

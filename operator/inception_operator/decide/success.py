@@ -12,7 +12,7 @@ from inception_operator.contract.names import SuccessPolicy
 from inception_operator.contract.types import PodView
 
 from . import slots as slot_rules
-from .failure import INFRASTRUCTURE, Failure, Scene
+from .failure import INFRASTRUCTURE, AttemptView, Failure
 from .slots import Slots
 
 # The ranks that lose the chief say so at once; that its container has ended with 0 takes the
@@ -40,7 +40,7 @@ def achieved(slots: Slots, attempt: int, policy: str) -> bool:
     return all(pod is not None and slot_rules.succeeded(pod, attempt) for pod in slots)
 
 
-def must_wait(failures: Sequence[Failure], slots: Slots, scene: Scene, policy: str) -> bool:
+def must_wait(failures: Sequence[Failure], slots: Slots, scene: AttemptView, policy: str) -> bool:
     """Whether what others say may be nothing but the echo of the chief's success, which has yet to
     show.
     """

@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
-from inception_operator.contract.types import Gone, Json
+from inception_operator.contract.types import Json, VanishedPod
 
 from .reflector import PodReflector
 from .workqueue import Key
@@ -20,7 +20,7 @@ class Pods(Protocol):
     def pods(self, key: Key) -> tuple[Json, ...]:
         """The trimmed pods of one training."""
 
-    def gone(self, key: Key) -> Mapping[int, Gone]:
+    def gone(self, key: Key) -> Mapping[int, VanishedPod]:
         """The latest pod of each slot that vanished."""
 
     def merge(self, raw: Json) -> None:
@@ -42,7 +42,7 @@ class PodStore:
         """The trimmed pods of one training."""
         return self._of(key[0]).pods(key)
 
-    def gone(self, key: Key) -> Mapping[int, Gone]:
+    def gone(self, key: Key) -> Mapping[int, VanishedPod]:
         """The latest pod of each slot that vanished."""
         return self._of(key[0]).gone(key)
 

@@ -18,7 +18,7 @@ from typing import Protocol
 
 from inception_operator.contract import names
 from inception_operator.contract.errors import ApiError, GoneError
-from inception_operator.contract.types import Gone, Json
+from inception_operator.contract.types import Json, VanishedPod
 from inception_operator.pod.identity import identity
 
 from .client import PODS, Resource
@@ -84,7 +84,7 @@ class PodReflector:
         self._sleep = sleep
         self._pods: dict[Key, dict[str, Json]] = {}
         self._dead: dict[str, None] = {}
-        self._gone: dict[Key, dict[int, Gone]] = {}
+        self._gone: dict[Key, dict[int, VanishedPod]] = {}
         self._moved = clock()
         self._version: str | None = None
         self._failures = 0
@@ -95,7 +95,7 @@ class PodReflector:
         """The trimmed pods of one training."""
         return tuple(self._pods.get(key, {}).values())
 
-    def gone(self, key: Key) -> Mapping[int, Gone]:
+    def gone(self, key: Key) -> Mapping[int, VanishedPod]:
         """The latest pod of each slot that vanished while this process watched."""
         return self._gone.get(key, {})
 
@@ -215,7 +215,7 @@ class PodReflector:
             and "deletionTimestamp" not in raw["metadata"]
             and self._group is not None
         ):
-            # Gone, or only out of sight because somebody took its role away.
+            # VanishedPod, or only out of sight because somebody took its role away.
             self._group.create_task(self._look_for(raw), name=f"look-for-{_name(raw)}")
         elif kind == "DELETED":
             self._deleted(raw)
@@ -277,7 +277,7 @@ class PodReflector:
         slots = self._gone.setdefault(key, {})
         known = slots.get(named[1])
         if known is None or known.incarnation <= named[2]:
-            slots[named[1]] = Gone(_name(pod), named[2], pod["spec"].get("nodeName"))
+            slots[named[1]] = VanishedPod(_name(pod), named[2], pod["spec"].get("nodeName"))
         if len(self._gone) > TOMBSTONES:
             del self._gone[next(iter(self._gone))]
 

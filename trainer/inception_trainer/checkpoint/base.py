@@ -22,11 +22,11 @@ from inception_trainer.log import logger
 FORMAT = 1
 BROKEN = (ValueError, RuntimeError, EOFError, KeyError, pickle.UnpicklingError)
 """What `decoded` raises for a checkpoint that is damaged."""
-Payload = dict[str, Any]
+Checkpoint = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Saved:
+class SaveRecord:
     """A finished write."""
 
     step: int
@@ -44,7 +44,7 @@ class Saved:
 class _Write:
     """What the writer is to do."""
 
-    payload: Payload
+    payload: Checkpoint
     step: int
     best: bool
     final: bool
@@ -53,10 +53,10 @@ class _Write:
     stalled: float
 
 
-class Saver(abc.ABC):
+class CheckpointWriter(abc.ABC):
     """Where one rank keeps the checkpoints of a job; one background write at a time."""
 
-    def __init__(self, root: object, saved: Callable[[Saved], None] | None) -> None:
+    def __init__(self, root: object, saved: Callable[[SaveRecord], None] | None) -> None:
         self.root = root
         self._saved = saved or (lambda _saved: None)
         self._writer: threading.Thread | None = None
@@ -70,7 +70,7 @@ class Saver(abc.ABC):
         """
 
     @abc.abstractmethod
-    def load(self) -> Payload | None:
+    def load(self) -> Checkpoint | None:
         """The newest checkpoint that is whole, None when there is none yet; DataError when all are
         damaged.
         """
@@ -80,7 +80,7 @@ class Saver(abc.ABC):
         """Raise Fenced when a newer attempt is the writer."""
 
     @abc.abstractmethod
-    def commit(self, payload: Payload, step: int, best: bool, final: bool) -> int:
+    def commit(self, payload: Checkpoint, step: int, best: bool, final: bool) -> int:
         """Write one checkpoint, and all that goes with it; returns its size in bytes."""
 
     def reserve(self) -> None:
@@ -90,7 +90,7 @@ class Saver(abc.ABC):
 
     def save(
         self,
-        payload: Payload,
+        payload: Checkpoint,
         step: int,
         *,
         best: bool = False,
@@ -129,7 +129,9 @@ class Saver(abc.ABC):
         try:
             write.complete()
             size = self.commit(write.payload, write.step, write.best, write.final)
-            self._saved(Saved(write.step, size, time.monotonic() - write.started, write.stalled))
+            self._saved(
+                SaveRecord(write.step, size, time.monotonic() - write.started, write.stalled)
+            )
         except BaseException as error:
             self._failure = error
             # Where a successor has taken over, that is the reason, and not what it led to.
@@ -159,14 +161,14 @@ class HashingFile(io.RawIOBase):
         return written
 
 
-def decoded(data: bytes, checksum: str) -> Payload:
+def decoded(data: bytes, checksum: str) -> Checkpoint:
     """A checkpoint from its bytes; raises ValueError when it is damaged or of another format, and
     what torch raises.
     """
     found = hashlib.sha256(data).hexdigest()
     if found != checksum:
         raise ValueError(f"its SHA-256 is {found[:12]}..., not {checksum[:12]}...")
-    payload: Payload = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    payload: Checkpoint = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     if payload.get("format") != FORMAT:
         raise ValueError(f"its format is {payload.get('format')!r}, this version reads {FORMAT}")
     return payload

@@ -27,12 +27,12 @@ from inception_trainer.errors import ConfigError
 from inception_trainer.log import logger
 
 from . import checksums
-from .base import BROKEN, HashingFile, Payload, Saved, Saver, decoded, none_whole
+from .base import BROKEN, Checkpoint, CheckpointWriter, HashingFile, SaveRecord, decoded, none_whole
 from .export_weights import exported
 from .fence import Fence, attempts, sync_folder
 
 
-class CheckpointStore(Saver):
+class CheckpointStore(CheckpointWriter):
     """The checkpoint folder as seen by the one rank that uses it; one background write at a time."""
 
     def __init__(
@@ -40,7 +40,7 @@ class CheckpointStore(Saver):
         root: Path,
         attempt: int | None,
         keep: int,
-        saved: Callable[[Saved], None] | None = None,
+        saved: Callable[[SaveRecord], None] | None = None,
     ) -> None:
         super().__init__(root, saved)
         self.root: Path = root
@@ -72,7 +72,7 @@ class CheckpointStore(Saver):
         self._remove_leftovers()
         return attempt
 
-    def load(self) -> Payload | None:
+    def load(self) -> Checkpoint | None:
         """The newest checkpoint that is whole, None when there is none yet; DataError when all are
         damaged.
         """
@@ -93,7 +93,7 @@ class CheckpointStore(Saver):
         """Raise Fenced when a newer attempt is the writer."""
         self._fence.check()
 
-    def commit(self, payload: Payload, step: int, best: bool, final: bool) -> int:
+    def commit(self, payload: Checkpoint, step: int, best: bool, final: bool) -> int:
         """Write one checkpoint and what points to it, then remove what is too many."""
         # Saves work that is in vain; what keeps an older attempt from writing is the fence itself.
         self._fence.check()
@@ -122,7 +122,7 @@ class CheckpointStore(Saver):
             shutil.copyfile(self._folder / name, draft)
         self._replace(draft, self._folder / alias, checksum)
 
-    def _export(self, payload: Payload) -> None:
+    def _export(self, payload: Checkpoint) -> None:
         """The weights alone, the averaged ones where there are, in the format that other programs
         read.
         """
@@ -200,7 +200,7 @@ def check_fingerprint(saved: Mapping[str, Any], wanted: Mapping[str, Any], root:
         )
 
 
-def _serialise(payload: Payload, path: Path) -> tuple[int, str]:
+def _serialise(payload: Checkpoint, path: Path) -> tuple[int, str]:
     with path.open("wb") as file:
         hashing = HashingFile(file)
         torch.save(payload, hashing)  # type: ignore[arg-type]

@@ -30,7 +30,7 @@ from inception_trainer.errors import DataError, Fenced, StoreFailed
 from inception_trainer.log import logger
 from inception_trainer.stores import Remote
 
-from .base import BROKEN, HashingFile, Payload, Saved, Saver, decoded, none_whole
+from .base import BROKEN, Checkpoint, CheckpointWriter, HashingFile, SaveRecord, decoded, none_whole
 from .export_weights import exported
 
 TRIES = 10
@@ -38,7 +38,7 @@ TRIES = 10
 
 
 @dataclass(frozen=True)
-class Stored:
+class StoredObject:
     """One object of a line."""
 
     file: str
@@ -51,12 +51,12 @@ class Stored:
 class Record:
     """What an attempt has: ``kept`` are its checkpoints, the newest last."""
 
-    kept: tuple[Stored, ...] = ()
-    best: Stored | None = None
-    final: Stored | None = None
-    weights: Stored | None = None
+    kept: tuple[StoredObject, ...] = ()
+    best: StoredObject | None = None
+    final: StoredObject | None = None
+    weights: StoredObject | None = None
 
-    def objects(self) -> dict[str, Stored]:
+    def objects(self) -> dict[str, StoredObject]:
         """All of them by their names."""
         named = (*self.kept, self.best, self.final, self.weights)
         return {stored.file: stored for stored in named if stored is not None}
@@ -70,20 +70,22 @@ class Record:
         """The reverse; raises what JSON and wrong contents raise."""
         content = json.loads(data)
         single = {
-            name: Stored(**content[name]) for name in ("best", "final", "weights") if content[name]
+            name: StoredObject(**content[name])
+            for name in ("best", "final", "weights")
+            if content[name]
         }
-        return cls(tuple(Stored(**entry) for entry in content["kept"]), **single)
+        return cls(tuple(StoredObject(**entry) for entry in content["kept"]), **single)
 
 
 @dataclass(frozen=True)
-class Line:
+class CurrentAttempt:
     """The newest attempt that has begun."""
 
     folder: Remote
     record: Record
 
 
-class Lineage(Saver):
+class ObjectStoreCheckpoints(CheckpointWriter):
     """The checkpoints of a job as seen by the one rank that uses them."""
 
     def __init__(
@@ -91,7 +93,7 @@ class Lineage(Saver):
         root: Remote,
         attempt: int | None,
         keep: int,
-        saved: Callable[[Saved], None] | None = None,
+        saved: Callable[[SaveRecord], None] | None = None,
     ) -> None:
         super().__init__(root, saved)
         self._attempts, self._attempt, self._keep = root / "attempts", attempt, keep
@@ -109,7 +111,7 @@ class Lineage(Saver):
         self.check_fence()
         return self._attempt
 
-    def load(self) -> Payload | None:
+    def load(self) -> Checkpoint | None:
         """Take the line over from the newest attempt that has begun; only then may this one save."""
         for left in reversed(range(TRIES)):
             line = newest(self._attempts)
@@ -138,7 +140,7 @@ class Lineage(Saver):
                 f"attempt {holder} owns {self.root}; attempt {self._attempt} must not write there any more"
             )
 
-    def commit(self, payload: Payload, step: int, best: bool, final: bool) -> int:
+    def commit(self, payload: Checkpoint, step: int, best: bool, final: bool) -> int:
         """Write one checkpoint, then the record that names it, then remove what is too many."""
         self.check_fence()
         identity = uuid.uuid4().hex[:8]
@@ -162,7 +164,9 @@ class Lineage(Saver):
     def _own(self) -> Remote:
         return _folder(self._attempts, self._attempt or 0)
 
-    def _upload(self, name: str, step: int, write: Callable[[Any], object]) -> tuple[Stored, int]:
+    def _upload(
+        self, name: str, step: int, write: Callable[[Any], object]
+    ) -> tuple[StoredObject, int]:
         passing: list[HashingFile] = []
 
         def fill(file: BinaryIO) -> None:
@@ -170,13 +174,15 @@ class Lineage(Saver):
             write(passing[0])
 
         (self._own / name).write(fill)
-        return Stored(name, passing[0].digest.hexdigest(), step), passing[0].size
+        return StoredObject(name, passing[0].digest.hexdigest(), step), passing[0].size
 
     def _write_record(self, record: Record) -> None:
         (self._own / "record.json").write_bytes(record.encoded())
         self._record = record
 
-    def _take_over(self, line: Line, *, forgiving: bool) -> tuple[Payload | None, Record]:
+    def _take_over(
+        self, line: CurrentAttempt, *, forgiving: bool
+    ) -> tuple[Checkpoint | None, Record]:
         """The newest checkpoint of the line that is whole, and a record of it and of what else is
         worth keeping.
         """
@@ -204,12 +210,12 @@ class Lineage(Saver):
             logger.warning("what is no longer needed could not all be removed: %s", error)
 
 
-def newest(attempts: Remote) -> Line | None:
+def newest(attempts: Remote) -> CurrentAttempt | None:
     """The newest attempt that has a record, which is the only one to read."""
     for number in sorted(_numbers(attempts), reverse=True):
         folder = _folder(attempts, number)
         try:
-            return Line(folder, Record.decoded((folder / "record.json").read_bytes()))
+            return CurrentAttempt(folder, Record.decoded((folder / "record.json").read_bytes()))
         except FileNotFoundError:
             continue
         except (ValueError, KeyError, TypeError) as error:
@@ -243,7 +249,7 @@ def best_of(root: Remote) -> tuple[str, bytes] | None:
     return None
 
 
-def _first_whole(line: Line, *, forgiving: bool) -> tuple[Payload, Stored]:
+def _first_whole(line: CurrentAttempt, *, forgiving: bool) -> tuple[Checkpoint, StoredObject]:
     problems: list[str] = []
     for stored in reversed(line.record.kept):
         path = line.folder / stored.file

@@ -12,7 +12,7 @@ from inception_trainer.data import Splits
 from inception_trainer.reporting.progress import Progress
 from inception_trainer.reporting.records import RunInfo
 
-from .base import FORMAT, Payload
+from .base import FORMAT, Checkpoint
 
 
 def payload_of(
@@ -21,7 +21,7 @@ def payload_of(
     config: TrainingConfig,
     info: RunInfo,
     splits: Splits,
-) -> Payload:
+) -> Checkpoint:
     """A checkpoint: the tensors, and plain values only."""
     return {
         "format": FORMAT,

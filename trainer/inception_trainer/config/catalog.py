@@ -16,7 +16,7 @@ AUXILIARY_WEIGHT = 0.4
 
 
 @dataclass(frozen=True)
-class Facts:
+class ModelFacts:
     """One network of the catalogue; sizes are sides of square inputs in pixels."""
 
     image_size: int
@@ -26,7 +26,7 @@ class Facts:
     """The smallest input of the auxiliary head; None for a network that has none."""
     fits: Callable[[int], bool] = lambda _side: True
     """Which sides from the smallest on the network accepts."""
-    drops: bool = False
+    has_dropout: bool = False
     """Whether it has dropout before its classifier."""
 
     def smallest_with(self, auxiliary: bool) -> int:
@@ -46,11 +46,11 @@ def _pooled(side: int) -> int:
 
 
 MODELS = {
-    "bninception": Facts(224, 32, fits=_halves_evenly),
-    "inception_v3": Facts(299, 75, auxiliary_smallest=299, drops=True),
-    "inception_v4": Facts(299, 75, drops=True),
-    "inceptionv3_cifar": Facts(32, 9, drops=True),
-    "resnet50": Facts(224, 32),
+    "bninception": ModelFacts(224, 32, fits=_halves_evenly),
+    "inception_v3": ModelFacts(299, 75, auxiliary_smallest=299, has_dropout=True),
+    "inception_v4": ModelFacts(299, 75, has_dropout=True),
+    "inceptionv3_cifar": ModelFacts(32, 9, has_dropout=True),
+    "resnet50": ModelFacts(224, 32),
 }
 ALIASES = {"inception_v2": "bninception"}
 
@@ -70,7 +70,7 @@ def canonical(name: str) -> str:
     return found
 
 
-def facts(name: str) -> Facts:
+def facts(name: str) -> ModelFacts:
     """What is known about the network; raises ConfigError for an unknown name."""
     return MODELS[canonical(name)]
 

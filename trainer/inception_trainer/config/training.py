@@ -314,7 +314,7 @@ def _check_model(config: TrainingConfig) -> None:
             f"loss.auxiliaryWeight: {config.loss.auxiliary_weight:g} needs an auxiliary head, which {name} does not "
             "have; leave it out, or choose model.name inception_v3"
         )
-    if config.model.dropout is not None and not catalog.facts(name).drops:
+    if config.model.dropout is not None and not catalog.facts(name).has_dropout:
         raise ConfigError(f"model.dropout: {name} has no dropout; leave it out")
     if config.data.image_size:
         catalog.check_image_size(

@@ -30,7 +30,7 @@ def streamed(
 ) -> Iterator[Iterator[Batch]]:
     """The dataset's stream, read ahead into pinned memory where ``device`` profits from it."""
     with dataset.stream(batches, epoch) as stream:
-        if not transfers.copies_itself(device):
+        if not transfers.has_async_copy(device):
             yield stream
             return
         with read_ahead(stream, lambda: transfers.use(device), pinned) as ahead:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 
 
-def copies_itself(device: torch.device) -> bool:
+def has_async_copy(device: torch.device) -> bool:
     """Whether copies between this device and pinned memory run beside its computations (CUDA and
     ROCm).
     """

@@ -24,7 +24,7 @@ share of it.
 
 
 @dataclass(frozen=True)
-class Pulse:
+class HeartbeatAge:
     """What a rank's heartbeat file says; ``mark`` changes with every sign of life."""
 
     mark: str = ""
@@ -34,16 +34,16 @@ class Pulse:
 
 
 @dataclass(frozen=True)
-class Life:
+class RankHealth:
     """A living rank as the watchdog knows it; ``since`` is when its last sign of life was noticed."""
 
-    pulse: Pulse | None
+    pulse: HeartbeatAge | None
     since: float
     stopped: bool = False
 
 
 @dataclass(frozen=True)
-class Suspicion:
+class HangEvidence:
     """What speaks for a rank being the one that the others wait for."""
 
     local_rank: int
@@ -55,17 +55,19 @@ class Suspicion:
     """Its stack says that it waits for its peers."""
 
 
-def of_heartbeat(text: str, changed: str) -> Pulse:
+def of_heartbeat(text: str, changed: str) -> HeartbeatAge:
     """Read a heartbeat file, ``<step> <count> long`` as far as it goes; ``changed`` tells one write
     from another.
     """
     fields = text.split()
     numbers = [int(field) for field in fields[:2] if field.isascii() and field.isdigit()]
     step = numbers[0] if numbers else None
-    return Pulse(f"{changed} {text}", step, numbers[-1] if numbers else 0, fields[2:3] == ["long"])
+    return HeartbeatAge(
+        f"{changed} {text}", step, numbers[-1] if numbers else 0, fields[2:3] == ["long"]
+    )
 
 
-def of_progress(text: str, changed: str) -> Pulse:
+def of_progress(text: str, changed: str) -> HeartbeatAge:
     """Read the progress file of a program that leaves no other sign of life."""
     try:
         content = json.loads(text)
@@ -73,7 +75,7 @@ def of_progress(text: str, changed: str) -> Pulse:
         content = None
     step = content.get("step") if isinstance(content, dict) else None
     number = step if isinstance(step, int) and step >= 0 else None
-    return Pulse(f"{changed} {text}", number, number or 0)
+    return HeartbeatAge(f"{changed} {text}", number, number or 0)
 
 
 def deadline_of(wanted: float | None, bundled: bool) -> float | None:
@@ -85,14 +87,14 @@ def deadline_of(wanted: float | None, bundled: bool) -> float | None:
     return DEFAULT_SECONDS if bundled else None
 
 
-def suspect(suspicions: Sequence[Suspicion]) -> Suspicion:
+def suspect(suspicions: Sequence[HangEvidence]) -> HangEvidence:
     """Pick the rank to blame: stopped, then behind the others, then busy with something else than
     waiting.
     """
     return min(suspicions, key=lambda one: (not one.stopped, one.count, one.waits, one.local_rank))
 
 
-class Watchdog:
+class HangDetector:
     """Watches the ranks of one attempt on this node."""
 
     def __init__(self, deadline: float, *, bundled: bool) -> None:
@@ -100,10 +102,10 @@ class Watchdog:
         self._bundled = bundled
         self._clock = 0.0
         self._looked: float | None = None
-        self.lives: dict[int, Life] = {}
+        self.lives: dict[int, RankHealth] = {}
 
     def look(
-        self, pulses: Mapping[int, Pulse | None], now: float, stopped: Collection[int] = ()
+        self, pulses: Mapping[int, HeartbeatAge | None], now: float, stopped: Collection[int] = ()
     ) -> None:
         """Note the signs of life of the ranks that are alive, and which of them are stopped; forget
         the others.
@@ -115,13 +117,13 @@ class Watchdog:
             local: self._life(local, pulse, local in stopped) for local, pulse in pulses.items()
         }
 
-    def _life(self, local: int, pulse: Pulse | None, stopped: bool) -> Life:
+    def _life(self, local: int, pulse: HeartbeatAge | None, stopped: bool) -> RankHealth:
         known = self.lives.get(local)
         if known is not None and (
             pulse is None or (known.pulse is not None and pulse.mark == known.pulse.mark)
         ):
             return replace(known, stopped=stopped)
-        return Life(pulse, self._clock, stopped)
+        return RankHealth(pulse, self._clock, stopped)
 
     def silence(self, local: int) -> float:
         """Tell for how many seconds a rank has given no sign of life."""
@@ -142,7 +144,7 @@ class Watchdog:
             self.silence(local) >= self.deadline * LEAVING_SHARE for local, _ in self._watched()
         )
 
-    def _watched(self) -> list[tuple[int, Life]]:
+    def _watched(self) -> list[tuple[int, RankHealth]]:
         return [
             (local, life)
             for local, life in self.lives.items()
@@ -150,7 +152,7 @@ class Watchdog:
         ]
 
 
-def _patience(life: Life) -> int:
+def _patience(life: RankHealth) -> int:
     # What is stopped is not slow.
     slow = life.pulse is None or life.pulse.patient
     return PATIENCE if slow and not life.stopped else 1

@@ -11,7 +11,15 @@ from pathlib import Path
 
 from . import rank, stacks
 from .exitcodes import ExitCode
-from .hang_detector import Life, Pulse, Suspicion, Watchdog, of_heartbeat, of_progress, suspect
+from .hang_detector import (
+    HangDetector,
+    HangEvidence,
+    HeartbeatAge,
+    RankHealth,
+    of_heartbeat,
+    of_progress,
+    suspect,
+)
 from .outcome import Failure, Outcome, Result
 from .stacks import Frame
 from .wire import Request
@@ -39,7 +47,7 @@ class Finding:
     rank: int
     pid: int
     state: str
-    life: Life
+    life: RankHealth
     silence: float
     stack: tuple[Frame, ...] = ()
     text: str = ""
@@ -60,13 +68,13 @@ class Finding:
         )
 
 
-class Vigil:
+class HangMonitor:
     """Watching, then asking for the stacks, then holding still, then the verdict."""
 
     def __init__(self, request: Request, deadline: float) -> None:
         self._request, self._folder = request, Path(request.folder)
         self._bundled = not request.program
-        self._dog = Watchdog(deadline, bundled=self._bundled)
+        self._dog = HangDetector(deadline, bundled=self._bundled)
         self._looked = self._asked_at = float("-inf")
         self._asked: dict[int, int] = {}
         self._texts: dict[int, str] = {}
@@ -140,7 +148,7 @@ class Vigil:
         self._dog.look({local: self._pulse(local) for local in living}, now, stopped)
         self._pids = living
 
-    def _pulse(self, local: int) -> Pulse | None:
+    def _pulse(self, local: int) -> HeartbeatAge | None:
         pulse = _read(rank.heartbeat_path(self._folder, local))
         if pulse is None and local == 0 and not self._bundled:
             # A program that tells only its progress is watched by that.
@@ -182,12 +190,12 @@ class Vigil:
         failure = Failure(ExitCode.HANG, began, finding.rank, "Hang", describe(finding))
         return Outcome(self._request.assignment.attempt, Result.FAILED, (failure,))
 
-    def _suspicion(self, finding: Finding) -> Suspicion:
+    def _suspicion(self, finding: Finding) -> HangEvidence:
         pulse = finding.life.pulse
         unknown = -1 if self._bundled else _NEVER_SPOKE
         count = unknown if pulse is None else pulse.count
         waits = not finding.stopped and stacks.waits_for_peers(finding.stack)
-        return Suspicion(finding.local_rank, finding.stopped, count, waits)
+        return HangEvidence(finding.local_rank, finding.stopped, count, waits)
 
 
 def begun(request: Request) -> bool:
@@ -222,7 +230,9 @@ def _can_show(pid: int) -> bool:
     return state not in _GONE and state not in _STOPPED
 
 
-def _read(path: Path, understand: Callable[[str, str], Pulse] = of_heartbeat) -> Pulse | None:
+def _read(
+    path: Path, understand: Callable[[str, str], HeartbeatAge] = of_heartbeat
+) -> HeartbeatAge | None:
     try:
         with path.open("rb") as file:
             changed = os.fstat(file.fileno()).st_mtime_ns

@@ -21,7 +21,7 @@ from typing import Any
 from . import boot, hang_detector, linux, notify, rank, settings, state, wire
 from .assignment import Assignment, InvalidAssignmentError, parse
 from .exitcodes import ExitCode, Reason, signal_name
-from .hang_monitor import Vigil, begun
+from .hang_monitor import HangMonitor, begun
 from .outcome import Failure, Outcome, Result
 from .report import Report, State, termination_message
 from .server import Board, Server
@@ -75,7 +75,7 @@ class Launcher:
         self._folder = Path(_temporary_folder())
         self._request: wire.Request | None = None
         self._tails: Tails | None = None
-        self._vigil: Vigil | None = None
+        self._vigil: HangMonitor | None = None
         self._group: int | None = None
         self._starting = False
         self._sweeping = False
@@ -292,7 +292,7 @@ class Launcher:
         deadline = hang_detector.deadline_of(
             self.options.progress_deadline, bundled=not self.options.program
         )
-        self._vigil = Vigil(self._request, deadline) if deadline is not None else None
+        self._vigil = HangMonitor(self._request, deadline) if deadline is not None else None
         self._oom_kills = linux.oom_kills()
         try:
             wire.send(self._channel, "start", request=self._request.to_dict())

@@ -29,9 +29,9 @@ from inception_trainer.train.compiling import executed
 from inception_trainer.train.profiler import Trace
 from inception_trainer.train.schedule import BatchPlan, batch_plan, micro_batches_of_epoch
 from inception_trainer.train.state import share
-from inception_trainer.train.step import Normalise, Stepper, Window, parallel
+from inception_trainer.train.step import Normalise, StepStats, TrainStep, parallel
 from inception_trainer.train.syncnorm import synchronize
-from inception_trainer.train.updates import Updater
+from inception_trainer.train.updates import OptimizerStep
 from inception_trainer.weights.load import load_weights, local_file
 
 from .common import Boundary, Run
@@ -84,7 +84,7 @@ def run(run: Run) -> dict[str, Any]:
 class _Bench:
     """Counts steps and reads the clock only where the device has caught up."""
 
-    def __init__(self, run: Run, info: RunInfo, stepper: Stepper, plan: BatchPlan) -> None:
+    def __init__(self, run: Run, info: RunInfo, stepper: TrainStep, plan: BatchPlan) -> None:
         self._run, self._stepper, self._plan = run, stepper, plan
         self.boundary = Boundary(run)
         self._step = 0
@@ -97,7 +97,7 @@ class _Bench:
             profiler, run.accelerator, run.comm, run.heartbeat, info.output, info.attempt
         )
 
-    def steps(self, batches: Iterator[Batch], count: int) -> Window:
+    def steps(self, batches: Iterator[Batch], count: int) -> StepStats:
         """Do ``count`` steps and wait for the device."""
         rate = self._run.config.optimizer.learning_rate
         for _ in range(count):
@@ -108,7 +108,7 @@ class _Bench:
             self._run.step(self._step, self._plan.global_batch, "train", waited, computed)
         return self._stepper.read()
 
-    def measured(self, batches: Iterator[Batch], count: int) -> tuple[float, Window]:
+    def measured(self, batches: Iterator[Batch], count: int) -> tuple[float, StepStats]:
         """Seconds and sums of ``count`` steps."""
         began = time.monotonic()
         window = self.steps(batches, count)
@@ -116,7 +116,7 @@ class _Bench:
         self._log(window, seconds, count)
         return seconds, window
 
-    def _log(self, window: Window, seconds: float, count: int) -> None:
+    def _log(self, window: StepStats, seconds: float, count: int) -> None:
         run, counted = self._run, max(1.0, window.samples)
         assert run.info is not None  # noqa: S101 - begun before anything is measured
         speed, left = count * self._plan.global_batch / seconds, run.info.total_steps - self._step
@@ -163,14 +163,14 @@ def _load(network: nn.Module, model: str, config: ModelConfig) -> None:
         )
 
 
-def _stepper(run: Run, network: nn.Module, splits: Splits, plan: BatchPlan) -> Stepper:
+def _stepper(run: Run, network: nn.Module, splits: Splits, plan: BatchPlan) -> TrainStep:
     config, device = run.config, run.accelerator.device
-    updater = Updater(config, network, run.accelerator)
+    updater = OptimizerStep(config, network, run.accelerator)
     wrapped = parallel(
         executed(network, config.execution, device), run.accelerator, run.comm, plan.micro_batches
     )
     normalise = Normalise(splits.normalization, device)
-    return Stepper(wrapped, updater, run.accelerator, normalise, plan, config, run.comm)
+    return TrainStep(wrapped, updater, run.accelerator, normalise, plan, config, run.comm)
 
 
 def _batches(run: Run, splits: Splits, plan: BatchPlan) -> Generator[Batch]:
@@ -194,7 +194,7 @@ def _window_lengths(steps: int) -> list[int]:
 
 
 def _figures(
-    run: Run, plan: BatchPlan, lengths: list[int], windows: list[tuple[float, Window]]
+    run: Run, plan: BatchPlan, lengths: list[int], windows: list[tuple[float, StepStats]]
 ) -> dict[str, Any]:
     batch, ranks = plan.global_batch, run.comm.world_size
     speeds = [length * batch / taken for length, (taken, _) in zip(lengths, windows, strict=True)]

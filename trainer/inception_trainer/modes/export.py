@@ -23,7 +23,13 @@ from inception_trainer.data.class_names import class_names
 from inception_trainer.errors import ExportDiffers, InputMissing
 from inception_trainer.log import logger
 from inception_trainer.sinks.files import replace_file
-from inception_trainer.weights.exporters import DTYPES, FORMATS, Form, Request, file_sha256
+from inception_trainer.weights.exporters import (
+    DTYPES,
+    FORMATS,
+    Exporter,
+    ExportRequest,
+    file_sha256,
+)
 from inception_trainer.weights.trained import Trained, open_trained
 
 from .common import Boundary, Run, sized
@@ -106,7 +112,7 @@ class _Work:
     network: nn.Module
     trained: Trained
     described: dict[str, Any]
-    form: Form
+    form: Exporter
 
     def do(self) -> dict[str, Any]:
         """Write the file and compare it with the network."""
@@ -114,7 +120,7 @@ class _Work:
         assert run.output is not None  # noqa: S101 - the configuration has been checked
         path = run.output / f"{self.trained.model}{form.suffix}"
         draft = path.with_name(f".{run.settings.attempt or 0}.{path.name}")
-        request = Request(
+        request = ExportRequest(
             self.network, self._images(run.config.export.batch_size or 2, 0), self.described
         )
         try:

@@ -22,8 +22,8 @@ from inception_trainer.device import Accelerator
 from inception_trainer.errors import ConfigError
 from inception_trainer.log import logger
 from inception_trainer.train.schedule import BatchPlan
-from inception_trainer.train.step import Normalise, Stepper
-from inception_trainer.train.updates import Updater
+from inception_trainer.train.step import Normalise, TrainStep
+from inception_trainer.train.updates import OptimizerStep
 
 from .common import Run
 
@@ -77,7 +77,7 @@ class _Trial:
 
     def __init__(self, run: Run, network: nn.Module) -> None:
         self._run, self._network, self._device = run, network, run.accelerator.device
-        self._updater = Updater(run.config, network, run.accelerator)
+        self._updater = OptimizerStep(run.config, network, run.accelerator)
         # Ranks share gradients in buckets of the same size as the weights, which a rank alone does
         # not have.
         weights = [*network.parameters()] if run.comm.world_size > 1 else []
@@ -111,11 +111,11 @@ class _Trial:
             return False
         return True
 
-    def _stepper(self, size: int) -> Stepper:
+    def _stepper(self, size: int) -> TrainStep:
         accelerator: Accelerator = self._run.accelerator
         plan, alone = BatchPlan(size, 1, size), Comm(0, 1, accelerator.backend)
         normalise = Normalise(IMAGENET, self._device)
-        return Stepper(
+        return TrainStep(
             self._network, self._updater, accelerator, normalise, plan, self._run.config, alone
         )
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from inception_trainer.checkpoint.base import Saved
+from inception_trainer.checkpoint.base import SaveRecord
 from inception_trainer.config.normalization import IMAGENET, Normalization
 from inception_trainer.device import Figures
 from inception_trainer.log import logger
@@ -134,7 +134,7 @@ class Sink:
     def evaluation(self, record: EvaluationRecord) -> None:
         """Called after every evaluation."""
 
-    def checkpoint(self, record: Saved) -> None:
+    def checkpoint(self, record: SaveRecord) -> None:
         """Called from the writer thread after every finished checkpoint."""
 
     def end(self, record: EndRecord) -> None:
@@ -169,7 +169,7 @@ class Bus:
         """Pass on."""
         self._each(lambda sink: sink.evaluation(record))
 
-    def checkpoint(self, record: Saved) -> None:
+    def checkpoint(self, record: SaveRecord) -> None:
         """Pass on."""
         self._each(lambda sink: sink.checkpoint(record))
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from inception_trainer.checkpoint.base import Saved
+from inception_trainer.checkpoint.base import SaveRecord
 from inception_trainer.reporting.outputs import replacing
 from inception_trainer.reporting.records import (
     EndRecord,
@@ -76,7 +76,7 @@ class ProgressFile(Sink):
         }
         self._write(record.step)
 
-    def checkpoint(self, record: Saved) -> None:
+    def checkpoint(self, record: SaveRecord) -> None:
         """Take the time; another thread writes."""
         self._metrics["lastCheckpointTime"] = datetime.now(UTC).isoformat(timespec="milliseconds")
 

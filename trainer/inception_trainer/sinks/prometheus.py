@@ -17,7 +17,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from inception_trainer import __version__
-from inception_trainer.checkpoint.base import Saved
+from inception_trainer.checkpoint.base import SaveRecord
 from inception_trainer.log import logger
 from inception_trainer.reporting.records import (
     EndRecord,
@@ -201,7 +201,7 @@ class Prometheus(Sink):
         self._accuracy.labels("val", "1").set(record.accuracy_top1)
         self._accuracy.labels("val", "5").set(record.accuracy_top5)
 
-    def checkpoint(self, record: Saved) -> None:
+    def checkpoint(self, record: SaveRecord) -> None:
         """Duration, size and time."""
         self._checkpoint.observe(record.seconds)
         self._stalled.inc(record.stalled_seconds)

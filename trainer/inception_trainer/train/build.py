@@ -16,9 +16,9 @@ import torch
 from torch import nn
 
 from inception_trainer import device, models, sinks
-from inception_trainer.checkpoint.base import Payload, Saver
+from inception_trainer.checkpoint.base import Checkpoint, CheckpointWriter
 from inception_trainer.checkpoint.folder import CheckpointStore, check_fingerprint
-from inception_trainer.checkpoint.object_store import Lineage
+from inception_trainer.checkpoint.object_store import ObjectStoreCheckpoints
 from inception_trainer.checkpoint.results import full_fingerprint
 from inception_trainer.comm import Comm
 from inception_trainer.config.normalization import Normalization, choose
@@ -41,9 +41,9 @@ from .evaluation import Evaluator
 from .loop import Job, Trainer
 from .schedule import BatchPlan, LengthPlan, batch_plan
 from .state import TrainingState, parts_of
-from .step import Normalise, Stepper, parallel
+from .step import Normalise, TrainStep, parallel
 from .syncnorm import synchronize
-from .updates import Updater
+from .updates import OptimizerStep
 
 T = TypeVar("T")
 LARGEST_EVALUATION_BATCH = 256
@@ -77,7 +77,7 @@ class Background(Generic[T]):
 
 
 @dataclass(frozen=True)
-class Start:
+class ResumePoint:
     """Where this process begins, equal on all ranks but for ``payload``, which only rank 0 holds."""
 
     attempt: int
@@ -95,22 +95,22 @@ class Start:
     has_average: bool = False
     scaler: dict[str, Any] | None = None
     """State of the loss scale."""
-    payload: Payload | None = None
+    payload: Checkpoint | None = None
 
 
 @dataclass(frozen=True)
-class Surroundings:
+class RunContext:
     """What a run has before it has a network."""
 
     config: TrainingConfig
     settings: Settings
     accelerator: Accelerator
     stop: StopRequest
-    store: Saver | None
+    store: CheckpointWriter | None
     splits: Splits
     comm: Comm
     bus: Bus
-    start: Start
+    start: ResumePoint
     info: RunInfo
     batch: BatchPlan
     length: LengthPlan
@@ -144,18 +144,22 @@ def _run(config: TrainingConfig, settings: Settings, output: Path | None) -> dic
         bus.close()
 
 
-def _store(config: TrainingConfig, settings: Settings, bus: Bus) -> Saver | None:
+def _store(config: TrainingConfig, settings: Settings, bus: Bus) -> CheckpointWriter | None:
     if settings.rank != 0 or config.checkpoint.path is None:
         return None
     root, keep = place(config.checkpoint.path), config.checkpoint.keep
     if isinstance(root, Remote):
-        return Lineage(root, settings.attempt, keep, bus.checkpoint)
+        return ObjectStoreCheckpoints(root, settings.attempt, keep, bus.checkpoint)
     return CheckpointStore(root, settings.attempt, keep, bus.checkpoint)
 
 
 def _surroundings(
-    config: TrainingConfig, settings: Settings, bus: Bus, store: Saver | None, output: Path | None
-) -> Surroundings:
+    config: TrainingConfig,
+    settings: Settings,
+    bus: Bus,
+    store: CheckpointWriter | None,
+    output: Path | None,
+) -> RunContext:
     stop = StopRequest(settings.stop_file)
     stop.install()
     batch = batch_plan(config.batch, settings.world_size)
@@ -188,7 +192,7 @@ def _surroundings(
         train_samples=len(splits.train),
         evaluation_samples=len(splits.val),
     )
-    return Surroundings(
+    return RunContext(
         config, settings, accelerator, stop, store, splits, comm, bus, start, info, batch, length
     )
 
@@ -199,7 +203,7 @@ def _evaluated(progress: Progress) -> tuple[float, float] | None:
     )
 
 
-def _load(store: Saver | None, settings: Settings) -> tuple[int, Payload | None]:
+def _load(store: CheckpointWriter | None, settings: Settings) -> tuple[int, Checkpoint | None]:
     if store is None:
         return settings.attempt or 1, None
     try:
@@ -212,21 +216,21 @@ def _load(store: Saver | None, settings: Settings) -> tuple[int, Payload | None]
 
 def _agree(
     comm: Comm,
-    loading: Background[tuple[int, Payload | None]],
+    loading: Background[tuple[int, Checkpoint | None]],
     config: TrainingConfig,
     splits: Splits,
-) -> Start:
+) -> ResumePoint:
     """What rank 0 found in the checkpoint folder becomes known to all, errors included."""
 
-    def found() -> Start:
+    def found() -> ResumePoint:
         attempt, payload = loading.result()
         if payload is None:
-            return Start(attempt, Progress(), resumes=False)
+            return ResumePoint(attempt, Progress(), resumes=False)
         check_fingerprint(
             payload["fingerprint"], full_fingerprint(config, splits), config.checkpoint.path
         )
         progress = Progress.from_dict(payload["progress"])
-        return Start(
+        return ResumePoint(
             attempt,
             progress,
             resumes=True,
@@ -244,7 +248,7 @@ def _agree(
     return dataclasses.replace(start, payload=loading.result()[1])
 
 
-def _finished_before(around: Surroundings) -> dict[str, Any] | None:
+def _finished_before(around: RunContext) -> dict[str, Any] | None:
     """The stored result of a job that needs no more steps, after handing it to the sinks again."""
     progress = around.start.progress
     if (
@@ -261,7 +265,7 @@ def _finished_before(around: Surroundings) -> dict[str, Any] | None:
     return progress.summary
 
 
-def _job(around: Surroundings) -> Job:
+def _job(around: RunContext) -> Job:
     config, comm, accelerator, splits = (
         around.config,
         around.comm,
@@ -269,14 +273,14 @@ def _job(around: Surroundings) -> Job:
         around.splits,
     )
     network, normalization, weights = _network(around)
-    updater = Updater(config, network, accelerator)
+    updater = OptimizerStep(config, network, accelerator)
     state = TrainingState(network, updater, comm)
     run = executed(network, config.execution, accelerator.device)
     wrapped = parallel(run, accelerator, comm, around.batch.micro_batches)
     state.share_buffers()
     _restore(state, around)
     normalise = Normalise(normalization, accelerator.device)
-    stepper = Stepper(wrapped, updater, accelerator, normalise, around.batch, config, comm)
+    stepper = TrainStep(wrapped, updater, accelerator, normalise, around.batch, config, comm)
     largest = max(part.stop - part.start for part in around.batch.micro_slices(comm.world_size - 1))
     evaluated = network if updater.average is None else updater.average.model
     evaluator = Evaluator(
@@ -314,7 +318,7 @@ def _job(around: Surroundings) -> Job:
     )
 
 
-def _network(around: Surroundings) -> tuple[nn.Module, Normalization, str | None]:
+def _network(around: RunContext) -> tuple[nn.Module, Normalization, str | None]:
     """The network on its device, what its inputs are normalised with, and the layout its weights
     came in.
     """
@@ -337,7 +341,7 @@ def _network(around: Surroundings) -> tuple[nn.Module, Normalization, str | None
     return network, start.normalization or chosen, loaded.layout if loaded else start.weights
 
 
-def _built(around: Surroundings) -> nn.Module:
+def _built(around: RunContext) -> nn.Module:
     """The network. Initial values are only computed where they will be used: on rank 0 of a new
     job.
     """
@@ -359,7 +363,7 @@ def _built(around: Surroundings) -> nn.Module:
     return network
 
 
-def _restore(state: TrainingState, around: Surroundings) -> None:
+def _restore(state: TrainingState, around: RunContext) -> None:
     start = around.start
     payload = start.payload
     average = payload.get("average") if payload else None
@@ -379,7 +383,7 @@ def _restore(state: TrainingState, around: Surroundings) -> None:
     )
 
 
-def _announce(around: Surroundings, info: RunInfo) -> None:
+def _announce(around: RunContext, info: RunInfo) -> None:
     config, length, batch = around.config, around.length, around.batch
     share = batch.micro_slices(0)[0]
     logger.info(

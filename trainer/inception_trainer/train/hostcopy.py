@@ -39,7 +39,7 @@ class HostCopies:
 
     def _copy(self, name: str, value: Tensor) -> Tensor:
         kept = self._kept.get(name)
-        pinned = transfers.copies_itself(value.device)
+        pinned = transfers.has_async_copy(value.device)
         if kept is None or (kept.shape, kept.stride(), kept.dtype) != (
             value.shape,
             value.stride(),

@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
-from inception_trainer.checkpoint.base import Saver
+from inception_trainer.checkpoint.base import CheckpointWriter
 from inception_trainer.checkpoint.results import payload_of, summary_of
 from inception_trainer.comm import Agreement, Comm
 from inception_trainer.config.training import TrainingConfig
@@ -35,7 +35,7 @@ from .evaluation import Evaluation, Evaluator
 from .profiler import Trace
 from .schedule import BatchPlan, LengthPlan, evaluation_share, learning_rate, micro_batches_of_epoch
 from .state import TrainingState
-from .step import Stepper, Window
+from .step import StepStats, TrainStep
 
 STOP, SAVE = "stop", "save"
 WARMUP_STEPS = 2
@@ -56,10 +56,10 @@ class Job:
     batch: BatchPlan
     length: LengthPlan
     state: TrainingState
-    stepper: Stepper
+    stepper: TrainStep
     evaluator: Evaluator
     progress: Progress
-    store: Saver | None
+    store: CheckpointWriter | None
     """On rank 0 of a job that has a checkpoint folder."""
     saves: bool
     """Whether the job has a checkpoint folder; equal on all ranks."""
@@ -199,7 +199,7 @@ class Trainer:
         self._mark = time.monotonic()
 
     def _record(
-        self, window: Window, rate: float, speed: float, devices: tuple[Figures, ...]
+        self, window: StepStats, rate: float, speed: float, devices: tuple[Figures, ...]
     ) -> LogRecord:
         job, progress = self._job, self._progress
         counted = max(1.0, window.samples)

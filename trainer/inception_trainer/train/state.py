@@ -21,7 +21,7 @@ from inception_trainer.errors import NonFiniteLoss
 
 from .hostcopy import HostCopies
 from .optimizers import MOMENTUM, SQUARES
-from .updates import Updater
+from .updates import OptimizerStep
 
 OPTIMIZER_PARTS = {"momentum": MOMENTUM, "squares": SQUARES}
 """Tensors of the optimizer that a checkpoint keeps, by their names there."""
@@ -43,7 +43,7 @@ class Snapshot:
 class TrainingState:
     """The tensors of a job; ``model`` is the bare network, never its wrapper for several ranks."""
 
-    def __init__(self, model: nn.Module, updater: Updater, comm: Comm) -> None:
+    def __init__(self, model: nn.Module, updater: OptimizerStep, comm: Comm) -> None:
         self.model, self._updater, self._comm = model, updater, comm
         self._average = None if updater.average is None else updater.average.model
         self._copies = HostCopies()

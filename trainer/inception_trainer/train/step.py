@@ -28,11 +28,11 @@ from inception_trainer.device import Accelerator
 from .losses import Criterion
 from .mixup import blended, share_of
 from .schedule import BatchPlan
-from .updates import Updater
+from .updates import OptimizerStep
 
 
 @dataclass(frozen=True)
-class Window:
+class StepStats:
     """Sums over the steps since the last reading, over all ranks."""
 
     loss: float
@@ -104,13 +104,13 @@ def _own_statistics() -> dict[str, Any]:
     }
 
 
-class Stepper:
+class TrainStep:
     """Owns the forward and backward passes of training."""
 
     def __init__(
         self,
         model: nn.Module,
-        updater: Updater,
+        updater: OptimizerStep,
         accelerator: Accelerator,
         normalise: Normalise,
         plan: BatchPlan,
@@ -155,7 +155,7 @@ class Stepper:
         self._computed += computed
         return waited, computed
 
-    def read(self) -> Window:
+    def read(self) -> StepStats:
         """Sums of all ranks since the last call; waits for the device. Every rank must call it."""
         local = torch.cat(
             (self._sums.double().cpu(), torch.tensor([self._waited, self._computed]).double())
@@ -163,7 +163,7 @@ class Stepper:
         loss, top1, top5, samples, skipped, waited, computed = self._comm.sum(local).tolist()
         self._clear()
         ranks = self._comm.world_size
-        return Window(
+        return StepStats(
             loss, top1, top5, samples, skipped, self._updater.read_skipped(), waited / ranks, computed / ranks,
             self._updater.read_loss_scale(),
         )  # fmt: skip

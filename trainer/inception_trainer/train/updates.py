@@ -14,7 +14,7 @@ from .ema import WeightAverage
 from .optimizers import make_optimizer
 
 
-class Updater:
+class OptimizerStep:
     """Owns everything that changes weights. Nothing here waits for the device, but for FP16 with
     RMSProp.
     """

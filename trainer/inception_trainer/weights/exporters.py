@@ -26,7 +26,7 @@ Compute = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
-class Request:
+class ExportRequest:
     """What is exported: a network in evaluation mode on the CPU, images of the right shape, facts
     for its users.
     """
@@ -41,7 +41,7 @@ class Request:
         return json.dumps(self.described)
 
 
-class Form(Protocol):
+class Exporter(Protocol):
     """One value of ``export.formats``."""
 
     name: str
@@ -51,7 +51,7 @@ class Form(Protocol):
     def require(self, precision: str) -> None:
         """Raise ConfigError with the remedy when this image or precision cannot give this form."""
 
-    def write(self, request: Request, path: Path, *, fixed: bool) -> None:
+    def write(self, request: ExportRequest, path: Path, *, fixed: bool) -> None:
         """Write the file; with ``fixed`` for the batch of the request alone."""
 
     def load(self, path: Path, network: nn.Module) -> Compute:
@@ -67,7 +67,7 @@ class Program:
     def require(self, precision: str) -> None:
         """Every torch that we support has it."""
 
-    def write(self, request: Request, path: Path, *, fixed: bool) -> None:
+    def write(self, request: ExportRequest, path: Path, *, fixed: bool) -> None:
         """Save with our metadata as an extra file."""
         with path.open("wb") as file, _quiet():
             torch.export.save(
@@ -107,7 +107,7 @@ class Onnx:
                 f"export.formats: ONNX needs torch 2.5 or newer, this is {torch.__version__}"
             )
 
-    def write(self, request: Request, path: Path, *, fixed: bool) -> None:
+    def write(self, request: ExportRequest, path: Path, *, fixed: bool) -> None:
         """One file with the weights inside."""
         with _quiet():
             program = torch.onnx.export(
@@ -141,7 +141,7 @@ class TorchScript:
                 f"export.formats: torch {torch.__version__} has no TorchScript any more; use PT2"
             )
 
-    def write(self, request: Request, path: Path, *, fixed: bool) -> None:
+    def write(self, request: ExportRequest, path: Path, *, fixed: bool) -> None:
         """Tracing freezes no batch size in these networks; the check would show it."""
         del fixed
         with _quiet():
@@ -166,7 +166,7 @@ class Safetensors:
                 "export.formats: Safetensors needs the Python package safetensors, which is not here"
             )
 
-    def write(self, request: Request, path: Path, *, fixed: bool) -> None:
+    def write(self, request: ExportRequest, path: Path, *, fixed: bool) -> None:
         """Metadata are texts, as the format has it."""
         del fixed
         from safetensors.torch import save_file
@@ -199,12 +199,12 @@ class Safetensors:
         return fresh
 
 
-FORMATS: dict[str, Callable[[], Form]] = {
+FORMATS: dict[str, Callable[[], Exporter]] = {
     form.name: form for form in (Program, Onnx, TorchScript, Safetensors)
 }
 
 
-def captured(request: Request, *, fixed: bool) -> Any:
+def captured(request: ExportRequest, *, fixed: bool) -> Any:
     """The network as torch.export sees it, for any batch unless ``fixed``."""
     shapes = None if fixed else ({0: torch.export.Dim("batch", min=1, max=65536)},)
     return torch.export.export(request.network, (request.images,), dynamic_shapes=shapes)
