@@ -10,7 +10,8 @@ import pytest
 from inception_operator.contract.assignment import work
 from inception_operator.contract.types import PodView, Report
 from inception_operator.decide import failure
-from inception_operator.decide.failure import Action, AttemptView, Failure
+from inception_operator.decide.failure import AttemptView, Failure
+from inception_operator.spec.failure_policy import Action
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 ISSUED = NOW - timedelta(seconds=10)

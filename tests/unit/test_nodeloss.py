@@ -16,9 +16,10 @@ from inception_operator.contract.errors import (
     UnavailableError,
 )
 from inception_operator.contract.types import PodView
-from inception_operator.decide.liveness import POLL, NodeLoss, parse_node_loss, wants_node
+from inception_operator.decide.liveness import POLL, lost_at, wants_node
 from inception_operator.decide.reconcile import reconcile
 from inception_operator.runtime.nodes import Nodes
+from inception_operator.spec.failure_policy import NodeLoss, parse_node_loss
 from inception_operator.spec.fields import SpecError
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -89,8 +90,8 @@ def pod(**fields: Any) -> PodView:
     ],
 )
 def test_all_witnesses_must_agree_for_so_long(fields: dict[str, Any], due: datetime | None) -> None:
-    assert NodeLoss(20).due(pod(**fields)) == due
-    assert NodeLoss().due(pod(**fields)) is None
+    assert lost_at(NodeLoss(20), pod(**fields)) == due
+    assert lost_at(NodeLoss(), pod(**fields)) is None
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,9 @@ import yaml
 
 from inception_operator.contract.names import Cause
 from inception_operator.decide import restart_policy
-from inception_operator.decide.failure import Action, Failure
+from inception_operator.decide.failure import Failure
 from inception_operator.decide.restart_policy import Verdict
+from inception_operator.spec.failure_policy import Action, parse_rules
 from inception_operator.spec.fields import SpecError
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -33,7 +34,7 @@ def codes(operator: str, *values: int) -> dict[str, Any]:
 
 
 def judge(failure: Failure, *sources: dict[str, Any]) -> Verdict:
-    return restart_policy.judge(failure, None, restart_policy.parse_rules(sources))
+    return restart_policy.judge(failure, None, parse_rules(sources))
 
 
 @pytest.mark.parametrize(
@@ -156,7 +157,7 @@ def test_reason_of_the_end(failure: Failure, sources: list[dict[str, Any]], reas
 )
 def test_rules_that_cannot_be_are_refused(sources: list[dict[str, Any]], words: str) -> None:
     with pytest.raises(SpecError, match=words):
-        restart_policy.parse_rules(sources)
+        parse_rules(sources)
 
 
 def test_the_schema_knows_all_reasons_and_actions() -> None:

@@ -8,15 +8,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from enum import Enum
 from typing import Final
 
 from inception_operator.contract.names import GRACE_SECONDS, Cause, ReportState
 from inception_operator.contract.times import format_time
 from inception_operator.contract.types import Json, PodView, VanishedPod
+from inception_operator.spec.failure_policy import WAIT, Action, NodeLoss
 
+from . import liveness
 from . import slots as slot_rules
-from .liveness import WAIT, NodeLoss
 from .slots import SILENCE, Slots
 
 SETTLE: Final = timedelta(seconds=2)
@@ -70,14 +70,6 @@ _GRACEFUL: Final = frozenset((Cause.POD_DELETED, Cause.DISRUPTED, Cause.STOPPED)
 # on at once.
 _SHARED: Final = frozenset((Cause.PEER_LOST, Cause.STOPPED, Cause.HANG))
 _GONE: Final = "the pod is gone"
-
-
-class Action(Enum):
-    """What a failure leads to."""
-
-    FAIL = "Fail"
-    RESTART = "Restart"
-    RESTART_IGNORING_LIMIT = "RestartIgnoringLimit"
 
 
 @dataclass(frozen=True)
@@ -407,10 +399,10 @@ def deadline(pod: PodView, scene: AttemptView) -> datetime | None:
     if scene.issued is None:
         # Older pods are replaced within the attempt that gathers; one made for it would come back
         # under its own name.
-        return scene.node_loss.due(pod) if pod.incarnation == scene.attempt else None
+        return liveness.lost_at(scene.node_loss, pod) if pod.incarnation == scene.attempt else None
     silent = slot_rules.silent_since(pod, scene.issued)
     if silent is not None:
-        return scene.node_loss.due(pod) or silent + SILENCE
+        return liveness.lost_at(scene.node_loss, pod) or silent + SILENCE
     told = slot_rules.given(pod, scene.attempt)
     # One that was not told, or whose assignment somebody has changed, is told in this very pass.
     if pod.reachable is not True or not told or slot_rules.acknowledged(pod, scene.attempt):
@@ -431,8 +423,10 @@ def _unresponsive(pod: PodView, scene: AttemptView) -> Failure | None:
     limit = deadline(pod, scene)
     if limit is None or scene.now < limit:
         return None
-    if scene.node_loss.lost(pod, scene.now):
-        return _failure(pod, scene, Cause.NODE_LOST, scene.now, scene.node_loss.text(pod))
+    if liveness.is_lost(scene.node_loss, pod, scene.now):
+        return _failure(
+            pod, scene, Cause.NODE_LOST, scene.now, liveness.lost_text(scene.node_loss, pod)
+        )
     text = f"the launcher has not taken up attempt {scene.attempt} within {SILENCE.seconds} s"
     if not pod.reachable:
         text = f"the launcher has not been ready and has not answered for {SILENCE.seconds} s"

@@ -8,101 +8,72 @@ node is not ready. The launcher is not asked where the pod is being deleted or h
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
 from inception_operator.contract.names import Phase
 from inception_operator.contract.types import Json, PodView
-from inception_operator.spec import fields
-from inception_operator.spec.fields import SpecError
+from inception_operator.spec.failure_policy import NodeLoss
 
-KEEP: Final = "KeepPods"
-FORCE_DELETE: Final = "ForceDeletePods"
-POLICIES: Final = (KEEP, FORCE_DELETE)
-MAX_SECONDS: Final = 86_400
 POLL: Final = 10.0
-_PATH: Final = "spec.failurePolicy"
 
 
-@dataclass(frozen=True)
-class NodeLoss:
-    """How long a node may be gone, None for as long as Kubernetes likes, and whether to delete its
-    pods by force.
-    """
-
-    seconds: int | None = None
-    force: bool = False
-
-    def due(self, pod: PodView) -> datetime | None:
-        """When the pod counts as lost; None while a witness speaks for it."""
-        if self.seconds is None or pod.ready or pod.node_lost_since is None:
-            return None
-        witnesses = [pod.node_lost_since, pod.ready_changed, pod.created]
-        if not pod.deleting and pod.phase != Phase.PENDING:
-            if pod.reachable is not False:
-                return None
-            witnesses.append(pod.unreachable_since)
-        return max(time for time in witnesses if time is not None) + timedelta(seconds=self.seconds)
-
-    def lost(self, pod: PodView, now: datetime) -> bool:
-        """Whether the pod counts as lost."""
-        due = self.due(pod)
-        return due is not None and now >= due
-
-    def text(self, pod: PodView) -> str:
-        """What is said of a pod that is lost."""
-        silence = (
-            "the pod has not started"
-            if pod.phase == Phase.PENDING
-            else "the launcher does not answer"
-        )
-        return f"the node has not been ready for {self.seconds} s and {silence}"
-
-    def stuck(self, pods: Iterable[PodView], now: datetime) -> list[PodView]:
-        """Pods to delete by force: their kubelet, which would confirm their end, is gone."""
-        # With a grace of 0 they have been told already, and something else holds them.
-        terminating = (
-            pod for pod in pods if pod.deleting and pod.deletion_requested != pod.deletion_deadline
-        )
-        return [pod for pod in terminating if self.force and self.lost(pod, now)]
-
-    def look_again(self, pods: Iterable[PodView], now: datetime) -> float | None:
-        """Seconds until the next look at pods that end or start: nothing else tells of their nodes."""
-        if self.seconds is None:
-            return None
-        return min((self._left(pod, now) for pod in pods if self._is_quiet(pod)), default=None)
-
-    def _is_quiet(self, pod: PodView) -> bool:
-        """Whether nobody would notice that its node is gone."""
-        if pod.ready or not pod.node:
-            return False
-        return self.force if pod.deleting else pod.phase == Phase.PENDING
-
-    def _left(self, pod: PodView, now: datetime) -> float:
-        due = self.due(pod) or (None if pod.deleting else _old_enough(pod, self.seconds or 0))
-        return POLL if due is None or due <= now else (due - now).total_seconds()
-
-
-WAIT: Final = NodeLoss()
-"""The default: Kubernetes alone decides when a node is lost."""
-
-
-BLIND: Final = f"{_PATH}.nodeLostSeconds has no effect: this operator may not read nodes"
+BLIND: Final = "spec.failurePolicy.nodeLostSeconds has no effect: this operator may not read nodes"
 """What is said to jobs with these fields where the operator has no right to look at nodes."""
 
 
-def parse_node_loss(policy: Json) -> NodeLoss:
-    """The fields of a failure policy."""
-    seconds = fields.integer(policy, _PATH, "nodeLostSeconds", 1, MAX_SECONDS)
-    wanted = policy.get("nodeLostPolicy") or KEEP
-    if wanted not in POLICIES:
-        raise SpecError(
-            f"{_PATH}.nodeLostPolicy", f"{wanted} is unknown; choose one of {', '.join(POLICIES)}"
-        )
-    if wanted == FORCE_DELETE and seconds is None:
-        raise SpecError(f"{_PATH}.nodeLostPolicy", f"{FORCE_DELETE} needs nodeLostSeconds; set it")
-    return NodeLoss(seconds, wanted == FORCE_DELETE)
+def lost_at(policy: NodeLoss, pod: PodView) -> datetime | None:
+    """When the pod counts as lost; None while a witness speaks for it."""
+    if policy.seconds is None or pod.ready or pod.node_lost_since is None:
+        return None
+    witnesses = [pod.node_lost_since, pod.ready_changed, pod.created]
+    if not pod.deleting and pod.phase != Phase.PENDING:
+        if pod.reachable is not False:
+            return None
+        witnesses.append(pod.unreachable_since)
+    return max(time for time in witnesses if time is not None) + timedelta(seconds=policy.seconds)
+
+
+def is_lost(policy: NodeLoss, pod: PodView, now: datetime) -> bool:
+    """Whether the pod counts as lost."""
+    due = lost_at(policy, pod)
+    return due is not None and now >= due
+
+
+def lost_text(policy: NodeLoss, pod: PodView) -> str:
+    """What is said of a pod that is lost."""
+    silence = (
+        "the pod has not started" if pod.phase == Phase.PENDING else "the launcher does not answer"
+    )
+    return f"the node has not been ready for {policy.seconds} s and {silence}"
+
+
+def stuck(policy: NodeLoss, pods: Iterable[PodView], now: datetime) -> list[PodView]:
+    """Pods to delete by force: their kubelet, which would confirm their end, is gone."""
+    # With a grace of 0 they have been told already, and something else holds them.
+    terminating = (
+        pod for pod in pods if pod.deleting and pod.deletion_requested != pod.deletion_deadline
+    )
+    return [pod for pod in terminating if policy.force and is_lost(policy, pod, now)]
+
+
+def look_again(policy: NodeLoss, pods: Iterable[PodView], now: datetime) -> float | None:
+    """Seconds until the next look at pods that end or start: nothing else tells of their nodes."""
+    if policy.seconds is None:
+        return None
+    return min((_left(policy, pod, now) for pod in pods if _is_quiet(policy, pod)), default=None)
+
+
+def _is_quiet(policy: NodeLoss, pod: PodView) -> bool:
+    """Whether nobody would notice that its node is gone."""
+    if pod.ready or not pod.node:
+        return False
+    return policy.force if pod.deleting else pod.phase == Phase.PENDING
+
+
+def _left(policy: NodeLoss, pod: PodView, now: datetime) -> float:
+    due = lost_at(policy, pod) or (None if pod.deleting else _old_enough(pod, policy.seconds or 0))
+    return POLL if due is None or due <= now else (due - now).total_seconds()
 
 
 def wants_node(job: Json, pod: PodView, now: datetime) -> bool:

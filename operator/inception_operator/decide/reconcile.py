@@ -21,13 +21,13 @@ from inception_operator.contract.types import Assignment, Json, Observation, Pla
 from inception_operator.pod import identity
 from inception_operator.pod.build import build_pod
 from inception_operator.spec import claims
+from inception_operator.spec.failure_policy import Action
 from inception_operator.spec.fields import SpecError
 from inception_operator.spec.job import Job, managed_elsewhere, parse
 
-from . import elastic, failure, lifecycle, reminders, restart_policy, slots, success
+from . import elastic, failure, lifecycle, liveness, reminders, restart_policy, slots, success
 from .elastic import Availability, Members, Membership
-from .failure import Action, AttemptView, Failure
-from .liveness import BLIND
+from .failure import AttemptView, Failure
 from .slots import Slots
 from .status import Draft
 from .waiting import waiting_for
@@ -71,7 +71,7 @@ def _decide(observation: Observation, context: Context, pods: tuple[PodView, ...
         devices = resolve(spec, context.profiles)
     except SpecError as error:
         return lifecycle.refuse(job, draft, pods, error, observation.now)
-    draft.accept(BLIND if spec.node_loss.seconds and not context.sees_nodes else None)
+    draft.accept(liveness.BLIND if spec.node_loss.seconds and not context.sees_nodes else None)
     if (
         spec.elastic is not None
         and draft.issued is not None
@@ -357,9 +357,11 @@ class _Pass:
         self.draft.staff(reason, text)
 
     def _lingering(self) -> list[PodView]:
-        lost = self.job.node_loss.lost
+        loss = self.job.node_loss
         return [
-            pod for pod in self.pods if slots.lingering(pod, self.now) and not lost(pod, self.now)
+            pod
+            for pod in self.pods
+            if slots.lingering(pod, self.now) and not liveness.is_lost(loss, pod, self.now)
         ]
 
     def _rejection(self) -> str | None:
@@ -377,18 +379,18 @@ class _Pass:
         """
         if self._leaving(pod) or pod.incarnation == self.draft.attempt:
             return False
-        if pod.unhealthy or self.job.node_loss.lost(pod, self.now):
+        if pod.unhealthy or liveness.is_lost(self.job.node_loss, pod, self.now):
             return True
         silent = slots.silent_since(pod, self._gathering_since())
         return silent is not None and self.now >= (
-            self.job.node_loss.due(pod) or silent + slots.SILENCE
+            liveness.lost_at(self.job.node_loss, pod) or silent + slots.SILENCE
         )
 
     def _useless(self, pod: PodView) -> bool:
         """A spare that was made for this attempt and will never take ranks."""
         if self._leaving(pod) or slots.finished(pod):
             return False
-        return elastic.useless(pod, self.now) or self.job.node_loss.lost(pod, self.now)
+        return elastic.useless(pod, self.now) or liveness.is_lost(self.job.node_loss, pod, self.now)
 
     def _gathering_since(self) -> datetime:
         """No later than the end of the last attempt, as far as the status tells."""
@@ -524,13 +526,13 @@ class _Pass:
         pods = tuple(pods)
         self.draft.avoid(pods)
         for pod in pods:
-            force = self.job.node_loss.force and self.job.node_loss.lost(pod, self.now)
+            force = self.job.node_loss.force and liveness.is_lost(self.job.node_loss, pod, self.now)
             self._remove((pod,), 0 if force else MUTE_GRACE_SECONDS)
 
     def _free_lost_pods(self) -> None:
         """What is being deleted on a lost node keeps its volumes and its name until it is gone."""
-        self._remove(self.job.node_loss.stuck(self.pods, self.now), 0)
-        again = self.job.node_loss.look_again(self.pods, self.now)
+        self._remove(liveness.stuck(self.job.node_loss, self.pods, self.now), 0)
+        again = liveness.look_again(self.job.node_loss, self.pods, self.now)
         if again is not None:
             self._again(again)
 

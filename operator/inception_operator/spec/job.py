@@ -21,10 +21,9 @@ from inception_operator.contract.names import (
     SuccessPolicy,
 )
 from inception_operator.contract.types import Json
-from inception_operator.decide.liveness import WAIT, NodeLoss, parse_node_loss
-from inception_operator.decide.restart_policy import Rule, parse_rules
 
 from .claims import Claim, parse_claims
+from .failure_policy import WAIT, NodeLoss, Rule, parse_node_loss, parse_rules
 from .fields import SpecError
 from .fields import integer as _integer
 from .fields import mapping as _mapping
