@@ -138,6 +138,7 @@ def table(networks: list[str], precisions: list[str], count: int) -> None:
         for precision in precisions:
             outside, waiting, seconds = share_outside(network, precision, count)
             print(
-                f"| {network} | {precision} | {seconds:.2f} | {100 * outside:.2f} | {100 * waiting:.2f} |",
+                f"| {network} | {precision} | {seconds:.2f} | {100 * outside:.2f} | "
+                f"{100 * waiting:.2f} |",
                 flush=True,
             )

@@ -1,4 +1,6 @@
-"""A cluster with a real node does what pods, tests and the demo rely on, and leaves nothing behind."""
+"""A cluster with a real node does what pods, tests and the demo rely on, and leaves nothing
+behind.
+"""
 
 from __future__ import annotations
 

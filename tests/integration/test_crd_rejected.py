@@ -166,11 +166,13 @@ REJECTED: dict[str, tuple[Spec, str]] = {
     ),
     "more nodes needed than wanted": (
         {"training": RECIPE, "numNodes": 2, "elasticPolicy": {"minNodes": 3}},
-        "spec.elasticPolicy.minNodes must not exceed spec.numNodes; lower it, or raise spec.numNodes",
+        "spec.elasticPolicy.minNodes must not exceed spec.numNodes; lower it, or raise "
+        "spec.numNodes",
     ),
     "more nodes wanted than allowed": (
         {"training": RECIPE, "numNodes": 3, "elasticPolicy": {"maxNodes": 2}},
-        "spec.elasticPolicy.maxNodes must not be below spec.numNodes; raise it, or lower spec.numNodes",
+        "spec.elasticPolicy.maxNodes must not be below spec.numNodes; raise it, or lower "
+        "spec.numNodes",
     ),
     "too many spares": (
         {"training": RECIPE, "elasticPolicy": {"spareNodes": 101}},
@@ -222,7 +224,8 @@ REJECTED: dict[str, tuple[Spec, str]] = {
     ),
     "program and training": (
         trainer(command=["python", "t.py"]),
-        "spec.training: Forbidden: spec.training configures the bundled trainer, which the command of",
+        "spec.training: Forbidden: spec.training configures the bundled trainer, which the "
+        "command of",
     ),
     "arguments without command": (
         trainer(args=["t.py"]),
@@ -230,7 +233,8 @@ REJECTED: dict[str, tuple[Spec, str]] = {
     ),
     "empty command": (
         {"template": {"spec": {"containers": [{"name": "trainer", "command": []}]}}},
-        "spec.training is required, unless the container trainer of spec.template brings a command of its own",
+        "spec.training is required, unless the container trainer of spec.template brings a "
+        "command of its own",
     ),
     "command of another container": (
         {
@@ -284,7 +288,8 @@ REJECTED: dict[str, tuple[Spec, str]] = {
     ),
     "unknown way to clean": (
         {"training": RECIPE, "runPolicy": {"cleanPodPolicy": "Failed"}},
-        'spec.runPolicy.cleanPodPolicy: Unsupported value: "Failed": supported values: "None", "Running", "All"',
+        'spec.runPolicy.cleanPodPolicy: Unsupported value: "Failed": supported values: "None", '
+        '"Running", "All"',
     ),
     "manager without domain": (
         {"training": RECIPE, "runPolicy": {"managedBy": "kueue"}},
@@ -300,7 +305,8 @@ REJECTED: dict[str, tuple[Spec, str]] = {
     ),
     "rule without a criterion": (
         rules({"name": "a", "action": "Fail"}),
-        "spec.failurePolicy.rules needs at least one of onExitCodes, onReasons and onPodConditions in each rule",
+        "spec.failurePolicy.rules needs at least one of onExitCodes, onReasons and "
+        "onPodConditions in each rule",
     ),
     "rules of one name": (
         rules(
@@ -335,7 +341,8 @@ REJECTED: dict[str, tuple[Spec, str]] = {
             "runPolicy": {"schedulingPolicy": {"priorityClassName": "high"}},
             "template": {"spec": {"priorityClassName": "low"}},
         },
-        "spec.runPolicy.schedulingPolicy.priorityClassName and spec.template.spec.priorityClassName cannot both be set",
+        "spec.runPolicy.schedulingPolicy.priorityClassName and "
+        "spec.template.spec.priorityClassName cannot both be set",
     ),
     "topology key": (
         {"training": RECIPE, "runPolicy": {"schedulingPolicy": {"topologyKey": "not a label"}}},
@@ -373,7 +380,7 @@ def test_a_name_that_pods_cannot_have_is_rejected(
 
 
 def test_the_longest_name_is_accepted(training_api: Cluster) -> None:
-    write(training_api, "default", {"training": RECIPE}, "--dry-run=server", name="a" * 45)
+    write(training_api, "default", {"training": RECIPE}, dry_run=True, name="a" * 45)
 
 
 @pytest.mark.parametrize(
@@ -395,8 +402,6 @@ def test_the_longest_name_is_accepted(training_api: Cluster) -> None:
 )
 def test_what_the_trainer_takes_is_accepted(training_api: Cluster, training: Spec) -> None:
     assert (
-        write(training_api, "default", {"training": training}, "--dry-run=server")["spec"][
-            "training"
-        ]
+        write(training_api, "default", {"training": training}, dry_run=True)["spec"]["training"]
         == training
     )

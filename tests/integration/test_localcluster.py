@@ -220,7 +220,10 @@ def test_two_side_by_side_share_nothing_and_leave_nothing(cache: Path) -> None:
 @pytest.fixture
 def owner(cache: Path) -> Iterator[subprocess.Popen[str]]:
     """Another process that has started a cluster called ``owned`` and waits."""
-    code = "from localcluster import *; c = Cluster.up(ClusterSpec('owned', 'control-plane')); print('up'); input()"
+    code = (
+        "from localcluster import *; c = Cluster.up(ClusterSpec('owned', 'control-plane')); "
+        "print('up'); input()"
+    )
     process = subprocess.Popen(
         [sys.executable, "-u", "-c", code],
         cwd=ROOT,
@@ -294,7 +297,10 @@ def _kill_component(cache: Path, name: str) -> None:
 
 
 def test_an_ordinary_user_can_run_a_control_plane(cache: Path) -> None:
-    code = "from localcluster import *; c = Cluster.up(ClusterSpec('x', 'control-plane')); print(c.status().phase)"
+    code = (
+        "from localcluster import *; c = Cluster.up(ClusterSpec('x', 'control-plane')); "
+        "print(c.status().phase)"
+    )
     # In a user namespace of its own a process of root's is nobody, but still reads root's files:
     # the interpreter, say.
     drop = ["unshare", "--user"] if os.geteuid() == 0 else []
