@@ -22,7 +22,7 @@ from inception_operator.contract.types import Assignment, Event, Json, Plan
 from inception_operator.pod import view as podview
 from inception_operator.runtime.apply import Applier
 from inception_operator.runtime.client import CLAIM_TEMPLATES, JOBS, PODS, Resource
-from inception_operator.runtime.jobs import JobStore
+from inception_operator.runtime.job_cache import JobCache
 from inception_operator.runtime.workqueue import Key
 from operator_objects import job, pod
 
@@ -88,7 +88,7 @@ class Cache:
 
 class Scene:
     def __init__(self, **faults: ApiError) -> None:
-        self.client, self.cache, self.jobs = FakeClient(**faults), Cache(), JobStore()
+        self.client, self.cache, self.jobs = FakeClient(**faults), Cache(), JobCache()
         self.written: list[str] = []
         self.jobs.update(job())
         self.applier = Applier(

@@ -12,7 +12,7 @@ from inception_operator.contract.types import Json, Observation, Plan, PodView, 
 from inception_operator.pod.view import trim_pod
 from inception_operator.runtime.controller import AGAIN_BASE, Controller, Decider
 from inception_operator.runtime.events import EventPoster
-from inception_operator.runtime.jobs import JobStore
+from inception_operator.runtime.job_cache import JobCache
 from inception_operator.runtime.metrics import Metrics
 from inception_operator.runtime.nodes import Nodes
 from inception_operator.runtime.probe import Probe
@@ -65,7 +65,7 @@ class Scene:
         self.seen: list[Observation] = []
         self.client, self.jobs, self.metrics, self.queue = (
             FakeClient(),
-            JobStore(),
+            JobCache(),
             Metrics(),
             WorkQueue(),
         )

@@ -20,7 +20,7 @@ from inception_operator.contract.progress import from_metrics
 from inception_operator.contract.types import Json, PodView
 from inception_operator.pod import view as podview
 from inception_operator.runtime import probe
-from inception_operator.runtime.jobs import JobStore
+from inception_operator.runtime.job_cache import JobCache
 from inception_operator.runtime.probe import Probe
 from inception_operator.runtime.scraper import Scraper
 from inception_operator.runtime.workqueue import Key
@@ -188,7 +188,7 @@ async def test_a_pod_without_an_address_is_not_asked() -> None:
         assert launcher.asked == 0
 
 
-def scraper(asker: Probe, jobs: JobStore, notices: list[Key], ip: str = "127.0.0.1") -> Scraper:
+def scraper(asker: Probe, jobs: JobCache, notices: list[Key], ip: str = "127.0.0.1") -> Scraper:
     return Scraper(
         jobs,
         lambda _key: (view(ip=ip),),
@@ -203,7 +203,7 @@ def scraper(asker: Probe, jobs: JobStore, notices: list[Key], ip: str = "127.0.0
 
 async def test_figures_are_read_while_the_training_runs_and_reported_at_intervals() -> None:
     notices: list[Key] = []
-    jobs = JobStore()
+    jobs = JobCache()
     jobs.update(job(version=1, state="Pending"))
     async with asking() as (asker, launcher):
         reader = scraper(asker, jobs, notices)
@@ -232,7 +232,7 @@ PROGRAM = {"attempt": 1, "state": "Running", "step": 7, "metrics": {"progress": 
 )
 async def test_a_program_without_metrics_is_heard_through_its_launcher(page: str) -> None:
     notices: list[Key] = []
-    jobs = JobStore()
+    jobs = JobCache()
     jobs.update(job(version=2, state="Running", attempt=1))
     async with asking() as (asker, launcher):
         launcher.metrics, launcher.answer = page, PROGRAM
@@ -250,7 +250,7 @@ async def test_a_program_without_metrics_is_heard_through_its_launcher(page: str
     ids=["an earlier attempt", "silence", "nonsense"],
 )
 async def test_a_launcher_without_news_is_asked_again(answer: Json | str) -> None:
-    jobs = JobStore()
+    jobs = JobCache()
     jobs.update(job(version=2, state="Running", attempt=1))
     async with asking() as (asker, launcher):
         launcher.metrics, launcher.answer = "", answer
@@ -264,7 +264,7 @@ async def test_a_launcher_without_news_is_asked_again(answer: Json | str) -> Non
 
 
 async def test_an_unreachable_pod_is_scraped_less_and_less_often(unused_tcp_port: int) -> None:
-    jobs = JobStore()
+    jobs = JobCache()
     jobs.update(job(version=2, state="Running", attempt=1))
     ports = {"launcher_port": unused_tcp_port, "metrics_port": unused_tcp_port}
     asker = Probe(report.from_json, lambda _key: None, clock=time.monotonic, **ports)

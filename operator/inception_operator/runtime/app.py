@@ -25,12 +25,12 @@ from inception_operator.pod import view
 from .client import JOBS, NODES, Client, load_configuration
 from .controller import Controller, Decider
 from .events import EventPoster
-from .handlers import make_registry, make_settings
-from .jobs import JobStore
+from .job_cache import JobCache
+from .job_watch import make_registry, make_settings
 from .leader import Leader
 from .metrics import Metrics
 from .nodes import Nodes
-from .podstore import PodStore
+from .pod_cache import PodCache
 from .probe import Probe
 from .reflector import PodReflector
 from .resync import Resync
@@ -60,12 +60,12 @@ class App:
         self._settings = settings
         self._context = _context(settings)
         self._configuration = configuration
-        self._jobs = JobStore()
+        self._jobs = JobCache()
         self._metrics = Metrics(self._jobs.values)
         self._client = Client(configuration, self._metrics.count_request)
         self._queue = WorkQueue(waited=self._metrics.wait.observe)
         self._probe = Probe(report.from_json, self._queue.add, clock=time.monotonic)
-        self._pods = PodStore(self._reflect, settings.namespaces)
+        self._pods = PodCache(self._reflect, settings.namespaces)
         self._resync = Resync(
             self._client,
             self._jobs,

@@ -28,12 +28,12 @@ from inception_operator.pod import view as podview
 
 from .client import CLAIM_TEMPLATES, JOBS, PODS, Client
 from .events import EventPoster
-from .jobs import JobStore, key_of
+from .job_cache import JobCache, key_of
 
 _log = logging.getLogger(__name__)
 
 
-class PodCache(Protocol):
+class WriteCache(Protocol):
     """Where the answers to our own writes go."""
 
     def merge(self, raw: Json) -> None:
@@ -51,8 +51,8 @@ class Applier:
     def __init__(
         self,
         client: Client,
-        jobs: JobStore,
-        pods: PodCache,
+        jobs: JobCache,
+        pods: WriteCache,
         events: EventPoster,
         written: Callable[[Json, Json], None],
     ) -> None:

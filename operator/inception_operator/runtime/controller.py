@@ -16,11 +16,11 @@ from inception_operator.pod import view
 from .apply import Applier
 from .client import JOBS, Client
 from .events import EventPoster
-from .jobs import JobStore
+from .job_cache import JobCache
 from .metrics import Metrics
 from .nodes import Nodes
 from .notifications import Bell
-from .podstore import Pods
+from .pod_cache import Pods
 from .probe import Probe
 from .workqueue import ERROR_BASE, Key, WorkQueue
 
@@ -57,7 +57,7 @@ class Controller:
     def __init__(
         self,
         client: Client,
-        jobs: JobStore,
+        jobs: JobCache,
         pods: Pods,
         probe: Probe,
         progress: ProgressSource,

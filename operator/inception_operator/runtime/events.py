@@ -15,7 +15,7 @@ from inception_operator.contract.errors import ApiError
 from inception_operator.contract.types import Event, Json
 
 from .client import EVENTS, Resource
-from .jobs import key_of
+from .job_cache import key_of
 
 MAX_NOTE = 1024
 MAX_WAITING = 10_000

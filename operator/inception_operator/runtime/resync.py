@@ -16,7 +16,7 @@ from inception_operator.contract.errors import ApiError, StalledWatchError
 from inception_operator.contract.types import Json
 
 from .client import JOBS, Resource
-from .jobs import JobStore, key_of, version_of
+from .job_cache import JobCache, key_of, version_of
 from .workqueue import Key
 
 GRACE_SECONDS = 15.0
@@ -44,7 +44,7 @@ class Resync:
     def __init__(
         self,
         source: Source,
-        jobs: JobStore,
+        jobs: JobCache,
         notify: Callable[[Key], None],
         *,
         interval: float,

@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from inception_operator.contract.progress import from_report
 from inception_operator.contract.types import Json, PodView, Progress
 
-from .jobs import JobStore
+from .job_cache import JobCache
 from .probe import Probe
 from .workqueue import Key
 
@@ -45,7 +45,7 @@ class Scraper:
 
     def __init__(
         self,
-        jobs: JobStore,
+        jobs: JobCache,
         pods: Callable[[Key], tuple[PodView, ...]],
         probe: Probe,
         parse: Parse,

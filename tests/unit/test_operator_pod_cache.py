@@ -9,7 +9,7 @@ import pytest
 
 from inception_operator.contract.errors import UnavailableError
 from inception_operator.pod.view import trim_pod
-from inception_operator.runtime.podstore import PodStore
+from inception_operator.runtime.pod_cache import PodCache
 from inception_operator.runtime.reflector import PodReflector
 from inception_operator.runtime.workqueue import Key
 from operator_objects import pod
@@ -57,9 +57,9 @@ class Run:
                 source, trim_pod, self.notices.append, namespace=namespace, clock=clock
             )
 
-        self.store = PodStore(reflector, namespaces)
+        self.store = PodCache(reflector, namespaces)
 
-    async def __aenter__(self) -> PodStore:
+    async def __aenter__(self) -> PodCache:
         self._task = asyncio.create_task(self.store.run())
         await asyncio.sleep(0.05)
         return self.store
@@ -70,7 +70,7 @@ class Run:
         await asyncio.wait((self._task,))
 
 
-def names(store: PodStore, namespace: str) -> list[str]:
+def names(store: PodCache, namespace: str) -> list[str]:
     return [raw["metadata"]["name"] for raw in store.pods((namespace, "job"))]
 
 

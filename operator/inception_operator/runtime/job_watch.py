@@ -12,7 +12,7 @@ from kubernetes.aio.client.configuration import Configuration
 
 from inception_operator.contract import names
 
-from .jobs import JobStore, key_of
+from .job_cache import JobCache, key_of
 from .workqueue import Key
 
 
@@ -72,7 +72,7 @@ def make_settings() -> kopf.OperatorSettings:
 
 
 def make_registry(
-    configuration: Configuration, jobs: JobStore, notify: Callable[[Key], None]
+    configuration: Configuration, jobs: JobCache, notify: Callable[[Key], None]
 ) -> kopf.OperatorRegistry:
     """Handlers in a registry of our own: kopf's default one would log in with its own credentials."""
     registry = kopf.OperatorRegistry()

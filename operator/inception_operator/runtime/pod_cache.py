@@ -30,7 +30,7 @@ class Pods(Protocol):
         """Forget a pod."""
 
 
-class PodStore:
+class PodCache:
     """Hands each question to the reflector of its namespace. No namespaces means all."""
 
     def __init__(

@@ -13,7 +13,7 @@ from .workqueue import Key
 TOMBSTONES = 5_000
 
 
-class JobStore:
+class JobCache:
     """Trainings by key. An older version never replaces a newer one, and a deleted object never
     comes back.
     """
