@@ -146,7 +146,7 @@ class App:
             await self._check_nodes()
             async with asyncio.TaskGroup() as group:
                 if self._settings.leader_election:
-                    _spawn(group, "lease", self._leader.hold())
+                    _spawn(group, "lease", self._leader.renew())
                 _spawn(group, "pods", self._pods.run())
                 _spawn(group, "trainings", self._watch_trainings())
                 _spawn(group, "events", self._events.run())
@@ -263,4 +263,6 @@ def _context(settings: Settings) -> Context:
             check_disjoint(profiles.values())
     except (ProfileError, OSError) as error:
         raise SettingsError(f"--profiles-dir: {error}") from error
-    return Context(profiles=profiles, image=settings.trainer_image, bell=settings.bell)
+    return Context(
+        profiles=profiles, image=settings.trainer_image, notify_address=settings.notify_address
+    )

@@ -1,7 +1,7 @@
 """One operator at a time: a Lease that is renewed while this process leads and given back when it
 ends.
 
-Whoever cannot renew in time must stop writing before the others may take over, so ``hold`` raises
+Whoever cannot renew in time must stop writing before the others may take over, so ``renew`` raises
 and the process ends. Clocks of different machines are never compared: a Lease is old when this
 process saw it unchanged for its duration.
 """
@@ -69,7 +69,7 @@ class Leader:
             await self._sleep(self._settings.lease_retry_period * (0.8 + 0.4 * random.random()))  # noqa: S311
         _log.info("leading as %s", self._settings.identity)
 
-    async def hold(self) -> None:
+    async def renew(self) -> None:
         """Renew until cancelled; raises LeadershipLostError when that fails for too long or someone
         else leads.
         """

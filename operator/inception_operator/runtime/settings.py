@@ -77,7 +77,7 @@ class Settings:
         self._check(ordered, "lease times", "retry period < renew deadline < duration")
 
     @property
-    def bell(self) -> str:
+    def notify_address(self) -> str:
         """Host and port at which launchers ring, or nothing."""
         if self.advertise_address is None:
             return ""
