@@ -12,7 +12,7 @@ import pytest
 from fake_time import now, run
 from inception_operator.contract.errors import StalledWatchError, UnavailableError
 from inception_operator.contract.types import Json
-from inception_operator.runtime.client import Resource
+from inception_operator.runtime.client import Client, Kind
 from inception_operator.runtime.job_cache import JobCache
 from inception_operator.runtime.resync import Resync
 from inception_operator.runtime.workqueue import Key
@@ -52,7 +52,7 @@ def test_a_deleted_training_does_not_come_back_but_a_successor_does() -> None:
     assert len(jobs) == 1
 
 
-class FakeSource:
+class FakeSource(Client):
     def __init__(self, *listed: Json, version: int = 100) -> None:
         self.listed, self.version = list(listed), version
         self.failing = False
@@ -60,7 +60,7 @@ class FakeSource:
 
     async def list_page(
         self,
-        resource: Resource,
+        kind: Kind,
         query: Mapping[str, str],
         token: str = "",
         metadata_only: bool = False,

@@ -16,12 +16,12 @@ from inception_operator.contract.errors import (
     UnavailableError,
 )
 from inception_operator.contract.types import Json
-from inception_operator.runtime.client import Resource
+from inception_operator.runtime.client import Client, Kind
 from inception_operator.runtime.leader import Leader
 from inception_operator.runtime.settings import Settings
 
 
-class FakeLeases:
+class FakeLeases(Client):
     """One Lease with resource versions; can be told to be down."""
 
     def __init__(self) -> None:
@@ -44,19 +44,19 @@ class FakeLeases:
         }
         return self.lease
 
-    async def get(self, resource: Resource, namespace: str, name: str) -> Json:
+    async def get(self, kind: Kind, namespace: str, name: str) -> Json:
         await self._arrive()
         if self.lease is None:
             raise NotFoundError(404, "no lease")
         return self.lease
 
-    async def create(self, resource: Resource, namespace: str, body: Json) -> Json:
+    async def create(self, kind: Kind, namespace: str, body: Json) -> Json:
         await self._arrive()
         if self.lease is not None:
             raise AlreadyExistsError(409, "there is one")
         return self._store(body)
 
-    async def replace(self, resource: Resource, namespace: str, name: str, body: Json) -> Json:
+    async def replace(self, kind: Kind, namespace: str, name: str, body: Json) -> Json:
         await self._arrive()
         if self.lease is None:
             raise NotFoundError(404, "no lease")

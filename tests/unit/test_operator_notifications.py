@@ -1,10 +1,8 @@
-"""The bell: rings are remembered until the pod has been asked, and too many of them are passed
-over.
-"""
+"""Notifications are kept until the pod has been asked, and too many of them are passed over."""
 
 from __future__ import annotations
 
-from inception_operator.runtime.notifications import PAUSE, Bell
+from inception_operator.runtime.notifications import PAUSE, Notifications
 
 KEY = ("ns", "job")
 
@@ -17,45 +15,45 @@ class Clock:
         return self.now
 
 
-def test_a_ring_stays_until_the_pod_has_been_asked() -> None:
-    bell = Bell(Clock())
-    assert bell.ring(KEY, "a")
-    assert bell.ring(KEY, "b")
-    rung = bell.rung(KEY)
-    assert set(rung) == {"a", "b"}
-    bell.answered(KEY, {"a": rung["a"]})
-    assert set(bell.rung(KEY)) == {"b"}
-    assert bell.rung(("ns", "other")) == {}
+def test_a_notification_stays_until_the_pod_has_been_asked() -> None:
+    notifications = Notifications(Clock())
+    assert notifications.add(KEY, "a")
+    assert notifications.add(KEY, "b")
+    pending = notifications.pending(KEY)
+    assert set(pending) == {"a", "b"}
+    notifications.answered(KEY, {"a": pending["a"]})
+    assert set(notifications.pending(KEY)) == {"b"}
+    assert notifications.pending(("ns", "other")) == {}
 
 
-def test_a_pod_that_rings_while_it_is_asked_is_asked_again() -> None:
+def test_a_pod_that_notifies_while_it_is_asked_is_asked_again() -> None:
     clock = Clock()
-    bell = Bell(clock)
-    bell.ring(KEY, "a")
-    asked = bell.rung(KEY)
+    notifications = Notifications(clock)
+    notifications.add(KEY, "a")
+    asked = notifications.pending(KEY)
     clock.now += 2 * PAUSE
-    assert bell.ring(KEY, "a")
-    bell.answered(KEY, asked)
-    assert set(bell.rung(KEY)) == {"a"}
+    assert notifications.add(KEY, "a")
+    notifications.answered(KEY, asked)
+    assert set(notifications.pending(KEY)) == {"a"}
 
 
-def test_ringing_all_the_time_is_passed_over() -> None:
+def test_notifying_all_the_time_is_passed_over() -> None:
     clock = Clock()
-    bell = Bell(clock)
-    assert bell.ring(KEY, "a")
+    notifications = Notifications(clock)
+    assert notifications.add(KEY, "a")
     clock.now += PAUSE / 2
-    assert not bell.ring(KEY, "a")
-    assert bell.ring(KEY, "b")
+    assert not notifications.add(KEY, "a")
+    assert notifications.add(KEY, "b")
     clock.now += PAUSE
-    assert bell.ring(KEY, "a")
+    assert notifications.add(KEY, "a")
 
 
 def test_pods_that_are_gone_are_forgotten() -> None:
-    bell = Bell(Clock())
-    bell.ring(KEY, "a")
-    bell.ring(KEY, "b")
-    bell.retain(KEY, {"b"})
-    assert set(bell.rung(KEY)) == {"b"}
-    assert bell.ring(KEY, "a"), "its pause is forgotten, too"
-    bell.retain(KEY, ())
-    assert bell.rung(KEY) == {}
+    notifications = Notifications(Clock())
+    notifications.add(KEY, "a")
+    notifications.add(KEY, "b")
+    notifications.retain(KEY, {"b"})
+    assert set(notifications.pending(KEY)) == {"b"}
+    assert notifications.add(KEY, "a"), "its pause is forgotten, too"
+    notifications.retain(KEY, ())
+    assert notifications.pending(KEY) == {}

@@ -35,10 +35,10 @@ async def fetch(port: int, path: str) -> tuple[int, str]:
 
 async def test_the_server_tells_what_is_wrong() -> None:
     problem: str | None = None
-    rung: list[tuple[str, ...]] = []
+    told: list[tuple[str, ...]] = []
 
-    def ring(*names: str) -> bool:
-        rung.append(names)
+    def notify(*names: str) -> bool:
+        told.append(names)
         return names[2] == "job-0-1"
 
     server = Server(
@@ -47,7 +47,7 @@ async def test_the_server_tells_what_is_wrong() -> None:
         healthy=lambda: problem,
         ready=lambda: "listing",
         metrics=lambda: b"one 1\n",
-        ring=ring,
+        notify=notify,
     )
     await server.start()
     try:
@@ -65,7 +65,7 @@ async def test_the_server_tells_what_is_wrong() -> None:
             ):
                 async with session.post(path) as response:
                     assert response.status == status
-        assert rung == [("ns", "job", "job-0-1"), ("ns", "job", "other")]
+        assert told == [("ns", "job", "job-0-1"), ("ns", "job", "other")]
     finally:
         await server.close()
 
@@ -165,7 +165,10 @@ def test_text_lines_carry_tracebacks() -> None:
 
 
 def test_the_command_line_becomes_settings() -> None:
-    argv = "run --trainer-image img --http-port 0 --lease-namespace ns --lease-name l --no-leader-election --workers 3"
+    argv = (
+        "run --trainer-image img --http-port 0 --lease-namespace ns --lease-name l "
+        "--no-leader-election --workers 3"
+    )
     settings = parse(
         [*argv.split(), "--log-format", "text", "--kubeconfig", "file"], {"KUBECONFIG": "other"}
     )

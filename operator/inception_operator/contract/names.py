@@ -31,8 +31,8 @@ CONTAINER: Final = "trainer"
 LAUNCHER_PORT: Final = 8080
 METRICS_PORT: Final = 8081
 MASTER_PORT_BASE: Final = 29500
-# For pods with hostNetwork: below the NodePorts of Services (from 30000 on) and the ports Linux gives
-# to outgoing connections (from 32768), so that neither can have taken one.
+# For pods with hostNetwork: below the NodePorts of Services (from 30000 on) and the ports that
+# Linux gives to outgoing connections (from 32768 on), so that neither can have taken one.
 HOST_PORT_BASE: Final = 20000
 HOST_PORTS: Final = 9500
 ASSIGNMENT_MOUNT: Final = "/etc/inception"

@@ -1,5 +1,7 @@
-"""The latest known version of every training: from kopf's watch, our own list and the answers to
-our own writes.
+"""The latest version of every InceptionTraining that this process has seen.
+
+It is fed by kopf's watch (`job_watch`), by a list of our own (`resync`) and by the answers to our
+own status writes (`apply`), so a decision never rests on a view older than our last write.
 """
 
 from __future__ import annotations
@@ -8,77 +10,61 @@ from collections.abc import Iterator
 
 from inception_operator.contract.types import Json
 
+from .objects import Tombstones, key_of, uid_of, version_of
 from .workqueue import Key
 
 TOMBSTONES = 5_000
 
 
 class JobCache:
-    """Trainings by key. An older version never replaces a newer one, and a deleted object never
-    comes back.
-    """
+    """Custom resources by key; versions only move forward, and what was deleted stays deleted."""
 
     def __init__(self) -> None:
-        self._jobs: dict[Key, Json] = {}
-        self._dead: dict[str, None] = {}
+        self._resources: dict[Key, Json] = {}
+        self._deleted = Tombstones(TOMBSTONES)
 
     def __len__(self) -> int:
-        return len(self._jobs)
+        return len(self._resources)
 
     def __iter__(self) -> Iterator[Key]:
-        return iter(list(self._jobs))
+        # A copy, because those who iterate wait in between and others write meanwhile.
+        return iter(list(self._resources))
 
     def get(self, key: Key) -> Json | None:
-        """The training, without its managedFields."""
-        return self._jobs.get(key)
+        """The resource, without its managedFields."""
+        return self._resources.get(key)
 
     def values(self) -> tuple[Json, ...]:
-        """All trainings, as of now."""
-        return tuple(self._jobs.values())
+        """All resources, as of now."""
+        return tuple(self._resources.values())
 
-    def knows(self, key: Key, uid: str, version: int) -> bool:
-        """Whether this version, or a later one, or the end of this very object has been seen."""
-        known = self._jobs.get(key)
-        return uid in self._dead or (known is not None and version_of(known) >= version)
+    def has_seen(self, key: Key, uid: str, version: int) -> bool:
+        """Whether this version of the object, a later one, or its deletion has arrived."""
+        if uid in self._deleted:
+            return True
+        cached = self._resources.get(key)
+        return cached is not None and version_of(cached) >= version
 
-    def update(self, raw: Json) -> bool:
-        """Take over ``raw`` if it is news; True if it was."""
-        metadata = raw["metadata"]
-        if metadata["uid"] in self._dead:
+    def update(self, resource: Json) -> bool:
+        """Keep ``resource`` if it is newer than what is here; True if it was."""
+        if uid_of(resource) in self._deleted:
             return False
-        key = key_of(raw)
-        known = self._jobs.get(key)
-        if known is not None and version_of(known) >= version_of(raw):
+        key = key_of(resource)
+        cached = self._resources.get(key)
+        if cached is not None and version_of(cached) >= version_of(resource):
             return False
-        self._jobs[key] = {
-            **raw,
-            "metadata": {
-                name: value for name, value in metadata.items() if name != "managedFields"
-            },
-        }
+        # managedFields can be as large as the rest of the object, and nobody here reads them.
+        metadata = dict(resource["metadata"])
+        metadata.pop("managedFields", None)
+        self._resources[key] = {**resource, "metadata": metadata}
         return True
 
     def forget(self, key: Key, uid: str | None = None) -> bool:
-        """Drop a training; with ``uid`` only if it is still that very object. True if it was known."""
-        known = self._jobs.get(key)
+        """Drop a resource; with ``uid`` only if it is still that object. True if it was here."""
         if uid is not None:
-            self._bury(uid)
-        if known is None or (uid is not None and known["metadata"]["uid"] != uid):
+            self._deleted.add(uid)
+        cached = self._resources.get(key)
+        if cached is None or (uid is not None and uid_of(cached) != uid):
             return False
-        del self._jobs[key]
+        del self._resources[key]
         return True
-
-    def _bury(self, uid: str) -> None:
-        self._dead[uid] = None
-        if len(self._dead) > TOMBSTONES:
-            del self._dead[next(iter(self._dead))]
-
-
-def key_of(raw: Json) -> Key:
-    """Namespace and name of an object."""
-    return str(raw["metadata"]["namespace"]), str(raw["metadata"]["name"])
-
-
-def version_of(raw: Json) -> int:
-    """The resourceVersion as a number: it grows with every change of any object of the kind."""
-    return int(raw["metadata"]["resourceVersion"])
