@@ -1,6 +1,6 @@
 """Training figures: read from rank 0's metrics page or a report, written as ``trainerStatus``.
 
-The names of the series are in docs/architecture/configuration.md. Figures come from user code, so
+The names of the series are in docs/architecture/names.md. Figures come from user code, so
 each is checked before it reaches the status.
 """
 
