@@ -161,8 +161,8 @@ def test_defaults_of_the_api_are_those_of_the_operator(path: str) -> None:
     "kind", [names.ConditionType, names.Reason, names.State], ids=lambda kind: str(kind.__name__)
 )
 def test_every_word_of_the_life_cycle_is_documented(kind: type) -> None:
-    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
-    section = page.split("\n## Life cycle\n")[1].split("\n## ")[0]
+    page = (ROOT / "docs" / "architecture" / "life-cycle.md").read_text(encoding="utf-8")
+    section = page.split("\n## Conditions\n")[1].split("\n## ")[0]
     words = [value for name, value in vars(kind).items() if name.isupper()]
     assert [word for word in words if f"`{word}`" not in section] == []
 

@@ -302,20 +302,20 @@ class Sim:
             return
         held = (
             pod.accepted is not None
-            and pod.accepted.is_hold
+            and pod.accepted.is_standby
             and pod.accepted.attempt == order.attempt
         )
         if (
             pod.accepted is not None
             and order.attempt <= pod.accepted.attempt
-            and not (held and not order.is_hold)
+            and not (held and not order.is_standby)
         ):
             return
         pod.accepted = order
-        state = ReportState.IDLE if order.is_hold else ReportState.RUNNING
+        state = ReportState.IDLE if order.is_standby else ReportState.RUNNING
         pod.report = Report(order.attempt, state, time=self.now)
         self._ready(pod, True)
-        if not order.is_hold:
+        if not order.is_standby:
             self._begin_training(pod, order)
 
     def _begin_training(self, pod: Pod, order: Assignment) -> None:

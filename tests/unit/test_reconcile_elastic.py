@@ -46,12 +46,12 @@ def ranks(sim: Sim) -> dict[str, int]:
     return {
         n: o.node_rank
         for n, o in orders.items()
-        if o is not None and not o.is_hold and o.attempt == attempt
+        if o is not None and not o.is_standby and o.attempt == attempt
     }
 
 
 def new_ranks(plan: Plan) -> dict[str, int]:
-    return {name: order.node_rank for name, order in plan.assign.items() if not order.is_hold}
+    return {name: order.node_rank for name, order in plan.assign.items() if not order.is_standby}
 
 
 def made(plan: Plan) -> list[str]:
@@ -332,7 +332,7 @@ def test_member_that_becomes_a_spare_is_held() -> None:
     plan = sim.operate()
     assert new_ranks(plan) == {"job-0-1": 0}
     order = plan.assign["job-1-1"]
-    assert (order.is_hold, order.graceful, order.attempt) == (True, True, 2)
+    assert (order.is_standby, order.graceful, order.attempt) == (True, True, 2)
     assert plan.delete == {"job-2-1": None}, "the warm pod is the better spare"
     calm(sim, 2)
     assert sim.status["nodes"]["spareReady"] == 1

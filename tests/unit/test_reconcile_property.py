@@ -204,7 +204,9 @@ class Watch:
         attempt = self.sim.status.get("attempt")
         told = [pod for pod in self.sim.pods.values() if pod.order and pod.order.attempt == attempt]
         orders = [
-            pod.order for pod in told if pod.order and not pod.order.is_hold and not pod.order.end
+            pod.order
+            for pod in told
+            if pod.order and not pod.order.is_standby and not pod.order.end
         ]
         assert len({(order.nnodes, order.master_addr, order.master_port) for order in orders}) <= 1
         for pod in told:
@@ -316,7 +318,7 @@ class Watch:
         due = (plan.status or self.sim.status).get("nextAttemptTime")
         if due and self.sim.now < datetime.fromisoformat(due):
             assert plan.create == ()
-            assert all(order.is_hold for order in plan.assign.values())
+            assert all(order.is_standby for order in plan.assign.values())
             # With a spec that cannot be carried out nothing begins when the time is over.
             assert plan.requeue_after is not None or not truth(self.sim.status, "Accepted")
 

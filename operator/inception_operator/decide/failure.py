@@ -1,6 +1,6 @@
 """Failures of an attempt: which there are, which one is the root cause, and what follows from it.
 
-The table is docs/architecture.md's (exit codes of the launcher) and the default of every job.
+The table is docs/architecture/wire.md's (exit codes of the launcher) and the default of every job.
 """
 
 from __future__ import annotations

@@ -47,13 +47,13 @@ class Context:
     profiles: Mapping[str, Profile]
     image: str
     pull_policy: str | None = None
-    bell: str = ""
+    notify_address: str = ""
     sees_nodes: bool = True
 
 
 def reconcile(observation: Observation, context: Context) -> Plan:
     """One decision. Deciding twice on the same observation is deciding nothing the second time."""
-    job = observation.job
+    job = observation.resource
     if job["metadata"].get("deletionTimestamp") or managed_elsewhere(job):
         return Plan()
     pods = slots.owned(observation.pods, job["metadata"]["uid"])
@@ -61,7 +61,7 @@ def reconcile(observation: Observation, context: Context) -> Plan:
 
 
 def _decide(observation: Observation, context: Context, pods: tuple[PodView, ...]) -> Plan:
-    job = observation.job
+    job = observation.resource
     draft = Draft(job, observation.now, observation.progress)
     if draft.terminal:
         return lifecycle.wind_up(job, draft, pods, observation.now)
@@ -96,7 +96,7 @@ def wants_report(job: Json, pod: PodView) -> bool:
     if not pod.ready or pod.reachable is None:
         return True
     order = pod.assignment
-    if order is None or order.is_hold:
+    if order is None or order.is_standby:
         return False
     return not slots.acknowledged(pod, order.attempt) or reminders.wants_answer(pod, order.attempt)
 
@@ -105,7 +105,7 @@ def wants_progress(job: Json, pod: PodView) -> bool:
     """Whether to read this pod's training metrics: rank 0's, while the attempt is running."""
     if not _at_work(job) or not conditions.is_true(_conditions(job), ConditionType.RUNNING):
         return False
-    if pod.assignment is None or pod.assignment.is_hold or pod.assignment.node_rank != 0:
+    if pod.assignment is None or pod.assignment.is_standby or pod.assignment.node_rank != 0:
         return False
     if pod.assignment.attempt != job["status"]["attempt"]:
         return False
@@ -259,7 +259,7 @@ class _Pass:
 
     def _over(self) -> Plan:
         self._describe()
-        return lifecycle.wind_up(self.observation.job, self.draft, self.pods, self.now)
+        return lifecycle.wind_up(self.observation.resource, self.draft, self.pods, self.now)
 
     def _end_attempt(self, cause: Failure, failures: Iterable[Failure]) -> Plan | None:
         """Count the restart, or end the job."""
@@ -436,11 +436,18 @@ class _Pass:
     def _order(self, rank: int) -> Assignment:
         first = self._pod_of(self.roster.members[0])
         master = first.ip if first is not None else None
-        attempt, graceful, bell = self.draft.attempt, self._graceful(), self.context.bell
+        attempt, graceful = self.draft.attempt, self._graceful()
         size, nproc = len(self.roster.members), self.devices.nproc
         host = self.job.uid if self.job.host_network else None
         return assignment.work(
-            attempt, rank, size, nproc, master, graceful=graceful, bell=bell, host=host
+            attempt,
+            rank,
+            size,
+            nproc,
+            master,
+            graceful=graceful,
+            notify_address=self.context.notify_address,
+            host=host,
         )
 
     def _graceful(self) -> bool:
@@ -457,11 +464,11 @@ class _Pass:
             order = pod.assignment
             if (
                 order is not None
-                and not order.is_hold
+                and not order.is_standby
                 and order.attempt < self.draft.attempt
                 and not slots.finished(pod)
             ):
-                self.assign[pod.name] = assignment.hold(
+                self.assign[pod.name] = assignment.standby(
                     self.draft.attempt, graceful=self._graceful()
                 )
 
@@ -489,9 +496,9 @@ class _Pass:
             if pod is not None and not slots.given(pod, attempt) and not slots.finished(pod):
                 self.assign[pod.name] = self._order(rank)
             elif pod is not None and (
-                nudge := reminders.due(pod, attempt, self.draft.issued, self.now)
+                reminder := reminders.due(pod, attempt, self.draft.issued, self.now)
             ):
-                self.assign[pod.name] = replace(self._order(rank), nudge=nudge)
+                self.assign[pod.name] = replace(self._order(rank), reminder=reminder)
         first = self._pod_of(self.roster.members[0])
         if first is not None and slots.acknowledged(first, attempt):
             self.draft.run()

@@ -34,7 +34,7 @@ def due(pod: PodView, attempt: int, issued: datetime | None, now: datetime) -> i
         number = min(MOST, seconds)
     else:
         return 0
-    return number if number > order.nudge else 0
+    return number if number > order.reminder else 0
 
 
 def look_again(pod: PodView, attempt: int, issued: datetime | None, now: datetime) -> float | None:
@@ -44,14 +44,14 @@ def look_again(pod: PodView, attempt: int, issued: datetime | None, now: datetim
     order = pod.assignment
     if order is None or issued is None or not _unheard(pod, attempt):
         return None
-    number = max(order.nudge, due(pod, attempt, issued, now))
+    number = max(order.reminder, due(pod, attempt, issued, now))
     return None if number >= MOST_UNHEARD else (issued + 2**number * _SECOND - now).total_seconds()
 
 
 def wants_answer(pod: PodView, attempt: int) -> bool:
     """Whether one that did not answer is to be asked again; questions to nobody cost time."""
     order = pod.assignment
-    return order is not None and order.nudge < MOST_UNHEARD and _unheard(pod, attempt)
+    return order is not None and order.reminder < MOST_UNHEARD and _unheard(pod, attempt)
 
 
 def _unheard(pod: PodView, attempt: int) -> bool:

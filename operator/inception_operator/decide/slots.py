@@ -50,7 +50,7 @@ def finished(pod: PodView) -> bool:
 def given(pod: PodView, attempt: int) -> bool:
     """The pod has been told to run this attempt."""
     order = pod.assignment
-    return order is not None and order.attempt == attempt and not order.is_hold
+    return order is not None and order.attempt == attempt and not order.is_standby
 
 
 def busy(pod: PodView) -> bool:
@@ -62,10 +62,10 @@ def busy(pod: PodView) -> bool:
     if report is None or pod.reachable is False:
         return True
     if report.state in (ReportState.FAILED, ReportState.STOPPED):
-        # What has ended stays ended until there is new work; a hold is none.
-        return report.attempt < (order.attempt - 1 if order.is_hold else order.attempt)
+        # What has ended stays ended until there is new work; a standby is none.
+        return report.attempt < (order.attempt - 1 if order.is_standby else order.attempt)
     return not (
-        order.is_hold and report.state == ReportState.IDLE and report.attempt >= order.attempt
+        order.is_standby and report.state == ReportState.IDLE and report.attempt >= order.attempt
     )
 
 

@@ -1,6 +1,6 @@
 """Checkpoints that survive any moment of death, and a lease that keeps a dead attempt from writing.
 
-Layout below ``checkpoint.path`` (docs/architecture.md)::
+Layout below ``checkpoint.path`` (docs/architecture/names.md)::
 
     lease.json                        {"attempt": 3}: who may write, for people
     .writers/3/                       what makes it so: see `fence`

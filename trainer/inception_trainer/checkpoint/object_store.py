@@ -1,7 +1,7 @@
 """Checkpoints in an object store, fenced by lineage: stores have no rename that could keep a dead
 attempt out.
 
-Layout below ``checkpoint.path`` (docs/architecture.md)::
+Layout below ``checkpoint.path`` (docs/architecture/names.md)::
 
     attempts/00000003/claim.json                      this attempt wants to be the writer
     attempts/00000003/record.json                     it is: what it has, all of it below its own folder

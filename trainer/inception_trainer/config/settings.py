@@ -15,7 +15,7 @@ IMAGE_FOLDER = "IMAGENET_TRAIN_DATASET"
 
 @dataclass(frozen=True)
 class Settings:
-    """Torchrun's variables, the launcher's and the user's own (docs/architecture.md)."""
+    """Torchrun's variables, the launcher's and the user's own (docs/architecture/wire.md)."""
 
     config_json: str | None = None
     """The training configuration as JSON."""

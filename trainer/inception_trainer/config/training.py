@@ -228,7 +228,7 @@ class AcceleratorConfig:
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """Everything a training is made of (table in docs/architecture.md)."""
+    """Everything a training is made of (table in docs/architecture/configuration.md)."""
 
     mode: str = key("Train", choices=MODES)
     recipe: str | None = key(None)

@@ -1,4 +1,4 @@
-"""The assignment: what the operator asks of this slot (docs/architecture.md)."""
+"""The assignment: what the operator asks of this slot (docs/architecture/wire.md)."""
 
 import json
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Prometheus metrics of one pod, served by its local rank 0 (names: docs/architecture.md).
+"""Prometheus metrics of one pod, served by its local rank 0 (names: docs/architecture/names.md).
 
 Values that hold for the whole job (loss, accuracy, progress) are the same in every pod;
 ``trainer_samples_total`` counts this pod's samples only, so that ``sum(rate())`` is the job's

@@ -8,14 +8,13 @@ from typing import Any
 import pytest
 
 from inception_operator.contract.errors import UnavailableError
-from inception_operator.pod.view import trim_pod
-from inception_operator.runtime.podstore import PodStore
-from inception_operator.runtime.reflector import PodReflector
+from inception_operator.runtime.client import Client
+from inception_operator.runtime.pod_cache import PodCache
 from inception_operator.runtime.workqueue import Key
 from operator_objects import pod
 
 
-class Lists:
+class Lists(Client):
     """Answers the lists of all namespaces but those that are refused; watches stay silent."""
 
     def __init__(self, *pods: dict[str, Any], refused: tuple[str, ...] = ()) -> None:
@@ -47,19 +46,9 @@ class Run:
 
     def __init__(self, source: Lists, *namespaces: str) -> None:
         self.notices: list[Key] = []
-        self.times = dict.fromkeys(namespaces, 0.0)
+        self.store = PodCache(source, self.notices.append, namespaces)
 
-        def reflector(namespace: str | None) -> PodReflector:
-            def clock() -> float:
-                return self.times.get(namespace or "", 0.0)
-
-            return PodReflector(
-                source, trim_pod, self.notices.append, namespace=namespace, clock=clock
-            )
-
-        self.store = PodStore(reflector, namespaces)
-
-    async def __aenter__(self) -> PodStore:
+    async def __aenter__(self) -> PodCache:
         self._task = asyncio.create_task(self.store.run())
         await asyncio.sleep(0.05)
         return self.store
@@ -70,7 +59,7 @@ class Run:
         await asyncio.wait((self._task,))
 
 
-def names(store: PodStore, namespace: str) -> list[str]:
+def names(store: PodCache, namespace: str) -> list[str]:
     return [raw["metadata"]["name"] for raw in store.pods((namespace, "job"))]
 
 
@@ -106,7 +95,9 @@ async def test_a_namespace_that_cannot_be_listed_is_named() -> None:
 
 
 async def test_the_quietest_watch_is_the_age() -> None:
-    run = Run(Lists(), "a", "b")
-    async with run as store:
-        run.times["b"] = 7.0
+    async with Run(Lists(), "a", "b") as store:
+        for namespace, age in (("a", 0.0), ("b", 7.0)):
+            reflector = store._reflectors[namespace]
+            reflector._last_sign = 0.0
+            reflector._clock = lambda age=age: age  # type: ignore[misc]
         assert store.age == 7.0

@@ -12,8 +12,8 @@ import pytest
 from fake_time import now, run
 from inception_operator.contract.errors import StalledWatchError, UnavailableError
 from inception_operator.contract.types import Json
-from inception_operator.runtime.client import Resource
-from inception_operator.runtime.jobs import JobStore
+from inception_operator.runtime.client import Client, Kind
+from inception_operator.runtime.job_cache import JobCache
 from inception_operator.runtime.resync import Resync
 from inception_operator.runtime.workqueue import Key
 from operator_objects import job
@@ -22,7 +22,7 @@ KEY = ("ns", "job")
 
 
 def test_only_news_is_taken_over() -> None:
-    jobs = JobStore()
+    jobs = JobCache()
     assert jobs.update(job(version=9))
     assert not jobs.update(job(version=9))
     assert jobs.update(job(version=10))
@@ -32,7 +32,7 @@ def test_only_news_is_taken_over() -> None:
 
 
 def test_managed_fields_are_not_kept() -> None:
-    jobs = JobStore()
+    jobs = JobCache()
     raw = job()
     raw["metadata"]["managedFields"] = [{"manager": "kubectl"}]
     jobs.update(raw)
@@ -43,7 +43,7 @@ def test_managed_fields_are_not_kept() -> None:
 
 
 def test_a_deleted_training_does_not_come_back_but_a_successor_does() -> None:
-    jobs = JobStore()
+    jobs = JobCache()
     jobs.update(job(version=5))
     assert jobs.forget(KEY, "job-uid")
     assert not jobs.update(job(version=6))
@@ -52,7 +52,7 @@ def test_a_deleted_training_does_not_come_back_but_a_successor_does() -> None:
     assert len(jobs) == 1
 
 
-class FakeSource:
+class FakeSource(Client):
     def __init__(self, *listed: Json, version: int = 100) -> None:
         self.listed, self.version = list(listed), version
         self.failing = False
@@ -60,7 +60,7 @@ class FakeSource:
 
     async def list_page(
         self,
-        resource: Resource,
+        kind: Kind,
         query: Mapping[str, str],
         token: str = "",
         metadata_only: bool = False,
@@ -75,13 +75,13 @@ class FakeSource:
         return {"metadata": {"resourceVersion": str(version)}, "items": found or None}
 
 
-def resync(source: FakeSource, jobs: JobStore, notices: list[Key], *namespaces: str) -> Resync:
+def resync(source: FakeSource, jobs: JobCache, notices: list[Key], *namespaces: str) -> Resync:
     return Resync(source, jobs, notices.append, interval=60, namespaces=namespaces, clock=now)
 
 
 def test_a_training_that_vanished_silently_is_found() -> None:
     async def main() -> None:
-        jobs, notices = JobStore(), list[Key]()
+        jobs, notices = JobCache(), list[Key]()
         jobs.update(job("kept", uid="a"))
         jobs.update(job("lost", uid="b"))
         jobs.update(job("new", uid="c", version=101))
@@ -94,7 +94,7 @@ def test_a_training_that_vanished_silently_is_found() -> None:
 
 def test_the_last_training_may_vanish_silently_too() -> None:
     async def main() -> None:
-        jobs, notices = JobStore(), list[Key]()
+        jobs, notices = JobCache(), list[Key]()
         jobs.update(job("lost", uid="b"))
         await resync(FakeSource(), jobs, notices).compare()
         assert notices == [("ns", "lost")]
@@ -105,7 +105,7 @@ def test_the_last_training_may_vanish_silently_too() -> None:
 
 def test_each_namespace_of_a_list_is_compared_by_itself() -> None:
     async def main() -> None:
-        jobs, notices = JobStore(), list[Key]()
+        jobs, notices = JobCache(), list[Key]()
         jobs.update(job("lost", uid="a", version=90))
         jobs.update(job("new", uid="b", version=95))
         elsewhere = job("elsewhere", uid="c")
@@ -122,7 +122,7 @@ def test_each_namespace_of_a_list_is_compared_by_itself() -> None:
 
 def test_a_watch_that_is_only_late_is_fine() -> None:
     async def main() -> None:
-        jobs = JobStore()
+        jobs = JobCache()
         comparison = resync(FakeSource(job(version=7)), jobs, [])
         comparing = asyncio.create_task(comparison.compare())
         await asyncio.sleep(5)
@@ -136,7 +136,7 @@ def test_a_watch_that_is_only_late_is_fine() -> None:
 @pytest.mark.parametrize("known", [None, 3], ids=["never seen", "an old version"])
 def test_a_deaf_watch_ends_the_process(known: int | None) -> None:
     async def main() -> None:
-        jobs = JobStore()
+        jobs = JobCache()
         if known is not None:
             jobs.update(job(version=known))
         with pytest.raises(StalledWatchError, match="ns/job"):
@@ -147,7 +147,7 @@ def test_a_deaf_watch_ends_the_process(known: int | None) -> None:
 
 def test_a_training_deleted_meanwhile_is_not_missed() -> None:
     async def main() -> None:
-        jobs = JobStore()
+        jobs = JobCache()
         jobs.forget(KEY, "job-uid")
         await resync(FakeSource(job(version=7)), jobs, []).compare()
 
@@ -158,7 +158,7 @@ def test_a_failed_list_is_tried_again_and_shows_in_the_age() -> None:
     async def main() -> None:
         source = FakeSource()
         source.failing = True
-        comparison = resync(source, JobStore(), [])
+        comparison = resync(source, JobCache(), [])
         task = asyncio.create_task(comparison.run())
         await asyncio.sleep(200)
         assert comparison.age == pytest.approx(200)
