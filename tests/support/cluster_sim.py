@@ -27,8 +27,8 @@ from inception_operator.contract.types import (
     VanishedPod,
 )
 from inception_operator.decide.backoff import remaining
-from inception_operator.decide.liveness import wants_node
-from inception_operator.decide.reconcile import Context, reconcile, wants_report
+from inception_operator.decide.questions import wants_node, wants_report
+from inception_operator.decide.reconcile import Context, reconcile
 from inception_operator.pod import identity
 from inception_operator.pod import view as podview
 from inception_operator.pod.build import merge

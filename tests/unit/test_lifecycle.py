@@ -11,7 +11,7 @@ import pytest
 from cluster_sim import Pod, Sim, job
 from inception_operator.contract.names import MANAGER
 from inception_operator.contract.types import Json, Plan
-from inception_operator.decide.reconcile import wants_progress, wants_report
+from inception_operator.decide.questions import wants_progress, wants_report
 from inception_operator.spec.fields import SpecError
 from inception_operator.spec.job import RunPolicy, parse, run_policy
 

@@ -11,7 +11,8 @@ from cluster_sim import CONTEXT, Sim, job
 from inception_operator.contract import assignment
 from inception_operator.contract.names import API_VERSION
 from inception_operator.contract.types import Assignment, Json, Observation, Plan, PodView, Progress
-from inception_operator.decide.reconcile import reconcile, wants_progress, wants_report
+from inception_operator.decide.questions import wants_progress, wants_report
+from inception_operator.decide.reconcile import reconcile
 
 CONDITIONS = ("Accepted", "Suspended", "PodsReady", "Running", "Restarting", "Succeeded", "Failed")
 

@@ -9,7 +9,7 @@ import pytest
 
 from cluster_sim import Sim, job
 from inception_operator.contract.types import Plan
-from inception_operator.decide.reconcile import wants_progress
+from inception_operator.decide.questions import wants_progress
 
 
 def elastic(nodes: int = 2, *, least: int = 1, most: int = 8, spares: int = 0, **spec: Any) -> Sim:

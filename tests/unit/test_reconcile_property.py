@@ -21,7 +21,8 @@ from inception_operator.contract.times import format_time
 from inception_operator.contract.types import Json, Plan
 from inception_operator.decide import avoided_nodes, lifecycle
 from inception_operator.decide.elastic import from_text
-from inception_operator.decide.reconcile import MUTE_GRACE_SECONDS, reconcile
+from inception_operator.decide.gather import UNRESPONSIVE_GRACE_SECONDS
+from inception_operator.decide.reconcile import reconcile
 from inception_operator.decide.status import Draft
 from inception_operator.spec.job import run_policy
 
@@ -281,7 +282,11 @@ class Watch:
             wishes = json.dumps(body["spec"].get("affinity", {}))
             assert set(re.findall(r'"node-[0-9-]+"', wishes)) == named
         for pod in self.sim.pods.values():
-            if pod.broken and pod.placed and plan.delete.get(pod.name) == MUTE_GRACE_SECONDS:
+            if (
+                pod.broken
+                and pod.placed
+                and plan.delete.get(pod.name) == UNRESPONSIVE_GRACE_SECONDS
+            ):
                 assert pod.node in ends
 
     def _check_deadlines(self, plan: Plan) -> None:

@@ -31,8 +31,6 @@ START: Final = timedelta(seconds=30)
 GROW_EVERY: Final = timedelta(seconds=30)
 # A spare that ends by itself would mostly do so again.
 RETRY: Final = timedelta(seconds=30)
-# Torch is imported on a busy node; afterwards silence is silence.
-WARM_UP: Final = timedelta(minutes=5)
 # A pod that starts takes the cores that the ranks of a new attempt come back with.
 HEAD_START: Final = timedelta(seconds=5)
 _ON_ITS_WAY: Final = frozenset((None, "ContainerCreating", "PodInitializing"))
@@ -57,12 +55,15 @@ class Membership:
 
 @dataclass(frozen=True)
 class Availability:
-    """Who is there: the pods of the pool, and which of its slots can take ranks."""
+    """Which slots of the pool can take ranks: ``ready`` ones can, in ascending order.
 
-    roster: Membership
+    ``desired`` is the number of nodes that the user asks for, ``least`` the number that will do.
+    """
+
+    membership: Membership
     pods: Mapping[int, PodView | None]
     ready: Members
-    wanted: int
+    desired: int
     least: int
     now: datetime
 
@@ -85,11 +86,13 @@ def from_text(text: object) -> Members:
         first, _, last = run.partition("-")
         if not first.isdigit() or (last and not last.isdigit()):
             return ()
-        members += range(int(first), min(int(last or first), int(first) + MAX_NODES) + 1)
+        # A status is anybody's to edit: "0-999999999" must not fill the memory.
+        end = min(int(last or first), int(first) + MAX_NODES)
+        members += range(int(first), end + 1)
     return tuple(members) if len(set(members)) == len(members) else ()
 
 
-def roster(
+def find_membership(
     job: Job, written: Members, pods: Iterable[PodView], attempt: int, *, issued: bool
 ) -> Membership:
     """Who trains, and which slots are to be filled; follows from the status and the pods alone.
@@ -100,108 +103,140 @@ def roster(
     everybody = tuple(range(job.num_nodes))
     if job.elastic is None:
         return Membership(everybody, everybody)
-    newest = slots.newest(pods)
-    living = {
-        slot: pod for slot, pod in newest.items() if not pod.deleting and not slots.finished(pod)
-    }
-    taken = {slot for slot, pod in newest.items() if pod.deleting and pod.incarnation == attempt}
+    living: dict[int, PodView] = {}
+    taken: set[int] = set()
+    for slot, pod in slots.newest(pods).items():
+        if not pod.deleting and not slots.finished(pod):
+            living[slot] = pod
+        elif pod.deleting and pod.incarnation == attempt:
+            taken.add(slot)
+
     kept = [slot for slot in written if issued or slot in living]
+    # Pods that run are kept rather than those that wait.
     others = sorted(
-        living.keys() - set(kept), key=lambda slot: (living[slot].phase != Phase.RUNNING, slot)
+        living.keys() - set(kept),
+        key=lambda slot: (living[slot].phase != Phase.RUNNING, slot),
     )
     size = job.num_nodes + job.elastic.spare_nodes
-    known = living.keys() | set(kept) | taken
-    free = [slot for slot in range(size + len(known)) if slot not in known]
-    return Membership(
-        written, tuple((kept + others + free)[: max(size, len(kept) if issued else 0)])
-    )
+    in_use = living.keys() | set(kept) | taken
+    free = [slot for slot in range(size + len(in_use)) if slot not in in_use]
+    # Members of a running attempt stay in the pool even where numNodes has been lowered.
+    pool_size = max(size, len(kept)) if issued else size
+    return Membership(written, tuple((kept + others + free)[:pool_size]))
 
 
-def crew(before: Members, ready: Collection[int], size: int) -> Members:
+def choose_members(before: Members, ready: Collection[int], size: int) -> Members:
     """The next members: who stays keeps its node rank if there is still such a rank, others fill
-    the gaps.
+    the gaps. None at all where fewer than ``size`` slots are ready.
     """
     ranked: list[int | None] = [slot if slot in ready else None for slot in before[:size]]
     ranked += [None] * (size - len(ranked))
-    late = [slot for slot in before[size:] if slot in ready]
-    late += [slot for slot in ready if slot not in before]
-    members = [
-        slot if slot is not None else late.pop(0) for slot in ranked if slot is not None or late
-    ]
+    # Members whose rank is no more go before spares: their caches are warm.
+    substitutes = [slot for slot in before[size:] if slot in ready]
+    substitutes += [slot for slot in ready if slot not in before]
+    members = []
+    for slot in ranked:
+        if slot is not None:
+            members.append(slot)
+        elif substitutes:
+            members.append(substitutes.pop(0))
     return tuple(members) if len(members) == size else ()
 
 
-def start(muster: Availability, since: datetime, *, rejected: bool) -> tuple[Members, float | None]:
-    """The members to begin an attempt with, or none and the seconds until fewer than wanted will
+def starting_members(
+    availability: Availability, since: datetime, *, rejected: bool
+) -> tuple[Members, float | None]:
+    """The members to begin an attempt with, or none and the seconds until fewer than desired will
     do.
+
+    ``since`` is when the job began to wait for its pods; ``rejected`` says that the API server
+    refuses to create more of them.
     """
-    before, ready, wanted = muster.roster.members, muster.ready, muster.wanted
-    if len(ready) >= wanted:
-        return crew(before, ready, wanted), None
-    if len(ready) < muster.least:
+    before, ready = availability.membership.members, availability.ready
+    if len(ready) >= availability.desired:
+        return choose_members(before, ready, availability.desired), None
+    if len(ready) < availability.least:
         return (), None
     survived = any(slot in ready for slot in before)
-    left = (since + (PLACEMENT if survived else START) - muster.now).total_seconds()
-    left = max(left, _arrivals(muster, ARRIVAL if survived else START, rejected=rejected))
-    return ((), left) if left > 0 else (crew(before, ready, len(ready)), None)
+    patience = PLACEMENT if survived else START
+    left = (since + patience - availability.now).total_seconds()
+    arrival = ARRIVAL if survived else START
+    left = max(left, _seconds_to_arrivals(availability, arrival, rejected=rejected))
+    if left > 0:
+        return (), left
+    return choose_members(before, ready, len(ready)), None
 
 
-def resize(
-    muster: Availability, issued: datetime, known: Json, *, rejected: bool
+def resized_members(
+    availability: Availability, issued: datetime, nodes: Json, *, rejected: bool
 ) -> tuple[Members, float | None]:
     """The members that a running attempt is to be replaced with, or none and the seconds until it
     may be.
+
+    ``issued`` is when the attempt began, ``nodes`` is ``status.nodes``.
     """
-    members, ready, wanted = muster.roster.members, muster.ready, muster.wanted
-    size = len(members)
-    if wanted < size:
-        return (crew(members, ready, wanted) if len(ready) >= wanted else ()), None
-    reach = min(wanted, len(ready))
+    members, ready = availability.membership.members, availability.ready
+    desired, size = availability.desired, len(members)
+    if desired < size:
+        # Fewer are wanted: at once, but not before there are enough for the new size.
+        enough = len(ready) >= desired
+        return (choose_members(members, ready, desired) if enough else ()), None
+    reach = min(desired, len(ready))
     if reach <= size or not set(members) <= set(ready):
         return (), None
     left = 0.0
     # A change of numNodes is obeyed at once.
-    if wanted == known.get("desiredAtStart"):
-        left = (issued + GROW_EVERY - muster.now).total_seconds()
-    if reach < wanted:
-        left = max(left, _arrivals(muster, START, rejected=rejected))
-    return ((), left) if left > 0 else (crew(members, ready, reach), None)
+    if desired == nodes.get("desiredAtStart"):
+        left = (issued + GROW_EVERY - availability.now).total_seconds()
+    if reach < desired:
+        left = max(left, _seconds_to_arrivals(availability, START, rejected=rejected))
+    if left > 0:
+        return (), left
+    return choose_members(members, ready, reach), None
 
 
-def outlook(muster: Availability, rejection: str | None) -> tuple[str, str]:
+def outlook(availability: Availability, rejection: str | None) -> tuple[str, str]:
     """Reason and message of PodsReady for an attempt that has been issued."""
-    size, wanted = len(muster.roster.members), muster.wanted
-    reach = min(wanted, len(muster.ready))
-    if size >= wanted:
+    size, desired = len(availability.membership.members), availability.desired
+    reach = min(desired, len(availability.ready))
+    if size >= desired:
         return Reason.ALL_PODS_READY, f"{size} of {size} pods ready"
     if reach > size:
-        return Reason.ENOUGH_PODS_READY, f"{size} of {wanted} nodes, growing to {reach} shortly"
-    more = wanted - size
-    text = f"{size} of {wanted} nodes, growing when {more} more {'pod is' if more == 1 else 'pods are'} ready"
-    stuck = rejection or next(filter(None, map(_unschedulable, muster.pods.values())), None)
-    return Reason.ENOUGH_PODS_READY, f"{text}: {stuck}" if stuck else text
+        text = f"{size} of {desired} nodes, growing to {reach} shortly"
+        return Reason.ENOUGH_PODS_READY, text
+    missing = desired - size
+    pods = "pod is" if missing == 1 else "pods are"
+    text = f"{size} of {desired} nodes, growing when {missing} more {pods} ready"
+    obstacle = rejection or _first_unschedulable(availability.pods.values())
+    return Reason.ENOUGH_PODS_READY, f"{text}: {obstacle}" if obstacle else text
 
 
-def figures(job: Job, members: Members) -> Json:
-    """What is written of an attempt's nodes before its first assignment goes out."""
+def nodes_of_attempt(job: Job, members: Members) -> Json:
+    """What ``status.nodes`` says of an attempt before its first assignment goes out."""
     if job.elastic is None:
         return {}
     return {"members": to_text(members), "desiredAtStart": job.num_nodes}
 
 
-def count(
-    job: Job, known: Json, roster: Membership, ready: Collection[int], *, issued: bool
+def count_nodes(
+    job: Job, nodes: Json, membership: Membership, ready: Collection[int], *, issued: bool
 ) -> Json:
-    """``status.nodes``: how many nodes are wanted and ready; of an elastic job also who trains and
+    """``status.nodes``: how many nodes are desired and ready; of an elastic job also who trains and
     who is spare.
     """
     if job.elastic is None:
         return {"desired": job.num_nodes, "ready": len(ready)}
-    at_work = (
-        sum(slot in ready for slot in roster.members) if issued else min(job.num_nodes, len(ready))
-    )
-    kept = {key: known[key] for key in ("members", "desiredAtStart") if key in known}
-    return {"desired": job.num_nodes, "ready": at_work, "spareReady": len(ready) - at_work} | kept
+    if issued:
+        members_ready = sum(slot in ready for slot in membership.members)
+    else:
+        members_ready = min(job.num_nodes, len(ready))
+    counts: Json = {
+        "desired": job.num_nodes,
+        "ready": members_ready,
+        "spareReady": len(ready) - members_ready,
+    }
+    kept = {key: nodes[key] for key in ("members", "desiredAtStart") if key in nodes}
+    return counts | kept
 
 
 def retry_at(pod: PodView, now: datetime) -> datetime | None:
@@ -223,37 +258,32 @@ def head_start(attempt: int, issued: datetime | None, now: datetime) -> float:
     return max(0.0, (issued + HEAD_START - now).total_seconds())
 
 
-def useless(pod: PodView, now: datetime) -> bool:
-    """Whether a spare that was made for the attempt that runs will never take ranks; its name can
-    wait.
-    """
-    silent = slots.silent_since(pod, (pod.created or now) + WARM_UP)
-    return bool(pod.unhealthy) or (silent is not None and now >= silent + slots.SILENCE)
+def _first_unschedulable(pods: Iterable[PodView | None]) -> str | None:
+    messages = (pod.unschedulable_message for pod in pods if pod is not None)
+    return next(filter(None, messages), None)
 
 
-def _unschedulable(pod: PodView | None) -> str | None:
-    return None if pod is None else pod.unschedulable_message
-
-
-def _arrivals(muster: Availability, patience: timedelta, *, rejected: bool) -> float:
-    """For how many seconds it is worth waiting for pods that are not ready yet."""
-    missing = [pod for slot, pod in muster.pods.items() if slot not in muster.ready]
-    return max(
-        (_worth_waiting(pod, muster.now, patience, rejected=rejected) for pod in missing),
-        default=0.0,
-    )
-
-
-def _worth_waiting(
-    pod: PodView | None, now: datetime, patience: timedelta, *, rejected: bool
+def _seconds_to_arrivals(
+    availability: Availability, patience: timedelta, *, rejected: bool
 ) -> float:
-    if pod is None:
-        return 0.0 if rejected else PLACEMENT.total_seconds()
-    if (
-        pod.deleting
-        or slots.finished(pod)
-        or pod.created is None
-        or pod.waiting_reason not in _ON_ITS_WAY
-    ):
+    """For how many seconds it is worth waiting for pods that are not ready yet."""
+    seconds = 0.0
+    for slot, pod in availability.pods.items():
+        if slot in availability.ready:
+            continue
+        if pod is None:
+            # It is made in this very pass, unless the API server refuses.
+            left = 0.0 if rejected else PLACEMENT.total_seconds()
+        else:
+            left = _seconds_to_arrival(pod, availability.now, patience)
+        seconds = max(seconds, left)
+    return seconds
+
+
+def _seconds_to_arrival(pod: PodView, now: datetime, patience: timedelta) -> float:
+    if pod.deleting or slots.finished(pod) or pod.created is None:
         return 0.0
-    return (pod.created + (PLACEMENT if pod.node is None else patience) - now).total_seconds()
+    if pod.waiting_reason not in _ON_ITS_WAY:
+        return 0.0
+    limit = PLACEMENT if pod.node is None else patience
+    return (pod.created + limit - now).total_seconds()

@@ -18,8 +18,8 @@ from inception_operator.contract import report
 from inception_operator.contract.errors import ApiError, OperatorError, RejectedError, SettingsError
 from inception_operator.contract.progress import from_metrics
 from inception_operator.contract.types import Observation, Plan, PodView
-from inception_operator.decide.liveness import wants_node
-from inception_operator.decide.reconcile import Context, reconcile, wants_progress, wants_report
+from inception_operator.decide.questions import wants_node, wants_progress, wants_report
+from inception_operator.decide.reconcile import Context, reconcile
 from inception_operator.pod import view
 
 from .client import JOBS, NODES, Client, load_configuration

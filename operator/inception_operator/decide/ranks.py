@@ -1,0 +1,100 @@
+"""Assignments: which rank each member has in the attempt, who stands by, and who is told again.
+
+An assignment is an annotation of the pod, which its launcher reads from a file. It may be lost
+between two writes of the operator, and every pass hands out what has not been handed out yet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Final
+
+from inception_operator.contract import assignment
+from inception_operator.contract.types import Assignment, Plan, PodView
+
+from . import failure, liveness, reminders, slots
+from .plans import look_again
+from .status import Draft
+from .view import JobView, Placement
+
+ACK_POLL: Final = 1.0
+
+
+def hand_out_ranks(view: JobView, draft: Draft, placed: Placement) -> Plan:
+    """Hand out what has not been handed out, remind of what may be lost, and see whether the ranks
+    run.
+    """
+    attempt, issued = draft.attempt, draft.issued
+    assign: dict[str, Assignment] = {}
+    for rank, pod in enumerate(placed.ranked):
+        if pod is None:
+            continue
+        if not slots.given(pod, attempt) and not slots.finished(pod):
+            assign[pod.name] = assignment_of(view, draft, placed, rank)
+        elif number := reminders.due(pod, attempt, issued, view.now):
+            # Its number makes the annotation another one, which the kubelet writes out again.
+            again = assignment_of(view, draft, placed, rank)
+            assign[pod.name] = replace(again, nudge=number)
+    first = placed.pod_of(placed.membership.members[0])
+    if first is not None and slots.acknowledged(first, attempt):
+        draft.run()
+    return Plan(assign=assign) | _watch_attempt(view, draft, placed)
+
+
+def assignment_of(view: JobView, draft: Draft, placed: Placement, rank: int) -> Assignment:
+    """What the member with this node rank is told."""
+    # Rank 0 has the rendezvous store.
+    first = placed.pod_of(placed.membership.members[0])
+    return assignment.work(
+        draft.attempt,
+        rank,
+        len(placed.membership.members),
+        view.devices.nproc,
+        first.ip if first is not None else None,
+        graceful=_may_save(draft),
+        bell=view.context.bell,
+        host=view.job.uid if view.job.host_network else None,
+    )
+
+
+def stand_by(draft: Draft, pods: Iterable[PodView]) -> Plan:
+    """Tell launchers with ranks of an earlier attempt to end them and stay warm."""
+    standby = assignment.hold(draft.attempt, graceful=_may_save(draft))
+    return Plan(assign={pod.name: standby for pod in pods if _has_older_ranks(pod, draft.attempt)})
+
+
+def _has_older_ranks(pod: PodView, attempt: int) -> bool:
+    told = pod.assignment
+    if told is None or told.is_hold or slots.finished(pod):
+        return False
+    return told.attempt < attempt
+
+
+def _may_save(draft: Draft) -> bool:
+    """Whether ranks of the attempt before can still save together; from the status, so every pass
+    says the same.
+    """
+    cause = draft.root_cause or {}
+    if cause.get("attempt") != draft.attempt - 1:
+        # It did not fail: it was suspended or resized.
+        return draft.attempt > 1
+    return failure.was_graceful(cause)
+
+
+def _watch_attempt(view: JobView, draft: Draft, placed: Placement) -> Plan:
+    """When to look again at members that may turn out not to respond."""
+    attempt, issued, now = draft.attempt, draft.issued, view.now
+    pauses: list[float] = []
+    for pod in placed.pods_of(placed.membership.members):
+        due = liveness.response_deadline(pod, attempt, issued, view.job.node_loss)
+        if due is not None:
+            pauses.append(min(ACK_POLL, max(0.0, (due - now).total_seconds())))
+        left = reminders.look_again(pod, attempt, issued, now)
+        if left is not None:
+            pauses.append(left)
+        if not pod.ready and not slots.finished(pod):
+            # Readiness that never came back since the last attempt cannot drop again to tell of a
+            # failure.
+            pauses.append(ACK_POLL)
+    return look_again(*pauses)
