@@ -36,11 +36,15 @@ def add(status: Json, pods: Iterable[PodView], now: datetime) -> Json:
     live = _live(status, now)
     listed = {entry["name"] for entry in live}
     # A dictionary for its order: the same pods always give the same list.
-    broken = dict.fromkeys(pod.node for pod in pods if pod.unhealthy and pod.node)
+    broken: dict[str, None] = {}
+    for pod in pods:
+        if pod.unhealthy and pod.node:
+            broken[pod.node] = None
     added = [_entry(node, now) for node in broken if node not in listed]
     if not added:
         return {}
-    return {KEY: [*live, *added][-MOST:]}
+    entries = [*live, *added]
+    return {KEY: entries[-MOST:]}
 
 
 def drop_expired(status: Json, now: datetime) -> Json:

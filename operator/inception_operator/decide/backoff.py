@@ -75,6 +75,7 @@ class Streak:
         seconds = self.seconds(following - 1)
         text = f"{self.failures} failures in a row without a step"
         if seconds > delay(self.failures):
+            # It is the repeats that ask for the longer pause.
             text = f"no attempt since {self.attempt} got beyond step {self.step}"
         return f"waiting {seconds} s before attempt {following}: {text}"
 

@@ -55,7 +55,7 @@ class Membership:
 
 @dataclass(frozen=True)
 class Availability:
-    """Which slots of the pool can take ranks: ``ready`` ones can, in ascending order.
+    """Which slots of the pool can take ranks: the ``ready`` ones can, in ascending order.
 
     ``desired`` is the number of nodes that the user asks for, ``least`` the number that will do.
     """
@@ -76,7 +76,10 @@ def to_text(members: Members) -> str:
             runs[-1][1] = slot
         else:
             runs.append([slot, slot])
-    return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in runs)
+    texts = []
+    for first, last in runs:
+        texts.append(str(first) if first == last else f"{first}-{last}")
+    return ",".join(texts)
 
 
 def from_text(text: object) -> Members:
@@ -84,12 +87,16 @@ def from_text(text: object) -> Members:
     members: list[int] = []
     for run in str(text or "").split(","):
         first, _, last = run.partition("-")
-        if not first.isdigit() or (last and not last.isdigit()):
+        last = last or first
+        if not first.isdigit() or not last.isdigit():
             return ()
+        begin, end = int(first), int(last)
         # A status is anybody's to edit: "0-999999999" must not fill the memory.
-        end = min(int(last or first), int(first) + MAX_NODES)
-        members += range(int(first), end + 1)
-    return tuple(members) if len(set(members)) == len(members) else ()
+        end = min(end, begin + MAX_NODES)
+        members += range(begin, end + 1)
+    if len(set(members)) < len(members):
+        return ()
+    return tuple(members)
 
 
 def find_membership(
@@ -106,41 +113,47 @@ def find_membership(
     living: dict[int, PodView] = {}
     taken: set[int] = set()
     for slot, pod in slots.newest(pods).items():
-        if not pod.deleting and not slots.finished(pod):
+        if pod.deleting:
+            if pod.incarnation == attempt:
+                taken.add(slot)
+        elif not slots.finished(pod):
             living[slot] = pod
-        elif pod.deleting and pod.incarnation == attempt:
-            taken.add(slot)
 
     kept = [slot for slot in written if issued or slot in living]
-    # Pods that run are kept rather than those that wait.
-    others = sorted(
-        living.keys() - set(kept),
-        key=lambda slot: (living[slot].phase != Phase.RUNNING, slot),
-    )
+    others = living.keys() - set(kept)
+    in_use = {*kept, *others, *taken}
     size = job.num_nodes + job.elastic.spare_nodes
-    in_use = living.keys() | set(kept) | taken
-    free = [slot for slot in range(size + len(in_use)) if slot not in in_use]
-    # Members of a running attempt stay in the pool even where numNodes has been lowered.
-    pool_size = max(size, len(kept)) if issued else size
-    return Membership(written, tuple((kept + others + free)[:pool_size]))
+    # Enough numbers to fill the pool even if all that are in use are among them.
+    numbers = range(size + len(in_use))
+    pool = [
+        *kept,
+        # Pods that run are kept rather than those that wait.
+        *sorted(slot for slot in others if living[slot].phase == Phase.RUNNING),
+        *sorted(slot for slot in others if living[slot].phase != Phase.RUNNING),
+        *(slot for slot in numbers if slot not in in_use),
+    ]
+    if issued:
+        # Members of a running attempt stay in the pool even where numNodes has been lowered.
+        size = max(size, len(kept))
+    return Membership(written, tuple(pool[:size]))
 
 
 def choose_members(before: Members, ready: Collection[int], size: int) -> Members:
     """The next members: who stays keeps its node rank if there is still such a rank, others fill
     the gaps. None at all where fewer than ``size`` slots are ready.
     """
-    ranked: list[int | None] = [slot if slot in ready else None for slot in before[:size]]
-    ranked += [None] * (size - len(ranked))
     # Members whose rank is no more go before spares: their caches are warm.
     substitutes = [slot for slot in before[size:] if slot in ready]
     substitutes += [slot for slot in ready if slot not in before]
     members = []
-    for slot in ranked:
-        if slot is not None:
-            members.append(slot)
+    for rank in range(size):
+        if rank < len(before) and before[rank] in ready:
+            members.append(before[rank])
         elif substitutes:
             members.append(substitutes.pop(0))
-    return tuple(members) if len(members) == size else ()
+    if len(members) < size:
+        return ()
+    return tuple(members)
 
 
 def starting_members(
@@ -152,16 +165,22 @@ def starting_members(
     ``since`` is when the job began to wait for its pods; ``rejected`` says that the API server
     refuses to create more of them.
     """
-    before, ready = availability.membership.members, availability.ready
-    if len(ready) >= availability.desired:
-        return choose_members(before, ready, availability.desired), None
+    before = availability.membership.members
+    ready = availability.ready
+    desired = availability.desired
+    if len(ready) >= desired:
+        return choose_members(before, ready, desired), None
     if len(ready) < availability.least:
         return (), None
-    survived = any(slot in ready for slot in before)
-    patience = PLACEMENT if survived else START
-    left = (since + patience - availability.now).total_seconds()
-    arrival = ARRIVAL if survived else START
-    left = max(left, _seconds_to_arrivals(availability, arrival, rejected=rejected))
+    placement, arrival = START, START
+    if any(slot in ready for slot in before):
+        # Ranks were running a moment ago, and every second of waiting is a second of theirs.
+        placement, arrival = PLACEMENT, ARRIVAL
+    waited = availability.now - since
+    left = max(
+        (placement - waited).total_seconds(),
+        _seconds_to_arrivals(availability, arrival, rejected=rejected),
+    )
     if left > 0:
         return (), left
     return choose_members(before, ready, len(ready)), None
@@ -175,21 +194,29 @@ def resized_members(
 
     ``issued`` is when the attempt began, ``nodes`` is ``status.nodes``.
     """
-    members, ready = availability.membership.members, availability.ready
-    desired, size = availability.desired, len(members)
+    members = availability.membership.members
+    ready = availability.ready
+    desired = availability.desired
+    size = len(members)
     if desired < size:
         # Fewer are wanted: at once, but not before there are enough for the new size.
-        enough = len(ready) >= desired
-        return (choose_members(members, ready, desired) if enough else ()), None
+        if len(ready) < desired:
+            return (), None
+        return choose_members(members, ready, desired), None
     reach = min(desired, len(ready))
-    if reach <= size or not set(members) <= set(ready):
+    if reach <= size:
+        return (), None
+    if not set(members) <= set(ready):
+        # A member that is not well is about to fail, and its restart chooses members anyway.
         return (), None
     left = 0.0
     # A change of numNodes is obeyed at once.
     if desired == nodes.get("desiredAtStart"):
-        left = (issued + GROW_EVERY - availability.now).total_seconds()
+        ran = availability.now - issued
+        left = (GROW_EVERY - ran).total_seconds()
     if reach < desired:
-        left = max(left, _seconds_to_arrivals(availability, START, rejected=rejected))
+        arrivals = _seconds_to_arrivals(availability, START, rejected=rejected)
+        left = max(left, arrivals)
     if left > 0:
         return (), left
     return choose_members(members, ready, reach), None
@@ -197,25 +224,31 @@ def resized_members(
 
 def outlook(availability: Availability, rejection: str | None) -> tuple[str, str]:
     """Reason and message of PodsReady for an attempt that has been issued."""
-    size, desired = len(availability.membership.members), availability.desired
-    reach = min(desired, len(availability.ready))
+    size = len(availability.membership.members)
+    desired = availability.desired
     if size >= desired:
         return Reason.ALL_PODS_READY, f"{size} of {size} pods ready"
+    text = f"{size} of {desired} nodes, growing"
+    reach = min(desired, len(availability.ready))
     if reach > size:
-        text = f"{size} of {desired} nodes, growing to {reach} shortly"
-        return Reason.ENOUGH_PODS_READY, text
+        return Reason.ENOUGH_PODS_READY, f"{text} to {reach} shortly"
     missing = desired - size
     pods = "pod is" if missing == 1 else "pods are"
-    text = f"{size} of {desired} nodes, growing when {missing} more {pods} ready"
+    text += f" when {missing} more {pods} ready"
     obstacle = rejection or _first_unschedulable(availability.pods.values())
-    return Reason.ENOUGH_PODS_READY, f"{text}: {obstacle}" if obstacle else text
+    if obstacle:
+        text += f": {obstacle}"
+    return Reason.ENOUGH_PODS_READY, text
 
 
 def nodes_of_attempt(job: Job, members: Members) -> Json:
     """What ``status.nodes`` says of an attempt before its first assignment goes out."""
     if job.elastic is None:
         return {}
-    return {"members": to_text(members), "desiredAtStart": job.num_nodes}
+    return {
+        "members": to_text(members),
+        "desiredAtStart": job.num_nodes,
+    }
 
 
 def count_nodes(
@@ -235,18 +268,24 @@ def count_nodes(
         "ready": members_ready,
         "spareReady": len(ready) - members_ready,
     }
-    kept = {key: nodes[key] for key in ("members", "desiredAtStart") if key in nodes}
-    return counts | kept
+    # Written when the attempt was issued, and true until the next one is.
+    for key in ("members", "desiredAtStart"):
+        if key in nodes:
+            counts[key] = nodes[key]
+    return counts
 
 
 def retry_at(pod: PodView, now: datetime) -> datetime | None:
     """When a spare that has ended may be replaced; None when it has not ended or may be replaced at
     once.
     """
-    ended = pod.finished or pod.ready_changed or pod.created
-    if not slots.finished(pod) or ended is None or now >= ended + RETRY:
+    if not slots.finished(pod):
         return None
-    return ended + RETRY
+    ended = pod.finished or pod.ready_changed or pod.created
+    if ended is None:
+        return None
+    due = ended + RETRY
+    return due if due > now else None
 
 
 def head_start(attempt: int, issued: datetime | None, now: datetime) -> float:
@@ -255,12 +294,15 @@ def head_start(attempt: int, issued: datetime | None, now: datetime) -> float:
     """
     if attempt == 1 or issued is None:
         return 0.0
-    return max(0.0, (issued + HEAD_START - now).total_seconds())
+    left = issued + HEAD_START - now
+    return max(0.0, left.total_seconds())
 
 
 def _first_unschedulable(pods: Iterable[PodView | None]) -> str | None:
-    messages = (pod.unschedulable_message for pod in pods if pod is not None)
-    return next(filter(None, messages), None)
+    for pod in pods:
+        if pod is not None and pod.unschedulable_message:
+            return pod.unschedulable_message
+    return None
 
 
 def _seconds_to_arrivals(
@@ -281,9 +323,10 @@ def _seconds_to_arrivals(
 
 
 def _seconds_to_arrival(pod: PodView, now: datetime, patience: timedelta) -> float:
-    if pod.deleting or slots.finished(pod) or pod.created is None:
+    if pod.deleting or slots.finished(pod):
         return 0.0
-    if pod.waiting_reason not in _ON_ITS_WAY:
+    if pod.created is None or pod.waiting_reason not in _ON_ITS_WAY:
         return 0.0
+    age = now - pod.created
     limit = PLACEMENT if pod.node is None else patience
-    return (pod.created + limit - now).total_seconds()
+    return (limit - age).total_seconds()

@@ -83,13 +83,18 @@ class Failure:
     @property
     def text(self) -> str:
         """One sentence for conditions and events."""
-        where = f" in pod {self.pod}" if self.pod else f" in slot {self.slot}"
-        rank = f" of rank {self.rank}" if self.rank is not None else ""
-        code = f", exit code {self.exit_code}" if self.exit_code is not None else ""
-        node = f" on node {self.node}" if self.node else ""
-        # What follows the first line are the last lines of stderr or a stack; the status has them.
-        tail = f": {self.message.splitlines()[0]}" if self.message else ""
-        return f"{self.reason}{rank}{where}{node}{code}{tail}"[:MAX_TEXT]
+        text = self.reason
+        if self.rank is not None:
+            text += f" of rank {self.rank}"
+        text += f" in pod {self.pod}" if self.pod else f" in slot {self.slot}"
+        if self.node:
+            text += f" on node {self.node}"
+        if self.exit_code is not None:
+            text += f", exit code {self.exit_code}"
+        if self.message:
+            # The other lines are the last ones of stderr or a stack; the status has them.
+            text += f": {self.message.splitlines()[0]}"
+        return text[:MAX_TEXT]
 
     def to_json(self) -> Json:
         """``status.rootCause``."""
@@ -143,7 +148,9 @@ def collect(pods: Slots, view: AttemptView) -> tuple[Failure, ...]:
     """At most one failure of each slot."""
     failures = []
     for slot, pod in enumerate(pods):
-        failure = _of_slot(slot, pod, view) if view.involves(slot) else None
+        if not view.involves(slot):
+            continue
+        failure = _of_slot(slot, pod, view)
         if failure is not None:
             failures.append(failure)
     return tuple(failures)
@@ -172,10 +179,12 @@ def must_wait(failures: Sequence[Failure], pods: Slots, view: AttemptView) -> bo
     for slot, pod in enumerate(pods):
         if pod is not None and slots.succeeded(pod, view.attempt):
             settled.add(slot)
-    if len(settled) == sum(view.involves(slot) for slot in range(len(pods))):
+    involved = sum(view.involves(slot) for slot in range(len(pods)))
+    if len(settled) == involved:
         return False
+    first = min(failure.time for failure in failures)
     # The clocks of nodes may be ahead of ours.
-    return abs(view.now - min(failure.time for failure in failures)) < SETTLE
+    return abs(view.now - first) < SETTLE
 
 
 def was_graceful(cause: Json) -> bool:
@@ -184,15 +193,19 @@ def was_graceful(cause: Json) -> bool:
 
 
 def _remoteness(failure: Failure) -> int:
-    return {Cause.STOPPED: 1, Cause.PEER_LOST: 2}.get(failure.reason, 0)
+    """How many steps away from its own cause a failure of this kind is."""
+    if failure.reason == Cause.PEER_LOST:
+        return 2
+    return 1 if failure.reason == Cause.STOPPED else 0
 
 
 def _of_slot(slot: int, pod: PodView | None, view: AttemptView) -> Failure | None:
+    attempt, issued = view.attempt, view.issued
     if pod is None:
-        return None if view.issued is None else _gone(slot, view)
-    if slots.succeeded(pod, view.attempt):
+        return None if issued is None else _gone(slot, view)
+    if slots.succeeded(pod, attempt):
         return None
-    involved = view.issued is not None or slots.given(pod, view.attempt)
+    involved = issued is not None or slots.given(pod, attempt)
     shown = _shown(pod, view, involved)
     if pod.deleting and involved:
         asked = pod.deletion_requested
@@ -200,11 +213,12 @@ def _of_slot(slot: int, pod: PodView | None, view: AttemptView) -> Failure | Non
             return shown
         # What a pod says after it was told to go is an echo of that.
         return _removed(pod, view)
-    made_for_it = pod.incarnation == view.attempt
+    made_for_it = pod.incarnation == attempt
+    takes_part = involved or made_for_it
     if made_for_it and slots.stuck(pod, view.now):
         # Its successor needs another name, and names come from attempts.
         return _removed(pod, view)
-    if pod.unhealthy and not slots.finished(pod) and (involved or made_for_it):
+    if takes_part and pod.unhealthy and not slots.finished(pod):
         return _unhealthy(pod, view, shown)
     return shown or _unresponsive(pod, view)
 
@@ -212,11 +226,12 @@ def _of_slot(slot: int, pod: PodView | None, view: AttemptView) -> Failure | Non
 def _unhealthy(pod: PodView, view: AttemptView, shown: Failure | None) -> Failure:
     """A device is broken; what the ranks say is what that does to them."""
     text = f"unhealthy: {pod.unhealthy}"
-    if shown is None:
-        return _failure(pod, view, Cause.DEVICE_UNHEALTHY, None, text)
-    if shown.message:
-        text += f"; {shown.message}"
-    return _failure(pod, view, Cause.DEVICE_UNHEALTHY, shown.time, text)
+    time = None
+    if shown is not None:
+        time = shown.time
+        if shown.message:
+            text += f"; {shown.message}"
+    return _failure(pod, view, Cause.DEVICE_UNHEALTHY, time, text)
 
 
 def _shown(pod: PodView, view: AttemptView, involved: bool) -> Failure | None:
@@ -258,31 +273,43 @@ def _failure(
 
 def _reported(pod: PodView, report: Report, view: AttemptView) -> Failure:
     """The failure that a launcher has reported, with its own words, rank and time."""
-    stopped = report.state == ReportState.STOPPED
-    code = STOPPED_CODE if stopped and report.exit_code is None else report.exit_code
-    reason = report.reason or (Cause.STOPPED if stopped else _cause_of_code(code))
-    message = report.message or pod.message or ""
-    failure = _failure(pod, view, reason, report.time or pod.finished, message, code)
-    return failure if report.rank is None else replace(failure, rank=report.rank)
+    code = report.exit_code
+    reason = _cause_of_code(code)
+    if report.state == ReportState.STOPPED:
+        reason = Cause.STOPPED
+        code = STOPPED_CODE if code is None else code
+    failure = _failure(
+        pod,
+        view,
+        report.reason or reason,
+        report.time or pod.finished,
+        report.message or pod.message or "",
+        code,
+    )
+    if report.rank is None:
+        return failure
+    return replace(failure, rank=report.rank)
 
 
 def _ended(pod: PodView, view: AttemptView) -> Failure:
     """The failure that the end of a container without a report of this attempt is."""
-    code, imposed, report = pod.exit_code, _imposed(pod), pod.report
+    code, report = pod.exit_code, pod.report
+    imposed = _imposed(pod)
     if imposed:
+        reason = imposed
         text = pod.message or pod.disruption_reason or pod.reason or ""
-        return _failure(pod, view, imposed, pod.finished, text, code)
-    reported_before = report is not None and 0 < report.attempt < view.attempt
-    if reported_before and view.issued is not None:
+    elif view.issued is not None and report is not None and 0 < report.attempt < view.attempt:
         # Its own failure has been counted in the attempt it belongs to.
+        reason = Cause.NOT_RESPONDING
         text = "the pod ended before this attempt reached it"
-        return _failure(pod, view, Cause.NOT_RESPONDING, pod.finished, text, code)
-    if code == 0:
+    elif code == 0:
+        reason = Cause.ERROR
         text = "the container ended without having trained"
-        return _failure(pod, view, Cause.ERROR, pod.finished, text, code)
-    said = report.message if report is not None else None
-    text = said or pod.message or pod.terminated_reason or ""
-    return _failure(pod, view, _cause_of_code(code), pod.finished, text, code)
+    else:
+        reason = _cause_of_code(code)
+        said = report.message if report is not None else None
+        text = said or pod.message or pod.terminated_reason or ""
+    return _failure(pod, view, reason, pod.finished, text, code)
 
 
 def _imposed(pod: PodView) -> str | None:
@@ -340,13 +367,14 @@ def _cause_of_code(code: int | None) -> str:
 
 
 def _unresponsive(pod: PodView, view: AttemptView) -> Failure | None:
-    limit = liveness.response_deadline(pod, view.attempt, view.issued, view.node_loss)
-    if limit is None or view.now < limit:
+    now, policy = view.now, view.node_loss
+    due = liveness.response_deadline(pod, view.attempt, view.issued, policy)
+    if due is None or now < due:
         return None
-    if liveness.is_lost(view.node_loss, pod, view.now):
-        text = liveness.lost_text(view.node_loss, pod)
-        return _failure(pod, view, Cause.NODE_LOST, view.now, text)
+    if liveness.is_lost(policy, pod, now):
+        text = liveness.lost_text(policy, pod)
+        return _failure(pod, view, Cause.NODE_LOST, now, text)
     text = f"the launcher has not taken up attempt {view.attempt} within {SILENCE.seconds} s"
     if not pod.reachable:
         text = f"the launcher has not been ready and has not answered for {SILENCE.seconds} s"
-    return _failure(pod, view, Cause.NOT_RESPONDING, view.now, text)
+    return _failure(pod, view, Cause.NOT_RESPONDING, now, text)

@@ -45,6 +45,10 @@ _CONFIG_REASONS: Final = frozenset(
         "RunContainerError",
     )
 )
+_REASON_OF_CAUSES: Final = (
+    (Reason.IMAGE_PULL_FAILED, _IMAGE_REASONS),
+    (Reason.CONTAINER_CONFIG_ERROR, _CONFIG_REASONS),
+)
 
 
 def gather_pods(
@@ -53,20 +57,26 @@ def gather_pods(
     """Fill empty slots; with all launchers up, issue the attempt, else keep the others warm."""
     staying = [pod for pod in placed.pods if not is_leaving(pod, plan)]
     plan |= delete_pods(pod for pod in staying if slots.finished(pod))
-    plan |= replace_pods(view, draft, _unresponsive_survivors(view, draft, staying, plan))
-    present = [pod for pod in placed.pods if not is_leaving(pod, plan)]
-    if pause := draft.back_off():
-        return plan | stand_by(draft, present) | look_again(pause), placed
+    unresponsive = _unresponsive_survivors(view, draft, staying, plan)
+    plan |= replace_pods(view, draft, unresponsive)
+    present = [pod for pod in staying if not is_leaving(pod, plan)]
+
+    pause = draft.back_off()
+    if pause:
+        plan |= stand_by(draft, present)
+        return plan | look_again(pause), placed
 
     lingering = _lingering_pods(view)
+    availability = find_availability(view, placed, plan)
     members, left = elastic.starting_members(
-        find_availability(view, placed, plan),
-        draft.waiting_since or view.now,
+        availability,
+        since=draft.waiting_since or view.now,
         rejected=bool(view.observation.rejection),
     )
     if members and not lingering:
         plan, placed = _issue(view, draft, plan, members)
-        return plan | _fill_spares(view, draft, placed, plan), placed
+        plan |= _fill_spares(view, draft, placed, plan)
+        return plan, placed
 
     # The pod of a one-node job is born with its assignment, so making it is issuing the attempt.
     if not (view.starts_assigned and lingering):
@@ -75,27 +85,34 @@ def gather_pods(
         plan |= look_again(left)
     plan |= stand_by(draft, present)
     reason, text = waiting_for(
-        placed.slots, view.job.num_nodes, _rejection(view, plan), draft, lingering
+        placed.slots,
+        view.job.num_nodes,
+        _rejection(view, plan),
+        draft,
+        lingering,
     )
     draft.wait(reason, text)
-    return plan | _watch_gathering(view, draft, placed, plan, present, lingering), placed
+    plan |= _watch_gathering(view, draft, placed, plan, present, lingering)
+    return plan, placed
 
 
 def resize_if_due(
     view: JobView, draft: Draft, placed: Placement, plan: Plan
 ) -> tuple[Plan, Placement]:
     """Go on with another attempt when the one that runs should have another size."""
+    availability = find_availability(view, placed, plan)
     members, left = elastic.resized_members(
-        find_availability(view, placed, plan),
-        draft.issued or view.now,
-        draft.nodes,
+        availability,
+        issued=draft.issued or view.now,
+        nodes=draft.nodes,
         rejected=bool(view.observation.rejection),
     )
     if left is not None:
         plan |= look_again(left)
     if not members or _lingering_pods(view):
         return plan, placed
-    if any(slots.finished(pod) for pod in placed.pods_of(placed.membership.members)):
+    pods = placed.pods_of(placed.membership.members)
+    if any(slots.finished(pod) for pod in pods):
         # The end of the others is a matter of seconds, and with it success or a restart.
         return plan, placed
     draft.resize(len(members))
@@ -104,22 +121,28 @@ def resize_if_due(
 
 def maintain_spares(view: JobView, draft: Draft, placed: Placement, plan: Plan) -> Plan:
     """Keep up what has no ranks; its failures are none of the attempt's."""
-    spares = [pod for pod in placed.pods_of(placed.membership.spares) if not is_leaving(pod, plan)]
-    retries = {pod.name: elastic.retry_at(pod, view.now) for pod in spares}
-    pauses = [(due - view.now).total_seconds() for due in retries.values() if due is not None]
-    ended = [pod for pod in spares if slots.finished(pod) and retries[pod.name] is None]
-    plan |= look_again(*pauses) | delete_pods(ended)
+    spares = placed.pods_of(placed.membership.spares)
+    spares = [pod for pod in spares if not is_leaving(pod, plan)]
+    for pod in spares:
+        retry = elastic.retry_at(pod, view.now)
+        if retry is not None:
+            left = retry - view.now
+            plan |= look_again(left.total_seconds())
+        elif slots.finished(pod):
+            plan |= delete_pods([pod])
 
     unresponsive = _unresponsive_survivors(view, draft, spares, plan)
     names = {pod.name for pod in unresponsive}
-    plan |= replace_pods(
-        view, draft, [pod for pod in spares if pod.name in names or _is_dead(pod, view)]
-    )
+    useless = [pod for pod in spares if pod.name in names or _is_dead(pod, view)]
+    plan |= replace_pods(view, draft, useless)
     plan |= _fill_spares(view, draft, placed, plan)
     plan |= stand_by(draft, spares)
-    plan |= _watch_gathering(view, draft, placed, plan, spares, _lingering_pods(view))
+
+    lingering = _lingering_pods(view)
+    plan |= _watch_gathering(view, draft, placed, plan, spares, lingering)
     availability = find_availability(view, placed, plan)
-    draft.describe_pods(*elastic.outlook(availability, _rejection(view, plan)))
+    reason, text = elastic.outlook(availability, _rejection(view, plan))
+    draft.describe_pods(reason, text)
     return plan
 
 
@@ -137,11 +160,12 @@ def replace_pods(view: JobView, draft: Draft, pods: Iterable[PodView]) -> Plan:
     pods = tuple(pods)
     draft.avoid(pods)
     loss = view.job.node_loss
-    grace: dict[str, int | None] = {}
+    delete: dict[str, int | None] = {}
     for pod in pods:
-        by_force = loss.force and liveness.is_lost(loss, pod, view.now)
-        grace[pod.name] = 0 if by_force else UNRESPONSIVE_GRACE_SECONDS
-    return Plan(delete=grace)
+        delete[pod.name] = UNRESPONSIVE_GRACE_SECONDS
+        if loss.force and liveness.is_lost(loss, pod, view.now):
+            delete[pod.name] = 0
+    return Plan(delete=delete)
 
 
 def waiting_for(
@@ -154,27 +178,27 @@ def waiting_for(
     """Why an attempt is still gathering, as reason and message of PodsReady: the most telling
     reason, the one a person can act on first.
     """
-    staying = [pod for pod in pods if pod is not None and not pod.deleting]
+    present = [pod for pod in pods if pod is not None]
+    staying = [pod for pod in present if not pod.deleting]
     ready = sum(slots.available(pod) for pod in staying)
     if ready >= desired and lingering:
         first = min(lingering, key=lambda pod: (pod.slot, pod.incarnation))
         return Reason.WAITING_FOR_PODS, f"waiting for pod {first.name} to save and end"
     if rejection:
         return Reason.POD_CREATION_REJECTED, rejection
-    for reason, causes in (
-        (Reason.IMAGE_PULL_FAILED, _IMAGE_REASONS),
-        (Reason.CONTAINER_CONFIG_ERROR, _CONFIG_REASONS),
-    ):
+    for reason, causes in _REASON_OF_CAUSES:
         failing = [pod for pod in staying if pod.waiting_reason in causes]
         if failing:
-            return reason, _steady_text(failing, draft.message(ConditionType.PODS_READY, reason))
+            written = draft.message(ConditionType.PODS_READY, reason)
+            return reason, _steady_text(failing, written)
     for pod in staying:
         if pod.unschedulable_message is not None:
             return Reason.UNSCHEDULABLE, f"pod {pod.name}: {pod.unschedulable_message}"
     text = f"{ready} of {desired} pods ready"
-    held = next((pod for pod in pods if pod is not None and pod.finalizers), None)
+    held = next((pod for pod in present if pod.finalizers), None)
     if held is not None:
-        text += f"; pod {held.name} was deleted and is held by {', '.join(held.finalizers)}"
+        holders = ", ".join(held.finalizers)
+        text += f"; pod {held.name} was deleted and is held by {holders}"
     return Reason.WAITING_FOR_PODS, text
 
 
@@ -182,12 +206,12 @@ def _steady_text(failing: Sequence[PodView], written: str | None) -> str:
     """The kubelet alternates between the error and its back-off; the text stays while the same pod
     fails.
     """
-    if written is not None:
-        for pod in failing:
-            if written.startswith(f"pod {pod.name}: "):
-                return written
+    for pod in failing:
+        if written is not None and written.startswith(f"pod {pod.name}: "):
+            return written
     pod = failing[0]
-    return f"pod {pod.name}: {pod.waiting_message or pod.waiting_reason}"
+    text = pod.waiting_message or pod.waiting_reason
+    return f"pod {pod.name}: {text}"
 
 
 def _issue(view: JobView, draft: Draft, plan: Plan, members: Members) -> tuple[Plan, Placement]:
@@ -201,13 +225,17 @@ def _unresponsive_survivors(
     """Pods of earlier attempts that are of no use to this one. One that was made for this attempt
     would come back under its own name: it fails the attempt instead.
     """
+    cause = draft.root_cause or {}
     # No later than the end of the last attempt, as far as the status tells.
-    since = parse_time((draft.root_cause or {}).get("time")) or LONG_AGO
-    survivors = (
-        pod for pod in pods if not is_leaving(pod, plan) and pod.incarnation != draft.attempt
-    )
-    loss = view.job.node_loss
-    return [pod for pod in survivors if liveness.is_unresponsive(pod, since, loss, view.now)]
+    since = parse_time(cause.get("time")) or LONG_AGO
+    loss, now = view.job.node_loss, view.now
+    unresponsive = []
+    for pod in pods:
+        if is_leaving(pod, plan) or pod.incarnation == draft.attempt:
+            continue
+        if liveness.is_unresponsive(pod, since, loss, now):
+            unresponsive.append(pod)
+    return unresponsive
 
 
 def _is_dead(spare: PodView, view: JobView) -> bool:
@@ -220,11 +248,8 @@ def _is_dead(spare: PodView, view: JobView) -> bool:
 def _lingering_pods(view: JobView) -> list[PodView]:
     """Pods whose ranks may still save; those on a lost node are not waited for."""
     loss = view.job.node_loss
-    return [
-        pod
-        for pod in view.pods
-        if slots.lingering(pod, view.now) and not liveness.is_lost(loss, pod, view.now)
-    ]
+    lingering = [pod for pod in view.pods if slots.lingering(pod, view.now)]
+    return [pod for pod in lingering if not liveness.is_lost(loss, pod, view.now)]
 
 
 def _rejection(view: JobView, plan: Plan) -> str | None:
@@ -238,16 +263,25 @@ def _fill_slots(
     create = []
     for slot in numbers:
         pod = placed.pod_of(slot)
-        # A pod of this attempt that is being deleted has the name that its successor would have.
-        if pod is None or (is_leaving(pod, plan) and pod.incarnation < draft.attempt):
-            create.append(_new_pod(view, draft, placed, slot))
+        if pod is not None and not _has_room_beside(pod, draft, plan):
+            continue
+        body = _new_pod(view, draft, placed, slot)
+        create.append(body)
     return Plan(create=tuple(create))
+
+
+def _has_room_beside(pod: PodView, draft: Draft, plan: Plan) -> bool:
+    """Whether a successor can be made while the pod is still there."""
+    # One of this attempt that is being deleted has the name that its successor would have.
+    return is_leaving(pod, plan) and pod.incarnation < draft.attempt
 
 
 def _fill_spares(view: JobView, draft: Draft, placed: Placement, plan: Plan) -> Plan:
     spares = placed.membership.spares
+    if not spares:
+        return Plan()
     left = elastic.head_start(draft.attempt, draft.issued, view.now)
-    if left and spares:
+    if left:
         return look_again(left)
     return _fill_slots(view, draft, placed, plan, spares)
 
@@ -255,6 +289,9 @@ def _fill_spares(view: JobView, draft: Draft, placed: Placement, plan: Plan) -> 
 def _new_pod(view: JobView, draft: Draft, placed: Placement, slot: int) -> Json:
     job, context = view.job, view.context
     image = job.image or job.trainer_overlay.get("image") or context.image
+    first_assignment = None
+    if view.starts_assigned:
+        first_assignment = assignment_of(view, draft, placed, slot)
     return build_pod(
         job,
         view.devices,
@@ -262,7 +299,7 @@ def _new_pod(view: JobView, draft: Draft, placed: Placement, slot: int) -> Json:
         draft.attempt,
         image=image,
         launcher_image=context.image,
-        order=assignment_of(view, draft, placed, slot) if view.starts_assigned else None,
+        order=first_assignment,
         pull_policy=context.pull_policy,
         avoid=draft.avoided,
     )
@@ -282,9 +319,10 @@ def _watch_gathering(
         pauses.append(REJECTED_POLL)
     if any(pod.phase == Phase.RUNNING and not slots.available(pod) for pod in present):
         pauses.append(STARTING_POLL)
-    new = [pod for pod in placed.pods if pod.incarnation == draft.attempt]
-    for pod in (*lingering, *new):
-        if pod.deletion_deadline is not None:
-            over = pod.deletion_deadline + slots.LINGER_SLACK
-            pauses.append((over - view.now).total_seconds())
+    made_for_it = [pod for pod in placed.pods if pod.incarnation == draft.attempt]
+    for pod in (*lingering, *made_for_it):
+        deadline = pod.deletion_deadline
+        if deadline is not None:
+            left = deadline + slots.LINGER_SLACK - view.now
+            pauses.append(left.total_seconds())
     return look_again(*pauses)

@@ -16,7 +16,7 @@ from inception_operator.spec.fields import SpecError
 from inception_operator.spec.job import RunPolicy, run_policy
 
 from . import slots
-from .plans import delete_pods
+from .plans import delete_pods, is_leaving
 from .status import Draft
 
 # What a launcher gets to end with its job before its pod is deleted.
@@ -29,7 +29,8 @@ _ENDED: Final = (Phase.SUCCEEDED, Phase.FAILED)
 
 def suspended(resource: Json) -> bool:
     """Whether the user wants no pods."""
-    policy = (resource.get("spec") or {}).get("runPolicy") or {}
+    spec = resource.get("spec") or {}
+    policy = spec.get("runPolicy") or {}
     return bool(policy.get("suspend"))
 
 
@@ -42,20 +43,24 @@ def refuse(
     draft.reject(_remedy(error))
     if suspended(resource):
         draft.suspend()
-        return delete_pods(pod for pod in pods if not pod.deleting) | draft.plan()
+        staying = [pod for pod in pods if not pod.deleting]
+        return delete_pods(staying) | draft.plan()
     policy = run_policy(resource)
-    left = seconds_left(active_deadline(policy, draft), now)
-    if left is not None and left <= 0:
-        draft.fail(Reason.DEADLINE_EXCEEDED, active_text(policy))
+    due = active_deadline(policy, draft)
+    if due is not None and due <= now:
+        text = active_text(policy)
+        draft.fail(Reason.DEADLINE_EXCEEDED, text)
         return finish(resource, draft, pods, now)
-    return draft.plan() | Plan(requeue_after=left)
+    left = seconds_left(due, now)
+    return Plan(requeue_after=left) | draft.plan()
 
 
 def _remedy(error: SpecError) -> str:
     """The error, and how the field can be changed where the schema forbids it while the job is not
     suspended.
     """
-    if not error.path.startswith("spec.") or error.path.startswith(_ALWAYS_MUTABLE):
+    path = error.path
+    if not path.startswith("spec.") or path.startswith(_ALWAYS_MUTABLE):
         return str(error)
     return f"{error}; the field can be changed while spec.runPolicy.suspend is true"
 
@@ -64,15 +69,18 @@ def seconds_left(due: datetime | None, now: datetime) -> float | None:
     """Time until a date, at least 0; None when there is no date."""
     if due is None:
         return None
-    return max(0.0, (due - now).total_seconds())
+    left = due - now
+    return max(0.0, left.total_seconds())
 
 
 def active_deadline(policy: RunPolicy, draft: Draft) -> datetime | None:
     """When a job that has started and is not suspended has been active for too long."""
-    start = draft.start_time
-    if policy.active_deadline is None or start is None or draft.is_true(ConditionType.SUSPENDED):
+    seconds, start = policy.active_deadline, draft.start_time
+    if seconds is None or start is None:
         return None
-    return start + timedelta(seconds=policy.active_deadline)
+    if draft.is_true(ConditionType.SUSPENDED):
+        return None
+    return start + timedelta(seconds=seconds)
 
 
 def active_text(policy: RunPolicy) -> str:
@@ -83,10 +91,10 @@ def active_text(policy: RunPolicy) -> str:
 
 def pre_running_deadline(policy: RunPolicy, draft: Draft) -> datetime | None:
     """When a job that waits for its pods has waited for too long."""
-    since = draft.waiting_since
-    if policy.pre_running_deadline is None or since is None:
+    seconds, since = policy.pre_running_deadline, draft.waiting_since
+    if seconds is None or since is None:
         return None
-    return since + timedelta(seconds=policy.pre_running_deadline)
+    return since + timedelta(seconds=seconds)
 
 
 def pre_running_text(policy: RunPolicy, draft: Draft) -> str:
@@ -105,35 +113,45 @@ def finish(resource: Json, draft: Draft, pods: Sequence[PodView], now: datetime)
     """
     policy = run_policy(resource)
     plan = _cleanup_pods(policy, draft, pods, now)
-    poll = FINISH_POLL if _anyone_left_to_end(pods, plan) else None
+    if _anyone_left_to_end(pods, plan):
+        plan |= Plan(requeue_after=FINISH_POLL)
+    plan |= draft.plan()
     left = seconds_left(_expiry(policy, draft), now)
+    if left:
+        plan |= Plan(requeue_after=left)
     # The end is on record before the record goes: an expired job is deleted in a later pass, when
     # its status needs no more writing.
-    plan |= draft.plan() | Plan(requeue_after=poll) | Plan(requeue_after=left or None)
-    return replace(plan, delete_job=left == 0 and plan.status is None)
+    expired = left == 0
+    return replace(plan, delete_job=expired and plan.status is None)
 
 
 def _expiry(policy: RunPolicy, draft: Draft) -> datetime | None:
-    if policy.ttl is None or draft.completed is None:
+    ended = draft.completed
+    if policy.ttl is None or ended is None:
         return None
-    return draft.completed + timedelta(seconds=policy.ttl)
+    return ended + timedelta(seconds=policy.ttl)
 
 
 def _cleanup_pods(policy: RunPolicy, draft: Draft, pods: Iterable[PodView], now: datetime) -> Plan:
     """Pods to delete, and pods whose launchers end by themselves, so that the logs stay."""
     delete: dict[str, int | None] = {}
     assign: dict[str, Assignment] = {}
+    remove_ended = policy.clean_pods == CleanPodPolicy.ALL
     keep_logs = policy.clean_pods == CleanPodPolicy.NONE
-    patient = keep_logs and now < (draft.completed or now) + FINISH_SECONDS
+    since = draft.completed or now
+    patient = keep_logs and now < since + FINISH_SECONDS
     # Only then are all ranks there to save together.
     graceful = draft.reason(ConditionType.FAILED) == Reason.DEADLINE_EXCEEDED
+    last_word = assignment.end(draft.attempt, graceful=graceful)
     for pod in pods:
-        if pod.deleting or (pod.phase in _ENDED and policy.clean_pods != CleanPodPolicy.ALL):
+        if pod.deleting:
+            continue
+        if pod.phase in _ENDED and not remove_ended:
             continue
         told = pod.assignment is not None and pod.assignment.end
         ending = told or slots.finished(pod)
         if patient and not ending and slots.available(pod):
-            assign[pod.name] = assignment.end(draft.attempt, graceful=graceful)
+            assign[pod.name] = last_word
         elif not patient or not ending:
             delete[pod.name] = None
     return Plan(delete=delete, assign=assign)
@@ -141,5 +159,4 @@ def _cleanup_pods(policy: RunPolicy, draft: Draft, pods: Iterable[PodView], now:
 
 def _anyone_left_to_end(pods: Iterable[PodView], plan: Plan) -> bool:
     """Whether a pod was left to end by itself."""
-    left = (pod for pod in pods if not pod.deleting and pod.phase not in _ENDED)
-    return any(pod.name not in plan.delete for pod in left)
+    return any(pod.phase not in _ENDED and not is_leaving(pod, plan) for pod in pods)

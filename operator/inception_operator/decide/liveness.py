@@ -37,22 +37,31 @@ def unresponsive_at(pod: PodView, since: datetime, policy: NodeLoss = WAIT) -> d
         return None
     if pod.phase != Phase.RUNNING or slots.finished(pod):
         return None
-    silent = max(since, pod.ready_changed or since, pod.unreachable_since or since)
-    # Where the node is seen to be gone, its user has said how long that may last.
-    return lost_at(policy, pod) or silent + SILENCE
+    lost = lost_at(policy, pod)
+    if lost is not None:
+        # Its node is seen to be gone, and the user has said how long that may last.
+        return lost
+    unready = pod.ready_changed or since
+    unreachable = pod.unreachable_since or since
+    return max(since, unready, unreachable) + SILENCE
 
 
 def lost_at(policy: NodeLoss, pod: PodView) -> datetime | None:
     """When the pod counts as lost with its node; None while a witness speaks for it."""
-    if policy.seconds is None or pod.ready or pod.node_lost_since is None:
+    seconds, node_lost = policy.seconds, pod.node_lost_since
+    if seconds is None or node_lost is None or pod.ready:
         return None
-    witnesses = [pod.node_lost_since, pod.ready_changed, pod.created]
+    witnesses = [
+        node_lost,
+        pod.ready_changed,
+        pod.created,
+    ]
     if not pod.deleting and pod.phase != Phase.PENDING:
         if pod.reachable is not False:
             return None
         witnesses.append(pod.unreachable_since)
     latest = max(time for time in witnesses if time is not None)
-    return latest + timedelta(seconds=policy.seconds)
+    return latest + timedelta(seconds=seconds)
 
 
 def is_lost(policy: NodeLoss, pod: PodView, now: datetime) -> bool:
@@ -80,7 +89,8 @@ def response_deadline(
     if issued is None:
         # Older pods are replaced within the attempt that gathers; one made for it would come back
         # under its own name.
-        return lost_at(policy, pod) if pod.incarnation == attempt else None
+        made_for_it = pod.incarnation == attempt
+        return lost_at(policy, pod) if made_for_it else None
     silent = unresponsive_at(pod, issued, policy)
     if silent is not None:
         return silent
@@ -108,9 +118,10 @@ def is_dead_spare(pod: PodView, policy: NodeLoss, now: datetime) -> bool:
     """Whether a spare that was made for the attempt that runs will never take ranks."""
     if pod.unhealthy or is_lost(policy, pod, now):
         return True
+    warm = (pod.created or now) + WARM_UP
     # Its replacement stops nobody's work, so it is given up after the usual silence even where the
     # loss of its node would be waited out longer.
-    return _has_passed(unresponsive_at(pod, (pod.created or now) + WARM_UP), now)
+    return _has_passed(unresponsive_at(pod, warm), now)
 
 
 def free_lost_pods(policy: NodeLoss, pods: Iterable[PodView], now: datetime) -> Plan:
@@ -119,16 +130,22 @@ def free_lost_pods(policy: NodeLoss, pods: Iterable[PodView], now: datetime) -> 
     """
     if policy.seconds is None:
         return Plan()
-    pods = tuple(pods)
-    # Nothing else tells of the nodes of pods that end or start.
-    quiet = [_seconds_left(policy, pod, now) for pod in pods if _is_quiet(policy, pod)]
-    held = (pod for pod in pods if _is_held_by_lost_node(policy, pod, now))
-    return delete_pods(held, 0) | look_again(*quiet)
+    held: list[PodView] = []
+    pauses: list[float] = []
+    for pod in pods:
+        if _is_held_by_lost_node(policy, pod, now):
+            held.append(pod)
+        if _is_quiet(policy, pod):
+            # Nothing else tells of the nodes of pods that end or start.
+            pauses.append(_seconds_left(policy, pod, now))
+    return delete_pods(held, grace=0) | look_again(*pauses)
 
 
 def earliest_loss(pod: PodView, seconds: int) -> datetime | None:
     """When a pod that has not started may be lost at the earliest."""
-    return None if pod.created is None else pod.created + timedelta(seconds=seconds)
+    if pod.created is None:
+        return None
+    return pod.created + timedelta(seconds=seconds)
 
 
 def _has_passed(due: datetime | None, now: datetime) -> bool:
@@ -137,10 +154,13 @@ def _has_passed(due: datetime | None, now: datetime) -> bool:
 
 def _may_be_saving(pod: PodView, attempt: int) -> bool:
     """It was asked to let the ranks of an earlier attempt save first, and they still run."""
-    assignment, report = pod.assignment, pod.report
-    if assignment is None or not assignment.graceful or report is None:
+    assignment = pod.assignment
+    if assignment is None or not assignment.graceful:
         return False
-    return report.attempt < attempt and report.state == ReportState.RUNNING
+    report = pod.report
+    if report is None or report.attempt >= attempt:
+        return False
+    return report.state == ReportState.RUNNING
 
 
 def _is_held_by_lost_node(policy: NodeLoss, pod: PodView, now: datetime) -> bool:
@@ -163,4 +183,6 @@ def _seconds_left(policy: NodeLoss, pod: PodView, now: datetime) -> float:
     due = lost_at(policy, pod)
     if due is None and not pod.deleting:
         due = earliest_loss(pod, policy.seconds or 0)
-    return POLL if due is None or due <= now else (due - now).total_seconds()
+    if due is None or due <= now:
+        return POLL
+    return (due - now).total_seconds()

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Final
 
 from inception_operator.contract.types import Plan, PodView
 
 # Time for other events to arrive; a deadline that is due now must not become a busy loop.
-SHORTEST_PAUSE = 0.1
+SHORTEST_PAUSE: Final = 0.1
 
 
 def delete_pods(pods: Iterable[PodView], grace: int | None = None) -> Plan:
@@ -17,7 +18,10 @@ def delete_pods(pods: Iterable[PodView], grace: int | None = None) -> Plan:
 
 def look_again(*pauses: float) -> Plan:
     """Decide again after the shortest of these seconds; without any, when something happens."""
-    return Plan(requeue_after=max(min(pauses), SHORTEST_PAUSE)) if pauses else Plan()
+    if not pauses:
+        return Plan()
+    seconds = max(min(pauses), SHORTEST_PAUSE)
+    return Plan(requeue_after=seconds)
 
 
 def is_leaving(pod: PodView, plan: Plan) -> bool:

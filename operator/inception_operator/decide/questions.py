@@ -44,29 +44,38 @@ def wants_progress(resource: Json, pod: PodView) -> bool:
     if assignment is None or assignment.is_hold or assignment.node_rank != 0:
         return False
     if assignment.attempt != resource["status"]["attempt"]:
+        # It has yet to be told its part in the latest attempt, or to be deleted.
         return False
-    return pod.ready and bool(pod.ip) and not pod.deleting and not slots.finished(pod)
+    if pod.deleting or slots.finished(pod):
+        return False
+    return pod.ready and bool(pod.ip)
 
 
 def wants_node(resource: Json, pod: PodView, now: datetime) -> bool:
     """Whether to ask for the state of this pod's node before deciding; pods mostly start sooner
     than they are lost.
     """
-    policy = (resource.get("spec") or {}).get("failurePolicy") or {}
+    spec = resource.get("spec") or {}
+    policy = spec.get("failurePolicy") or {}
     seconds = policy.get("nodeLostSeconds")
     if not seconds or pod.ready or not pod.node:
         return False
-    if pod.phase == Phase.PENDING and not pod.deleting:
+    if pod.deleting:
+        return True
+    if pod.phase == Phase.PENDING:
         due = earliest_loss(pod, seconds)
         return due is not None and now >= due
-    return pod.deleting or (pod.reachable is False and pod.exit_code is None)
+    # A launcher that answers speaks for its node too.
+    return pod.reachable is False and pod.exit_code is None
 
 
 def _is_active(resource: Json) -> bool:
     """Whether this operator wants pods for the job."""
-    if resource["metadata"].get("deletionTimestamp") or managed_elsewhere(resource):
+    if resource["metadata"].get("deletionTimestamp"):
         return False
-    return not lifecycle.suspended(resource) and not conditions.terminal(_conditions(resource))
+    if managed_elsewhere(resource) or lifecycle.suspended(resource):
+        return False
+    return not conditions.terminal(_conditions(resource))
 
 
 def _can_answer(pod: PodView) -> bool:
@@ -77,4 +86,5 @@ def _can_answer(pod: PodView) -> bool:
 
 
 def _conditions(resource: Json) -> list[Json]:
-    return (resource.get("status") or {}).get("conditions") or []
+    status = resource.get("status") or {}
+    return status.get("conditions") or []

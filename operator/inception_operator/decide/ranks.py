@@ -25,18 +25,21 @@ def hand_out_ranks(view: JobView, draft: Draft, placed: Placement) -> Plan:
     """Hand out what has not been handed out, remind of what may be lost, and see whether the ranks
     run.
     """
-    attempt, issued = draft.attempt, draft.issued
+    attempt = draft.attempt
+    issued = draft.issued
     assign: dict[str, Assignment] = {}
     for rank, pod in enumerate(placed.ranked):
         if pod is None:
             continue
         if not slots.given(pod, attempt) and not slots.finished(pod):
             assign[pod.name] = assignment_of(view, draft, placed, rank)
-        elif number := reminders.due(pod, attempt, issued, view.now):
+            continue
+        number = reminders.due(pod, attempt, issued, view.now)
+        if number:
             # Its number makes the annotation another one, which the kubelet writes out again.
             again = assignment_of(view, draft, placed, rank)
             assign[pod.name] = replace(again, nudge=number)
-    first = placed.pod_of(placed.membership.members[0])
+    first = placed.first
     if first is not None and slots.acknowledged(first, attempt):
         draft.run()
     return Plan(assign=assign) | _watch_attempt(view, draft, placed)
@@ -44,55 +47,64 @@ def hand_out_ranks(view: JobView, draft: Draft, placed: Placement) -> Plan:
 
 def assignment_of(view: JobView, draft: Draft, placed: Placement, rank: int) -> Assignment:
     """What the member with this node rank is told."""
-    # Rank 0 has the rendezvous store.
-    first = placed.pod_of(placed.membership.members[0])
+    job = view.job
+    first = placed.first
     return assignment.work(
         draft.attempt,
         rank,
-        len(placed.membership.members),
-        view.devices.nproc,
-        first.ip if first is not None else None,
+        nodes=len(placed.membership.members),
+        nproc=view.devices.nproc,
+        # Rank 0 has the rendezvous store.
+        master=first.ip if first is not None else None,
         graceful=_may_save(draft),
         bell=view.context.bell,
-        host=view.job.uid if view.job.host_network else None,
+        host=job.uid if job.host_network else None,
     )
 
 
 def stand_by(draft: Draft, pods: Iterable[PodView]) -> Plan:
     """Tell launchers with ranks of an earlier attempt to end them and stay warm."""
-    standby = assignment.hold(draft.attempt, graceful=_may_save(draft))
-    return Plan(assign={pod.name: standby for pod in pods if _has_older_ranks(pod, draft.attempt)})
+    attempt = draft.attempt
+    standby = assignment.hold(attempt, graceful=_may_save(draft))
+    told = [pod for pod in pods if _has_older_ranks(pod, attempt)]
+    return Plan(assign={pod.name: standby for pod in told})
 
 
 def _has_older_ranks(pod: PodView, attempt: int) -> bool:
     told = pod.assignment
-    if told is None or told.is_hold or slots.finished(pod):
+    if told is None or told.is_hold:
         return False
-    return told.attempt < attempt
+    return told.attempt < attempt and not slots.finished(pod)
 
 
 def _may_save(draft: Draft) -> bool:
     """Whether ranks of the attempt before can still save together; from the status, so every pass
     says the same.
     """
+    attempt = draft.attempt
     cause = draft.root_cause or {}
-    if cause.get("attempt") != draft.attempt - 1:
-        # It did not fail: it was suspended or resized.
-        return draft.attempt > 1
-    return failure.was_graceful(cause)
+    if cause.get("attempt") == attempt - 1:
+        return failure.was_graceful(cause)
+    # It did not fail: it was suspended or resized, and all its ranks were there.
+    return attempt > 1
 
 
 def _watch_attempt(view: JobView, draft: Draft, placed: Placement) -> Plan:
     """When to look again at members that may turn out not to respond."""
-    attempt, issued, now = draft.attempt, draft.issued, view.now
+    now = view.now
+    attempt = draft.attempt
+    issued = draft.issued
+    node_loss = view.job.node_loss
+    members = placed.pods_of(placed.membership.members)
     pauses: list[float] = []
-    for pod in placed.pods_of(placed.membership.members):
-        due = liveness.response_deadline(pod, attempt, issued, view.job.node_loss)
+    for pod in members:
+        due = liveness.response_deadline(pod, attempt, issued, node_loss)
         if due is not None:
-            pauses.append(min(ACK_POLL, max(0.0, (due - now).total_seconds())))
-        left = reminders.look_again(pod, attempt, issued, now)
-        if left is not None:
-            pauses.append(left)
+            left = (due - now).total_seconds()
+            pauses.append(min(left, ACK_POLL))
+        pause = reminders.look_again(pod, attempt, issued, now)
+        if pause is not None:
+            pauses.append(pause)
         if not pod.ready and not slots.finished(pod):
             # Readiness that never came back since the last attempt cannot drop again to tell of a
             # failure.

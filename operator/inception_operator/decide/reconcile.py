@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from inception_operator.accelerators.resolve import resolve
 from inception_operator.contract import progress
@@ -45,11 +45,13 @@ _USELESS_AFTER = (Cause.NOT_RESPONDING, Cause.NODE_LOST, Cause.DEVICE_UNHEALTHY)
 
 def reconcile(observation: Observation, context: Context) -> Plan:
     """One decision. Deciding twice on the same observation is deciding nothing the second time."""
-    resource, now = observation.job, observation.now
+    resource = observation.job
+    metadata = resource["metadata"]
+    now = observation.now
     # 1. Skip a job that is being deleted, or that another controller manages (spec.managedBy).
-    if resource["metadata"].get("deletionTimestamp") or managed_elsewhere(resource):
+    if metadata.get("deletionTimestamp") or managed_elsewhere(resource):
         return Plan()
-    pods = slots.owned(observation.pods, resource["metadata"]["uid"])
+    pods = slots.owned(observation.pods, metadata["uid"])
     plan = Plan(repair=repairs(resource, pods))
 
     # 2. Clean up after a job that is over; nothing about it changes any more.
@@ -70,7 +72,8 @@ def reconcile(observation: Observation, context: Context) -> Plan:
 
 
 def _advance(view: JobView, draft: Draft) -> Plan:
-    job, now = view.job, view.now
+    job = view.job
+    now = view.now
     # 4. Place the pods in slots; those that fill none are deleted as soon as the job may go on.
     placed = place_pods(view, draft)
 
@@ -107,7 +110,8 @@ def _advance(view: JobView, draft: Draft) -> Plan:
         if restart.action is Action.FAIL:
             return _fail(view, draft, placed, restart.reason, restart.message, cause)
         draft.restart(cause, restart)
-        plan |= replace_pods(view, draft, _useless_pods(placed, failures))
+        useless = _useless_pods(placed, failures)
+        plan |= replace_pods(view, draft, useless)
         plan, placed = place_again(view, draft, plan)
 
     # 9. Gather: fill the slots, and issue the attempt once all its launchers are up.
@@ -132,11 +136,14 @@ def _advance(view: JobView, draft: Draft) -> Plan:
 
 
 def _accept(job: Job, draft: Draft, context: Context) -> None:
-    blind = job.node_loss.seconds and not context.sees_nodes
-    draft.accept(liveness.BLIND if blind else None)
+    but = None
+    if job.node_loss.seconds and not context.sees_nodes:
+        but = liveness.BLIND
+    draft.accept(but)
     if job.elastic is None or draft.issued is None:
         return
-    if not elastic.from_text(draft.nodes.get("members")):
+    members = elastic.from_text(draft.nodes.get("members"))
+    if not members:
         # Somebody removed who trains in the attempt that runs, or made the job elastic under way.
         draft.lose_members()
 
@@ -145,23 +152,31 @@ def _must_wait(
     failures: Sequence[Failure], placed: Placement, attempt: AttemptView, job: Job
 ) -> bool:
     """Whether a failure or success that tells more may be about to show."""
-    return failure.must_wait(failures, placed.slots, attempt) or success.must_wait(
-        failures, placed.slots, attempt, job.success_policy
-    )
+    pods = placed.slots
+    if failure.must_wait(failures, pods, attempt):
+        return True
+    return success.must_wait(failures, pods, attempt, job.success_policy)
 
 
 def _decide_restart(view: JobView, draft: Draft, placed: Placement, cause: Failure) -> Restart:
+    now = view.now
+    job = view.job
+    # Both are late, each in its own way: the further one is the truth.
     figures = view.observation.progress
-    scraped = 0 if figures is None else figures.step or 0
+    scraped = figures.step if figures is not None else None
     reported = failure.reached(placed.slots, draft.attempt)
-    ran = timedelta() if draft.issued is None else view.now - draft.issued
+    began = draft.issued or now
     return decide_restart(
-        EndedAttempt(cause, max(reported, scraped), ran),
-        draft.root_cause,
-        view.job.failure_rules,
-        view.job.max_restarts,
-        draft.counters,
-        view.now,
+        EndedAttempt(
+            cause=cause,
+            reached=max(reported, scraped or 0),
+            ran=now - began,
+        ),
+        previous=draft.root_cause,
+        rules=job.failure_rules,
+        limit=job.max_restarts,
+        counters=draft.counters,
+        now=now,
     )
 
 
@@ -176,10 +191,13 @@ def _look_again_at(due: datetime | None, now: datetime) -> Plan:
 
 
 def _succeed(view: JobView, draft: Draft, placed: Placement) -> Plan:
+    figures = None
     chief = success.chief(placed.slots, draft.attempt)
-    report = chief.report if chief is not None else None
-    figures = None if report is None else progress.from_report(report, view.now)
-    draft.succeed(figures, success.TEXT[view.job.success_policy])
+    if chief is not None and chief.report is not None:
+        # Its last report comes later than the last look at its metrics.
+        figures = progress.from_report(chief.report, view.now)
+    text = success.TEXT[view.job.success_policy]
+    draft.succeed(figures, text)
     return _finish(view, draft, placed)
 
 
@@ -212,19 +230,21 @@ def _conclude(view: JobView, draft: Draft, placed: Placement, plan: Plan) -> Pla
 
 
 def _describe(view: JobView, draft: Draft, placed: Placement, plan: Plan) -> None:
-    pods = placed.pods_of(placed.membership.pool)
-    ready = {pod.slot for pod in pods if _counts_as_ready(pod, draft, plan)}
+    job = view.job
+    membership = placed.membership
+    pods = placed.pods_of(membership.pool)
+    nodes = elastic.count_nodes(
+        job,
+        draft.nodes,
+        membership,
+        ready={pod.slot for pod in pods if _counts_as_ready(pod, draft, plan)},
+        issued=draft.issued is not None,
+    )
     draft.describe(
-        nodes=elastic.count_nodes(
-            view.job,
-            draft.nodes,
-            placed.membership,
-            ready,
-            issued=draft.issued is not None,
-        ),
-        selector=f"{LABEL_JOB}={view.job.name}",
+        nodes=nodes,
+        selector=f"{LABEL_JOB}={job.name}",
         accelerator=view.devices.summary,
-        model=view.job.model,
+        model=job.model,
     )
 
 

@@ -25,8 +25,11 @@ _SECOND: Final = timedelta(seconds=1)
 def due(pod: PodView, attempt: int, issued: datetime | None, now: datetime) -> int:
     """Number of the reminder that is due, or 0."""
     assignment = pod.assignment
-    if assignment is None or issued is None or slots.confirmed(pod, attempt):
+    if assignment is None or issued is None:
         return 0
+    if slots.confirmed(pod, attempt):
+        return 0
+    # The clock of the API server may be ahead of ours.
     seconds = max(0, (now - issued) // _SECOND)
     if _is_unheard(pod, attempt):
         # The n-th is due 2 to the power of n-1 seconds after the assignments went out.
@@ -43,12 +46,15 @@ def look_again(pod: PodView, attempt: int, issued: datetime | None, now: datetim
     all the time.
     """
     assignment = pod.assignment
-    if assignment is None or issued is None or not _is_unheard(pod, attempt):
+    if assignment is None or issued is None:
+        return None
+    if not _is_unheard(pod, attempt):
         return None
     number = max(assignment.nudge, due(pod, attempt, issued, now))
     if number >= MOST_UNHEARD:
         return None
-    return (issued + (1 << number) * _SECOND - now).total_seconds()
+    following = issued + (1 << number) * _SECOND
+    return (following - now).total_seconds()
 
 
 def wants_answer(pod: PodView, attempt: int) -> bool:
@@ -70,8 +76,11 @@ def _waits(pod: PodView) -> bool:
     """It answers, but not that it runs; one that stands by for the attempt has read another
     assignment of it.
     """
-    assignment, report = pod.assignment, pod.report
-    if assignment is None or report is None or not pod.reachable:
+    assignment = pod.assignment
+    report = pod.report
+    if assignment is None or report is None:
+        return False
+    if not pod.reachable:
         return False
     if report.attempt == assignment.attempt:
         return report.state == ReportState.IDLE

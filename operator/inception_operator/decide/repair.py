@@ -13,14 +13,16 @@ from inception_operator.pod.identity import WATCHED, labels, owner
 
 def repairs(resource: Json, pods: Iterable[PodView]) -> dict[str, Json]:
     """For each pod of the job whose labels or owner were changed, the metadata to put back."""
-    name = resource["metadata"]["name"]
-    uid = resource["metadata"]["uid"]
+    metadata = resource["metadata"]
+    name = metadata["name"]
+    uid = metadata["uid"]
     by_pod: dict[str, Json] = {}
     for pod in pods:
         expected = labels(name, uid, pod.slot, pod.incarnation)
+        watched = {key: expected[key] for key in WATCHED}
         missing: Json = {}
         # Other labels are their owners' business, and a merge patch leaves them alone.
-        if any(pod.labels.get(key) != expected[key] for key in WATCHED):
+        if not watched.items() <= pod.labels.items():
             missing["labels"] = expected
         if pod.owner_uid != uid:
             missing["ownerReferences"] = [owner(name, uid)]

@@ -38,10 +38,14 @@ def owned(pods: Iterable[PodView], uid: str) -> tuple[PodView, ...]:
 def newest(pods: Iterable[PodView]) -> dict[int, PodView]:
     """The newest pod of each slot."""
     by_slot: dict[int, PodView] = {}
-    # The name breaks ties, so that every pass chooses the same pod.
-    for pod in sorted(pods, key=lambda pod: (-pod.incarnation, pod.name)):
+    for pod in sorted(pods, key=_newest_first):
         by_slot.setdefault(pod.slot, pod)
     return by_slot
+
+
+def _newest_first(pod: PodView) -> tuple[int, str]:
+    # The name breaks ties, so that every pass chooses the same pod.
+    return -pod.incarnation, pod.name
 
 
 def arrange(pods: Iterable[PodView], pool: Collection[int]) -> tuple[Slots, tuple[PodView, ...]]:
@@ -49,9 +53,14 @@ def arrange(pods: Iterable[PodView], pool: Collection[int]) -> tuple[Slots, tupl
     slots.
     """
     pods = tuple(pods)
-    chosen = {slot: pod for slot, pod in newest(pods).items() if slot in pool}
-    surplus = tuple(pod for pod in pods if chosen.get(pod.slot) is not pod)
-    return tuple(chosen.get(slot) for slot in range(max(pool) + 1)), surplus
+    filled: list[PodView | None] = [None] * (max(pool) + 1)
+    chosen = set()
+    for slot, pod in newest(pods).items():
+        if slot in pool:
+            filled[slot] = pod
+            chosen.add(id(pod))
+    surplus = tuple(pod for pod in pods if id(pod) not in chosen)
+    return tuple(filled), surplus
 
 
 def finished(pod: PodView) -> bool:
@@ -62,23 +71,29 @@ def finished(pod: PodView) -> bool:
 def given(pod: PodView, attempt: int) -> bool:
     """The pod has been told to run this attempt."""
     assignment = pod.assignment
-    return assignment is not None and assignment.attempt == attempt and not assignment.is_hold
+    if assignment is None or assignment.is_hold:
+        return False
+    return assignment.attempt == attempt
 
 
 def busy(pod: PodView) -> bool:
     """Ranks may be running in it, as far as one can tell."""
     assignment = pod.assignment
-    if assignment is None or pod.phase != Phase.RUNNING or finished(pod):
+    if assignment is None or finished(pod):
+        return False
+    if pod.phase != Phase.RUNNING:
         return False
     report = pod.report
     if report is None or pod.reachable is False:
         return True
+    told, standby = assignment.attempt, assignment.is_hold
     if report.state in (ReportState.FAILED, ReportState.STOPPED):
         # What has ended stays ended until there is new work, and to stand by is none.
-        latest = assignment.attempt - 1 if assignment.is_hold else assignment.attempt
+        latest = told - 1 if standby else told
         return report.attempt < latest
-    stands_by = assignment.is_hold and report.state == ReportState.IDLE
-    return not (stands_by and report.attempt >= assignment.attempt)
+    if standby and report.state == ReportState.IDLE:
+        return report.attempt < told
+    return True
 
 
 def succeeded(pod: PodView, attempt: int) -> bool:
@@ -87,7 +102,8 @@ def succeeded(pod: PodView, attempt: int) -> bool:
     """
     if not given(pod, attempt) or not finished(pod):
         return False
-    if pod.report is not None and pod.report.attempt != attempt:
+    report = pod.report
+    if report is not None and report.attempt != attempt:
         return False
     if pod.exit_code is not None:
         return pod.exit_code == 0
@@ -97,13 +113,18 @@ def succeeded(pod: PodView, attempt: int) -> bool:
 
 def available(pod: PodView) -> bool:
     """A launcher is up and can take an assignment."""
-    if pod.deleting or finished(pod) or pod.phase != Phase.RUNNING or not pod.ip:
+    if pod.deleting or finished(pod):
         return False
-    state = pod.report.state if pod.report is not None else None
+    if pod.phase != Phase.RUNNING or not pod.ip:
+        return False
+    report = pod.report
+    state = report.state if report is not None else None
     if state == ReportState.SUCCEEDED:
         # It is about to end by itself.
         return False
-    return pod.ready or (pod.reachable is not False and state in _LAUNCHER_UP)
+    if pod.ready:
+        return True
+    return pod.reachable is not False and state in _LAUNCHER_UP
 
 
 def confirmed(pod: PodView, attempt: int) -> bool:
@@ -124,7 +145,8 @@ def acknowledged(pod: PodView, attempt: int) -> bool:
         return True
     if not given(pod, attempt):
         return False
-    if pod.report is not None and pod.report.attempt == attempt:
+    report = pod.report
+    if report is not None and report.attempt == attempt:
         return False
     # It cannot be asked, as behind a network policy, but its readiness probe succeeds.
     return pod.reachable is False and pod.ready and pod.phase == Phase.RUNNING
@@ -139,11 +161,13 @@ def lingering(pod: PodView, now: datetime) -> bool:
     lost = pod.disruption_reason in _NODE_GONE or pod.reason == Cause.NODE_LOST
     if lost and not pod.ready:
         return False
-    return pod.deletion_deadline is not None and now < pod.deletion_deadline + LINGER_SLACK
+    deadline = pod.deletion_deadline
+    return deadline is not None and now < deadline + LINGER_SLACK
 
 
 def stuck(pod: PodView, now: datetime) -> bool:
     """Deleted, and still there although its time is over: a finalizer holds it, or its node does
     not answer.
     """
-    return pod.deletion_deadline is not None and now >= pod.deletion_deadline + LINGER_SLACK
+    deadline = pod.deletion_deadline
+    return deadline is not None and now >= deadline + LINGER_SLACK

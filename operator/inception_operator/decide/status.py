@@ -55,12 +55,15 @@ class Draft:
 
     def __init__(self, resource: Json, now: datetime, figures: Progress | None = None) -> None:
         current = resource.get("status") or {}
-        self._old: Json = {key: value for key, value in current.items() if key in _KEYS}
-        self._old["conditions"] = [
+        own = [
             condition
             for condition in current.get("conditions") or ()
             if condition.get("type") in conditions.OWN
         ]
+        self._old: Json = {
+            **{key: value for key, value in current.items() if key in _KEYS},
+            "conditions": own,
+        }
         # The old one is the operator's cached copy of the resource: it must not change.
         self._new: Json = copy.deepcopy(self._old)
         self._conditions: list[Json] = self._new["conditions"]
@@ -128,8 +131,10 @@ class Draft:
         start = self.start_time
         if start is None or self.is_true(ConditionType.SUSPENDED):
             return None
-        since = max(start, parse_time(ready.get("lastTransitionTime")) or start)
-        return since + timedelta(seconds=self.counters.streak.seconds(self.attempt - 1))
+        unready = parse_time(ready.get("lastTransitionTime")) or start
+        streak = self.counters.streak
+        pause = timedelta(seconds=streak.seconds(self.attempt - 1))
+        return max(start, unready) + pause
 
     @property
     def root_cause(self) -> Json | None:
@@ -140,10 +145,11 @@ class Draft:
     @property
     def issued(self) -> datetime | None:
         """Since when the attempt's assignments may have gone out; None while it gathers."""
-        condition = conditions.find(self._conditions, ConditionType.PODS_READY)
-        if condition is None or condition["status"] != TRUE:
+        ready = conditions.find(self._conditions, ConditionType.PODS_READY)
+        if ready is None or ready["status"] != TRUE:
             return None
-        return parse_time(condition.get("lastTransitionTime")) or parse_time(self._now)
+        since = parse_time(ready.get("lastTransitionTime"))
+        return since or parse_time(self._now)
 
     def is_true(self, kind: str) -> bool:
         """Whether a condition is True."""
@@ -191,7 +197,7 @@ class Draft:
                 f"status.conditions were removed; the job goes on with attempt {self.attempt}"
             )
         elif written == 0:
-            self._event(NORMAL, Reason.CREATED, "the operator takes care of the job")
+            self._announce(Reason.CREATED, "the operator takes care of the job")
 
     def lose_members(self) -> None:
         """Nobody knows any more who trains in the attempt: the next one begins with whoever is
@@ -203,9 +209,9 @@ class Draft:
         )
 
     def _restored(self, text: str) -> None:
-        self._put(ConditionType.PODS_READY, FALSE, Reason.STATUS_RESTORED, text)
+        self._unready(Reason.STATUS_RESTORED, text)
         self._stop_running(Reason.STATUS_RESTORED, text)
-        self._event(WARNING, Reason.STATUS_RESTORED, text)
+        self._warn(Reason.STATUS_RESTORED, text)
 
     def accept(self, but: str | None = None) -> None:
         """The spec can be carried out, but for what the operator has no rights to."""
@@ -216,13 +222,13 @@ class Draft:
         self._put(ConditionType.ACCEPTED, TRUE, Reason.ACCEPTED, text)
         if refused:
             text = "the spec has been corrected and can be carried out"
-            self._event(NORMAL, Reason.ACCEPTED, text)
+            self._announce(Reason.ACCEPTED, text)
 
     def reject(self, message: str) -> None:
         """The spec cannot be carried out; another one may."""
         message = message[:MAX_TEXT]
         if self._put(ConditionType.ACCEPTED, FALSE, Reason.INVALID_SPEC, message):
-            self._event(WARNING, Reason.INVALID_SPEC, message)
+            self._warn(Reason.INVALID_SPEC, message)
 
     def start(self) -> None:
         """Pods are wanted for the first time."""
@@ -232,15 +238,18 @@ class Draft:
         """No pods until the user says so."""
         self._forget("nextAttemptTime")
         text = "the job is suspended"
-        self._put(ConditionType.PODS_READY, FALSE, Reason.SUSPENDED, text)
+        self._unready(Reason.SUSPENDED, text)
         self._stop_running(Reason.SUSPENDED, text)
         self._put(ConditionType.RESTARTING, FALSE, Reason.SUSPENDED, text)
         if self._put(ConditionType.SUSPENDED, TRUE, Reason.SUSPENDED, text):
-            self._event(NORMAL, Reason.SUSPENDED, "suspended; the pods save a checkpoint and end")
-        if "nodes" in self._new:
-            nodes = self._new["nodes"]
-            nodes |= {key: 0 for key in ("ready", "spareReady") if key in nodes}
-            nodes["summary"] = f"0/{nodes['desired']}"
+            self._announce(Reason.SUSPENDED, "suspended; the pods save a checkpoint and end")
+        if "nodes" not in self._new:
+            return
+        nodes = self._new["nodes"]
+        for key in ("ready", "spareReady"):
+            if key in nodes:
+                nodes[key] = 0
+        nodes["summary"] = f"0/{nodes['desired']}"
 
     def resume(self) -> None:
         """Go on with a new attempt; none is used up if the job had not started. Deadlines count
@@ -251,16 +260,16 @@ class Draft:
             self._new["startTime"] = self._now
         self._forget(*backoff.KEYS)
         self._put(ConditionType.SUSPENDED, FALSE, Reason.RESUMED, "the job has been resumed")
-        self._event(NORMAL, Reason.RESUMED, f"resumed with attempt {self.attempt}")
+        self._announce(Reason.RESUMED, f"resumed with attempt {self.attempt}")
 
     def wait(self, reason: str, message: str) -> None:
         """Some pods are not ready yet, for a reason that people may have to act on."""
         message = message[:MAX_TEXT]
         said_before = self.message(ConditionType.PODS_READY, reason) is not None
-        changed = self._put(ConditionType.PODS_READY, FALSE, reason, message)
+        self._unready(reason, message)
         # Counts and names within one reason change often; only a new reason is worth an event.
-        if changed and not said_before and reason != Reason.WAITING_FOR_PODS:
-            self._event(WARNING, reason, message)
+        if not said_before and reason != Reason.WAITING_FOR_PODS:
+            self._warn(reason, message)
 
     def issue(self, size: int, nodes: Json) -> None:
         """All pods are there that it takes: from here on the attempt's assignments go out.
@@ -271,9 +280,10 @@ class Draft:
         self._forget(avoided_nodes.KEY)
         self._new |= avoided
         self._new["nodes"] = self.nodes | nodes
-        self.describe_pods(Reason.ALL_PODS_READY, f"{size} of {size} pods ready")
+        ready = f"{size} of {size} pods ready"
+        self.describe_pods(Reason.ALL_PODS_READY, ready)
         text = f"attempt {self.attempt} started on {size} nodes"
-        self._event(NORMAL, Reason.ATTEMPT_STARTED, text)
+        self._announce(Reason.ATTEMPT_STARTED, text)
 
     def describe_pods(self, reason: str, message: str) -> None:
         """What is to be said about the pods of an attempt that has been issued."""
@@ -283,16 +293,16 @@ class Draft:
         """End a healthy attempt for one with another number of nodes; that is no restart."""
         ended = f"attempt {self.attempt} ended to go on with {size} nodes"
         self._new["attempt"] = self.attempt + 1
-        self._put(ConditionType.PODS_READY, FALSE, Reason.RESIZED, ended)
+        self._unready(Reason.RESIZED, ended)
         self._stop_running(Reason.RESIZED, ended)
-        self._event(NORMAL, Reason.RESIZED, ended)
+        self._announce(Reason.RESIZED, ended)
 
     def run(self) -> None:
         """The ranks of the attempt are running."""
         text = f"attempt {self.attempt} is running"
         self._put(ConditionType.RESTARTING, FALSE, Reason.ATTEMPT_RUNNING, text)
         if self._put(ConditionType.RUNNING, TRUE, Reason.ATTEMPT_RUNNING, text):
-            self._event(NORMAL, Reason.ATTEMPT_RUNNING, text)
+            self._announce(Reason.ATTEMPT_RUNNING, text)
 
     def restart(self, cause: Failure, restart: Restart) -> None:
         """End the attempt, and count the next one as its restart says.
@@ -302,20 +312,20 @@ class Draft:
         ended = f"attempt {cause.attempt} ended"
         self._new["rootCause"] = cause.to_json()
         self._new["attempt"] = self.attempt + 1
-        self._put(ConditionType.PODS_READY, FALSE, Reason.ATTEMPT_ENDED, ended)
+        self._unready(Reason.ATTEMPT_ENDED, ended)
         self._stop_running(Reason.ATTEMPT_ENDED, ended)
         self._forget(*backoff.KEYS)
         self._new |= restart.to_status()
         text = restart.message[:MAX_TEXT]
         self._put(ConditionType.RESTARTING, TRUE, restart.reason, text)
-        self._event(WARNING, restart.reason, text)
+        self._warn(restart.reason, text)
 
     def back_off(self) -> float:
         """Seconds until the next attempt may begin, and PodsReady says so; 0 when nothing waits."""
         seconds = backoff.remaining(self._new, self._time)
         if seconds:
             text = self.counters.streak.explain(self.attempt)
-            self._put(ConditionType.PODS_READY, FALSE, Reason.BACK_OFF, text)
+            self._unready(Reason.BACK_OFF, text)
         else:
             self._forget("nextAttemptTime")
         return seconds
@@ -329,28 +339,32 @@ class Draft:
             "progressPercentage": 100,
             "estimatedRemainingSeconds": 0,
         }
-        self._end(Reason.COMPLETED, f"attempt {self.attempt} completed")
+        completed = f"attempt {self.attempt} completed"
+        self._end(Reason.COMPLETED, completed)
         self._put(ConditionType.SUCCEEDED, TRUE, Reason.COMPLETED, text)
-        self._event(NORMAL, Reason.COMPLETED, text)
+        self._announce(Reason.COMPLETED, text)
 
     def fail(self, reason: str, message: str, cause: Failure | None = None) -> None:
         """The job can never succeed, or not within its limit."""
         message = message[:MAX_TEXT]
         if cause is not None:
             self._new["rootCause"] = cause.to_json()
-        self._end(Reason.ATTEMPT_ENDED, f"attempt {self.attempt} ended")
+        ended = f"attempt {self.attempt} ended"
+        self._end(Reason.ATTEMPT_ENDED, ended)
         self._put(ConditionType.SUCCEEDED, FALSE, reason, message)
         self._put(ConditionType.FAILED, TRUE, reason, message)
-        self._event(WARNING, reason, message)
+        self._warn(reason, message)
 
     def describe(self, *, nodes: Json, selector: str, accelerator: str, model: str) -> None:
         """The columns for people, and what the scale sub-resource reads."""
-        self._new["nodes"] = nodes | {"summary": f"{nodes['ready']}/{nodes['desired']}"}
+        summary = f"{nodes['ready']}/{nodes['desired']}"
+        self._new["nodes"] = nodes | {"summary": summary}
         self._new["selector"] = selector
         self._new["accelerator"] = accelerator
-        self._new["model"] = model
-        if not model:
-            del self._new["model"]
+        if model:
+            self._new["model"] = model
+        else:
+            self._forget("model")
 
     def plan(self) -> Plan:
         """The complete status, or none when it is as it should be, and the events about it."""
@@ -369,7 +383,7 @@ class Draft:
         self._forget("nextAttemptTime")
         if self.is_true(ConditionType.SUSPENDED):
             self._put(ConditionType.SUSPENDED, FALSE, reason, message)
-        self._put(ConditionType.PODS_READY, FALSE, reason, message)
+        self._unready(reason, message)
         self._put(ConditionType.RESTARTING, FALSE, reason, message)
         if reason == Reason.COMPLETED:
             self._put(ConditionType.RUNNING, FALSE, reason, message)
@@ -397,5 +411,13 @@ class Draft:
         for key in keys:
             self._new.pop(key, None)
 
-    def _event(self, kind: str, reason: str, message: str) -> None:
-        self._events.append(Event(kind, reason, message))
+    def _unready(self, reason: str, message: str) -> None:
+        self._put(ConditionType.PODS_READY, FALSE, reason, message)
+
+    def _announce(self, reason: str, message: str) -> None:
+        event = Event(NORMAL, reason, message)
+        self._events.append(event)
+
+    def _warn(self, reason: str, message: str) -> None:
+        event = Event(WARNING, reason, message)
+        self._events.append(event)

@@ -40,10 +40,10 @@ def achieved(members: Slots, attempt: int, policy: str) -> bool:
     if policy == SuccessPolicy.CHIEF:
         first = chief(members, attempt)
         return first is not None and slots.succeeded(first, attempt)
-    # An elastic job has no members before its first attempt is issued, and nobody has succeeded.
-    return bool(members) and all(
-        pod is not None and slots.succeeded(pod, attempt) for pod in members
-    )
+    if not members:
+        # An elastic job before its first attempt is issued.
+        return False
+    return all(pod is not None and slots.succeeded(pod, attempt) for pod in members)
 
 
 def must_wait(failures: Sequence[Failure], pods: Slots, view: AttemptView, policy: str) -> bool:
@@ -57,5 +57,6 @@ def must_wait(failures: Sequence[Failure], pods: Slots, view: AttemptView, polic
         # The chief itself has failed, or the cluster states what no rank can have caused.
         if failure.slot == first.slot or failure.reason in INFRASTRUCTURE:
             return False
+    earliest = min(failure.time for failure in failures)
     # The clocks of nodes may be ahead of ours.
-    return abs(view.now - min(failure.time for failure in failures)) < CHIEF_SETTLE
+    return abs(view.now - earliest) < CHIEF_SETTLE

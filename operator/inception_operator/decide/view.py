@@ -79,6 +79,11 @@ class Placement:
         """The pods of the members, in rank order; None for a member without a pod."""
         return tuple(self.pod_of(slot) for slot in self.membership.members)
 
+    @property
+    def first(self) -> PodView | None:
+        """The pod with node rank 0."""
+        return self.pod_of(self.membership.members[0])
+
     def pod_of(self, slot: int) -> PodView | None:
         """The pod that fills a slot, if one does."""
         return self.slots[slot] if slot < len(self.slots) else None
