@@ -198,22 +198,36 @@ class Watch:
             assert all(len(pods) <= 1 for pods in self.sim.trained.values()), (
                 "two pods had one rank of one attempt"
             )
-        self._orders()
+        self._check_assignments()
 
-    def _orders(self) -> None:
+    def _check_assignments(self) -> None:
         """Whoever has ranks in the latest attempt has been told the same of it."""
         attempt = self.sim.status.get("attempt")
-        told = [pod for pod in self.sim.pods.values() if pod.order and pod.order.attempt == attempt]
-        orders = [
-            pod.order for pod in told if pod.order and not pod.order.is_hold and not pod.order.end
+        told = [
+            pod
+            for pod in self.sim.pods.values()
+            if pod.assigned and pod.assigned.attempt == attempt
         ]
-        assert len({(order.nnodes, order.master_addr, order.master_port) for order in orders}) <= 1
+        assignments = [
+            pod.assigned
+            for pod in told
+            if pod.assigned and not pod.assigned.is_hold and not pod.assigned.end
+        ]
+        assert (
+            len(
+                {
+                    (assigned.nnodes, assigned.master_addr, assigned.master_port)
+                    for assigned in assignments
+                }
+            )
+            <= 1
+        )
         for pod in told:
-            if pod.order and pod.order.nnodes > 1 and pod.order.node_rank == 0:
-                assert pod.order.master_addr == pod.ip
-        if self.elastic and orders:
-            assert self.elastic["minNodes"] <= orders[0].nnodes <= self.elastic["maxNodes"]
-            assert all(order.node_rank < order.nnodes for order in orders)
+            if pod.assigned and pod.assigned.nnodes > 1 and pod.assigned.node_rank == 0:
+                assert pod.assigned.master_addr == pod.ip
+        if self.elastic and assignments:
+            assert self.elastic["minNodes"] <= assignments[0].nnodes <= self.elastic["maxNodes"]
+            assert all(assigned.node_rank < assigned.nnodes for assigned in assignments)
 
     def _transition(self, before: Json, after: Json, now: datetime) -> None:
         assert before != after, "a status was written that was there already"
@@ -321,7 +335,7 @@ class Watch:
         due = (plan.status or self.sim.status).get("nextAttemptTime")
         if due and self.sim.now < datetime.fromisoformat(due):
             assert plan.create == ()
-            assert all(order.is_hold for order in plan.assign.values())
+            assert all(assigned.is_hold for assigned in plan.assign.values())
             # With a spec that cannot be carried out nothing begins when the time is over.
             assert plan.requeue_after is not None or not truth(self.sim.status, "Accepted")
 

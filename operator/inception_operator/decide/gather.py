@@ -18,7 +18,7 @@ from inception_operator.pod.build import build_pod
 
 from . import elastic, liveness, slots
 from .elastic import Members
-from .plans import delete_pods, is_leaving, look_again
+from .plans import delete_pods, is_leaving, requeue_in
 from .ranks import assignment_of, stand_by
 from .status import Draft
 from .view import JobView, Placement, find_availability, place_pods
@@ -64,7 +64,7 @@ def gather_pods(
     pause = draft.back_off()
     if pause:
         plan |= stand_by(draft, present)
-        return plan | look_again(pause), placed
+        return plan | requeue_in(pause), placed
 
     lingering = _lingering_pods(view)
     availability = find_availability(view, placed, plan)
@@ -82,7 +82,7 @@ def gather_pods(
     if not (view.starts_assigned and lingering):
         plan |= _fill_slots(view, draft, placed, plan, placed.membership.pool)
     if left is not None:
-        plan |= look_again(left)
+        plan |= requeue_in(left)
     plan |= stand_by(draft, present)
     reason, text = waiting_for(
         placed.slots,
@@ -108,7 +108,7 @@ def resize_if_due(
         rejected=bool(view.observation.rejection),
     )
     if left is not None:
-        plan |= look_again(left)
+        plan |= requeue_in(left)
     if not members or _lingering_pods(view):
         return plan, placed
     pods = placed.pods_of(placed.membership.members)
@@ -127,7 +127,7 @@ def maintain_spares(view: JobView, draft: Draft, placed: Placement, plan: Plan) 
         retry = elastic.retry_at(pod, view.now)
         if retry is not None:
             left = retry - view.now
-            plan |= look_again(left.total_seconds())
+            plan |= requeue_in(left.total_seconds())
         elif slots.finished(pod):
             plan |= delete_pods([pod])
 
@@ -282,7 +282,7 @@ def _fill_spares(view: JobView, draft: Draft, placed: Placement, plan: Plan) -> 
         return Plan()
     left = elastic.head_start(draft.attempt, draft.issued, view.now)
     if left:
-        return look_again(left)
+        return requeue_in(left)
     return _fill_slots(view, draft, placed, plan, spares)
 
 
@@ -325,4 +325,4 @@ def _watch_gathering(
         if deadline is not None:
             left = deadline + slots.LINGER_SLACK - view.now
             pauses.append(left.total_seconds())
-    return look_again(*pauses)
+    return requeue_in(*pauses)

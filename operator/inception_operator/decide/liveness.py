@@ -18,7 +18,7 @@ from inception_operator.contract.types import Plan, PodView
 from inception_operator.spec.failure_policy import WAIT, NodeLoss
 
 from . import slots
-from .plans import delete_pods, look_again
+from .plans import delete_pods, requeue_in
 
 SILENCE: Final = timedelta(seconds=30)
 # Torch is imported on a busy node; afterwards silence is silence.
@@ -138,7 +138,7 @@ def free_lost_pods(policy: NodeLoss, pods: Iterable[PodView], now: datetime) -> 
         if _is_quiet(policy, pod):
             # Nothing else tells of the nodes of pods that end or start.
             pauses.append(_seconds_left(policy, pod, now))
-    return delete_pods(held, grace=0) | look_again(*pauses)
+    return delete_pods(held, grace=0) | requeue_in(*pauses)
 
 
 def earliest_loss(pod: PodView, seconds: int) -> datetime | None:

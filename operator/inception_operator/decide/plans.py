@@ -16,7 +16,7 @@ def delete_pods(pods: Iterable[PodView], grace: int | None = None) -> Plan:
     return Plan(delete={pod.name: grace for pod in pods})
 
 
-def look_again(*pauses: float) -> Plan:
+def requeue_in(*pauses: float) -> Plan:
     """Decide again after the shortest of these seconds; without any, when something happens."""
     if not pauses:
         return Plan()

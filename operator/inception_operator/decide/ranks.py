@@ -14,7 +14,7 @@ from inception_operator.contract import assignment
 from inception_operator.contract.types import Assignment, Plan, PodView
 
 from . import failure, liveness, reminders, slots
-from .plans import look_again
+from .plans import requeue_in
 from .status import Draft
 from .view import JobView, Placement
 
@@ -109,4 +109,4 @@ def _watch_attempt(view: JobView, draft: Draft, placed: Placement) -> Plan:
             # Readiness that never came back since the last attempt cannot drop again to tell of a
             # failure.
             pauses.append(ACK_POLL)
-    return look_again(*pauses)
+    return requeue_in(*pauses)

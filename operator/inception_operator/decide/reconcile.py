@@ -30,7 +30,7 @@ from inception_operator.spec.job import Job, managed_elsewhere, parse
 from . import elastic, failure, lifecycle, liveness, slots, success
 from .failure import AttemptView, Failure
 from .gather import gather_pods, maintain_spares, place_again, replace_pods, resize_if_due
-from .plans import delete_pods, look_again
+from .plans import delete_pods, requeue_in
 from .ranks import hand_out_ranks
 from .repair import repairs
 from .restart_policy import EndedAttempt, Restart, decide_restart
@@ -96,7 +96,7 @@ def _advance(view: JobView, draft: Draft) -> Plan:
     if due is not None and due <= now:
         text = lifecycle.active_text(job.run_policy)
         return _fail(view, draft, placed, Reason.DEADLINE_EXCEEDED, text)
-    plan |= _look_again_at(due, now)
+    plan |= _requeue_at(due, now)
     plan |= delete_pods(pod for pod in placed.surplus if not pod.deleting)
 
     # 8. After failures, ask the restart policy: another attempt, or the end.
@@ -104,7 +104,7 @@ def _advance(view: JobView, draft: Draft) -> Plan:
     failures = failure.collect(placed.slots, attempt)
     if failures:
         if _must_wait(failures, placed, attempt, job):
-            return _conclude(view, draft, placed, plan | look_again(failure.SETTLE_POLL))
+            return _conclude(view, draft, placed, plan | requeue_in(failure.SETTLE_POLL))
         cause = failure.root_cause(failures)
         restart = _decide_restart(view, draft, placed, cause)
         if restart.action is Action.FAIL:
@@ -127,7 +127,7 @@ def _advance(view: JobView, draft: Draft) -> Plan:
     if due is not None and due <= now:
         text = lifecycle.pre_running_text(job.run_policy, draft)
         return _fail(view, draft, placed, Reason.PRE_RUNNING_DEADLINE_EXCEEDED, text)
-    plan |= _look_again_at(due, now)
+    plan |= _requeue_at(due, now)
 
     # 12. Hand out the ranks of the attempt that is issued, and watch over it.
     if draft.issued is not None:
@@ -186,8 +186,8 @@ def _useless_pods(placed: Placement, failures: Sequence[Failure]) -> list[PodVie
     return [pod for pod in placed.pods if pod.slot in useless and not pod.deleting]
 
 
-def _look_again_at(due: datetime | None, now: datetime) -> Plan:
-    return Plan() if due is None else look_again((due - now).total_seconds())
+def _requeue_at(due: datetime | None, now: datetime) -> Plan:
+    return Plan() if due is None else requeue_in((due - now).total_seconds())
 
 
 def _succeed(view: JobView, draft: Draft, placed: Placement) -> Plan:
