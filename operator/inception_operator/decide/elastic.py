@@ -100,7 +100,12 @@ def from_text(text: object) -> Members:
 
 
 def find_membership(
-    job: Job, written: Members, pods: Iterable[PodView], attempt: int, *, issued: bool
+    job: Job,
+    written: Members,
+    pods: Iterable[PodView],
+    attempt: int,
+    *,
+    issued: bool,
 ) -> Membership:
     """Who trains, and which slots are to be filled; follows from the status and the pods alone.
 
@@ -157,7 +162,10 @@ def choose_members(before: Members, ready: Collection[int], size: int) -> Member
 
 
 def starting_members(
-    availability: Availability, since: datetime, *, rejected: bool
+    availability: Availability,
+    since: datetime,
+    *,
+    rejected: bool,
 ) -> tuple[Members, float | None]:
     """The members to begin an attempt with, or none and the seconds until fewer than desired will
     do.
@@ -187,7 +195,11 @@ def starting_members(
 
 
 def resized_members(
-    availability: Availability, issued: datetime, nodes: Json, *, rejected: bool
+    availability: Availability,
+    issued: datetime,
+    nodes: Json,
+    *,
+    rejected: bool,
 ) -> tuple[Members, float | None]:
     """The members that a running attempt is to be replaced with, or none and the seconds until it
     may be.
@@ -252,7 +264,12 @@ def nodes_of_attempt(job: Job, members: Members) -> Json:
 
 
 def count_nodes(
-    job: Job, nodes: Json, membership: Membership, ready: Collection[int], *, issued: bool
+    job: Job,
+    nodes: Json,
+    membership: Membership,
+    ready: Collection[int],
+    *,
+    issued: bool,
 ) -> Json:
     """``status.nodes``: how many nodes are desired and ready; of an elastic job also who trains and
     who is spare.
@@ -306,7 +323,10 @@ def _first_unschedulable(pods: Iterable[PodView | None]) -> str | None:
 
 
 def _seconds_to_arrivals(
-    availability: Availability, patience: timedelta, *, rejected: bool
+    availability: Availability,
+    patience: timedelta,
+    *,
+    rejected: bool,
 ) -> float:
     """For how many seconds it is worth waiting for pods that are not ready yet."""
     seconds = 0.0

@@ -176,10 +176,11 @@ def must_wait(failures: Sequence[Failure], pods: Slots, view: AttemptView) -> bo
     if any(failure.reason not in _SHARED for failure in failures):
         return False
     settled = {failure.slot for failure in failures}
+    involved = 0
     for slot, pod in enumerate(pods):
+        involved += view.involves(slot)
         if pod is not None and slots.succeeded(pod, view.attempt):
             settled.add(slot)
-    involved = sum(view.involves(slot) for slot in range(len(pods)))
     if len(settled) == involved:
         return False
     first = min(failure.time for failure in failures)

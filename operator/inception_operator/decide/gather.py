@@ -52,7 +52,10 @@ _REASON_OF_CAUSES: Final = (
 
 
 def gather_pods(
-    view: JobView, draft: Draft, placed: Placement, plan: Plan
+    view: JobView,
+    draft: Draft,
+    placed: Placement,
+    plan: Plan,
 ) -> tuple[Plan, Placement]:
     """Fill empty slots; with all launchers up, issue the attempt, else keep the others warm."""
     staying = [pod for pod in placed.pods if not is_leaving(pod, plan)]
@@ -97,7 +100,10 @@ def gather_pods(
 
 
 def resize_if_due(
-    view: JobView, draft: Draft, placed: Placement, plan: Plan
+    view: JobView,
+    draft: Draft,
+    placed: Placement,
+    plan: Plan,
 ) -> tuple[Plan, Placement]:
     """Go on with another attempt when the one that runs should have another size."""
     availability = find_availability(view, placed, plan)
@@ -132,8 +138,7 @@ def maintain_spares(view: JobView, draft: Draft, placed: Placement, plan: Plan) 
             plan |= delete_pods([pod])
 
     unresponsive = _unresponsive_survivors(view, draft, spares, plan)
-    names = {pod.name for pod in unresponsive}
-    useless = [pod for pod in spares if pod.name in names or _is_dead(pod, view)]
+    useless = [pod for pod in spares if pod in unresponsive or _is_dead(pod, view)]
     plan |= replace_pods(view, draft, useless)
     plan |= _fill_spares(view, draft, placed, plan)
     plan |= stand_by(draft, spares)
@@ -220,7 +225,10 @@ def _issue(view: JobView, draft: Draft, plan: Plan, members: Members) -> tuple[P
 
 
 def _unresponsive_survivors(
-    view: JobView, draft: Draft, pods: Iterable[PodView], plan: Plan
+    view: JobView,
+    draft: Draft,
+    pods: Iterable[PodView],
+    plan: Plan,
 ) -> list[PodView]:
     """Pods of earlier attempts that are of no use to this one. One that was made for this attempt
     would come back under its own name: it fails the attempt instead.
@@ -258,7 +266,11 @@ def _rejection(view: JobView, plan: Plan) -> str | None:
 
 
 def _fill_slots(
-    view: JobView, draft: Draft, placed: Placement, plan: Plan, numbers: Iterable[int]
+    view: JobView,
+    draft: Draft,
+    placed: Placement,
+    plan: Plan,
+    numbers: Iterable[int],
 ) -> Plan:
     create = []
     for slot in numbers:

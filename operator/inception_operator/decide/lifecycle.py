@@ -35,7 +35,11 @@ def suspended(resource: Json) -> bool:
 
 
 def refuse(
-    resource: Json, draft: Draft, pods: Sequence[PodView], error: SpecError, now: datetime
+    resource: Json,
+    draft: Draft,
+    pods: Sequence[PodView],
+    error: SpecError,
+    now: datetime,
 ) -> Plan:
     """Wait for a spec that can be carried out. What runs is left alone, but for suspend and
     deadline.

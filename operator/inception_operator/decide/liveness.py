@@ -78,7 +78,10 @@ def lost_text(policy: NodeLoss, pod: PodView) -> str:
 
 
 def response_deadline(
-    pod: PodView, attempt: int, issued: datetime | None, policy: NodeLoss
+    pod: PodView,
+    attempt: int,
+    issued: datetime | None,
+    policy: NodeLoss,
 ) -> datetime | None:
     """When a pod of the attempt counts as not responding or lost; None while it is well.
 

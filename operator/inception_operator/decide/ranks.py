@@ -66,8 +66,11 @@ def stand_by(draft: Draft, pods: Iterable[PodView]) -> Plan:
     """Tell launchers with ranks of an earlier attempt to end them and stay warm."""
     attempt = draft.attempt
     standby = assignment.hold(attempt, graceful=_may_save(draft))
-    told = [pod for pod in pods if _has_older_ranks(pod, attempt)]
-    return Plan(assign={pod.name: standby for pod in told})
+    assign: dict[str, Assignment] = {}
+    for pod in pods:
+        if _has_older_ranks(pod, attempt):
+            assign[pod.name] = standby
+    return Plan(assign=assign)
 
 
 def _has_older_ranks(pod: PodView, attempt: int) -> bool:

@@ -149,7 +149,10 @@ def _accept(job: Job, draft: Draft, context: Context) -> None:
 
 
 def _must_wait(
-    failures: Sequence[Failure], placed: Placement, attempt: AttemptView, job: Job
+    failures: Sequence[Failure],
+    placed: Placement,
+    attempt: AttemptView,
+    job: Job,
 ) -> bool:
     """Whether a failure or success that tells more may be about to show."""
     pods = placed.slots

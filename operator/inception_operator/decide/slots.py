@@ -53,14 +53,10 @@ def arrange(pods: Iterable[PodView], pool: Collection[int]) -> tuple[Slots, tupl
     slots.
     """
     pods = tuple(pods)
-    filled: list[PodView | None] = [None] * (max(pool) + 1)
-    chosen = set()
-    for slot, pod in newest(pods).items():
-        if slot in pool:
-            filled[slot] = pod
-            chosen.add(id(pod))
-    surplus = tuple(pod for pod in pods if id(pod) not in chosen)
-    return tuple(filled), surplus
+    chosen = {slot: pod for slot, pod in newest(pods).items() if slot in pool}
+    surplus = [pod for pod in pods if chosen.get(pod.slot) is not pod]
+    filled = [chosen.get(slot) for slot in range(max(pool) + 1)]
+    return tuple(filled), tuple(surplus)
 
 
 def finished(pod: PodView) -> bool:
