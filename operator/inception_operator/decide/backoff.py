@@ -30,7 +30,7 @@ def delay(failures: int) -> int:
     doublings = failures - FREE_FAILURES - 1
     if doublings < 0:
         return 0
-    # A job may fail a million times; its power of two would not fit anywhere.
+    # A job may fail without end; the power of two must not grow with it.
     return min(LONGEST, 1 << min(doublings, 10))
 
 

@@ -147,7 +147,7 @@ def choose_members(before: Members, ready: Collection[int], size: int) -> Member
     """The next members: who stays keeps its node rank if there is still such a rank, others fill
     the gaps. None at all where fewer than ``size`` slots are ready.
     """
-    # Members whose rank is no more go before spares: their caches are warm.
+    # Members whose rank is no more go before spares: they have shown that they can train.
     substitutes = [slot for slot in before[size:] if slot in ready]
     substitutes += [slot for slot in ready if slot not in before]
     members = []
@@ -219,7 +219,7 @@ def resized_members(
     if reach <= size:
         return (), None
     if not set(members) <= set(ready):
-        # A member that is not well is about to fail, and its restart chooses members anyway.
+        # A member that is not well recovers or fails first; a restart chooses members anew.
         return (), None
     left = 0.0
     # A change of numNodes is obeyed at once.

@@ -164,7 +164,7 @@ def _must_wait(
 def _decide_restart(view: JobView, draft: Draft, placed: Placement, cause: Failure) -> Restart:
     now = view.now
     job = view.job
-    # Both are late, each in its own way: the further one is the truth.
+    # Both lag behind the ranks, so the further one is closer to the truth.
     figures = view.observation.progress
     scraped = figures.step if figures is not None else None
     reported = failure.reached(placed.slots, draft.attempt)

@@ -103,7 +103,7 @@ def succeeded(pod: PodView, attempt: int) -> bool:
         return False
     if pod.exit_code is not None:
         return pod.exit_code == 0
-    # The kubelet may drop container statuses of a pod that is over; its phase stays.
+    # Without a container status the phase is all there is.
     return pod.phase == Phase.SUCCEEDED
 
 

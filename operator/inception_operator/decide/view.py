@@ -56,7 +56,7 @@ class JobView:
         """Whether pods carry their assignment from birth: those of a job that is one node for ever.
 
         Its ranks need no address of another pod, so they need not wait for one. That saves a PATCH
-        and the wait for the kubelet to refresh the file, for the most common size of a job.
+        and the wait until the kubelet has refreshed the file.
         """
         return self.job.num_nodes == 1 and self.job.elastic is None
 
