@@ -27,7 +27,7 @@ WARNING: Final = "Warning"
 MAX_TEXT: Final = 2048
 # Not true any more once no rank runs.
 _SPEED: Final = ("samplesPerSecond", "estimatedRemainingSeconds")
-# Whatever else somebody wrote into the status goes with the next write.
+# What this operator writes; server-side apply leaves other fields to whoever put them there.
 _KEYS: Final = frozenset(
     (
         "observedGeneration",
