@@ -97,7 +97,7 @@ class Failure:
         return text[:MAX_TEXT]
 
     def to_json(self) -> Json:
-        """``status.rootCause``."""
+        """The failure as ``status.rootCause`` has it."""
         data: Json = {
             "attempt": self.attempt,
             "pod": self.pod,

@@ -87,8 +87,6 @@ def _advance(view: JobView, draft: Draft) -> Plan:
         draft.suspend()
         plan |= delete_pods(pod for pod in view.pods if not pod.deleting)
         return _conclude(view, draft, placed, plan)
-    if draft.is_true(ConditionType.SUSPENDED):
-        draft.resume()
     draft.start()
 
     # 7. End it if it has been active for too long.
@@ -110,8 +108,7 @@ def _advance(view: JobView, draft: Draft) -> Plan:
         if restart.action is Action.FAIL:
             return _fail(view, draft, placed, restart.reason, restart.message, cause)
         draft.restart(cause, restart)
-        useless = _useless_pods(placed, failures)
-        plan |= replace_pods(view, draft, useless)
+        plan |= replace_pods(view, draft, _useless_pods(placed, failures))
         plan, placed = place_again(view, draft, plan)
 
     # 9. Gather: fill the slots, and issue the attempt once all its launchers are up.

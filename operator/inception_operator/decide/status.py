@@ -231,7 +231,9 @@ class Draft:
             self._warn(Reason.INVALID_SPEC, message)
 
     def start(self) -> None:
-        """Pods are wanted for the first time."""
+        """Pods are wanted: for the first time, or again after a suspension."""
+        if self.is_true(ConditionType.SUSPENDED):
+            self._resume()
         self._new.setdefault("startTime", self._now)
 
     def suspend(self) -> None:
@@ -251,7 +253,7 @@ class Draft:
                 nodes[key] = 0
         nodes["summary"] = f"0/{nodes['desired']}"
 
-    def resume(self) -> None:
+    def _resume(self) -> None:
         """Go on with a new attempt; none is used up if the job had not started. Deadlines count
         from here on.
         """
