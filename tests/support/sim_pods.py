@@ -78,7 +78,7 @@ class Pod:
         return self.phase == "Running" and self.report.state == ReportState.RUNNING
 
     @property
-    def order(self) -> Assignment | None:
+    def assigned(self) -> Assignment | None:
         return assignment.from_json(
             self.raw["metadata"].get("annotations", {}).get(ANNOTATION_ASSIGNMENT)
         )

@@ -16,7 +16,8 @@ from inception_operator.contract.errors import (
     UnavailableError,
 )
 from inception_operator.contract.types import PodView
-from inception_operator.decide.liveness import POLL, lost_at, wants_node
+from inception_operator.decide.liveness import POLL, lost_at
+from inception_operator.decide.questions import wants_node
 from inception_operator.decide.reconcile import reconcile
 from inception_operator.runtime.nodes import Nodes
 from inception_operator.spec.failure_policy import NodeLoss, parse_node_loss

@@ -1,4 +1,4 @@
-"""Failures one by one, on the simulated cluster: what counts, what ends the job, what is replaced."""
+"""Failures one by one, on the simulated cluster: what counts, ends the job, or is replaced."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ def test_failed_ranks_restart_in_the_same_pods(sim: Sim, code: int, counted: int
     plan = sim.operate()
     assert sim.counters == (2, 1, counted)
     assert sorted(sim.pods) == before
-    assert {order.attempt for order in plan.assign.values()} == {2}
-    assert {order.is_standby for order in plan.assign.values()} == {False}
-    assert {order.graceful for order in plan.assign.values()} == {code == 75}
+    assert {assigned.attempt for assigned in plan.assign.values()} == {2}
+    assert {assigned.is_standby for assigned in plan.assign.values()} == {False}
+    assert {assigned.graceful for assigned in plan.assign.values()} == {code == 75}
     assert sim.reasons == ["Restarting", "AttemptStarted"]
     cause = sim.status["rootCause"]
     assert (cause["attempt"], cause["pod"], cause["rank"], cause["exitCode"]) == (
@@ -49,7 +49,7 @@ def test_hopeless_codes_end_the_job_at_once(sim: Sim, code: int) -> None:
     assert sim.status["state"] == "Failed"
     assert sim.counters == (1, 0, 0)
     assert plan.delete == {}
-    assert [order.end for _, order in sorted(plan.assign.items())] == [True, True]
+    assert [assigned.end for _, assigned in sorted(plan.assign.items())] == [True, True]
     assert sim.status["completionTime"]
     assert sim.condition("Succeeded") == "False"
     assert "because" in sim.full_condition("Failed")["message"]
@@ -103,12 +103,17 @@ def test_launcher_that_holds_for_the_attempt_and_has_not_seen_its_rank_is_remind
     sim.start(sim.pod(0))
     sim.operate()
     sim.operate()
-    assert not sim.pod(1).order.is_standby
+    assert not sim.pod(1).assigned.is_standby
     sim.obey(sim.pod(0))
     assert sim.operate().assign == {}
     sim.tick(3)
-    ((name, order),) = sim.operate().assign.items()
-    assert (name, order.attempt, order.is_standby, order.reminder) == ("job-1-1", 2, False, 3)
+    ((name, assigned),) = sim.operate().assign.items()
+    assert (name, assigned.attempt, assigned.is_standby, assigned.reminder) == (
+        "job-1-1",
+        2,
+        False,
+        3,
+    )
 
 
 def test_a_broken_device_ends_the_attempt_and_costs_its_pod_but_not_the_budget(sim: Sim) -> None:

@@ -188,6 +188,21 @@ class Plan:
     requeue_after: float | None = None
     delete_job: bool = False
 
+    def __or__(self, other: Plan) -> Plan:
+        """Both plans as one; where they disagree about a pod or the status, the other one wins."""
+        pauses = (self.requeue_after, other.requeue_after)
+        return Plan(
+            status=self.status if other.status is None else other.status,
+            delete={**self.delete, **other.delete},
+            create=self.create + other.create,
+            claim_templates=self.claim_templates + other.claim_templates,
+            assign={**self.assign, **other.assign},
+            repair={**self.repair, **other.repair},
+            events=self.events + other.events,
+            requeue_after=min((s for s in pauses if s is not None), default=None),
+            delete_job=self.delete_job or other.delete_job,
+        )
+
     @property
     def empty(self) -> bool:
         """Whether nothing is to be done now; ``requeue_after`` is about later."""

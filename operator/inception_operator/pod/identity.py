@@ -70,22 +70,6 @@ def owner(job: str, uid: str) -> Json:
     }
 
 
-def repairs(job: Json, pods: Iterable[PodView]) -> dict[str, Json]:
-    """For each pod of the job whose labels or owner were changed, the metadata to put back."""
-    name, uid = job["metadata"]["name"], job["metadata"]["uid"]
-    found: dict[str, Json] = {}
-    for pod in pods:
-        wanted = labels(name, uid, pod.slot, pod.incarnation)
-        missing: Json = {}
-        if any(pod.labels.get(key) != wanted[key] for key in WATCHED):
-            missing["labels"] = wanted
-        if pod.owner_uid != uid:
-            missing["ownerReferences"] = [owner(name, uid)]
-        if missing:
-            found[pod.name] = missing
-    return found
-
-
 def latest_attempt(pods: Iterable[PodView]) -> int:
     """The greatest attempt that any pod has seen. No status that was left alone is behind it."""
     seen = [0]

@@ -11,8 +11,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from inception_operator.contract.types import Json, Observation, PodView
-from inception_operator.decide.liveness import wants_node
-from inception_operator.decide.reconcile import wants_report
+from inception_operator.decide.questions import wants_node, wants_report
 from inception_operator.pod.view import view
 
 from .nodes import Nodes

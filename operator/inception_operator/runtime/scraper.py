@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 
 from inception_operator.contract.progress import from_metrics, from_report
 from inception_operator.contract.types import Json, Progress
-from inception_operator.decide.reconcile import wants_progress
+from inception_operator.decide.questions import wants_progress
 from inception_operator.pod.view import view
 
 from .job_cache import JobCache
