@@ -10,15 +10,13 @@ import pytest
 
 from inception_operator.accelerators.resolve import (
     Devices,
-    Profile,
-    ProfileError,
     check_disjoint,
     load_profiles,
     parse_profile,
     resolve,
 )
+from inception_operator.contract.errors import ProfileError, SpecError
 from inception_operator.contract.types import Json
-from inception_operator.spec.fields import SpecError
 from inception_operator.spec.job import parse
 
 TABLE = load_profiles()
@@ -531,7 +529,15 @@ def test_missing_key_and_wrong_shape() -> None:
 
 
 def test_two_vendors_may_not_claim_one_name() -> None:
-    other = Profile("other", "a.b/c", "d", "e", exact=("nvidia.com/gpu",))
+    other = parse_profile(
+        {
+            "name": "other",
+            "resource": "a.b/c",
+            "torch": {"device": "d", "backend": "e"},
+            "exact": ["nvidia.com/gpu"],
+        },
+        "other",
+    )
     with pytest.raises(ProfileError, match=r"nvidia\.com/gpu is claimed by"):
         check_disjoint([*TABLE.values(), other])
 

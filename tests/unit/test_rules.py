@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -9,12 +10,14 @@ from typing import Any
 import pytest
 import yaml
 
+from cluster_sim import job
+from inception_operator.contract.errors import SpecError
 from inception_operator.contract.names import Cause
 from inception_operator.decide import restart_policy
 from inception_operator.decide.failure import Failure
 from inception_operator.decide.restart_policy import Verdict
-from inception_operator.spec.failure_policy import Action, parse_rules
-from inception_operator.spec.fields import SpecError
+from inception_operator.spec.failure_policy import Action, Rule
+from inception_operator.spec.job import parse
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 CRD = Path(__file__).parents[2] / "manifests" / "crd.yaml"
@@ -31,6 +34,10 @@ def rule(name: str = "mine", action: str = "Fail", **matchers: Any) -> dict[str,
 
 def codes(operator: str, *values: int) -> dict[str, Any]:
     return {"onExitCodes": {"operator": operator, "values": list(values)}}
+
+
+def parse_rules(sources: Iterable[dict[str, Any]]) -> tuple[Rule, ...]:
+    return parse(job(1, failurePolicy={"rules": list(sources)})).failure_rules
 
 
 def judge(failure: Failure, *sources: dict[str, Any]) -> Verdict:

@@ -13,16 +13,17 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Final
 
-from inception_operator.accelerators.resolve import Devices, Profile, resolve
+from inception_operator.accelerators.profile import Profile
+from inception_operator.accelerators.resolve import Devices, resolve
 from inception_operator.contract import assignment, conditions, progress
+from inception_operator.contract.errors import SpecError
 from inception_operator.contract.names import LABEL_JOB, Cause, ConditionType, Phase, Reason
 from inception_operator.contract.times import parse_time
 from inception_operator.contract.types import Assignment, Json, Observation, Plan, PodView
 from inception_operator.pod import identity
 from inception_operator.pod.build import build_pod
-from inception_operator.spec import claims
+from inception_operator.pod.resource_claims import build_templates
 from inception_operator.spec.failure_policy import Action
-from inception_operator.spec.fields import SpecError
 from inception_operator.spec.job import Job, managed_elsewhere, parse
 
 from . import elastic, failure, lifecycle, liveness, reminders, restart_policy, slots, success
@@ -428,7 +429,7 @@ class _Pass:
             slot,
             attempt,
             **images,
-            order=order,
+            assignment=order,
             pull_policy=policy,
             avoid=avoid,
         )
@@ -559,7 +560,7 @@ class _Pass:
             assign=self.assign,
             requeue_after=self.requeue,
         )
-        return replace(plan, claim_templates=claims.templates(self.job)) if self.create else plan
+        return replace(plan, claim_templates=build_templates(self.job)) if self.create else plan
 
     def _counts_as_ready(self, pod: PodView) -> bool:
         if self.draft.is_true(ConditionType.SUSPENDED) or self.draft.is_true(ConditionType.FAILED):

@@ -33,7 +33,7 @@ _METADATA = (
     "deletionGracePeriodSeconds",
     "finalizers",
 )
-_STATUS = ("phase", "podIP", "startTime", "reason", "message")
+_STATUS = ("phase", "podIP", "reason", "message")
 
 
 def trim_pod(pod: Json) -> Json:
@@ -92,7 +92,6 @@ def view(
         **_deletion_fields(metadata),
         labels=_pick(metadata.get("labels") or {}, identity.WATCHED),
         created=parse_time(metadata.get("creationTimestamp")),
-        started=parse_time(status.get("startTime")),
         ip=status.get("podIP") or None,
         node=(pod.get("spec") or {}).get("nodeName"),
         assignment=assignment.from_json(

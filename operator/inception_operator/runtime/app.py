@@ -13,9 +13,15 @@ from typing import Any
 import kopf
 from prometheus_client import disable_created_metrics
 
-from inception_operator.accelerators.resolve import ProfileError, check_disjoint, load_profiles
+from inception_operator.accelerators.resolve import check_disjoint, load_profiles
 from inception_operator.contract import report
-from inception_operator.contract.errors import ApiError, OperatorError, RejectedError, SettingsError
+from inception_operator.contract.errors import (
+    ApiError,
+    OperatorError,
+    ProfileError,
+    RejectedError,
+    SettingsError,
+)
 from inception_operator.contract.progress import from_metrics
 from inception_operator.contract.types import Observation, Plan, PodView
 from inception_operator.decide.liveness import wants_node
