@@ -29,6 +29,7 @@ _WORDS: Final = {
 }
 
 
+# A row has three kinds of optional keys: with a default, with null for "not known", and this one.
 class _NeverNull:
     """A key that may be left out, then its value here is None, but that null is no value of."""
 
@@ -279,6 +280,7 @@ class Profile(Entry):
 
     def counts(self, resource: str) -> bool:
         """Whether this resource counts devices of this row."""
+        # "none" is no name that a cluster could advertise.
         if not self.has_devices:
             return False
         if resource == self.resource or resource in self.exact:
@@ -309,11 +311,11 @@ def parse_profile(row: Any, source: str) -> Profile:
 
 def json_schema() -> Json:
     """The JSON schema of a row, as ``profiles/schema.json`` holds it."""
-    schema: Json = {
+    return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "Accelerator profile",
+        **_without_notes(Profile.model_json_schema()),
     }
-    return schema | _without_notes(Profile.model_json_schema())
 
 
 def _without_notes(schema: Any) -> Any:

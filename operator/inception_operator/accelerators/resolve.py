@@ -76,13 +76,11 @@ def check_disjoint(profiles: Iterable[Profile]) -> None:
     rows = list(profiles)
     for row in rows:
         for name in (row.resource, *row.exact):
-            others = [
-                other.name
-                for other in rows
-                if other is not row and name is not None and other.counts(name)
-            ]
-            if others:
-                raise ProfileError(f"{row.name}: {name} is claimed by {others[0]} too")
+            if name is None:
+                continue
+            for other in rows:
+                if other is not row and other.counts(name):
+                    raise ProfileError(f"{row.name}: {name} is claimed by {other.name} too")
 
 
 def resolve(job: Job, profiles: Mapping[str, Profile]) -> Devices:
@@ -92,6 +90,7 @@ def resolve(job: Job, profiles: Mapping[str, Profile]) -> Devices:
     if profile is None:
         names = ", ".join(sorted(profiles))
         raise SpecError(_PROFILE, f"{accelerator.profile} is unknown; choose one of {names}")
+    # Before any request is looked at: below, one quantity stands for both sides.
     _refuse_unequal(job)
     requested = _device_requests(job, profiles)
     _refuse_other_vendors(job, profile, requested, profiles)
@@ -143,9 +142,8 @@ def _check_claims(job: Job, requested: Sequence[str]) -> None:
 def _resources_path(job: Job) -> str:
     """Where the template says what the trainer container requests."""
     containers = job.pod_overlay.get("containers") or []
-    index = next(
-        (i for i, container in enumerate(containers) if container.get("name") == CONTAINER), 0
-    )
+    names = [container.get("name") for container in containers]
+    index = names.index(CONTAINER) if CONTAINER in names else 0
     return f"spec.template.spec.containers[{index}].resources"
 
 
@@ -225,13 +223,15 @@ def _refuse_unknown(job: Job, profile: Profile, profiles: Mapping[str, Profile])
             continue
         if any(row.counts(name) or name in row.ignore for row in rows):
             continue
-        if not profile.has_devices or any(name.partition("/")[0] in row.domains for row in rows):
+        domain = name.partition("/")[0]
+        if not profile.has_devices or any(domain in row.domains for row in rows):
             raise SpecError(
                 _resources_path(job), f"{name} is unknown: {_remedy(name, profile, rows)}"
             )
 
 
 def _remedy(name: str, profile: Profile, rows: Iterable[Profile]) -> str:
+    # The row whose vendor has the domain says which names it knows: most often one is misspelt.
     domain = name.partition("/")[0]
     vendor = next((row for row in rows if domain in row.domains), profile)
     ignore = f"if not, add it to ignore of the row {vendor.name} (chart value profiles)"
@@ -250,12 +250,10 @@ def _without_devices(job: Job, profile: Profile) -> Devices:
         "devicesPerNode": accelerator.devices_per_node,
         "claims": accelerator.claims or None,
     }
+    problem = f"profile {profile.name} requests no device; remove it or set another profile"
     for key, value in about_devices.items():
         if value is not None:
-            raise SpecError(
-                f"{_ACCELERATOR}.{key}",
-                f"profile {profile.name} requests no device; remove it or set another profile",
-            )
+            raise SpecError(f"{_ACCELERATOR}.{key}", problem)
     return Devices(profile, None, 0, job.num_proc_per_node or 1)
 
 
@@ -263,6 +261,7 @@ def _resource(job: Job, profile: Profile, requested: Mapping[str, Any]) -> str:
     if len(requested) > 1:
         names = " and ".join(sorted(requested))
         raise SpecError(_resources_path(job), f"{names} both count devices; keep one of them")
+    # From here on at most one resource is asked for, so the order of the mapping does not matter.
     asked = next(iter(requested), None)
     named = job.accelerator.resource_name
     if named and asked and named != asked:
@@ -289,6 +288,7 @@ def _count(job: Job, resource: str, quantity: Any) -> int:
     devices = job.accelerator.devices_per_node
     if quantity is None:
         return devices or 1
+    # Quantities may be numbers or strings, and "2k" would be one too; no node has so many.
     if not re.fullmatch(r"[1-9][0-9]{0,3}", str(quantity)):
         raise SpecError(
             _resources_path(job), f"{resource}: {quantity} is not a whole number of devices"

@@ -114,6 +114,7 @@ _BY_STATUS: dict[int, type[ApiError]] = {
 
 def api_error(status: int, body: bytes, headers: Mapping[str, str], request: str) -> ApiError:
     """Turn an error response into the matching exception; ``request`` goes into the message."""
+    # A proxy in between answers in HTML or not at all, so nothing about the body is certain.
     try:
         answer = json.loads(body)
     except ValueError:
@@ -123,6 +124,7 @@ def api_error(status: int, body: bytes, headers: Mapping[str, str], request: str
     reason = str(answer.get("reason") or "")
     text = str(answer.get("message") or body[:200].decode("utf-8", "replace") or "no message")
     kind = _BY_STATUS.get(status, UnavailableError if status >= 500 else ApiError)
+    # 409 stands for two things; only the reason tells a taken name from a stale version.
     if kind is ConflictError and reason == "AlreadyExists":
         kind = AlreadyExistsError
     return kind(
@@ -134,6 +136,7 @@ def api_error(status: int, body: bytes, headers: Mapping[str, str], request: str
 
 
 def _seconds(value: str | None) -> float | None:
+    # HTTP also allows a date; the API server never sends one.
     try:
         return None if value is None else max(0.0, float(value))
     except ValueError:

@@ -18,6 +18,7 @@ _SIDES: Final = ("requests", "limits")
 
 def apply_profile(pod: Json, container: Json, profile: Profile) -> None:
     """Add to a pod that nobody has changed yet; what the template says comes over it."""
+    # Whoever keeps other pods off nodes with devices taints them with the vendor's key.
     pod["tolerations"] = [
         toleration.model_dump(by_alias=True, exclude_unset=True)
         for toleration in profile.tolerations
@@ -47,6 +48,7 @@ def request_devices(container: Json, devices: Devices) -> None:
     """
     resources: Json = container.get("resources") or {}
     amounts = {**devices.profile.extra_resources, **_template_amounts(resources)}
+    # The count was checked against the template's own request, so it replaces an equal one.
     if devices.resource is not None:
         amounts[devices.resource] = str(devices.count)
     if amounts:

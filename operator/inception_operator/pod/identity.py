@@ -14,6 +14,7 @@ from inception_operator.contract import names
 from inception_operator.contract.times import parse_time
 from inception_operator.contract.types import Json, PodView
 
+# As `build.pod_name` makes it; a job's own name may end in numbers too, so only the last two count.
 _POD_NAME: Final = re.compile(r"(.+)-(0|[1-9][0-9]{0,8})-([1-9][0-9]{0,9})")
 WATCHED: Final = (
     names.LABEL_JOB,

@@ -38,20 +38,23 @@ def inject_launcher(pod: Json, job: Job, image: str, pull_policy: str | None) ->
     container = next(c for c in pod["containers"] if c.get("name") == CONTAINER)
     container["command"] = build_command(job.program)
     container.pop("args", None)
+    # A mount of the template's at our path would hide the launcher.
     mount = {"name": LAUNCHER_VOLUME, "mountPath": LAUNCHER_MOUNT}
     container["volumeMounts"] = [
         *(each for each in container["volumeMounts"] if each["mountPath"] != LAUNCHER_MOUNT),
-        {**mount, "readOnly": True},
+        mount | {"readOnly": True},
     ]
     pod["volumes"] = [*pod["volumes"], {"name": LAUNCHER_VOLUME, "emptyDir": {}}]
     # First, so that a pod that cannot have its launcher does no other work before.
-    installer = _init_container(image, pull_policy, mount, container.get("resources") or {})
+    resources = container.get("resources") or {}
+    installer = _init_container(image, pull_policy, mount, resources)
     pod["initContainers"] = [installer, *pod.get("initContainers", ())]
 
 
 def environment(job: Job) -> dict[str, str]:
     """What a program may want to know besides the variables of torchrun."""
     values = {}
+    # The bundled trainer reads the same from INCEPTION_CONFIG.
     if job.program and job.checkpoint is not None:
         values["INCEPTION_CHECKPOINT_PATH"] = job.checkpoint.directory(job.name)
     if job.success_policy == SuccessPolicy.CHIEF:
@@ -69,7 +72,10 @@ def _init_container(image: str, pull_policy: str | None, mount: Json, resources:
         "name": LAUNCHER_VOLUME,
         "image": image,
         "command": list(INSTALL),
-        "resources": {side: _plain(resources.get(side) or {}) for side in ("requests", "limits")},
+        "resources": {
+            "requests": _plain(resources.get("requests") or {}),
+            "limits": _plain(resources.get("limits") or {}),
+        },
         "securityContext": {
             "allowPrivilegeEscalation": False,
             "readOnlyRootFilesystem": True,

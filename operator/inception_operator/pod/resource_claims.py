@@ -58,6 +58,7 @@ def build_templates(job: Job) -> tuple[Json, ...]:
 
 def _build_template(job: Job, claim: Claim) -> Json:
     labels = identity.job_labels(job.name, job.uid)
+    # The name of the request turns up in the claim's status, where people look for their own.
     exactly = {
         "deviceClassName": claim.device_class,
         "allocationMode": "ExactCount",

@@ -36,10 +36,12 @@ class JsonFormatter(json.JsonFormatter):
         # Not the library's own choice, which takes over every extra of a record: kopf adds objects
         # of its own to its records, and users' queries rest on these few fields.
         time = datetime.fromtimestamp(record.created, UTC)
-        log_data["time"] = time.isoformat(timespec="milliseconds")
-        log_data["level"] = record.levelname.lower()
-        log_data["logger"] = record.name
-        log_data["message"] = record.getMessage()
+        log_data |= {
+            "time": time.isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
         key = getattr(record, "key", None)
         if key is not None:
             log_data["namespace"], log_data["name"] = key
@@ -54,16 +56,20 @@ class TextFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         key = getattr(record, "key", None)
         job = f"{key[0]}/{key[1]}: " if key is not None else ""
-        time = datetime.fromtimestamp(record.created, UTC).strftime("%H:%M:%S.%f")[:-3]
+        clock = datetime.fromtimestamp(record.created, UTC).time()
+        time = clock.isoformat(timespec="milliseconds")
         text = f"{time} {record.levelname:<7} {job}{record.getMessage()}"
-        return f"{text}\n{self.formatException(record.exc_info)}" if record.exc_info else text
+        if record.exc_info:
+            text += f"\n{self.formatException(record.exc_info)}"
+        return text
 
 
 def configure(log_format: LogFormat, level: str) -> None:
     """Send everything to standard error, from ``level`` on."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonFormatter() if log_format == "json" else TextFormatter())
+    formatter = JsonFormatter() if log_format == "json" else TextFormatter()
+    handler.setFormatter(formatter)
     logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
-    # kopf logs each object that it sees, and asyncio each slow callback.
+    # Below warnings kopf logs each object that it sees, and asyncio its own working.
     logging.getLogger("kopf").setLevel(logging.WARNING)
     logging.getLogger("asyncio").setLevel(logging.WARNING)

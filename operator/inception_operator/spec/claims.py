@@ -36,7 +36,8 @@ class Claim(Model):
     @classmethod
     def _belongs_to_a_class(cls, count: int, info: ValidationInfo) -> int:
         # A default is not validated, so this count was written by the user.
-        if info.data.get("template") and not info.data.get("device_class"):
+        fields = info.data
+        if fields.get("template") and not fields.get("device_class"):
             raise refusal("belongs to deviceClassName; the ResourceClaimTemplate has its own")
         return count
 
@@ -56,7 +57,10 @@ class Claim(Model):
 
 def check_shape(source: Any) -> Any:
     """Refuse what is no list of claims before any of them is looked at."""
-    if not isinstance(source, list) or not all(isinstance(entry, dict) for entry in source):
+    # Not left to pydantic: one message for both, without the index of an entry that is no object.
+    if not isinstance(source, list):
+        raise refusal("must be a list of objects")
+    if not all(isinstance(entry, dict) for entry in source):
         raise refusal("must be a list of objects")
     if len(source) > MAX_CLAIMS:
         raise refusal(f"has {len(source)} claims; {MAX_CLAIMS} are allowed")
@@ -65,7 +69,8 @@ def check_shape(source: Any) -> Any:
 
 def check_names(claims: tuple[Claim, ...]) -> tuple[Claim, ...]:
     """Refuse two claims of one name: pods refer to claims by it."""
-    if len({claim.name for claim in claims}) < len(claims):
+    names = {claim.name for claim in claims}
+    if len(names) < len(claims):
         raise refusal("two claims have the same name; rename one of them")
     return claims
 
@@ -75,7 +80,9 @@ def count_devices(claims: Sequence[Claim]) -> int | None:
 
     A template's count is not known here, and of several claims one may be for a network card.
     """
-    return claims[0].count if len(claims) == 1 and claims[0].device_class else None
+    if len(claims) != 1 or claims[0].device_class is None:
+        return None
+    return claims[0].count
 
 
 def summarize(claims: Sequence[Claim]) -> str:

@@ -53,7 +53,10 @@ class ExitCodes(Model):
 
     def matches(self, code: int | None) -> bool:
         """Whether the code is one of the values, or with NotIn none of them."""
-        return bool(code) and (code in self.values) is (self.operator == "In")
+        if not code:
+            return False
+        listed = code in self.values
+        return listed if self.operator == "In" else not listed
 
 
 class PodCondition(Model):
@@ -99,16 +102,18 @@ class Rule(Model):
             return False
         if self.reasons and reason not in self.reasons:
             return False
-        return not self.pod_conditions or any(
-            (condition.type, condition.status) in conditions for condition in self.pod_conditions
-        )
+        if not self.pod_conditions:
+            return True
+        return any((each.type, each.status) in conditions for each in self.pod_conditions)
 
 
 def check_rules(rules: tuple[Rule, ...]) -> tuple[Rule, ...]:
     """Refuse more rules than allowed, and two of one name."""
     if len(rules) > MAX_RULES:
         raise refusal(f"at most {MAX_RULES} rules are possible; merge some")
-    if len({rule.name for rule in rules}) < len(rules):
+    # Events name the rule that decided, and nobody could tell which of two it was.
+    names = {rule.name for rule in rules}
+    if len(names) < len(rules):
         raise refusal("the names of rules must differ; rename one")
     return rules
 

@@ -220,6 +220,7 @@ class Job(Model):
             )
         return scheduling
 
+    # Before the policy itself is checked, so that min_nodes is always a number for the decisions.
     @field_validator("elastic", mode="before")
     @classmethod
     def _least_size_is_the_full_one(cls, source: Any, info: ValidationInfo) -> Any:
@@ -285,6 +286,7 @@ def parse(resource: Json) -> Job:
     # One flat mapping, so that paths of errors are those of the spec.
     source = _without_nulls({key: spec[key] for key in spec if key not in _RAW})
     source |= {key: spec[key] for key in _RAW if spec.get(key) is not None}
+    # Last, so that a field of the spec cannot pose as the metadata.
     source["metadata"] = resource.get("metadata")
     try:
         return Job.model_validate(source, by_name=False)
@@ -305,6 +307,7 @@ def run_policy(resource: Json) -> RunPolicy:
     Without any limit if that is not valid either.
     """
     source = (resource.get("spec") or {}).get("runPolicy") or {}
+    # suspend and schedulingPolicy are not looked at: an error there must not lift a deadline.
     try:
         return RunPolicy.model_validate(_without_nulls(source), by_name=False)
     except ValidationError:

@@ -126,6 +126,7 @@ def check_template(template: Json) -> Json:
     except ValidationError as error:
         path, problem = first_problem(error)
         raise refusal(problem, at=path) from error
+    # Names that would collide with what is added later, when the merge can no longer tell them.
     _check_names("volumes", pod.volumes or (), OWN_VOLUMES)
     _check_names("initContainers", pod.init_containers or (), {LAUNCHER_VOLUME})
     for index, container in enumerate(pod.containers or ()):

@@ -51,6 +51,8 @@ class Remedy:
         self, source: Any, handler: GetCoreSchemaHandler
     ) -> CoreSchema:
         """Wrap the schema of the annotated type, so that any of its errors becomes this one."""
+        # In pydantic's core rather than in a validator here: a job is parsed in each decision, and
+        # this costs nothing unless there is an error.
         return core_schema.custom_error_schema(
             handler(source), custom_error_type=_REMEDY, custom_error_message=self.text
         )
@@ -140,6 +142,7 @@ def first_problem(
     One at a time, as the API server's own validation is read: later ones often follow from it.
     ``words`` may say some kinds of errors otherwise.
     """
+    # All are asked for, because pydantic makes them in one go; a job has a handful of fields.
     first = error.errors(include_url=False)[0]
     sentence = words.get(first["type"]) or _SENTENCES.get(first["type"])
     below = str(first["ctx"]["at"]) if first["type"] == _REFUSAL else ""
