@@ -101,11 +101,22 @@ def resolve(job: Job, profiles: Mapping[str, Profile]) -> Devices:
         _check_claims(job, sorted(requested))
         count = claims.count_devices(accelerator.claims)
         # Where the claims do not tell the count, the number of ranks was checked to be there.
-        nproc = (job.num_proc_per_node or 0) if count is None else _nproc(job, profile, count)
-        return Devices(profile, None, count or 0, nproc, accelerator.claims)
+        nproc = _nproc(job, profile, count) if count else job.num_proc_per_node or 0
+        return Devices(
+            profile,
+            resource=None,
+            count=count or 0,
+            nproc=nproc,
+            claims=accelerator.claims,
+        )
     resource = _resource(job, profile, requested)
     count = _count(job, resource, requested.get(resource))
-    return Devices(profile, resource, count, _nproc(job, profile, count, resource))
+    return Devices(
+        profile,
+        resource=resource,
+        count=count,
+        nproc=_nproc(job, profile, count, resource),
+    )
 
 
 def _check_claims(job: Job, requested: Sequence[str]) -> None:
@@ -164,7 +175,8 @@ def _extended_resources(job: Job) -> dict[str, list[Any]]:
 def _refuse_unequal(job: Job) -> None:
     """Extended resources cannot be overcommitted, so the API server would refuse every pod."""
     for name, quantities in sorted(_extended_resources(job).items()):
-        if len({str(quantity) for quantity in quantities}) > 1:
+        texts = {str(quantity) for quantity in quantities}
+        if len(texts) > 1:
             request, limit = quantities
             raise SpecError(
                 _resources_path(job),
@@ -177,12 +189,12 @@ def _device_requests(job: Job, profiles: Mapping[str, Profile]) -> dict[str, Any
 
     Memory and core companions are none of them and pass through untouched.
     """
-    return {
-        name: quantities[0]
-        for name, quantities in _extended_resources(job).items()
-        if name == job.accelerator.resource_name
-        or any(row.counts(name) for row in profiles.values())
-    }
+    named = job.accelerator.resource_name
+    requests: dict[str, Any] = {}
+    for name, quantities in _extended_resources(job).items():
+        if name == named or any(row.counts(name) for row in profiles.values()):
+            requests[name] = quantities[0]
+    return requests
 
 
 def _refuse_other_vendors(
@@ -225,9 +237,8 @@ def _refuse_unknown(job: Job, profile: Profile, profiles: Mapping[str, Profile])
             continue
         domain = name.partition("/")[0]
         if not profile.has_devices or any(domain in row.domains for row in rows):
-            raise SpecError(
-                _resources_path(job), f"{name} is unknown: {_remedy(name, profile, rows)}"
-            )
+            remedy = _remedy(name, profile, rows)
+            raise SpecError(_resources_path(job), f"{name} is unknown: {remedy}")
 
 
 def _remedy(name: str, profile: Profile, rows: Iterable[Profile]) -> str:
@@ -254,7 +265,12 @@ def _without_devices(job: Job, profile: Profile) -> Devices:
     for key, value in about_devices.items():
         if value is not None:
             raise SpecError(f"{_ACCELERATOR}.{key}", problem)
-    return Devices(profile, None, 0, job.num_proc_per_node or 1)
+    return Devices(
+        profile,
+        resource=None,
+        count=0,
+        nproc=job.num_proc_per_node or 1,
+    )
 
 
 def _resource(job: Job, profile: Profile, requested: Mapping[str, Any]) -> str:
