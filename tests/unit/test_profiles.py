@@ -427,21 +427,24 @@ REFUSED = [
         {"profile": "nvidia"},
         {"limits": {"nvidia.com/gpus": 1}},
         {},
-        "containers[1].resources: nvidia.com/gpus is unknown: devices of profile nvidia are nvidia.com/gpu, ",
+        "containers[1].resources: nvidia.com/gpus is unknown: "
+        "devices of profile nvidia are nvidia.com/gpu, ",
         id="misspelt device",
     ),
     pytest.param(
         {"profile": "amd"},
         {"limits": {"metax-tech.com/gpux": 1}},
         {},
-        "devices of profile metax are metax-tech.com/gpu, metax-tech.com/sgpu; if it counts devices too, set",
+        "devices of profile metax are metax-tech.com/gpu, metax-tech.com/sgpu; "
+        "if it counts devices too, set",
         id="misspelt device of another vendor",
     ),
     pytest.param(
         {},
         {"limits": {"birentech.com/gpu": 1}},
         {},
-        "birentech.com/gpu is unknown: if it counts devices, set spec.accelerator.profile to that of its vendor",
+        "birentech.com/gpu is unknown: "
+        "if it counts devices, set spec.accelerator.profile to that of its vendor",
         id="vendor without a profile",
     ),
     pytest.param(

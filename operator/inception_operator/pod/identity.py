@@ -1,6 +1,7 @@
-"""What others do to our objects by hand: labels and owners stripped, a status wiped, names taken.
+"""Names, labels and owner references of a job's pods, and what to say when a name is taken.
 
-A pod is known by its name, which nobody can change; everything else about it is put back.
+A pod is known by its name, which nobody can change. Labels and owners can be stripped by hand, and
+a status wiped; what is lost that way is put back from the names (decision 14).
 """
 
 from __future__ import annotations
