@@ -34,9 +34,8 @@ def job(nodes: int, *, least: int = 1, spares: int = 0) -> Job:
         name="job",
         namespace="ns",
         uid="u",
-        generation=1,
         num_nodes=nodes,
-        elastic=ElasticPolicy(least, spares),
+        elastic=ElasticPolicy(min_nodes=least, spare_nodes=spares),
     )
 
 
@@ -127,7 +126,7 @@ def test_a_slot_whose_name_is_still_taken_is_left_out() -> None:
 
 
 def test_slots_of_a_fixed_job_are_its_members() -> None:
-    fixed = Job(name="job", namespace="ns", uid="u", generation=1, num_nodes=2)
+    fixed = Job(name="job", namespace="ns", uid="u", num_nodes=2)
     assert elastic.find_membership(fixed, (1,), [pod(0)], 1, issued=True) == Membership(
         (0, 1), (0, 1)
     )

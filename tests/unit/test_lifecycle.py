@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from cluster_sim import Pod, Sim, job
+from inception_operator.contract.errors import SpecError
 from inception_operator.contract.names import MANAGER
 from inception_operator.contract.types import Json, Plan
 from inception_operator.decide.questions import wants_progress, wants_report
-from inception_operator.spec.fields import SpecError
 from inception_operator.spec.job import RunPolicy, parse, run_policy
 
 BAD = {"profile": "abacus"}
@@ -495,5 +495,6 @@ def test_run_policy_is_parsed() -> None:
         "ttlSecondsAfterFinished": 0,
     }
     resource = job(1, runPolicy={**policy, "cleanPodPolicy": "All"})
-    assert parse(resource).run_policy == run_policy(resource) == RunPolicy(1, 2, 0, "All")
-    assert parse(job(1)).run_policy == RunPolicy(None, None, None, "None")
+    limits = RunPolicy(active_deadline=1, pre_running_deadline=2, ttl=0, clean_pods="All")
+    assert parse(resource).run_policy == run_policy(resource) == limits
+    assert parse(job(1)).run_policy == RunPolicy()

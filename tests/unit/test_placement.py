@@ -11,9 +11,9 @@ from kubernetes_validate import validate
 from cluster_sim import Sim, job
 from inception_operator.accelerators.resolve import load_profiles, resolve
 from inception_operator.contract.assignment import master_port
+from inception_operator.contract.errors import SpecError
 from inception_operator.contract.types import Json
 from inception_operator.pod.build import build_pod
-from inception_operator.spec.fields import SpecError
 from inception_operator.spec.job import parse
 
 TABLE = load_profiles()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
+from cluster_sim import job
+from inception_operator.contract.errors import SpecError
 from inception_operator.contract.names import Cause, Reason
 from inception_operator.contract.types import Json
 from inception_operator.decide.backoff import Streak
@@ -19,8 +22,8 @@ from inception_operator.decide.restart_policy import (
     Restart,
     decide_restart,
 )
-from inception_operator.spec.failure_policy import Action, parse_rules
-from inception_operator.spec.fields import SpecError
+from inception_operator.spec.failure_policy import Action, Rule
+from inception_operator.spec.job import parse
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 CRD = Path(__file__).parents[2] / "manifests" / "crd.yaml"
@@ -37,6 +40,10 @@ def rule(name: str = "mine", action: str = "Fail", **matchers: Any) -> dict[str,
 
 def codes(operator: str, *values: int) -> dict[str, Any]:
     return {"onExitCodes": {"operator": operator, "values": list(values)}}
+
+
+def parse_rules(sources: Iterable[dict[str, Any]]) -> tuple[Rule, ...]:
+    return parse(job(1, failurePolicy={"rules": list(sources)})).failure_rules
 
 
 def decide(

@@ -311,7 +311,7 @@ def _new_pod(view: JobView, draft: Draft, placed: Placement, slot: int) -> Json:
         draft.attempt,
         image=image,
         launcher_image=context.image,
-        order=first_assignment,
+        assignment=first_assignment,
         pull_policy=context.pull_policy,
         avoid=draft.avoided,
     )

@@ -10,9 +10,9 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from inception_operator.contract import assignment
+from inception_operator.contract.errors import SpecError
 from inception_operator.contract.names import CleanPodPolicy, ConditionType, Phase, Reason
 from inception_operator.contract.types import Assignment, Json, Plan, PodView
-from inception_operator.spec.fields import SpecError
 from inception_operator.spec.job import RunPolicy, run_policy
 
 from . import slots

@@ -19,12 +19,12 @@ from datetime import datetime
 
 from inception_operator.accelerators.resolve import resolve
 from inception_operator.contract import progress
+from inception_operator.contract.errors import SpecError
 from inception_operator.contract.names import LABEL_JOB, Cause, ConditionType, Reason
 from inception_operator.contract.types import Observation, Plan, PodView
 from inception_operator.pod.identity import latest_attempt
-from inception_operator.spec import claims
+from inception_operator.pod.resource_claims import build_templates
 from inception_operator.spec.failure_policy import Action
-from inception_operator.spec.fields import SpecError
 from inception_operator.spec.job import Job, managed_elsewhere, parse
 
 from . import elastic, failure, lifecycle, liveness, slots, success
@@ -225,7 +225,7 @@ def _conclude(view: JobView, draft: Draft, placed: Placement, plan: Plan) -> Pla
     plan |= draft.plan()
     if plan.create:
         # They may be there already; asking for them costs less than knowing that.
-        plan = replace(plan, claim_templates=claims.templates(view.job))
+        plan = replace(plan, claim_templates=build_templates(view.job))
     return plan
 
 

@@ -10,7 +10,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from inception_operator.accelerators.resolve import Devices, Profile
+from inception_operator.accelerators.profile import Profile
+from inception_operator.accelerators.resolve import Devices
 from inception_operator.contract.types import Json, Observation, Plan, PodView
 from inception_operator.spec.job import Job
 

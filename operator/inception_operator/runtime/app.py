@@ -18,8 +18,14 @@ import kopf
 from kubernetes.aio.client.configuration import Configuration
 from prometheus_client import disable_created_metrics
 
-from inception_operator.accelerators.resolve import ProfileError, check_disjoint, load_profiles
-from inception_operator.contract.errors import ApiError, OperatorError, RejectedError, SettingsError
+from inception_operator.accelerators.resolve import check_disjoint, load_profiles
+from inception_operator.contract.errors import (
+    ApiError,
+    OperatorError,
+    ProfileError,
+    RejectedError,
+    SettingsError,
+)
 from inception_operator.decide.reconcile import Context
 
 from .apply import Applier

@@ -1,4 +1,4 @@
-"""The operator's own reading of the row schema says what a full validator says."""
+"""The model of a row and the JSON schema that is made of it say the same about every row."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from inception_operator.accelerators import schema
+from inception_operator.accelerators.profile import parse_profile
 from inception_operator.accelerators.resolve import DIRECTORY
+from inception_operator.contract.errors import ProfileError
 
-SCHEMA: dict[str, Any] = json.loads(schema.SCHEMA_FILE.read_text(encoding="utf-8"))
+SCHEMA: dict[str, Any] = json.loads((DIRECTORY / "schema.json").read_text(encoding="utf-8"))
 FULL: dict[str, Any] = {
     "name": "x",
     "resource": "x.y/z",
@@ -62,15 +63,15 @@ def with_value(value: Any, path: tuple[Any, ...], news: Any) -> Any:
 
 def ours(row: Any) -> bool:
     try:
-        schema.check(row)
-    except schema.RowError:
+        parse_profile(row, "row")
+    except ProfileError:
         return False
     return True
 
 
 def test_a_row_with_all_keys_is_accepted() -> None:
     assert set(FULL) == set(SCHEMA["properties"])
-    schema.check(FULL)
+    parse_profile(FULL, "row")
 
 
 @settings(max_examples=400, deadline=None)
@@ -99,7 +100,7 @@ def test_a_missing_or_misspelt_key_is_judged_alike(key: str) -> None:
 
 @pytest.mark.parametrize("path", sorted(DIRECTORY.glob("*.yaml")), ids=lambda path: str(path.stem))
 def test_shipped_rows_are_valid(path: Any) -> None:
-    schema.check(yaml.safe_load(path.read_text(encoding="utf-8")))
+    parse_profile(yaml.safe_load(path.read_text(encoding="utf-8")), path.name)
 
 
 @pytest.mark.parametrize(
@@ -119,6 +120,6 @@ def test_shipped_rows_are_valid(path: Any) -> None:
     ids=lambda value: str(value)[:24],
 )
 def test_the_refusal_names_the_key(change: dict[str, Any], words: str) -> None:
-    with pytest.raises(schema.RowError) as refused:
-        schema.check(FULL | change)
+    with pytest.raises(ProfileError) as refused:
+        parse_profile(FULL | change, "row")
     assert words in str(refused.value)
