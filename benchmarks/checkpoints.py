@@ -26,7 +26,7 @@ from inception_trainer.comm import Comm
 from inception_trainer.config.settings import Settings
 from inception_trainer.config.training import from_mapping
 from inception_trainer.train.state import TrainingState
-from inception_trainer.train.updates import OptimizerStep
+from inception_trainer.train.step import OptimizerStep
 
 NETWORKS = {
     "bninception": 64,

@@ -37,9 +37,8 @@ from inception_trainer.config.normalization import IMAGENET
 from inception_trainer.config.settings import Settings
 from inception_trainer.config.training import TrainingConfig, from_mapping
 from inception_trainer.data import Batch
-from inception_trainer.train.schedule import batch_plan
-from inception_trainer.train.step import Normalise, TrainStep
-from inception_trainer.train.updates import OptimizerStep
+from inception_trainer.data.sampler import batch_plan
+from inception_trainer.train.step import Normalise, OptimizerStep, TrainStep
 
 SHAPES = {
     "bninception": (224, 4, "its own (none in timm or torchvision)"),

@@ -15,7 +15,8 @@ from typing import Any
 
 from inception_trainer.config.settings import Settings
 from inception_trainer.config.training import TrainingConfig, from_mapping
-from inception_trainer.train import build, evaluation, losses, updates
+from inception_trainer.train import build, evaluation, losses
+from inception_trainer.train import network as networks
 from inception_trainer.train import step as steps
 
 WARMUP = 3
@@ -95,33 +96,33 @@ def configuration(network: str, precision: str, count: int, folder: str) -> Trai
     )
 
 
-def share_outside(network: str, precision: str, count: int) -> tuple[float, float, float]:
+def share_outside(name: str, precision: str, count: int) -> tuple[float, float, float]:
     """Shares of the time: outside the model, of it waiting for data; and seconds per step."""
     clock = Clock()
     originals = (
         steps.TrainStep.step,
-        updates.OptimizerStep.backward,
-        updates.OptimizerStep.apply,
+        steps.OptimizerStep.backward,
+        steps.OptimizerStep.apply,
         losses.Criterion.__call__,
     )
-    parallel, evaluate = build.parallel, evaluation.Evaluator.run
+    wrap, evaluate = networks.wrap_for_ranks, evaluation.Evaluator.run
     steps.TrainStep.step = clock.step(originals[0])  # type: ignore[method-assign]
-    updates.OptimizerStep.backward = clock.counted(originals[1])  # type: ignore[method-assign]
-    updates.OptimizerStep.apply = clock.counted(originals[2])  # type: ignore[method-assign]
+    steps.OptimizerStep.backward = clock.counted(originals[1])  # type: ignore[method-assign]
+    steps.OptimizerStep.apply = clock.counted(originals[2])  # type: ignore[method-assign]
     losses.Criterion.__call__ = clock.counted(originals[3])  # type: ignore[method-assign]
-    build.parallel = lambda model, *rest: _timed(parallel(model, *rest), clock)  # type: ignore[assignment]
+    networks.wrap_for_ranks = lambda model, *rest: _timed(wrap(model, *rest), clock)
     evaluation.Evaluator.run = clock.left_out(evaluate)  # type: ignore[method-assign]
     try:
         with tempfile.TemporaryDirectory() as folder:
-            build.run(configuration(network, precision, count, folder), Settings(threads=1))
+            build.run(configuration(name, precision, count, folder), Settings(threads=1))
     finally:
         (
             steps.TrainStep.step,
-            updates.OptimizerStep.backward,
-            updates.OptimizerStep.apply,
+            steps.OptimizerStep.backward,
+            steps.OptimizerStep.apply,
             losses.Criterion.__call__,
         ) = originals  # type: ignore[method-assign]
-        build.parallel, evaluation.Evaluator.run = parallel, evaluate  # type: ignore[method-assign]
+        networks.wrap_for_ranks, evaluation.Evaluator.run = wrap, evaluate  # type: ignore[method-assign]
     whole = clock.ended - clock.began
     return 1 - clock.inside / whole, clock.waiting / whole, whole / (count - WARMUP)
 
@@ -131,14 +132,13 @@ def _timed(model: Any, clock: Clock) -> Any:
     return model
 
 
-def table(networks: list[str], precisions: list[str], count: int) -> None:
+def table(names: list[str], precisions: list[str], count: int) -> None:
     print("| network | precision | s per step | outside the model, % | of it waiting for data, % |")
     print("|---|---|---|---|---|")
-    for network in networks:
+    for name in names:
         for precision in precisions:
-            outside, waiting, seconds = share_outside(network, precision, count)
+            outside, waiting, seconds = share_outside(name, precision, count)
             print(
-                f"| {network} | {precision} | {seconds:.2f} | {100 * outside:.2f} | "
-                f"{100 * waiting:.2f} |",
+                f"| {name} | {precision} | {seconds:.2f} | {100 * outside:.2f} | {100 * waiting:.2f} |",
                 flush=True,
             )

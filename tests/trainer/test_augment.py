@@ -10,8 +10,8 @@ import torch
 
 from inception_trainer.config.training import from_mapping
 from inception_trainer.data import open_splits
-from inception_trainer.data.augment import Augment, jittered, rectangle
-from inception_trainer.data.randaugment import CHANGES, DRAWS, changed
+from inception_trainer.data.augment import Augment, erased_rectangle, jitter_colors
+from inception_trainer.data.randaugment import CHANGES, DRAWS, randaugment
 
 KINDS = {
     "jitter": {"colorJitter": {"brightness": "0.4", "contrast": "0.4", "saturation": "0.4"}},
@@ -55,7 +55,7 @@ def test_every_kind_is_a_function_of_seed_epoch_and_index(kind, channels) -> Non
 
 
 def test_jitter_without_change_changes_nothing() -> None:
-    assert torch.equal(jittered(images(), np.ones((8, 3))), images())
+    assert torch.equal(jitter_colors(images(), np.ones((8, 3))), images())
 
 
 def test_jitter_by_hand() -> None:
@@ -66,19 +66,21 @@ def test_jitter_by_hand() -> None:
         .contiguous()
     )
     grey = 0.299 * 100 + 0.587 * 50 + 0.114 * 200
-    brighter, paler = jittered(pixel, np.array([[1.2, 1, 1], [1, 1, 0.5]]))[:, :, 0, 0].tolist()
+    brighter, paler = jitter_colors(pixel, np.array([[1.2, 1, 1], [1, 1, 0.5]]))[
+        :, :, 0, 0
+    ].tolist()
     assert brighter == [120, 60, 240]
     assert paler == [round(grey + (value - grey) / 2) for value in (100, 50, 200)]
     # One colour everywhere: contrast moves it away from the mean grey.
-    (stronger,) = jittered(pixel[:1], np.array([[1, 1.2, 1]]))[:, :, 0, 0].tolist()
+    (stronger,) = jitter_colors(pixel[:1], np.array([[1, 1.2, 1]]))[:, :, 0, 0].tolist()
     assert stronger == [round(grey + 1.2 * (value - grey)) for value in (100, 50, 200)]
 
 
 def test_jitter_is_clamped_and_keeps_hues() -> None:
     bright = torch.full((1, 3, 2, 2), 250, dtype=torch.uint8)
-    assert jittered(bright, np.array([[1.4, 1, 1]])).unique().tolist() == [255]
+    assert jitter_colors(bright, np.array([[1.4, 1, 1]])).unique().tolist() == [255]
     orange = torch.tensor([160, 80, 40], dtype=torch.uint8).view(1, 3, 1, 1)
-    changed_colour = jittered(orange, np.array([[1.1, 0.9, 0.8]]))[0, :, 0, 0]
+    changed_colour = jitter_colors(orange, np.array([[1.1, 0.9, 0.8]]))[0, :, 0, 0]
     hues = [
         colorsys.rgb_to_hsv(*(value / 255 for value in colour.tolist()))[0]
         for colour in (orange[0, :, 0, 0], changed_colour)
@@ -90,7 +92,7 @@ def test_rectangles_stay_inside_and_have_their_share() -> None:
     generator = np.random.default_rng(0)
     shares = []
     for _ in range(300):
-        top, left, height, width = rectangle(40, 60, generator.random(4).tolist())
+        top, left, height, width = erased_rectangle(40, 60, generator.random(4).tolist())
         assert 0 <= top <= top + height <= 40
         assert 0 <= left <= left + width <= 60
         shares.append(height * width / 2400)
@@ -125,7 +127,7 @@ def test_every_change_of_randaugment_changes_the_image(which) -> None:
     position = (which + 0.5) / len(CHANGES)
     once = [0.9, position, 0.2, 0.5, 0.25, 0.1, 0.5, 0.5, 0.5, 0.5]
     assert len(once) == DRAWS
-    strong, weak = (changed(ramp(), once, magnitude, 0.0) for magnitude in (9, 5))
+    strong, weak = (randaugment(ramp(), once, magnitude, 0.0) for magnitude in (9, 5))
     assert strong.shape == ramp().shape
     assert not torch.equal(strong, ramp())
     graded = which > 2
@@ -134,13 +136,14 @@ def test_every_change_of_randaugment_changes_the_image(which) -> None:
 
 def test_changes_are_skipped_at_even_odds() -> None:
     never = [0.4, 0.5, 0.5, 0.5, 0.5] * 2
-    assert torch.equal(changed(ramp(), never, 9, 0.5), ramp())
+    assert torch.equal(randaugment(ramp(), never, 9, 0.5), ramp())
 
 
 def test_sign_turns_the_other_way() -> None:
     shift = 13.5 / len(CHANGES)
     left, right = (
-        changed(ramp(), [0.9, shift, side, 0.5, 0.25, 0, 0, 0, 0, 0], 5, 0.0) for side in (0.2, 0.8)
+        randaugment(ramp(), [0.9, shift, side, 0.5, 0.25, 0, 0, 0, 0, 0], 5, 0.0)
+        for side in (0.2, 0.8)
     )
     # 5 tenths of 45 % of 24 pixels are 5.4; red grows by 10 with each.
     middle = ramp()[0, 12, 12].item()

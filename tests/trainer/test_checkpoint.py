@@ -19,7 +19,7 @@ from inception_trainer.config.training import from_mapping
 from inception_trainer.device import Accelerator
 from inception_trainer.errors import ConfigError, DataError, Fenced, NonFiniteLoss
 from inception_trainer.train.state import Snapshot, TrainingState
-from inception_trainer.train.updates import OptimizerStep
+from inception_trainer.train.step import OptimizerStep
 from inception_trainer.weights.load import load_weights, open_weights
 
 

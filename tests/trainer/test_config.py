@@ -14,8 +14,9 @@ from inception_trainer.config.training import (
     load,
     load_file,
 )
+from inception_trainer.data.sampler import LengthPlan
 from inception_trainer.errors import ConfigError, InputMissing
-from inception_trainer.train.schedule import LengthPlan, learning_rate
+from inception_trainer.train.schedule import learning_rate
 
 DIGITS = {"data": {"kind": "Digits"}}
 

@@ -15,8 +15,8 @@ import torch
 from PIL import Image
 
 from inception_trainer.config.training import from_mapping
-from inception_trainer.data import Batch, open_splits, streamed
-from inception_trainer.data.ahead import read_ahead
+from inception_trainer.data import Batch, open_splits
+from inception_trainer.train.prefetch import read_ahead, stream_batches
 
 CPU = torch.device("cpu")
 
@@ -110,8 +110,8 @@ def test_loader_processes_stay_for_the_next_epoch_and_go_with_the_run(folder) ->
     for epoch, size in ((0, 4), (1, 3)):
         order = [np.arange(start, start + size) for start in range(0, 12, size)]
         with (
-            streamed(many.train, order, epoch, CPU) as stream,
-            streamed(alone.train, order, epoch, CPU) as expected,
+            stream_batches(many.train, order, epoch, CPU) as stream,
+            stream_batches(alone.train, order, epoch, CPU) as expected,
         ):
             for one, other in zip(stream, expected, strict=True):
                 assert torch.equal(one.images, other.images)
@@ -125,7 +125,7 @@ def test_loader_processes_stay_for_the_next_epoch_and_go_with_the_run(folder) ->
 
 def test_loader_processes_of_an_evaluation_go_with_it(folder) -> None:
     many, before = splits(folder, 2), children()
-    with streamed(many.val, [np.arange(5)], None, CPU) as stream:
+    with stream_batches(many.val, [np.arange(5)], None, CPU) as stream:
         assert len(next(stream).labels) == 5
     assert children() == before
 
@@ -133,11 +133,11 @@ def test_loader_processes_of_an_evaluation_go_with_it(folder) -> None:
 def test_loader_processes_of_an_epoch_that_is_left_go_at_once(folder) -> None:
     many, before = splits(folder, 2), children()
     order = [np.arange(start, start + 2) for start in range(0, 12, 2)]
-    with suppress(KeyError), streamed(many.train, order, 0, CPU) as stream:
+    with suppress(KeyError), stream_batches(many.train, order, 0, CPU) as stream:
         next(stream)
         raise KeyError
     assert children() == before
     # The next stream begins anew.
-    with streamed(many.train, order, 0, CPU) as stream:
+    with stream_batches(many.train, order, 0, CPU) as stream:
         assert len(list(stream)) == 6
     many.close()

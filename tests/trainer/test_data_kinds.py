@@ -7,12 +7,12 @@ import pickle
 import numpy as np
 import pytest
 import torch
+from inception_trainer.data.folder_listing import describe_folder
 from PIL import Image
 
 from inception_trainer.config.training import fingerprint, from_mapping
 from inception_trainer.data import open_splits
-from inception_trainer.data.cifar import augmented
-from inception_trainer.data.layout import found_tree
+from inception_trainer.data.cifar import move_images
 from inception_trainer.errors import ConfigError, DataError, InputMissing
 
 pytestmark = pytest.mark.usefixtures("copies_of_indices")
@@ -93,12 +93,12 @@ def test_shift_flip_and_turn() -> None:
         .repeat(1, 3, 1, 1)
     )
     still, level = 0.5, 0.5  # the middle of nine shifts, the middle of the angles
-    assert torch.equal(augmented(image, np.array([[still, still, 0.9, level]])), image)
-    assert torch.equal(augmented(image, np.array([[still, still, 0.1, level]])), image.flip(-1))
-    down = augmented(image, np.array([[0.99, still, 0.9, level]]))
+    assert torch.equal(move_images(image, np.array([[still, still, 0.9, level]])), image)
+    assert torch.equal(move_images(image, np.array([[still, still, 0.1, level]])), image.flip(-1))
+    down = move_images(image, np.array([[0.99, still, 0.9, level]]))
     assert torch.equal(down[:, :, :28], image[:, :, 4:])
     assert not down[:, :, 28:].any()
-    turned = augmented(image, np.array([[still, still, 0.9, 1.0]]))
+    turned = move_images(image, np.array([[still, still, 0.9, 1.0]]))
     assert not torch.equal(turned, image)
     assert torch.equal(turned[:, :, 15:17, 15:17], image[:, :, 15:17, 15:17])
 
@@ -246,10 +246,12 @@ def test_the_limit_is_no_part_of_what_a_checkpoint_belongs_to() -> None:
 
 
 def test_tree_of_what_was_found(tmp_path) -> None:
-    assert found_tree(tmp_path) == "an empty folder"
-    assert found_tree(tmp_path / "none") == f"no folder {tmp_path / 'none'}"
+    assert describe_folder(tmp_path) == "an empty folder"
+    assert describe_folder(tmp_path / "none") == f"no folder {tmp_path / 'none'}"
     (tmp_path / "train" / "cat" / "deep").mkdir(parents=True)
     (tmp_path / "val").mkdir()
     for number in range(9):
         (tmp_path / f"{number}.txt").touch()
-    assert found_tree(tmp_path) == "train/ (cat/), val/ (empty), 0.txt, 1.txt, 2.txt, 3.txt, ..."
+    assert (
+        describe_folder(tmp_path) == "train/ (cat/), val/ (empty), 0.txt, 1.txt, 2.txt, 3.txt, ..."
+    )

@@ -26,7 +26,7 @@ def network() -> nn.Module:
 
 def test_eager_is_the_network_itself() -> None:
     own = network()
-    assert compiling.executed(own, "Eager", CPU) is own
+    assert compiling.compile_if_asked(own, "Eager", CPU) is own
 
 
 def compilers_are_there() -> bool:
@@ -68,7 +68,7 @@ def test_compiled_trains_the_same_or_says_what_is_missing(tmp_path) -> None:
 def test_missing_compiler_is_named(monkeypatch, device) -> None:
     monkeypatch.setattr(shutil, "which", lambda _name: None)
     with pytest.raises(ConfigError, match=r"execution: Compiled needs a compiler .* choose Eager"):
-        compiling.executed(network(), "Compiled", torch.device(device))
+        compiling.compile_if_asked(network(), "Compiled", torch.device(device))
 
 
 def test_missing_headers_are_named(monkeypatch, tmp_path) -> None:
@@ -77,7 +77,7 @@ def test_missing_headers_are_named(monkeypatch, tmp_path) -> None:
     with pytest.raises(
         ConfigError, match=r"Python's headers, and there is no .*Python\.h; install them"
     ):
-        compiling.executed(network(), "Compiled", CPU)
+        compiling.compile_if_asked(network(), "Compiled", CPU)
 
 
 def test_synchronized_norms_are_not_compiled() -> None:

@@ -14,7 +14,7 @@ ROUNDS_OF_EVALUATION = 4
 """64 samples, of which each of two ranks takes 8 at a time."""
 
 
-def read(path: Path) -> hang_detector.Pulse:
+def read(path: Path) -> hang_detector.HeartbeatAge:
     text = path.read_text(encoding="ascii")
     assert len(text) == LINE_BYTES
     return hang_detector.of_heartbeat(text, "")

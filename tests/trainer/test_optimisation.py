@@ -15,14 +15,15 @@ from inception_trainer import device, models
 from inception_trainer.comm import Comm
 from inception_trainer.config.settings import Settings
 from inception_trainer.config.training import TrainingConfig, from_mapping, merge
+from inception_trainer.data.sampler import LengthPlan
 from inception_trainer.device import Accelerator
 from inception_trainer.errors import ConfigError
 from inception_trainer.train.ema import WeightAverage, decay_after
-from inception_trainer.train.mixup import blended, share_of
+from inception_trainer.train.mixup import blend_images, mixing_coefficient
 from inception_trainer.train.optimizers import RMSProp, parameter_groups
-from inception_trainer.train.schedule import LengthPlan, learning_rate
+from inception_trainer.train.schedule import learning_rate
 from inception_trainer.train.state import TrainingState
-from inception_trainer.train.updates import OptimizerStep
+from inception_trainer.train.step import OptimizerStep
 from trainer_ranks import TINY
 
 DIGITS = {"data": {"kind": "Digits"}}
@@ -130,16 +131,18 @@ def test_average_follows_the_weights_and_the_statistics() -> None:
 
 @pytest.mark.parametrize("alpha", [0.01, 0.2, 1.0])
 def test_mixup_draws_from_beta(alpha) -> None:
-    draws = torch.tensor([share_of(seed, step, alpha) for seed in range(20) for step in range(200)])
+    draws = torch.tensor(
+        [mixing_coefficient(seed, step, alpha) for seed in range(20) for step in range(200)]
+    )
     assert ((draws >= 0) & (draws <= 1)).all()
     assert draws.mean().item() == pytest.approx(0.5, abs=0.03)
     assert draws.var().item() == pytest.approx(1 / (4 * (2 * alpha + 1)), abs=0.01)
-    assert share_of(3, 7, alpha) == share_of(3, 7, alpha)
+    assert mixing_coefficient(3, 7, alpha) == mixing_coefficient(3, 7, alpha)
 
 
 def test_mixup_blends_with_the_mirrored_position() -> None:
     images = torch.arange(3.0).view(3, 1, 1, 1).expand(3, 1, 2, 2)
-    assert blended(images, 0.75)[:, 0, 0, 0].tolist() == [0.5, 1.0, 1.5]
+    assert blend_images(images, 0.75)[:, 0, 0, 0].tolist() == [0.5, 1.0, 1.5]
 
 
 def test_exponential_schedule_begins_after_the_warm_up() -> None:

@@ -6,14 +6,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from inception_trainer.config.training import from_mapping
-from inception_trainer.data.order import permutation, uniforms
-from inception_trainer.train.schedule import (
+from inception_trainer.data.counter_rng import uniforms
+from inception_trainer.data.sampler import (
     BatchPlan,
     LengthPlan,
-    evaluation_share,
-    learning_rate,
+    evaluation_indices,
     micro_batches_of_epoch,
+    permutation,
 )
+from inception_trainer.train.schedule import learning_rate
 
 SEEDS = st.integers(0, 2**32 - 1)
 
@@ -71,7 +72,7 @@ def test_micro_batches_do_not_depend_on_who_computes_them(world, accumulation, p
 
 @given(st.integers(0, 100), st.integers(1, 20))
 def test_evaluation_shares_cover_everything_once(samples, world) -> None:
-    shares = [evaluation_share(samples, rank, world) for rank in range(world)]
+    shares = [evaluation_indices(samples, rank, world) for rank in range(world)]
     assert np.concatenate(shares).tolist() == list(range(samples))
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
 

@@ -14,7 +14,7 @@ import trainer_ranks
 from inception_trainer import models
 from inception_trainer.config.normalization import INCEPTION
 from inception_trainer.config.training import merge
-from inception_trainer.data.order import permutation
+from inception_trainer.data.sampler import permutation
 from trainer_ranks import TINY
 
 pytestmark = pytest.mark.timeout(300)

@@ -23,8 +23,8 @@ import trainer_ranks
 from inception_trainer.config.training import from_mapping, merge
 from inception_trainer.data import open_splits, shardindex
 from inception_trainer.data import shards as shard_reader
-from inception_trainer.data.shardindex import Found, Index
-from inception_trainer.data.shardnames import expanded
+from inception_trainer.data.shardindex import Index, ShardIndex
+from inception_trainer.data.shardnames import expand_braces
 from inception_trainer.data.shards import Shards, search
 from inception_trainer.data.tarindex import Window, members
 from inception_trainer.errors import ConfigError, DataError, InputMissing
@@ -44,7 +44,7 @@ def splits(root: Path, **keys: Any) -> Any:
     return open_splits(from_mapping({"data": data(root, **keys)}))
 
 
-def indexed(path: Path, label_key: str | None = None, window: int = 4096) -> Found:
+def indexed(path: Path, label_key: str | None = None, window: int = 4096) -> ShardIndex:
     content = path.read_bytes()
     return search(
         lambda offset, count: content[offset : offset + count],
@@ -366,7 +366,7 @@ def test_images_that_cannot_be_read_are_named_and_skipped(tmp_path, caplog) -> N
     ],
 )
 def test_braces(pattern, names) -> None:
-    assert expanded(pattern, "trainShards") == names
+    assert expand_braces(pattern, "trainShards") == names
 
 
 @pytest.mark.parametrize(
@@ -380,7 +380,7 @@ def test_braces(pattern, names) -> None:
 )
 def test_wrong_braces(pattern, words) -> None:
     with pytest.raises(ConfigError, match=words) as caught:
-        expanded(pattern, "valShards")
+        expand_braces(pattern, "valShards")
     assert str(caught.value).startswith("data.valShards: ")
 
 
@@ -452,7 +452,9 @@ def test_samples_cost_little_memory() -> None:
     """1.3 million samples stay far below 200 MB, because nothing is kept per sample beside arrays."""
     count = 1_300_000
     numbers = array("q", bytes(8 * count))
-    shards = Shards(["a.tar"], Index.of([Found(numbers, numbers, array("i", bytes(4 * count)))]))
+    shards = Shards(
+        ["a.tar"], Index.of([ShardIndex(numbers, numbers, array("i", bytes(4 * count)))])
+    )
     kept = sum(value.nbytes for value in vars(shards).values() if isinstance(value, np.ndarray))
     assert kept < 30e6
     assert len(shards) == count

@@ -8,7 +8,7 @@ import torch.distributed as dist
 from torch import nn
 
 from inception_trainer import models
-from inception_trainer.train.syncnorm import SynchronizedBatchNorm, synchronize
+from inception_trainer.train.syncnorm import SynchronizedBatchNorm, synchronize_batch_norms
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ def test_evaluation_needs_no_other_rank() -> None:
 def test_every_norm_of_a_network_is_replaced_and_keeps_its_tensors() -> None:
     network = models.create("resnet50", 3)
     before, names = dict(network.named_parameters()), list(network.state_dict())
-    synchronize(network)
+    synchronize_batch_norms(network)
     kinds = {type(module) for module in network.modules() if isinstance(module, nn.BatchNorm2d)}
     assert kinds == {SynchronizedBatchNorm}
     assert list(network.state_dict()) == names

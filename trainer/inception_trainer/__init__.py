@@ -1,9 +1,20 @@
 """Training of image classifiers on any accelerator, restartable at any moment.
 
-Layers, each importing only those to its right::
+Floors, each importing only those below it::
 
-    __main__ > cli > entry > session > engine > data, models, checkpoint, metrics > device, comm, plan > config > errors
+    cli                           the commands
+    entry                         one rank of a run
+    modes                         Evaluate, Benchmark, Infer, Export
+    train                         mode Train: build, loop, step
+    sinks                         where a run reports to
+    weights                       files of weights, in and out
+    reporting                     records, progress, output folder
+    checkpoint                    checkpoints in folders and object stores
+    data, models, device          samples, networks, the accelerator
+    config                        the configuration, checked
+    comm, stores, log, errors     small things that all of them use
 
+``launcher`` and ``preload`` stand beside them: the launcher starts ranks and imports none of this.
 Importing this package imports neither torch nor numpy.
 """
 

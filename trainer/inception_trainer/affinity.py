@@ -1,4 +1,4 @@
-"""CPUs of a rank's own: each rank of a pod is pinned to a part of those that the pod may use.
+"""Pins each rank of a pod to a part of the CPUs that the pod may use (``cpuAffinity: PerRank``).
 
 Threads and processes inherit the CPUs of the thread that starts them, so this is done before torch
 computes anything and before loader processes are made. Threads that run already are pinned one by
@@ -20,18 +20,17 @@ TOPOLOGY = Path("/sys/devices/system/cpu")
 
 
 def by_core(cpus: Collection[int], topology: Path = TOPOLOGY) -> list[int]:
-    """The CPUs by package and core, so that neighbours share caches: Linux numbers the threads of a
-    core far apart.
-    """
+    """The CPUs sorted by package and core, so that neighbours share caches."""
+    # Linux numbers the threads of a core far apart: 0 and 64 may be one core.
     return sorted(cpus, key=lambda cpu: (*_core(topology / f"cpu{cpu}" / "topology"), cpu))
 
 
 def _core(folder: Path) -> tuple[int, int]:
     try:
-        return int((folder / "physical_package_id").read_text()), int(
-            (folder / "core_id").read_text()
-        )
-    except (OSError, ValueError):  # not told here; the order is that of the numbers
+        package = int((folder / "physical_package_id").read_text())
+        return package, int((folder / "core_id").read_text())
+    except (OSError, ValueError):
+        # Some sandboxes hide it; the order is then that of the numbers.
         return 0, 0
 
 
@@ -42,17 +41,23 @@ def part(cpus: list[int], rank: int, ranks: int) -> list[int]:
     """
     if len(cpus) < ranks:
         raise ConfigError(
-            f"cpuAffinity: PerRank needs a CPU for each of the {ranks} ranks of this pod, which may use {len(cpus)}; "
-            "give the pod more CPUs, lower numProcPerNode, or choose Shared"
+            f"cpuAffinity: PerRank needs a CPU for each of the {ranks} ranks of this pod, "
+            f"which may use {len(cpus)}; give the pod more CPUs, lower numProcPerNode, "
+            "or choose Shared"
         )
     return cpus[rank * len(cpus) // ranks : (rank + 1) * len(cpus) // ranks]
 
 
-def placed(affinity: str, settings: Settings) -> Settings:
-    """Pin this rank if ``affinity`` is ``PerRank``; the settings then say so. Raises ConfigError."""
+def pin_rank(affinity: str, settings: Settings) -> Settings:
+    """Pin this rank if ``affinity`` is ``PerRank``; the settings that are returned then say so.
+
+    Raises ConfigError when there are fewer CPUs than ranks.
+    """
     if affinity != "PerRank":
         return settings
-    pin(part(by_core(os.sched_getaffinity(0)), settings.local_rank, settings.local_world_size))
+    # What the pod may use, not what the node has: a cpuset leaves out the others.
+    cpus = by_core(os.sched_getaffinity(0))
+    pin(part(cpus, settings.local_rank, settings.local_world_size))
     return dataclasses.replace(settings, pinned=True)
 
 

@@ -38,6 +38,7 @@ class _Parser(argparse.ArgumentParser):
     """Raises UsageError (exit 64) instead of ending the process with 2."""
 
     def error(self, message: str) -> NoReturn:
+        # argparse itself would end the process with 2, which means nothing to the operator.
         raise UsageError(f"{message}; see {self.prog} --help")
 
 
@@ -61,9 +62,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except TrainerError as error:
         from . import entry
 
-        entry.end(
-            error, environment.from_environment() if not isinstance(error, UsageError) else None
-        )
+        # A wrong command line is for the person who typed it, not for torch elastic's error file.
+        is_usage = isinstance(error, UsageError)
+        entry.end(error, None if is_usage else environment.from_environment())
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -143,6 +144,7 @@ def _configuration(
     """The command decides the mode, so that one file serves them all."""
     from .config.training import load, load_file
 
+    # Last, so that it wins over a --set of the mode.
     chosen = [*overrides, f"mode={mode}"]
     if path is not None:
         return load_file(path, chosen, settings.image_folder)

@@ -1,10 +1,13 @@
-"""What the ranks say to one another. With one rank every call is free and no process group exists."""
+"""Communication between the ranks of a run, through torch.distributed.
+
+With one rank every call is free and no process group exists.
+"""
 
 from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -14,16 +17,22 @@ from torch import Tensor
 T = TypeVar("T")
 LETTING_GO_SECONDS = 0.05
 """What gloo's threads get to let go of the last tensors before the process group ends."""
+TENSORS_KEPT = 32
 
 
 class Comm:
-    """The process group of a run; reduces and gathers small host-side values through gloo."""
+    """The process group of a run.
+
+    Small values in host memory are reduced and gathered through gloo, tensors of the device through
+    the back end of its vendor.
+    """
 
     def __init__(self, rank: int, world_size: int, backend: str) -> None:
-        self.rank, self.world_size = rank, world_size
-        # Whoever drops the last reference to a tensor needs the interpreter's lock, and the end of
-        # a process group waits for gloo's threads with that lock held: they must never be the ones.
-        self._recent: deque[Tensor] = deque(maxlen=32)
+        self.rank = rank
+        self.world_size = world_size
+        # Keep the last tensors alive: gloo's threads must not free one while destroy_process_group
+        # holds the GIL, which freeing needs (deadlock).
+        self._recent: deque[Tensor] = deque(maxlen=TENSORS_KEPT)
         if world_size > 1:
             dist.init_process_group(backend, rank=rank, world_size=world_size)
 
@@ -49,9 +58,23 @@ class Comm:
         return torch.stack(parts)
 
     def broadcast(self, values: Tensor) -> None:
-        """Overwrite with rank 0's values; any device."""
+        """Overwrite ``values`` with rank 0's; any device."""
         if self.world_size > 1:
             dist.broadcast(values, 0)
+
+    @torch.no_grad()
+    def broadcast_tensors(self, tensors: Sequence[Tensor]) -> None:
+        """Overwrite every rank's ``tensors`` with rank 0's; every rank must call it."""
+        if self.world_size == 1:
+            return
+        # One collective per type instead of one per tensor: a network has hundreds of them.
+        for kind in sorted({tensor.dtype for tensor in tensors}, key=str):
+            same = [tensor for tensor in tensors if tensor.dtype == kind]
+            flat = torch.cat([tensor.flatten() for tensor in same])
+            self.broadcast(flat)
+            parts = torch.split(flat, [tensor.numel() for tensor in same])
+            for tensor, part in zip(same, parts, strict=True):
+                tensor.copy_(part.view_as(tensor))
 
     def from_first(self, produce: Callable[[], T]) -> T:
         """Rank 0 produces a small picklable value, all ranks return it; its exception is raised on
@@ -59,6 +82,7 @@ class Comm:
         """
         if self.world_size == 1:
             return produce()
+        # Both travel in one broadcast: ranks that wait for a value that never comes would hang.
         box: list[Any] = [None, None]
         if self.is_first:
             try:
@@ -73,6 +97,7 @@ class Comm:
 
     def barrier(self) -> None:
         """Wait until every rank is here."""
+        # dist.barrier() would go through the device's back end and synchronise the device.
         self.sum(torch.zeros(1))
 
     def close(self) -> None:
@@ -92,7 +117,8 @@ class Agreement:
     """
 
     def __init__(self, comm: Comm, names: tuple[str, ...]) -> None:
-        self._comm, self._names = comm, names
+        self._comm = comm
+        self._names = names
         self._flags = torch.zeros(len(names), dtype=torch.int32)
         self._work: Any = None
 
@@ -107,8 +133,8 @@ class Agreement:
         if self._work is not None:
             self._work.wait()
             self._work = None
-        names = frozenset(
-            name for name, flag in zip(self._names, self._flags.tolist(), strict=True) if flag
-        )
+        flags = zip(self._names, self._flags.tolist(), strict=True)
+        names = frozenset(name for name, flag in flags if flag)
+        # Read once: a request that was acted on must not be found again.
         self._flags.zero_()
         return names

@@ -1,5 +1,7 @@
-"""How a rank is run, and how its errors reach the outside: exit code, one line, torch elastic's
-error file.
+"""Runs one rank, and takes its errors outside: exit code, one line, torch elastic's error file.
+
+:func:`train` is what the launcher calls in each process that it forks; the command line comes in
+through :func:`run_as_process`. Both do what ``mode`` says.
 """
 
 from __future__ import annotations
@@ -53,24 +55,23 @@ def _run(config: TrainingConfig, settings: Settings) -> None:
     try:
         _work(config, settings)
     except InputMissing as error:
-        if not _by_variable(error, config, settings):
+        # The path stands in no configuration, so the message must say where it came from.
+        if not _is_about_image_folder(error, config, settings):
             raise
         raise InputMissing(
             f"{error}; the variable {environment.IMAGE_FOLDER} names this folder"
         ) from error
 
 
-def _by_variable(error: InputMissing, config: TrainingConfig, settings: Settings) -> bool:
+def _is_about_image_folder(error: InputMissing, config: TrainingConfig, settings: Settings) -> bool:
     data = config.data
-    return (
-        data.kind == "ImageFolder"
-        and data.path == settings.image_folder
-        and str(error).startswith("data.path:")
-    )
+    from_variable = data.kind == "ImageFolder" and data.path == settings.image_folder
+    return from_variable and str(error).startswith("data.path:")
 
 
 def _work(config: TrainingConfig, settings: Settings) -> None:
-    settings = affinity.placed(config.cpu_affinity, settings)
+    # Before torch computes anything: threads inherit the CPUs of the one that starts them.
+    settings = affinity.pin_rank(config.cpu_affinity, settings)
     if config.mode == "Train":
         from .train import build
 
@@ -87,6 +88,7 @@ def write_error_file(error: TrainerError, settings: Settings) -> None:
         return
     extra = {"timestamp": str(int(time.time())), "exitCode": error.exit_code}
     content = {"message": {"message": f"{type(error).__name__}: {error}", "extraInfo": extra}}
+    # The exit code says the same; a full disk must not replace the reason by another.
     with suppress(OSError):
         settings.error_file.write_text(json.dumps(content), encoding="utf-8")
 
@@ -95,6 +97,7 @@ def end(error: TrainerError, settings: Settings | None = None) -> NoReturn:
     """Report ``error`` and end the process with its code."""
     if settings is not None:
         write_error_file(error, settings)
+    # Both go to the same log of the pod, where the reason must come last.
     sys.stdout.flush()
     print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
     raise SystemExit(error.exit_code) from None

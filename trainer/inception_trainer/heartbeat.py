@@ -1,5 +1,5 @@
-"""Signs of life for the launcher's watchdog: one shared line per rank, written without a system
-call.
+"""Signs of life for the launcher's hang monitor: one line per rank in shared memory, written
+without a system call.
 
 ``<steps done> <signs of life> step|long``. Any change is a sign of life; the counts are equal on
 all ranks at the same place of the program, so the rank with the fewest is the one that the others
@@ -19,30 +19,33 @@ LINE_BYTES = 64
 
 
 class Heartbeat:
-    """Writes the line; without a path every call does nothing."""
+    """Writes the line of this rank; without a path every call does nothing."""
 
     def __init__(self, path: Path | None) -> None:
-        self._line = None if path is None else _shared(path)
-        self._step = self._count = 0
-        self._first, self._paused = True, False
+        self._line = None if path is None else _shared_line(path)
+        self._step = 0
+        self._count = 0
+        self._is_first_step = True
+        self._is_paused = False
 
     def step(self, step: int) -> None:
         """An optimizer step is done."""
         # After the first one rank 0 starts what shows the training, while the others wait in the
         # second.
-        self._write("long" if self._first else "step", step)
-        self._paused, self._first = self._first, False
+        self._write("long" if self._is_first_step else "step", step)
+        self._is_paused = self._is_first_step
+        self._is_first_step = False
 
     def beat(self) -> None:
         """Something smaller than a step is done: a batch has come, or a part of an evaluation."""
         # The first batch after a pause is still to be computed, which too takes longer than the
         # ones after it.
-        self._write("long" if self._first or self._paused else "step")
-        self._paused = False
+        self._write("long" if self._is_first_step or self._is_paused else "step")
+        self._is_paused = False
 
     def pause(self) -> None:
         """What comes next may take long: the start of an epoch, an evaluation, a save, the end."""
-        self._paused = True
+        self._is_paused = True
         self._write("long")
 
     def over(self, items: Iterable[T]) -> Iterator[T]:
@@ -53,16 +56,18 @@ class Heartbeat:
 
     def _write(self, pace: str, step: int | None = None) -> None:
         self._count += 1
-        self._step = self._step if step is None else step
+        if step is not None:
+            self._step = step
         if self._line is not None:
             self._line[:] = _line(self._step, self._count, pace)
 
 
 def _line(step: int, count: int, pace: str) -> bytes:
+    # Always as long: the line is overwritten in place while the launcher may read it.
     return f"{step} {count} {pace}".ljust(LINE_BYTES - 1).encode() + b"\n"
 
 
-def _shared(path: Path) -> mmap.mmap:
+def _shared_line(path: Path) -> mmap.mmap:
     # Not a write per beat: on a disk that is busy with a checkpoint it could hold up the step.
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
     try:

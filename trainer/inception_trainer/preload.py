@@ -1,5 +1,5 @@
-"""What the launcher imports before it forks the ranks: everything heavy, nothing that starts a
-thread or a device.
+"""Lists the modules that the launcher imports before it forks the ranks: everything heavy, nothing
+that starts a thread or a device.
 
 Importing this module prepares the environment (OpenMP reads it when torch is loaded), so import it
 before torch; then import :data:`MODULES` in their order, skipping what is not installed.

@@ -1,4 +1,4 @@
-"""Requests to stop: SIGTERM, Ctrl-C, or the launcher's stop file."""
+"""Requests to stop gracefully: SIGTERM, Ctrl-C, or the launcher's stop file."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ class StopRequest:
 
     def __init__(self, stop_file: Path | None) -> None:
         self._file = stop_file
-        self._signalled = False
-        self._armed = False
+        self._is_signalled = False
+        self._is_armed = False
 
     def install(self) -> None:
         """Take SIGTERM and SIGINT from whoever has them; main thread only."""
@@ -26,17 +26,22 @@ class StopRequest:
 
     def arm(self) -> None:
         """From now on a signal is only remembered: the loop saves and stops at a step boundary."""
-        self._armed = True
-        if self._signalled:
+        self._is_armed = True
+        if self._is_signalled:
             raise Stopped("stopped on request before the first step")
 
     def requested(self) -> bool:
         """Whether this process should stop; looks at the file, so ask once per step."""
-        return self._signalled or (self._file is not None and self._file.exists())
+        if self._is_signalled:
+            return True
+        # A file besides the signal: a rank that hangs in a collective still gets the latter.
+        return self._file is not None and self._file.exists()
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
-        self._signalled = True
+        self._is_signalled = True
         if number == signal.SIGINT:
-            signal.signal(signal.SIGINT, signal.default_int_handler)  # the second Ctrl-C means it
-        if not self._armed:
+            # The second Ctrl-C means it.
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        # Raised here, inside whatever the main thread does: it may wait for peers for minutes.
+        if not self._is_armed:
             raise Stopped("stopped on request before the first step")

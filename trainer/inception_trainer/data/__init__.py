@@ -1,11 +1,16 @@
-"""Samples: where they come from, and in which order.
+"""Samples: where they come from, in which order, and how they are augmented.
 
 Order is a pure function of (seed, epoch), augmentation of (seed, epoch, index): how many ranks or
-loader processes there are, and where a run was interrupted, changes nothing that is seen.
+loader workers there are, and where a run was interrupted, changes nothing that is seen.
+
+``build`` opens what ``data.kind`` names. ``sampler`` says which samples a rank takes at a step, and
+``counter_rng`` has the random numbers for it. ``memory`` is the base of the small sets in memory
+(``digits``, ``cifar`` with ``cifarfiles``, ``synthetic``), ``encoded`` that of files and shards of
+JPEG and other images (``imagefolder``, ``imagelist``, ``shards``), with ``workers`` to ``decode``
+them. Nothing here knows devices, ranks or networks.
 """
 
-from .ahead import streamed
 from .base import Batch, Dataset, Splits
 from .build import open_splits
 
-__all__ = ["Batch", "Dataset", "Splits", "open_splits", "streamed"]
+__all__ = ["Batch", "Dataset", "Splits", "open_splits"]

@@ -1,8 +1,9 @@
-"""What ``augmentation`` adds to training images: colour jitter, random changes (RandAugment),
-erased rectangles.
+"""Augmentation that ``augmentation`` adds to training images: colour jitter, RandAugment, random
+erasing.
 
 Each is a pure function of (seed, epoch, index), on bytes and before normalisation, one image or
-many at a time.
+many at a time. Crops, flips and shifts belong to the data sets themselves; mixup, which needs two
+images, is in ``train/mixup.py``.
 """
 
 from __future__ import annotations
@@ -21,109 +22,111 @@ from inception_trainer.config.training import (
     RandAugmentConfig,
 )
 
-from .base import Indices
-from .order import hashes, stream_key, uniforms
+from .counter_rng import Indices, hashes, stream_key, uniforms
 
-JITTER, CHANGES, ERASING, NOISE = 6, 7, 8, 9
-"""Streams of random numbers of their own."""
+JITTER_STREAM, RANDAUGMENT_STREAM, ERASING_STREAM, NOISE_STREAM = 6, 7, 8, 9
+"""Counters of :func:`.counter_rng.stream_key`, one for each use."""
 LUMA = (0.299, 0.587, 0.114)
-SMALLEST_AREA, LARGEST_AREA, LARGEST_RATIO = 0.02, 1 / 3, 1 / 0.3
-"""Of an erased rectangle: share of the image, longer side over shorter."""
+"""Weights of red, green and blue in grey (ITU-R BT.601, as Pillow has them)."""
+SMALLEST_AREA = 0.02
+LARGEST_AREA = 1 / 3
+"""Of an erased rectangle, as shares of the image (Zhong et al. 2017, as timm has them)."""
+LARGEST_RATIO = 1 / 0.3
+"""Longer side of an erased rectangle over its shorter one."""
 
 
 @dataclass(frozen=True)
 class Augment:
-    """Applied in this order: jitter, changes, erasing."""
+    """The extra augmentation of a job, applied in the order of the fields."""
 
     seed: int
     jitter: ColorJitterConfig
-    changes: RandAugmentConfig
+    randaugment: RandAugmentConfig
     erasing: float
+    """Probability that a part of an image is erased."""
 
     @classmethod
     def of(cls, config: AugmentationConfig, seed: int) -> Augment | None:
         """None where the configuration asks for none of them."""
-        jitter, changes, erasing = (
-            config.color_jitter,
-            config.rand_augment,
-            config.random_erasing or 0.0,
-        )
-        wanted = any(_strengths(jitter)) or changes.magnitude is not None or erasing
-        return cls(seed, jitter, changes, erasing) if wanted else None
+        augment = cls(seed, config.color_jitter, config.rand_augment, config.random_erasing or 0.0)
+        jitters = any(_strengths(augment.jitter))
+        if jitters or augment.randaugment.magnitude is not None or augment.erasing:
+            return augment
+        return None
 
     def __call__(self, images: Tensor, indices: Indices, epoch: int) -> Tensor:
         """``images`` uint8 ``[n, 1 or 3, height, width]``, the samples ``indices`` in ``epoch``."""
         strengths = _strengths(self.jitter)
         if any(strengths):
-            draws = uniforms(indices, self.seed, epoch, 3, JITTER)
-            images = jittered(images, 1 + (2 * draws - 1) * np.array(strengths))
-        if self.changes.magnitude is not None:
-            images = self._changed(images, indices, epoch, self.changes.magnitude)
+            draws = uniforms(indices, self.seed, epoch, 3, JITTER_STREAM)
+            images = jitter_colors(images, 1 + (2 * draws - 1) * np.array(strengths))
+        if self.randaugment.magnitude is not None:
+            images = self._randaugmented(images, indices, epoch, self.randaugment.magnitude)
         return self._erased(images, indices, epoch) if self.erasing else images
 
-    def _changed(self, images: Tensor, indices: Indices, epoch: int, magnitude: int) -> Tensor:
-        # Here, because only this needs Pillow where torchvision decodes.
-        from .randaugment import DRAWS, changed
+    def _randaugmented(
+        self, images: Tensor, indices: Indices, epoch: int, magnitude: int
+    ) -> Tensor:
+        # Imported here, because only this needs Pillow where torchvision decodes.
+        from .randaugment import DRAWS, randaugment
 
-        draws = uniforms(indices, self.seed, epoch, DRAWS, CHANGES).tolist()
+        draws = uniforms(indices, self.seed, epoch, DRAWS, RANDAUGMENT_STREAM).tolist()
         pairs = zip(images, draws, strict=True)
-        return torch.stack(
-            [changed(image, row, magnitude, self.changes.deviation) for image, row in pairs]
-        )
+        deviation = self.randaugment.deviation
+        return torch.stack([randaugment(image, row, magnitude, deviation) for image, row in pairs])
 
     def _erased(self, images: Tensor, indices: Indices, epoch: int) -> Tensor:
-        draws = uniforms(indices, self.seed, epoch, 5, ERASING)
+        draws = uniforms(indices, self.seed, epoch, 5, ERASING_STREAM)
+        # The images may be views of a data set in memory, which must not change.
         images = images.clone()
         for image, index, row in zip(images, indices.tolist(), draws.tolist(), strict=True):
             if row[0] < self.erasing:
-                top, left, height, width = rectangle(image.shape[1], image.shape[2], row[1:])
+                top, left, height, width = erased_rectangle(image.shape[1], image.shape[2], row[1:])
                 shape = (image.shape[0], height, width)
                 image[:, top : top + height, left : left + width] = self._noise(shape, index, epoch)
         return images
 
     def _noise(self, shape: tuple[int, ...], index: int, epoch: int) -> Tensor:
-        words = np.arange(math.ceil(math.prod(shape) / 8), dtype=np.int64)
-        filled = (
-            hashes(stream_key(self.seed, epoch, NOISE, index), words).astype("<u8").view(np.uint8)
-        )
-        return torch.from_numpy(filled[: math.prod(shape)].copy()).view(shape)
+        size = math.prod(shape)
+        words = np.arange(math.ceil(size / 8), dtype=np.int64)
+        values = hashes(stream_key(self.seed, epoch, NOISE_STREAM, index), words)
+        # Eight bytes from each value, in an order that does not depend on the processor.
+        noise = values.astype("<u8").view(np.uint8)[:size]
+        return torch.from_numpy(noise.copy()).view(shape)
 
 
 def _strengths(jitter: ColorJitterConfig) -> tuple[float, float, float]:
     return jitter.brightness, jitter.contrast, jitter.saturation
 
 
-def jittered(images: Tensor, factors: NDArray[np.float64]) -> Tensor:
-    """Brightness, contrast and saturation of each image times its row of factors, rounded and
-    clamped once.
+def jitter_colors(images: Tensor, factors: NDArray[np.float64]) -> Tensor:
+    """Brightness, contrast and saturation of each image times its row of ``factors`` ``[n, 3]``,
+    rounded and clamped once.
 
     Contrast moves pixels away from the mean grey of the brightened image, saturation from their own
     grey: in one expression, both being linear.
     """
     pixels = images.float()
-    brightness, contrast, saturation = (
-        torch.from_numpy(factors).float()[:, :, None, None, None].unbind(1)
-    )
+    columns = torch.from_numpy(factors).float()[:, :, None, None, None]
+    brightness, contrast, saturation = columns.unbind(1)
     grey = pixels
     if images.shape[1] == len(LUMA):
         grey = (pixels * torch.tensor(LUMA)[:, None, None]).sum(1, keepdim=True)
     mean = grey.mean((1, 2, 3), keepdim=True)
-    scale = brightness * contrast
-    coloured = (
-        torch.lerp(grey, pixels, saturation.expand_as(pixels)) if grey is not pixels else pixels
-    )
-    return (
-        (coloured * scale + (1 - contrast) * brightness * mean)
-        .round_()
-        .clamp_(0, 255)
-        .to(torch.uint8)
-    )
+    # Grey images have no saturation to change.
+    colored = pixels
+    if grey is not pixels:
+        colored = torch.lerp(grey, pixels, saturation.expand_as(pixels))
+    changed = colored * (brightness * contrast) + (1 - contrast) * brightness * mean
+    return changed.round_().clamp_(0, 255).to(torch.uint8)
 
 
-def rectangle(height: int, width: int, draws: list[float]) -> tuple[int, int, int, int]:
+def erased_rectangle(height: int, width: int, draws: list[float]) -> tuple[int, int, int, int]:
     """Top, left, height and width of what is erased, from four uniform numbers."""
     area = height * width * (SMALLEST_AREA + (LARGEST_AREA - SMALLEST_AREA) * draws[0])
     ratio = math.exp((2 * draws[1] - 1) * math.log(LARGEST_RATIO))
     tall = min(height, max(1, round(math.sqrt(area * ratio))))
     wide = min(width, max(1, round(math.sqrt(area / ratio))))
-    return int(draws[2] * (height - tall + 1)), int(draws[3] * (width - wide + 1)), tall, wide
+    top = int(draws[2] * (height - tall + 1))
+    left = int(draws[3] * (width - wide + 1))
+    return top, left, tall, wide

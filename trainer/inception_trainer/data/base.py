@@ -1,25 +1,25 @@
-"""What a dataset is to the engine."""
+"""The interface between datasets and training: batches, splits, and the protocol of a dataset.
+
+A dataset is addressed by sample numbers, which :mod:`.sampler` chooses; it never decides on an
+order itself.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
-import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor
 
 from inception_trainer.config.normalization import IMAGENET, Normalization
 
-if TYPE_CHECKING:
-    from .augment import Augment
+from .augment import Augment
+from .counter_rng import Indices
 
-Indices = NDArray[np.int64]
 UNREADABLE = -100
-"""Label of an image that could not be read: the loss ignores it (torch's default ``ignore_index``).
-"""
+"""Label of an image that could not be read: the loss ignores it (torch's ``ignore_index``)."""
 
 
 class Batch(NamedTuple):
@@ -32,12 +32,10 @@ class Batch(NamedTuple):
 
 
 class Dataset(Protocol):
-    """One split, addressed by index."""
+    """One split of a data set, addressed by sample numbers."""
 
     augment: Augment | None
-    """What ``augmentation`` does to the images of a batch for an epoch, beside what their kind
-    always has done.
-    """
+    """Extra augmentation from ``augmentation``, applied after the dataset's own."""
 
     def __len__(self) -> int: ...
 
@@ -48,11 +46,11 @@ class Dataset(Protocol):
     def stream(
         self, batches: list[Indices], epoch: int | None
     ) -> AbstractContextManager[Iterator[Batch]]:
-        """The batches one after the other, read ahead where that pays."""
+        """The batches one after the other, read ahead by loader workers where that pays."""
         ...
 
     def close(self) -> None:
-        """End what streams keep for one another."""
+        """Shut down the loader workers kept between epochs."""
         ...
 
 
@@ -68,6 +66,6 @@ class Splits:
     """What suits the data where no weights say otherwise."""
 
     def close(self) -> None:
-        """End what both splits keep running."""
+        """Shut down the loader workers of both splits."""
         self.train.close()
         self.val.close()

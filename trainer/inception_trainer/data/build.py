@@ -1,36 +1,46 @@
-"""From ``data.kind`` to the two splits."""
+"""Opens the two splits that ``data`` names: from ``data.kind`` to datasets."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+
+import numpy as np
+from typing_extensions import override
 
 from inception_trainer.config.training import CIFAR, TrainingConfig
 from inception_trainer.errors import ConfigError
 
 from .augment import Augment
-from .base import Splits
-from .part import Part
+from .base import Batch, Dataset, Splits
+from .counter_rng import Indices
 
 EVALUATING = ("Train", "Evaluate")
 """Modes whose validation split ``evaluation.maxSamples`` makes smaller."""
 
 
 def open_splits(config: TrainingConfig) -> Splits:
-    """Open what ``data`` names; raises InputMissing, DataError, or ConfigError for too few classes."""
+    """Open what ``data`` names.
+
+    Raises InputMissing and DataError for its files, ConfigError for too few classes.
+    """
     splits = _open(config)
     splits.train.augment = Augment.of(config.augmentation, config.seed)
     most = config.evaluation.max_samples
     if most is not None and most < len(splits.val) and config.mode in EVALUATING:
-        splits = dataclasses.replace(splits, val=Part(splits.val, most))
-    wanted = config.data.num_classes
-    if wanted is not None and wanted < splits.num_classes:
+        splits = dataclasses.replace(splits, val=EvenSubset(splits.val, most))
+    num_classes = config.data.num_classes
+    if num_classes is not None and num_classes < splits.num_classes:
         raise ConfigError(
-            f"data.numClasses: {wanted} is less than the {splits.num_classes} classes in the data"
+            f"data.numClasses: {num_classes} is less than the {splits.num_classes} classes "
+            "in the data"
         )
     return splits
 
 
 def _open(config: TrainingConfig) -> Splits:
+    # Imported where they are used: each kind needs other packages, and a job uses one kind.
     if config.data.kind == "Digits":
         from .digits import open_digits
 
@@ -54,3 +64,33 @@ def _open(config: TrainingConfig) -> Splits:
     from .imagefolder import open_image_folder
 
     return open_image_folder(config.data, config.seed)
+
+
+class EvenSubset(Dataset):
+    """``count`` samples of ``whole``, in its order and spread evenly over it.
+
+    Most splits are sorted by class: the first samples would be of few classes.
+    """
+
+    def __init__(self, whole: Dataset, count: int) -> None:
+        self._whole = whole
+        self._chosen: Indices = np.arange(count, dtype=np.int64) * len(whole) // count
+        self.augment: Augment | None = None
+
+    @override
+    def __len__(self) -> int:
+        return len(self._chosen)
+
+    @override
+    def batch(self, indices: Indices, epoch: int | None) -> Batch:
+        return self._whole.batch(self._chosen[indices], epoch)
+
+    @override
+    def stream(
+        self, batches: list[Indices], epoch: int | None
+    ) -> AbstractContextManager[Iterator[Batch]]:
+        return self._whole.stream([self._chosen[indices] for indices in batches], epoch)
+
+    @override
+    def close(self) -> None:
+        self._whole.close()

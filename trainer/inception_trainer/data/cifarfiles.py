@@ -1,4 +1,8 @@
-"""The published files of CIFAR-10 and CIFAR-100, in the python and the binary layout."""
+"""Reads the published files of CIFAR-10 and CIFAR-100, in the python and the binary layout.
+
+The python layout is pickled. Its reader builds arrays and plain values only, so that a data set
+cannot run code here.
+"""
 
 from __future__ import annotations
 
@@ -11,18 +15,22 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import override
 
 from inception_trainer.config.normalization import CIFAR10, CIFAR100, Normalization
 from inception_trainer.errors import DataError, InputMissing
 from inception_trainer.stores import AnyPath
 
-from .base import Indices
-from .layout import found_tree
+from .folder_listing import describe_folder
 
-SIDE, PIXELS = 32, 3 * 32 * 32
+SIDE = 32
+PIXELS = 3 * SIDE * SIDE
+"""Bytes of one image."""
 FINE_NAMES = b"fine_label_names"
-Table = tuple[NDArray[np.uint8], Indices]
-"""Images ``[n, 3, 32, 32]`` and their labels."""
+BROKEN = (pickle.UnpicklingError, EOFError, LookupError, TypeError, ValueError, AttributeError)
+"""What reading a file with other contents raises."""
+Table = tuple[NDArray[np.uint8], NDArray[np.int64]]
+"""Images uint8 ``[n, 3, 32, 32]`` and labels int64 ``[n]``."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +83,8 @@ EDITIONS = {
             "truck",
         ),
         normalization=CIFAR10,
-        expected="data_batch_1 to data_batch_5 and test_batch (python), or the same names with .bin (binary)",
+        expected="data_batch_1 to data_batch_5 and test_batch (python), "
+        "or the same names with .bin (binary)",
         python=Layout(("", "cifar-10-batches-py"), _BATCHES, "test_batch"),
         binary=Layout(
             ("", "cifar-10-batches-bin", "cifar-10-verify-bin"),
@@ -109,63 +118,69 @@ def read_edition(root: AnyPath, edition: Edition) -> tuple[Table, Table, tuple[s
         (edition.python, _python, _python_names),
         (edition.binary, _binary, _binary_names),
     ):
-        found = {name: layout.find(root, name) for name in (*layout.train, layout.test)}
-        files = [path for path in found.values() if path is not None]
-        if len(files) == len(found):
-            *parts, test = (read(path, edition) for path in files)
-            train = (
-                np.concatenate([images for images, _ in parts]),
-                np.concatenate([labels for _, labels in parts]),
-            )
-            names = layout.find(root, layout.names) if layout.names else None
-            return (
-                train,
-                test,
-                _checked(read_names(names), edition, names) if names else edition.names,
+        paths = {name: layout.find(root, name) for name in (*layout.train, layout.test)}
+        missing = [name for name, path in paths.items() if path is None]
+        files = [path for path in paths.values() if path is not None]
+        if files and missing:
+            # Some but not all: an unpacking that was cut short, and no reason to try the other.
+            raise InputMissing(
+                f"data.path: {root} lacks {', '.join(missing)}; found {describe_folder(root)}"
             )
         if files:
-            missing = ", ".join(name for name, path in found.items() if path is None)
-            raise InputMissing(f"data.path: {root} lacks {missing}; found {found_tree(root)}")
+            tables = [read(path, edition) for path in files]
+            names = edition.names
+            listing = layout.find(root, layout.names) if layout.names else None
+            if listing is not None:
+                names = _checked(read_names(listing), edition, listing)
+            return _joined(tables[:-1]), tables[-1], names
     raise InputMissing(
-        f"data.path: no {edition.title} in {root}; expected {edition.expected}; found {found_tree(root)}"
+        f"data.path: no {edition.title} in {root}; expected {edition.expected}; "
+        f"found {describe_folder(root)}"
     )
+
+
+def _joined(tables: list[Table]) -> Table:
+    """One table from several files."""
+    images = np.concatenate([images for images, _ in tables])
+    labels = np.concatenate([labels for _, labels in tables])
+    return images, labels
 
 
 def _binary(path: AnyPath, edition: Edition) -> Table:
-    data, length = np.frombuffer(path.read_bytes(), np.uint8), edition.label_bytes + PIXELS
+    data = np.frombuffer(path.read_bytes(), np.uint8)
+    length = edition.label_bytes + PIXELS
     if not len(data) or len(data) % length:
         raise DataError(
-            f"data.path: {path} has {len(data)} bytes, no multiple of {length}: it is cut or no {edition.title}"
+            f"data.path: {path} has {len(data)} bytes, no multiple of {length}: "
+            f"it is cut or no {edition.title}"
         )
     records = data.reshape(-1, length)
-    return _table(
-        records[:, edition.label_bytes :], records[:, edition.label_bytes - 1], path, edition
-    )
+    # CIFAR-100 has the coarse label before the fine one: the last byte is what is learned.
+    labels = records[:, edition.label_bytes - 1]
+    return _table(records[:, edition.label_bytes :], labels, path, edition)
 
 
 def _python(path: AnyPath, edition: Edition) -> Table:
     with _explained(path, f"batch of {edition.title}"):
         content = _unpickled(path)
-        return _table(
-            np.asarray(content[b"data"]), np.asarray(content[edition.label_key]), path, edition
-        )
+        pixels = np.asarray(content[b"data"])
+        labels = np.asarray(content[edition.label_key])
+        return _table(pixels, labels, path, edition)
 
 
 def _table(pixels: NDArray[Any], labels: NDArray[Any], path: AnyPath, edition: Edition) -> Table:
     if pixels.dtype != np.uint8 or pixels.shape != (len(labels), PIXELS) or not len(labels):
         raise DataError(
-            f"data.path: {path} holds {pixels.shape} {pixels.dtype} with {len(labels)} labels, no {edition.title}"
+            f"data.path: {path} holds {pixels.shape} {pixels.dtype} with {len(labels)} labels, "
+            f"no {edition.title}"
         )
-    if (
-        labels.ndim != 1
-        or labels.dtype.kind not in "iu"
-        or labels.min() < 0
-        or labels.max() >= len(edition.names)
-    ):
+    whole_numbers = labels.ndim == 1 and labels.dtype.kind in "iu"
+    if not whole_numbers or labels.min() < 0 or labels.max() >= len(edition.names):
         raise DataError(
-            f"data.path: {path} has labels from {labels.min()} to {labels.max()}, {edition.title} has whole numbers "
-            f"from 0 to {len(edition.names) - 1}"
+            f"data.path: {path} has labels from {labels.min()} to {labels.max()}, "
+            f"{edition.title} has whole numbers from 0 to {len(edition.names) - 1}"
         )
+    # A copy: what numpy reads from bytes cannot be written to, and torch warns of such memory.
     return pixels.reshape(-1, 3, SIDE, SIDE).copy(), labels.astype(np.int64)
 
 
@@ -183,28 +198,21 @@ def _binary_names(path: AnyPath) -> list[str]:
 def _checked(names: list[str], edition: Edition, path: AnyPath) -> tuple[str, ...]:
     if len(names) != len(edition.names):
         raise DataError(
-            f"data.path: {path} names {len(names)} classes, {edition.title} has {len(edition.names)}; "
+            f"data.path: {path} names {len(names)} classes, "
+            f"{edition.title} has {len(edition.names)}; "
             "put the published file in its place, or remove it"
         )
     return tuple(names)
 
 
 @contextmanager
-def _explained(path: AnyPath, wanted: str) -> Iterator[None]:
+def _explained(path: AnyPath, expected: str) -> Iterator[None]:
     """Raise DataError for whatever a file with other contents leads to."""
     try:
         yield
-    except (
-        pickle.UnpicklingError,
-        EOFError,
-        KeyError,
-        TypeError,
-        ValueError,
-        AttributeError,
-        IndexError,
-    ) as error:
+    except BROKEN as error:
         raise DataError(
-            f"data.path: {path} is no {wanted}: {type(error).__name__}: {error}"
+            f"data.path: {path} is no {expected}: {type(error).__name__}: {error}"
         ) from None
 
 
@@ -213,10 +221,9 @@ def _unpickled(path: AnyPath) -> Any:
         return _ArraysOnly(file, encoding="bytes").load()
 
 
-_MULTIARRAY, _RECONSTRUCT = (
-    ("numpy.core.multiarray", "numpy._core.multiarray"),
-    np.empty(0).__reduce__()[0],
-)
+_RECONSTRUCT = np.empty(0).__reduce__()[0]
+# The published files name numpy's module as it was called in 2009; numpy 2 renamed it.
+_MULTIARRAY = ("numpy.core.multiarray", "numpy._core.multiarray")
 _ALLOWED: dict[tuple[str, str], Any] = {
     ("numpy", "ndarray"): np.ndarray,
     ("numpy", "dtype"): np.dtype,
@@ -230,8 +237,8 @@ class _ArraysOnly(pickle.Unpickler):
     business with others.
     """
 
+    @override
     def find_class(self, module: str, name: str) -> Any:
-        """Refuse all but what numpy needs."""
         if (module, name) not in _ALLOWED:
             raise pickle.UnpicklingError(f"it asks for {module}.{name}")
         return _ALLOWED[module, name]

@@ -1,4 +1,4 @@
-"""What the classes of a network are called."""
+"""Names of the classes of a network: from a file, from the data, or ``class-N``."""
 
 from __future__ import annotations
 
@@ -8,13 +8,19 @@ from pathlib import Path
 from inception_trainer.errors import DataError, InputMissing
 
 
-def class_names(path: str | None, known: tuple[str, ...], classes: int) -> tuple[str, ...]:
-    """The names in the file that the configuration names, else the known ones; numbers where there
-    is none.
+def numbered_names(first: int, end: int) -> tuple[str, ...]:
+    """``class-N`` for N in [first, end): what classes are called that nobody has named."""
+    return tuple(f"class-{number}" for number in range(first, end))
+
+
+def class_names(path: str | None, names: tuple[str, ...], classes: int) -> tuple[str, ...]:
+    """The ``classes`` names in the file ``path``, or without one ``names`` and, where they are too
+    few, numbers.
     """
     if path is not None:
         return _read(Path(path), classes)
-    return (*known, *(f"class-{number}" for number in range(len(known), classes)))
+    # A network may have more outputs than the data has classes (data.numClasses).
+    return names + numbered_names(len(names), classes)
 
 
 def _read(path: Path, classes: int) -> tuple[str, ...]:
@@ -27,6 +33,7 @@ def _read(path: Path, classes: int) -> tuple[str, ...]:
         ) from None
     except UnicodeDecodeError:
         raise DataError(f"inference.classNames: {path} is no text in UTF-8") from None
+    # Names may begin with any letter but this one, so both forms need no setting of their own.
     names = _json_list(text, path) if text.lstrip().startswith("[") else _lines(text)
     if len(names) != classes:
         raise DataError(

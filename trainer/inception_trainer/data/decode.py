@@ -1,9 +1,12 @@
-"""One encoded image to a square uint8 tensor, with torchvision where it works and Pillow elsewhere.
+"""Decodes, crops and scales images: encoded bytes to a square uint8 tensor ``[3, side, side]``.
 
 Training: a random resized crop (area 0.08 to 1, ratio 3/4 to 4/3) and a random flip from five
 uniform numbers. Validation: the square in the centre whose side is a given share of the short side
 (``data.evaluationCropRatio``). Both are scaled as ``data.interpolation`` says; bilinear and bicubic
 average when they shrink, nearest picks pixels.
+
+torchvision decodes where it works, Pillow elsewhere and whatever torchvision refuses. Images that
+are tensors already (digits, CIFAR) only need :func:`scale_images`.
 """
 
 from __future__ import annotations
@@ -19,18 +22,24 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as torch_functional
 
 from inception_trainer.errors import ConfigError
 
-from .scaling import MODES
-
 Decoder = Callable[[bytes, int, "Sequence[float] | None"], Tensor]
+"""(encoded bytes, side, five uniform numbers or None) to uint8 ``[3, side, side]``."""
 BROKEN = (OSError, RuntimeError, ValueError, SyntaxError)
 """What decoders raise for a file that is no image (Pillow uses SyntaxError for broken PNG)."""
 
+INTERPOLATION_MODES = {"Bilinear": "bilinear", "Bicubic": "bicubic", "Nearest": "nearest-exact"}
+"""``data.interpolation`` to the names of torch and torchvision.
+
+Their plain ``nearest`` rounds down; this one takes centres, as Pillow does.
+"""
 CENTRE = 224 / 256
 """Share of the short side that validation keeps unless the configuration says otherwise."""
 Box = tuple[float, float, float, float]
+"""Left, top, width and height in pixels."""
 
 
 def best_decoder(centre: float = CENTRE, interpolation: str = "Bilinear") -> Decoder:
@@ -39,10 +48,8 @@ def best_decoder(centre: float = CENTRE, interpolation: str = "Bilinear") -> Dec
     """
     # A torchvision built for another torch fails with RuntimeError, not ImportError.
     with suppress(ImportError, RuntimeError, AttributeError):
-        io, functional = (
-            import_module("torchvision.io"),
-            import_module("torchvision.transforms.v2.functional"),
-        )
+        io = import_module("torchvision.io")
+        functional = import_module("torchvision.transforms.v2.functional")
         decode = _torchvision(io, functional, centre, interpolation)
         # Once its decoders are gone, Pillow takes over: no need for a warning per loader process
         # until then.
@@ -50,10 +57,8 @@ def best_decoder(centre: float = CENTRE, interpolation: str = "Bilinear") -> Dec
             "ignore", "The image decoding and encoding capabilities", DeprecationWarning
         )
         with suppress(ImportError):
-            # It knows fewer formats (no BMP), and refuses some files that others read.
-            return _first_that_can(
-                decode, _pillow(import_module("PIL.Image"), centre, interpolation)
-            )
+            pillow = _pillow(import_module("PIL.Image"), centre, interpolation)
+            return _with_fallback(decode, pillow)
         return decode
     try:
         return _pillow(import_module("PIL.Image"), centre, interpolation)
@@ -63,18 +68,21 @@ def best_decoder(centre: float = CENTRE, interpolation: str = "Bilinear") -> Dec
         ) from None
 
 
-def _first_that_can(first: Decoder, second: Decoder) -> Decoder:
+def _with_fallback(fast: Decoder, tolerant: Decoder) -> Decoder:
+    """``fast``, and ``tolerant`` for what it refuses."""
+
     def decode(data: bytes, side: int, draws: Sequence[float] | None) -> Tensor:
         try:
-            return first(data, side, draws)
+            return fast(data, side, draws)
         except BROKEN:
-            return second(data, side, draws)
+            # torchvision knows fewer formats (no BMP), and refuses some files that others read.
+            return tolerant(data, side, draws)
 
     return decode
 
 
 def crop_box(width: int, height: int, draws: Sequence[float] | None, centre: float = CENTRE) -> Box:
-    """Left, top, width and height of the region to scale; without draws the square in the centre."""
+    """The region to scale; without ``draws`` the square in the centre."""
     if draws is None:
         side = min(width, height) * centre
         return (width - side) / 2, (height - side) / 2, side, side
@@ -82,7 +90,9 @@ def crop_box(width: int, height: int, draws: Sequence[float] | None, centre: flo
     ratio = math.exp(math.log(3 / 4) + draws[1] * math.log(16 / 9))
     crop_width = min(width, max(1, round(math.sqrt(area * ratio))))
     crop_height = min(height, max(1, round(math.sqrt(area / ratio))))
-    left, top = int(draws[2] * (width - crop_width + 1)), int(draws[3] * (height - crop_height + 1))
+    # + 1: a region as large as the image has one place, not none.
+    left = int(draws[2] * (width - crop_width + 1))
+    top = int(draws[3] * (height - crop_height + 1))
     return left, top, crop_width, crop_height
 
 
@@ -93,15 +103,15 @@ def _flips(draws: Sequence[float] | None) -> bool:
 def _torchvision(
     io: Any, functional: Any, centre: float = CENTRE, interpolation: str = "Bilinear"
 ) -> Decoder:
-    rgb, mode = io.ImageReadMode.RGB, functional.InterpolationMode(MODES[interpolation])
+    rgb = io.ImageReadMode.RGB
+    mode = functional.InterpolationMode(INTERPOLATION_MODES[interpolation])
     averages = interpolation != "Nearest"
 
     def decode(data: bytes, side: int, draws: Sequence[float] | None) -> Tensor:
         # A copy, because torch wants memory that it could write to.
         image = io.decode_image(torch.frombuffer(bytearray(data), dtype=torch.uint8), mode=rgb)
-        left, top, width, height = (
-            int(v) for v in crop_box(image.shape[2], image.shape[1], draws, centre)
-        )
+        box = crop_box(image.shape[2], image.shape[1], draws, centre)
+        left, top, width, height = (int(value) for value in box)
         image = functional.resized_crop(
             image, top, left, max(1, height), max(1, width), [side, side], mode, antialias=averages
         )
@@ -119,11 +129,12 @@ def _pillow(image_module: Any, centre: float = CENTRE, interpolation: str = "Bil
             width, height = opened.size
             left, top, crop_width, crop_height = crop_box(width, height, draws, centre)
             if interpolation != "Nearest":
-                # JPEG can be decoded at 1/2, 1/4, 1/8, which averages: the smallest that still
-                # covers the crop.
+                # JPEG can be decoded at 1/2, 1/4, 1/8, which averages and is faster: the smallest
+                # that still covers the crop.
                 scale = side / max(1, min(crop_width, crop_height))
                 opened.draft("RGB", (max(1, int(width * scale)), max(1, int(height * scale))))
-            x, y = opened.size[0] / width, opened.size[1] / height
+            x = opened.size[0] / width
+            y = opened.size[1] / height
             box = (left * x, top * y, (left + crop_width) * x, (top + crop_height) * y)
             scaled = opened.convert("RGB").resize((side, side), filter_, box=box)
         pixels = np.asarray(scaled, dtype=np.uint8).transpose(2, 0, 1)
@@ -131,3 +142,21 @@ def _pillow(image_module: Any, centre: float = CENTRE, interpolation: str = "Bil
         return torch.from_numpy(pixels.copy())
 
     return decode
+
+
+def scale_images(images: Tensor, side: int, interpolation: str) -> Tensor:
+    """``[n, c, h, w]`` of 0 to 255 in any type to uint8 ``[n, c, side, side]``, rounded.
+
+    Nothing is averaged when images shrink: this is for small ones, which grow. Bicubic overshoots
+    at edges; what leaves the range is cut off.
+    """
+    if not len(images):
+        return torch.zeros(0, images.shape[1], side, side, dtype=torch.uint8)
+    larger = torch_functional.interpolate(
+        images.float(),
+        size=(side, side),
+        mode=INTERPOLATION_MODES[interpolation],
+        # torch refuses the argument for the nearest pixel.
+        align_corners=None if interpolation == "Nearest" else False,
+    )
+    return larger.round_().clamp_(0, 255).byte()

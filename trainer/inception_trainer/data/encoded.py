@@ -1,7 +1,9 @@
 """Encoded images (JPEG, PNG, ...) as a dataset, wherever their bytes lie.
 
-Loader processes decode and crop; the crop of a training image is a pure function of (seed, epoch,
-index).
+Loader workers read, decode, crop and augment one image at a time. What is drawn for a training
+image is a pure function of (seed, epoch, index), so it does not matter which worker does it.
+:class:`Samples` is what a kind of data must bring: files here, members of tar files in
+:mod:`.shards`.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from typing import Protocol
 import numpy as np
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from inception_trainer.config.training import DataConfig
 from inception_trainer.errors import DataError, InputMissing
@@ -20,54 +23,59 @@ from inception_trainer.log import logger
 from inception_trainer.stores import Remote, is_url
 
 from .augment import Augment
-from .base import UNREADABLE, Batch, Indices, Splits
+from .base import UNREADABLE, Batch, Dataset, Splits
+from .counter_rng import Indices, uniforms
 from .decode import BROKEN, Decoder, best_decoder
-from .order import uniforms
 from .workers import Key, Workers
 
-MOST_UNREADABLE, LEAST_UNREADABLE = 0.01, 10
-"""Without ``data.maxCorrupt``: the share of unreadable images of a split, or their number, that is
-skipped.
+UNREADABLE_SHARE = 0.01
+UNREADABLE_COUNT = 10
+"""Without ``data.maxCorrupt``, this share of a split's images may be unreadable, or this number if
+that is more.
 """
+GREY = 128
+"""What an unreadable image is filled with."""
 
 
 class Samples(Protocol):
-    """Where encoded images and their labels are; used by several processes after a fork."""
+    """Where encoded images and their labels lie; used by several processes after a fork."""
 
     def __len__(self) -> int: ...
 
     def name(self, index: int) -> str:
-        """What messages call the image."""
+        """What messages call the image: its path, or its place in a shard."""
         ...
 
     def label(self, index: int) -> int:
-        """Its class."""
+        """The class index of the image."""
         ...
 
     def read(self, index: int) -> bytes:
-        """Its encoded bytes."""
+        """The encoded bytes of the image."""
         ...
 
 
-class Files:
-    """Samples from a list of (file, class index)."""
+class Files(Samples):
+    """Samples from a list of (path or URL, class index)."""
 
     def __init__(self, samples: list[tuple[str, int]]) -> None:
         self._samples = samples
 
+    @override
     def __len__(self) -> int:
         return len(self._samples)
 
+    @override
     def name(self, index: int) -> str:
-        """The path."""
         return self._samples[index][0]
 
+    @override
     def label(self, index: int) -> int:
-        """The class index of the list."""
         return self._samples[index][1]
 
+    @override
     def read(self, index: int) -> bytes:
-        """The file; InputMissing when it is gone."""
+        """The content of the file; raises InputMissing when it is gone."""
         path = self._samples[index][0]
         try:
             if is_url(path):
@@ -78,76 +86,94 @@ class Files:
             raise InputMissing(f"data.path: {path} was there at the start and is gone") from None
 
 
-class EncodedImages:
-    """One split of encoded images."""
+class EncodedImages(Dataset):
+    """One split of encoded images, decoded by ``data.workers`` loader workers."""
 
     def __init__(self, samples: Samples, config: DataConfig, seed: int, decoder: Decoder) -> None:
-        self._samples, self._seed, self._decoder = samples, seed, decoder
-        self._side, self._workers = config.image_size, config.workers or 0
-        least = max(LEAST_UNREADABLE, int(MOST_UNREADABLE * len(samples)))
-        self._most_unreadable = least if config.max_corrupt is None else config.max_corrupt
+        self._samples = samples
+        self._seed = seed
+        self._decoder = decoder
+        self._side = config.image_size
+        self._worker_count = config.workers or 0
+        allowed = max(UNREADABLE_COUNT, int(UNREADABLE_SHARE * len(samples)))
+        self._most_unreadable = allowed if config.max_corrupt is None else config.max_corrupt
         self._unreadable: set[str] = set()
         self.augment: Augment | None = None
-        self._kept: Workers | None = None
-        """Those of the epoch before."""
+        self._kept_workers: Workers | None = None
+        """Those of the epoch before, which wait for the next one."""
 
+    @override
     def __len__(self) -> int:
         return len(self._samples)
 
     def name(self, index: int) -> str:
-        """What messages call a sample."""
+        """What messages call a sample: its path, or its place in a shard."""
         return self._samples.name(index)
 
     def sample(self, index: int, epoch: int | None) -> tuple[Tensor, int]:
-        """One uint8 image ``[3, side, side]`` and its label, UNREADABLE for a broken file."""
+        """One uint8 image ``[3, side, side]`` and its label; runs in a loader worker.
+
+        A broken file gives a grey image with the label UNREADABLE: only the rank, which sees what
+        all its workers find, can tell when there are too many.
+        """
         draws = None
         if epoch is not None:
             draws = uniforms(np.array([index]), self._seed, epoch, 5)[0].tolist()
         try:
             image = self._decoder(self._samples.read(index), self._side, draws)
         except BROKEN:
-            return torch.full((3, self._side, self._side), 128, dtype=torch.uint8), UNREADABLE
+            return torch.full((3, self._side, self._side), GREY, dtype=torch.uint8), UNREADABLE
         if epoch is not None and self.augment is not None:
             image = self.augment(image[None], np.array([index]), epoch)[0]
         return image, self._samples.label(index)
 
+    @override
     def batch(self, indices: Indices, epoch: int | None) -> Batch:
         """Decode in this process."""
-        return self._checked(
-            _collate([self.sample(int(i), epoch) for i in indices], self._side), indices
-        )
+        samples = [self.sample(int(index), epoch) for index in indices]
+        return self._checked(self._collate(samples), indices)
 
+    @override
     @contextmanager
     def stream(self, batches: list[Indices], epoch: int | None) -> Iterator[Iterator[Batch]]:
         """Decode in ``data.workers`` processes, a few batches ahead."""
-        if not self._workers or not batches:
+        if not self._worker_count or not batches:
             yield (self.batch(indices, epoch) for indices in batches)
             return
-        keys: list[list[Key]] = [[(int(i), epoch) for i in indices] for indices in batches]
-        workers, self._kept = self._kept or Workers(self.sample, self._join, self._workers), None
+        keys: list[list[Key]] = [[(int(index), epoch) for index in batch] for batch in batches]
+        workers = self._kept_workers or Workers(self.sample, self._collate, self._worker_count)
+        # Not kept unless this epoch ends well: workers with batches in flight serve no other.
+        self._kept_workers = None
         try:
             loaded = workers.batches(keys)
-            yield (
-                self._checked(batch, indices)
-                for batch, indices in zip(loaded, batches, strict=True)
-            )
+            pairs = zip(loaded, batches, strict=True)
+            yield (self._checked(batch, indices) for batch, indices in pairs)
+            # An evaluation's workers would sit idle for an epoch, so only training keeps them.
             if epoch is not None and next(loaded, None) is None:
-                # The next epoch is as large: its workers need not start again.
-                self._kept = workers
+                self._kept_workers = workers
         finally:
-            if self._kept is None:
+            if self._kept_workers is None:
                 workers.close()
 
+    @override
     def close(self) -> None:
-        """End the loader processes."""
-        workers, self._kept = self._kept, None
+        workers = self._kept_workers
+        self._kept_workers = None
         if workers is not None:
             workers.close()
 
-    def _join(self, samples: list[tuple[Tensor, int]]) -> Batch:
-        return _collate(samples, self._side)
+    def _collate(self, samples: list[tuple[Tensor, int]]) -> Batch:
+        """Samples ``[3, side, side]`` to a batch ``[n, 3, side, side]``."""
+        labels = torch.tensor([label for _, label in samples], dtype=torch.int64)
+        if not samples:
+            return Batch(torch.zeros(0, 3, self._side, self._side, dtype=torch.uint8), labels)
+        return Batch(torch.stack([image for image, _ in samples]), labels)
 
     def _checked(self, batch: Batch, indices: Indices) -> Batch:
+        """The batch, once its unreadable images are named and counted.
+
+        Raises DataError when they are more than ``data.maxCorrupt``.
+        """
         for position in (batch.labels == UNREADABLE).nonzero().flatten().tolist():
             path = self._samples.name(int(indices[position]))
             if path not in self._unreadable:
@@ -156,17 +182,10 @@ class EncodedImages:
         if len(self._unreadable) > self._most_unreadable:
             some = ", ".join(sorted(self._unreadable)[:3])
             raise DataError(
-                f"more than {self._most_unreadable} images cannot be read (data.maxCorrupt), among them {some}"
+                f"more than {self._most_unreadable} images cannot be read (data.maxCorrupt), "
+                f"among them {some}"
             )
         return batch
-
-
-def _collate(samples: list[tuple[Tensor, int]], side: int) -> Batch:
-    labels = torch.tensor([label for _, label in samples], dtype=torch.int64)
-    images = [image for image, _ in samples]
-    return Batch(
-        torch.stack(images) if images else torch.zeros(0, 3, side, side, dtype=torch.uint8), labels
-    )
 
 
 def both_splits(
@@ -176,5 +195,9 @@ def both_splits(
     classes.
     """
     decoder = best_decoder(config.evaluation_crop_ratio, config.interpolation)
-    first, second = (EncodedImages(samples, config, seed, decoder) for samples in (train, val))
-    return Splits(first, second, max(len(names), config.num_classes or 0), names)
+    return Splits(
+        EncodedImages(train, config, seed, decoder),
+        EncodedImages(val, config, seed, decoder),
+        max(len(names), config.num_classes or 0),
+        names,
+    )

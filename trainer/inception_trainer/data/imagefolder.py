@@ -1,5 +1,5 @@
-"""ImageNet-style folders: ``train/<class>/*`` and ``val/<class>/*`` (or ``validation_preprocess/``,
-or ``val.txt``).
+"""The data kind ImageFolder, as ImageNet is unpacked: ``train/<class>/*`` and
+``val/<class>/*`` (or ``validation_preprocess/``, or ``val.txt``).
 
 The class index is the position in the sorted folder names of ``train/``.
 """
@@ -17,7 +17,7 @@ from inception_trainer.stores import AnyPath, Remote, is_url, place
 
 from .base import Splits
 from .encoded import Files, both_splits
-from .layout import found_tree
+from .folder_listing import describe_folder
 
 SUFFIXES = (".jpeg", ".jpg", ".png", ".bmp", ".webp")
 VALIDATION_FOLDERS = ("val", "validation_preprocess")
@@ -25,11 +25,13 @@ THREADS = 16
 """Folders of a store listed side by side."""
 EXPECTED = "train/<class>/<image> and val/<class>/<image>"
 Sample = tuple[str, int]
+"""Path and class index."""
 
 
 def open_image_folder(config: DataConfig, seed: int) -> Splits:
-    """Both splits below ``data.path``; raises InputMissing with what was expected and what was
-    found.
+    """Both splits below ``data.path``.
+
+    Raises InputMissing with what was expected and what is there.
     """
     root = place(config.path or "")
     if not root.is_dir():
@@ -45,7 +47,8 @@ def _folder(root: AnyPath, names: tuple[str, ...]) -> AnyPath:
         if (root / name).is_dir():
             return root / name
     raise InputMissing(
-        f"data.path: {root} holds no folder {' or '.join(names)}; expected {EXPECTED}; found: {found_tree(root)}"
+        f"data.path: {root} holds no folder {' or '.join(names)}; expected {EXPECTED}; "
+        f"found: {describe_folder(root)}"
     )
 
 
@@ -63,21 +66,26 @@ def _entries(folder: AnyPath) -> list[_Entry]:
         return sorted(entries, key=lambda entry: entry.name)
 
 
-def _listed(folders: list[str]) -> Iterable[list[str]]:
-    """What lies in each folder."""
+def _list_folders(folders: list[str]) -> Iterable[list[str]]:
+    """The names in each folder."""
     if folders and is_url(folders[0]):
+        # Each listing is a request, and ImageNet has 1,000 classes: side by side.
         with ThreadPoolExecutor(THREADS, "listing") as pool:
-            return list(
-                pool.map(lambda folder: [entry.name for entry in Remote(folder).iterdir()], folders)
-            )
+            return list(pool.map(_list_remote, folders))
+    # Names only: a Path object per image would cost more than the listing.
     return (os.listdir(folder) for folder in folders)  # noqa: PTH208
+
+
+def _list_remote(folder: str) -> list[str]:
+    return [entry.name for entry in Remote(folder).iterdir()]
 
 
 def _classes(folder: AnyPath) -> list[str]:
     classes = [entry.name for entry in _entries(folder) if entry.is_dir()]
     if not classes:
         raise InputMissing(
-            f"data.path: {folder} holds no class folders; expected {EXPECTED}; found: {found_tree(folder.parent)}"
+            f"data.path: {folder} holds no class folders; expected {EXPECTED}; "
+            f"found: {describe_folder(folder.parent)}"
         )
     return classes
 
@@ -85,11 +93,13 @@ def _classes(folder: AnyPath) -> list[str]:
 def _scan(folder: AnyPath, classes: list[str]) -> list[Sample]:
     numbers = {name: number for number, name in enumerate(classes)}
     samples: list[Sample] = []
-    found = [entry.name for entry in _entries(folder) if entry.is_dir()]
-    for name in found:
+    present = [entry.name for entry in _entries(folder) if entry.is_dir()]
+    for name in present:
         if name not in numbers:
             raise DataError(f"data.path: {folder}/{name} is a class that train/ does not have")
-    for name, files in zip(found, _listed([f"{folder}/{name}" for name in found]), strict=True):
+    contents = _list_folders([f"{folder}/{name}" for name in present])
+    for name, files in zip(present, contents, strict=True):
+        # Sorted, because a directory lists its files in an order of its own on every machine.
         images = sorted(file for file in files if file.lower().endswith(SUFFIXES))
         samples += [(f"{folder}/{name}/{file}", numbers[name]) for file in images]
     if not samples:
@@ -101,6 +111,7 @@ def _scan(folder: AnyPath, classes: list[str]) -> list[Sample]:
 
 def _validation(root: AnyPath, classes: list[str]) -> list[Sample]:
     folder = _folder(root, VALIDATION_FOLDERS)
+    # ImageNet's own archive of the validation images has no class folders.
     listing = root / "val.txt"
     if any(entry.is_dir() for entry in _entries(folder)) or not listing.is_file():
         return _scan(folder, classes)

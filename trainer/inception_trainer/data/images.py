@@ -1,4 +1,4 @@
-"""Images to classify: a file, a folder of any depth, or the validation split of ``data``."""
+"""Images to classify in mode Infer: a file, a folder of any depth, or the validation split."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ from .base import Dataset, Splits
 from .build import open_splits
 from .decode import best_decoder
 from .encoded import EncodedImages, Files
+from .folder_listing import describe_folder
 from .imagefolder import SUFFIXES
-from .layout import found_tree
 
 NO_LABEL = -1
+"""Label of an image whose class nobody knows; other than UNREADABLE, it has pixels."""
 
 
 @dataclass(frozen=True)
@@ -39,13 +40,15 @@ def image_files(path: AnyPath) -> list[AnyPath]:
     """
     if path.is_file():
         return [path]
-    found: Iterable[AnyPath] = path.files() if isinstance(path, Remote) else sorted(path.rglob("*"))
-    files = [
-        file for file in found if PurePath(file.name).suffix.lower() in SUFFIXES and file.is_file()
-    ]
+    # A store lists all its objects with one call, whatever the depth; they come sorted.
+    entries: Iterable[AnyPath]
+    entries = path.files() if isinstance(path, Remote) else sorted(path.rglob("*"))
+    images = (file for file in entries if PurePath(file.name).suffix.lower() in SUFFIXES)
+    files = [file for file in images if file.is_file()]
     if not files:
         raise InputMissing(
-            f"inference.path: no images ({' '.join(SUFFIXES)}) at {path}; found: {found_tree(path, depth=1)}"
+            f"inference.path: no images ({' '.join(SUFFIXES)}) at {path}; "
+            f"found: {describe_folder(path, depth=1)}"
         )
     return files
 
@@ -54,7 +57,9 @@ def files_to_classify(files: list[AnyPath], root: AnyPath, config: DataConfig) -
     """Images by their path below ``root``."""
     folder = root if root.is_dir() else root.parent
     decoder = best_decoder(config.evaluation_crop_ratio, config.interpolation)
-    dataset = EncodedImages(Files([(str(file), NO_LABEL) for file in files]), config, 0, decoder)
+    samples = Files([(str(file), NO_LABEL) for file in files])
+    # Seed 0: nothing is drawn, because nothing is augmented.
+    dataset = EncodedImages(samples, config, 0, decoder)
     return Images(
         dataset, lambda index: str(files[index]).removeprefix(f"{folder}/"), labelled=False
     )
@@ -64,5 +69,6 @@ def validation_images(config: TrainingConfig) -> Images:
     """The validation split, whose labels are known."""
     splits = open_splits(config)
     val = splits.val
+    # Data sets in memory have no files that could be named.
     name = val.name if isinstance(val, EncodedImages) else "val/{}".format
     return Images(val, name, labelled=True, normalization=splits.normalization, splits=splits)

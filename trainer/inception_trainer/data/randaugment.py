@@ -1,5 +1,5 @@
-"""RandAugment as the vendor's timm recipes have it (``rand-m9-mstd0.5``): two changes of fifteen,
-each at even odds.
+"""RandAugment (Cubuk et al. 2019) as timm's recipes have it (``rand-m9-mstd0.5``): two changes of
+fifteen, each at even odds.
 
 The magnitude of a change is drawn around the configured one and cut to 0 to 10. Changes are
 Pillow's, so that they need nothing but it.
@@ -16,23 +16,32 @@ import torch
 from PIL import Image, ImageChops, ImageEnhance, ImageOps
 from torch import Tensor
 
-LAYERS, PER_LAYER = 2, 5
+LAYERS = 2
+"""Changes of one image."""
+PER_LAYER = 5
+"""Uniform numbers for one change: whether, which, which way, and two for its magnitude."""
 DRAWS = LAYERS * PER_LAYER
 """Uniform numbers that one image takes."""
 LARGEST = 10
+"""The largest magnitude."""
 FILL = (124, 116, 104)
 """What comes into view where an image moves: the mean colour of ImageNet."""
-DEGREES, SHEAR, SHIFT, BITS, ADDED = 30.0, 0.3, 0.45, 4, 110
+DEGREES, SHEAR, SHIFT = 30.0, 0.3, 0.45
+"""Rotation, shear and shift (a share of the side) at the largest magnitude."""
+BITS, ADDED = 4, 110
+"""Bits that posterize keeps, and the light that solarize-add adds, at the largest magnitude."""
 Picture = Any
 """``PIL.Image.Image``, whose operations differ in their annotations between releases."""
 Change = Callable[[Picture, float, float], Picture]
 """A picture, its magnitude from 0 to 1, and a sign."""
 
 
-def changed(image: Tensor, draws: Sequence[float], magnitude: int, deviation: float) -> Tensor:
+def randaugment(image: Tensor, draws: Sequence[float], magnitude: int, deviation: float) -> Tensor:
     """One image ``[1 or 3, height, width]`` of bytes, changed by its ``DRAWS`` uniform numbers."""
     grey = image.shape[0] == 1
-    picture = Image.fromarray((image.repeat(3, 1, 1) if grey else image).permute(1, 2, 0).numpy())
+    # The changes are those of colour pictures; a grey one gets its channel three times.
+    pixels = image.repeat(3, 1, 1) if grey else image
+    picture = Image.fromarray(pixels.permute(1, 2, 0).numpy())
     for layer in range(LAYERS):
         skip, which, side, first, second = draws[layer * PER_LAYER : (layer + 1) * PER_LAYER]
         if skip < 0.5:
@@ -46,24 +55,24 @@ def changed(image: Tensor, draws: Sequence[float], magnitude: int, deviation: fl
 
 
 def _moved(picture: Picture, matrix: tuple[float, ...]) -> Picture:
-    size = picture.size
+    """Each pixel from where the affine ``matrix`` maps it to; FILL from outside."""
     return picture.transform(
-        size, Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR, fillcolor=FILL
+        picture.size, Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR, fillcolor=FILL
     )
 
 
 def _solarize_add(picture: Picture, level: float, _sign: float) -> Picture:
     lighter = ImageChops.add(picture, Image.new("RGB", picture.size, (int(level * ADDED),) * 3))
     # Only what is darker than the middle becomes lighter.
-    return Image.fromarray(
-        np.where(np.asarray(picture) < 128, np.asarray(lighter), np.asarray(picture))
-    )
+    pixels = np.asarray(picture)
+    return Image.fromarray(np.where(pixels < 128, np.asarray(lighter), pixels))
 
 
 def _enhanced(kind: Any) -> Change:
     return lambda picture, level, _sign: kind(picture).enhance(0.1 + 1.8 * level)
 
 
+# Their order is that of the numbers that are drawn: it must stay, or resumed jobs see other images.
 CHANGES: tuple[Change, ...] = (
     lambda picture, _level, _sign: ImageOps.autocontrast(picture),
     lambda picture, _level, _sign: ImageOps.equalize(picture),

@@ -1,8 +1,9 @@
-"""The index of a split's shards, and a copy of it in the temporary folder.
+"""The index of a split's shards (where each image lies, and its class), cached in the temporary
+folder.
 
 Indexing ImageNet takes half a minute, and every rank of every attempt on a node needs the same
-index. The copy is only a shortcut: its name says which shards, of which length and age, it is
-about, and without it the shards are read again.
+index. The cached copy is only a shortcut: its name is a hash of which shards, of which length and
+age, it is about, and without it the shards are read again.
 """
 
 from __future__ import annotations
@@ -24,11 +25,13 @@ from numpy.typing import NDArray
 from inception_trainer.stores import Remote, is_url
 
 VERSION = 1
+"""Of the file; part of its name, so that another version is never read."""
 THREADS = 8
+"""Shards whose length and age are asked for side by side."""
 
 
-class Found(NamedTuple):
-    """The samples of one shard in their order."""
+class ShardIndex(NamedTuple):
+    """The samples of one shard in their order: bytes from the start, bytes, class numbers."""
 
     offsets: array[int]
     sizes: array[int]
@@ -44,36 +47,33 @@ class Index(NamedTuple):
     labels: NDArray[np.int32]
 
     @classmethod
-    def of(cls, shards: list[Found]) -> Index:
-        """What was found in the shards, one after the other."""
-        offsets, sizes = (
-            np.concatenate([np.array(shard[part], np.int64) for shard in shards]) for part in (0, 1)
-        )
+    def of(cls, shards: list[ShardIndex]) -> Index:
+        """The samples of the shards, one shard after the other."""
+        ends = np.cumsum([len(shard.labels) for shard in shards], dtype=np.int64)
+        offsets = np.concatenate([np.array(shard.offsets, np.int64) for shard in shards])
+        sizes = np.concatenate([np.array(shard.sizes, np.int64) for shard in shards])
         labels = np.concatenate([np.array(shard.labels, np.int32) for shard in shards])
-        return cls(
-            np.cumsum([len(shard.labels) for shard in shards], dtype=np.int64),
-            offsets,
-            sizes,
-            labels,
-        )
+        return cls(ends, offsets, sizes, labels)
 
 
-def remembered(paths: list[str], label_key: str | None, make: Callable[[], Index]) -> Index:
-    """The index of these shards as another process has left it, else a new one, left for the next."""
+def cached_index(paths: list[str], label_key: str | None, make: Callable[[], Index]) -> Index:
+    """The index of these shards as another process has cached it, else a new one, cached for the
+    next.
+    """
     copy = folder() / f"inception-shards-{os.getuid()}-{_identity(paths, label_key)}.npz"
     with suppress(OSError, ValueError, KeyError, EOFError, BadZipFile), copy.open("rb") as file:
-        # The folder may be anybody's.
+        # Anybody may write into the temporary folder: only a file of this user is believed.
         if os.fstat(file.fileno()).st_uid == os.getuid():
             with np.load(file, allow_pickle=False) as arrays:
                 return Index(*(arrays[name] for name in Index._fields))
     index = make()
     with suppress(OSError):
-        _leave(copy, index)
+        _write_whole(copy, index)
     return index
 
 
 def folder() -> Path:
-    """Where copies are left: it lasts as long as the pod."""
+    """Where copies are cached: it lasts as long as the pod."""
     return Path(tempfile.gettempdir())
 
 
@@ -87,10 +87,12 @@ def _facts(path: str) -> tuple[object, ...]:
     if is_url(path):
         return path, Remote(path).version()
     status = Path(path).stat()
+    # The inode too: files that are unpacked again may keep their time and size.
     return path, status.st_size, status.st_mtime_ns, status.st_ino
 
 
-def _leave(copy: Path, index: Index) -> None:
+def _write_whole(copy: Path, index: Index) -> None:
+    # Ranks of a pod write at the same time: each a draft of its own, and the last one stays.
     descriptor, draft = tempfile.mkstemp(dir=copy.parent, prefix="inception-shards-", suffix=".tmp")
     try:
         with os.fdopen(descriptor, "wb") as file:

@@ -1,4 +1,7 @@
-"""Which shards a split consists of: braces, a pattern, a folder, or what is called after the split."""
+"""Finds the shards of a split: by braces, a pattern, a folder, or names that hold the split's.
+
+``data.trainShards`` and ``data.valShards`` are written as WebDataset's users write them.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from inception_trainer.config.training import DataConfig
 from inception_trainer.errors import ConfigError, InputMissing
 from inception_trainer.stores import AnyPath
 
-from .layout import found_tree
+from .folder_listing import describe_folder
 
 SUFFIX = ".tar"
 MOST = 1_000_000
@@ -20,8 +23,9 @@ _RANGE = re.compile(r"(\d+)\.\.(\d+)")
 
 
 def find_shards(root: AnyPath, config: DataConfig) -> tuple[list[str], list[str]]:
-    """The shards of both splits in their order; InputMissing with what was looked for, ConfigError
-    for one in both.
+    """The shards of both splits in their order.
+
+    Raises InputMissing with what was looked for, ConfigError for a shard in both.
     """
     if not root.is_dir():
         raise InputMissing(
@@ -40,20 +44,18 @@ def find_shards(root: AnyPath, config: DataConfig) -> tuple[list[str], list[str]
 
 def _find(root: AnyPath, key: str, pattern: str | None, split: str) -> list[str]:
     if pattern is None:
-        shards = _folder(root / split) or sorted(
-            str(path) for path in root.glob(f"*{split}*{SUFFIX}")
-        )
-        wanted = f"{split}/*{SUFFIX} or *{split}*{SUFFIX}, because data.{key} is not set"
+        beside = root.glob(f"*{split}*{SUFFIX}")
+        shards = _folder(root / split) or sorted(str(path) for path in beside)
+        looked_for = f"{split}/*{SUFFIX} or *{split}*{SUFFIX}, because data.{key} is not set"
     else:
-        shards = list(
-            dict.fromkeys(
-                shard for name in expanded(pattern, key) for shard in _named(root, name, key)
-            )
-        )
-        wanted = f"{pattern} (data.{key})"
+        named = [_named(root, name, key) for name in expand_braces(pattern, key)]
+        # A shard that two names stand for counts once; the order stays that of the names.
+        shards = list(dict.fromkeys(shard for some in named for shard in some))
+        looked_for = f"{pattern} (data.{key})"
     if not shards:
         raise InputMissing(
-            f"data.path: no shards in {root}; looked for {wanted}; found: {found_tree(root)}"
+            f"data.path: no shards in {root}; looked for {looked_for}; "
+            f"found: {describe_folder(root)}"
         )
     return shards
 
@@ -61,11 +63,11 @@ def _find(root: AnyPath, key: str, pattern: str | None, split: str) -> list[str]
 def _named(root: AnyPath, name: str, key: str) -> list[str]:
     path = root / name
     if any(letter in name for letter in "*?["):
-        return sorted(str(found) for found in root.glob(name))
+        return sorted(str(shard) for shard in root.glob(name))
     if path.is_dir():
         return _folder(path)
     if not path.is_file():
-        raise InputMissing(f"data.{key}: no shard {path}; found: {found_tree(root)}")
+        raise InputMissing(f"data.{key}: no shard {path}; found: {describe_folder(root)}")
     return [str(path)]
 
 
@@ -73,13 +75,14 @@ def _folder(folder: AnyPath) -> list[str]:
     return sorted(str(path) for path in folder.glob(f"*{SUFFIX}"))
 
 
-def expanded(pattern: str, key: str) -> list[str]:
+def expand_braces(pattern: str, key: str) -> list[str]:
     """``a-{00..02}.tar`` and ``{b,c}.tar`` to the names they stand for, as shells have it."""
     if pattern.startswith("/"):
         raise ConfigError(
             f"data.{key}: {pattern} is absolute; name the shards as they are called below data.path"
         )
-    names = list(dict.fromkeys(islice(_expanded(pattern, key), MOST + 1)))
+    # Cut off before they are listed: {0..9999999999} must not fill the memory first.
+    names = list(dict.fromkeys(islice(_expand(pattern, key), MOST + 1)))
     if len(names) > MOST:
         raise ConfigError(
             f"data.{key}: {pattern} stands for more than {MOST} names; name fewer shards"
@@ -87,15 +90,17 @@ def expanded(pattern: str, key: str) -> list[str]:
     return names
 
 
-def _expanded(pattern: str, key: str) -> Iterator[str]:
-    found = _INNERMOST.search(pattern)
-    if found is None:
+def _expand(pattern: str, key: str) -> Iterator[str]:
+    # From the innermost pair of braces outwards, so that they may be nested.
+    braces = _INNERMOST.search(pattern)
+    if braces is None:
         if "{" in pattern or "}" in pattern:
             raise ConfigError(f"data.{key}: {pattern!r} has a brace without its counterpart")
         yield pattern
         return
-    for option in _options(found[1], key):
-        yield from _expanded(pattern[: found.start()] + option + pattern[found.end() :], key)
+    before, after = pattern[: braces.start()], pattern[braces.end() :]
+    for option in _options(braces[1], key):
+        yield from _expand(before + option + after, key)
 
 
 def _options(inside: str, key: str) -> Iterator[str]:
@@ -103,7 +108,8 @@ def _options(inside: str, key: str) -> Iterator[str]:
     if numbers is None:
         if "," not in inside:
             raise ConfigError(
-                f"data.{key}: {{{inside}}} is neither a range such as {{000..099}} nor a list as {{a,b}}"
+                f"data.{key}: {{{inside}}} is neither a range such as {{000..099}} "
+                "nor a list as {a,b}"
             )
         yield from inside.split(",")
         return

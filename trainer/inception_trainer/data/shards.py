@@ -1,5 +1,5 @@
-"""WebDataset shards: tar files in which the members of a sample lie together and share their name
-up to the first dot.
+"""The data kind WebDataset: tar files (shards) in which the members of a sample lie together and
+share their name up to the first dot.
 
 The shards are indexed once, at the start: where each image lies, and its class. From then on every
 sample is one positioned read, in any order, by any process.
@@ -16,15 +16,16 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
+from typing_extensions import override
 
 from inception_trainer.config.training import DataConfig
 from inception_trainer.errors import DataError, InputMissing
 from inception_trainer.stores import Remote, is_url, place
 
 from .base import Splits
-from .encoded import both_splits
+from .encoded import Samples, both_splits
 from .imagelist import listed_names
-from .shardindex import Found, Index, remembered
+from .shardindex import Index, ShardIndex, cached_index
 from .shardnames import find_shards
 from .tarindex import Member, ReadAt, Window, members
 
@@ -41,13 +42,15 @@ MOST_OPEN = 128
 """Shards that one thread keeps open."""
 
 
-class Shards:
+class Shards(Samples):
     """Samples in shards, 20 bytes of memory for each."""
 
     def __init__(self, paths: list[str], index: Index) -> None:
-        self._paths, self._open = paths, _Descriptors(paths)
+        self._paths = paths
+        self._open = _Descriptors(paths)
         self._ends, self._offsets, self._sizes, self._labels = index
 
+    @override
     def __len__(self) -> int:
         return len(self._offsets)
 
@@ -56,17 +59,23 @@ class Shards:
         """One more than the largest class number."""
         return int(self._labels.max()) + 1
 
+    @override
     def name(self, index: int) -> str:
         """The shard, and where in it the image begins."""
         return f"{self._paths[self._shard(index)]} at offset {self._offsets[index]}"
 
+    @override
     def label(self, index: int) -> int:
-        """The class that was read with the index."""
         return int(self._labels[index])
 
+    @override
     def read(self, index: int) -> bytes:
-        """The image; DataError when its shard became shorter, InputMissing when it is gone."""
-        shard, size = self._shard(index), int(self._sizes[index])
+        """The encoded image.
+
+        Raises DataError when its shard became shorter, InputMissing when it is gone.
+        """
+        shard = self._shard(index)
+        size = int(self._sizes[index])
         try:
             data = self._bytes(shard, int(self._offsets[index]), size)
         except FileNotFoundError:
@@ -75,17 +84,17 @@ class Shards:
             ) from None
         if len(data) != size:
             raise DataError(
-                f"data.path: {self.name(index)}: {len(data)} of {size} bytes; the shard was cut since"
+                f"data.path: {self.name(index)}: {len(data)} of {size} bytes; "
+                "the shard was cut since"
             )
         return data
 
     def _bytes(self, shard: int, offset: int, size: int) -> bytes:
         path = self._paths[shard]
-        return (
-            Remote(path).read_range(offset, size)
-            if is_url(path)
-            else os.pread(self._open(shard), size, offset)
-        )
+        if is_url(path):
+            return Remote(path).read_range(offset, size)
+        # Positioned: the workers of a rank share the file's position after their fork.
+        return os.pread(self._open(shard), size, offset)
 
     def _shard(self, index: int) -> int:
         return int(np.searchsorted(self._ends, index, "right"))
@@ -97,17 +106,19 @@ class _Descriptors:
     """
 
     def __init__(self, paths: list[str]) -> None:
-        self._paths, self._local = paths, threading.local()
+        self._paths = paths
+        self._local = threading.local()
 
     def __call__(self, shard: int) -> int:
-        known: dict[int, _Descriptor] | None = getattr(self._local, "known", None)
-        if known is None:
-            known = self._local.known = {}
-        if shard not in known:
-            if len(known) >= MOST_OPEN:
-                del known[next(iter(known))]
-            known[shard] = _Descriptor(self._paths[shard])
-        return known[shard].number
+        opened: dict[int, _Descriptor] | None = getattr(self._local, "opened", None)
+        if opened is None:
+            opened = self._local.opened = {}
+        if shard not in opened:
+            # The oldest goes first: a job of 10,000 shards must not run out of descriptors.
+            if len(opened) >= MOST_OPEN:
+                del opened[next(iter(opened))]
+            opened[shard] = _Descriptor(self._paths[shard])
+        return opened[shard].number
 
 
 class _Descriptor:
@@ -122,30 +133,36 @@ class _Descriptor:
 
 
 def open_shards(config: DataConfig, seed: int) -> Splits:
-    """Both splits; raises InputMissing with what was looked for and found, DataError naming shard
-    and offset.
+    """Both splits.
+
+    Raises InputMissing with what was looked for and found, DataError naming shard and offset.
     """
     root = place(config.path or "")
-    train, val = find_shards(root, config)
-    first, second = (Shards(paths, _indexed(paths, config.label_key)) for paths in (train, val))
-    for paths, shards in ((train, first), (val, second)):
-        if not len(shards):
-            raise DataError(
-                f"data.path: {paths[0]} and the {len(paths) - 1} shards with it hold no samples"
-            )
-    names = listed_names(root, max(first.classes, second.classes))
-    return both_splits(first, second, names, config, seed)
+    train_paths, val_paths = find_shards(root, config)
+    train = _open(train_paths, config.label_key)
+    val = _open(val_paths, config.label_key)
+    names = listed_names(root, max(train.classes, val.classes))
+    return both_splits(train, val, names, config, seed)
 
 
-def _indexed(paths: list[str], label_key: str | None) -> Index:
+def _open(paths: list[str], label_key: str | None) -> Shards:
+    shards = Shards(paths, _index(paths, label_key))
+    if not len(shards):
+        raise DataError(
+            f"data.path: {paths[0]} and the {len(paths) - 1} shards with it hold no samples"
+        )
+    return shards
+
+
+def _index(paths: list[str], label_key: str | None) -> Index:
     def make() -> Index:
         with ThreadPoolExecutor(min(THREADS, len(paths)), "shard-index") as pool:
             return Index.of(list(pool.map(lambda path: _index_file(path, label_key), paths)))
 
-    return remembered(paths, label_key, make)
+    return cached_index(paths, label_key, make)
 
 
-def _index_file(path: str, label_key: str | None) -> Found:
+def _index_file(path: str, label_key: str | None) -> ShardIndex:
     if is_url(path):
         return _index_object(Remote(path), label_key)
     file = _Descriptor(path)
@@ -155,7 +172,7 @@ def _index_file(path: str, label_key: str | None) -> Found:
     )
 
 
-def _index_object(shard: Remote, label_key: str | None) -> Found:
+def _index_object(shard: Remote, label_key: str | None) -> ShardIndex:
     length = shard.size()
 
     def read(offset: int, count: int) -> bytes:
@@ -168,20 +185,19 @@ def _index_object(shard: Remote, label_key: str | None) -> Found:
 
 def search(
     read: ReadAt, length: int, shard: str, label_key: str | None, window: int = WINDOW
-) -> Found:
+) -> ShardIndex:
     """Where the images of one shard lie and what they show: by member ``cls``, or by a key of
     member ``json``.
     """
     through = Window(read, window)
-    found = Found(array("q"), array("q"), array("i"))
-    for sample in _samples(
-        through, members(through, length, shard), shard, DESCRIPTION if label_key else LABEL
-    ):
+    index = ShardIndex(array("q"), array("q"), array("i"))
+    label_member = DESCRIPTION if label_key else LABEL
+    for sample in _samples(through, members(through, length, shard), shard, label_member):
         image = sample.image()
-        found.labels.append(sample.label(label_key))
-        found.offsets.append(image.offset)
-        found.sizes.append(image.size)
-    return found
+        index.labels.append(sample.label(label_key))
+        index.offsets.append(image.offset)
+        index.sizes.append(image.size)
+    return index
 
 
 @dataclass
@@ -201,8 +217,8 @@ class _Sample:
         if images:
             raise self.wrong(f"has {len(images)} images: {', '.join(images)}; write one per sample")
         raise self.wrong(
-            f"has no image ({', '.join(IMAGES)}) but {', '.join(self.parts)}; the members of a sample must follow one "
-            "another in the shard"
+            f"has no image ({', '.join(IMAGES)}) but {', '.join(self.parts)}; "
+            "the members of a sample must follow one another in the shard"
         )
 
     def label(self, label_key: str | None) -> int:
@@ -211,9 +227,9 @@ class _Sample:
         value = self.text if label_key is None else _value(self.text, label_key)
         number = _number(value)
         if number is None:
-            where = (
-                LABEL if label_key is None else f"{DESCRIPTION}, key {label_key!r} (data.labelKey),"
-            )
+            where = LABEL
+            if label_key is not None:
+                where = f"{DESCRIPTION}, key {label_key!r} (data.labelKey),"
             raise self.wrong(
                 f"has in {where} no class number but {value!r:.60}; write a whole number from 0 on"
             )
@@ -224,20 +240,24 @@ class _Sample:
         return DataError(f"data.path: sample {self.key!r} of {self.shard} (offset {first}) {what}")
 
     def _without_label(self, label_key: str | None) -> str:
-        wanted, remedy = LABEL, "write its class number into a member of that name"
-        if label_key is not None:
-            wanted = DESCRIPTION
-            remedy = f"leave out data.labelKey to take {LABEL}" if LABEL in self.parts else remedy
-        elif DESCRIPTION in self.parts:
+        missing = LABEL if label_key is None else DESCRIPTION
+        remedy = "write its class number into a member of that name"
+        # The label may well be there, only in the member that was not asked for.
+        if label_key is not None and LABEL in self.parts:
+            remedy = f"leave out data.labelKey to take {LABEL}"
+        elif label_key is None and DESCRIPTION in self.parts:
             remedy = (
                 f"set data.labelKey to the key of its {DESCRIPTION} that holds the class number"
             )
-        return f"has no {wanted} but {', '.join(self.parts)}; {remedy}"
+        return f"has no {missing} but {', '.join(self.parts)}; {remedy}"
 
 
-def _samples(read: ReadAt, found: Iterable[Member], shard: str, labels: str) -> Iterator[_Sample]:
+def _samples(
+    read: ReadAt, members_of_shard: Iterable[Member], shard: str, label_member: str
+) -> Iterator[_Sample]:
+    """Group the members of a shard by their key; ``label_member`` is the extension to read."""
     sample: _Sample | None = None
-    for member in found:
+    for member in members_of_shard:
         key, extension = _split(member.name)
         if not extension:
             continue
@@ -250,8 +270,8 @@ def _samples(read: ReadAt, found: Iterable[Member], shard: str, labels: str) -> 
                 f"has two members {extension}; samples need different names up to the first dot"
             )
         sample.parts[extension] = member
-        if extension == labels:
-            # Now, while its neighbourhood has just been read.
+        if extension == label_member:
+            # Now, while its neighbourhood is still in the window.
             sample.text = read(member.offset, member.size)
     if sample is not None:
         yield sample
@@ -261,8 +281,11 @@ def _split(name: str) -> tuple[str, str]:
     """``a/b.seg.png`` to ``a/b`` and ``seg.png``; no extension for what belongs to no sample."""
     folder, slash, base = name.rpartition("/")
     stem, _, extension = base.partition(".")
+    # WebDataset keeps names such as __index__ for what is about the shard itself.
     about_the_shard = stem.startswith("__") and stem.endswith("__")
-    return f"{folder}{slash}{stem}", "" if about_the_shard or not stem else extension.lower()
+    if about_the_shard or not stem:
+        extension = ""
+    return f"{folder}{slash}{stem}", extension.lower()
 
 
 def _value(text: bytes, label_key: str) -> object:
@@ -279,8 +302,8 @@ def _number(value: object) -> int | None:
             value = int(value)
         except ValueError:
             return None
-    return (
-        value
-        if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**31
-        else None
-    )
+    # JSON's true is an int to Python.
+    if not isinstance(value, int) or isinstance(value, bool):
+        return None
+    # Labels are kept as int32.
+    return value if 0 <= value < 2**31 else None

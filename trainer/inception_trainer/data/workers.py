@@ -1,4 +1,8 @@
-"""Loader processes that decode ahead, and stay for the next epoch."""
+"""Loader workers: processes that read and decode samples ahead, kept from one epoch to the next.
+
+A worker is told only the number and the epoch of a sample, never an order or a random state, so the
+same processes serve any epoch, and their number changes nothing that is seen.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +16,9 @@ from torch.utils import data as torch_data
 from .base import Batch
 
 Key = tuple[int, int | None]
-"""Index and epoch of a sample: all that a worker needs to know, so it can serve any epoch."""
+"""Index and epoch of a sample, the epoch None for evaluation."""
 Sample = tuple[Tensor, int]
+"""One image, uint8 ``[3, side, side]``, and its label."""
 
 
 class Workers:
@@ -25,9 +30,9 @@ class Workers:
         join: Callable[[list[Sample]], Batch],
         count: int,
     ):
-        self._keys = _Keys()
+        self._keys = _KeyBatches()
         loader: Any = torch_data.DataLoader(
-            _Keyed(read),
+            _SamplesByKey(read),
             batch_sampler=self._keys,
             num_workers=count,
             # Forked, whatever Python's default is: a worker is there at once, with torch imported.
@@ -40,7 +45,9 @@ class Workers:
         self._iterator: Any = None
 
     def batches(self, keys: Sequence[list[Key]]) -> Iterator[Batch]:
-        """One batch per list of keys, in their order. The batches before must all have been taken."""
+        """One batch per list of keys, in their order; all batches before must have been taken."""
+        # The DataLoader reads its sampler anew for every iterator: that is how the same processes
+        # get the keys of the next epoch.
         self._keys.batches = keys
         self._iterator = iter(self._loader)
         iterator: Iterator[Batch] = self._iterator
@@ -53,8 +60,8 @@ class Workers:
             self._iterator = self._loader._iterator = None  # noqa: SLF001
 
 
-class _Keys(torch_data.Sampler[list[Key]]):
-    """The lists of keys of the present epoch."""
+class _KeyBatches(torch_data.Sampler[list[Key]]):
+    """The lists of keys of the present epoch, as a batch sampler."""
 
     def __init__(self) -> None:
         self.batches: Sequence[list[Key]] = ()
@@ -66,7 +73,7 @@ class _Keys(torch_data.Sampler[list[Key]]):
         return len(self.batches)
 
 
-class _Keyed(torch_data.Dataset[Sample]):
+class _SamplesByKey(torch_data.Dataset[Sample]):
     """Lets a DataLoader address samples by their keys."""
 
     def __init__(self, read: Callable[[int, int | None], Sample]) -> None:

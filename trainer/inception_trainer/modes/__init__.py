@@ -1,4 +1,4 @@
-"""What the trainer does besides training: one module per mode, each with ``run(run) -> summary``."""
+"""What the trainer does besides training: a module for each mode, with ``run(run) -> summary``."""
 
 from __future__ import annotations
 
@@ -17,4 +17,5 @@ def run(config: TrainingConfig, settings: Settings) -> dict[str, Any]:
 
     Raises the errors of :mod:`inception_trainer.errors`; Stopped when asked to stop.
     """
+    # By name: each mode imports packages that the others can do without.
     return execute(config, settings, import_module(f"{__name__}.{config.mode.lower()}").run)

@@ -13,26 +13,23 @@ import statistics
 import time
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import nn
 
 from inception_trainer import models
-from inception_trainer.config.training import ModelConfig
-from inception_trainer.data import Batch, Splits, open_splits, streamed
-from inception_trainer.device import of_ranks
+from inception_trainer.config.training import TrainingConfig
+from inception_trainer.data import Batch, Splits, open_splits
+from inception_trainer.data.sampler import BatchPlan, batch_plan, micro_batches_of_epoch
 from inception_trainer.errors import ConfigError
 from inception_trainer.log import logger
-from inception_trainer.reporting.records import LogRecord, RunInfo
-from inception_trainer.train.compiling import executed
+from inception_trainer.reporting.records import RunInfo
+from inception_trainer.train.network import build_network, prepare_for_training
+from inception_trainer.train.prefetch import stream_batches
 from inception_trainer.train.profiler import Trace
-from inception_trainer.train.schedule import BatchPlan, batch_plan, micro_batches_of_epoch
-from inception_trainer.train.state import share
-from inception_trainer.train.step import Normalise, StepStats, TrainStep, parallel
-from inception_trainer.train.syncnorm import synchronize
-from inception_trainer.train.updates import OptimizerStep
-from inception_trainer.weights.load import load_weights, local_file
+from inception_trainer.train.results import log_record, pod_devices
+from inception_trainer.train.step import Normalise, OptimizerStep, StepStats, TrainStep
 
 from .common import Boundary, Run
 from .largest import with_largest_batch
@@ -45,177 +42,176 @@ WINDOWS = 5
 """The measured steps are cut into so many parts: their spread shows how steady the speed is."""
 
 
+@dataclass(frozen=True)
+class Window:
+    """One part of the measured steps."""
+
+    steps: int
+    seconds: float
+    stats: StepStats
+
+
 def run(run: Run) -> dict[str, Any]:
     """Train without keeping anything; the speeds are those of all ranks together."""
     model = models.canonical(run.config.model.name)
     models.check_image_size(model, run.config.data.image_size)
     if run.config.benchmark.batch == "Largest":
-        run.config = with_largest_batch(
-            run, _network(run, model, run.config.data.num_classes or MANY_CLASSES)
-        )
+        network = _network(run, run.config.data.num_classes or MANY_CLASSES)
+        run.config = with_largest_batch(run, network)
     config, comm = run.config, run.comm
     plan = batch_plan(config.batch, comm.world_size)
     splits = open_splits(config)
-    if len(splits.train) < plan.global_batch:
-        raise ConfigError(
-            f"batch.global: {plan.global_batch} is more than the {len(splits.train)} training samples"
-        )
-    network = _network(run, model, max(splits.num_classes, config.data.num_classes or 0))
-    lengths = _window_lengths(config.benchmark.steps)
-    recorded = config.profiler.steps or 0
-    measured = config.benchmark.warmup_steps + config.benchmark.steps
-    info = run.begin(network, model, measured + recorded, plan.global_batch)
+    _check_samples(splits, plan)
+    network = _network(run, max(splits.num_classes, config.data.num_classes or 0))
+    recorded_steps = config.profiler.steps or 0
+    total_steps = _unrecorded_steps(config) + recorded_steps
+    info = run.begin(network, model, total_steps, plan.global_batch)
     logger.info(
         "%s, %s, batch %d on %d x %s: %d steps to warm up, %d measured",
-        model, info.precision, plan.global_batch, comm.world_size, run.accelerator.name,
-        config.benchmark.warmup_steps, config.benchmark.steps,
-    )  # fmt: skip
-    bench = _Bench(run, info, _stepper(run, network, splits, plan), plan)
+        model,
+        info.precision,
+        plan.global_batch,
+        comm.world_size,
+        run.accelerator.name,
+        config.benchmark.warmup_steps,
+        config.benchmark.steps,
+    )
+    bench = _Bench(run, info, _train_step(run, network, splits, plan), plan)
     with bench.trace, closing(_batches(run, splits, plan)) as batches:
-        bench.steps(batches, config.benchmark.warmup_steps)
-        windows = [bench.measured(batches, length) for length in lengths]
-        figures = _figures(run, plan, lengths, windows)
-        bench.steps(batches, recorded)
+        bench.do_steps(batches, config.benchmark.warmup_steps)
+        lengths = _window_lengths(config.benchmark.steps)
+        windows = [bench.measure(batches, length) for length in lengths]
+        # Before the recorded steps, so that the peak of memory is not that of the profiler.
+        figures = _figures(run, plan, windows)
+        bench.do_steps(batches, recorded_steps)
     splits.close()
     bench.boundary.settle()
     return run.summary(info, **figures)
 
 
+def _unrecorded_steps(config: TrainingConfig) -> int:
+    return config.benchmark.warmup_steps + config.benchmark.steps
+
+
+def _check_samples(splits: Splits, plan: BatchPlan) -> None:
+    if len(splits.train) < plan.global_batch:
+        raise ConfigError(
+            f"batch.global: {plan.global_batch} is more than the {len(splits.train)} "
+            "training samples"
+        )
+
+
 class _Bench:
     """Counts steps and reads the clock only where the device has caught up."""
 
-    def __init__(self, run: Run, info: RunInfo, stepper: TrainStep, plan: BatchPlan) -> None:
-        self._run, self._stepper, self._plan = run, stepper, plan
+    def __init__(self, run: Run, info: RunInfo, train_step: TrainStep, plan: BatchPlan) -> None:
+        self._run = run
+        self._info = info
+        self._train_step = train_step
+        self._plan = plan
         self.boundary = Boundary(run)
         self._step = 0
         # Recording makes steps slower, so they come after those that are measured.
-        bench = run.config.benchmark
         profiler = dataclasses.replace(
-            run.config.profiler, after_steps=bench.warmup_steps + bench.steps
+            run.config.profiler, after_steps=_unrecorded_steps(run.config)
         )
         self.trace = Trace(
             profiler, run.accelerator, run.comm, run.heartbeat, info.output, info.attempt
         )
 
-    def steps(self, batches: Iterator[Batch], count: int) -> StepStats:
-        """Do ``count`` steps and wait for the device."""
+    def do_steps(self, batches: Iterator[Batch], count: int) -> StepStats:
+        """Do ``count`` steps and wait for the device; returns their sums."""
         rate = self._run.config.optimizer.learning_rate
         for _ in range(count):
             self.boundary.check()
             with self.trace.step(self._step + 1):
-                waited, computed = self._stepper.step(batches, self._step, rate)
+                waited, computed = self._train_step.step(batches, self._step, rate)
             self._step += 1
             self._run.step(self._step, self._plan.global_batch, "train", waited, computed)
-        return self._stepper.read()
+        return self._train_step.read()
 
-    def measured(self, batches: Iterator[Batch], count: int) -> tuple[float, StepStats]:
-        """Seconds and sums of ``count`` steps."""
+    def measure(self, batches: Iterator[Batch], count: int) -> Window:
+        """Do ``count`` steps, take their time and log it."""
         began = time.monotonic()
-        window = self.steps(batches, count)
-        seconds = time.monotonic() - began
-        self._log(window, seconds, count)
-        return seconds, window
+        stats = self.do_steps(batches, count)
+        window = Window(count, time.monotonic() - began, stats)
+        self._log(window)
+        return window
 
-    def _log(self, window: StepStats, seconds: float, count: int) -> None:
-        run, counted = self._run, max(1.0, window.samples)
-        assert run.info is not None  # noqa: S101 - begun before anything is measured
-        speed, left = count * self._plan.global_batch / seconds, run.info.total_steps - self._step
-        first = run.comm.rank - run.settings.local_rank
-        run.bus.log(
-            LogRecord(
-                step=self._step,
-                epoch=0.0,
-                loss=window.loss / counted,
-                accuracy_top1=window.top1 / counted,
-                accuracy_top5=window.top5 / counted,
-                learning_rate=run.config.optimizer.learning_rate,
-                images_per_second=speed,
-                step_seconds=seconds / count,
-                data_wait_ratio=window.data_seconds
-                / max(1e-9, window.data_seconds + window.compute_seconds),
-                progress=self._step / run.info.total_steps,
-                remaining_seconds=left * seconds / count,
-                samples_seen=run.samples_seen,
-                skipped_samples=int(window.skipped),
-                devices=of_ranks(run.accelerator, run.comm)[
-                    first : first + run.settings.local_world_size
-                ],
-            )
+    def _log(self, window: Window) -> None:
+        run = self._run
+        record = log_record(
+            window.stats,
+            self._info,
+            step=self._step,
+            learning_rate=run.config.optimizer.learning_rate,
+            images_per_second=window.steps * self._plan.global_batch / window.seconds,
+            step_seconds=window.seconds / window.steps,
+            samples_seen=run.samples_seen,
+            devices=pod_devices(run, run.comm),
         )
+        # A benchmark has no epochs.
+        run.bus.log(dataclasses.replace(record, epoch=0.0))
 
 
-def _network(run: Run, model: str, classes: int) -> nn.Module:
-    torch.manual_seed(run.config.seed)
-    auxiliary, dropout = bool(run.config.loss.auxiliary_weight), run.config.model.dropout
-    network = models.create(model, classes, auxiliary=auxiliary, dropout=dropout)
-    run.comm.from_first(lambda: _load(network, model, run.config.model))
-    if run.config.model.batch_norm == "Synchronized" and run.comm.world_size > 1:
-        synchronize(network)
-    network.to(run.accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    share([*network.parameters(), *network.buffers()], run.comm)
+def _network(run: Run, classes: int) -> nn.Module:
+    network, _ = build_network(run.config, classes, run.comm, run.accelerator.device)
     return network
 
 
-def _load(network: nn.Module, model: str, config: ModelConfig) -> None:
-    if config.weights is not None:
-        load_weights(
-            network, model, local_file(config.weights), new_classifier=config.classifier == "New"
-        )
-
-
-def _stepper(run: Run, network: nn.Module, splits: Splits, plan: BatchPlan) -> TrainStep:
-    config, device = run.config, run.accelerator.device
-    updater = OptimizerStep(config, network, run.accelerator)
-    wrapped = parallel(
-        executed(network, config.execution, device), run.accelerator, run.comm, plan.micro_batches
+def _train_step(run: Run, network: nn.Module, splits: Splits, plan: BatchPlan) -> TrainStep:
+    config = run.config
+    optimizer_step = OptimizerStep(config, network, run.accelerator)
+    trained = prepare_for_training(
+        network, config.execution, run.accelerator, run.comm, plan.micro_batches
     )
-    normalise = Normalise(splits.normalization, device)
-    return TrainStep(wrapped, updater, run.accelerator, normalise, plan, config, run.comm)
+    normalise = Normalise(splits.normalization, run.accelerator.device)
+    return TrainStep(trained, optimizer_step, run.accelerator, normalise, plan, config, run.comm)
 
 
 def _batches(run: Run, splits: Splits, plan: BatchPlan) -> Generator[Batch]:
     """Micro-batches without end."""
-    per_epoch = len(splits.train) // plan.global_batch
+    steps_per_epoch = len(splits.train) // plan.global_batch
     fixed = run.config.data.kind == "Synthetic"
     for epoch in itertools.count():
-        last = 1 if fixed else per_epoch
+        last = 1 if fixed else steps_per_epoch
         numbers = micro_batches_of_epoch(
             plan, run.comm.rank, len(splits.train), run.config.seed, epoch, 0, last
         )
-        with streamed(splits.train, numbers, epoch, run.accelerator.device) as stream:
+        with stream_batches(splits.train, numbers, epoch, run.accelerator.device) as stream:
             if fixed:
+                # Making images would take the CPU's time from the training that is measured.
                 yield from itertools.cycle(list(stream))
             yield from stream
 
 
 def _window_lengths(steps: int) -> list[int]:
+    """``steps`` in at most five parts, whose sizes differ by at most one."""
     count = min(WINDOWS, steps)
     return [steps * (i + 1) // count - steps * i // count for i in range(count)]
 
 
-def _figures(
-    run: Run, plan: BatchPlan, lengths: list[int], windows: list[tuple[float, StepStats]]
-) -> dict[str, Any]:
-    batch, ranks = plan.global_batch, run.comm.world_size
-    speeds = [length * batch / taken for length, (taken, _) in zip(lengths, windows, strict=True)]
-    waited, computed = (
-        sum(getattr(w, name) for _, w in windows) for name in ("data_seconds", "compute_seconds")
-    )
-    step, step_variance = spread(lengths, [taken for taken, _ in windows])
+def _figures(run: Run, plan: BatchPlan, windows: list[Window]) -> dict[str, Any]:
+    lengths = [window.steps for window in windows]
+    speeds = [window.steps * plan.global_batch / window.seconds for window in windows]
+    step, step_variance = spread(lengths, [window.seconds for window in windows])
     compute, compute_variance = spread(
-        lengths, [taken - window.data_seconds for taken, window in windows]
+        lengths, [window.seconds - window.stats.data_seconds for window in windows]
     )
-    speed = batch / step
+    speed = plan.global_batch / step
+    waited = sum(window.stats.data_seconds for window in windows)
+    computed = sum(window.stats.compute_seconds for window in windows)
+    last = windows[-1].stats
     return {
         "dataKind": run.config.data.kind,
         "imageSize": run.config.data.image_size,
-        "globalBatch": batch,
-        "batchPerDevice": max(part.stop - part.start for part in plan.micro_slices(ranks - 1)),
+        "globalBatch": plan.global_batch,
+        "batchPerDevice": plan.largest_micro_batch,
         "microBatches": plan.micro_batches,
         "warmupSteps": run.config.benchmark.warmup_steps,
         "measuredSteps": sum(lengths),
         "imagesPerSecond": round(speed, 3),
-        "imagesPerSecondPerDevice": round(speed / ranks, 3),
+        "imagesPerSecondPerDevice": round(speed / run.comm.world_size, 3),
         "imagesPerSecondMedian": round(statistics.median(speeds), 3),
         "imagesPerSecondWindows": [round(value, 3) for value in speeds],
         "stepSeconds": step,
@@ -224,7 +220,7 @@ def _figures(
         "computeSecondsVariance": compute_variance,
         "dataWaitRatio": waited / max(1e-9, waited + computed),
         "peakMemoryBytes": run.accelerator.peak_memory_bytes(),
-        "loss": windows[-1][1].loss / max(1.0, windows[-1][1].samples),
+        "loss": last.loss / max(1.0, last.samples),
     }
 
 
@@ -237,6 +233,5 @@ def spread(lengths: Sequence[int], seconds: Sequence[float]) -> tuple[float, flo
     """
     steps = sum(lengths)
     mean = sum(seconds) / steps
-    return mean, sum(
-        n * (taken / n - mean) ** 2 for n, taken in zip(lengths, seconds, strict=True)
-    ) / steps
+    pairs = zip(lengths, seconds, strict=True)
+    return mean, sum(length * (taken / length - mean) ** 2 for length, taken in pairs) / steps

@@ -1,4 +1,6 @@
-"""What the modes besides Train share: ranks, sinks, requests to stop, and how a result is reported."""
+"""What the modes besides Train have in common: set-up, steps that the sinks hear of, requests to
+stop, and a summary.
+"""
 
 from __future__ import annotations
 
@@ -6,70 +8,47 @@ import dataclasses
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
-from inception_trainer import __version__, device, sinks
 from inception_trainer.comm import Agreement, Comm
 from inception_trainer.config.catalog import facts
 from inception_trainer.config.settings import Settings
 from inception_trainer.config.training import TrainingConfig
-from inception_trainer.device import Accelerator
+from inception_trainer.data.sampler import LengthPlan
 from inception_trainer.errors import Stopped
 from inception_trainer.heartbeat import Heartbeat
-from inception_trainer.log import configure
-from inception_trainer.reporting import outputs
 from inception_trainer.reporting.progress import History
-from inception_trainer.reporting.records import Bus, EndRecord, RunInfo, StepRecord
-from inception_trainer.stopping import StopRequest
+from inception_trainer.reporting.records import EndRecord, RunInfo, StepRecord
+from inception_trainer.train import results
+from inception_trainer.train.network import count_parameters
+from inception_trainer.train.setup import RunSetup, set_up_run
 from inception_trainer.weights.trained import Trained
 
 STOP = "stop"
 
 
 @dataclass
-class Run:
+class Run(RunSetup):
     """One run of a mode, on one rank."""
 
-    config: TrainingConfig
-    settings: Settings
-    accelerator: Accelerator
     comm: Comm
-    stop: StopRequest
-    bus: Bus
     heartbeat: Heartbeat
-    output: Path | None
-    """Where this rank may leave files; made when it is asked for."""
     began: float = field(default_factory=time.monotonic)
     samples_seen: int = 0
-    info: RunInfo | None = None
 
     def begin(self, network: nn.Module, model: str, total_steps: int, batch: int) -> RunInfo:
         """Tell the sinks what runs; a step is one batch of every rank, ``batch`` samples in all."""
-        config, comm = self.config, self.comm
-        info = RunInfo(
-            job=self.settings.job,
-            attempt=self.settings.attempt or 1,
+        info = results.run_info(
+            self,
+            self.comm,
+            LengthPlan.one_epoch(total_steps),
             model=model,
-            parameters=sum(parameter.numel() for parameter in network.parameters()),
-            precision=self.accelerator.precision,
-            device=self.accelerator.device.type,
-            profile=self.accelerator.profile,
-            backend=self.accelerator.backend if comm.world_size > 1 else "none",
-            rank=comm.rank,
-            world_size=comm.world_size,
-            steps_per_epoch=max(1, total_steps),
-            total_steps=max(1, total_steps),
-            epochs=1,
+            parameters=count_parameters(network),
             global_batch=batch,
-            start_step=0,
-            config=config.as_dict(),
-            output=self.output,
+            attempt=self.settings.attempt or 1,
         )
-        self.info = info
         self.stop.arm()
         self.bus.start(info)
         return info
@@ -77,42 +56,34 @@ class Run:
     def step(
         self, step: int, samples: int, phase: str, waited: float = 0.0, computed: float = 0.0
     ) -> None:
-        """One batch of every rank is done, ``samples`` in all."""
+        """One batch of every rank is done, ``samples`` in all; ``waited`` and ``computed`` are
+        seconds.
+        """
         self.heartbeat.step(step)
         self.samples_seen += samples
+        # Ranks take samples in turn, so this pod's part is known without asking them.
         pod = round(samples * self.settings.local_world_size / self.comm.world_size)
         self.bus.step(StepRecord(step, waited, computed, pod, self.samples_seen, phase))
 
     def summary(self, info: RunInfo, **figures: Any) -> dict[str, Any]:
         """The content of summary.json: what every mode has, and its own ``figures``."""
-        return {
-            "job": info.job,
-            "mode": self.config.mode,
-            "exitReason": "Completed",
-            "model": info.model,
-            "recipe": self.config.recipe,
-            "steps": info.total_steps,
-            "samplesSeen": self.samples_seen,
-            "evaluatedStep": -1,
+        return results.summary(
+            self.config,
+            info,
+            steps=info.total_steps,
+            samples_seen=self.samples_seen,
+            wall_seconds=time.monotonic() - self.began,
+            deviceName=self.accelerator.name,
             **figures,
-            "wallSeconds": round(time.monotonic() - self.began, 3),
-            "attempts": info.attempt,
-            "parameters": info.parameters,
-            "precision": info.precision,
-            "worldSize": info.world_size,
-            "device": info.device,
-            "deviceName": self.accelerator.name,
-            "profile": info.profile,
-            "backend": info.backend,
-            "versions": {"trainer": __version__, "torch": str(torch.__version__)},
-        }
+        )
 
 
 class Boundary:
     """Lets all ranks leave at the same batch when one of them is asked to stop."""
 
     def __init__(self, run: Run) -> None:
-        self._stop, self._agreement = run.stop, Agreement(run.comm, (STOP,))
+        self._stop = run.stop
+        self._agreement = Agreement(run.comm, (STOP,))
 
     def check(self) -> None:
         """Every rank must call it once per batch; raises Stopped one batch after the request."""
@@ -130,56 +101,39 @@ def stopped() -> Stopped:
     return Stopped("stopped on request; this mode keeps nothing and begins anew")
 
 
-def sized(config: TrainingConfig, trained: Trained | None) -> TrainingConfig:
-    """With ``data.imageSize`` filled in: what was asked for, what the weights were trained on, or
-    the network's own.
+def with_image_size(config: TrainingConfig, trained: Trained | None) -> TrainingConfig:
+    """The configuration with ``data.imageSize`` filled in: what was asked for, what the weights
+    were trained on, or the network's own.
     """
     own = facts(trained.model if trained else config.model.name).image_size
     side = config.data.image_size or (trained.image_size if trained else None) or own
     return dataclasses.replace(config, data=dataclasses.replace(config.data, image_size=side))
 
 
+def rank_batch(run: Run) -> int:
+    """Images that a rank of a mode without training takes at once."""
+    # Other than in training, a batch that does not divide is no error: it changes no result.
+    return run.config.batch.per_device or max(1, run.config.batch.global_ // run.comm.world_size)
+
+
 def execute(
     config: TrainingConfig, settings: Settings, work: Callable[[Run], dict[str, Any]]
 ) -> dict[str, Any]:
     """Set a run up, do ``work`` and report its summary."""
-    configure(settings.job, settings.attempt or 1, settings.rank)
-    with outputs.folder(url_of(config), first=settings.rank == 0) as output:
-        return _execute(config, settings, work, output)
-
-
-def _execute(
-    config: TrainingConfig,
-    settings: Settings,
-    work: Callable[[Run], dict[str, Any]],
-    output: Path | None,
-) -> dict[str, Any]:
-    bus = Bus(sinks.build(settings, output, config.mode))
-    try:
-        stop = StopRequest(settings.stop_file)
-        stop.install()
-        accelerator = device.resolve(config.accelerator, config.precision, settings)
-        comm = Comm(settings.rank, settings.world_size, accelerator.process_group_backend)
-        run = Run(
-            config,
-            settings,
-            accelerator,
-            comm,
-            stop,
-            bus,
-            Heartbeat(settings.heartbeat_file),
-            output,
-        )
+    with set_up_run(config, settings, output_url(config)) as setup:
+        comm = setup.join_ranks()
+        # The launcher watches a rank from here on: waiting for peers is no hang.
+        run = Run(**vars(setup), comm=comm, heartbeat=Heartbeat(settings.heartbeat_file))
         summary = work(run)
         run.heartbeat.pause()
-        bus.end(EndRecord(summary, History(), finished=True))
+        run.bus.end(EndRecord(summary, History(), finished=True))
         comm.barrier()
         comm.close()
         return summary
-    finally:
-        bus.close()
 
 
-def url_of(config: TrainingConfig) -> str | None:
+def output_url(config: TrainingConfig) -> str | None:
     """A folder of its own per mode, so that nothing overwrites the summary of the training."""
-    return f"{config.output.path.rstrip('/')}/{config.mode.lower()}" if config.output.path else None
+    if not config.output.path:
+        return None
+    return f"{config.output.path.rstrip('/')}/{config.mode.lower()}"

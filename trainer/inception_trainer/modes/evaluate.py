@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from inception_trainer import models
 from inception_trainer.config.normalization import choose
 from inception_trainer.data import open_splits
 from inception_trainer.log import logger
-from inception_trainer.reporting.records import EvaluationRecord
 from inception_trainer.train.evaluation import Evaluation, Evaluator
+from inception_trainer.train.results import evaluation_record
 from inception_trainer.train.step import Normalise
 from inception_trainer.weights.trained import Trained, open_trained
 
-from .common import Run, stopped
+from .common import Run, rank_batch, stopped
 
 
 def run(run: Run) -> dict[str, Any]:
@@ -23,16 +22,17 @@ def run(run: Run) -> dict[str, Any]:
     network, trained = open_trained(config, comm, run.accelerator.device)
     models.check_image_size(trained.model, config.data.image_size)
     splits = open_splits(config)
+    # Accuracies mean nothing where class 3 of the network is class 4 of the data.
     trained.check(splits)
-    chosen = choose(config.data.normalization, splits.normalization, trained.normalization)
-    normalise = Normalise(chosen, run.accelerator.device)
-    batch = config.batch.per_device or max(1, config.batch.global_ // comm.world_size)
-    rounds = math.ceil(math.ceil(len(splits.val) / comm.world_size) / batch)
+    normalization = choose(config.data.normalization, splits.normalization, trained.normalization)
+    normalise = Normalise(normalization, run.accelerator.device)
+    batch = rank_batch(run)
+    evaluator = Evaluator(network, splits.val, run.accelerator, normalise, comm, batch)
+    rounds = evaluator.rounds
     info = run.begin(network, trained.model, rounds, batch * comm.world_size)
     logger.info(
         "evaluating %s on %d images with %d ranks", trained.path, len(splits.val), comm.world_size
     )
-    evaluator = Evaluator(network, splits.val, run.accelerator, normalise, comm, batch)
 
     def advance(done: int) -> None:
         left = len(splits.val) - run.samples_seen
@@ -41,25 +41,11 @@ def run(run: Run) -> dict[str, Any]:
     result = evaluator.run(run.stop.requested, advance)
     if result is None:
         raise stopped()
-    _report(run, result, rounds)
-    return run.summary(info, normalization=chosen.as_dict(), **_figures(result, trained, rounds))
-
-
-def _report(run: Run, result: Evaluation, rounds: int) -> None:
-    run.bus.evaluation(
-        EvaluationRecord(
-            step=rounds,
-            epoch=0.0,
-            loss=result.loss,
-            accuracy_top1=result.accuracy_top1,
-            accuracy_top5=result.accuracy_top5,
-            samples=result.samples,
-            pod_samples=0,  # counted batch by batch
-            seconds=result.seconds,
-            is_best=False,
-            data_seconds=result.data_seconds,
-            batch_seconds=result.batch_seconds,
-        )
+    # No samples of the pod: they were counted batch by batch.
+    record = evaluation_record(result, step=rounds, epoch=0.0, pod_samples=0, is_best=False)
+    run.bus.evaluation(record)
+    return run.summary(
+        info, normalization=normalization.as_dict(), **_figures(result, trained, rounds)
     )
 
 

@@ -1,4 +1,4 @@
-"""Mode Export: the trained network in forms that other programs run, each run again and compared
+"""Mode Export: the trained network in formats that other programs run, each run again and compared
 before it counts.
 
 The input is ``images``, normalised, ``[batch, 3, side, side]``; the output ``logits``, ``[batch,
@@ -32,9 +32,10 @@ from inception_trainer.weights.exporters import (
 )
 from inception_trainer.weights.trained import Trained, open_trained
 
-from .common import Boundary, Run, sized
+from .common import Boundary, Run, with_image_size
 
 SEED = 0
+"""Of the random images."""
 BATCHES = (1, 3)
 """What the check runs where the batch is free: a size of its own, so that none is frozen into the
 file.
@@ -43,43 +44,46 @@ TOLERANCE = {"FP32": 1e-3, "BF16": 0.1, "FP16": 0.02}
 """Largest difference of a logit, as a share of the largest logit: other programs add up in another
 order.
 """
-STEPS_PER_FORM = 2
+STEPS_PER_FORMAT = 2
+"""Signs of progress: a file is begun, a file is done."""
 
 
 def run(run: Run) -> dict[str, Any]:
-    """Write and check every form of ``export.formats``; only rank 0 works, the others wait."""
-    forms = [FORMATS[name]() for name in run.config.export.formats]
-    for form in forms:
-        form.require(_precision(run.config))
+    """Write and check every file of ``export.formats``; only rank 0 works, the others wait."""
+    exporters = [FORMATS[name]() for name in run.config.export.formats]
+    # All of them first: a missing package must not show after an hour of writing.
+    for exporter in exporters:
+        exporter.require(_precision(run.config))
     network, trained = open_trained(run.config, run.comm, torch.device("cpu"))
-    run.config = config = sized(run.config, trained)
+    run.config = config = with_image_size(run.config, trained)
     run.accelerator = dataclasses.replace(run.accelerator, precision=_precision(config))
     models.check_image_size(trained.model, config.data.image_size)
     network = network.to(DTYPES[run.accelerator.precision])
     network.to(memory_format=torch.contiguous_format)
-    chosen = choose(
+    normalization = choose(
         config.data.normalization, trained.normalization or IMAGENET, trained.normalization
     )
-    described = describe(config, trained, chosen, run.accelerator.precision)
-    info = run.begin(network, trained.model, STEPS_PER_FORM * len(forms), 0)
-    boundary, results = Boundary(run), []
-    for number, form in enumerate(forms):
+    described = describe(config, trained, normalization, run.accelerator.precision)
+    info = run.begin(network, trained.model, STEPS_PER_FORMAT * len(exporters), 0)
+    boundary = Boundary(run)
+    results = []
+    for number, exporter in enumerate(exporters):
         boundary.check()
-        work = _Work(run, network, trained, described, form)
-        run.step(STEPS_PER_FORM * number + 1, 0, "infer")
+        work = _Work(run, network, trained, described, exporter)
+        run.step(STEPS_PER_FORMAT * number + 1, 0, "infer")
+        # Tracing and compiling take as long as they take.
         run.heartbeat.pause()
-        results.append(run.comm.from_first(work.do))
-        run.step(STEPS_PER_FORM * (number + 1), 0, "infer")
+        results.append(run.comm.from_first(work.write_file))
+        run.step(STEPS_PER_FORMAT * (number + 1), 0, "infer")
     boundary.settle()
     if run.comm.is_first and run.output is not None:
-        replace_file(
-            run.output / "export.json", json.dumps(described | {"files": results}, indent=2) + "\n"
-        )
+        content = json.dumps(described | {"files": results}, indent=2) + "\n"
+        replace_file(run.output / "export.json", content)
     return run.summary(
         info,
         weights=str(trained.path),
         weightsStep=trained.step,
-        normalization=chosen.as_dict(),
+        normalization=normalization.as_dict(),
         exports=results,
     )
 
@@ -89,46 +93,48 @@ def describe(
 ) -> dict[str, Any]:
     """What a program must know to use the network; plain data."""
     side = config.data.image_size
+    batch = config.export.batch_size or "batch"
+    names = class_names(config.inference.class_names, trained.class_names, trained.classes)
     return {
         "trainer": __version__,
         "model": trained.model,
         "step": trained.step,
         "precision": precision,
-        "input": {"name": "images", "shape": [config.export.batch_size or "batch", 3, side, side]},
-        "output": {
-            "name": "logits",
-            "shape": [config.export.batch_size or "batch", trained.classes],
-        },
+        "input": {"name": "images", "shape": [batch, 3, side, side]},
+        "output": {"name": "logits", "shape": [batch, trained.classes]},
         "preprocessing": {**normalization.as_dict(), "imageSize": side},
-        "classNames": list(
-            class_names(config.inference.class_names, trained.class_names, trained.classes)
-        ),
+        "classNames": list(names),
     }
 
 
 @dataclasses.dataclass(frozen=True)
 class _Work:
+    """One file to be written."""
+
     run: Run
     network: nn.Module
     trained: Trained
     described: dict[str, Any]
-    form: Exporter
+    exporter: Exporter
 
-    def do(self) -> dict[str, Any]:
-        """Write the file and compare it with the network."""
-        run, form = self.run, self.form
+    def write_file(self) -> dict[str, Any]:
+        """Write the file, compare it with the network, and say what came out."""
+        run, exporter = self.run, self.exporter
         assert run.output is not None  # noqa: S101 - the configuration has been checked
-        path = run.output / f"{self.trained.model}{form.suffix}"
+        path = run.output / f"{self.trained.model}{exporter.suffix}"
+        # Under another name until it has been checked: a wrong file must never be taken for one.
         draft = path.with_name(f".{run.settings.attempt or 0}.{path.name}")
-        request = ExportRequest(
-            self.network, self._images(run.config.export.batch_size or 2, 0), self.described
-        )
+        fixed_batch = run.config.export.batch_size
+        # Two images where the batch is free: exporters take a size of one for a constant.
+        images = self._images(fixed_batch or 2, 0)
+        request = ExportRequest(self.network, images, self.described)
         try:
             run.output.mkdir(parents=True, exist_ok=True)
             with torch.inference_mode(mode=False), torch.no_grad():
-                form.write(request, draft, fixed=run.config.export.batch_size is not None)
+                exporter.write(request, draft, fixed=fixed_batch is not None)
                 difference = self._check(draft, path)
-            size, checksum = draft.stat().st_size, file_sha256(draft)
+            size = draft.stat().st_size
+            checksum = file_sha256(draft)
             draft.replace(path)
         except OSError as error:
             raise InputMissing(
@@ -141,33 +147,35 @@ class _Work:
             path,
             size / 1e6,
             difference,
-            form.checked_with,
+            exporter.checked_with,
         )
         return {
-            "format": form.name,
+            "format": exporter.name,
             "file": str(path),
             "bytes": size,
             "sha256": checksum,
             "largestDifference": difference,
-            "checkedWith": form.checked_with,
+            "checkedWith": exporter.checked_with,
         }
 
     def _check(self, draft: Path, path: Path) -> float:
         """The largest difference of a logit; ExportDiffers when it is too large."""
-        compute = self.form.load(draft, self.network)
+        compute = self.exporter.load(draft, self.network)
         fixed = self.run.config.export.batch_size
+        tolerance = TOLERANCE[self.run.accelerator.precision]
         largest = 0.0
         for seed, size in enumerate((fixed, fixed) if fixed else BATCHES, start=1):
             images = self._images(size, seed)
-            wanted, found = self.network(images).float(), compute(images).float()
-            difference = (found - wanted).abs().max().item()
-            allowed = TOLERANCE[self.run.accelerator.precision] * max(
-                1.0, wanted.abs().max().item()
-            )
-            if found.shape != wanted.shape or not difference <= allowed:
+            expected = self.network(images).float()
+            logits = compute(images).float()
+            difference = (logits - expected).abs().max().item()
+            allowed = tolerance * max(1.0, expected.abs().max().item())
+            # Not "difference > allowed": that is false where the difference is NaN.
+            if logits.shape != expected.shape or not difference <= allowed:
                 raise ExportDiffers(
-                    f"export.formats: {path.name} gives other logits than the network, by {difference:.3g} where "
-                    f"{allowed:.3g} is allowed; leave {self.form.name} out or choose another precision"
+                    f"export.formats: {path.name} gives other logits than the network, "
+                    f"by {difference:.3g} where {allowed:.3g} is allowed; "
+                    f"leave {self.exporter.name} out or choose another precision"
                 )
             largest = max(largest, difference)
         return largest
@@ -175,9 +183,8 @@ class _Work:
     def _images(self, count: int, seed: int) -> Tensor:
         side = self.run.config.data.image_size
         generator = torch.Generator().manual_seed(SEED + seed)
-        return torch.randn(count, 3, side, side, generator=generator).to(
-            DTYPES[self.run.accelerator.precision]
-        )
+        images = torch.randn(count, 3, side, side, generator=generator)
+        return images.to(DTYPES[self.run.accelerator.precision])
 
 
 def _precision(config: TrainingConfig) -> str:

@@ -1,5 +1,5 @@
-"""The largest micro-batch that a device has memory for (``benchmark.batch: Largest``), found by
-trying.
+"""Finds the largest micro-batch that a device has memory for, by trying (``benchmark.batch:
+Largest``).
 
 Sizes are doubled until a training step does not fit, then the gap is halved until it is an eighth
 of what fits: the result is a power of two or one of the seven numbers evenly between two of them.
@@ -18,12 +18,11 @@ from inception_trainer.comm import Comm
 from inception_trainer.config.normalization import IMAGENET
 from inception_trainer.config.training import BatchConfig, TrainingConfig
 from inception_trainer.data import Batch
+from inception_trainer.data.sampler import BatchPlan
 from inception_trainer.device import Accelerator
 from inception_trainer.errors import ConfigError
 from inception_trainer.log import logger
-from inception_trainer.train.schedule import BatchPlan
-from inception_trainer.train.step import Normalise, TrainStep
-from inception_trainer.train.updates import OptimizerStep
+from inception_trainer.train.step import Normalise, OptimizerStep, TrainStep
 
 from .common import Run
 
@@ -44,14 +43,16 @@ def with_largest_batch(run: Run, network: nn.Module) -> TrainingConfig:
     config, comm = run.config, run.comm
     if run.accelerator.is_cpu:
         raise ConfigError(
-            "benchmark.batch: Largest needs an accelerator; the CPU has no memory of its own whose end could be found"
+            "benchmark.batch: Largest needs an accelerator; the CPU has no memory of its own "
+            "whose end could be found"
         )
-    trial = _Trial(run, network)
-    found = largest(trial.fits)
-    size = int(comm.gather(torch.tensor(found)).min())
+    fitting = largest(_Trial(run, network).fits)
+    # Devices of one job may have other memory, or others may use some of it.
+    size = int(comm.gather(torch.tensor(fitting)).min())
     if not size:
         raise ConfigError(
-            f"benchmark.batch: not even {SMALLEST} images of {config.data.image_size} px fit into the memory"
+            f"benchmark.batch: not even {SMALLEST} images of {config.data.image_size} px "
+            "fit into the memory"
         )
     logger.info("the largest micro-batch that fits is %d", size)
     batch = BatchConfig(global_=size * comm.world_size, per_device=size)
@@ -76,8 +77,9 @@ class _Trial:
     """Makes training steps of any size on blank images, on this rank alone."""
 
     def __init__(self, run: Run, network: nn.Module) -> None:
-        self._run, self._network, self._device = run, network, run.accelerator.device
-        self._updater = OptimizerStep(run.config, network, run.accelerator)
+        self._run = run
+        self._network = network
+        self._optimizer_step = OptimizerStep(run.config, network, run.accelerator)
         # Ranks share gradients in buckets of the same size as the weights, which a rank alone does
         # not have.
         weights = [*network.parameters()] if run.comm.world_size > 1 else []
@@ -86,37 +88,42 @@ class _Trial:
     def fits(self, size: int) -> bool:
         """Whether a step of ``size`` images finds the memory that it needs."""
         self._run.heartbeat.beat()
-        found = self._steps(size)
+        fits = self._try_steps(size)
         # Only here, when no exception holds the tensors of the step any more.
-        self._updater.optimizer.zero_grad(set_to_none=True)
+        self._optimizer_step.optimizer.zero_grad(set_to_none=True)
+        # What the allocator keeps is cut into blocks of other sizes than the next trial needs.
         release = getattr(self._run.accelerator.functions, "empty_cache", None)
         if callable(release):
             release()
-        return found
+        return fits
 
-    def _steps(self, size: int) -> bool:
+    def _try_steps(self, size: int) -> bool:
         side = self._run.config.data.image_size
         try:
-            batch = Batch(
-                torch.zeros(size, 3, side, side, dtype=torch.uint8),
-                torch.zeros(size, dtype=torch.int64),
-            )
-            stepper = self._stepper(size)
+            images = torch.zeros(size, 3, side, side, dtype=torch.uint8)
+            batch = Batch(images, torch.zeros(size, dtype=torch.int64))
+            train_step = self._train_step(size)
             for step in range(STEPS):
-                stepper.step(repeat(batch), step, 0.0)
-            stepper.read()
+                train_step.step(repeat(batch), step, 0.0)
+            # Waits for the device, which reports a lack of memory late.
+            train_step.read()
         except Exception as error:
             if not out_of_memory(error):
                 raise
             return False
         return True
 
-    def _stepper(self, size: int) -> TrainStep:
+    def _train_step(self, size: int) -> TrainStep:
         accelerator: Accelerator = self._run.accelerator
-        plan, alone = BatchPlan(size, 1, size), Comm(0, 1, accelerator.backend)
-        normalise = Normalise(IMAGENET, self._device)
         return TrainStep(
-            self._network, self._updater, accelerator, normalise, plan, self._run.config, alone
+            self._network,
+            self._optimizer_step,
+            accelerator,
+            Normalise(IMAGENET, accelerator.device),
+            BatchPlan(size, 1, size),
+            self._run.config,
+            # This rank alone: the others may try another size at the moment.
+            Comm(0, 1, accelerator.backend),
         )
 
 

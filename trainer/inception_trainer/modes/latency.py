@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from inception_trainer.config.training import TrainingConfig
 from inception_trainer.log import logger
 
 from .common import Boundary, Run
@@ -21,24 +22,34 @@ def sweep(
     run: Run, boundary: Boundary, compute: Callable[[Tensor], Tensor]
 ) -> list[dict[str, Any]]:
     """The latencies of one rank for each of ``inference.batchSizes``, while all ranks compute."""
-    results, done = [], 0
+    results = []
+    steps_done = 0
     for size in run.config.inference.batch_sizes:
-        generator = torch.Generator().manual_seed(run.config.seed)
-        side = run.config.data.image_size
-        images = torch.randint(
-            0, 256, (size, 3, side, side), dtype=torch.uint8, generator=generator
-        )
+        images = _random_images(size, run.config)
         seconds = []
-        for _ in range(run.config.benchmark.warmup_steps + run.config.benchmark.steps):
+        for _ in range(steps_per_size(run.config)):
             boundary.check()
             began = time.perf_counter()
+            # Its result is in host memory, so the device is done when the call returns.
             compute(images)
             seconds.append(time.perf_counter() - began)
-            done += 1
-            run.step(done, 0, "infer", 0.0, seconds[-1])
+            steps_done += 1
+            run.step(steps_done, 0, "infer", 0.0, seconds[-1])
         results.append(figures(size, seconds[run.config.benchmark.warmup_steps :]))
         logger.info("%s", describe(results[-1]))
     return results
+
+
+def steps_per_size(config: TrainingConfig) -> int:
+    """Batches computed for one size, those that are not measured included."""
+    return config.benchmark.warmup_steps + config.benchmark.steps
+
+
+def _random_images(count: int, config: TrainingConfig) -> Tensor:
+    """uint8 ``[count, 3, side, side]``, equal on all ranks."""
+    generator = torch.Generator().manual_seed(config.seed)
+    side = config.data.image_size
+    return torch.randint(0, 256, (count, 3, side, side), dtype=torch.uint8, generator=generator)
 
 
 def figures(batch: int, seconds: list[float]) -> dict[str, Any]:
@@ -54,10 +65,9 @@ def figures(batch: int, seconds: list[float]) -> dict[str, Any]:
 
 
 def describe(result: dict[str, Any]) -> str:
-    """One line for people."""
-    shares = ", ".join(
-        f"p{share} {1000 * result[f'p{share}Seconds']:.2f} ms" for share in PERCENTILES
-    )
-    return f"batch {result['batch']}: {result['imagesPerSecond']:.1f} img/s, {shares}, max " + (
-        f"{1000 * result['maxSeconds']:.2f} ms"
+    """One line of the log."""
+    percentiles = [f"p{share} {1000 * result[f'p{share}Seconds']:.2f} ms" for share in PERCENTILES]
+    return (
+        f"batch {result['batch']}: {result['imagesPerSecond']:.1f} img/s, "
+        f"{', '.join(percentiles)}, max {1000 * result['maxSeconds']:.2f} ms"
     )

@@ -1,4 +1,4 @@
-"""The file of predictions: a row per image, as a table or as a JSON object per line."""
+"""The file of predictions: a row per image, as CSV or as a JSON object per line."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .common import Run
 
 DIGITS = 6
+"""Decimals of a probability."""
 SUFFIXES = {"CSV": "csv", "JSONL": "jsonl"}
 
 
@@ -37,37 +38,39 @@ class Writer:
     def __init__(
         self, path: Path | None, file: TextIO | None, form: str, count: int, labelled: bool
     ) -> None:
-        self.path, self._file = path, file
-        self._json, self._count, self._labelled = form == "JSONL", count, labelled
+        self.path = path
+        self.count = count
+        """Classes of a row."""
+        self._file = file
+        self._json = form == "JSONL"
+        self._labelled = labelled
         if file is not None and not self._json:
             csv.writer(file).writerow(self._header())
 
     def write(self, rows: Iterable[Row]) -> None:
-        """Append the rows."""
+        """Append the rows, in the order of the images."""
         if self._file is None:
             return
         if self._json:
-            self._file.writelines(
-                json.dumps(self._object(row), ensure_ascii=False) + "\n" for row in rows
-            )
+            lines = (json.dumps(self._object(row), ensure_ascii=False) for row in rows)
+            self._file.writelines(line + "\n" for line in lines)
         else:
             csv.writer(self._file).writerows(self._cells(row) for row in rows)
 
     def _header(self) -> list[str]:
-        numbers = range(1, self._count + 1)
-        columns = [
-            f"{name}{number}" for number in numbers for name in ("class", "name", "probability")
-        ]
-        return ["image", *(["label"] if self._labelled else []), *columns]
+        numbers = range(1, self.count + 1)
+        kinds = ("class", "name", "probability")
+        label = ["label"] if self._labelled else []
+        return ["image", *label, *(f"{kind}{number}" for number in numbers for kind in kinds)]
 
     def _cells(self, row: Row) -> list[str]:
-        classes = row.classes or ((None, "", None),) * self._count
-        cells = [
-            cell
-            for number, name, value in classes
-            for cell in (_text(number), name, _decimal(value))
-        ]
-        return [row.image, *([row.label or ""] if self._labelled else []), *cells]
+        cells = [row.image]
+        if self._labelled:
+            cells.append(row.label or "")
+        # A row without classes is as long as the others: readers of CSV expect a rectangle.
+        for number, name, value in row.classes or ((None, "", None),) * self.count:
+            cells += [_text(number), name, _decimal(value)]
+        return cells
 
     def _object(self, row: Row) -> dict[str, Any]:
         if row.classes is None:
@@ -76,11 +79,8 @@ class Writer:
             {"class": number, "name": name, "probability": round(value, DIGITS)}
             for number, name, value in row.classes
         ]
-        return {
-            "image": row.image,
-            **({"label": row.label} if self._labelled else {}),
-            "predictions": predictions,
-        }
+        label = {"label": row.label} if self._labelled else {}
+        return {"image": row.image, **label, "predictions": predictions}
 
 
 def _text(value: int | None) -> str:

@@ -1,5 +1,4 @@
-"""How the network runs while it trains: operation by operation, or compiled (``execution:
-Compiled``).
+"""``torch.compile`` for the network that is trained (``execution: Compiled``).
 
 Compiling takes a minute or more at the first step, and compilers on the machine. Evaluation, whose
 batches have several sizes, always runs operation by operation.
@@ -22,22 +21,24 @@ COMPILERS = ("gcc", "clang", "cc")
 """Any of them builds what starts a kernel on a device that is not the CPU."""
 
 
-def executed(network: nn.Module, execution: str, device: torch.device) -> nn.Module:
+def compile_if_asked(network: nn.Module, execution: str, device: torch.device) -> nn.Module:
     """The network that training calls; raises ConfigError where it cannot be compiled."""
     if execution == EAGER:
         return network
-    _check(device)
+    # Before training: torch would say so with a stack of frames, a minute into the first step.
+    _require_compilers(device)
     # Shapes are those of one or two micro-batches: never dynamic.
     return cast(nn.Module, torch.compile(network, dynamic=False))
 
 
-def _check(device: torch.device) -> None:
+def _require_compilers(device: torch.device) -> None:
     names = _cpp_compilers() if device.type == "cpu" else COMPILERS
     if not any(map(shutil.which, names)):
         _refuse(
             f"a compiler ({' or '.join(names)}), and none is installed",
             "install one, for example g++",
         )
+    # Inductor's and Triton's launchers are C extensions.
     header = Path(sysconfig.get_paths()["include"], "Python.h")
     if not header.is_file():
         _refuse(
@@ -52,5 +53,7 @@ def _refuse(missing: str, remedy: str) -> None:
 def _cpp_compilers() -> tuple[str, ...]:
     from torch._inductor import config
 
+    # CXX or what torch was built with; None in the list stands for torch's own search.
     chosen: Any = config.cpp.cxx
-    return tuple(name for name in ([chosen] if isinstance(chosen, str) else chosen) if name)
+    names = [chosen] if isinstance(chosen, str) else chosen
+    return tuple(name for name in names if name)

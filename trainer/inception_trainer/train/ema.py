@@ -1,5 +1,9 @@
-"""Running average of the weights (EMA): what is evaluated, saved and used in the end, never what is
-trained.
+"""Exponential moving average of the weights (EMA, ``weightAverage``): what is evaluated, saved and
+used in the end, never what is trained.
+
+Not torch's ``AveragedModel``: that one counts its updates in a buffer, and its first update copies
+instead of averaging, so a resumed run would have to restore the count. Here both are functions of
+the optimizer step.
 """
 
 from __future__ import annotations
@@ -13,38 +17,44 @@ from inception_trainer.config.training import WeightAverageConfig
 
 
 class WeightAverage:
-    """A copy of the network whose floating-point tensors follow it; batch norm statistics are
-    averaged too.
-    """
+    """A copy of the network whose floating-point tensors follow it, batch norm statistics too."""
 
     def __init__(self, model: nn.Module, config: WeightAverageConfig) -> None:
         assert config.decay is not None  # noqa: S101 - no average without a decay
-        self._decay, self._every, self._source = config.decay, config.every_steps, model
+        self._decay = config.decay
+        self._every_steps = config.every_steps
+        self._source = model
         self.model = copy.deepcopy(model).requires_grad_(requires_grad=False).eval()
 
     @torch.no_grad()
     def reset(self) -> None:
         """Begin at the network's present weights."""
-        for mine, its in zip(_tensors(self.model), _tensors(self._source), strict=True):
-            mine.copy_(its)
+        pairs = zip(_tensors(self.model), _tensors(self._source), strict=True)
+        for average, current in pairs:
+            average.copy_(current)
 
     @torch.no_grad()
     def update(self, steps: int) -> None:
-        """Follow, after ``steps`` optimizer steps of the job: what was averaged is a function of
-        the step alone.
-        """
-        if steps % self._every:
+        """Follow the network, after ``steps`` optimizer steps of the job."""
+        if steps % self._every_steps:
             return
-        mine, its = _tensors(self.model), _tensors(self._source)
-        floats = [at for at, tensor in enumerate(mine) if tensor.is_floating_point()]
-        share = 1 - decay_after(steps // self._every, self._decay)
-        torch._foreach_lerp_([mine[at] for at in floats], [its[at] for at in floats], share)
-        for at in set(range(len(mine))) - set(floats):
-            mine[at].copy_(its[at])
+        averages = _tensors(self.model)
+        current = _tensors(self._source)
+        floats = [at for at, tensor in enumerate(averages) if tensor.is_floating_point()]
+        weight = 1 - decay_after(steps // self._every_steps, self._decay)
+        # One kernel for many tensors: a loop would cost a launch for each of several hundred.
+        torch._foreach_lerp_(
+            [averages[at] for at in floats], [current[at] for at in floats], weight
+        )
+        # Counters of batch norm have no mean.
+        for at in set(range(len(averages))) - set(floats):
+            averages[at].copy_(current[at])
 
 
 def decay_after(updates: int, decay: float) -> float:
-    """Smaller at first, so that the random initial weights are soon forgotten."""
+    """The decay of update number ``updates``: smaller at first, so that the random initial weights
+    are soon forgotten (as in TensorFlow's ExponentialMovingAverage).
+    """
     return min(decay, (1 + updates) / (10 + updates))
 
 

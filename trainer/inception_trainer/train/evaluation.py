@@ -14,11 +14,12 @@ from torch import nn
 from torch.nn import functional
 
 from inception_trainer.comm import Agreement, Comm
-from inception_trainer.data import Dataset, streamed
+from inception_trainer.data import Batch, Dataset
+from inception_trainer.data.sampler import evaluation_indices
 from inception_trainer.device import Accelerator
 from inception_trainer.errors import DataError
 
-from .schedule import evaluation_share
+from .prefetch import stream_batches
 from .step import Normalise, count_hits
 
 STOP = "stop"
@@ -42,7 +43,9 @@ class Evaluation:
 
 
 class Evaluator:
-    """Runs the bare network; every rank must call it, also one whose share is empty."""
+    """Runs the bare network, ``batch`` images at a time; every rank must call it, also one that has
+    no images.
+    """
 
     def __init__(
         self,
@@ -53,10 +56,14 @@ class Evaluator:
         comm: Comm,
         batch: int,
     ) -> None:
-        self._model, self._dataset, self._accelerator = model, dataset, accelerator
-        self._normalise, self._comm, self._batch = normalise, comm, batch
+        self._model = model
+        self._dataset = dataset
+        self._accelerator = accelerator
+        self._normalise = normalise
+        self._comm = comm
+        self._batch = batch
         self._waited = 0.0
-        self._taken: list[float] = []
+        self._batch_seconds: list[float] = []
 
     def run(
         self,
@@ -76,17 +83,25 @@ class Evaluator:
             self._model.train()
         return None if sums is None else self._result(sums, time.monotonic() - began)
 
+    @property
+    def rounds(self) -> int:
+        """Batches of the rank that has the most images; so often do all ranks agree."""
+        most = math.ceil(len(self._dataset) / self._comm.world_size)
+        return math.ceil(most / self._batch)
+
     def _sums(
         self, stop_requested: Callable[[], bool], advance: Callable[[int], None]
     ) -> torch.Tensor | None:
-        share = evaluation_share(len(self._dataset), self._comm.rank, self._comm.world_size)
-        batches = [share[i : i + self._batch] for i in range(0, len(share), self._batch)]
-        rounds = math.ceil(math.ceil(len(self._dataset) / self._comm.world_size) / self._batch)
+        """``[loss, top-1, top-5, counted, skipped]`` of this rank's images."""
+        indices = evaluation_indices(len(self._dataset), self._comm.rank, self._comm.world_size)
+        starts = range(0, len(indices), self._batch)
+        batches = [indices[start : start + self._batch] for start in starts]
         agreement = Agreement(self._comm, (STOP,))
-        self._waited, self._taken = 0.0, []
+        self._waited = 0.0
+        self._batch_seconds = []
         sums = torch.zeros(5, dtype=torch.float64)
-        with streamed(self._dataset, batches, None, self._accelerator.device) as stream:
-            for done in range(1, rounds + 1):
+        with stream_batches(self._dataset, batches, None, self._accelerator.device) as stream:
+            for done in range(1, self.rounds + 1):
                 if agreement.decided():
                     return None
                 agreement.propose({STOP: stop_requested()})
@@ -95,29 +110,37 @@ class Evaluator:
                 came = time.perf_counter()
                 self._waited += came - asked
                 if batch is not None:
-                    sums += self._counts(batch.images, batch.labels)
-                    self._taken.append(time.perf_counter() - came)
+                    sums += self._count(batch)
+                    self._batch_seconds.append(time.perf_counter() - came)
                 advance(done)
+        # The process group must not be left with the last agreement in flight.
         agreement.decided()
         return sums
 
-    def _counts(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        labels = labels.to(self._accelerator.device, non_blocking=True)
+    def _count(self, batch: Batch) -> torch.Tensor:
+        """What :func:`count_hits` says of one batch, in host memory: it has been waited for."""
+        labels = batch.labels.to(self._accelerator.device, non_blocking=True)
         with self._accelerator.autocast():
-            logits = self._model(self._normalise(images)).float()
-        return (
-            count_hits(functional.cross_entropy(logits, labels, reduction="sum"), logits, labels)
-            .double()
-            .cpu()
-        )
+            logits = self._model(self._normalise(batch.images)).float()
+        loss = functional.cross_entropy(logits, labels, reduction="sum")
+        # To float64 before adding up: 50,000 losses in float32 lose digits that tests compare.
+        return count_hits(loss, logits, labels).double().cpu()
 
     def _result(self, sums: torch.Tensor, seconds: float) -> Evaluation:
         loss, top1, top5, counted, skipped = self._comm.sum(sums.clone()).tolist()
+        # An accuracy over some of the images must never pass for one over all of them.
         if counted + skipped != len(self._dataset) or not counted:
             raise DataError(
-                f"evaluated {counted:.0f} (+ {skipped:.0f} unreadable) of {len(self._dataset)} images"
+                f"evaluated {counted:.0f} (+ {skipped:.0f} unreadable) "
+                f"of {len(self._dataset)} images"
             )
         return Evaluation(
-            loss / counted, top1 / counted, top5 / counted, int(counted), seconds, int(skipped),
-            self._waited, tuple(self._taken),
-        )  # fmt: skip
+            loss=loss / counted,
+            accuracy_top1=top1 / counted,
+            accuracy_top5=top5 / counted,
+            samples=int(counted),
+            seconds=seconds,
+            skipped=int(skipped),
+            data_seconds=self._waited,
+            batch_seconds=tuple(self._batch_seconds),
+        )

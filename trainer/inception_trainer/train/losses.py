@@ -1,4 +1,7 @@
-"""From what a network returns to the number that training makes small."""
+"""Training losses. Logits are ``[n, classes]``; losses are sums over the n images, not means.
+
+Sums, because the ranks' micro-batches may differ in size: :mod:`.step` divides by the global batch.
+"""
 
 from __future__ import annotations
 
@@ -16,11 +19,11 @@ class Loss:
     """Sums over a micro-batch; unreadable images (negative labels) count nothing."""
 
     logits: Tensor
-    """Of the classifier, in fp32."""
+    """Of the classifier, in FP32."""
     main: Tensor
     """The classifier's cross entropy: what is reported."""
     total: Tensor
-    """With the auxiliary head's share: what is differentiated."""
+    """With the auxiliary head's part: what is differentiated."""
 
 
 @dataclass(frozen=True)
@@ -33,23 +36,22 @@ class Criterion:
     auxiliary_weight: float = 0.0
 
     def __call__(self, outputs: Outputs, labels: Tensor) -> Loss:
-        """The losses of one micro-batch."""
+        """The losses of one micro-batch, ``labels`` int64 ``[n]``."""
         logits, auxiliary = outputs if isinstance(outputs, tuple) else (outputs, None)
+        # Sums of exponentials lose too much in BF16 and FP16.
         logits = logits.float()
         main = self._cross_entropy(logits, labels)
-        if auxiliary is None:
-            return Loss(logits, main, main)
-        return Loss(
-            logits,
-            main,
-            main + self.auxiliary_weight * self._cross_entropy(auxiliary.float(), labels),
-        )
+        total = main
+        if auxiliary is not None:
+            total = main + self.auxiliary_weight * self._cross_entropy(auxiliary.float(), labels)
+        return Loss(logits, main, total)
 
-    def mixed(self, outputs: Outputs, labels: Tensor, share: float) -> Loss:
-        """Those of images that were blended with the ones at the mirrored positions (mixup)."""
-        own, other = self(outputs, labels), self(outputs, labels.flip(0))
-        main = share * own.main + (1 - share) * other.main
-        return Loss(own.logits, main, share * own.total + (1 - share) * other.total)
+    def mixed(self, outputs: Outputs, labels: Tensor, lam: float) -> Loss:
+        """The losses of images that were blended with those at the mirrored positions (mixup)."""
+        own = self(outputs, labels)
+        other = self(outputs, labels.flip(0))
+        main = lam * own.main + (1 - lam) * other.main
+        return Loss(own.logits, main, lam * own.total + (1 - lam) * other.total)
 
     def _cross_entropy(self, logits: Tensor, labels: Tensor) -> Tensor:
         return functional.cross_entropy(

@@ -1,4 +1,7 @@
-"""Optimizers by name, and which parameters weight decay leaves alone."""
+"""Optimizers by name, and which parameters weight decay leaves alone.
+
+SGD is torch's own. RMSProp is TensorFlow's, which torch and timm do not have in this form.
+"""
 
 from __future__ import annotations
 
@@ -7,20 +10,26 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from inception_trainer.config.training import OptimizerConfig
 from inception_trainer.device import supports_fused_sgd
 
 MOMENTUM, SQUARES = "momentum_buffer", "square_avg"
 """Keys of the optimizers' state, as torch names them; a checkpoint keeps both."""
-NORMS = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.LayerNorm)  # noqa: SLF001 - the common base of all of them
+# _BatchNorm is the common base of all batch norms, synchronized ones included.
+NORMS = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.LayerNorm)  # noqa: SLF001
 
 
 class RMSProp(torch.optim.Optimizer):
     """RMSProp as TensorFlow defines it, which the Inception papers' learning rates are made for.
 
     Other than torch's: epsilon inside the root, mean squares that begin at one, a momentum buffer
-    that holds the learning rate of its time.
+    that holds the learning rate of its time::
+
+        square = decay * square + (1 - decay) * grad**2
+        buffer = momentum * buffer + lr * grad / sqrt(square + epsilon)
+        weight = weight - buffer
     """
 
     def __init__(
@@ -41,9 +50,9 @@ class RMSProp(torch.optim.Optimizer):
         }
         super().__init__(params, defaults)
 
+    @override
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
-        """Change all parameters that have a gradient."""
         for group in self.param_groups:
             parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
             if parameters:
@@ -51,8 +60,8 @@ class RMSProp(torch.optim.Optimizer):
 
     def _update(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-        # Gradients are forgotten after the step: to compute in their place saves a copy of all
-        # weights.
+        # Works in place on .grad, which is cleared afterwards; saves one copy of the weights in
+        # memory.
         if group["weight_decay"]:
             torch._foreach_add_(gradients, parameters, alpha=group["weight_decay"])
         squares = self._state(parameters, SQUARES, torch.ones_like)
@@ -86,17 +95,24 @@ def make_optimizer(
     """
     groups = parameter_groups(model, config.weight_decay, config.decay_exempt)
     if config.name == "RMSProp":
-        decay, epsilon = config.square_decay, config.epsilon
-        assert decay is not None and epsilon is not None  # noqa: S101, PT018 - filled in with the configuration
-        return RMSProp(groups, config.learning_rate, config.momentum, decay, epsilon)
-    fused = supports_fused_sgd(device)
+        # Filled in with the configuration.
+        assert config.square_decay is not None  # noqa: S101
+        assert config.epsilon is not None  # noqa: S101
+        return RMSProp(
+            groups,
+            config.learning_rate,
+            config.momentum,
+            config.square_decay,
+            config.epsilon,
+        )
+    # Before 2.3, torch's SGD does not know the word "fused".
+    kernel = "fused" if supports_fused_sgd(device) else "foreach"
     return torch.optim.SGD(
         groups,
         lr=config.learning_rate,
         momentum=config.momentum,
         nesterov=config.nesterov,
-        # Before 2.3, torch's SGD does not know the first word.
-        **({"fused": True} if fused else {"foreach": True}),
+        **{kernel: True},
     )
 
 
@@ -104,13 +120,15 @@ def parameter_groups(model: nn.Module, weight_decay: float, exempt: str) -> list
     """One group that decays, and one that does not where ``exempt`` (``optimizer.decayExempt``)
     names any.
     """
-    spared = {id(parameter) for parameter in _exempt(model, exempt)}
-    decayed = [parameter for parameter in model.parameters() if id(parameter) not in spared]
-    others = [parameter for parameter in model.parameters() if id(parameter) in spared]
+    # By identity: comparing parameters with == would compare their values.
+    exempt_ids = {id(parameter) for parameter in _exempt(model, exempt)}
+    decayed = [parameter for parameter in model.parameters() if id(parameter) not in exempt_ids]
+    others = [parameter for parameter in model.parameters() if id(parameter) in exempt_ids]
     groups = [
         {"params": decayed, "weight_decay": weight_decay},
         {"params": others, "weight_decay": 0.0},
     ]
+    # torch refuses a group without parameters.
     return [group for group in groups if group["params"]]
 
 
@@ -122,8 +140,6 @@ def _exempt(model: nn.Module, exempt: str) -> Iterator[nn.Parameter]:
         if isinstance(module, NORMS):
             yield from module.parameters(recurse=False)
         elif exempt == "NormAndBias":
-            yield from (
-                parameter
-                for name, parameter in module.named_parameters(recurse=False)
-                if name == "bias"
-            )
+            own = dict(module.named_parameters(recurse=False))
+            if "bias" in own:
+                yield own["bias"]

@@ -1,5 +1,5 @@
-"""A recording of a few optimizer steps: a Chrome trace, and a table of the operations that took
-longest.
+"""Records a few optimizer steps with torch's profiler (``profiler.steps``): a Chrome trace, and a
+table of the operations that took longest.
 
 torch's profiler is imported when the first step is recorded. Only rank 0 records; the others wait
 while it writes.
@@ -50,9 +50,13 @@ class Trace:
         attempt: int = 0,
     ) -> None:
         """``output`` is the folder for the files of rank 0."""
-        self._first, self._count = config.after_steps, config.steps or 0
-        self._accelerator, self._comm, self._heartbeat = accelerator, comm, heartbeat
-        self._output, self._attempt = output if comm.is_first else None, attempt
+        self._first = config.after_steps
+        self._count = config.steps or 0
+        self._accelerator = accelerator
+        self._comm = comm
+        self._heartbeat = heartbeat
+        self._output = output if comm.is_first else None
+        self._attempt = attempt
         self._done = 0
         self._recording = False
         self._profiler: Any = None
@@ -68,14 +72,13 @@ class Trace:
     ) -> None:
         if not self._count or not (kind is None or issubclass(kind, Stopped)):
             return
-        done, first = self._done, self._first
         if self._recording:
             self._finish()
-        elif done <= first and self._output is not None:
+        elif self._done <= self._first and self._output is not None:
             logger.warning(
                 "no step was recorded: the end came after %d, recording begins after %d",
-                done,
-                first,
+                self._done,
+                self._first,
             )
 
     def step(self, number: int) -> AbstractContextManager[bool]:
@@ -127,7 +130,8 @@ class Trace:
             with replacing(output / TRACE, self._attempt) as draft:
                 draft.write_bytes(_chrome_trace(profiler))
         except Exception as error:
-            # Vendors' profilers raise what they like, and no training is worth less than its trace.
+            # Vendors' profilers raise what they like, and a failed trace must never fail the
+            # training.
             logger.warning(
                 "the recorded steps could not be written: %s: %s", type(error).__name__, error
             )
@@ -143,9 +147,12 @@ def _started(accelerator: Accelerator) -> Any:
     """
     from torch import profiler
 
-    cpu, own = profiler.ProfilerActivity.CPU, _activity(accelerator)
-    known: set[Any] = profiler.supported_activities()  # type: ignore[no-untyped-call]
-    for activities in ([cpu, own], [cpu]) if own in known else ([cpu],):
+    cpu = profiler.ProfilerActivity.CPU
+    of_device = _activity(accelerator)
+    supported: set[Any] = profiler.supported_activities()  # type: ignore[no-untyped-call]
+    # A device that says it can be recorded may still refuse, so the CPU alone is tried after it.
+    attempts = ([cpu, of_device], [cpu]) if of_device in supported else ([cpu],)
+    for activities in attempts:
         try:
             chosen = profiler.profile(activities=activities)
             chosen.start()

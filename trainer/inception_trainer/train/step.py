@@ -1,13 +1,16 @@
-"""One optimizer step: micro-batches forward and backward, gradients summed over micro-batches and
-ranks, update.
+"""One optimizer step: from uint8 images to changed weights.
 
-Nothing here waits for the device: losses and hits are added up where they were computed and read at
-log intervals.
+:class:`TrainStep` runs the micro-batches of a rank forward and backward; gradients add up over
+micro-batches, and over ranks by DistributedDataParallel. :class:`OptimizerStep` then unscales,
+clips, steps the optimizer and the running average.
+
+Nothing here waits for the device (but for FP16 with RMSProp): losses and hits are added up where
+they were computed and read at log intervals.
 """
 
 from __future__ import annotations
 
-import inspect
+import math
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -22,13 +25,17 @@ from inception_trainer.comm import Comm
 from inception_trainer.config.normalization import Normalization
 from inception_trainer.config.training import TrainingConfig
 from inception_trainer.data import Batch
-from inception_trainer.data.order import stream_key
+from inception_trainer.data.counter_rng import stream_key
+from inception_trainer.data.sampler import BatchPlan
 from inception_trainer.device import Accelerator
 
+from .ema import WeightAverage
 from .losses import Criterion
-from .mixup import blended, share_of
-from .schedule import BatchPlan
-from .updates import OptimizerStep
+from .mixup import blend_images, mixing_coefficient
+from .optimizers import make_optimizer
+
+DROPOUT_STREAM = 4
+"""Counter of :func:`stream_key` for the masks of dropout."""
 
 
 @dataclass(frozen=True)
@@ -39,152 +46,213 @@ class StepStats:
     top1: float
     top5: float
     samples: float
+    """Images that could be read."""
     skipped: float
+    """Images that could not."""
     skipped_steps: int
+    """Steps whose FP16 gradients overflowed."""
     data_seconds: float
+    """Waiting for batches, mean over the ranks."""
     compute_seconds: float
-    """Seconds are means over the ranks."""
+    """The rest of the steps, mean over the ranks."""
     loss_scale: float | None = None
+    """What FP16 losses are multiplied by now."""
+
+    @property
+    def data_wait_ratio(self) -> float:
+        """Share of the time that was spent waiting for batches, 0 to 1."""
+        return self.data_seconds / max(1e-9, self.data_seconds + self.compute_seconds)
 
 
 class Normalise:
-    """uint8 images of the host to normalised floats ``[n, 3, side, side]`` on the device, channels
-    last.
+    """uint8 images ``[n, 1 or 3, side, side]`` of the host to normalised floats ``[n, 3, side,
+    side]`` on the device, channels last.
     """
 
     def __init__(self, normalization: Normalization, device: torch.device) -> None:
         self._device = device
+        mean = torch.tensor(normalization.mean, device=device).view(1, 3, 1, 1)
         deviation = torch.tensor(normalization.std, device=device).view(1, 3, 1, 1)
+        # (x / 255 * range - mean) / std as one multiplication and one subtraction.
         self._scale = normalization.range / (255 * deviation)
-        self._shift = torch.tensor(normalization.mean, device=device).view(1, 3, 1, 1) / deviation
+        self._shift = mean / deviation
         self._swaps = normalization.order == "BGR"
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Grey images ``[n, 1, ...]`` are repeated over the three channels."""
+        """Normalise a batch; grey images are repeated over the three channels."""
+        # As bytes, because that is a quarter of what the floats would take on the way.
         x = images.to(self._device, non_blocking=True).float()
         x = x.flip(1) if self._swaps else x
         return (x * self._scale - self._shift).contiguous(memory_format=torch.channels_last)
 
 
 def count_hits(loss: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
-    """``[loss, top-1 hits, top-5 hits, counted, skipped]`` on the device; negative labels are
-    skipped.
+    """``[loss, top-1 hits, top-5 hits, counted, skipped]`` on the device.
+
+    ``logits`` ``[n, classes]``, ``labels`` int64 ``[n]``, of which negative ones are skipped.
     """
     best = logits.detach().topk(min(5, logits.shape[1]), 1).indices
     hits = best == labels[:, None]
     counted = (labels >= 0).sum()
+    # Some accelerators have no float64; a log interval is short enough for float32.
     kind = torch.float64 if loss.device.type == "cpu" else torch.float32
     parts = (loss.detach(), hits[:, 0].sum(), hits.sum(), counted, len(labels) - counted)
     return torch.stack([part.to(kind) for part in parts])
 
 
-def parallel(
-    model: nn.Module, accelerator: Accelerator, comm: Comm, micro_batches: int
-) -> nn.Module:
-    """Wrap for several ranks: rank 0's weights everywhere, gradients averaged while backward still
-    runs.
-    """
-    if comm.world_size == 1:
-        return model
-    return DistributedDataParallel(
-        model,
-        device_ids=accelerator.device_ids,
-        **_own_statistics(),
-        gradient_as_bucket_view=True,
-        static_graph=micro_batches == 1,
-    )
+class OptimizerStep:
+    """Everything that changes weights: loss scale, clipping, optimizer, running average."""
 
+    def __init__(self, config: TrainingConfig, model: nn.Module, accelerator: Accelerator) -> None:
+        self.name = config.optimizer.name
+        self.optimizer = make_optimizer(config.optimizer, model, accelerator.device)
+        self.average: WeightAverage | None = None
+        if config.weight_average.decay is not None:
+            self.average = WeightAverage(model, config.weight_average)
+        self.scaler = accelerator.loss_scaler()
+        self._accelerator = accelerator
+        self._parameters = list(model.parameters())
+        self._clip_norm = config.optimizer.clip_norm
+        self._skipped = torch.zeros((), device=accelerator.device)
 
-def _own_statistics() -> dict[str, Any]:
-    # torch 2.15 renamed the argument; both names leave the batch norm statistics of each rank alone
-    # while it trains.
-    known = inspect.signature(DistributedDataParallel.__init__).parameters
-    return {
-        "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers": False
-    }
+    def backward(self, loss: Tensor) -> None:
+        """Add the gradients of ``loss`` to ``.grad``."""
+        torch.autograd.backward(loss if self.scaler is None else self.scaler.scale(loss))
+
+    def apply(self, rate: float, steps: int) -> None:
+        """Change the weights and clear the gradients; the job has then done ``steps`` steps."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        if self.scaler is None:
+            if self._clip_norm is not None:
+                nn.utils.clip_grad_norm_(self._parameters, self._clip_norm)
+            self.optimizer.step()
+        else:
+            self._apply_scaled(self.scaler)
+        # None instead of zeros: the first backward pass writes instead of adding.
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.average is not None:
+            self.average.update(steps)
+        self._accelerator.end_of_step()
+
+    def _apply_scaled(self, scaler: Any) -> None:
+        scaler.unscale_(self.optimizer)
+        # Without a limit the norm is still computed: it says whether a gradient overflowed, which
+        # the scaler itself tells only by a copy from the device.
+        norm = nn.utils.clip_grad_norm_(self._parameters, self._clip_norm or math.inf)
+        self._skipped += ~torch.isfinite(norm)
+        scaler.step(self.optimizer)
+        scaler.update()
+
+    def read_loss_scale(self) -> float | None:
+        """What FP16 losses are multiplied by; waits for the device."""
+        return None if self.scaler is None else float(self.scaler.get_scale())
+
+    def read_skipped(self) -> int:
+        """Steps since the last call whose FP16 gradients overflowed and changed nothing; waits for
+        the device.
+        """
+        skipped = int(self._skipped.item())
+        self._skipped.zero_()
+        return skipped
 
 
 class TrainStep:
-    """Owns the forward and backward passes of training."""
+    """The forward and backward passes of training, and their figures."""
 
     def __init__(
         self,
         model: nn.Module,
-        updater: OptimizerStep,
+        optimizer_step: OptimizerStep,
         accelerator: Accelerator,
         normalise: Normalise,
         plan: BatchPlan,
         config: TrainingConfig,
         comm: Comm,
     ) -> None:
-        self._model, self._updater, self._accelerator, self._comm = (
-            model,
-            updater,
-            accelerator,
-            comm,
-        )
-        self._normalise, self._plan, self._seed = normalise, plan, config.seed
-        self._criterion = Criterion(
-            config.loss.label_smoothing, config.loss.auxiliary_weight or 0.0
-        )
+        self._model = model
+        self._optimizer_step = optimizer_step
+        self._accelerator = accelerator
+        self._normalise = normalise
+        self._plan = plan
+        self._seed = config.seed
+        self._comm = comm
+        smoothing = config.loss.label_smoothing
+        self._criterion = Criterion(smoothing, config.loss.auxiliary_weight or 0.0)
         self._mixup = config.augmentation.mixup
-        self._draws = any(
-            isinstance(module, nn.modules.dropout._DropoutNd) for module in model.modules()
-        )  # noqa: SLF001
+        self._has_dropout = any(
+            isinstance(module, nn.modules.dropout._DropoutNd)  # noqa: SLF001
+            for module in model.modules()
+        )
         self._clear()
 
     def step(self, batches: Iterator[Batch], step: int, rate: float) -> tuple[float, float]:
-        """Do optimizer step number ``step``; returns the seconds spent waiting for data and
-        computing.
+        """Do optimizer step number ``step``, counted from 0, with the learning rate ``rate``.
+
+        Returns the seconds spent waiting for batches and computing.
         """
         began = time.perf_counter()
-        if self._draws:
+        if self._has_dropout:
             # Dropout too is a function of counters, so that a resumed run draws the same.
-            torch.manual_seed(int(stream_key(self._seed, step, self._comm.rank, 4)) >> 1)
-        share = None if self._mixup is None else share_of(self._seed, step, self._mixup)
+            key = stream_key(self._seed, step, self._comm.rank, DROPOUT_STREAM)
+            torch.manual_seed(int(key) >> 1)
+        lam = None
+        if self._mixup is not None:
+            lam = mixing_coefficient(self._seed, step, self._mixup)
         waited = 0.0
-        for micro in range(self._plan.micro_batches):
+        last = self._plan.micro_batches - 1
+        for micro_batch in range(self._plan.micro_batches):
             asked = time.perf_counter()
             batch = next(batches)
             waited += time.perf_counter() - asked
-            with self._synchronised(micro == self._plan.micro_batches - 1):
-                self._micro_step(batch, share)
-        self._updater.apply(rate, step + 1)
+            with self._gradient_sync(micro_batch == last):
+                self._forward_backward(batch, lam)
+        self._optimizer_step.apply(rate, step + 1)
         computed = time.perf_counter() - began - waited
-        self._waited += waited
-        self._computed += computed
+        self._data_seconds += waited
+        self._compute_seconds += computed
         return waited, computed
 
     def read(self) -> StepStats:
         """Sums of all ranks since the last call; waits for the device. Every rank must call it."""
-        local = torch.cat(
-            (self._sums.double().cpu(), torch.tensor([self._waited, self._computed]).double())
-        )
+        seconds = torch.tensor([self._data_seconds, self._compute_seconds]).double()
+        local = torch.cat((self._sums.double().cpu(), seconds))
         loss, top1, top5, samples, skipped, waited, computed = self._comm.sum(local).tolist()
         self._clear()
-        ranks = self._comm.world_size
         return StepStats(
-            loss, top1, top5, samples, skipped, self._updater.read_skipped(), waited / ranks, computed / ranks,
-            self._updater.read_loss_scale(),
-        )  # fmt: skip
+            loss=loss,
+            top1=top1,
+            top5=top5,
+            samples=samples,
+            skipped=skipped,
+            skipped_steps=self._optimizer_step.read_skipped(),
+            data_seconds=waited / self._comm.world_size,
+            compute_seconds=computed / self._comm.world_size,
+            loss_scale=self._optimizer_step.read_loss_scale(),
+        )
 
-    def _micro_step(self, batch: Batch, share: float | None) -> None:
+    def _forward_backward(self, batch: Batch, lam: float | None) -> None:
+        """One micro-batch; ``lam`` is mixup's coefficient."""
         labels = batch.labels.to(self._accelerator.device, non_blocking=True)
         images = self._normalise(batch.images)
+        if lam is not None:
+            images = blend_images(images, lam)
         with self._accelerator.autocast():
-            outputs = self._model(images if share is None else blended(images, share))
-        loss = (
-            self._criterion(outputs, labels)
-            if share is None
-            else self._criterion.mixed(outputs, labels, share)
-        )
+            outputs = self._model(images)
+        # Outside autocast: losses are computed in FP32 whatever the network's precision.
+        if lam is None:
+            loss = self._criterion(outputs, labels)
+        else:
+            loss = self._criterion.mixed(outputs, labels, lam)
         # Ranks are averaged by their wrapper: summed losses over the global batch give the mean of
-        # all its samples.
-        self._updater.backward(loss.total * (self._comm.world_size / self._plan.global_batch))
+        # all its samples, also where the ranks' slices differ in size.
+        scale = self._comm.world_size / self._plan.global_batch
+        self._optimizer_step.backward(loss.total * scale)
         self._sums += count_hits(loss.main, loss.logits, labels)
 
-    def _synchronised(self, wanted: bool) -> AbstractContextManager[object]:
-        if wanted or not isinstance(self._model, DistributedDataParallel):
+    def _gradient_sync(self, last: bool) -> AbstractContextManager[object]:
+        """Ranks exchange gradients once per step, in the backward pass of the last micro-batch."""
+        if last or not isinstance(self._model, DistributedDataParallel):
             return nullcontext()
         context: AbstractContextManager[object] = self._model.no_sync()
         return context
@@ -192,4 +260,5 @@ class TrainStep:
     def _clear(self) -> None:
         kind = torch.float64 if self._accelerator.is_cpu else torch.float32
         self._sums = torch.zeros(5, dtype=kind, device=self._accelerator.device)
-        self._waited = self._computed = 0.0
+        self._data_seconds = 0.0
+        self._compute_seconds = 0.0

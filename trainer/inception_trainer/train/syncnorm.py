@@ -1,4 +1,4 @@
-"""Batch norm over the samples of all ranks: ``model.batchNorm: Synchronized``.
+"""Batch norm over the samples of all ranks (``model.batchNorm: Synchronized``).
 
 Torch's own SyncBatchNorm runs on a few types of device only; this one needs nothing but two
 collectives per layer and step, so N ranks compute what one rank computes with the whole batch on
@@ -13,31 +13,32 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional
+from typing_extensions import override
 
 AXES = (0, 2, 3)
+"""Of ``[n, c, h, w]``, all but the channels."""
 
 
 class SynchronizedBatchNorm(nn.BatchNorm2d):
-    """Takes the place of a BatchNorm2d and shares its parameters and buffers; evaluation is the
-    same as its.
+    """A BatchNorm2d whose mean and variance in training are over all ranks; evaluation is that of
+    its base class.
     """
 
     @classmethod
     def of(cls, norm: nn.BatchNorm2d) -> SynchronizedBatchNorm:
-        """One that goes on from ``norm``."""
+        """A synchronized norm in place of ``norm``, with the same parameters and buffers."""
+        # Made without memory of its own, since it takes over that of ``norm``.
         with torch.device("meta"):
             made = cls(
                 norm.num_features, norm.eps, norm.momentum, norm.affine, norm.track_running_stats
             )
-        made._parameters, made._buffers, made.training = (
-            norm._parameters,
-            norm._buffers,
-            norm.training,
-        )  # noqa: SLF001
+        made._parameters = norm._parameters  # noqa: SLF001
+        made._buffers = norm._buffers  # noqa: SLF001
+        made.training = norm.training
         return made
 
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - the name in torch
-        """Normalised by mean and variance over all ranks while training."""
+    @override
+    def forward(self, input: Tensor) -> Tensor:
         if not self.training:
             return functional.batch_norm(
                 input,
@@ -48,33 +49,39 @@ class SynchronizedBatchNorm(nn.BatchNorm2d):
                 training=False,
                 eps=self.eps,
             )
-        output, mean, variance, count = _Normalise.apply(input, self.weight, self.bias, self.eps)
-        self._remember(mean, variance, count)
+        output, mean, variance, count = _NormaliseOverRanks.apply(
+            input, self.weight, self.bias, self.eps
+        )
+        self._update_statistics(mean, variance, count)
         result: Tensor = output
         return result
 
     @torch.no_grad()
-    def _remember(self, mean: Tensor, variance: Tensor, count: Tensor) -> None:
+    def _update_statistics(self, mean: Tensor, variance: Tensor, count: Tensor) -> None:
         assert self.running_mean is not None  # noqa: S101 - the networks' norms keep statistics
         assert self.running_var is not None  # noqa: S101
         assert self.num_batches_tracked is not None  # noqa: S101
-        share = 0.1 if self.momentum is None else self.momentum
-        self.running_mean.lerp_(mean, share)
-        self.running_var.lerp_(variance * (count / (count - 1)), share)
+        weight = 0.1 if self.momentum is None else self.momentum
+        self.running_mean.lerp_(mean, weight)
+        # As in torch, the running variance is the unbiased one, the one normalised with is not.
+        self.running_var.lerp_(variance * (count / (count - 1)), weight)
         self.num_batches_tracked.add_(1)
 
 
-class _Normalise(torch.autograd.Function):
+class _NormaliseOverRanks(torch.autograd.Function):
     """In fp32 whatever the input's type; every rank must call it, in the same order."""
 
     @staticmethod
     def forward(
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Output, and over all ranks: mean, biased variance, number of values."""
-        own = torch.var_mean(x.float(), AXES, correction=0)
-        size = own[0].new_full((1,), x.numel() / x.shape[1])
-        everyone = torch.stack(_gathered(torch.cat((*own, size))))
+        """x ``[n, c, h, w]`` of this rank to an output like x; and mean and biased variance ``[c]``
+        and the number of elements (no axis) over all ranks.
+        """
+        own_variance, own_mean = torch.var_mean(x.float(), AXES, correction=0)
+        size = own_mean.new_full((1,), x.numel() / x.shape[1])
+        # [ranks, 2 c + 1]: one collective instead of three.
+        everyone = torch.stack(_gathered(torch.cat((own_variance, own_mean, size))))
         sizes = everyone[:, -1:]
         variances, means = everyone[:, :-1].chunk(2, 1)
         count = sizes.sum()
@@ -85,25 +92,25 @@ class _Normalise(torch.autograd.Function):
         inverse = torch.rsqrt(variance + eps)
         ctx.save_for_backward(x, weight, mean, inverse, count)
         ctx.mark_non_differentiable(mean, variance, count)
-        return (
-            _affine(x, inverse * weight, bias - mean * inverse * weight).to(x.dtype),
-            mean,
-            variance,
-            count,
-        )
+        output = _affine(x, inverse * weight, bias - mean * inverse * weight)
+        return output.to(x.dtype), mean, variance, count
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
-        """Gradients of input, weight and bias; those of the parameters are this rank's share."""
+        """Gradients of input, weight and bias; those of the parameters are this rank's part only,
+        because DistributedDataParallel sums them.
+        """
         x, weight, mean, inverse, count = ctx.saved_tensors
         gradient = gradients[0].float()
         centred = _affine(x, inverse, -mean * inverse)
-        shares = torch.stack((gradient.sum(AXES), (gradient * centred).sum(AXES)))
-        total = shares.clone()
+        own = torch.stack((gradient.sum(AXES), (gradient * centred).sum(AXES)))
+        total = own.clone()
         dist.all_reduce(total)
-        slope, offset = total[1] / count, total[0] / count
+        # The mean and the variance depend on every input of every rank.
+        offset = total[0] / count
+        slope = total[1] / count
         change = (gradient - centred * _wide(slope) - _wide(offset)) * _wide(inverse * weight)
-        return change.to(x.dtype), shares[1], shares[0], None
+        return change.to(x.dtype), own[1], own[0], None
 
 
 def _gathered(values: Tensor) -> list[Tensor]:
@@ -113,6 +120,7 @@ def _gathered(values: Tensor) -> list[Tensor]:
 
 
 def _wide(values: Tensor) -> Tensor:
+    """``[c]`` as ``[c, 1, 1]``, to be used with ``[n, c, h, w]``."""
     return values[:, None, None]
 
 
@@ -120,8 +128,11 @@ def _affine(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
     return x.float() * _wide(scale) + _wide(shift)
 
 
-def synchronize(network: nn.Module) -> None:
-    """Replace every BatchNorm2d inside ``network`` by a synchronized one with the same parameters."""
+def synchronize_batch_norms(network: nn.Module) -> None:
+    """Replace every BatchNorm2d inside ``network`` by a synchronized one, which takes over its
+    parameters.
+    """
+    # Listed first: replacing children while modules() walks over them would lose some.
     for parent in list(network.modules()):
         for name, child in list(parent.named_children()):
             if type(child) is nn.BatchNorm2d:

@@ -20,7 +20,6 @@ from inception_trainer.config.training import TrainingConfig
 from inception_trainer.data import Splits
 from inception_trainer.errors import ConfigError, InputMissing
 from inception_trainer.stores import Remote, is_url, place, temporary_folder
-from inception_trainer.train.state import share
 
 from .exported import SUFFIXES, Exported, Runner, open_exported
 from .load import OWN, load_weights, local_file, open_weights
@@ -108,7 +107,7 @@ def open_trained(
         buffer.zero_()
     comm.from_first(lambda: load_weights(network, trained.model, trained.path))
     network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    share([*network.parameters(), *network.buffers()], comm)
+    comm.broadcast_tensors([*network.parameters(), *network.buffers()])
     return network.eval(), trained
 
 

@@ -1,5 +1,7 @@
-"""What lies in a folder, in one line: an error about a wrong layout shows it beside what was
-expected.
+"""Describes the content of a folder in one line.
+
+An error about a wrong layout shows it beside what was expected, so that nobody has to open a shell
+in the pod.
 """
 
 from __future__ import annotations
@@ -9,11 +11,13 @@ from itertools import islice
 
 from inception_trainer.stores import AnyPath
 
-MOST = 6
+MOST_SHOWN = 6
 """Names shown of each folder."""
+MOST_LISTED = 1000
+"""Entries looked at: a class folder may hold a million files."""
 
 
-def found_tree(root: AnyPath, depth: int = 2) -> str:
+def describe_folder(root: AnyPath, depth: int = 2) -> str:
     """``a.txt, train/ (cat/, dog/), val/ (empty)``, or that there is no such folder."""
     if not root.is_dir():
         return f"no folder {root}"
@@ -21,11 +25,11 @@ def found_tree(root: AnyPath, depth: int = 2) -> str:
 
 
 def _names(folder: AnyPath, depth: int) -> str:
-    # A class folder may hold a million files: only so many are looked at.
     entries: Iterable[AnyPath] = folder.iterdir()
-    some = sorted(islice(entries, 1000), key=lambda path: (path.is_file(), path.name))
-    shown = [_entry(path, depth) for path in some[:MOST]]
-    return ", ".join([*shown, "..."] if len(some) > MOST else shown)
+    # Folders first: they show the layout, and files beside them are mostly of no account.
+    some = sorted(islice(entries, MOST_LISTED), key=lambda path: (path.is_file(), path.name))
+    shown = [_entry(path, depth) for path in some[:MOST_SHOWN]]
+    return ", ".join([*shown, "..."] if len(some) > MOST_SHOWN else shown)
 
 
 def _entry(path: AnyPath, depth: int) -> str:

@@ -1,8 +1,8 @@
-"""Batches on their way to a device: a thread fetches the next ones and puts them into pinned memory
-meanwhile.
+"""Reads batches ahead into pinned memory, in a thread, for devices that copy on their own.
 
-From there the copy to the device runs beside its computations. On the CPU there is no way to go and
-no thread.
+From pinned memory the copy to the device runs beside its computations. On the CPU nothing is
+copied, so no thread is started. A thread of ours, not the DataLoader's ``pin_memory``: data sets in
+memory, which make their batches in this process, need it most.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from contextlib import contextmanager, suppress
 
 import torch
 
+from inception_trainer.data import Batch, Dataset
+from inception_trainer.data.counter_rng import Indices
 from inception_trainer.device import transfers
-
-from .base import Batch, Dataset, Indices
 
 DEPTH = 2
 """Batches that wait in pinned memory."""
@@ -25,7 +25,7 @@ _Item = Batch | BaseException | None
 
 
 @contextmanager
-def streamed(
+def stream_batches(
     dataset: Dataset, batches: list[Indices], epoch: int | None, device: torch.device
 ) -> Iterator[Iterator[Batch]]:
     """The dataset's stream, read ahead into pinned memory where ``device`` profits from it."""
@@ -33,11 +33,11 @@ def streamed(
         if not transfers.has_async_copy(device):
             yield stream
             return
-        with read_ahead(stream, lambda: transfers.use(device), pinned) as ahead:
+        with read_ahead(stream, lambda: transfers.use(device), pin_batch) as ahead:
             yield ahead
 
 
-def pinned(batch: Batch) -> Batch:
+def pin_batch(batch: Batch) -> Batch:
     """The batch in memory that a device reads on its own."""
     return Batch(batch.images.pin_memory(), batch.labels.pin_memory())
 
@@ -48,19 +48,25 @@ def read_ahead(
 ) -> Iterator[Iterator[Batch]]:
     """The batches of ``stream``, fetched and prepared by a thread; its errors are raised where they
     are awaited.
+
+    The thread calls ``begin`` once, before the first batch.
     """
-    reader = _Reader(stream, begin, prepare)
+    reader = _ReadAhead(stream, begin, prepare)
     try:
         yield iter(reader)
     finally:
         reader.close()
 
 
-class _Reader:
+class _ReadAhead:
+    """The thread and the queue between it and the training."""
+
     def __init__(
         self, stream: Iterator[Batch], begin: Callable[[], None], prepare: Callable[[Batch], Batch]
     ) -> None:
-        self._stream, self._begin, self._prepare = stream, begin, prepare
+        self._stream = stream
+        self._begin = begin
+        self._prepare = prepare
         self._items: queue.Queue[_Item] = queue.Queue(DEPTH)
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="read-ahead", daemon=True)
@@ -75,6 +81,7 @@ class _Reader:
     def close(self) -> None:
         """Return once the thread has let go of the stream."""
         self._closing.set()
+        # The thread may wait for room in the queue, so room is made until it is gone.
         while self._thread.is_alive():
             with suppress(queue.Empty):
                 self._items.get_nowait()

@@ -1,0 +1,58 @@
+"""Random numbers computed from counters (seed, epoch, sample number), never drawn from a generator.
+
+A counter-based generator has no state to save, to send to loader workers or to lose: any process
+computes the numbers of any sample at any time. All of it derives from splitmix64 (Steele, Lea and
+Flood 2014) in numpy's integer arithmetic, so it does not depend on the random number streams of a
+numpy or torch release. :mod:`.sampler` makes the order of an epoch of it, the datasets their
+augmentation.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+Indices = NDArray[np.int64]
+"""Sample numbers within one split, int64 ``[n]``."""
+
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+
+
+def splitmix64(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Mix each 64-bit value into a uniform one."""
+    # The algorithm is defined modulo 2**64; numpy would warn of each overflow.
+    with np.errstate(over="ignore"):
+        z = values + _GOLDEN
+        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        return z ^ (z >> np.uint64(31))
+
+
+def stream_key(*counters: int) -> np.uint64:
+    """One key from several counters; their order matters.
+
+    Every use of random numbers has a counter of its own among them (1 the order of an epoch, 2
+    crops and flips, 3 synthetic noise, 4 dropout, 5 mixup, 6 to 9 augmentation): two uses with the
+    same counters would draw the same numbers.
+    """
+    state = np.zeros(1, np.uint64)
+    for counter in counters:
+        state = splitmix64(state ^ np.uint64(counter & 0xFFFFFFFFFFFFFFFF))
+    return np.uint64(state[0])
+
+
+def hashes(key: np.uint64, indices: Indices) -> NDArray[np.uint64]:
+    """A uniform 64-bit value per index, ``[n]``."""
+    # Mixed twice: indices differ in their low bits only, and so would keys that are close.
+    return splitmix64(splitmix64(indices.astype(np.uint64)) ^ key)
+
+
+def uniforms(
+    indices: Indices, seed: int, epoch: int, count: int, stream: int = 2
+) -> NDArray[np.float64]:
+    """``[n, count]`` uniform numbers in [0, 1), a function of (seed, epoch, index).
+
+    ``stream`` is the counter of the use, see :func:`stream_key`.
+    """
+    columns = [hashes(stream_key(seed, epoch, stream, column), indices) for column in range(count)]
+    return np.stack(columns, 1) / 2.0**64

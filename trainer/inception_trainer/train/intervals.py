@@ -1,0 +1,69 @@
+"""Clocks of the training loop: of the log interval, and of the saves.
+
+What a restart must not lose (the time of all attempts together) is in ``reporting/progress.py``.
+"""
+
+from __future__ import annotations
+
+import time
+
+
+class LogInterval:
+    """The steps since the last log record, and the time of those among them that a speed counts.
+
+    Not counted are the first steps of a process and what happens between steps: evaluations, saves,
+    recorded steps.
+    """
+
+    def __init__(self) -> None:
+        self.steps = 0
+        self.timed_steps = 0
+        self._since = time.monotonic()
+
+    def add_step(self) -> None:
+        """A step has been done."""
+        self.steps += 1
+        self.timed_steps += 1
+
+    def forget_time(self) -> None:
+        """Count the time only from here on, and none of the steps until here."""
+        self.timed_steps = 0
+        self._since = time.monotonic()
+
+    def restart(self) -> None:
+        """Begin a new interval."""
+        self.steps = 0
+        self.forget_time()
+
+    def seconds(self) -> float:
+        """What the timed steps have taken."""
+        return time.monotonic() - self._since
+
+
+class SaveClock:
+    """When the last checkpoint was asked for, and whether the next one is due."""
+
+    def __init__(self, saved_step: int, every_steps: int | None, every_seconds: float | None):
+        self.step = saved_step
+        """The last step that was saved, -1 before the first."""
+        self._every_steps = every_steps
+        self._every_seconds = every_seconds
+        self._at = time.monotonic()
+
+    def saved(self, step: int) -> None:
+        """The state after ``step`` steps has been copied."""
+        self.step = step
+        self._at = time.monotonic()
+
+    def is_due_after(self, step: int) -> bool:
+        """Whether ``checkpoint.everySteps`` asks for a save once ``step`` steps are done; equal on
+        all ranks.
+        """
+        every = self._every_steps
+        return bool(every) and step > 0 and step % (every or 1) == 0 and step != self.step
+
+    def is_time(self) -> bool:
+        """Whether ``checkpoint.everySeconds`` have passed, by the clock of this rank."""
+        return bool(self._every_seconds) and time.monotonic() - self._at >= (
+            self._every_seconds or 0.0
+        )
