@@ -186,8 +186,8 @@ class Gang:
                 graceful=graceful,
             )
 
-    def hold(self, attempt: int, graceful: bool = False) -> None:
-        """Ask every launcher to hold."""
+    def stand_by(self, attempt: int, graceful: bool = False) -> None:
+        """Put every launcher on standby."""
         for launcher in self.launchers:
             launcher.assign(attempt, nnodes=0, graceful=graceful)
 
