@@ -32,5 +32,5 @@ def test_every_reason_of_the_trainer_belongs_to_one_of_its_errors() -> None:
 
 
 def test_the_operator_reads_the_codes_that_the_launcher_writes() -> None:
-    assert failure._CAUSE_OF_CODE == {int(code): reason for code, reason in REASONS.items()}
+    assert {int(code): reason for code, reason in REASONS.items()} == failure._CAUSE_OF_CODE
     assert failure.STOPPED_CODE == ExitCode.STOPPED
