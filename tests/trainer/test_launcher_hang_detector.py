@@ -7,30 +7,28 @@ from inception_trainer.launcher.hang_detector import (
     PATIENCE,
     HangDetector,
     HangEvidence,
-    HeartbeatAge,
-    deadline_of,
-    of_heartbeat,
-    of_progress,
-    suspect,
+    Heartbeat,
+    choose_blamed,
+    hang_deadline,
+    parse_heartbeat,
+    parse_progress,
 )
 
-BEFORE, AFTER = HeartbeatAge("a", 1, 1), HeartbeatAge("b", 2, 2)
-SLOW = HeartbeatAge("s", 1, 1, patient=True)
+BEFORE, AFTER = Heartbeat("a", 1, 1), Heartbeat("b", 2, 2)
+SLOW = Heartbeat("s", 1, 1, patient=True)
 
 
-def watch(
-    *looks: tuple[float, dict[int, HeartbeatAge | None]], bundled: bool = True
-) -> HangDetector:
+def watch(*looks: tuple[float, dict[int, Heartbeat | None]], bundled: bool = True) -> HangDetector:
     """Look every second in between, as the launcher does more or less."""
-    dog = HangDetector(10, bundled=bundled)
-    now, seen = 0.0, dict[int, HeartbeatAge | None]()
-    for moment, pulses in looks:
+    detector = HangDetector(10, bundled=bundled)
+    now, seen = 0.0, dict[int, Heartbeat | None]()
+    for moment, heartbeats in looks:
         while now + 1 < moment:
             now += 1
-            dog.look(seen, now)
-        now, seen = moment, pulses
-        dog.look(seen, now)
-    return dog
+            detector.observe(seen, now)
+        now, seen = moment, heartbeats
+        detector.observe(seen, now)
+    return detector
 
 
 CASES = [
@@ -58,7 +56,7 @@ CASES = [
 
 
 @pytest.mark.parametrize(("looks", "hangs"), CASES)
-def test_hangs(looks: list[tuple[float, dict[int, HeartbeatAge | None]]], hangs: bool) -> None:
+def test_hangs(looks: list[tuple[float, dict[int, Heartbeat | None]]], hangs: bool) -> None:
     assert watch(*looks).hangs() is hangs
 
 
@@ -70,31 +68,31 @@ def test_other_programs_are_watched_from_their_first_sign_of_life() -> None:
 
 
 def test_time_in_which_the_launcher_stood_still_too_does_not_count() -> None:
-    dog = HangDetector(10, bundled=True)
-    dog.look({0: BEFORE}, 0)
-    dog.look({0: BEFORE}, 3600)
-    assert not dog.hangs()
-    assert dog.silence(0) < 10
+    detector = HangDetector(10, bundled=True)
+    detector.observe({0: BEFORE}, 0)
+    detector.observe({0: BEFORE}, 3600)
+    assert not detector.hangs()
+    assert detector.silence(0) < 10
 
 
 def test_ranks_that_are_to_go_are_suspect_earlier() -> None:
-    dog = watch((0, {0: BEFORE}), (6, {0: BEFORE}))
-    assert dog.may_hang()
-    assert not dog.hangs()
+    detector = watch((0, {0: BEFORE}), (6, {0: BEFORE}))
+    assert detector.may_hang()
+    assert not detector.hangs()
     assert watch((0, {0: SLOW}), (6, {0: SLOW})).may_hang()
     assert not watch((0, {0: BEFORE}), (4, {0: BEFORE})).may_hang()
     assert not watch((0, {0: None}), (6, {0: None}), bundled=False).may_hang()
 
 
 def test_a_stopped_rank_is_not_slow() -> None:
-    dog = HangDetector(10, bundled=True)
+    detector = HangDetector(10, bundled=True)
     for now in range(10):
-        dog.look({0: SLOW}, now, stopped={0})
-        assert not dog.hangs()
-    dog.look({0: SLOW}, 10)
-    assert not dog.hangs(), "it goes on"
-    dog.look({0: SLOW}, 11, stopped={0})
-    assert dog.hangs()
+        detector.observe({0: SLOW}, now, stopped={0})
+        assert not detector.hangs()
+    detector.observe({0: SLOW}, 10)
+    assert not detector.hangs(), "it goes on"
+    detector.observe({0: SLOW}, 11, stopped={0})
+    assert detector.hangs()
 
 
 @pytest.mark.parametrize(
@@ -109,9 +107,9 @@ def test_a_stopped_rank_is_not_slow() -> None:
     ],
 )
 def test_heartbeat_file(text: str, step: int | None, count: int, patient: bool) -> None:
-    pulse = of_heartbeat(text, "1")
-    assert (pulse.step, pulse.count, pulse.patient) == (step, count, patient)
-    assert of_heartbeat(text, "2").mark != pulse.mark, "a touched file is a sign of life"
+    heartbeat = parse_heartbeat(text, "1")
+    assert (heartbeat.step, heartbeat.count, heartbeat.patient) == (step, count, patient)
+    assert parse_heartbeat(text, "2").mark != heartbeat.mark, "a touched file is a sign of life"
 
 
 @pytest.mark.parametrize(
@@ -119,7 +117,7 @@ def test_heartbeat_file(text: str, step: int | None, count: int, patient: bool) 
     [('{"step": 7, "metrics": {}}', 7), ('{"step": "x"}', None), ("{to", None), ("[]", None)],
 )
 def test_progress_file(text: str, step: int | None) -> None:
-    assert of_progress(text, "1").step == step
+    assert parse_progress(text, "1").step == step
 
 
 @pytest.mark.parametrize(
@@ -127,7 +125,7 @@ def test_progress_file(text: str, step: int | None) -> None:
     [(60, True, 60), (60, False, 60), (None, True, DEFAULT_SECONDS), (None, False, None)],
 )
 def test_default(wanted: float | None, bundled: bool, deadline: float | None) -> None:
-    assert deadline_of(wanted, bundled) == deadline
+    assert hang_deadline(wanted, bundled) == deadline
     assert PATIENCE > 1
 
 
@@ -144,5 +142,5 @@ def rank(local: int, count: int = 5, *, stopped: bool = False, waits: bool = Fal
         pytest.param([rank(1, waits=True), rank(0, waits=True)], 0, id="all wait"),
     ],
 )
-def test_suspect(ranks: list[HangEvidence], chosen: int) -> None:
-    assert suspect(ranks).local_rank == chosen
+def test_which_rank_is_blamed(ranks: list[HangEvidence], chosen: int) -> None:
+    assert choose_blamed(ranks).local_rank == chosen

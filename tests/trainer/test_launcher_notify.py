@@ -1,4 +1,4 @@
-"""The launcher's end of the bell."""
+"""Notifications from the launcher to the operator."""
 
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -47,18 +47,20 @@ def operator() -> Iterator[Operator]:
     server.server_close()
 
 
-def test_a_ring_names_the_pod(operator: Operator) -> None:
-    notify.ring(operator.address, "team-a/job", "job-0-1")
+def test_a_notification_names_the_pod(operator: Operator) -> None:
+    notify.notify(operator.address, "team-a/job", "job-0-1")
     assert operator.heard.get(timeout=10) == "/ring/team-a/job/job-0-1"
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "nonsense:port", "["])
 def test_nobody_at_the_other_end_is_no_failure(address: str) -> None:
-    notify.ring_and_wait(address, "team-a/job", "job-0-1")
+    notify.notify_and_wait(address, "team-a/job", "job-0-1")
 
 
 @pytest.mark.timeout(180)
-def test_the_first_step_and_the_end_of_an_attempt_ring(operator: Operator, tmp_path: Path) -> None:
+def test_the_operator_is_notified_of_the_first_step_and_the_end_of_an_attempt(
+    operator: Operator, tmp_path: Path
+) -> None:
     settings = {"INCEPTION_JOB": "team-a/job", "INCEPTION_PROGRESS_DEADLINE_SECONDS": "100"}
     with Gang(tmp_path, **settings) as gang:
         (launcher,) = gang.launchers
