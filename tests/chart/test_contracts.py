@@ -16,7 +16,7 @@ from inception_operator.pod import build
 from inception_operator.spec import job as spec
 from inception_trainer import models, recipes
 from inception_trainer.config import training as config
-from inception_trainer.config.schema import camel
+from inception_trainer.config.declare import camel
 
 ROOT = Path(__file__).resolve().parents[2]
 CRD: dict[str, Any] = yaml.safe_load((ROOT / "manifests" / "crd.yaml").read_text(encoding="utf-8"))
@@ -51,7 +51,7 @@ def trainer_keys(kind: Any, prefix: str = "") -> dict[str, Any]:
         if dataclasses.is_dataclass(hints[field.name]):
             found |= trainer_keys(hints[field.name], f"{path}.")
         else:
-            found[path] = field.metadata
+            found[path] = field.metadata["limits"]
     return found
 
 
@@ -80,13 +80,13 @@ def test_the_api_has_exactly_the_keys_of_the_trainer() -> None:
 @pytest.mark.parametrize("path", TYPED)
 def test_the_api_allows_no_value_that_the_trainer_refuses(path: str) -> None:
     limits, node = TRAINER[path], TYPED[path]
-    if limits["choices"] is not None:
-        assert node.get("items", node)["enum"] == list(limits["choices"])
+    if limits.choices is not None:
+        assert node.get("items", node)["enum"] == list(limits.choices)
     if node["type"] == "integer":
-        if limits["at_least"] is not None:
-            assert node["minimum"] >= limits["at_least"]
-        if limits["at_most"] is not None:
-            assert node["maximum"] <= limits["at_most"]
+        if limits.at_least is not None:
+            assert node["minimum"] >= limits.at_least
+        if limits.at_most is not None:
+            assert node["maximum"] <= limits.at_most
 
 
 def test_the_api_knows_the_networks_of_the_trainer() -> None:

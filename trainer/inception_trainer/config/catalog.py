@@ -83,8 +83,8 @@ def check_image_size(name: str, side: int, *, auxiliary: bool = False) -> None:
         return
     if auxiliary and side >= known.smallest:
         raise ConfigError(
-            f"data.imageSize: {side} is too small for the auxiliary head of {name}, which needs {least}; "
-            "set loss.auxiliaryWeight to 0 to train without it"
+            f"data.imageSize: {side} is too small for the auxiliary head of {name}, which needs "
+            f"{least}; set loss.auxiliaryWeight to 0 to train without it"
         )
     if side < least:
         raise ConfigError(f"data.imageSize: {side} does not fit {name}; it needs at least {least}")

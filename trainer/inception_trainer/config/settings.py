@@ -98,7 +98,7 @@ def current(names: Iterable[str]) -> dict[str, str | None]:
 
 
 def prefer(values: Mapping[str, str]) -> None:
-    """Set variables for a library that reads them when it is loaded; what the user has set stays."""
+    """Set variables that a library reads when it is loaded; what the user has set stays."""
     for name, value in values.items():
         os.environ.setdefault(name, value)
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from inception_trainer.config.checks import FALLING
+from inception_trainer.config.method import FALLING
 from inception_trainer.config.training import (
     BatchConfig,
     EvaluationConfig,
