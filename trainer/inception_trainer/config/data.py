@@ -29,6 +29,7 @@ _SHARDS = Api(pattern=r"^[^/].*$", min_length=1, max_length=1024)
 class DataConfig:
     """Data is where the samples come from. The kind is required unless a recipe names it."""
 
+    # No default: an empty kind is refused, except where no data is read.
     kind: str = key("", choices=DATA_KINDS)
     """Kind of the data. Digits is the small set of handwritten digits that the image carries,
     Synthetic is generated, ImageFolder reads one directory per class below path, ImageList reads
@@ -60,6 +61,7 @@ class DataConfig:
     number of its class. Without it the number is read from the cls member.
     """
 
+    # 0 stands for the default of the network, until with_defaults() or the weights say it.
     image_size: int = key(0, at_least=8, at_most=2048)
     """ImageSize is the side of the square input in pixels. The default is that of the network's
     published weights, 224, 299 or 32 pixels, and for digits and CIFAR the smallest that it takes
@@ -69,6 +71,7 @@ class DataConfig:
     num_classes: int | None = key(None, at_least=2, api=Api(maximum=1_000_000))
     """NumClasses is the number of classes. Without it the data says it; synthetic data has 1000."""
 
+    # The maximum would fit int32, but a narrower format would be a change of the API.
     samples: int = key(1024, at_least=1, api=Api(maximum=10**9, format="int64"))
     """Samples is the number of generated samples of kind Synthetic. The default is 1024."""
 
@@ -88,6 +91,7 @@ class DataConfig:
     others are named sets of mean, deviation, range and order of colours.
     """
 
+    # 224 of 256 pixels is how torchvision evaluates what it publishes.
     evaluation_crop_ratio: float = key(0.875, above=0, at_most=1)
     """EvaluationCropRatio is the side of the square in the centre that evaluation sees of an image
     of kind ImageFolder, ImageList or WebDataset, as a share of the image's short side, a quoted
@@ -183,6 +187,7 @@ class DataConfig:
 class BatchConfig:
     """Batch is how many samples each optimizer step and each device takes."""
 
+    # The underscore goes in the name of the key: `global` is a word of Python.
     global_: int = key(64, at_least=1, api=Api(maximum=1_000_000))
     """Global is the number of samples of one optimizer step over all ranks. The default is 64."""
 

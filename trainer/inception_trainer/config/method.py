@@ -45,6 +45,7 @@ class OptimizerConfig:
     nesterov: bool = key(False, of_method=True)
     """Nesterov chooses Nesterov's form of the momentum. The default is false."""
 
+    # None, not 0.9: only so can a value beside SGD be told from the default.
     square_decay: float | None = key(None, at_least=0, below=1, of_method=True)
     """SquareDecay is the share of the running mean of squared gradients that RMSProp keeps at each
     step, a quoted decimal below 1. The default is "0.9".
@@ -107,7 +108,7 @@ class ScheduleConfig:
     Exponential falls by gamma over stepEpochs, smoothly; Constant does not change.
     """
 
-    # Files outside the cluster may hold half an epoch; the API keeps to integers.
+    # A file may hold half an epoch; the API takes integers, which need no quotes.
     warmup_epochs: float = key(0.0, at_least=0, api=Api(integer=True, maximum=100_000))
     """WarmupEpochs is the number of first epochs over which the learning rate rises linearly. The
     default is 0.
@@ -206,6 +207,7 @@ class LossConfig:
     below 1. The default is "0".
     """
 
+    # None: the default depends on the network, and 0 builds it without its auxiliary head.
     auxiliary_weight: float | None = key(None, at_least=0, at_most=10)
     """AuxiliaryWeight is what the auxiliary head of inception_v3 counts beside the classifier, a
     quoted decimal below 10. The default is "0.4" for inception_v3, which then needs images of 299

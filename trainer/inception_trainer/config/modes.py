@@ -16,6 +16,7 @@ _STEPS = Api(maximum=1_000_000)
 class EvaluationConfig:
     """Evaluation is when the network is tested on the validation data, and on how much of it."""
 
+    # None, not 1: with every_steps there is no rhythm in epochs.
     every_epochs: int | None = key(None, at_least=1, api=Api(maximum=100_000))
     """EveryEpochs is after how many epochs the network is tested. The default is 1; it is always
     tested at the end.

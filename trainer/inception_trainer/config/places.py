@@ -20,6 +20,7 @@ class CheckpointConfig:
 
     path: str | None = key(None)
     every_steps: int | None = key(None, at_least=1)
+    # By time too, because a step may take a millisecond or a minute.
     every_seconds: float = key(60.0, at_least=0)
     keep: int = key(3, at_least=1)
 
@@ -40,5 +41,6 @@ class AcceleratorConfig:
     device: str | None = key(None)
     backend: str | None = key(None)
     precision_rule: str | None = key(None, choices=PRECISION_RULES)
+    # Names of variables such as CUDA_VISIBLE_DEVICES: only shown in errors, never set.
     visible: tuple[str, ...] = key(())
     devices: int | None = key(None, at_least=1)

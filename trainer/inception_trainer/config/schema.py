@@ -29,16 +29,17 @@ def parse(kind: type[T], data: Any, path: str = "") -> T:
     where = path or "the configuration"
     if not isinstance(data, Mapping):
         raise ConfigError(f"{where}: {data!r} is not a mapping; write its keys below it")
-    fields = {camel(field.name): field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    fields = {camel(field.name): field for field in _fields(kind)}
+    # dataclasses.Field.type is a text under `from __future__ import annotations`.
     hints = typing.get_type_hints(kind)
     values: dict[str, Any] = {}
     for name, value in data.items():
         full = f"{path}.{name}" if path else str(name)
-        if name not in fields:
+        field = fields.get(name)
+        if field is None:
             nearest = closest(str(name), fields)
             names = ", ".join(sorted(fields))
             raise ConfigError(f"{full}: unknown key{nearest}; known here: {names}")
-        field = fields[name]
         limits = field.metadata.get("limits", Limits())
         values[field.name] = _value(hints[field.name], value, full, limits)
     return kind(**values)
@@ -46,10 +47,21 @@ def parse(kind: type[T], data: Any, path: str = "") -> T:
 
 def dump(value: Any) -> Any:
     """The reverse of :func:`parse`: plain data with camelCase keys, empty values left out."""
-    if dataclasses.is_dataclass(value):
-        pairs = ((camel(f.name), dump(getattr(value, f.name))) for f in dataclasses.fields(value))
-        return {name: item for name, item in pairs if item is not None and item != {}}
-    return list(value) if isinstance(value, tuple) else value
+    if isinstance(value, tuple):
+        return list(value)
+    if not dataclasses.is_dataclass(value):
+        return value
+    plain: dict[str, Any] = {}
+    for field in _fields(value):
+        item = dump(getattr(value, field.name))
+        # None is how a key that was left out is read again; so a dump parses to the same value.
+        if item is not None and item != {}:
+            plain[camel(field.name)] = item
+    return plain
+
+
+def _fields(kind: Any) -> tuple[dataclasses.Field[Any], ...]:
+    return dataclasses.fields(kind)
 
 
 def without_none(hint: Any) -> Any:
@@ -77,12 +89,18 @@ def _items(hint: Any, value: Any, path: str, limits: Limits) -> tuple[Any, ...]:
     if not isinstance(value, list | tuple):
         raise ConfigError(f"{path}: {value!r} is not a list; write it as [1, 2, 3]")
     item = typing.get_args(hint)[0]
-    return tuple(_value(item, entry, f"{path}[{i}]", limits) for i, entry in enumerate(value))
+    entries = []
+    # The limits of a list are those of each of its entries.
+    for index, entry in enumerate(value):
+        entries.append(_value(item, entry, f"{path}[{index}]", limits))
+    return tuple(entries)
 
 
 def _integer(value: Any, path: str) -> int:
+    # `--set` and environment variables of other tools hand over texts.
     if isinstance(value, str) and value.strip().lstrip("+-").isdigit():
         value = int(value)
+    # JSON written by other languages may hold 3.0.
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     # In Python True is an integer; in a configuration `epochs: true` is a mistake.

@@ -44,17 +44,19 @@ def override(data: dict[str, Any], text: str) -> None:
             f"--set {text}: write it as key=value, for example --set batch.global=128"
         )
     *parents, last = name.split(".")
+    section = data
     for parent in parents:
-        inner = data.setdefault(parent, {})
+        inner = section.setdefault(parent, {})
         if not isinstance(inner, dict):
             raise ConfigError(f"--set {text}: {parent} is {inner!r}, not a mapping")
-        data = inner
-    data[last] = yaml.safe_load(value)
+        section = inner
+    section[last] = yaml.safe_load(value)
 
 
 def with_recipe(data: Mapping[str, Any]) -> dict[str, Any]:
     """``data`` over the keys of the recipe that it names, if any."""
     name = data.get("recipe")
+    # `recipe: null` is how a file based on another one leaves its recipe out.
     if name is None:
         return dict(data)
     if not isinstance(name, str):
@@ -65,6 +67,7 @@ def with_recipe(data: Mapping[str, Any]) -> dict[str, Any]:
 def with_image_folder(data: dict[str, Any], folder: str | None) -> dict[str, Any]:
     """``folder`` as the ``data.path`` of an ImageFolder that has none."""
     section = data.get("data")
+    # What is no mapping is refused later, by the name of its key.
     if folder is None or not isinstance(section, Mapping):
         return data
     if section.get("kind") != "ImageFolder" or section.get("path") is not None:
@@ -89,7 +92,10 @@ def flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     result: dict[str, Any] = {}
     for name, item in value.items():
         full = f"{prefix}{name}"
-        result.update(flat(item, f"{full}.") if isinstance(item, Mapping) else {full: item})
+        if isinstance(item, Mapping):
+            result |= flat(item, f"{full}.")
+        else:
+            result[full] = item
     return result
 
 
@@ -106,6 +112,7 @@ def _without_other_methods(recipe: Mapping[str, Any], user: Mapping[str, Any]) -
             result[name] = _without(section, _keys_of_method(kind))
     data = recipe.get("data")
     user_data = user.get("data")
+    # Any recipe can be measured on synthetic images, whatever its images are scaled with.
     made_at_size = isinstance(user_data, Mapping) and user_data.get("kind") == MADE_AT_SIZE
     if isinstance(data, Mapping) and made_at_size:
         result["data"] = _without(data, {"interpolation"})

@@ -111,6 +111,7 @@ class TrainingConfig:
     data: DataConfig = field(default_factory=DataConfig)
     batch: BatchConfig = field(default_factory=BatchConfig)
 
+    # None, not 1: without epochs max_steps alone says how long the training and its schedule are.
     epochs: int | None = key(None, at_least=1, api=Api(maximum=100_000))
     """Epochs is how many times the training data is seen. The default is 1."""
 
@@ -147,6 +148,7 @@ class TrainingConfig:
     inference: InferenceConfig = field(default_factory=InferenceConfig)
     export: ExportConfig = field(default_factory=ExportConfig)
 
+    # A choice and not a boolean: such keys grow (conventions of the Kubernetes API).
     cpu_affinity: str = key("Shared", choices=("Shared", "PerRank"), api=Api(max_length=8))
     """CpuAffinity is which CPUs a rank may use. With Shared, the default, all ranks of a pod share
     those of the pod; with PerRank each rank, its threads and its loader processes are pinned to a
