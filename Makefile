@@ -121,13 +121,15 @@ lint: venv ## ruff, mypy, import-linter, yamllint, hadolint, shellcheck, codespe
 	$(BIN)/mypy operator/inception_operator trainer/inception_trainer localcluster demo
 	$(BIN)/mypy --python-version 3.10 trainer/inception_trainer/launcher
 	$(BIN)/lint-imports --no-cache
+	$(BIN)/python manifests/generate_crd.py --check
 	$(BIN)/yamllint --strict .
 	$(BIN)/hadolint Dockerfile
 	$(BIN)/shellcheck .ci/run
 	$(BIN)/codespell README.md CONTRIBUTING.md CHANGELOG.md SECURITY.md docs operator trainer localcluster demo manifests
 
 .PHONY: sync
-sync: venv ## Bring generated copies up to date: chart files, install.yaml, docs/{api,lifecycle,recipes,accelerators}.md
+sync: venv ## Bring generated files up to date: spec.training of the CRD, chart files, install.yaml, docs/{api,lifecycle,recipes,accelerators}.md
+	$(BIN)/python manifests/generate_crd.py
 	HELM=$$($(BIN)/python -c 'from localcluster.components import build; print(build(["helm"])["helm"])') $(BIN)/python charts/sync.py
 	$(BIN)/python docs/generate_api.py
 	$(BIN)/python docs/generate_lifecycle.py

@@ -74,7 +74,9 @@ def summary(folder: Path) -> dict:
 
 def test_formats_are_those_of_the_configuration() -> None:
     choices = {field.name: field for field in schema.dataclasses.fields(schema.ExportConfig)}
-    assert tuple(exporters.FORMATS) == choices["formats"].metadata["choices"] == tuple(SUFFIX)
+    assert (
+        tuple(exporters.FORMATS) == choices["formats"].metadata["limits"].choices == tuple(SUFFIX)
+    )
 
 
 def test_summary_names_files_that_are_there(exported) -> None:
