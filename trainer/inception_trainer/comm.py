@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -52,6 +52,19 @@ class Comm:
         """Overwrite with rank 0's values; any device."""
         if self.world_size > 1:
             dist.broadcast(values, 0)
+
+    def broadcast_tensors(self, tensors: Sequence[Tensor]) -> None:
+        """Overwrite every rank's ``tensors`` with rank 0's; every rank must call it."""
+        if self.world_size == 1:
+            return
+        # One collective per type instead of one per tensor: a network has hundreds of them.
+        for kind in sorted({tensor.dtype for tensor in tensors}, key=str):
+            same = [tensor for tensor in tensors if tensor.dtype == kind]
+            flat = torch.cat([tensor.flatten() for tensor in same])
+            self.broadcast(flat)
+            parts = torch.split(flat, [tensor.numel() for tensor in same])
+            for tensor, part in zip(same, parts, strict=True):
+                tensor.copy_(part.view_as(tensor))
 
     def from_first(self, produce: Callable[[], T]) -> T:
         """Rank 0 produces a small picklable value, all ranks return it; its exception is raised on

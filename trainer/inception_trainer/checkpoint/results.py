@@ -35,7 +35,6 @@ def payload_of(
         "class_names": list(splits.class_names),
         "world_size": info.world_size,
         "precision": info.precision,
-        "rng": {"torch": torch.get_rng_state()},
     }
 
 

@@ -25,7 +25,7 @@ from inception_trainer.reporting import outputs
 from inception_trainer.reporting.progress import History
 from inception_trainer.reporting.records import Bus, EndRecord, RunInfo, StepRecord
 from inception_trainer.stopping import StopRequest
-from inception_trainer.weights.trained import Trained
+from inception_trainer.weights.trained_network import TrainedModel
 
 STOP = "stop"
 
@@ -130,7 +130,7 @@ def stopped() -> Stopped:
     return Stopped("stopped on request; this mode keeps nothing and begins anew")
 
 
-def sized(config: TrainingConfig, trained: Trained | None) -> TrainingConfig:
+def sized(config: TrainingConfig, trained: TrainedModel | None) -> TrainingConfig:
     """With ``data.imageSize`` filled in: what was asked for, what the weights were trained on, or
     the network's own.
     """

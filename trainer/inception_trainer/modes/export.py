@@ -17,20 +17,20 @@ import torch
 from torch import Tensor, nn
 
 from inception_trainer import __version__, models
+from inception_trainer.checkpoint.checksums import file_sha256
 from inception_trainer.config.normalization import IMAGENET, Normalization, choose
 from inception_trainer.config.training import TrainingConfig
 from inception_trainer.data.class_names import class_names
 from inception_trainer.errors import ExportDiffers, InputMissing
 from inception_trainer.log import logger
-from inception_trainer.sinks.files import replace_file
+from inception_trainer.reporting.outputs import replace_file
 from inception_trainer.weights.exporters import (
     DTYPES,
-    FORMATS,
+    EXPORTERS,
     Exporter,
     ExportRequest,
-    file_sha256,
 )
-from inception_trainer.weights.trained import Trained, open_trained
+from inception_trainer.weights.trained_network import TrainedModel, open_trained
 
 from .common import Boundary, Run, sized
 
@@ -48,7 +48,7 @@ STEPS_PER_FORM = 2
 
 def run(run: Run) -> dict[str, Any]:
     """Write and check every form of ``export.formats``; only rank 0 works, the others wait."""
-    forms = [FORMATS[name]() for name in run.config.export.formats]
+    forms = [EXPORTERS[name]() for name in run.config.export.formats]
     for form in forms:
         form.require(_precision(run.config))
     network, trained = open_trained(run.config, run.comm, torch.device("cpu"))
@@ -85,7 +85,7 @@ def run(run: Run) -> dict[str, Any]:
 
 
 def describe(
-    config: TrainingConfig, trained: Trained, normalization: Normalization, precision: str
+    config: TrainingConfig, trained: TrainedModel, normalization: Normalization, precision: str
 ) -> dict[str, Any]:
     """What a program must know to use the network; plain data."""
     side = config.data.image_size
@@ -110,7 +110,7 @@ def describe(
 class _Work:
     run: Run
     network: nn.Module
-    trained: Trained
+    trained: TrainedModel
     described: dict[str, Any]
     form: Exporter
 

@@ -17,7 +17,7 @@ from torch import nn
 
 from inception_trainer import device, models, sinks
 from inception_trainer.checkpoint.base import Checkpoint, CheckpointWriter
-from inception_trainer.checkpoint.folder import CheckpointStore, check_fingerprint
+from inception_trainer.checkpoint.folder import FolderCheckpoints, check_fingerprint
 from inception_trainer.checkpoint.object_store import ObjectStoreCheckpoints
 from inception_trainer.checkpoint.results import full_fingerprint
 from inception_trainer.comm import Comm
@@ -150,7 +150,7 @@ def _store(config: TrainingConfig, settings: Settings, bus: Bus) -> CheckpointWr
     root, keep = place(config.checkpoint.path), config.checkpoint.keep
     if isinstance(root, Remote):
         return ObjectStoreCheckpoints(root, settings.attempt, keep, bus.checkpoint)
-    return CheckpointStore(root, settings.attempt, keep, bus.checkpoint)
+    return FolderCheckpoints(root, settings.attempt, keep, bus.checkpoint)
 
 
 def _surroundings(
