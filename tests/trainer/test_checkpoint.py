@@ -62,6 +62,12 @@ def test_round_trip_and_retention(writer, tmp_path) -> None:
     assert (latest["file"], latest["step"]) == ("checkpoints/step-000000003.pt", 3)
 
 
+def test_a_checkpoint_of_an_earlier_version_loads_with_keys_that_nobody_reads_now(writer) -> None:
+    writer.save(small_checkpoint(1) | {"rng": {"torch": torch.get_rng_state()}}, 1)
+    writer.wait()
+    assert writer.load()["progress"] == {"step": 1}
+
+
 def test_best_and_final_outlive_their_step(writer, tmp_path) -> None:
     save(writer, 1, best=True)
     save(writer, 2, 3, 4)

@@ -105,7 +105,7 @@ def test_facts_for_users_are_beside_the_files_and_inside(exported, weights) -> N
         6,
     )
     for suffix in ("pt2", "onnx", "torchscript"):
-        assert open_exported(exported / f"bninception.{suffix}").described == facts
+        assert open_exported(exported / f"bninception.{suffix}").metadata == facts
     with safe_open(exported / "bninception.safetensors", "pt") as file:
         assert json.loads(file.metadata()["preprocessing"]) == facts["preprocessing"]
 
@@ -175,7 +175,7 @@ def test_one_batch_size_and_other_precisions(weights, tmp_path, precision) -> No
     found = summary(tmp_path / "export")
     assert found["precision"] == precision
     file = open_exported(tmp_path / "export" / "bninception.pt2")
-    assert file.described["input"]["shape"] == [2, 3, 32, 32]
+    assert file.metadata["input"]["shape"] == [2, 3, 32, 32]
     with pytest.raises((RuntimeError, AssertionError)):
         file.compute(torch.zeros(3, 3, 32, 32, dtype=exporters.DTYPES[precision]))
     assert ExportedNetwork(file)(torch.zeros(5, 3, 32, 32)).shape == (5, 4), (

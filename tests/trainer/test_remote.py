@@ -211,6 +211,13 @@ def test_a_store_that_fails_makes_no_image_corrupt(
         train.batch(np.arange(2), 0)
 
 
+def test_a_store_that_fails_is_not_taken_for_one_that_holds_nothing(memory, monkeypatch) -> None:
+    fs, _ = stores.filesystem(memory)
+    monkeypatch.setattr(type(fs), "info", failing(OSError("timed out")))
+    with pytest.raises(StoreFailed, match="OSError: timed out"):
+        Remote(memory).is_dir()
+
+
 def test_an_image_that_is_gone(tmp_path, memory) -> None:
     upload(same_data(tmp_path)[0], memory)
     train = opened("ImageFolder", memory).train

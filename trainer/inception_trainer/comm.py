@@ -53,6 +53,7 @@ class Comm:
         if self.world_size > 1:
             dist.broadcast(values, 0)
 
+    @torch.no_grad()
     def broadcast_tensors(self, tensors: Sequence[Tensor]) -> None:
         """Overwrite every rank's ``tensors`` with rank 0's; every rank must call it."""
         if self.world_size == 1:
