@@ -21,7 +21,7 @@ from torch import nn
 
 from inception_trainer import device, models
 from inception_trainer.checkpoint.base import FORMAT, SaveRecord
-from inception_trainer.checkpoint.folder import CheckpointStore
+from inception_trainer.checkpoint.folder import FolderCheckpoints
 from inception_trainer.comm import Comm
 from inception_trainer.config.settings import Settings
 from inception_trainer.config.training import from_mapping
@@ -64,7 +64,7 @@ class Training:
             memory_format=torch.channels_last
         )
         self.saved: list[SaveRecord] = []
-        self.store = CheckpointStore(folder, 1, 2, self.saved.append)
+        self.store = FolderCheckpoints(folder, 1, 2, self.saved.append)
         self.store.acquire()
 
     def step(self) -> None:

@@ -1,5 +1,5 @@
-"""Checkpoints in an object store: whatever an older attempt does, at whatever moment, the newest
-line stays.
+"""Checkpoints in an object store: whatever an older attempt does, at whatever moment, what the
+newest one has stays.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from inception_trainer.checkpoint.base import SaveRecord
 from inception_trainer.checkpoint.object_store import ObjectStoreCheckpoints
 from inception_trainer.errors import DataError, Fenced, StoreFailed
 from inception_trainer.stores import Remote
-from interruption import Interruption, payload
+from interruption import Interruption, small_checkpoint
 from object_store import STORES, new_place
 
 pytestmark = pytest.mark.timeout(300)
@@ -32,7 +32,7 @@ def place(
     return lambda: Remote(new_place(request.param, tmp_path, monkeypatch))
 
 
-def store(
+def checkpoints_in(
     root: Remote,
     attempt: int | None,
     keep: int = 1,
@@ -42,21 +42,21 @@ def store(
 
 
 def begun(root: Remote, attempt: int | None, keep: int = 1) -> ObjectStoreCheckpoints:
-    writer = store(root, attempt, keep)
+    writer = checkpoints_in(root, attempt, keep)
     writer.acquire()
     writer.load()
     return writer
 
 
 def step_and_writer(root: Remote, attempt: int) -> tuple[int, int] | None:
-    reader = store(root, attempt)
+    reader = checkpoints_in(root, attempt)
     reader.acquire()
     found = reader.load()
     return None if found is None else (found["progress"]["step"], int(found["model"]["w"][0]))
 
 
 def objects(root: Remote, attempt: int) -> dict[str, bytes]:
-    """All that readers of this attempt's line look at."""
+    """All that readers of this attempt look at."""
     folder = root / "attempts" / f"{attempt:08d}"
     return {name: (folder / name).read_bytes() for name in folder.names()}
 
@@ -95,16 +95,16 @@ def test_a_save_that_was_interrupted_anywhere_changes_nothing(place, interrupt) 
     interrupted = 0
     for number, root in everywhere(place):
         zombie = begun(root, 1)
-        zombie.commit(payload(10, 1), 10, True, False)
+        zombie.commit(small_checkpoint(10, 1), 10, True, False)
         left: dict[str, bytes] = {}
 
         def takeover(root: Remote = root, left: dict[str, bytes] = left) -> None:
             successor = begun(root, 2)
-            successor.commit(payload(15, 2), 15, True, True)
+            successor.commit(small_checkpoint(15, 2), 15, True, True)
             left.update(objects(root, 2))
 
         happened = interrupt(number, takeover)
-        zombie.save(payload(20, 1), 20, best=True, final=True)
+        zombie.save(small_checkpoint(20, 1), 20, best=True, final=True)
         with contextlib.suppress(Fenced):
             zombie.wait()
         if not happened.happened:
@@ -112,9 +112,9 @@ def test_a_save_that_was_interrupted_anywhere_changes_nothing(place, interrupt) 
         interrupted += 1
         assert objects(root, 2) == left, f"operation {number} of an older attempt went through"
         with pytest.raises(Fenced):
-            zombie.commit(payload(30, 1), 30, True, True)
+            zombie.commit(small_checkpoint(30, 1), 30, True, True)
         with pytest.raises(Fenced):
-            store(root, 1).acquire()
+            checkpoints_in(root, 1).acquire()
         assert object_store.best_of(root) is not None
         assert step_and_writer(root, 3) == (15, 2)
         assert [name for attempt in (1, 2) for name in objects(root, attempt)] == []
@@ -130,19 +130,19 @@ def test_taking_over_late_changes_nothing(place, interrupt, saves) -> None:
     for number, root in everywhere(place):
         first = begun(root, 1)
         for _ in range(saves):
-            first.commit(payload(10, 1), 10, True, False)
+            first.commit(small_checkpoint(10, 1), 10, True, False)
         left: dict[str, bytes] = {}
 
         def takeover(root: Remote = root, left: dict[str, bytes] = left) -> None:
-            begun(root, 3).commit(payload(15, 3), 15, True, False)
+            begun(root, 3).commit(small_checkpoint(15, 3), 15, True, False)
             left.update(objects(root, 3))
 
         happened = interrupt(number, takeover)
-        zombie = store(root, 2)
+        zombie = checkpoints_in(root, 2)
         try:
             zombie.acquire()
             zombie.load()
-            zombie.commit(payload(20, 2), 20, True, True)
+            zombie.commit(small_checkpoint(20, 2), 20, True, True)
         except Fenced:
             pass
         if not happened.happened:
@@ -153,17 +153,19 @@ def test_taking_over_late_changes_nothing(place, interrupt, saves) -> None:
     assert interrupted > 8
 
 
-def test_a_predecessor_that_goes_on_saving_cannot_pull_the_rug_away(place, interrupt) -> None:
+def test_a_predecessor_that_goes_on_saving_takes_nothing_from_its_successor(
+    place, interrupt
+) -> None:
     """While 2 takes over, at whatever moment, 1 saves and prunes what 2 was about to read."""
     interrupted = 0
     for number, root in everywhere(place):
         predecessor = begun(root, 1)
-        predecessor.commit(payload(10, 1), 10, True, False)
+        predecessor.commit(small_checkpoint(10, 1), 10, True, False)
 
         def goes_on(predecessor: ObjectStoreCheckpoints = predecessor) -> None:
             try:
                 for step in (20, 30):
-                    predecessor.commit(payload(step, 1), step, True, False)
+                    predecessor.commit(small_checkpoint(step, 1), step, True, False)
             except Fenced:
                 pass
 
@@ -171,7 +173,7 @@ def test_a_predecessor_that_goes_on_saving_cannot_pull_the_rug_away(place, inter
         # earlier.
         predecessor.check_fence = lambda: None  # type: ignore[method-assign]
         happened = interrupt(number, goes_on)
-        successor = store(root, 2)
+        successor = checkpoints_in(root, 2)
         successor.acquire()
         found = successor.load()
         if not happened.happened:
@@ -180,7 +182,7 @@ def test_a_predecessor_that_goes_on_saving_cannot_pull_the_rug_away(place, inter
         assert found is not None
         step = found["progress"]["step"]
         assert step in (10, 30)
-        predecessor.commit(payload(40, 1), 40, True, False)
+        predecessor.commit(small_checkpoint(40, 1), 40, True, False)
         # What 2 began from is now its own, whatever 1 writes and prunes.
         assert step_and_writer(root, 3) == (step, 1)
         assert object_store.best_of(root) is not None
@@ -191,7 +193,7 @@ def test_keep_best_final_and_weights(place) -> None:
     root = place()
     writer = begun(root, 1, keep=2)
     for step in (1, 2, 3, 4, 5):
-        writer.commit(payload(step, 1), step, step == 2, step == 5)
+        writer.commit(small_checkpoint(step, 1), step, step == 2, step == 5)
     names = sorted(name.split("-")[1] for name in objects(root, 1) if name.endswith(".pt"))
     assert names == ["000000002", "000000004", "000000005"]
     found = object_store.best_of(root)
@@ -209,7 +211,7 @@ def test_a_damaged_checkpoint_is_passed_over(place, caplog) -> None:
     root = place()
     writer = begun(root, 1, keep=2)
     for step in (1, 2):
-        writer.commit(payload(step, 1), step, False, False)
+        writer.commit(small_checkpoint(step, 1), step, False, False)
     folder = root / "attempts" / "00000001"
     (folder / writer._record.kept[1].file).write_bytes(b"damaged")
     assert step_and_writer(root, 1) == (1, 1)
@@ -225,7 +227,7 @@ def test_objects_that_someone_removed_are_passed_over(place) -> None:
     root = place()
     writer = begun(root, 1, keep=2)
     for step in (1, 2):
-        writer.commit(payload(step, 1), step, False, False)
+        writer.commit(small_checkpoint(step, 1), step, False, False)
     (root / "attempts" / "00000001" / writer._record.kept[1].file).remove()
     assert step_and_writer(root, 2) == (1, 1)
 
@@ -241,17 +243,17 @@ def test_an_unreadable_record_is_named(place) -> None:
 def test_nothing_there(place) -> None:
     root = place()
     assert object_store.best_of(root) is None
-    writer = store(root, None)
+    writer = checkpoints_in(root, None)
     assert writer.acquire() == 1
     assert writer.load() is None
 
 
 def test_a_save_reports_and_raises(place, monkeypatch) -> None:
     root, saved = place(), []
-    writer = store(root, 1, saved=saved.append)
+    writer = checkpoints_in(root, 1, saved=saved.append)
     writer.acquire()
     writer.load()
-    writer.save(payload(1, 1), 1)
+    writer.save(small_checkpoint(1, 1), 1)
     writer.wait()
     assert saved[0].step == 1
     assert saved[0].size > 500
@@ -260,7 +262,7 @@ def test_a_save_reports_and_raises(place, monkeypatch) -> None:
         raise StoreFailed("no room")
 
     monkeypatch.setattr(Remote, "write", full)
-    writer.save(payload(2, 1), 2)
+    writer.save(small_checkpoint(2, 1), 2)
     with pytest.raises(StoreFailed, match="no room"):
         writer.wait()
     assert step_and_writer(root, 2) == (1, 1)

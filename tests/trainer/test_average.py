@@ -11,7 +11,7 @@ import trainer_ranks
 from inception_trainer import cli, models
 from inception_trainer.config.training import merge
 from inception_trainer.weights.average import mean, write_mean
-from inception_trainer.weights.load import OWN, open_weights
+from inception_trainer.weights.load import OWN_LAYOUT, open_weights
 from trainer_ranks import TINY
 
 pytestmark = pytest.mark.timeout(300)
@@ -47,7 +47,7 @@ def test_mean_of_checkpoints_is_evaluated_like_a_checkpoint(
     assert torch.equal(found[counter], states[-1][counter])
     if suffix == ".pt":
         read = open_weights("bninception", output)
-        assert (read.loaded.layout, read.content["progress"]["step"]) == (OWN, 12)
+        assert (read.source.layout, read.content["progress"]["step"]) == (OWN_LAYOUT, 12)
         job = {
             "mode": "Evaluate",
             "model": {"weights": str(output)},
@@ -72,7 +72,7 @@ def test_plain_weights_have_a_mean_too(tmp_path) -> None:
     for number in (1, 2):
         torch.save(models.create("resnet50", 3).state_dict(), tmp_path / f"{number}.pth")
     write_mean([tmp_path / "1.pth", tmp_path / "2.pth"], tmp_path / "mean.pt")
-    assert open_weights("resnet50", tmp_path / "mean.pt").loaded.layout == "torchvision"
+    assert open_weights("resnet50", tmp_path / "mean.pt").source.layout == "torchvision"
 
 
 @pytest.mark.parametrize(
