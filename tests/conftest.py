@@ -36,7 +36,8 @@ class FailuresAtOnce:
 
 
 # Seconds that one test of a level may take on two cores. Nothing fails for it: what is over is
-# named at the end of a run, so that the next change makes it cheaper or moves it to `make test-all`.
+# named at the end of a run, so that the next change makes it cheaper or moves it to `make
+# test-all`.
 BUDGETS: Final = {
     "tests/unit": 0.5,
     "tests/chart": 2,

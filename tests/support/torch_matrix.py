@@ -88,7 +88,8 @@ def main() -> int:
         if not _passes(release, arguments.tests, arguments.keep)
     ]
     print(
-        f"torch matrix: {len(arguments.releases) - len(failed)} passed, failed: {', '.join(failed) or 'none'}"
+        f"torch matrix: {len(arguments.releases) - len(failed)} passed, failed: "
+        f"{', '.join(failed) or 'none'}"
     )
     return len(failed)
 
