@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from localcluster import components, controlplane, paths, toolchain
 from localcluster.components import COMPONENTS, Component
 from localcluster.errors import BuildError
-from localcluster.model import ClusterSpec
+from localcluster.model import ClusterSpec, Flavour
 
 
 @pytest.mark.parametrize("component", COMPONENTS.values(), ids=COMPONENTS.keys())
@@ -30,10 +31,28 @@ def test_modules_name_no_server_and_no_folder_of_a_machine(path: Path) -> None:
     assert not re.search(r"https?://|=> [./]", path.read_text())
 
 
-def test_the_specs_of_both_flavours_name_known_components() -> None:
-    for flavour in ("control-plane", "node"):
+def test_modules_of_the_demo_require_the_same_versions_so_that_these_compile_once() -> None:
+    programs = components.select(controlplane.required_components(ClusterSpec(dns=False)))
+    versions: dict[str, set[str]] = {}
+    for folder in {program.folder for program in programs}:
+        text = (folder / "go.mod").read_text()
+        replaced = dict(re.findall(r"(\S+) => \S+ (v\S+)", text))
+        for name, version in re.findall(r"^\s+(\S+) (v\S+)(?! =>)", text, re.MULTILINE):
+            versions.setdefault(name, set()).add(replaced.get(name, version))
+    several = {name for name, found in versions.items() if len(found) > 1}
+    # containerd implements another version of this interface.
+    assert several <= {"k8s.io/cri-api", "cyphar.com/go-pathrs"}
+
+
+def test_the_specs_of_all_flavours_name_known_components() -> None:
+    for flavour in get_args(Flavour):
         spec = ClusterSpec(flavour=flavour, kwok_nodes=1)
         components.select(controlplane.required_components(spec))
+
+
+def test_a_node_has_dns_unless_it_is_told_not_to() -> None:
+    names = set(controlplane.required_components(ClusterSpec()))
+    assert names - set(controlplane.required_components(ClusterSpec(dns=False))) == {"coredns"}
 
 
 def test_a_control_plane_builds_nothing_of_a_node() -> None:
@@ -91,13 +110,54 @@ def test_nothing_is_built_when_everything_is_there(cache: Path) -> None:
 def test_a_component_that_does_not_build_shows_what_go_said(
     cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    go = tmp_path / "go"
-    go.write_text("#!/bin/sh\necho main.go:3: undefined: x >&2\nexit 1\n")
-    go.chmod(0o755)
-    monkeypatch.setattr(toolchain, "find_go", lambda progress: go)
+    fake_go(tmp_path, monkeypatch, "#!/bin/sh\necho main.go:3: undefined: x >&2\nexit 1\n")
     with pytest.raises(BuildError, match=r"(?s)pause does not build.*main.go:3: undefined: x"):
         components.build(["pause"])
     assert not (cache / "bin" / "pause").exists()
+
+
+# Does what `go build` does with several packages: a program for each, called as its folder.
+FAKE_GO = """#!/bin/sh
+test "$1" = mod && exit
+while test "$1" != -o; do shift; done
+output=$2
+shift 2
+case $output in
+*/) for package; do touch "$output$(basename "$package")"; done ;;
+*) touch "$output" ;;
+esac
+"""
+
+
+def fake_go(folder: Path, monkeypatch: pytest.MonkeyPatch, text: str = FAKE_GO) -> None:
+    go = folder / "go"
+    go.write_text(text)
+    go.chmod(0o755)
+    monkeypatch.setattr(toolchain, "find_go", lambda progress: go)
+    monkeypatch.setattr(toolchain, "ensure_packages", lambda names, progress: None)
+
+
+def test_every_component_is_built_and_linked(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake_go(tmp_path, monkeypatch)
+    said: list[str] = []
+    components.build(["etcd", "containerd", "ctr"], said.append)
+    assert said[0] == "building etcd (0 of 3 programs are there)"
+    assert said[2] == "building containerd, ctr (1 of 3 programs are there)"
+    paths = components.build(COMPONENTS)
+    assert list(paths) == list(COMPONENTS)
+    assert all((cache / "bin" / name).resolve() == path for name, path in paths.items())
+    assert not components.not_built(COMPONENTS)
+    assert not list((cache / "store").glob("*/.partial"))
+
+
+def test_sources_that_cannot_be_downloaded_are_named(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake_go(tmp_path, monkeypatch, "#!/bin/sh\necho no network >&2\nexit 1\n")
+    with pytest.raises(BuildError, match="the sources of etcd cannot be downloaded: no network"):
+        components.download(["etcd"])
 
 
 @pytest.mark.parametrize(
