@@ -2,7 +2,7 @@
 
 :func:`place` turns a path of the configuration into a ``pathlib.Path`` or a :class:`Remote`, which
 has the part of ``Path`` that data, checkpoints and figures need. Why it is not universal-pathlib:
-docs/decisions/0040-universal-pathlib.md.
+docs/decisions/0023-universal-pathlib.md.
 
 fsspec is imported when the first URL is used, because most jobs have none and the import costs a
 third of a second in every rank.
