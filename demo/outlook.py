@@ -9,8 +9,9 @@ from functools import partial
 
 from demo.images import IMAGES
 
-# What each part adds to a cold start on two cores that have nothing else to do: the programs of
-# a Go module, an image, and what comes after both. docs/benchmarks.md has the measurement.
+# What each part is expected to add to a cold start on two cores that have nothing else to do: the
+# programs of a Go module, an image, and what comes after both. Estimates, which only the lines on
+# the screen use.
 SECONDS = {
     "containerd": 90,
     "buildkit": 60,
