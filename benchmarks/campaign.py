@@ -14,7 +14,8 @@ are the job's fault must count towards its limit. The kinds:
     pod      forced deletion of a pod
     oom      the memory of the container is filled up; the moment is when that begins
     stop     SIGSTOP to a rank, found by the watchdog
-    node     the node and all pods of the job on it go silent; it is back when they have been given up
+    node     the node and all pods of the job on it go silent; it is back when they have been
+             given up
 
 With --broken a fast path does not work, and jobs come back more slowly:
 
@@ -193,7 +194,8 @@ class Campaign:
         detected = ledger.wait_decided(attempt + 1) - moment
         self.recoveries.append(Recovery(kind, spare, now <= known, detected, step - moment))
         self.say(
-            f"{len(self.recoveries)}/{self.kills} {kind} of {victim} in attempt {attempt}: {self.recoveries[-1]}"
+            f"{len(self.recoveries)}/{self.kills} {kind} of {victim} in attempt {attempt}: "
+            f"{self.recoveries[-1]}"
         )
         return Kill(kind, attempt)
 
@@ -238,7 +240,8 @@ class Campaign:
         extra = ledger.audit(kills, status)
         self.unexplained += extra
         self.say(
-            f"{job} ended well after {len(kills)} kills, {extra} more restarts: samples and counters are exact"
+            f"{job} ended well after {len(kills)} kills, {extra} more restarts: samples and "
+            "counters are exact"
         )
 
 
@@ -247,7 +250,8 @@ def table(campaign: Campaign, seed: int) -> str:
     broken = f", {campaign.broken}" if campaign.broken else ""
     title = f"{len(campaign.recoveries)} kills, {campaign.nodes} pods{broken}, seed {seed}"
     rows = [
-        f"{title}: all recovered, samples and counters exact; {campaign.unexplained} more restarts, none counted",
+        f"{title}: all recovered, samples and counters exact; {campaign.unexplained} more "
+        "restarts, none counted",
         "",
         "| kind | | pods | kills | detected p50 | p95 | first step p50 | p95 |",
         "|---|---|---|---|---|---|---|---|",

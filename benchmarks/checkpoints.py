@@ -21,7 +21,7 @@ from torch import nn
 
 from inception_trainer import device, models
 from inception_trainer.checkpoint.base import FORMAT, SaveRecord
-from inception_trainer.checkpoint.folder import CheckpointStore
+from inception_trainer.checkpoint.folder import FolderCheckpoints
 from inception_trainer.comm import Comm
 from inception_trainer.config.settings import Settings
 from inception_trainer.config.training import from_mapping
@@ -45,9 +45,14 @@ class Training:
         settings = Settings()
         accelerator = {"device": device_type, "profile": device_type}
         data = {"kind": "Synthetic", "imageSize": NETWORKS[name]}
-        config = from_mapping({
-            "model": {"name": name}, "data": data, "accelerator": accelerator, "loss": {"auxiliaryWeight": 0},
-        })  # fmt: skip
+        config = from_mapping(
+            {
+                "model": {"name": name},
+                "data": data,
+                "accelerator": accelerator,
+                "loss": {"auxiliaryWeight": 0},
+            }
+        )
         chosen = device.resolve(config.accelerator, "Auto", settings)
         self.network: nn.Module = models.create(name, 1000).to(
             chosen.device, memory_format=torch.channels_last
@@ -59,7 +64,7 @@ class Training:
             memory_format=torch.channels_last
         )
         self.saved: list[SaveRecord] = []
-        self.store = CheckpointStore(folder, 1, 2, self.saved.append)
+        self.store = FolderCheckpoints(folder, 1, 2, self.saved.append)
         self.store.acquire()
 
     def step(self) -> None:
@@ -96,7 +101,8 @@ def main() -> None:
     parser.add_argument("--network", choices=NETWORKS, action="append")
     options = parser.parse_args()
     print(
-        "| network | size, MiB | save, s (median) | training stands still, ms (median) | share | first save, ms |"
+        "| network | size, MiB | save, s (median) | training stands still, ms (median) | share | "
+        "first save, ms |"
     )
     print("|---|---|---|---|---|---|")
     for name in options.network or NETWORKS:

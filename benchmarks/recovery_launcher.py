@@ -195,8 +195,10 @@ def table(rows: Sequence[dict[str, float]], options: Options) -> str:
         "max": max,
     }
     lines = [
-        f"{len(rows)} SIGKILLs of a rank, 2 launchers x {options.nproc} ranks, `{options.program}`, "
-        f"readiness polled every {options.poll:g} s, {os.cpu_count()} CPUs, load {os.getloadavg()[0]:.1f}:",
+        f"{len(rows)} SIGKILLs of a rank, 2 launchers x {options.nproc} ranks, "
+        f"`{options.program}`, "
+        f"readiness polled every {options.poll:g} s, {os.cpu_count()} CPUs, load "
+        f"{os.getloadavg()[0]:.1f}:",
         "",
         "| phase | " + " | ".join(f"{name} (s)" for name in statistic) + " |",
         "|---|" + "---:|" * len(statistic),

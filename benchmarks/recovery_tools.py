@@ -97,7 +97,8 @@ def first_step(jobs: Jobs, job: str, attempt: int, seconds: float = 120) -> floa
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         try:
-            path = f"/api/v1/namespaces/{jobs.namespace}/pods/{jobs.pod(job, jobs.members(job)[0])}:8081/proxy/metrics"
+            master = jobs.pod(job, jobs.members(job)[0])
+            path = f"/api/v1/namespaces/{jobs.namespace}/pods/{master}:8081/proxy/metrics"
             text = jobs.kubectl("get", "--raw", path)
         except Exception:
             time.sleep(0.3)

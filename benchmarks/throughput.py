@@ -2,9 +2,9 @@
 on the CPU.
 
     export PYTHONPATH=trainer
-    python -m benchmarks.throughput steps     # training steps: plain loop with another's model, with ours, the trainer
-    python -m benchmarks.throughput memory    # the most memory that each of them takes, in a process of its own
-    python -m benchmarks.throughput overhead  # a real training: time outside forward, backward and update
+    python -m benchmarks.throughput steps     # steps of a plain loop with two models, and ours
+    python -m benchmarks.throughput memory    # the most memory that each of them takes
+    python -m benchmarks.throughput overhead  # time outside forward, backward and update
     python -m benchmarks.throughput data      # JPEG files to batches, images per second of one core
 
 The machine may be shared: each contestant is a process of its own, they take turns step by step,
@@ -212,7 +212,8 @@ def ratio(laps: dict[str, Laps], kind: str, other: str) -> float:
 
 def steps_table(networks: list[str], precisions: list[str], rounds: int, races: int) -> None:
     print(
-        "| network | precision | trainer, img/s | ÷ plain loop, other model: CPU time (least to most), wall | ÷ ours |"
+        "| network | precision | trainer, img/s | ÷ plain loop, other model: CPU time (least to "
+        "most), wall | ÷ ours |"
     )
     print("|---|---|---|---|---|")
     for network in networks:
@@ -230,7 +231,10 @@ def steps_table(networks: list[str], precisions: list[str], rounds: int, races: 
 
 def _compared(races: list[dict[str, Laps]], other: str) -> str:
     cpu, wall = ([ratio(laps, kind, other) for laps in races] for kind in ("cpu", "wall"))
-    return f"{statistics.median(cpu):.3f} ({min(cpu):.3f} to {max(cpu):.3f}), {statistics.median(wall):.3f}"
+    return (
+        f"{statistics.median(cpu):.3f} ({min(cpu):.3f} to {max(cpu):.3f}), "
+        f"{statistics.median(wall):.3f}"
+    )
 
 
 def peak_of(name: str, network: str, precision: str, steps: int) -> int:
@@ -244,7 +248,8 @@ def peak_of(name: str, network: str, precision: str, steps: int) -> int:
 
 def memory_table(networks: list[str], precisions: list[str], steps: int) -> None:
     print(
-        "| network | precision | trainer, MiB | plain loop, our model, MiB | ratio | ratio without the imports |"
+        "| network | precision | trainer, MiB | plain loop, our model, MiB | ratio | ratio "
+        "without the imports |"
     )
     print("|---|---|---|---|---|---|")
     for network in networks:
@@ -252,7 +257,10 @@ def memory_table(networks: list[str], precisions: list[str], steps: int) -> None
             empty, plain, own = (
                 _peak_elsewhere(n, network, precision, steps) for n in ("", "plain", "trainer")
             )
-            parts = f"{own / 2**20:.0f} | {plain / 2**20:.0f} | {own / plain:.3f} | {(own - empty) / (plain - empty):.3f}"
+            parts = (
+                f"{own / 2**20:.0f} | {plain / 2**20:.0f} | {own / plain:.3f} | "
+                f"{(own - empty) / (plain - empty):.3f}"
+            )
             print(f"| {network} | {precision} | {parts} |", flush=True)
 
 

@@ -139,6 +139,7 @@ def table(names: list[str], precisions: list[str], count: int) -> None:
         for precision in precisions:
             outside, waiting, seconds = share_outside(name, precision, count)
             print(
-                f"| {name} | {precision} | {seconds:.2f} | {100 * outside:.2f} | {100 * waiting:.2f} |",
+                f"| {name} | {precision} | {seconds:.2f} | {100 * outside:.2f} | "
+                f"{100 * waiting:.2f} |",
                 flush=True,
             )

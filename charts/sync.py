@@ -1,9 +1,10 @@
-"""Brings the generated files of the chart and the plain manifests up to date, or says which of them
-drifted.
+"""Brings the generated files of the chart and the plain manifests up to date.
 
-Helm reads no file outside a chart, so the chart carries copies of the CRD, of the dashboards and,
-in the schema of its values, of what a row of the accelerator table may hold; the table in its
-README is made from the comments of values.yaml, and manifests/install.yaml from the rendered chart.
+With ``--check`` it only says which of them drifted. Helm reads no file outside a chart, so the
+chart carries copies of the CRD and of the dashboards. The JSON schema of a row of the accelerator
+table is made from the operator's model, for the file beside the rows and for the schema of the
+chart's values. The table in the chart's README is made from the comments of values.yaml, and
+manifests/install.yaml from the rendered chart.
 """
 
 from __future__ import annotations
@@ -21,13 +22,16 @@ from typing import Any
 
 import yaml
 
+from inception_operator.accelerators import profile
+from inception_operator.accelerators.resolve import DIRECTORY as PROFILES
+
 ROOT = Path(__file__).resolve().parent.parent
 CHART = ROOT / "charts" / "inception-operator"
 CRD = ROOT / "manifests" / "crd.yaml"
 INSTALL = ROOT / "manifests" / "install.yaml"
 README = CHART / "README.md"
 VALUES_SCHEMA = CHART / "values.schema.json"
-ROW_SCHEMA = ROOT / "operator" / "inception_operator" / "accelerators" / "profiles" / "schema.json"
+ROW_SCHEMA = PROFILES / "schema.json"
 DASHBOARDS = ROOT / "monitoring" / "dashboards"
 NAMESPACE = "inception-system"
 RELEASE = "inception-operator"
@@ -41,7 +45,7 @@ class SyncError(Exception):
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Write what is out of date, or with ``--check`` only name it; the exit status of the command."""
+    """Write what is out of date, or with ``--check`` only name it; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
         "--check", action="store_true", help="write nothing, fail when a file is out of date"
@@ -61,8 +65,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def sync(helm: str | None, *, write: bool) -> list[Path]:
-    """The files that were out of date; ``write`` brings them up to date. Raises SyncError without
-    helm.
+    """The files that were out of date; ``write`` brings them up to date.
+
+    Raises SyncError without helm, which install.yaml is rendered with.
     """
     stale = _update(copies(), write=write)
     stale += _update({README: readme()}, write=write)
@@ -74,45 +79,52 @@ def sync(helm: str | None, *, write: bool) -> list[Path]:
 
 
 def copies() -> dict[Path, str]:
-    """The chart's copies of files whose source lies elsewhere."""
-    wanted = {CHART / "files" / "crd.yaml": CRD.read_text(encoding="utf-8")}
+    """The texts of all files but README and install.yaml, by path: copies, and the two schemas."""
+    texts = {CHART / "files" / "crd.yaml": CRD.read_text(encoding="utf-8")}
     for source in sorted(DASHBOARDS.glob("*.json")):
-        wanted[CHART / "files" / "dashboards" / source.name] = source.read_text(encoding="utf-8")
-    wanted[VALUES_SCHEMA] = values_schema()
-    return wanted
+        texts[CHART / "files" / "dashboards" / source.name] = source.read_text(encoding="utf-8")
+    texts[ROW_SCHEMA] = json.dumps(profile.json_schema(), indent=2) + "\n"
+    texts[VALUES_SCHEMA] = values_schema()
+    return texts
 
 
 def values_schema() -> str:
-    """The schema of the values with the present rules for rows of the accelerator table, whose keys
-    are their names.
+    """The schema of the chart's values with the present rules for rows of the accelerator table.
+
+    Rows are in a mapping there, with their names as its keys. The unit has to be said: the chart
+    cannot know that a forgotten one means 1.
     """
     values = json.loads(VALUES_SCHEMA.read_text(encoding="utf-8"))
-    row = json.loads(ROW_SCHEMA.read_text(encoding="utf-8"))
+    row = profile.json_schema()
     del row["properties"]["name"]
-    profile = {
+    definition = {
         "type": "object",
         "additionalProperties": False,
         "required": [*(key for key in row["required"] if key != "name"), "unit"],
         "properties": row["properties"],
     }
-    values["$defs"] |= row["$defs"] | {"profile": profile}
+    definitions = values["$defs"] | row["$defs"] | {"profile": definition}
     values["properties"]["profiles"] = {
         "type": "object",
         "additionalProperties": {"$ref": "#/$defs/profile"},
     }
+    # Types that a row had in an earlier version would stay for ever otherwise.
+    text = json.dumps([values["properties"], definitions])
+    references = set(re.findall(r'"#/\$defs/(\w+)"', text))
+    values["$defs"] = {name: definitions[name] for name in definitions if name in references}
     return json.dumps(values, indent=2) + "\n"
 
 
-def _update(wanted: Mapping[Path, str], *, write: bool) -> list[Path]:
+def _update(texts: Mapping[Path, str], *, write: bool) -> list[Path]:
     stale = [
         path
-        for path, text in wanted.items()
+        for path, text in texts.items()
         if not path.exists() or path.read_text(encoding="utf-8") != text
     ]
     if write:
         for path in stale:
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(wanted[path], encoding="utf-8")
+            path.write_text(texts[path], encoding="utf-8")
     return stale
 
 
@@ -167,8 +179,9 @@ def render(helm: str, *arguments: str, namespace: str = NAMESPACE) -> list[dict[
 
 
 def install_manifest(helm: str) -> str:
-    """The text of manifests/install.yaml: namespace, CRD and the rendered chart without what only
-    Helm needs.
+    """The text of manifests/install.yaml: namespace, CRD and the rendered chart.
+
+    Without what only Helm needs.
     """
     namespace = {
         "apiVersion": "v1",

@@ -6,19 +6,13 @@ import argparse
 import os
 import subprocess
 import sys
-import time
 
 from demo.clusters import choose
 from demo.images import LOCKS, fetch_wheels
 from demo.kube import DemoError
+from demo.outlook import Say
 from demo.run import down, up
-
-STARTED = time.monotonic()
-
-
-def say(message: str) -> None:
-    """One progress line with the seconds since the start."""
-    print(f"[{time.monotonic() - STARTED:5.0f} s] {message}", flush=True)
+from localcluster.errors import LocalClusterError
 
 
 def main() -> int:
@@ -31,6 +25,7 @@ def main() -> int:
     commands.add_parser("down", help="remove everything that up made")
     commands.add_parser("wheels", help="download the wheels that the images are built from")
     command = parser.parse_args().command
+    say = Say()
     try:
         if command == "up":
             up(choose(os.environ), os.environ, say)
@@ -39,7 +34,7 @@ def main() -> int:
         else:
             for image, locks in LOCKS.items():
                 print(fetch_wheels(image, locks, say))
-    except (DemoError, subprocess.CalledProcessError) as error:
+    except (DemoError, LocalClusterError, subprocess.CalledProcessError) as error:
         print(f"\ndemo: {error}", file=sys.stderr)
         return 1
     return 0

@@ -13,10 +13,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from demo.images import VERSION, build_local_image, docker_build, local_tag
+from demo.images import IMAGES, VERSION, Progress, build_local_image, docker_build, local_tag
 from demo.kube import DemoError, Kube
+from demo.outlook import Outlook, Say, local_parts
 
-Progress = Callable[[str], None]
 CLUSTER_NAME = "demo"
 KIND_NAME = "inception-demo"
 ELSEWHERE = (
@@ -57,25 +57,36 @@ def obstacle() -> str | None:
     return None
 
 
-def start_local(environment: Mapping[str, str], progress: Progress) -> Ready:
+def start_local(environment: Mapping[str, str], say: Say) -> Ready:
     """A real Kubernetes on this machine, built from source the first time."""
+    from demo.together import make_all
     from localcluster.cluster import Cluster
-    from localcluster.components import build
+    from localcluster.components import not_built
+    from localcluster.controlplane import required_components
     from localcluster.model import ClusterSpec
 
     if reason := obstacle():
         raise DemoError(f"{reason} {ELSEWHERE}")
-    tools = build(["kubectl", "helm"], progress)
-    cluster = Cluster.up(ClusterSpec(name=CLUSTER_NAME), progress, persistent=True)
-    for image in ("operator", "trainer"):
-        build_local_image(cluster.layout, image, progress)
-    kube = Kube(cluster.kubeconfig, str(tools["kubectl"]), str(tools["helm"]))
+    # The operator and the ranks of a job find one another by addresses, so no DNS server is built.
+    spec = ClusterSpec(name=CLUSTER_NAME, dns=False)
+    programs = required_components(spec)
+    built_images: set[str] = set()
+    say.outlook = Outlook(local_parts(programs, built_images))
+    say(say.outlook.announcement(len(not_built(programs))))
+    if not_built(programs):
+        make_all(programs, built_images, say)
+    cluster = Cluster.up(spec, say, persistent=True)
+    for image in IMAGES:
+        build_local_image(cluster.layout, image, say)
+        built_images.add(image)
+    kubectl = cluster.layout.binary("kubectl")
     return Ready(
-        kube,
+        Kube(cluster.kubeconfig, kubectl),
         local_tag("operator"),
         local_tag("trainer"),
         "a real Kubernetes on this machine (kube-apiserver, kubelet, containerd and all)",
-        f"The cluster keeps running: export KUBECONFIG={cluster.kubeconfig}\n  kubectl is {tools['kubectl']}",
+        f"The cluster keeps running: export KUBECONFIG={cluster.kubeconfig}\n"
+        f"  kubectl is {kubectl}",
     )
 
 
@@ -91,7 +102,7 @@ def start_existing(environment: Mapping[str, str], progress: Progress) -> Ready:
     kubeconfig = Path(environment["KUBECONFIG"].split(":")[0]).expanduser()
     if not kubeconfig.exists():
         raise DemoError(f"KUBECONFIG={kubeconfig}: there is no such file")
-    kube = Kube(kubeconfig, *client_tools(progress))
+    kube = Kube(kubeconfig, find_kubectl(progress))
     return Ready(
         kube,
         images[0],
@@ -101,15 +112,13 @@ def start_existing(environment: Mapping[str, str], progress: Progress) -> Ready:
     )
 
 
-def client_tools(progress: Progress) -> tuple[str, str]:
-    """kubectl and helm: those on the path, else our own builds."""
-    found = shutil.which("kubectl"), shutil.which("helm")
-    if found[0] and found[1]:
-        return found[0], found[1]
+def find_kubectl(progress: Progress) -> str:
+    """The kubectl on the path, else our own build."""
+    if found := shutil.which("kubectl"):
+        return found
     from localcluster.components import build
 
-    tools = build(["kubectl", "helm"], progress)
-    return str(tools["kubectl"]), str(tools["helm"])
+    return str(build(["kubectl"], progress)["kubectl"])
 
 
 def start_kind(environment: Mapping[str, str], progress: Progress) -> Ready:
@@ -123,14 +132,14 @@ def start_kind(environment: Mapping[str, str], progress: Progress) -> Ready:
     if KIND_NAME not in names:
         progress(f"kind create cluster --name {KIND_NAME}")
         subprocess.run(["kind", "create", "cluster", "--name", KIND_NAME], check=True)
-    tags = {image: f"inception-{image}:{VERSION}" for image in ("operator", "trainer")}
+    tags = {image: f"inception-{image}:{VERSION}" for image in IMAGES}
     for image, tag in tags.items():
         docker_build(image, tag, progress)
         progress(f"kind load docker-image {tag}")
         subprocess.run(["kind", "load", "docker-image", tag, "--name", KIND_NAME], check=True)
     kubeconfig = kind_kubeconfig()
     return Ready(
-        Kube(kubeconfig, *client_tools(progress)),
+        Kube(kubeconfig, find_kubectl(progress)),
         tags["operator"],
         tags["trainer"],
         f"the kind cluster {KIND_NAME}",
@@ -152,7 +161,7 @@ def kind_kubeconfig() -> Path:
     return path
 
 
-STARTERS: dict[str, Callable[[Mapping[str, str], Progress], Ready]] = {
+STARTERS: dict[str, Callable[[Mapping[str, str], Say], Ready]] = {
     "local": start_local,
     "kind": start_kind,
     "existing": start_existing,

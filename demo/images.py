@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from localcluster.images import BaseImage
     from localcluster.model import Layout
 
 ROOT = Path(__file__).resolve().parent.parent
 VERSION = "0.1.0"
+IMAGES = ("operator", "trainer")
 LOCKS = {"operator": ("operator.txt",), "trainer": ("torch.txt", "trainer.txt")}
 GLIBC_MINORS = (5, 12, 17, 24, 26, 27, 28, 31, 34)
 Progress = Callable[[str], None]
@@ -96,17 +98,27 @@ def local_tag(image: str) -> str:
     return f"localhost/inception-{image}:{VERSION}"
 
 
-def build_local_image(layout: Layout, image: str, progress: Progress) -> bool:
-    """Build one image into a local node; False when it was up to date.
+def base_of(image: str) -> BaseImage:
+    """What an image of a local node is built on.
 
     The trainer's base brings Debian's CPU build of torch, as a vendor's base would bring its own.
     """
     from localcluster import images
 
-    base, lock, python = {
-        "operator": (images.PYTHON_BASE, "operator.txt", "3.11"),
-        "trainer": (images.TORCH_BASE, "trainer.txt", "3.13"),
-    }[image]
+    return {"operator": images.PYTHON_BASE, "trainer": images.TORCH_BASE}[image]
+
+
+def local_wheels(image: str, progress: Progress) -> Path:
+    """The folder of wheels for an image of a local node, which are for the Python of its base."""
+    lock, python = {"operator": ("operator.txt", "3.11"), "trainer": ("trainer.txt", "3.13")}[image]
+    return fetch_wheels(f"{image}-local", (lock,), progress, python)
+
+
+def build_local_image(layout: Layout, image: str, progress: Progress) -> bool:
+    """Build one image into a local node; False when it was up to date."""
+    from localcluster import images
+
+    base = base_of(image)
     images.import_base(layout, base, progress)
     build = images.ImageBuild(
         tag=local_tag(image),
@@ -114,7 +126,7 @@ def build_local_image(layout: Layout, image: str, progress: Progress) -> bool:
         dockerfile=ROOT / "Dockerfile",
         target=image,
         build_args={"BASE_IMAGE": base.tag, "OPERATOR_BASE_IMAGE": base.tag},
-        named_contexts={"wheels": fetch_wheels(f"{image}-local", (lock,), progress, python)},
+        named_contexts={"wheels": local_wheels(image, progress)},
         sources=(f"{image}/inception_{image}", *(f"requirements/{lock}" for lock in LOCKS[image])),
     )
     return images.build_image(layout, build, progress)

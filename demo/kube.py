@@ -1,4 +1,4 @@
-"""kubectl and helm as functions. The demo uses the tools its readers use."""
+"""kubectl as a function. The demo uses the tool its readers use."""
 
 from __future__ import annotations
 
@@ -18,15 +18,14 @@ class DemoError(Exception):
 
 @dataclass(frozen=True)
 class Kube:
-    """One cluster and the tools to talk to it."""
+    """One cluster and the tool to talk to it."""
 
     kubeconfig: Path
     kubectl: str = "kubectl"
-    helm: str = "helm"
 
-    def run(self, *arguments: str, stdin: str | None = None, tool: str | None = None) -> str:
-        """Run kubectl (or `tool`) and return its standard output; DemoError carries its complaint."""
-        argv = [tool or self.kubectl, *arguments]
+    def run(self, *arguments: str, stdin: str | None = None) -> str:
+        """Run kubectl and return its standard output; DemoError carries its complaint."""
+        argv = [self.kubectl, *arguments]
         done = subprocess.run(
             argv, input=stdin, capture_output=True, text=True, env=self.environment, check=False
         )
@@ -55,5 +54,5 @@ class Kube:
 
     @property
     def environment(self) -> dict[str, str]:
-        """The environment for the tools: ours with this cluster's kubeconfig."""
+        """The environment for kubectl: ours with this cluster's kubeconfig."""
         return {**os.environ, "KUBECONFIG": str(self.kubeconfig)}

@@ -14,20 +14,21 @@ from pathlib import Path
 from typing import Any
 
 from demo import clusters
-from demo.clusters import Progress, Ready
+from demo.clusters import Ready
 from demo.follow import follow
-from demo.images import ROOT
+from demo.images import ROOT, VERSION, Progress
 from demo.kube import DemoError, Kube
+from demo.outlook import Say
 
 OPERATOR_NAMESPACE = "inception-system"
 JOB_NAMESPACE = "inception-demo"
-RELEASE = "inception-operator"
+DEPLOYMENT = "deployment/inception-operator"
 JOB = "bninception-digits"
 SAMPLE = ROOT / "manifests" / "samples" / f"{JOB}.yaml"
-CHART = ROOT / "charts" / "inception-operator"
+MANIFEST = ROOT / "manifests" / "install.yaml"
 
 
-def up(kind: str, environment: Mapping[str, str], say: Progress) -> None:
+def up(kind: str, environment: Mapping[str, str], say: Say) -> None:
     """Everything from nothing to the report. DemoError says in one sentence why not."""
     started = time.monotonic()
     say(f"cluster: {kind}")
@@ -46,23 +47,25 @@ def up(kind: str, environment: Mapping[str, str], say: Progress) -> None:
         )
 
 
-def install_operator(ready: Ready, say: Progress, *values: str) -> None:
-    """helm upgrade --install, with more arguments of helm if given, then wait until the operator is
-    ready.
-    """
-    say(f"helm upgrade --install {RELEASE} charts/inception-operator -n {OPERATOR_NAMESPACE}")
-    repository, _, tag = ready.operator_image.rpartition(":")
-    ready.kube.run(
-        "upgrade", "--install", RELEASE, str(CHART), "--namespace", OPERATOR_NAMESPACE, "--create-namespace",
-        "--set", f"image.registry=,image.repository={repository},image.tag={tag}",
-        "--set", f"trainerImage={ready.trainer_image}", *values,
-        tool=ready.kube.helm,
-    )  # fmt: skip
-    # The image's tag does not change when the checkout does.
-    ready.kube.run("rollout", "restart", f"deployment/{RELEASE}", "-n", OPERATOR_NAMESPACE)
-    ready.kube.run(
-        "rollout", "status", f"deployment/{RELEASE}", "-n", OPERATOR_NAMESPACE, "--timeout=180s"
-    )
+def install_operator(ready: Ready, say: Progress) -> None:
+    """Apply install.yaml with this cluster's images, then wait until the operator is ready."""
+    say(f"kubectl apply --server-side -f {MANIFEST.relative_to(ROOT)}")
+    kube = ready.kube
+    before = kube.read("get", DEPLOYMENT, "-n", OPERATOR_NAMESPACE)
+    manifest = operator_manifest(ready.operator_image, ready.trainer_image)
+    kube.run("apply", "--server-side", "--force-conflicts", "-f", "-", stdin=manifest)
+    if before:
+        # The image's tag does not change when the checkout does.
+        kube.run("rollout", "restart", DEPLOYMENT, "-n", OPERATOR_NAMESPACE)
+    kube.run("rollout", "status", DEPLOYMENT, "-n", OPERATOR_NAMESPACE, "--timeout=180s")
+
+
+def operator_manifest(operator_image: str, trainer_image: str) -> str:
+    """The text of install.yaml with other images."""
+    text = MANIFEST.read_text()
+    for name, image in (("operator", operator_image), ("trainer", trainer_image)):
+        text = text.replace(f" inception-{name}:{VERSION}\n", f" {image}\n")
+    return text
 
 
 def apply_job(ready: Ready, say: Progress) -> None:
@@ -202,20 +205,16 @@ def down(kind: str, environment: Mapping[str, str], say: Progress) -> None:
         subprocess.run(["kind", "delete", "cluster", "--name", clusters.KIND_NAME], check=True)
     else:
         remove_objects(
-            Kube(Path(environment["KUBECONFIG"].split(":")[0]), *clusters.client_tools(say)), say
+            Kube(Path(environment["KUBECONFIG"].split(":")[0]), clusters.find_kubectl(say)), say
         )
 
 
 def remove_objects(kube: Kube, say: Progress) -> None:
-    """Delete the demo's namespace and the release; the CRD stays, for others may have jobs."""
-    say(f"deleting namespace {JOB_NAMESPACE} and release {RELEASE}")
+    """Delete the demo's namespace and the operator; the CRD stays, for others may have jobs."""
+    say(f"deleting namespace {JOB_NAMESPACE} and the operator")
     kube.run("delete", "namespace", JOB_NAMESPACE, "--ignore-not-found", "--timeout=180s")
-    kube.run(
-        "uninstall",
-        RELEASE,
-        "--namespace",
-        OPERATOR_NAMESPACE,
-        "--ignore-not-found",
-        tool=kube.helm,
+    objects = MANIFEST.read_text().split("\n---\n")
+    manifest = "\n---\n".join(
+        text for text in objects if "kind: CustomResourceDefinition" not in text
     )
-    kube.run("delete", "namespace", OPERATOR_NAMESPACE, "--ignore-not-found", "--timeout=180s")
+    kube.run("delete", "-f", "-", "--ignore-not-found", "--timeout=180s", stdin=manifest)

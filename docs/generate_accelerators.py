@@ -1,7 +1,7 @@
-"""Writes the tables of docs/accelerators.md from the profiles, or says with ``--check`` that they
-are out of date.
+"""Writes the tables of docs/accelerators.md from the rows of the accelerator table.
 
-What was proven is told by tests that are looked up: a proof whose test is gone is refused.
+With ``--check`` it only says that they are out of date. What was proven is told by tests that are
+looked up: a proof whose test is gone is refused.
 """
 
 from __future__ import annotations
@@ -31,6 +31,8 @@ class Proof:
     concerns: Callable[[Row], bool]
 
 
+# The cells are made of the rows as they are written, not of the operator's model: a row that
+# leaves out what this page shows should fail here.
 def _has_devices(row: Row) -> bool:
     return bool(row["resource"] != "none")
 
@@ -96,10 +98,10 @@ def page() -> str:
 
 def rows() -> list[Row]:
     """The shipped rows, cpu first."""
-    found = [
+    loaded = [
         yaml.safe_load(path.read_text(encoding="utf-8")) for path in sorted(PROFILES.glob("*.yaml"))
     ]
-    return sorted(found, key=lambda row: (_has_devices(row), row["name"]))
+    return sorted(loaded, key=lambda row: (_has_devices(row), row["name"]))
 
 
 def check(proofs: tuple[Proof, ...]) -> None:
@@ -131,9 +133,8 @@ def _names(table: list[Row]) -> Iterator[str]:
     yield from _header(*columns, "Variables that choose devices")
     for row in table:
         torch = row["torch"]
-        way = ", ".join(
-            f"`{part}`" for part in (torch["module"] or "torch", torch["device"], torch["backend"])
-        )
+        names = (torch["module"] or "torch", torch["device"], torch["backend"])
+        way = ", ".join(f"`{name}`" for name in names)
         others = [*row.get("exact", ()), *row.get("patterns", ())]
         shown = [variable for variable in row["visible"] if variable]
         yield _line(
@@ -166,22 +167,22 @@ def _pods(table: list[Row]) -> Iterator[str]:
     )
     yield from _header(*columns, "Exporter of device metrics")
     for row in table:
-        exporter = row["exporter"]
-        port = exporter and (f"port {exporter['port']}" if exporter["port"] else "port not known")
-        told = (
-            f"{exporter['name']}, {port}"
-            if exporter
-            else ""
-            if not _has_devices(row)
-            else "none known"
-        )
         yield _line(
             f"**{row['name']}**",
             "<br>".join(_extras(row)),
             row["precision"],
             _code(row.get("nodeLabels", ())),
-            told,
+            _exporter(row),
         )
+
+
+def _exporter(row: Row) -> str:
+    exporter = row["exporter"]
+    if exporter is None:
+        # A CPU needs none, so "none known" would sound like a gap.
+        return "none known" if _has_devices(row) else ""
+    port = f"port {exporter['port']}" if exporter["port"] else "port not known"
+    return f"{exporter['name']}, {port}"
 
 
 def _extras(row: Row) -> Iterator[str]:

@@ -36,8 +36,10 @@ def document(crd: Mapping[str, Any]) -> str:
     lines = [
         f"# API reference: {names['kind']}",
         "",
-        f"`{crd['spec']['group']}/{version['name']}`, kind `{names['kind']}`, short name `{names['shortNames'][0]}`. "
-        "This page is made from `manifests/crd.yaml` by `docs/generate_api.py`; `kubectl explain` says the same.",
+        f"`{crd['spec']['group']}/{version['name']}`, kind `{names['kind']}`, short name "
+        f"`{names['shortNames'][0]}`. "
+        "This page is made from `manifests/crd.yaml` by `docs/generate_api.py`; `kubectl "
+        "explain` says the same.",
         "",
         schema["description"],
         "",
@@ -52,7 +54,8 @@ def document(crd: Mapping[str, Any]) -> str:
 
 def _columns(columns: list[Mapping[str, Any]]) -> list[str]:
     rows = [
-        f"| {column['name']} | {'with `-o wide`' if column.get('priority') else ''} | {column['description']} |"
+        f"| {column['name']} | {'with `-o wide`' if column.get('priority') else ''} | "
+        f"{column['description']} |"
         for column in columns
     ]
     return ["## Columns of kubectl get", "", "| Column | | Meaning |", "|---|---|---|", *rows, ""]

@@ -67,8 +67,10 @@ def document(source: Mapping[str, Any]) -> str:
     lines = [
         "# What goes wrong, what the operator does, and the tests that prove it",
         "",
-        "This page is made from `docs/lifecycle.yaml` by `docs/generate_lifecycle.py`, which refuses a row whose tests "
-        "do not exist. Conditions, reasons and deadlines are described in [architecture.md](architecture.md).",
+        "This page is made from `docs/lifecycle.yaml` by `docs/generate_lifecycle.py`, which "
+        "refuses a row whose tests "
+        "do not exist. Conditions, reasons and deadlines are described in "
+        "[life-cycle.md](architecture/life-cycle.md).",
         "",
         source["introduction"].strip(),
         "",

@@ -74,7 +74,8 @@ def document(source: Mapping[str, Any]) -> str:
     lines = [
         "# The four systems, row by row",
         "",
-        "This page is made from `docs/recipes.yaml` by `docs/generate_recipes.py`, which refuses rows whose tests or "
+        "This page is made from `docs/recipes.yaml` by `docs/generate_recipes.py`, which refuses "
+        "rows whose tests or "
         "samples do not exist. What is not offered is said in bold.",
         "",
         INTRODUCTION,
@@ -95,7 +96,10 @@ def _line(row: Row) -> str:
     samples = "<br>".join(
         f"[{name}](../manifests/samples/{name}.yaml)" for name in row.get("samples", ())
     )
-    return f"| {row['row']} | {flat(row['there'])} | {here} | {samples} | {'<br>'.join(map(pages.link, proofs(row)))} |"
+    return (
+        f"| {row['row']} | {flat(row['there'])} | {here} | {samples} | "
+        f"{'<br>'.join(map(pages.link, proofs(row)))} |"
+    )
 
 
 if __name__ == "__main__":

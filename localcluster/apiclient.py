@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 
 import yaml
 
@@ -38,25 +38,37 @@ class ApiClient:
         self._address = urlsplit(cluster["server"]).netloc
         self._context = _tls(cluster, document["users"][0]["user"])
 
-    def request(self, method: str, path: str, body: object = None) -> Any:
+    def request(
+        self, method: str, path: str, body: object = None, content_type: str = "application/json"
+    ) -> Any:
         """One request; the decoded answer. Raises ApiError for every status that is no success."""
-        return json.loads(self._content(method, path, body))
+        return json.loads(self._content(method, path, body, content_type))
+
+    def apply(self, path: str, body: object, **parameters: str) -> Any:
+        """Server-side apply of an object at its path, as kubectl does; the object as it is stored.
+
+        ``parameters`` are those of the request, such as ``dryRun="All"``. Raises ApiError.
+        """
+        query = urlencode({"fieldManager": "kubectl", "fieldValidation": "Strict", **parameters})
+        return self.request("PATCH", f"{path}?{query}", body, "application/apply-patch+yaml")
 
     def text(self, path: str) -> str:
         """What lies at a path that holds no JSON."""
         return self._content("GET", path, None).decode()
 
-    def _content(self, method: str, path: str, body: object) -> bytes:
+    def _content(
+        self, method: str, path: str, body: object, content_type: str = "application/json"
+    ) -> bytes:
         connection = http.client.HTTPSConnection(
             self._address, context=self._context, timeout=_TIMEOUT
         )
         try:
-            answer = _send(connection, method, path, body)
+            answer = _send(connection, method, path, body, content_type)
             content = answer.read()
         finally:
             connection.close()
         if answer.status >= http.HTTPStatus.BAD_REQUEST:
-            raise ApiError(method, path, answer.status, content.decode(errors="replace"))
+            raise ApiError(method, path, answer.status, _message(content))
         return content
 
     def watch(self, path: str, seconds: int) -> Iterator[dict[str, Any]]:
@@ -74,20 +86,32 @@ class ApiClient:
             connection.close()
 
 
+def _message(content: bytes) -> str:
+    """The message of a Status, or the whole text of what is none."""
+    text = content.decode(errors="replace")
+    try:
+        return str(json.loads(text)["message"])
+    except (ValueError, KeyError, TypeError):
+        return text
+
+
 def _send(
-    connection: http.client.HTTPSConnection, method: str, path: str, body: object
+    connection: http.client.HTTPSConnection,
+    method: str,
+    path: str,
+    body: object,
+    content_type: str = "application/json",
 ) -> http.client.HTTPResponse:
     content = None if body is None else json.dumps(body)
-    connection.request(method, path, content, {"Content-Type": "application/json"})
+    connection.request(method, path, content, {"Content-Type": content_type})
     return connection.getresponse()
 
 
 def _tls(cluster: dict[str, str], user: dict[str, str]) -> ssl.SSLContext:
     authority = base64.b64decode(cluster["certificate-authority-data"]).decode()
     context = ssl.create_default_context(cadata=authority)
-    with (
-        tempfile.NamedTemporaryFile() as pair
-    ):  # the ssl module takes client certificates from files only
+    # The ssl module takes client certificates from files only.
+    with tempfile.NamedTemporaryFile() as pair:
         pair.write(
             base64.b64decode(user["client-certificate-data"])
             + base64.b64decode(user["client-key-data"])

@@ -165,7 +165,7 @@ class Cluster:
         """The command as it must be run to see what the cluster's components see, from the same
         working folder.
         """
-        if self.spec.flavour == "control-plane":
+        if not self.spec.namespaced:
             return tuple(argv)
         pid = state.init_pid(self.layout.root)
         if pid is None or not state.is_alive(self.layout.root):
@@ -193,7 +193,7 @@ def prepare(spec: ClusterSpec, progress: Progress = quiet) -> None:
 
 def _require_abilities(spec: ClusterSpec, progress: Progress) -> None:
     state.root_of(spec.name)
-    if spec.flavour != "node":
+    if not spec.namespaced:
         return
     if os.geteuid() != 0:
         raise LocalClusterError(

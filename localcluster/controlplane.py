@@ -12,6 +12,10 @@ _COMPONENTS = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-schedu
 
 def required_components(spec: ClusterSpec) -> tuple[str, ...]:
     """Binaries that the spec needs, for the node flavour those of the node too."""
+    if spec.flavour == "image-builder":
+        from . import node
+
+        return node.IMAGE_BUILDERS
     names = _COMPONENTS + (("kwok",) if spec.kwok_nodes else ())
     if spec.flavour == "node":
         from . import node

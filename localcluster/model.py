@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
 
-Flavour = Literal["control-plane", "node"]
+Flavour = Literal["control-plane", "node", "image-builder"]
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,12 @@ class ClusterSpec:
     kwok_resources: Mapping[str, str] = field(default_factory=dict)
     devices: tuple[DeviceSpec, ...] = ()
     drivers: tuple[DriverSpec, ...] = ()
+    dns: bool = True
+
+    @property
+    def namespaced(self) -> bool:
+        """Whether it runs in namespaces of its own, which takes root."""
+        return self.flavour != "control-plane"
 
     def to_json(self) -> str:
         """For another process."""

@@ -1,6 +1,8 @@
 """The node half of a cluster: kubelet, containerd, pod network, DNS, storage, image builder, device
 plugins, drivers.
 
+Of an image builder it is the whole: containerd and BuildKit.
+
 The supervisor calls, in this order:
 
 1. ``required_components`` and ``debian_packages``, to know what must be built and installed;
@@ -31,6 +33,9 @@ from .model import ClusterSpec, DeviceSpec, DriverSpec, Layout, ProcessSpec
 from .network import NODE_ADDRESS, NODE_NAME, SERVICE_CIDR, bridge_is_filtered, prepare_network
 from .paths import child_environment
 
+IMAGE_BUILDERS = ("containerd", "containerd-shim-runc-v2", "ctr", "runc", "buildkitd", "buildctl")
+"""What building images takes."""
+
 _CAP_SYS_RESOURCE = 24
 _FINISH_TIMEOUT = 60.0
 _DEVICE_PLUGINS = "device-plugins"
@@ -49,23 +54,8 @@ _KERNEL_DEFAULTS = {
 
 def required_components(spec: ClusterSpec) -> tuple[str, ...]:
     """Names of the binaries that a node needs besides the control plane's."""
-    del spec
-    return (
-        "kubelet",
-        "kube-proxy",
-        "kubectl",
-        "containerd",
-        "containerd-shim-runc-v2",
-        "ctr",
-        "runc",
-        "bridge",
-        "host-local",
-        "loopback",
-        "coredns",
-        "buildkitd",
-        "buildctl",
-        "pause",
-    )
+    names = ("kubelet", "kube-proxy", "kubectl", "bridge", "host-local", "loopback", "pause")
+    return names + IMAGE_BUILDERS + (("coredns",) if spec.dns else ())
 
 
 def debian_packages() -> tuple[str, ...]:
@@ -168,10 +158,12 @@ def controller_flags() -> tuple[str, ...]:
 
 def processes(layout: Layout, spec: ClusterSpec) -> list[ProcessSpec]:
     """The node's processes, in the order in which they start."""
+    images_only = [_containerd(layout), _buildkitd(layout)]
+    if spec.flavour == "image-builder":
+        return images_only
     return [
-        _containerd(layout),
-        _buildkitd(layout),
-        _coredns(layout),
+        *images_only,
+        *([_coredns(layout)] if spec.dns else []),
         _kubelet(layout),
         _kube_proxy(layout),  # waits for the node to exist
         _provisioner(layout),

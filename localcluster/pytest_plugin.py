@@ -15,11 +15,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 import uuid
 from collections.abc import Iterator, Sequence
+from http import HTTPStatus
 
 import pytest
 
+from .apiclient import ApiClient, ApiError
 from .cluster import Cluster, prepare
 from .deviceplugin import VISIBLE_VARIABLES
 from .errors import LocalClusterError
@@ -52,7 +55,9 @@ def node_cluster_spec() -> ClusterSpec:
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Build what the collected tests need; a failure is left to the fixture, which meets it again."""
+    """Build what the collected tests need; a failure is left to the fixture, which meets it
+    again.
+    """
     if session.config.option.collectonly:
         return
     specs = {"control_plane": control_plane_spec(), "node_cluster": node_cluster_spec()}
@@ -105,9 +110,23 @@ def fresh_namespace(cluster: Cluster) -> Iterator[str]:
     it.
     """
     name = f"test-{uuid.uuid4().hex[:10]}"
-    cluster.kubectl("create", "namespace", name)
+    api = ApiClient(cluster.kubeconfig)
+    namespaces = "/api/v1/namespaces"
+    api.request("POST", namespaces, {"metadata": {"name": name}})
     # Pods are refused until the controller manager has made the default service account.
-    account = f"--namespace={name}", "serviceaccount/default"
-    cluster.kubectl("wait", "--for=create", "--timeout=30s", *account)
+    _wait_until_there(api, f"{namespaces}/{name}/serviceaccounts/default")
     yield name
-    cluster.kubectl("delete", "namespace", name, "--wait=false")
+    api.request("DELETE", f"{namespaces}/{name}")
+
+
+def _wait_until_there(api: ApiClient, path: str) -> None:
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            api.request("GET", path)
+        except ApiError as error:
+            if error.status != HTTPStatus.NOT_FOUND or time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
+        else:
+            return

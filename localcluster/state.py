@@ -177,7 +177,7 @@ def _is_forgotten(root: Path) -> bool:
 
 def clean_host(root: Path) -> None:
     """Remove what a dead node cluster leaves outside of its folder."""
-    if (root / "spec.json").exists() and read_spec(root).flavour == "node":
+    if (root / "spec.json").exists() and read_spec(root).namespaced:
         from . import node
 
         node.cleanup_cgroups(layout_of(root))

@@ -100,9 +100,10 @@ def bring_up(layout: Layout, spec: ClusterSpec, group: ProcessGroup) -> None:
     """
     if spec.kwok_nodes:
         kwok.write_config(layout)
-    for batch in controlplane.batches(layout, spec):
-        group.start(batch)
-    if spec.flavour == "node":
+    if spec.flavour != "image-builder":
+        for batch in controlplane.batches(layout, spec):
+            group.start(batch)
+    if spec.namespaced:
         from . import node
 
         for process in node.processes(layout, spec):
@@ -138,7 +139,7 @@ def outer(root: Path, report: Report, parent: Parent) -> int:
     keep: frozenset[str] = frozenset()
     try:
         _prepare_files(layout, spec, report)
-        if spec.flavour == "node":
+        if spec.namespaced:
             _run_node(root, layout, report, parent)
         else:
             _run_control_plane(root, layout, spec, report, parent)

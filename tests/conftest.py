@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import pytest
 from hypothesis import settings
 from xdist.remote import Producer
@@ -25,18 +27,53 @@ class FailuresAtOnce:
         self._config = config
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        terminal = self._config.pluginmanager.get_plugin(
-            "terminalreporter"
-        )  # only the first process has one
+        # Only the first process has one.
+        terminal = self._config.pluginmanager.get_plugin("terminalreporter")
         if report.failed and terminal is not None:
             crash = getattr(report.longrepr, "reprcrash", None)
             why = crash.message if crash else report.longreprtext
             terminal.write_line(f"\nFAILED {report.nodeid} ({report.when}): {why[:300]}")
 
 
+# Seconds that one test of a level may take on two cores. Nothing fails for it: what is over is
+# named at the end of a run, so that the next change makes it cheaper or moves it to `make
+# test-all`.
+BUDGETS: Final = {
+    "tests/unit": 0.5,
+    "tests/chart": 2,
+    "tests/trainer": 10,
+    "tests/integration": 15,
+    "tests/e2e": 60,
+    "tests/localcluster": 20,
+}
+
+
+class Budgets:
+    """Adds up what each level of tests took, and names the tests that are over their budget."""
+
+    def __init__(self) -> None:
+        self._seconds: dict[str, float] = {}
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        self._seconds[report.nodeid] = self._seconds.get(report.nodeid, 0) + report.duration
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        for level, budget in BUDGETS.items():
+            taken = {test: s for test, s in self._seconds.items() if test.startswith(f"{level}/")}
+            if taken:
+                total, most = sum(taken.values()), f"budget {budget} s a test"
+                terminalreporter.write_line(f"{level}: {len(taken)} tests, {total:.0f} s, {most}")
+            for test, seconds in sorted(taken.items(), key=lambda entry: -entry[1]):
+                if seconds > budget:
+                    terminalreporter.write_line(f"  over budget: {seconds:6.1f} s {test}")
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Register what needs the configuration."""
     config.pluginmanager.register(FailuresAtOnce(config))
+    # With several processes only the first one hears of all tests.
+    if not hasattr(config, "workerinput"):
+        config.pluginmanager.register(Budgets())
 
 
 class Scheduling(LoadScopeScheduling):
@@ -48,7 +85,8 @@ class Scheduling(LoadScopeScheduling):
 
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.partition("::")[0]
-        return "tests/e2e" if file.startswith("tests/e2e/") else file
+        node = file.startswith("tests/e2e/") or file == "tests/localcluster/test_node.py"
+        return "real node" if node else file
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling | None:

@@ -18,6 +18,7 @@ from .runtime.settings import LOG_LEVELS, Settings
 
 def parse(argv: Sequence[str] | None, environment: dict[str, str]) -> Settings:
     """Settings from the command line; KUBECONFIG is the default of ``--kubeconfig``."""
+    # Defaults are those of Settings, which validates: they are written down once.
     parser = argparse.ArgumentParser(
         prog="inception-operator", description="The Inception training operator"
     )
@@ -38,7 +39,8 @@ def parse(argv: Sequence[str] | None, environment: dict[str, str]) -> Settings:
         help="port of /healthz, /readyz and /metrics",
     )
     run.add_argument(
-        "--advertise-address", help="IP address at which launchers ring; default: they do not"
+        "--advertise-address",
+        help="IP address at which launchers notify the operator; default: they do not",
     )
     run.add_argument(
         "--lease-namespace", default=defaults.lease_namespace, help="namespace of the Lease"
@@ -74,7 +76,7 @@ def parse(argv: Sequence[str] | None, environment: dict[str, str]) -> Settings:
         help="least level that is logged",
     )
     run.add_argument(
-        "--workers", type=int, default=defaults.workers, help="trainings worked on at the same time"
+        "--workers", type=int, default=defaults.workers, help="jobs worked on at the same time"
     )
     run.add_argument(
         "--namespaces",
@@ -100,11 +102,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; 0 after a signal, 1 when something broke."""
     settings = parse(argv, dict(os.environ))
     configure(settings.log_format, settings.log_level)
+    # Only now: kopf takes a third of a second to import, and --help and --version need none of it.
     from .runtime.app import run
 
     try:
         asyncio.run(run(settings))
     except Exception as error:
+        # A task group raises a group, and kopf's errors come in groups within groups.
         for reason in _reasons(error):
             logging.getLogger("inception_operator").error(
                 "the operator ends: %s: %s",
@@ -124,6 +128,7 @@ def _reasons(error: BaseException) -> list[BaseException]:
 
 
 def _traceback(error: BaseException) -> BaseException | None:
+    # Errors that we raise ourselves explain themselves; anything else is a bug.
     return None if isinstance(error, OperatorError) else error
 
 

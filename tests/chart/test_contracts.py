@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import typing
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from inception_operator.pod import build
 from inception_operator.spec import job as spec
 from inception_trainer import models, recipes
 from inception_trainer.config import training as config
-from inception_trainer.config.schema import camel
+from inception_trainer.config.declare import camel
 
 ROOT = Path(__file__).resolve().parents[2]
 CRD: dict[str, Any] = yaml.safe_load((ROOT / "manifests" / "crd.yaml").read_text(encoding="utf-8"))
@@ -51,7 +52,7 @@ def trainer_keys(kind: Any, prefix: str = "") -> dict[str, Any]:
         if dataclasses.is_dataclass(hints[field.name]):
             found |= trainer_keys(hints[field.name], f"{path}.")
         else:
-            found[path] = field.metadata
+            found[path] = field.metadata["limits"]
     return found
 
 
@@ -80,13 +81,43 @@ def test_the_api_has_exactly_the_keys_of_the_trainer() -> None:
 @pytest.mark.parametrize("path", TYPED)
 def test_the_api_allows_no_value_that_the_trainer_refuses(path: str) -> None:
     limits, node = TRAINER[path], TYPED[path]
-    if limits["choices"] is not None:
-        assert node.get("items", node)["enum"] == list(limits["choices"])
+    if limits.choices is not None:
+        assert node.get("items", node)["enum"] == list(limits.choices)
     if node["type"] == "integer":
-        if limits["at_least"] is not None:
-            assert node["minimum"] >= limits["at_least"]
-        if limits["at_most"] is not None:
-            assert node["maximum"] <= limits["at_most"]
+        if limits.at_least is not None:
+            assert node["minimum"] >= limits.at_least
+        if limits.at_most is not None:
+            assert node["maximum"] <= limits.at_most
+
+
+# The network knows its own dropout, and the code of the schedule the rest.
+ELSEWHERE = {
+    "model.dropout",
+    "schedule.stepEpochs",
+    "schedule.initialLearningRate",
+    "schedule.finalLearningRate",
+}
+FILLED_IN = {
+    "model": {"name": "inception_v3"},
+    "data": {"kind": "ImageFolder", "path": "/d"},
+    "optimizer": {"name": "RMSProp"},
+}
+
+
+def test_the_descriptions_of_the_keys_tell_their_defaults() -> None:
+    declared = config.flat(config.TrainingConfig().as_dict())
+    filled_in = config.flat(config.from_mapping(FILLED_IN).as_dict())
+    said = {}
+    for path, node in TYPED.items():
+        text = node["description"]
+        match = re.search(r'default is "?(false|[A-Z]\w+|bn\w+|[\d.]*\d)', text)
+        match = match or re.search(r"(\w+)(?:,| is) the default", text)
+        if match and path not in ELSEWHERE:
+            said[path] = yaml.safe_load(match[1])
+    assert len(said) > 40
+    for path, default in said.items():
+        choice = [default] if TYPED[path]["type"] == "array" else default
+        assert choice in (declared.get(path), filled_in.get(path)), path
 
 
 def test_the_api_knows_the_networks_of_the_trainer() -> None:
@@ -161,8 +192,8 @@ def test_defaults_of_the_api_are_those_of_the_operator(path: str) -> None:
     "kind", [names.ConditionType, names.Reason, names.State], ids=lambda kind: str(kind.__name__)
 )
 def test_every_word_of_the_life_cycle_is_documented(kind: type) -> None:
-    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
-    section = page.split("\n## Life cycle\n")[1].split("\n## ")[0]
+    page = (ROOT / "docs" / "architecture" / "life-cycle.md").read_text(encoding="utf-8")
+    section = page.split("\n## Conditions\n")[1].split("\n## ")[0]
     words = [value for name, value in vars(kind).items() if name.isupper()]
     assert [word for word in words if f"`{word}`" not in section] == []
 

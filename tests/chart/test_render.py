@@ -189,7 +189,7 @@ def test_the_operator_understands_its_arguments(render: Render, name: str) -> No
     assert {"POD_NAME", "POD_NAMESPACE", "POD_IP"} <= environment
     settings = settings_of(container)
     assert settings.http_port == 8080
-    assert settings.bell == "[fd00::5]:8080"
+    assert settings.notify_address == "[fd00::5]:8080"
     assert settings.lease_namespace == "system"
     assert settings.lease_name == ("other" if name == "full" else "inception-operator")
     assert settings.trainer_image == (

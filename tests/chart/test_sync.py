@@ -10,10 +10,15 @@ import yaml
 
 from charts import sync
 from docs import generate_accelerators, generate_api, generate_lifecycle, generate_recipes
+from manifests import generate_crd
 
 
 def test_copies_readme_and_install_manifest_are_up_to_date(helm: str) -> None:
     assert sync.sync(helm, write=False) == [], "run charts/sync.py"
+
+
+def test_the_training_of_the_api_is_what_the_trainer_makes_of_it() -> None:
+    assert generate_crd.main(["--check"]) == 0, "run manifests/generate_crd.py"
 
 
 def test_the_api_reference_is_up_to_date() -> None:

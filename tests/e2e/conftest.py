@@ -1,4 +1,6 @@
-"""Fixtures of the tests on the real node: images built, operator installed, a namespace per test."""
+"""Fixtures of the tests on the real node: images built, operator installed, a namespace per
+test.
+"""
 
 from __future__ import annotations
 

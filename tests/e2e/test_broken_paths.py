@@ -54,6 +54,7 @@ def test_operator_that_reaches_no_pod(jobs: Jobs) -> None:
     )
 
 
+@pytest.mark.nightly
 def test_assignments_that_reach_no_pod(jobs: Jobs) -> None:
     jobs.apply("stale", training=TRAINING)
     jobs.wait_checkpoint("stale")
@@ -68,6 +69,7 @@ def test_assignments_that_reach_no_pod(jobs: Jobs) -> None:
     assert jobs.pod("stale", 1) == "stale-1-3", "who does not obey is replaced"
 
 
+@pytest.mark.nightly
 def test_operator_that_is_away_at_the_moment_of_failure(jobs: Jobs) -> None:
     jobs.apply("away", training=TRAINING)
     jobs.wait_checkpoint("away")

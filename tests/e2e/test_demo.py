@@ -26,7 +26,9 @@ pytestmark = pytest.mark.timeout(1800)
 def demo_run(
     node_cluster: Cluster, installed: Ready, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Demo]:
-    """The demo's job from apply to the copied files, with every dashboard query tried while it ran."""
+    """The demo's job from apply to the copied files, with every dashboard query tried while it
+    ran.
+    """
     folder = tmp_path_factory.mktemp("demo")
     (folder / "prometheus").mkdir()
     (folder / "files").mkdir()

@@ -108,6 +108,7 @@ def test_jobs_get_their_devices_and_share_none(jobs: Jobs) -> None:
     assert len(numbers(ranks(jobs, "next", 2)[0])) == 2
 
 
+@pytest.mark.nightly
 def test_an_unhealthy_device_is_named_and_its_pod_replaced(jobs: Jobs, broken: Path) -> None:
     apply(jobs, "job", 2)
     mine = numbers(ranks(jobs, "job", 2)[0])

@@ -54,7 +54,7 @@ def test_scaling_while_training(jobs: Jobs) -> None:
 
 
 def test_spare_takes_the_place_of_the_master(jobs: Jobs) -> None:
-    elastic_job(jobs, "spared", 6, spareNodes=1)
+    elastic_job(jobs, "spared", 4, spareNodes=1)
     jobs.wait("spared", "spared by a warm pod", lambda s: s["nodes"]["spareReady"] == 1)
     # Whichever two were ready first train.
     first, second = jobs.members("spared")
@@ -70,6 +70,6 @@ def test_spare_takes_the_place_of_the_master(jobs: Jobs) -> None:
     )
     assert (status["restarts"], status["restartsCountTowardsMax"]) == (1, 0)
     assert status["rootCause"]["pod"] == master
-    assert finished(jobs, "spared", 6)["attempts"] == 2
+    assert finished(jobs, "spared", 4)["attempts"] == 2
     assert jobs.pod("spared", warm) == spare
     assert jobs.pod("spared", first) == f"spared-{first}-2", "another spare is made"

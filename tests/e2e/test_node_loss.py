@@ -7,7 +7,7 @@ import pytest
 from node_faults import node_lost, wait_node
 from node_jobs import SAMPLES_OF_AN_EPOCH, Jobs
 
-pytestmark = pytest.mark.timeout(1500)
+pytestmark = [pytest.mark.timeout(1500), pytest.mark.nightly]
 
 # Long enough to be still under way when the node is given up.
 EPOCHS = 8

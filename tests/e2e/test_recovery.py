@@ -8,11 +8,10 @@ import json
 
 import pytest
 
-from node_jobs import SAMPLES_OF_AN_EPOCH, Jobs, condition
+from node_jobs import EPOCHS, SAMPLES_OF_AN_EPOCH, Jobs, condition
 
 pytestmark = pytest.mark.timeout(1500)
 
-EPOCHS = 3
 SAMPLES = EPOCHS * SAMPLES_OF_AN_EPOCH
 
 

@@ -35,6 +35,8 @@ SIDE_BY_SIDE = 4
 """Vendors at once: eight pods, whose init containers ask for a fifth of a core each, and the node
 has two.
 """
+# A plain resource, a name that the user gives, a driver's folder that is mounted.
+EACH_KIND = ("cambricon", "tecorigin", "hygon")
 VENDORS = [name for name, row in ROWS.items() if row["resource"] != "none"]
 # Says what a rank sees and stays; without torch, so that many jobs are cheap.
 TELL = """
@@ -160,12 +162,12 @@ def shared(node_cluster: Cluster, installed: Ready) -> Iterator[Jobs]:
 
 
 @pytest.fixture
-def two_jobs(shared: Jobs, started: set[str], vendor: str) -> Iterator[Jobs]:
+def two_jobs(shared: Jobs, started: set[str], chosen: list[str], vendor: str) -> Iterator[Jobs]:
     """Those of one vendor; those of the next few start meanwhile, for starting a job is mostly
     waiting.
     """
-    at = VENDORS.index(vendor)
-    for other in VENDORS[at : at + SIDE_BY_SIDE]:
+    at = chosen.index(vendor)
+    for other in chosen[at : at + SIDE_BY_SIDE]:
         if other not in started:
             started.add(other)
             for number in ("one", "two"):
@@ -175,12 +177,27 @@ def two_jobs(shared: Jobs, started: set[str], vendor: str) -> Iterator[Jobs]:
 
 
 @pytest.fixture(scope="module")
+def chosen(request: pytest.FixtureRequest) -> list[str]:
+    """The vendors of this run, in its order."""
+    calls = (getattr(item, "callspec", None) for item in request.session.items)
+    return [call.params["vendor"] for call in calls if call is not None and "vendor" in call.params]
+
+
+@pytest.fixture(scope="module")
 def started() -> set[str]:
     """The vendors whose jobs have been made."""
     return set()
 
 
-@pytest.mark.parametrize("vendor", VENDORS)
+def cases() -> list[Any]:
+    """All vendors; `make test` has one of each kind, for the others differ in their row's data."""
+    return [
+        pytest.param(vendor, marks=() if vendor in EACH_KIND else pytest.mark.nightly)
+        for vendor in VENDORS
+    ]
+
+
+@pytest.mark.parametrize("vendor", cases())
 def test_two_jobs_get_their_own_devices_and_one_rank_for_each(two_jobs: Jobs, vendor: str) -> None:
     jobs, spec, row = two_jobs, resource_of(vendor), ROWS[vendor]
     variable = deviceplugin.visible_variable(spec)

@@ -176,7 +176,9 @@ def test_more_than_any_node_has_ends_with_the_words_of_the_scheduler(
 
 
 def test_templates_of_users_are_taken_as_they_are(trainings: Trainings, drivers: Drivers) -> None:
-    """It may ask for whatever Kubernetes knows: here for a device by its number, and any other one."""
+    """It may ask for whatever Kubernetes knows: here for a device by its number, and any other
+    one.
+    """
     chosen = {"cel": {"expression": f"device.attributes['{drivers.name}'].index == 3"}}
     requests = [
         {"name": "last", "exactly": {"deviceClassName": drivers.name, "selectors": [chosen]}},
@@ -283,7 +285,8 @@ REJECTED: dict[str, tuple[Json, str]] = {
     ),
     "of nothing": (
         {"accelerator": {"profile": "nvidia", "claims": [{"name": "a"}]}, "numProcPerNode": 1},
-        "spec.accelerator.claims needs in each claim exactly one of resourceClaimTemplateName and deviceClassName",
+        "spec.accelerator.claims needs in each claim exactly one of resourceClaimTemplateName "
+        "and deviceClassName",
     ),
     "of both": (
         {"accelerator": {"profile": "nvidia", "claims": [{**CLAIM, **OWN}]}},
@@ -298,7 +301,8 @@ REJECTED: dict[str, tuple[Json, str]] = {
     ),
     "unknown number of ranks": (
         {"accelerator": {"profile": "nvidia", "claims": [OWN]}},
-        "spec.numProcPerNode auto needs exactly one claim with a deviceClassName in spec.accelerator.claims",
+        "spec.numProcPerNode auto needs exactly one claim with a deviceClassName in "
+        "spec.accelerator.claims",
     ),
     "two that may be it": (
         {

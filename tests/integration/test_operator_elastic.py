@@ -1,4 +1,6 @@
-"""Jobs that change their size while they run, and hot spares, on a real API server with fake nodes."""
+"""Jobs that change their size while they run, and hot spares, on a real API server with fake
+nodes.
+"""
 
 from __future__ import annotations
 

@@ -115,7 +115,10 @@ def test_pauses_grow_and_outlive_the_operator(
             assert "nextAttemptTime" not in trainings.status("job")
         for attempt, pause in ((3, 1), (4, 2), (5, 4)):
             fail(trainings, launchers[1], attempt, 1)
-            text = f"waiting {pause} s before attempt {attempt + 1}: {attempt} failures in a row without a step"
+            text = (
+                f"waiting {pause} s before attempt {attempt + 1}: {attempt} failures in a row "
+                "without a step"
+            )
             waiting = wait_for(
                 "the pause", lambda: (s := trainings.status("job")).get("nextAttemptTime") and s
             )

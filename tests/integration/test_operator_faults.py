@@ -16,7 +16,7 @@ import pytest
 
 from cut_proxy import CutProxy
 from fake_launcher import FakeLauncher
-from inception_trainer.launcher.notify import ring_and_wait
+from inception_trainer.launcher.notify import notify_and_wait
 from launchers import free_port
 from localcluster.cluster import Cluster
 from operator_process import OperatorProcess
@@ -235,7 +235,7 @@ def test_a_launcher_that_rings_is_heard_before_its_readiness_drops(
             "rank": 1,
             "reason": "Signal",
         }
-        ring_and_wait(order["bell"], f"{trainings.namespace}/job", "job-1-1")
+        notify_and_wait(order["bell"], f"{trainings.namespace}/job", "job-1-1")
         follow(trainings, launchers, 2)
         assert trainings.wait_state("job", "Running", attempt=2)["rootCause"]["pod"] == "job-1-1"
 

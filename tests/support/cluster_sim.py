@@ -27,8 +27,8 @@ from inception_operator.contract.types import (
     VanishedPod,
 )
 from inception_operator.decide.backoff import remaining
-from inception_operator.decide.liveness import wants_node
-from inception_operator.decide.reconcile import Context, reconcile, wants_report
+from inception_operator.decide.questions import wants_node, wants_report
+from inception_operator.decide.reconcile import Context, reconcile
 from inception_operator.pod import identity
 from inception_operator.pod import view as podview
 from inception_operator.pod.build import merge
@@ -131,7 +131,7 @@ class Sim:
     def terminal(self) -> bool:
         return self.condition("Succeeded") == "True" or self.condition("Failed") == "True"
 
-    # --- the operator -------------------------------------------------------------------------------------------------
+    # --- the operator -----------------------------------------------------------------------------
 
     def observe(self) -> Observation:
         """Ask the launchers that are to be asked, then look."""
@@ -218,9 +218,9 @@ class Sim:
         for body in plan.create:
             write()
             self._create(body)
-        for pod, order in self._there(plan.assign):
+        for pod, assigned in self._there(plan.assign):
             write()
-            pod.tell(assignment.to_json(order))
+            pod.tell(assignment.to_json(assigned))
         if plan.delete_job:
             write()
             assert self.terminal, "a job was deleted that had not ended"
@@ -272,7 +272,7 @@ class Sim:
         placed = sum(pod.placed and not pod.over for pod in self.pods.values())
         return self.capacity is None or placed < self.capacity
 
-    # --- the world ----------------------------------------------------------------------------------------------------
+    # --- the world --------------------------------------------------------------------------------
 
     def tick(self, seconds: float = 1.0) -> None:
         self.now += timedelta(seconds=seconds)
@@ -291,37 +291,37 @@ class Sim:
 
     def obey(self, pod: Pod) -> None:
         """The launcher reads its assignment."""
-        order = pod.order
+        assigned = pod.assigned
         idle = (
             pod.phase == "Running" and pod.report.state != ReportState.SUCCEEDED and not pod.stuck
         )
-        if order is None or not idle or pod.lost or pod.deletion_deadline is not None:
+        if assigned is None or not idle or pod.lost or pod.deletion_deadline is not None:
             return
-        if order.end:
+        if assigned.end:
             self.exit(pod)
             return
         held = (
             pod.accepted is not None
-            and pod.accepted.is_hold
-            and pod.accepted.attempt == order.attempt
+            and pod.accepted.is_standby
+            and pod.accepted.attempt == assigned.attempt
         )
         if (
             pod.accepted is not None
-            and order.attempt <= pod.accepted.attempt
-            and not (held and not order.is_hold)
+            and assigned.attempt <= pod.accepted.attempt
+            and not (held and not assigned.is_standby)
         ):
             return
-        pod.accepted = order
-        state = ReportState.IDLE if order.is_hold else ReportState.RUNNING
-        pod.report = Report(order.attempt, state, time=self.now)
+        pod.accepted = assigned
+        state = ReportState.IDLE if assigned.is_standby else ReportState.RUNNING
+        pod.report = Report(assigned.attempt, state, time=self.now)
         self._ready(pod, True)
-        if not order.is_hold:
-            self._begin_training(pod, order)
+        if not assigned.is_standby:
+            self._begin_training(pod, assigned)
 
-    def _begin_training(self, pod: Pod, order: Assignment) -> None:
+    def _begin_training(self, pod: Pod, assigned: Assignment) -> None:
         if "elasticPolicy" not in self.job["spec"]:
-            assert order.node_rank == pod.slot
-        self.trained.setdefault((order.attempt, order.node_rank), set()).add(pod.uid)
+            assert assigned.node_rank == pod.slot
+        self.trained.setdefault((assigned.attempt, assigned.node_rank), set()).add(pod.uid)
         for other in self.pods.values():
             if other is not pod and other.slot == pod.slot and other.training:
                 late = other.deletion_deadline is not None and self.now >= other.deletion_deadline
@@ -352,7 +352,7 @@ class Sim:
         self._ready(pod, False)
 
     def hang(self, pod: Pod, told: int) -> None:
-        """One rank hangs; its launcher says since when, and up to ``told`` others that theirs wait."""
+        """One rank hangs; its launcher says since when, up to ``told`` others that theirs wait."""
         if not pod.training:
             return
         others = [
@@ -489,8 +489,14 @@ class Sim:
 
     def size(self, attempt: int) -> int:
         """Of how many nodes an attempt consists, as far as its pods were told; at least one."""
-        orders = [pod.accepted for pod in self.pods.values() if pod.accepted is not None]
-        return max([order.nnodes for order in orders if order.attempt == attempt], default=0) or 1
+        assignments = [pod.accepted for pod in self.pods.values() if pod.accepted is not None]
+        return (
+            max(
+                [assigned.nnodes for assigned in assignments if assigned.attempt == attempt],
+                default=0,
+            )
+            or 1
+        )
 
     def scale(self, nodes: int) -> None:
         """What `kubectl scale` does."""
@@ -551,9 +557,8 @@ class Sim:
             if self.terminal or self.condition(done) == "True":
                 return
             self.calm(max(1.0, remaining(self.status, self.now)))
-        raise AssertionError(
-            f"never {done}: {self.status} {[(p.name, p.phase, p.report) for p in self.pods.values()]}"
-        )
+        pods = [(pod.name, pod.phase, pod.report) for pod in self.pods.values()]
+        raise AssertionError(f"never {done}: {self.status} {pods}")
 
     def finish_all(self) -> None:
         for pod in list(self.pods.values()):

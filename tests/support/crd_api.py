@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import re
 from typing import Any
 
 import pytest
 
+from localcluster.apiclient import ApiClient, ApiError
 from localcluster.cluster import Cluster
-from localcluster.errors import CommandError
 
+API_VERSION = "training.inception.dev/v1alpha1"
 RECIPE: dict[str, Any] = {"recipe": "bninception-digits"}
 Spec = dict[str, Any]
 BEFORE: Spec = {
@@ -21,26 +21,30 @@ BEFORE: Spec = {
 }
 
 
-def manifest(spec: Spec, name: str = "job") -> str:
-    kind = {"apiVersion": "training.inception.dev/v1alpha1", "kind": "InceptionTraining"}
-    return json.dumps({**kind, "metadata": {"name": name}, "spec": spec})
+def manifest(spec: Spec, name: str = "job") -> dict[str, Any]:
+    kind = {"apiVersion": API_VERSION, "kind": "InceptionTraining"}
+    return {**kind, "metadata": {"name": name}, "spec": spec}
 
 
 def write(
-    api: Cluster, namespace: str, spec: Spec, *arguments: str, name: str = "job"
+    api: Cluster, namespace: str, spec: Spec, *, name: str = "job", dry_run: bool = False
 ) -> dict[str, Any]:
-    """Applies a job as a user would, and returns what is stored."""
-    options = ("--server-side", f"--namespace={namespace}", "--filename=-", "--output=json")
-    stored: dict[str, Any] = json.loads(
-        api.kubectl("apply", *options, *arguments, input=manifest(spec, name))
+    """Apply a job as `kubectl apply --server-side` does; returns what is stored.
+
+    Not by kubectl itself, which takes a third of a second to start.
+    """
+    path = f"/apis/{API_VERSION}/namespaces/{namespace}/inceptiontrainings/{name}"
+    parameters = {"dryRun": "All"} if dry_run else {}
+    stored: dict[str, Any] = ApiClient(api.kubeconfig).apply(
+        path, manifest(spec, name), **parameters
     )
     return stored
 
 
 def rejection(api: Cluster, spec: Spec, name: str = "job", namespace: str = "default") -> str:
     """The words with which the API server refuses a job."""
-    with pytest.raises(CommandError) as caught:
-        write(api, namespace, spec, "--dry-run=server", name=name)
+    with pytest.raises(ApiError) as caught:
+        write(api, namespace, spec, name=name, dry_run=True)
     return re.sub(r"\s+", " ", str(caught.value))
 
 

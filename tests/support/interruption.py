@@ -1,4 +1,4 @@
-"""Another attempt takes over while one is in the middle of something: for the tests of both fences."""
+"""Another attempt takes over while one is in the middle of something: for tests of both fences."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Interruption:
         self.left -= 1
 
 
-def payload(step: int, writer: int) -> dict[str, Any]:
+def small_checkpoint(step: int, writer: int) -> dict[str, Any]:
     """A small checkpoint that says who wrote it."""
     return {
         "format": FORMAT,

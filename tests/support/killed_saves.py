@@ -11,7 +11,7 @@ from typing import Any
 OPERATIONS = ("open", "os.rename", "os.remove", "os.link", "os.listdir", "os.scandir")
 
 
-def payload(step: int) -> dict[str, Any]:
+def small_checkpoint(step: int) -> dict[str, Any]:
     """A checkpoint whose every number is its step."""
     import torch
 
@@ -27,10 +27,10 @@ def save_and_die(root: str, operation: int, write: int) -> None:
     """
     from inception_trainer.checkpoint import folder
 
-    store = folder.CheckpointStore(Path(root), 1, keep=1)
-    store.acquire()
-    store.save(payload(1), 1, best=True, final=True)
-    store.wait()
+    writer = folder.FolderCheckpoints(Path(root), 1, keep=1)
+    writer.acquire()
+    writer.save(small_checkpoint(1), 1, best=True, final=True)
+    writer.wait()
     left = {"operation": operation, "write": write}
 
     def count(kind: str) -> None:
@@ -46,6 +46,6 @@ def save_and_die(root: str, operation: int, write: int) -> None:
 
     folder.HashingFile.write = counted  # type: ignore[method-assign]
     sys.addaudithook(lambda event, _arguments: count("operation") if event in OPERATIONS else None)
-    store.save(payload(2), 2, best=True, final=True)
-    store.wait()
+    writer.save(small_checkpoint(2), 2, best=True, final=True)
+    writer.wait()
     os._exit(0)

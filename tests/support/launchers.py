@@ -54,11 +54,11 @@ class Launcher:
         entry: Sequence[str] = BUNDLED,
         **environment: str,
     ) -> None:
-        self.index, self.port, self.folder = index, free_port(), folder
-        self.assignment, self.termination = (
-            folder / f"assignment-{index}",
-            folder / f"termination-{index}",
-        )
+        self.index = index
+        self.port = free_port()
+        self.folder = folder
+        self.assignment = folder / f"assignment-{index}"
+        self.termination = folder / f"termination-{index}"
         self.log = folder / f"log-{index}"
         paths = [str(ROOT / "trainer"), str(ROOT / "tests" / "support")]
         inherited = {
@@ -186,8 +186,8 @@ class Gang:
                 graceful=graceful,
             )
 
-    def hold(self, attempt: int, graceful: bool = False) -> None:
-        """Ask every launcher to hold."""
+    def stand_by(self, attempt: int, graceful: bool = False) -> None:
+        """Put every launcher on standby."""
         for launcher in self.launchers:
             launcher.assign(attempt, nnodes=0, graceful=graceful)
 
@@ -200,7 +200,8 @@ class Gang:
         paths = [self.folder / f"step-{attempt}-{rank}" for rank in range(ranks)]
         wait_for(
             f"first step of attempt {attempt}",
-            lambda: all(p.exists() for p in paths),
+            # A program that does not rename has made the file before it has written it.
+            lambda: all(path.exists() and path.stat().st_size for path in paths),
             explain=self.read_logs,
         )
         return [int(path.read_text(encoding="utf-8")) for path in paths]

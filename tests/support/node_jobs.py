@@ -14,9 +14,9 @@ from typing import Any
 import yaml
 
 from demo.clusters import Ready
-from demo.images import build_local_image, local_tag
+from demo.images import ROOT, build_local_image, local_tag
 from demo.kube import Kube
-from demo.run import install_operator
+from demo.run import DEPLOYMENT, OPERATOR_NAMESPACE
 from inception_operator.accelerators.resolve import DIRECTORY
 from localcluster.apiclient import ApiClient, ApiError
 from localcluster.cluster import Cluster
@@ -33,6 +33,8 @@ os.kill(int(open(newest).read()), signal.{signal})
 """
 
 
+# Of a job that says nothing else: what happens in the first epoch is carried over into the second.
+EPOCHS = 2
 # The digits recipe: 1438 images for training in full batches of 64.
 SAMPLES_OF_AN_EPOCH = 1438 // 64 * 64
 
@@ -65,18 +67,29 @@ def profiles_of_the_node(cluster: Cluster) -> Json:
 
 
 def install(cluster: Cluster, say: Callable[[str], None]) -> Ready:
-    """Build both images into the node and install the chart; the same code as `make demo`."""
+    """Build both images into the node and install the chart."""
     driver_folder(cluster).mkdir(parents=True, exist_ok=True)
     (driver_folder(cluster) / "version").write_text("1.2.3", encoding="utf-8")
     for image in ("operator", "trainer"):
         build_local_image(cluster.layout, image, say)
     tools = build(["kubectl", "helm"], say)
-    kube = Kube(cluster.kubeconfig, str(tools["kubectl"]), str(tools["helm"]))
-    ready = Ready(kube, local_tag("operator"), local_tag("trainer"), "the test's node", "")
-    install_operator(
-        ready, say, "--set-json", f"profiles={json.dumps(profiles_of_the_node(cluster))}"
+    kube = Kube(cluster.kubeconfig, str(tools["kubectl"]))
+    repository, _, tag = local_tag("operator").rpartition(":")
+    helm_upgrade(
+        Kube(cluster.kubeconfig, str(tools["helm"])),
+        f"--set=image.registry=,image.repository={repository},image.tag={tag}",
+        f"--set=trainerImage={local_tag('trainer')}",
+        f"--set-json=profiles={json.dumps(profiles_of_the_node(cluster))}",
     )
-    return ready
+    kube.run("rollout", "status", DEPLOYMENT, "-n", OPERATOR_NAMESPACE, "--timeout=180s")
+    return Ready(kube, local_tag("operator"), local_tag("trainer"), "the test's node", "")
+
+
+def helm_upgrade(helm: Kube, *values: str) -> None:
+    """Install the chart, or upgrade what is there."""
+    chart = str(ROOT / "charts" / "inception-operator")
+    namespace = ("--namespace", OPERATOR_NAMESPACE, "--create-namespace")
+    helm.run("upgrade", "--install", "inception-operator", chart, *namespace, *values)
 
 
 @dataclass(frozen=True)
@@ -276,7 +289,7 @@ def digits_job(name: str, *, claim: bool = True, **spec: Any) -> Json:
         },
     }
     body: Json = {
-        "training": {"recipe": "bninception-digits", "epochs": 3, "logEverySteps": 5},
+        "training": {"recipe": "bninception-digits", "epochs": EPOCHS, "logEverySteps": 5},
         "numNodes": 2,
         "template": {"spec": {"containers": [container]}},
     }

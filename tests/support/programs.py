@@ -1,4 +1,4 @@
-"""Programs of others: those of the samples, and a launcher installed as the init container does it."""
+"""Programs of others: those of the samples, and a launcher installed as by the init container."""
 
 from __future__ import annotations
 

@@ -79,12 +79,14 @@ class Prometheus:
             ],
         }
         (self.folder / "prometheus.yaml").write_text(yaml.safe_dump(config))
-        argv = self.cluster.enter_argv([
-            str(self.tools["prometheus"]),
-            f"--config.file={self.folder / 'prometheus.yaml'}",
-            f"--storage.tsdb.path={self.folder / 'data'}",
-            f"--web.listen-address={ADDRESS}",
-        ])  # fmt: skip
+        argv = self.cluster.enter_argv(
+            [
+                str(self.tools["prometheus"]),
+                f"--config.file={self.folder / 'prometheus.yaml'}",
+                f"--storage.tsdb.path={self.folder / 'data'}",
+                f"--web.listen-address={ADDRESS}",
+            ]
+        )
         self.log = (self.folder / "prometheus.log").open("w")
         self.process = subprocess.Popen(argv, stdout=self.log, stderr=subprocess.STDOUT)
         self._wait_until_ready()

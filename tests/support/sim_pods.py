@@ -9,7 +9,8 @@ import json
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from inception_operator.contract import assignment, report
+import reports
+from inception_operator.contract import assignment
 from inception_operator.contract.names import ANNOTATION_ASSIGNMENT, ReportState
 from inception_operator.contract.times import format_time
 from inception_operator.contract.types import Assignment, Json, Report
@@ -77,7 +78,7 @@ class Pod:
         return self.phase == "Running" and self.report.state == ReportState.RUNNING
 
     @property
-    def order(self) -> Assignment | None:
+    def assigned(self) -> Assignment | None:
         return assignment.from_json(
             self.raw["metadata"].get("annotations", {}).get(ANNOTATION_ASSIGNMENT)
         )
@@ -123,7 +124,7 @@ class Pod:
             else {"waiting": {"reason": "ContainerCreating"}}
         )
         if self.exit_code is not None:
-            last = report.to_json(self.last_word) if self.last_word else None
+            last = reports.to_json(self.last_word) if self.last_word else None
             terminated: Json = {
                 "exitCode": self.exit_code,
                 "reason": self.terminated_reason or "Error",

@@ -76,7 +76,10 @@ def write(folder: Path, module: str, stub: Stub) -> None:
     *parents, last = module.split(".")
     place = folder.joinpath(*parents)
     place.mkdir(parents=True, exist_ok=True)
-    text = f"import stub_plugin\nstub_plugin.install({module!r}, stub_plugin.Stub(**{asdict(stub)!r}))\n"
+    text = (
+        f"import stub_plugin\nstub_plugin.install({module!r}, "
+        f"stub_plugin.Stub(**{asdict(stub)!r}))\n"
+    )
     text += "\n\ndef _autoload():\n    pass\n"
     (place / last).mkdir(exist_ok=True)
     (place / last / "__init__.py").write_text(text)

@@ -33,13 +33,16 @@ def note(path: Path, text: str) -> None:
 
 def detach() -> None:
     """Leave a grandchild in a session of its own, and one that ends as an orphan."""
-    code = "import subprocess, sys; subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(%s)'])"
+    code = (
+        "import subprocess, sys; "
+        "subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(%s)'])"
+    )
     for seconds in ("600", "0.2"):
         subprocess.run([sys.executable, "-c", code % seconds], check=True, start_new_session=True)
 
 
 def beat(step: int) -> None:
-    """Leave a sign of life for the watchdog."""
+    """Leave a sign of life for the hang monitor."""
     Path(os.environ["INCEPTION_HEARTBEAT_FILE"]).write_text(
         f"{step} {next(BEATS)}", encoding="ascii"
     )

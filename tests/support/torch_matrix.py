@@ -45,8 +45,8 @@ TESTS = (
     "test_sinks.py",
     "test_tracing.py",
     "test_launcher_agent.py",
-    "test_launcher_bell.py",
-    "test_launcher_hang.py",
+    "test_launcher_notify.py",
+    "test_launcher_hang_processes.py",
     "test_launcher_processes.py",
     "test_launcher_rank.py",
     "test_launcher_torchrun.py",
@@ -88,7 +88,8 @@ def main() -> int:
         if not _passes(release, arguments.tests, arguments.keep)
     ]
     print(
-        f"torch matrix: {len(arguments.releases) - len(failed)} passed, failed: {', '.join(failed) or 'none'}"
+        f"torch matrix: {len(arguments.releases) - len(failed)} passed, failed: "
+        f"{', '.join(failed) or 'none'}"
     )
     return len(failed)
 

@@ -1,4 +1,4 @@
-"""Runs the trainer's ranks as real processes, forked from a server that has torch imported already."""
+"""Runs the trainer's ranks as real processes, forked from a server that has imported torch."""
 
 from __future__ import annotations
 

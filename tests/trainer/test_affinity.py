@@ -164,7 +164,10 @@ def test_a_pod_with_too_few_cpus_is_told_so_at_once() -> None:
         "-c", ONE_CPU, "train", "--set", "data.kind=Digits", "--set", "cpuAffinity=PerRank", **ranks
     )
     assert done.returncode == 78, done.stderr
-    words = "ConfigError: cpuAffinity: PerRank needs a CPU for each of the 2 ranks of this pod, which may use 1"
+    words = (
+        "ConfigError: cpuAffinity: PerRank needs a CPU for each of the 2 ranks of this pod, "
+        "which may use 1"
+    )
     assert words in done.stderr
 
 

@@ -113,10 +113,14 @@ SEEN = """
 import json, os, pathlib, sys
 import inception_trainer, state, torch
 seen = {
-    "argv": sys.argv, "path": sys.path, "name": __name__, "cwd": os.getcwd(), "dynamo": "torch._dynamo" in sys.modules,
+    "argv": sys.argv, "path": sys.path, "name": __name__, "cwd": os.getcwd(),
+    "dynamo": "torch._dynamo" in sys.modules,
     "modules": [inception_trainer.MINE, state.MINE], "python": os.environ.get("PYTHONPATH"),
     "foreign": [name for name in sys.modules if name.startswith("inception_trainer.")],
-    "world": [os.environ[key] for key in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_PORT")][:4],
+    "world": [
+        os.environ[key]
+        for key in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_PORT")
+    ][:4],
 }
 pathlib.Path(os.environ["TINY_FOLDER"], "seen-" + os.environ["RANK"]).write_text(json.dumps(seen))
 """
@@ -128,7 +132,7 @@ pathlib.Path(os.environ["TINY_FOLDER"], "seen-" + os.environ["RANK"]).write_text
 def test_a_program_meets_its_own_modules_and_nothing_of_the_launcher(
     tmp_path: Path, form: str
 ) -> None:
-    """Its modules may be called as ours are: the path and the variables are those of its own image."""
+    """Its modules may be called as ours are: path and variables are those of its own image."""
     for name in ("inception_trainer", "state"):
         (tmp_path / f"{name}.py").write_text("MINE = True", encoding="utf-8")
     (tmp_path / "seen.py").write_text(SEEN, encoding="utf-8")

@@ -12,7 +12,7 @@ from torch import nn
 from inception_trainer import models
 from inception_trainer.checkpoint import checksums, folder
 from inception_trainer.checkpoint.base import FORMAT
-from inception_trainer.checkpoint.folder import CheckpointStore, check_fingerprint
+from inception_trainer.checkpoint.folder import FolderCheckpoints, check_fingerprint
 from inception_trainer.comm import Comm
 from inception_trainer.config.normalization import INCEPTION
 from inception_trainer.config.training import from_mapping
@@ -23,7 +23,7 @@ from inception_trainer.train.step import OptimizerStep
 from inception_trainer.weights.load import load_weights, open_weights
 
 
-def payload(step: int) -> dict:
+def small_checkpoint(step: int) -> dict:
     return {
         "format": FORMAT,
         "model": {"w": torch.full((1000,), float(step))},
@@ -32,40 +32,46 @@ def payload(step: int) -> dict:
 
 
 @pytest.fixture
-def store(tmp_path) -> CheckpointStore:
-    store = CheckpointStore(tmp_path, 1, keep=2)
-    store.acquire()
-    return store
+def writer(tmp_path) -> FolderCheckpoints:
+    writer = FolderCheckpoints(tmp_path, 1, keep=2)
+    writer.acquire()
+    return writer
 
 
-def save(store: CheckpointStore, *steps: int, **flags: bool) -> None:
+def save(writer: FolderCheckpoints, *steps: int, **flags: bool) -> None:
     for step in steps:
-        store.save(payload(step), step, **flags)
-    store.wait()
+        writer.save(small_checkpoint(step), step, **flags)
+    writer.wait()
 
 
 def names(root: Path) -> list[str]:
     return sorted(path.name for path in (root / "checkpoints").iterdir() if path.suffix == ".pt")
 
 
-def test_nothing_there_yet(store) -> None:
-    assert store.load() is None
+def test_nothing_there_yet(writer) -> None:
+    assert writer.load() is None
 
 
-def test_round_trip_and_retention(store, tmp_path) -> None:
-    save(store, 1, 2, 3)
+def test_round_trip_and_retention(writer, tmp_path) -> None:
+    save(writer, 1, 2, 3)
     assert names(tmp_path) == ["step-000000002.pt", "step-000000003.pt"]
-    loaded = store.load()
+    loaded = writer.load()
     assert loaded["progress"] == {"step": 3}
     assert torch.equal(loaded["model"]["w"], torch.full((1000,), 3.0))
     latest = json.loads((tmp_path / "latest.json").read_text())
     assert (latest["file"], latest["step"]) == ("checkpoints/step-000000003.pt", 3)
 
 
-def test_best_and_final_outlive_their_step(store, tmp_path) -> None:
-    save(store, 1, best=True)
-    save(store, 2, 3, 4)
-    save(store, 5, final=True)
+def test_a_checkpoint_of_an_earlier_version_loads_with_keys_that_nobody_reads_now(writer) -> None:
+    writer.save(small_checkpoint(1) | {"rng": {"torch": torch.get_rng_state()}}, 1)
+    writer.wait()
+    assert writer.load()["progress"] == {"step": 1}
+
+
+def test_best_and_final_outlive_their_step(writer, tmp_path) -> None:
+    save(writer, 1, best=True)
+    save(writer, 2, 3, 4)
+    save(writer, 5, final=True)
     assert names(tmp_path) == ["best.pt", "final.pt", "step-000000004.pt", "step-000000005.pt"]
     best = torch.load(tmp_path / "checkpoints" / "best.pt", weights_only=True)
     assert best["progress"] == {"step": 1}
@@ -86,87 +92,87 @@ def flip_bit(path: Path) -> None:
 @pytest.mark.parametrize(
     "damage", [truncate, flip_bit, Path.unlink, lambda path: path.write_bytes(b"")]
 )
-def test_damaged_newest_falls_back_to_the_one_before(store, tmp_path, damage) -> None:
-    save(store, 1, 2)
+def test_damaged_newest_falls_back_to_the_one_before(writer, tmp_path, damage) -> None:
+    save(writer, 1, 2)
     damage(tmp_path / "checkpoints" / "step-000000002.pt")
-    assert store.load()["progress"] == {"step": 1}
+    assert writer.load()["progress"] == {"step": 1}
 
 
 @pytest.mark.parametrize(
     "content", [b"", b"{", b"[]", b'{"file": "checkpoints/none.pt", "sha256": "0"}']
 )
-def test_damaged_pointer_does_not_matter(store, tmp_path, content) -> None:
-    save(store, 1, 2)
+def test_damaged_pointer_does_not_matter(writer, tmp_path, content) -> None:
+    save(writer, 1, 2)
     (tmp_path / "latest.json").write_bytes(content)
-    assert store.load()["progress"] == {"step": 2}
+    assert writer.load()["progress"] == {"step": 2}
 
 
-def test_all_damaged_is_no_silent_beginning(store, tmp_path) -> None:
-    save(store, 1, 2)
+def test_all_damaged_is_no_silent_beginning(writer, tmp_path) -> None:
+    save(writer, 1, 2)
     for path in (tmp_path / "checkpoints").glob("step-*.pt"):
         flip_bit(path)
     with pytest.raises(DataError, match=r"step-000000002\.pt: its SHA-256"):
-        store.load()
+        writer.load()
 
 
-def test_half_written_files_are_invisible_and_removed(store, tmp_path) -> None:
-    save(store, 1)
+def test_half_written_files_are_invisible_and_removed(writer, tmp_path) -> None:
+    save(writer, 1)
     leftover = tmp_path / "checkpoints" / ".step-000000002.pt.1.tmp"
     leftover.write_bytes(b"half")
-    successor = CheckpointStore(tmp_path, 2, keep=2)
+    successor = FolderCheckpoints(tmp_path, 2, keep=2)
     successor.acquire()
     assert not leftover.exists()
     assert successor.load()["progress"] == {"step": 1}
 
 
-def test_foreign_objects_are_not_unpickled(store, tmp_path) -> None:
-    save(store, 1)
-    store.save(payload(2) | {"bad": Path("code")}, 2)
-    store.wait()
-    assert store.load()["progress"] == {"step": 1}
+def test_foreign_objects_are_not_unpickled(writer, tmp_path) -> None:
+    save(writer, 1)
+    writer.save(small_checkpoint(2) | {"bad": Path("code")}, 2)
+    writer.wait()
+    assert writer.load()["progress"] == {"step": 1}
 
 
-def test_older_attempt_is_fenced(store, tmp_path) -> None:
-    save(store, 1)
-    CheckpointStore(tmp_path, 2, keep=2).acquire()
-    store.save(payload(5), 5)
+def test_older_attempt_is_fenced(writer, tmp_path) -> None:
+    save(writer, 1)
+    FolderCheckpoints(tmp_path, 2, keep=2).acquire()
+    writer.save(small_checkpoint(5), 5)
     with pytest.raises(Fenced, match=r"attempt 2 owns .*; attempt 1 must not write") as caught:
-        store.wait()
+        writer.wait()
     assert caught.value.exit_code == 1
     assert json.loads((tmp_path / "latest.json").read_text())["step"] == 1
     with pytest.raises(Fenced):
-        CheckpointStore(tmp_path, 1, keep=2).acquire()
+        FolderCheckpoints(tmp_path, 1, keep=2).acquire()
 
 
-def test_fence_holds_between_writing_and_publishing(store, tmp_path, monkeypatch) -> None:
-    save(store, 1)
-    original = folder._serialise
+def test_fence_holds_between_writing_and_publishing(writer, tmp_path, monkeypatch) -> None:
+    save(writer, 1)
+    original = folder._write_tensors
 
     def overtaken(*arguments):
-        CheckpointStore(tmp_path, 2, keep=2).acquire()
+        FolderCheckpoints(tmp_path, 2, keep=2).acquire()
         return original(*arguments)
 
-    monkeypatch.setattr(folder, "_serialise", overtaken)
-    store.save(payload(5), 5)
+    monkeypatch.setattr(folder, "_write_tensors", overtaken)
+    writer.save(small_checkpoint(5), 5)
     with pytest.raises(Fenced):
-        store.wait()
+        writer.wait()
     assert names(tmp_path) == ["step-000000001.pt"]
 
 
-def test_same_attempt_may_come_again_and_no_number_means_the_next(store, tmp_path) -> None:
-    assert CheckpointStore(tmp_path, 1, keep=2).acquire() == 1
-    assert CheckpointStore(tmp_path, None, keep=2).acquire() == 2
-    assert CheckpointStore(tmp_path, None, keep=2).acquire() == 3
+def test_same_attempt_may_come_again_and_no_number_means_the_next(writer, tmp_path) -> None:
+    assert FolderCheckpoints(tmp_path, 1, keep=2).acquire() == 1
+    assert FolderCheckpoints(tmp_path, None, keep=2).acquire() == 2
+    assert FolderCheckpoints(tmp_path, None, keep=2).acquire() == 3
 
 
-def test_write_error_is_raised_by_the_next_call(store, monkeypatch) -> None:
+def test_write_error_is_raised_by_the_next_call(writer, monkeypatch) -> None:
     def full(*_arguments):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(folder, "_serialise", full)
-    store.save(payload(1), 1)
+    monkeypatch.setattr(folder, "_write_tensors", full)
+    writer.save(small_checkpoint(1), 1)
     with pytest.raises(OSError, match="No space left"):
-        store.wait()
+        writer.wait()
 
 
 def test_another_configuration_is_refused_with_the_difference(tmp_path) -> None:
@@ -204,51 +210,51 @@ class Tiny:
         return snapshot
 
 
-def payload_of(snapshot: Snapshot, step: int) -> dict:
+def checkpoint_of(snapshot: Snapshot, step: int) -> dict:
     return {"format": FORMAT, **snapshot.tensors, "progress": {"step": step}}
 
 
-def test_training_goes_on_while_a_checkpoint_is_written(store, monkeypatch) -> None:
+def test_training_goes_on_while_a_checkpoint_is_written(writer, monkeypatch) -> None:
     """The writer is held until the next steps are done: what it writes is the state of the moment
     of the save.
     """
-    go_on, original = threading.Event(), folder._serialise
+    go_on, original = threading.Event(), folder._write_tensors
     monkeypatch.setattr(
-        folder, "_serialise", lambda *arguments: go_on.wait(30) and original(*arguments)
+        folder, "_write_tensors", lambda *arguments: go_on.wait(30) and original(*arguments)
     )
     tiny = Tiny(weightAverage={"decay": 0.9})
     tiny.fill(1)
     snapshot = tiny.snapshot()
-    store.save(payload_of(snapshot, 1), 1, complete=snapshot.complete)
-    assert store.busy
+    writer.save(checkpoint_of(snapshot, 1), 1, complete=snapshot.complete)
+    assert writer.busy
     tiny.fill(2)
     go_on.set()
-    store.wait()
-    saved = store.load()
+    writer.wait()
+    saved = writer.load()
     assert {float(value.float().mean()) for value in saved["model"].values()} == {1}
     assert saved["model"]["0.weight"].is_contiguous(memory_format=torch.channels_last)
     assert saved["rank_statistics"].tolist() == [[1.0] * 8]
 
 
-def test_memory_is_used_again_only_when_the_write_before_is_done(store, monkeypatch) -> None:
-    go_on, original, records = threading.Event(), folder._serialise, []
+def test_memory_is_used_again_only_when_the_write_before_is_done(writer, monkeypatch) -> None:
+    go_on, original, records = threading.Event(), folder._write_tensors, []
     monkeypatch.setattr(
-        folder, "_serialise", lambda *arguments: go_on.wait(30) and original(*arguments)
+        folder, "_write_tensors", lambda *arguments: go_on.wait(30) and original(*arguments)
     )
-    monkeypatch.setattr(store, "_saved", records.append)
+    monkeypatch.setattr(writer, "_saved", records.append)
     tiny = Tiny()
     addresses = []
     for step in (1, 2):
         threading.Timer(0.05, go_on.set).start()
-        store.reserve()
-        assert not store.busy
+        writer.reserve()
+        assert not writer.busy
         tiny.fill(step)
         snapshot = tiny.snapshot()
         addresses.append(snapshot.tensors["model"]["0.weight"].data_ptr())
-        store.save(payload_of(snapshot, step), step, complete=snapshot.complete)
-    store.wait()
+        writer.save(checkpoint_of(snapshot, step), step, complete=snapshot.complete)
+    writer.wait()
     assert addresses[0] == addresses[1]
-    files = sorted(store._folder.glob("step*.pt"))
+    files = sorted(writer._folder.glob("step*.pt"))
     assert [float(torch.load(path, weights_only=True)["model"]["0.bias"][0]) for path in files] == [
         1,
         2,
@@ -257,15 +263,15 @@ def test_memory_is_used_again_only_when_the_write_before_is_done(store, monkeypa
     assert first.stalled_seconds < second.stalled_seconds <= second.seconds
 
 
-def test_weights_that_cannot_be_used_are_not_saved(store) -> None:
+def test_weights_that_cannot_be_used_are_not_saved(writer) -> None:
     tiny = Tiny()
-    save(store, 1)
+    save(writer, 1)
     tiny.fill(float("nan"))
     snapshot = tiny.snapshot()
-    store.save(payload_of(snapshot, 2), 2, complete=snapshot.complete)
+    writer.save(checkpoint_of(snapshot, 2), 2, complete=snapshot.complete)
     with pytest.raises(NonFiniteLoss, match="the last checkpoint is kept"):
-        store.reserve()
-    assert store.load()["progress"] == {"step": 1}
+        writer.reserve()
+    assert writer.load()["progress"] == {"step": 1}
 
 
 # The weights alone.
@@ -280,14 +286,14 @@ def trained(value: float, **extra) -> dict:
         "class_names": list("abcd"),
         "config": {"model": {"name": "bninception"}},
     }
-    return payload(7) | {"model": state} | known | extra
+    return small_checkpoint(7) | {"model": state} | known | extra
 
 
 @pytest.mark.parametrize(("averaged", "expected"), [(False, 1.0), (True, 2.0)])
-def test_the_final_weights_are_there_as_safetensors(store, tmp_path, averaged, expected) -> None:
+def test_the_final_weights_are_there_as_safetensors(writer, tmp_path, averaged, expected) -> None:
     content = trained(1.0, **({"average": {"model": trained(2.0)["model"]}} if averaged else {}))
-    store.save(content, 7, final=True)
-    store.wait()
+    writer.save(content, 7, final=True)
+    writer.wait()
     path = tmp_path / "checkpoints" / "final.safetensors"
     assert hashlib.sha256(path.read_bytes()).hexdigest() in checksums.beside(path).read_text()
     network = models.create("bninception", 4)
@@ -299,9 +305,9 @@ def test_the_final_weights_are_there_as_safetensors(store, tmp_path, averaged, e
 
 
 @pytest.mark.parametrize("name", ["final.safetensors", "best.pt"])
-def test_damaged_weights_are_refused(store, tmp_path, name) -> None:
-    store.save(trained(1.0), 7, best=True, final=True)
-    store.wait()
+def test_damaged_weights_are_refused(writer, tmp_path, name) -> None:
+    writer.save(trained(1.0), 7, best=True, final=True)
+    writer.wait()
     flip_bit(tmp_path / "checkpoints" / name)
     with pytest.raises(
         DataError, match=rf"{name} is damaged: its SHA-256 is .*{name}\.sha256 says"
@@ -310,11 +316,11 @@ def test_damaged_weights_are_refused(store, tmp_path, name) -> None:
 
 
 def test_a_reader_finds_the_checksum_of_the_best_at_every_moment_of_its_replacement(
-    store, tmp_path
+    writer, tmp_path
 ) -> None:
     best = tmp_path / "checkpoints" / "best.pt"
-    save(store, 1, best=True)
-    publish, checked = store._fence.publish, []
+    save(writer, 1, best=True)
+    publish, checked = writer._fence.publish, []
 
     def watched(draft: Path, path: Path) -> None:
         for act in (lambda: None, lambda: publish(draft, path)):
@@ -322,7 +328,7 @@ def test_a_reader_finds_the_checksum_of_the_best_at_every_moment_of_its_replacem
             checksums.check(best)
             checked.append(path.name)
 
-    store._fence.publish = watched
-    save(store, 2, best=True)
+    writer._fence.publish = watched
+    save(writer, 2, best=True)
     assert checked.count("best.pt") == 2
     assert len(checksums.recorded(best)) == 1

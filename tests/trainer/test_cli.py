@@ -46,7 +46,10 @@ def test_mistakes(arguments, code, words, capsys) -> None:
 
 
 def test_mistakes_are_found_without_torch() -> None:
-    code = "import sys; from inception_trainer import cli\ntry: cli.main(['train', '--set', 'recipe=none'])\n"
+    code = (
+        "import sys; from inception_trainer import cli\ntry: cli.main(['train', '--set', "
+        "'recipe=none'])\n"
+    )
     code += "except SystemExit as e: print(e.code, 'torch' in sys.modules, 'numpy' in sys.modules)"
     environment = {"PYTHONPATH": str(TRAINER)}
     done = subprocess.run(
@@ -63,7 +66,10 @@ def test_mistakes_are_found_without_torch() -> None:
 def test_the_launcher_starts_without_the_trainers_packages() -> None:
     code = "import sys; from inception_trainer import cli\n"
     code += "try: cli.main(['launch', '--help'])\n"
-    code += "except SystemExit: print(sorted({'yaml', 'torch', 'inception_trainer.config.training'} & sys.modules.keys()))"
+    code += (
+        "except SystemExit: print(sorted({'yaml', 'torch', 'inception_trainer.config.training'} "
+        "& sys.modules.keys()))"
+    )
     done = subprocess.run(
         [sys.executable, "-c", code],
         env={"PYTHONPATH": str(TRAINER)},

@@ -7,12 +7,12 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from inception_trainer.data.folder_listing import describe_folder
 from PIL import Image
 
 from inception_trainer.config.training import fingerprint, from_mapping
 from inception_trainer.data import open_splits
 from inception_trainer.data.cifar import move_images
+from inception_trainer.data.folder_listing import describe_folder
 from inception_trainer.errors import ConfigError, DataError, InputMissing
 
 pytestmark = pytest.mark.usefixtures("copies_of_indices")

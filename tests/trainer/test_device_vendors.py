@@ -208,7 +208,7 @@ def test_figures_of_the_devices_are_exported(ranks) -> None:
 
 
 def test_benchmark_seeks_the_largest_batch_that_every_device_holds(ranks) -> None:
-    """The stub's memory ends where it is told to; twice as much of it holds about twice the images."""
+    """The stub's memory ends where it is told to; twice as much holds about twice the images."""
     config = {
         "mode": "Benchmark",
         "benchmark": {"batch": "Largest", "warmupSteps": 1, "steps": 2},
@@ -275,7 +275,8 @@ def test_no_device_anywhere_is_said_loudly(ranks) -> None:
         (
             replace(MLU, stub=replace(MLU.stub, count=1)),
             {},
-            "2 ranks in this pod but torch sees 1 devices (MLU_VISIBLE_DEVICES=0,1, CAMBRICON_VISIBLE_DEVICES is not",
+            "2 ranks in this pod but torch sees 1 devices "
+            "(MLU_VISIBLE_DEVICES=0,1, CAMBRICON_VISIBLE_DEVICES is not",
         ),
         (
             MLU,
@@ -313,8 +314,8 @@ def test_broken_plug_in_ends_the_job_with_the_remedy(ranks, announced) -> None:
     codes, output = ranks.run({} if announced else row(MLU), world=1)
     assert codes == [78], output
     assert (
-        "OSError: libcnrt.so: cannot open shared object; use an image that holds the vendor's plug-in"
-        in ranks.error()
+        "OSError: libcnrt.so: cannot open shared object; "
+        "use an image that holds the vendor's plug-in" in ranks.error()
     )
 
 

@@ -15,6 +15,7 @@ from safetensors import safe_open
 
 import trainer_ranks
 from inception_trainer import models
+from inception_trainer.checkpoint.checksums import file_sha256
 from inception_trainer.comm import Comm
 from inception_trainer.config import training as schema
 from inception_trainer.config.normalization import CIFAR10
@@ -22,8 +23,8 @@ from inception_trainer.config.training import from_mapping, merge
 from inception_trainer.data import open_splits
 from inception_trainer.errors import ConfigError, DataError, ExportDiffers
 from inception_trainer.train.step import Normalise
-from inception_trainer.weights import exporters, trained
-from inception_trainer.weights.exported import Exported, Runner, open_exported
+from inception_trainer.weights import exporters, trained_network
+from inception_trainer.weights.exported_network import ExportedFile, ExportedNetwork, open_exported
 from trainer_ranks import TINY
 
 pytestmark = pytest.mark.timeout(300)
@@ -74,7 +75,9 @@ def summary(folder: Path) -> dict:
 
 def test_formats_are_those_of_the_configuration() -> None:
     choices = {field.name: field for field in schema.dataclasses.fields(schema.ExportConfig)}
-    assert tuple(exporters.FORMATS) == choices["formats"].metadata["choices"] == tuple(SUFFIX)
+    assert (
+        tuple(exporters.EXPORTERS) == choices["formats"].metadata["limits"].choices == tuple(SUFFIX)
+    )
 
 
 def test_summary_names_files_that_are_there(exported) -> None:
@@ -83,7 +86,7 @@ def test_summary_names_files_that_are_there(exported) -> None:
     for one in files:
         path = Path(one["file"])
         assert path == exported / f"bninception.{SUFFIX[one['format']]}"
-        assert (path.stat().st_size, exporters.file_sha256(path)) == (one["bytes"], one["sha256"])
+        assert (path.stat().st_size, file_sha256(path)) == (one["bytes"], one["sha256"])
         assert 0 <= one["largestDifference"] < 1e-3
     assert {path.name for path in exported.iterdir()} == {
         *(f"bninception.{suffix}" for suffix in SUFFIX.values()),
@@ -104,7 +107,7 @@ def test_facts_for_users_are_beside_the_files_and_inside(exported, weights) -> N
         6,
     )
     for suffix in ("pt2", "onnx", "torchscript"):
-        assert open_exported(exported / f"bninception.{suffix}").described == facts
+        assert open_exported(exported / f"bninception.{suffix}").metadata == facts
     with safe_open(exported / "bninception.safetensors", "pt") as file:
         assert json.loads(file.metadata()["preprocessing"]) == facts["preprocessing"]
 
@@ -151,7 +154,7 @@ def test_safetensors_bring_their_inputs_along(tmp_path) -> None:
     network, path = models.create("bninception", 2), tmp_path / "x.safetensors"
     described = {"trainer": "1", "model": "bninception", "step": 7, "classNames": ["a", "b"]}
     described["preprocessing"] = {**CIFAR10.as_dict(), "imageSize": 32}
-    exporters.Safetensors().write(
+    exporters.SafetensorsExporter().write(
         exporters.ExportRequest(network, torch.zeros(1), described), path, fixed=False
     )
     job = {
@@ -160,7 +163,7 @@ def test_safetensors_bring_their_inputs_along(tmp_path) -> None:
         "output": {"path": "/o"},
         "inference": {"path": "/p"},
     }
-    known = trained._described(from_mapping(job))
+    known = trained_network._of_weight_file(from_mapping(job))
     assert (known.normalization, known.image_size, known.step) == (CIFAR10, 32, 7)
     assert (known.classes, known.class_names) == (2, ("a", "b"))
 
@@ -174,10 +177,12 @@ def test_one_batch_size_and_other_precisions(weights, tmp_path, precision) -> No
     found = summary(tmp_path / "export")
     assert found["precision"] == precision
     file = open_exported(tmp_path / "export" / "bninception.pt2")
-    assert file.described["input"]["shape"] == [2, 3, 32, 32]
+    assert file.metadata["input"]["shape"] == [2, 3, 32, 32]
     with pytest.raises((RuntimeError, AssertionError)):
         file.compute(torch.zeros(3, 3, 32, 32, dtype=exporters.DTYPES[precision]))
-    assert Runner(file)(torch.zeros(5, 3, 32, 32)).shape == (5, 4), "filled up to whole batches"
+    assert ExportedNetwork(file)(torch.zeros(5, 3, 32, 32)).shape == (5, 4), (
+        "filled up to whole batches"
+    )
 
 
 @pytest.mark.parametrize(
@@ -187,12 +192,13 @@ def test_one_batch_size_and_other_precisions(weights, tmp_path, precision) -> No
 def test_every_network_as_onnx(tmp_path, name, size) -> None:
     network = models.create(name, 7).eval()
     images = torch.randn(2, 3, size, size)
-    form, path = exporters.Onnx(), tmp_path / "x.onnx"
-    form.require("FP32")
+    exporter = exporters.OnnxExporter()
+    path = tmp_path / "x.onnx"
+    exporter.require("FP32")
     with torch.no_grad():
-        form.write(exporters.ExportRequest(network, images, {"model": name}), path, fixed=False)
+        exporter.write(exporters.ExportRequest(network, images, {"model": name}), path, fixed=False)
         wanted = network(images[:1])
-        found = form.load(path, network)(images[:1])
+        found = exporter.load(path, network)(images[:1])
     torch.testing.assert_close(
         found, wanted, atol=1e-3 * float(wanted.abs().max().clamp(min=1)), rtol=0
     )
@@ -206,7 +212,7 @@ def test_two_ranks_export_once(weights, tmp_path) -> None:
 
 def test_a_file_that_computes_something_else_is_refused(weights, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(
-        exporters.Program, "load", lambda *_: lambda images: torch.zeros(len(images), 4)
+        exporters.Pt2Exporter, "load", lambda *_: lambda images: torch.zeros(len(images), 4)
     )
     from inception_trainer import modes
     from inception_trainer.config.settings import Settings
@@ -223,7 +229,7 @@ def test_onnx_without_its_packages_names_them(monkeypatch) -> None:
     with pytest.raises(
         ConfigError, match="onnx, onnxscript, onnxruntime, which are not here; build an image"
     ):
-        exporters.Onnx().require("FP32")
+        exporters.OnnxExporter().require("FP32")
 
 
 @pytest.mark.parametrize(
@@ -250,15 +256,15 @@ def test_broken_files_are_data_errors(tmp_path, suffix) -> None:
         open_exported(path)
 
 
-def opened(monkeypatch, tmp_path: Path, described: dict, **data) -> trained.Trained:
+def opened(monkeypatch, tmp_path: Path, described: dict, **data) -> trained_network.TrainedModel:
     """What is known of an ONNX file whose logits are the means of the three colours."""
     path = tmp_path / "x.onnx"
     path.touch()
-    file = Exported(path, lambda images: images.mean((2, 3)), described)
-    monkeypatch.setattr(trained, "open_exported", lambda _path: file)
+    file = ExportedFile(path, lambda images: images.mean((2, 3)), described)
+    monkeypatch.setattr(trained_network, "open_exported", lambda _path: file)
     job = {"mode": "Infer", "model": {"weights": str(path)}, "output": {"path": "/o"}, "data": data}
     config = from_mapping({**job, "inference": {"path": "/p"}})
-    network, known = trained.open_trained(config, Comm(0, 1, "gloo"), torch.device("cpu"))
+    network, known = trained_network.open_trained(config, Comm(0, 1, "gloo"), torch.device("cpu"))
     assert network(torch.ones(5, 3, 32, 32)).shape == (5, 3)
     return known
 

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from inception_trainer.checkpoint.folder import CheckpointStore
+from inception_trainer.checkpoint.folder import FolderCheckpoints
 from inception_trainer.errors import Fenced
-from interruption import Interruption, payload
+from interruption import Interruption, small_checkpoint
 
 OPERATIONS = (
     "open",
@@ -42,12 +42,12 @@ def interrupt() -> Iterator[Callable[[int, Callable[[], Any]], Interruption]]:
     _hooks.clear()
 
 
-def store(root: Path, attempt: int) -> CheckpointStore:
-    return CheckpointStore(root, attempt, keep=1)
+def store(root: Path, attempt: int) -> FolderCheckpoints:
+    return FolderCheckpoints(root, attempt, keep=1)
 
 
-def save(writer: CheckpointStore, step: int, number: int) -> None:
-    writer.commit(payload(step, number), step, best=True, final=True)
+def save(writer: FolderCheckpoints, step: int, number: int) -> None:
+    writer.commit(small_checkpoint(step, number), step, best=True, final=True)
 
 
 def files(root: Path) -> dict[str, bytes]:
@@ -80,7 +80,7 @@ def test_a_save_that_was_interrupted_anywhere_changes_nothing(tmp_path, interrup
         zombie.acquire()
         save(zombie, 10, 1)
         happened = interrupt(number, successor)
-        zombie.save(payload(20, 1), 20, best=True, final=True)
+        zombie.save(small_checkpoint(20, 1), 20, best=True, final=True)
         try:
             zombie.wait()
             fenced = False
@@ -121,7 +121,7 @@ def test_taking_the_folder_late_changes_nothing(tmp_path, interrupt) -> None:
         interrupted += 1
         assert json.loads((root / "lease.json").read_text()) == {"attempt": 2}
         if with_right:
-            zombie.save(payload(20, 1), 20)
+            zombie.save(small_checkpoint(20, 1), 20)
             with pytest.raises(Fenced):
                 zombie.wait()
         assert files(root) == successor.left

@@ -14,10 +14,10 @@ ROUNDS_OF_EVALUATION = 4
 """64 samples, of which each of two ranks takes 8 at a time."""
 
 
-def read(path: Path) -> hang_detector.HeartbeatAge:
+def read(path: Path) -> hang_detector.Heartbeat:
     text = path.read_text(encoding="ascii")
     assert len(text) == LINE_BYTES
-    return hang_detector.of_heartbeat(text, "")
+    return hang_detector.parse_heartbeat(text, "")
 
 
 def test_start_and_first_step_may_take_long(tmp_path: Path) -> None:

@@ -22,10 +22,10 @@ def test_full_assignment() -> None:
     assert assignment == Assignment(3, 1, 2, 4, "10.88.0.5", 29503, graceful=True)
     assert assignment is not None
     assert assignment.world_size == 8
-    assert not assignment.hold
+    assert not assignment.standby
 
 
-def test_hold_needs_no_ranks() -> None:
+def test_standby_needs_no_ranks() -> None:
     assert parse('{"attempt": 4, "nnodes": 0, "graceful": true}') == Assignment(4, graceful=True)
 
 
@@ -67,7 +67,7 @@ def test_torn_or_foreign_content(text: str) -> None:
 
 
 RUN3, RUN4 = Assignment(3, 0, 1, 1, "a", 1), Assignment(4, 0, 1, 1, "a", 1)
-HOLD3, HOLD4 = Assignment(3), Assignment(4)
+STANDBY3, STANDBY4 = Assignment(3), Assignment(4)
 
 
 @pytest.mark.parametrize(
@@ -75,14 +75,14 @@ HOLD3, HOLD4 = Assignment(3), Assignment(4)
     [
         pytest.param(RUN3, None, True, id="the first"),
         pytest.param(RUN4, RUN3, True, id="greater attempt"),
-        pytest.param(HOLD4, RUN3, True, id="hold of a greater attempt"),
-        pytest.param(RUN4, HOLD4, True, id="same attempt after a hold"),
-        pytest.param(HOLD3, RUN3, True, id="hold of the running attempt"),
+        pytest.param(STANDBY4, RUN3, True, id="standby of a greater attempt"),
+        pytest.param(RUN4, STANDBY4, True, id="same attempt after standby"),
+        pytest.param(STANDBY3, RUN3, True, id="standby of the running attempt"),
         pytest.param(RUN3, RUN3, False, id="repeated"),
-        pytest.param(HOLD3, HOLD3, False, id="repeated hold"),
+        pytest.param(STANDBY3, STANDBY3, False, id="repeated standby"),
         pytest.param(RUN3, RUN4, False, id="older"),
-        pytest.param(RUN3, HOLD4, False, id="older after a hold"),
-        pytest.param(HOLD3, RUN4, False, id="older hold"),
+        pytest.param(RUN3, STANDBY4, False, id="older after standby"),
+        pytest.param(STANDBY3, RUN4, False, id="older standby"),
     ],
 )
 def test_newness(assignment: Assignment, accepted: Assignment | None, new: bool) -> None:

@@ -29,7 +29,10 @@ def test_oom_kills(tmp_path: Path, name: str, content: str, kills: int) -> None:
 
 
 def test_descendants_include_those_that_left_the_group() -> None:
-    code = "import os, sys; os.setsid(); pid = os.fork(); print(pid, flush=True) if pid else None; sys.stdin.read()"
+    code = (
+        "import os, sys; os.setsid(); pid = os.fork(); "
+        "print(pid, flush=True) if pid else None; sys.stdin.read()"
+    )
     with subprocess.Popen(
         [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as process:

@@ -63,7 +63,7 @@ def test_two_nodes_recover_from_every_kind_of_death(gang: Gang) -> None:
     gang.assign(5, graceful=True)
     gang.first_steps(5, 2)
 
-    gang.hold(6, graceful=True)
+    gang.stand_by(6, graceful=True)
     for launcher in gang.launchers:
         assert launcher.wait_state("Idle", 6)["exitCode"] is None
     gang.assign(6)
@@ -308,7 +308,7 @@ def test_a_stop_does_not_wait_for_peers_that_never_came(gang: Gang, node_rank: i
 
 
 @of(1, INCEPTION_WARM_HOLD_SECONDS="0")
-def test_warm_hold_ends(gang: Gang) -> None:
+def test_a_failed_slot_stays_warm_for_a_limited_time(gang: Gang) -> None:
     (launcher,) = gang.launchers
     launcher.wait_state("Idle")
     gang.assign(1)

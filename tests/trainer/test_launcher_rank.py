@@ -43,7 +43,10 @@ def test_function(monkeypatch: pytest.MonkeyPatch) -> None:
     assert calls == [["made_program:train", "--fast"]]
 
 
-SCRIPT = "import sys, pathlib; assert __name__ == '__main__'; pathlib.Path(sys.argv[1]).touch(); sys.exit({code})"
+SCRIPT = (
+    "import sys, pathlib; assert __name__ == '__main__'; "
+    "pathlib.Path(sys.argv[1]).touch(); sys.exit({code})"
+)
 
 
 @pytest.mark.parametrize(
@@ -144,11 +147,11 @@ def test_error_file(
     path = tmp_path / "error.json"
     path.write_text(json.dumps(content), encoding="utf-8")
     monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(path))
-    assert rank.recorded() == expected
+    assert rank.recorded_error() == expected
 
 
 def test_no_error_file() -> None:
-    assert rank.recorded() == ("", "")
+    assert rank.recorded_error() == ("", "")
 
 
 def test_notes_and_process_numbers(tmp_path: Path) -> None:

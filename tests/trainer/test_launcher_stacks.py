@@ -8,10 +8,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from inception_trainer.launcher import hang_monitor as launcher_vigil
-from inception_trainer.launcher import rank, stacks, wire
+from inception_trainer.launcher import hang_monitor, rank, stacks, wire
 from inception_trainer.launcher.assignment import Assignment
-from inception_trainer.launcher.hang_monitor import HOLD_SECONDS, SHOW_SECONDS, HangMonitor
+from inception_trainer.launcher.hang_monitor import LINGER_SECONDS, SHOW_SECONDS, HangMonitor
 from launchers import ROOT, wait_for
 
 DUMP = """\
@@ -73,7 +72,9 @@ def victim(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[subproces
         process.kill()
 
 
-def vigil(folder: Path, deadline: float = 8, program: tuple[str, ...] = ("x",)) -> HangMonitor:
+def new_monitor(
+    folder: Path, deadline: float = 8, program: tuple[str, ...] = ("x",)
+) -> HangMonitor:
     request = wire.Request(Assignment(3, 1, 2, 1, "10.0.0.1", 29503), str(folder), program)
     return HangMonitor(request, deadline)
 
@@ -97,21 +98,21 @@ def test_when_a_rank_has_begun(
         rank.pid_path(tmp_path, 0).write_text("4711")
     if beats:
         rank.heartbeat_path(tmp_path, 0).write_text(beats)
-    assert launcher_vigil.begun(request) is has_begun
+    assert hang_monitor.begun(request) is has_begun
 
 
-def turn_until(watcher: HangMonitor, start: float, end: float) -> None:
+def turn_until(monitor: HangMonitor, start: float, end: float) -> None:
     """Turn every second of a made-up clock."""
     for now in range(int(start), int(end) + 1):
-        assert watcher.turn(now) is None
+        assert monitor.turn(now) is None
 
 
-def show(watcher: HangMonitor, now: float) -> None:
+def show(monitor: HangMonitor, now: float) -> None:
     """Turn without letting the clock run until the stacks have been printed."""
 
     def shown() -> bool:
-        assert watcher.turn(now) is None
-        return not watcher.showing
+        assert monitor.turn(now) is None
+        return not monitor.showing
 
     wait_for("stacks", shown)
 
@@ -119,28 +120,28 @@ def show(watcher: HangMonitor, now: float) -> None:
 def test_a_silent_rank_shows_its_stacks_before_the_verdict(
     tmp_path: Path, victim: subprocess.Popen[bytes], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    watcher = vigil(tmp_path)
-    turn_until(watcher, 0, 7)
-    assert watcher.verdict is None
-    assert watcher.turn(8) is None
-    assert watcher.showing, "nothing may be killed now"
-    show(watcher, 8)
+    monitor = new_monitor(tmp_path)
+    turn_until(monitor, 0, 7)
+    assert monitor.verdict is None
+    assert monitor.turn(8) is None
+    assert monitor.showing, "nothing may be killed now"
+    show(monitor, 8)
     printed = capsys.readouterr().err
     assert (
         f"stacks of attempt 3, rank 1, process {victim.pid} in state S: no sign of life for 8 s"
         in printed
     )
     assert printed.count("in stuck_here") == 2, "all threads"
-    assert watcher.turn(8 + HOLD_SECONDS - 0.1) is None, (
+    assert monitor.turn(8 + LINGER_SECONDS - 0.1) is None, (
         "peers of other nodes show theirs meanwhile"
     )
-    outcome = watcher.turn(8 + HOLD_SECONDS)
+    outcome = monitor.turn(8 + LINGER_SECONDS)
     assert outcome is not None
-    assert outcome == watcher.verdict
+    assert outcome == monitor.verdict
     (failure,) = outcome.failures
     assert (failure.exit_code, failure.rank, outcome.attempt) == (70, 1, 3)
     assert failure.message.startswith("no step for 8 s: rank 1 hangs after step 57 in stuck_here (")
-    assert watcher.turn(1000) is None, "said once"
+    assert monitor.turn(1000) is None, "said once"
 
 
 @pytest.mark.parametrize(("waits", "time"), [(False, 992), (True, 1003)], ids=["hangs", "waits"])
@@ -151,17 +152,17 @@ def test_a_hang_is_dated_to_its_beginning_and_waiting_to_the_moment_of_the_repor
     waits: bool,
     time: float,
 ) -> None:
-    watcher = vigil(tmp_path)
-    turn_until(watcher, 0, 7)
-    watcher.turn(8)
+    monitor = new_monitor(tmp_path)
+    turn_until(monitor, 0, 7)
+    monitor.turn(8)
     monkeypatch.setattr(stacks, "waits_for_peers", lambda _: waits)
-    monkeypatch.setattr(launcher_vigil, "time", SimpleNamespace(time=lambda: 1000.0))
+    monkeypatch.setattr(hang_monitor, "time", SimpleNamespace(time=lambda: 1000.0))
     monkeypatch.setattr(stacks, "read", lambda *_: DUMP)
-    watcher.turn(8)
-    watcher.turn(8)
-    assert watcher.verdict is not None
-    monkeypatch.setattr(launcher_vigil, "time", SimpleNamespace(time=lambda: 1003.0))
-    outcome = watcher.turn(8 + HOLD_SECONDS)
+    monitor.turn(8)
+    monitor.turn(8)
+    assert monitor.verdict is not None
+    monkeypatch.setattr(hang_monitor, "time", SimpleNamespace(time=lambda: 1003.0))
+    outcome = monitor.turn(8 + LINGER_SECONDS)
     assert outcome is not None
     assert outcome.failures[0].time == time
 
@@ -169,49 +170,49 @@ def test_a_hang_is_dated_to_its_beginning_and_waiting_to_the_moment_of_the_repor
 def test_a_rank_that_is_killed_while_it_seems_to_hang_shows_its_stacks(
     tmp_path: Path, victim: subprocess.Popen[bytes], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    watcher = vigil(tmp_path)
-    turn_until(watcher, 0, 4)
-    watcher.part(5)
-    assert watcher.showing
-    show(watcher, 5)
+    monitor = new_monitor(tmp_path)
+    turn_until(monitor, 0, 4)
+    monitor.before_kill(5)
+    assert monitor.showing
+    show(monitor, 5)
     assert "in stuck_here" in capsys.readouterr().err
-    assert watcher.verdict is None, "it is no hang yet"
+    assert monitor.verdict is None, "it is no hang yet"
 
 
 def test_a_rank_that_saves_and_stops_has_another_limit(
     tmp_path: Path, victim: subprocess.Popen[bytes], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    watcher = vigil(tmp_path)
-    watcher.let_stop()
-    turn_until(watcher, 0, 100)
-    assert not watcher.showing
-    watcher.part(101)
-    show(watcher, 101)
+    monitor = new_monitor(tmp_path)
+    monitor.let_stop()
+    turn_until(monitor, 0, 100)
+    assert not monitor.showing
+    monitor.before_kill(101)
+    show(monitor, 101)
     assert "in stuck_here" in capsys.readouterr().err, "the limit is over, and this is why"
 
 
 def test_a_rank_that_steps_is_killed_without_ceremony(
     tmp_path: Path, victim: subprocess.Popen[bytes]
 ) -> None:
-    watcher = vigil(tmp_path)
-    turn_until(watcher, 0, 2)
-    watcher.part(3)
-    assert not watcher.showing
+    monitor = new_monitor(tmp_path)
+    turn_until(monitor, 0, 2)
+    monitor.before_kill(3)
+    assert not monitor.showing
 
 
 def test_a_stopped_rank_cannot_show_its_stacks(
     tmp_path: Path, victim: subprocess.Popen[bytes], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    watcher = vigil(tmp_path)
-    turn_until(watcher, 0, 7)
+    monitor = new_monitor(tmp_path)
+    turn_until(monitor, 0, 7)
     victim.send_signal(stacks.signal.SIGSTOP)
     wait_for("the stop", lambda: stacks.state_of(victim.pid) == "T")
-    watcher.turn(8)
-    show(watcher, 8)
+    monitor.turn(8)
+    show(monitor, 8)
     assert "(it cannot show its stacks)" in capsys.readouterr().err
-    assert watcher.verdict is not None
+    assert monitor.verdict is not None
     assert (
-        watcher.verdict.failures[0].message
+        monitor.verdict.failures[0].message
         == "no step for 8 s: rank 1 is stopped by a signal after step 57"
     )
 
@@ -220,36 +221,36 @@ def test_a_stopped_rank_cannot_show_its_stacks(
 def test_a_foreign_program_that_reports_nothing_is_left_alone(
     tmp_path: Path, victim: subprocess.Popen[bytes]
 ) -> None:
-    turn_until(vigil(tmp_path), 0, 200)
+    turn_until(new_monitor(tmp_path), 0, 200)
 
 
 @pytest.mark.parametrize("victim", ["silent"], indirect=True)
 def test_the_bundled_trainer_must_begin(
     tmp_path: Path, victim: subprocess.Popen[bytes], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    watcher = vigil(tmp_path, program=())
-    turn_until(watcher, 0, 80)
-    show(watcher, 80)
-    assert watcher.verdict is not None
-    assert "rank 1 hangs before its first step in stuck_here" in watcher.verdict.failures[0].message
+    monitor = new_monitor(tmp_path, program=())
+    turn_until(monitor, 0, 80)
+    show(monitor, 80)
+    assert monitor.verdict is not None
+    assert "rank 1 hangs before its first step in stuck_here" in monitor.verdict.failures[0].message
 
 
 def test_a_rank_that_shows_nothing_is_not_waited_for_long(
     tmp_path: Path, victim: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stacks, "ask", lambda _pid: None)
-    watcher = vigil(tmp_path)
-    turn_until(watcher, 0, 8)
-    assert watcher.turn(8 + SHOW_SECONDS - 0.1) is None
-    assert watcher.showing
-    watcher.turn(8 + SHOW_SECONDS)
-    assert not watcher.showing
-    assert watcher.verdict is not None
-    assert "shows no stack" in watcher.verdict.failures[0].message
+    monitor = new_monitor(tmp_path)
+    turn_until(monitor, 0, 8)
+    assert monitor.turn(8 + SHOW_SECONDS - 0.1) is None
+    assert monitor.showing
+    monitor.turn(8 + SHOW_SECONDS)
+    assert not monitor.showing
+    assert monitor.verdict is not None
+    assert "shows no stack" in monitor.verdict.failures[0].message
 
 
 def test_a_rank_that_has_ended_is_not_watched(
     tmp_path: Path, victim: subprocess.Popen[bytes]
 ) -> None:
     rank.note_path(tmp_path, 0).write_text('{"exitCode": 0}', encoding="utf-8")
-    turn_until(vigil(tmp_path), 0, 100)
+    turn_until(new_monitor(tmp_path), 0, 100)

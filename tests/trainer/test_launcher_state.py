@@ -34,7 +34,7 @@ def run_of(attempt: int, graceful: bool = False) -> Assignment:
     return Assignment(attempt, 0, 2, 1, "10.0.0.1", 29500 + attempt, graceful)
 
 
-def hold_of(attempt: int, graceful: bool = False) -> Assignment:
+def standby_of(attempt: int, graceful: bool = False) -> Assignment:
     return Assignment(attempt, graceful=graceful)
 
 
@@ -51,7 +51,7 @@ class Play:
     """Plays events against a machine and keeps what it commanded last."""
 
     machine: Machine = field(
-        default_factory=lambda: Machine(Report(host="h"), warm_hold=600, shutdown=110)
+        default_factory=lambda: Machine(Report(host="h"), keep_warm=600, shutdown=110)
     )
     now: float = 0.0
     last: tuple[Command, ...] = ()
@@ -162,16 +162,16 @@ def test_a_ruder_assignment_cuts_a_graceful_stop_short() -> None:
     assert running()(Assigned(run_of(2, graceful=True)), Assigned(run_of(3))).last == (Kill(),)
 
 
-def test_hold_keeps_warm_and_acknowledges() -> None:
-    play = running()(Assigned(hold_of(2, graceful=True)), ended(1, Result.STOPPED), Emptied())
+def test_standby_keeps_warm_and_acknowledges() -> None:
+    play = running()(Assigned(standby_of(2, graceful=True)), ended(1, Result.STOPPED), Emptied())
     assert (play.state, play.machine.report.attempt, play.exit_code) == (State.IDLE, 2, None)
     play.now = 10_000
     assert play(Tick(asked=False)).last == ()
     assert play(Assigned(run_of(2))).last == (Start(run_of(2)),)
 
 
-def test_hold_of_the_running_attempt() -> None:
-    play = running()(Assigned(hold_of(1)))
+def test_standby_in_the_running_attempt() -> None:
+    play = running()(Assigned(standby_of(1)))
     assert play.last == (Kill(),)
     assert play(Emptied()).state is State.IDLE
     assert play(Assigned(run_of(1))).last == (Start(run_of(1)),)
@@ -183,10 +183,12 @@ def test_stopping_unasked_waits_like_a_failure() -> None:
     assert play(Assigned(run_of(2))).last == (Start(run_of(2)),)
 
 
-def test_success_gives_way_to_a_new_attempt_but_not_to_a_hold() -> None:
+def test_success_gives_way_to_a_new_attempt_but_not_to_standby() -> None:
     over = running()(ended(1, Result.SUCCEEDED), Assigned(run_of(2)), Emptied())
     assert over.last == (Start(run_of(2)),)
-    assert running()(ended(1, Result.SUCCEEDED), Assigned(hold_of(2)), Emptied()).last == (Exit(0),)
+    assert running()(ended(1, Result.SUCCEEDED), Assigned(standby_of(2)), Emptied()).last == (
+        Exit(0),
+    )
 
 
 def test_outcome_of_an_older_attempt_is_ignored() -> None:
@@ -248,7 +250,7 @@ def test_second_sigterm_does_not_wait() -> None:
     [
         pytest.param((), 75, id="starting"),
         pytest.param((ServerReady(),), 75, id="idle"),
-        pytest.param((ServerReady(), Assigned(hold_of(1))), 75, id="held"),
+        pytest.param((ServerReady(), Assigned(standby_of(1))), 75, id="standby"),
         pytest.param(
             (ServerReady(), Tick(True), Assigned(run_of(1)), failed(1), Emptied()), 66, id="failed"
         ),
@@ -309,7 +311,7 @@ EVENTS = st.lists(
         st.just(ServerReady()),
         st.builds(ServerDied, st.sampled_from([1, -9])),
         st.builds(Assigned, st.builds(run_of, ATTEMPTS, st.booleans())),
-        st.builds(Assigned, st.builds(hold_of, ATTEMPTS, st.booleans())),
+        st.builds(Assigned, st.builds(standby_of, ATTEMPTS, st.booleans())),
         st.builds(failed, ATTEMPTS, st.sampled_from([1, 66, -9]), st.booleans()),
         st.builds(ended, ATTEMPTS, st.sampled_from([Result.SUCCEEDED, Result.STOPPED])),
         st.just(Emptied()),

@@ -70,10 +70,13 @@ def test_options_of_torchrun_are_dropped_with_a_note() -> None:
     assert found.program == (PYTHON, "train.py")
     assert found.notes == (
         "torchrun's option --nnodes=2 is ignored: spec.numNodes says how many nodes there are",
-        "torchrun's option --nproc-per-node=8 is ignored: spec.numProcPerNode says how many ranks a node has",
-        "torchrun's option --rdzv-backend=c10d is ignored: the operator and the launcher see to that",
+        "torchrun's option --nproc-per-node=8 is ignored: "
+        "spec.numProcPerNode says how many ranks a node has",
+        "torchrun's option --rdzv-backend=c10d is ignored: "
+        "the operator and the launcher see to that",
         "torchrun's option --rdzv-conf=a=1 is ignored: the operator and the launcher see to that",
-        "torchrun's option --max-restarts=3 is ignored: spec.failurePolicy.maxRestarts says how often the job restarts",
+        "torchrun's option --max-restarts=3 is ignored: "
+        "spec.failurePolicy.maxRestarts says how often the job restarts",
         "torchrun's option --tee=3 is ignored: the operator and the launcher see to that",
     )
 
@@ -105,7 +108,7 @@ def test_settings_carry_program_and_notes() -> None:
 
 
 def test_installed_copy_starts_without_the_trainer(tmp_path: Path) -> None:
-    """Twice, because an init container may run twice, into a folder that exists, as a volume does."""
+    """Twice, because an init container may run twice, into a folder that exists, as a volume."""
     for _ in range(2):
         assert install.main([str(tmp_path)]) == 0
     assert {path.name for path in tmp_path.iterdir()} == {"__main__.py", "inception_launcher"}

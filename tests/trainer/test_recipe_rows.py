@@ -16,6 +16,7 @@ from PIL import Image
 import cifar_files
 import trainer_ranks
 from inception_trainer import cli, models, recipes
+from inception_trainer.config import sources
 from inception_trainer.config import training as schema
 from inception_trainer.config.settings import from_environment
 from shard_files import png, sample, write_tar
@@ -91,7 +92,7 @@ def parsed(
     options = cli._parser().parse_args(words[at + 1 :])
     job: dict[str, Any] = {}
     for override in options.set:
-        schema._override(job, override)
+        sources.override(job, override)
     return variables, options.command.capitalize(), min(ranks, MOST_RANKS), job
 
 

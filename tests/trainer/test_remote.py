@@ -211,6 +211,13 @@ def test_a_store_that_fails_makes_no_image_corrupt(
         train.batch(np.arange(2), 0)
 
 
+def test_a_store_that_fails_is_not_taken_for_one_that_holds_nothing(memory, monkeypatch) -> None:
+    fs, _ = stores.filesystem(memory)
+    monkeypatch.setattr(type(fs), "info", failing(OSError("timed out")))
+    with pytest.raises(StoreFailed, match="OSError: timed out"):
+        Remote(memory).is_dir()
+
+
 def test_an_image_that_is_gone(tmp_path, memory) -> None:
     upload(same_data(tmp_path)[0], memory)
     train = opened("ImageFolder", memory).train
@@ -247,13 +254,13 @@ def test_weights_are_fetched_with_their_checksum(tmp_path, url) -> None:
     file.parent.mkdir()
     torch.save(models.create("resnet50", 3).state_dict(), file)
     checksum = hashlib.sha256(file.read_bytes()).hexdigest()
-    checksums.beside(file).write_bytes(checksums.line(checksum, file.name))
+    checksums.beside(file).write_bytes(checksums.entry(checksum, file.name))
     upload(file.parent, url)
     upload(file.parent, f"{url}/other")
     source = f"{url}/{file.name}"
     assert open_weights("resnet50", local_file(source)).classes == 3
     assert local_file(source) is local_file(source)
-    (Remote(url) / f"{file.name}.sha256").write_bytes(checksums.line("0" * 64, file.name))
+    (Remote(url) / f"{file.name}.sha256").write_bytes(checksums.entry("0" * 64, file.name))
     local_file.cache_clear()
     with pytest.raises(DataError, match=r"resnet50\.pth is damaged"):
         open_weights("resnet50", local_file(source))
@@ -317,15 +324,17 @@ def test_figures_are_pushed_while_a_run_goes_on(url, monkeypatch) -> None:
 
 
 def test_fsspec_is_imported_with_the_first_url_only() -> None:
-    code = (
-        "import sys, inception_trainer.preload, inception_trainer.train.build, inception_trainer.entry\n"
-        "import inception_trainer.data.shards, inception_trainer.data.imagefolder, inception_trainer.modes.common\n"
-        "from inception_trainer import stores\n"
-        "assert str(stores.place('/data')) == '/data'\n"
-        "print([name for name in sys.modules if name.split('.')[0] in ('fsspec', 's3fs', 'botocore')])\n"
-        "stores.place('memory://a').is_dir()\n"
-        "print('fsspec' in sys.modules)\n"
-    )
+    code = """
+import sys
+import inception_trainer.preload, inception_trainer.train.build, inception_trainer.entry
+import inception_trainer.data.shards, inception_trainer.data.imagefolder
+import inception_trainer.modes.common
+from inception_trainer import stores
+assert str(stores.place('/data')) == '/data'
+print([name for name in sys.modules if name.split('.')[0] in ('fsspec', 's3fs', 'botocore')])
+stores.place('memory://a').is_dir()
+print('fsspec' in sys.modules)
+"""
     environment = {**os.environ, "PYTHONPATH": str(Path(stores.__file__).parents[1])}
     done = subprocess.run(
         [sys.executable, "-c", code], check=True, capture_output=True, text=True, env=environment

@@ -17,7 +17,7 @@ from PIL import Image
 import killed_saves
 import trainer_ranks
 from inception_trainer.checkpoint import checksums
-from inception_trainer.checkpoint.folder import CheckpointStore
+from inception_trainer.checkpoint.folder import FolderCheckpoints
 from inception_trainer.config.training import merge
 from shard_files import same_data
 from trainer_ranks import TINY
@@ -45,7 +45,7 @@ def test_kill_at_any_moment_of_a_save_leaves_a_whole_checkpoint(tmp_path, kind) 
         if not killed_at(root, *numbers):
             break
         deaths += 1
-        successor = CheckpointStore(root, 2, keep=1)
+        successor = FolderCheckpoints(root, 2, keep=1)
         successor.acquire()
         newest = successor.load()
         assert newest is not None

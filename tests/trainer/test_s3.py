@@ -71,7 +71,7 @@ def make_bucket(address: str, server: subprocess.Popen[bytes], log: Path) -> Non
             time.sleep(0.1)
 
 
-@pytest.mark.parametrize("file", ["test_remote.py", "test_lineage.py"])
+@pytest.mark.parametrize("file", ["test_remote.py", "test_object_store.py"])
 def test_the_tests_of_stores_pass_on_an_s3_server(
     s3: dict[str, str], tmp_path: Path, file: str
 ) -> None:

@@ -32,10 +32,10 @@ from inception_trainer.sinks.console import Console
 from inception_trainer.sinks.curves import Curves, smoothed
 from inception_trainer.sinks.files import ProgressFile
 from inception_trainer.sinks.mllog import MLLog
-from inception_trainer.sinks.model_zoo_log import AccuracyLog, BenchmarkLog, measured
-from inception_trainer.sinks.nvidia_raport import METRICS, Raport, at_share
+from inception_trainer.sinks.model_zoo_log import AccuracyLog, BenchmarkLog, benchmark_figures
+from inception_trainer.sinks.nvidia_raport import METRICS, NvidiaRaport, percentile
 from inception_trainer.sinks.prometheus import Prometheus
-from inception_trainer.sinks.tecorigin_log import Tcap
+from inception_trainer.sinks.tecorigin_log import TecoriginLog
 from inception_trainer.sinks.tensorboard import TensorBoard
 from launchers import free_port
 from prometheus import lint
@@ -283,7 +283,7 @@ def raport(folder: Path) -> list[dict]:
 
 
 def test_raport_lines(tmp_path) -> None:
-    feed(Raport(tmp_path))
+    feed(NvidiaRaport(tmp_path))
     records = raport(tmp_path)
     assert all(
         {"timestamp", "datetime", "elapsedtime", "type"} <= set(record) for record in records
@@ -299,14 +299,18 @@ def test_raport_lines(tmp_path) -> None:
     assert logs["[0]"]["val.top1"] == 90.0
     assert logs["[0]"]["train.loss"] == 0.5
     assert logs["[]"] == {
-        "val.top1": 95.0, "val.top5": 100.0, "val.loss": 0.3, "train.total_ips": 800.0, "train.loss": 0.3,
-    }  # fmt: skip
+        "val.top1": 95.0,
+        "val.top5": 100.0,
+        "val.loss": 0.3,
+        "train.total_ips": 800.0,
+        "train.loss": 0.3,
+    }
     assert set().union(*logs.values()) - {"attempt", "world_size", "epochs"} <= set(METRICS)
 
 
 def test_raport_summarises_an_epoch(tmp_path) -> None:
     """Means, but the last learning rate and loss scale; latencies of the batches of this rank."""
-    sink = Raport(tmp_path)
+    sink = NvidiaRaport(tmp_path)
     sink.start(INFO)
     for step, loss, rate in ((5, 1.0, 0.2), (10, 3.0, 0.1), (15, 5.0, 0.05)):
         sink.log(dataclasses.replace(LOG, step=step, loss=loss, learning_rate=rate, loss_scale=8.0))
@@ -329,14 +333,14 @@ def test_raport_summarises_an_epoch(tmp_path) -> None:
 
 
 def test_share_of_few() -> None:
-    assert [at_share([1.0], share) for share in (95, 100)] == [1.0, 1.0]
-    assert at_share([1.0, 2.0], 50) == 1.0
+    assert [percentile([1.0], share) for share in (95, 100)] == [1.0, 1.0]
+    assert percentile([1.0, 2.0], 50) == 1.0
 
 
 def test_tcap_lines(tmp_path) -> None:
     """Units, goals and stages, then texts in a text; attempts follow one another."""
     for _attempt in range(2):
-        feed(Tcap(tmp_path), info=dataclasses.replace(INFO, profile="tecorigin"))
+        feed(TecoriginLog(tmp_path), info=dataclasses.replace(INFO, profile="tecorigin"))
     written = (tmp_path / "tcap_dllogger.json").read_text().splitlines()
     assert all(line.startswith("TCAPPDLL ") for line in written)
     records = [json.loads(line.removeprefix("TCAPPDLL ")) for line in written]
@@ -363,17 +367,22 @@ def test_tcap_lines(tmp_path) -> None:
 
 
 def test_tcap_is_for_its_vendors_profile_and_training_only(tmp_path) -> None:
-    feed(Tcap(tmp_path), info=dataclasses.replace(INFO, profile="sdaa"))
+    feed(TecoriginLog(tmp_path), info=dataclasses.replace(INFO, profile="sdaa"))
     assert not list(tmp_path.iterdir())
     for mode in ("Train", "Evaluate"):
-        sinks = [sink for sink in build(Settings(), tmp_path, mode) if isinstance(sink, Tcap)]
+        sinks = [
+            sink for sink in build(Settings(), tmp_path, mode) if isinstance(sink, TecoriginLog)
+        ]
         assert len(sinks) == (mode == "Train")
 
 
 CONFIG = {
-    "seed": 3, "batch": {"global": 8, "perDevice": 2}, "evaluation": {"everyEpochs": 2},
-    "optimizer": {"name": "SGD", "learningRate": 0.1, "weightDecay": 0.0001}, "schedule": {"warmupEpochs": 1.0},
-}  # fmt: skip
+    "seed": 3,
+    "batch": {"global": 8, "perDevice": 2},
+    "evaluation": {"everyEpochs": 2},
+    "optimizer": {"name": "SGD", "learningRate": 0.1, "weightDecay": 0.0001},
+    "schedule": {"warmupEpochs": 1.0},
+}
 MLINFO = dataclasses.replace(
     INFO,
     model="resnet50",
@@ -488,10 +497,19 @@ def test_mllog_of_evaluations_by_steps(tmp_path) -> None:
 
 
 BENCHMARK = {
-    "worldSize": 2, "model": "bninception", "batchPerDevice": 64, "microBatches": 2, "precision": "FP16",
-    "stepSeconds": 0.5, "stepSecondsVariance": 0.01, "computeSeconds": 0.4, "computeSecondsVariance": 0.02,
-    "imagesPerSecond": 512.0, "deviceName": "MLU370-X8", "dataKind": "Synthetic",
-}  # fmt: skip
+    "worldSize": 2,
+    "model": "bninception",
+    "batchPerDevice": 64,
+    "microBatches": 2,
+    "precision": "FP16",
+    "stepSeconds": 0.5,
+    "stepSecondsVariance": 0.01,
+    "computeSeconds": 0.4,
+    "computeSecondsVariance": 0.02,
+    "imagesPerSecond": 512.0,
+    "deviceName": "MLU370-X8",
+    "dataKind": "Synthetic",
+}
 
 
 def lines(path: Path) -> list:
@@ -499,12 +517,22 @@ def lines(path: Path) -> list:
 
 
 def test_benchmark_log_has_the_words_of_the_model_zoo() -> None:
-    assert measured(BENCHMARK, 1767225599) == {
-        "net": "bninception", "batch_size": 128, "cards": 2, "precision": "amp", "DPF_mode": "ddp",
-        "batch_time_avg": 0.5, "batch_time_var": 0.01, "hardware_time_avg": 0.4, "hardware_time_var": 0.02,
-        "throughput": 512.0, "date": "2025-12-31 23:59:59", "device": "MLU370-X8", "dataset": "Synthetic",
-    }  # fmt: skip
-    alone = measured(BENCHMARK | {"worldSize": 1, "precision": "FP32"}, 0)
+    assert benchmark_figures(BENCHMARK, 1767225599) == {
+        "net": "bninception",
+        "batch_size": 128,
+        "cards": 2,
+        "precision": "amp",
+        "DPF_mode": "ddp",
+        "batch_time_avg": 0.5,
+        "batch_time_var": 0.01,
+        "hardware_time_avg": 0.4,
+        "hardware_time_var": 0.02,
+        "throughput": 512.0,
+        "date": "2025-12-31 23:59:59",
+        "device": "MLU370-X8",
+        "dataset": "Synthetic",
+    }
+    alone = benchmark_figures(BENCHMARK | {"worldSize": 1, "precision": "FP32"}, 0)
     assert (alone["cards"], alone["DPF_mode"], alone["precision"]) == (1, "single", "fp32")
 
 

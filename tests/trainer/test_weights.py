@@ -22,7 +22,7 @@ from inception_trainer.config.normalization import (
 )
 from inception_trainer.errors import ConfigError, DataError, InputMissing
 from inception_trainer.weights import layouts
-from inception_trainer.weights.load import Loaded, load_weights
+from inception_trainer.weights.load import WeightsSource, load_weights
 
 State = dict[str, Tensor]
 
@@ -129,7 +129,7 @@ def test_our_own_checkpoint_brings_its_inputs_along(tmp_path: Path) -> None:
         "preprocessing": {**CAFFE_BGR.as_dict(), "imageSize": 64},
     }
     torch.save(content, tmp_path / "final.pt")
-    assert load_weights(heir, "resnet50", tmp_path / "final.pt") == Loaded(
+    assert load_weights(heir, "resnet50", tmp_path / "final.pt") == WeightsSource(
         "this trainer", CAFFE_BGR
     )
 

@@ -8,12 +8,27 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from inception_operator.contract.types import Json
 from inception_operator.decide import backoff
 from inception_operator.decide.backoff import Streak
+from inception_operator.decide.restart_policy import Counters, Restart
+from inception_operator.spec.failure_policy import Action
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 AT_ONCE = timedelta()
 LONG = timedelta(minutes=10)
+
+
+def status_after(streak: Streak, attempt: int, now: datetime) -> Json:
+    """What a status says once this attempt has failed with this streak."""
+    return Restart(
+        Action.RESTART,
+        reason="Restarting",
+        message="",
+        counted=True,
+        not_before=streak.not_before(attempt, now),
+        counters=Counters(streak=streak),
+    ).to_status()
 
 
 def test_pauses_double_after_two_failures_up_to_a_minute() -> None:
@@ -85,7 +100,7 @@ def test_repeating_lost_steps_is_free_for_a_while(repeats: int, seconds: int) ->
 @pytest.mark.parametrize(("microseconds", "due"), [(0, "12:00:04"), (1, "12:00:05")])
 def test_the_time_in_the_status_is_never_too_early(microseconds: int, due: str) -> None:
     now = NOW + timedelta(microseconds=microseconds)
-    status = Streak(5, attempt=1).to_status(5, now)
+    status = status_after(Streak(5, attempt=1), 5, now)
     assert status["nextAttemptTime"] == f"2026-01-01T{due}Z"
     assert backoff.remaining(status, now) >= 4
     assert backoff.remaining(status, now + timedelta(seconds=5)) == 0
@@ -94,10 +109,10 @@ def test_the_time_in_the_status_is_never_too_early(microseconds: int, due: str) 
 @given(failures=st.integers(0, 50), attempt=st.integers(1, 50), step=st.integers(0, 50))
 def test_the_status_holds_all_of_it(failures: int, attempt: int, step: int) -> None:
     streak = Streak(failures, attempt, step)
-    assert Streak.of(streak.to_status(attempt + 1, NOW)) == streak
+    assert Streak.of(status_after(streak, attempt + 1, NOW)) == streak
 
 
 def test_without_a_pause_there_is_no_time() -> None:
-    status = Streak(2, attempt=1).to_status(2, NOW)
+    status = status_after(Streak(2, attempt=1), 2, NOW)
     assert "nextAttemptTime" not in status
     assert backoff.remaining(status, NOW) == 0

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from benchmarks.campaign_ledger import COUNTED, INFRASTRUCTURE, SHOWS_AS, Kill, Ledger, LedgerError
-from inception_operator.decide import failure
+from inception_operator.decide import restart_policy
 
 PROCESS, POD = Kill("process", 1), Kill("pod", 2)
 
@@ -72,5 +72,5 @@ def test_what_no_kill_explains_is_an_error(
 
 
 def test_faults_of_the_infrastructure_are_those_of_the_operator() -> None:
-    assert set(failure.INFRASTRUCTURE) == INFRASTRUCTURE
+    assert set(restart_policy.INFRASTRUCTURE) == INFRASTRUCTURE
     assert {cause for kind in COUNTED for cause in SHOWS_AS[kind]} & INFRASTRUCTURE == set()

@@ -13,11 +13,11 @@ from kubernetes_validate import validate
 from cluster_sim import Sim
 from cluster_sim import job as simulated
 from inception_operator.accelerators.resolve import Devices, load_profiles, parse_profile, resolve
+from inception_operator.contract.errors import SpecError
 from inception_operator.contract.types import Json
 from inception_operator.pod.build import build_pod
-from inception_operator.spec import claims
-from inception_operator.spec.claims import Claim, parse_claims
-from inception_operator.spec.fields import SpecError
+from inception_operator.pod.resource_claims import build_templates, template_name
+from inception_operator.spec.claims import Claim
 from inception_operator.spec.job import Job, parse
 
 TABLE = load_profiles()
@@ -184,12 +184,12 @@ def test_refused(wanted: list[Json], spec: Json, message: str) -> None:
 )
 def test_shapes_that_the_schema_refuses_are_refused_here_too(source: Any, message: str) -> None:
     with pytest.raises(SpecError, match=message):
-        parse_claims(source)
+        parsed(source)
 
 
 @pytest.mark.parametrize("source", [None, []])
 def test_no_claims(source: Any) -> None:
-    assert parse_claims(source) == ()
+    assert parsed(source).accelerator.claims == ()
     assert built(source, numProcPerNode=1)["spec"]["containers"][0]["resources"]["limits"] == {
         "nvidia.com/gpu": "1"
     }
@@ -204,7 +204,7 @@ def test_a_pod_claims_devices_for_its_trainer_and_asks_for_no_extended_resource(
     assert spec["resourceClaims"] == [
         {
             "name": "gpus",
-            "resourceClaimTemplateName": claims.template_name(job, job.accelerator.claims[0]),
+            "resourceClaimTemplateName": template_name(job, job.accelerator.claims[0]),
         },
         {"name": "mine", "resourceClaimTemplateName": "big-gpus"},
     ]
@@ -239,7 +239,7 @@ def test_only_the_trainer_gets_devices() -> None:
 
 def test_templates_are_made_for_classes_alone_and_belong_to_the_job() -> None:
     job = parsed([GPUS, OWN], numProcPerNode=4)
-    (made,) = claims.templates(job)
+    (made,) = build_templates(job)
     assert (made["apiVersion"], made["kind"]) == ("resource.k8s.io/v1", "ResourceClaimTemplate")
     assert made["metadata"]["namespace"] == "team"
     assert made["metadata"]["ownerReferences"][0]["uid"] == "u-1"
@@ -252,16 +252,16 @@ def test_templates_are_made_for_classes_alone_and_belong_to_the_job() -> None:
 
 
 def test_the_name_of_a_template_changes_with_its_content_and_with_the_job() -> None:
-    claim = Claim("gpus", device_class="gpu.nvidia.com", count=4)
+    claim = Claim(name="gpus", device_class="gpu.nvidia.com", count=4)
     others = [
         (parsed([], uid="u-2"), claim),
-        (parsed([]), Claim("gpus", device_class="gpu.nvidia.com", count=5)),
-        (parsed([]), Claim("gpus", device_class="gpu.amd.com", count=4)),
+        (parsed([]), Claim(name="gpus", device_class="gpu.nvidia.com", count=5)),
+        (parsed([]), Claim(name="gpus", device_class="gpu.amd.com", count=4)),
     ]
-    names = {claims.template_name(job, one) for job, one in [(parsed([]), claim), *others]}
+    names = {template_name(job, one) for job, one in [(parsed([]), claim), *others]}
     assert len(names) == 4
     assert all(re.fullmatch(r"digits-gpus-[0-9a-f]{10}", name) for name in names)
-    assert claims.template_name(parsed([]), claim) == claims.template_name(parsed([]), claim)
+    assert template_name(parsed([]), claim) == template_name(parsed([]), claim)
 
 
 def test_the_text_for_people_fits_into_the_status() -> None:

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import io
+import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+import yaml
 
-from demo import clusters, images
+from demo import clusters, images, run, together
 from demo.clusters import choose
 from demo.follow import Screen, blocking_message, ended, follow, job_line, progress_line
 from demo.kube import DemoError, Kube
+from demo.outlook import Outlook, Part, Say, local_parts
+from localcluster.controlplane import required_components
+from localcluster.model import ClusterSpec
 
 
 @pytest.mark.parametrize(
@@ -37,7 +44,7 @@ def test_unknown_cluster_lists_the_known() -> None:
 def test_machine_without_root_is_told_what_works(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(clusters.os, "geteuid", lambda: 1000)
     with pytest.raises(DemoError) as caught:
-        clusters.start_local({}, print)
+        clusters.start_local({}, Say())
     text = str(caught.value)
     assert text.startswith("A local node needs root")
     for offer in ("KUBECONFIG=", "CLUSTER=kind", "make train-local"):
@@ -182,3 +189,79 @@ def test_failed_tool_carries_its_complaint(tmp_path: Path) -> None:
 def test_locks_of_the_images_exist() -> None:
     for names in images.LOCKS.values():
         assert all((images.ROOT / "requirements" / name).is_file() for name in names)
+
+
+def test_install_yaml_gets_the_images_of_the_cluster() -> None:
+    objects = list(yaml.safe_load_all(run.operator_manifest("somewhere/o:1", "somewhere/t:2")))
+    (deployment,) = (item for item in objects if item["kind"] == "Deployment")
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    assert container["image"] == "somewhere/o:1"
+    assert container["args"][1:3] == ["--trainer-image", "somewhere/t:2"]
+
+
+def test_tear_down_on_another_cluster_leaves_the_crd() -> None:
+    deleted: list[str] = []
+    kube = SimpleNamespace(run=lambda *_, stdin="": deleted.append(stdin))
+    run.remove_objects(cast("Kube", kube), lambda message: None)
+    kinds = [item["kind"] for text in deleted for item in yaml.safe_load_all(text) if item]
+    assert {"Namespace", "Deployment", "ClusterRole"} <= set(kinds)
+    assert "CustomResourceDefinition" not in kinds
+
+
+def test_percent_grows_with_what_is_done_and_never_goes_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = 0.0
+    monkeypatch.setattr("demo.outlook.time.monotonic", lambda: now)
+    done: set[str] = set()
+    parts = {"long": 80.0, "short": 20.0, "there already": 500.0}
+    done.add("there already")
+    outlook = Outlook(
+        Part(seconds, lambda name=name: name in done) for name, seconds in parts.items()
+    )
+    assert outlook.seconds == 100
+    seen = [outlook.percent()]
+    now = 40.0
+    seen.append(outlook.percent())
+    now = 900.0
+    seen.append(outlook.percent())
+    done.add("short")
+    seen.append(outlook.percent())
+    done.add("long")
+    seen.append(outlook.percent())
+    assert seen == [0, 40, 72, 72, 100]
+
+
+def test_a_cold_demo_says_how_long_it_takes(capsys: pytest.CaptureFixture[str]) -> None:
+    programs = required_components(ClusterSpec(dns=False))
+    say = Say()
+    say.outlook = Outlook(local_parts(programs, set()))
+    say(say.outlook.announcement(len(programs)))
+    line = capsys.readouterr().out
+    assert line.startswith("[    0 s, about 0 %] about ")
+    assert f"minutes on two cores: {len(programs)} programs are built first" in line
+    assert "programs" not in say.outlook.announcement(0)
+
+
+def test_a_part_that_fails_ends_the_others_at_once() -> None:
+    def fail() -> None:
+        raise DemoError("no disk")
+
+    def wait_long() -> None:
+        subprocess.run(["sleep", "60"], check=True)
+
+    started = time.monotonic()
+    with pytest.raises(DemoError, match="no disk"):
+        together.run_together([wait_long, fail, wait_long])
+    assert time.monotonic() - started < 30
+
+
+def test_parts_run_at_the_same_time() -> None:
+    meeting = threading.Barrier(2, timeout=30)
+    together.run_together([meeting.wait, meeting.wait])
+
+
+def test_the_demo_builds_no_dns_server_and_no_helm() -> None:
+    programs = required_components(ClusterSpec(dns=False))
+    assert not {"coredns", "helm"} & set(programs)
+    assert set(required_components(together.BUILDER)) < set(programs)

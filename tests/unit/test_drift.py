@@ -86,11 +86,11 @@ def test_a_pod_without_owner_and_uid_is_nobody_s_and_is_replaced_untouched(sim: 
 
 @pytest.mark.parametrize("text", [None, "", "{", '{"attempt": 1, "nnodes": 0}', "[]"])
 def test_a_stomped_assignment_is_written_again(sim: Sim, text: str | None) -> None:
-    order = sim.pod(1).order
+    assigned = sim.pod(1).assigned
     sim.pod(1).tell(text)
     plan = sim.operate()
     assert plan.assign.keys() == {"job-1-1"}
-    assert sim.pod(1).order == order
+    assert sim.pod(1).assigned == assigned
     assert sim.counters == (1, 0, 0)
 
 

@@ -34,9 +34,8 @@ def job(nodes: int, *, least: int = 1, spares: int = 0) -> Job:
         name="job",
         namespace="ns",
         uid="u",
-        generation=1,
         num_nodes=nodes,
-        elastic=ElasticPolicy(least, spares),
+        elastic=ElasticPolicy(min_nodes=least, spare_nodes=spares),
     )
 
 
@@ -88,7 +87,7 @@ def test_text_that_names_no_members(text: object) -> None:
 def test_who_survives_keeps_the_rank(
     before: Members, ready: Members, size: int, after: Members
 ) -> None:
-    assert elastic.crew(before, ready, size) == after
+    assert elastic.choose_members(before, ready, size) == after
 
 
 @pytest.mark.parametrize(
@@ -108,38 +107,41 @@ def test_slots_to_keep_filled(
     written: Members, issued: bool, present: list[int], pool: Members
 ) -> None:
     assert (
-        elastic.roster(job(2, spares=1), written, map(pod, present), 1, issued=issued).pool == pool
+        elastic.find_membership(job(2, spares=1), written, map(pod, present), 1, issued=issued).pool
+        == pool
     )
 
 
 def test_pods_that_run_are_kept_rather_than_those_that_wait() -> None:
     pods = [pod(0), pod(1, phase="Pending", ready=False), pod(2)]
-    assert elastic.roster(job(1, spares=1), (0,), pods, 1, issued=True).pool == (0, 2)
+    assert elastic.find_membership(job(1, spares=1), (0,), pods, 1, issued=True).pool == (0, 2)
 
 
 def test_a_slot_whose_name_is_still_taken_is_left_out() -> None:
     pods = [pod(0), pod(1, deleting=True)]
-    assert elastic.roster(job(1, spares=1), (0,), pods, 1, issued=True).pool == (0, 2)
-    assert elastic.roster(job(1, spares=1), (0,), pods, 2, issued=True).pool == (0, 1), (
+    assert elastic.find_membership(job(1, spares=1), (0,), pods, 1, issued=True).pool == (0, 2)
+    assert elastic.find_membership(job(1, spares=1), (0,), pods, 2, issued=True).pool == (0, 1), (
         "the next name is free"
     )
 
 
 def test_slots_of_a_fixed_job_are_its_members() -> None:
-    fixed = Job(name="job", namespace="ns", uid="u", generation=1, num_nodes=2)
-    assert elastic.roster(fixed, (1,), [pod(0)], 1, issued=True) == Membership((0, 1), (0, 1))
+    fixed = Job(name="job", namespace="ns", uid="u", num_nodes=2)
+    assert elastic.find_membership(fixed, (1,), [pod(0)], 1, issued=True) == Membership(
+        (0, 1), (0, 1)
+    )
 
 
 PENDING: dict[str, Any] = {"phase": "Pending", "ready": False, "ip": None}
 
 
-def muster(
-    members: Members, ready: Members, wanted: int, least: int = 1, **others: PodView | None
+def availability(
+    members: Members, ready: Members, desired: int, least: int = 1, **others: PodView | None
 ) -> Availability:
     """Others are slots that are not ready: s2=None is an empty slot 2."""
     pods: dict[int, PodView | None] = {slot: pod(slot) for slot in ready}
     pods |= {int(name[1:]): view for name, view in others.items()}
-    return Availability(Membership(members, tuple(pods)), pods, ready, wanted, least, NOW)
+    return Availability(Membership(members, tuple(pods)), pods, ready, desired, least, NOW)
 
 
 def coming(slot: int, age: float, **fields: Any) -> PodView:
@@ -147,77 +149,97 @@ def coming(slot: int, age: float, **fields: Any) -> PodView:
 
 
 START = [
-    pytest.param(muster((), (0, 1), 2), 0, (0, 1), None, id="all there"),
+    pytest.param(availability((), (0, 1), 2), 0, (0, 1), None, id="all there"),
     pytest.param(
-        muster((), (0,), 2, s1=coming(1, 29, node=None)),
+        availability((), (0,), 2, s1=coming(1, 29, node=None)),
         29,
         (),
         1,
         id="a start waits half a minute",
     ),
-    pytest.param(muster((), (0,), 2, s1=coming(1, 30)), 30, (0,), None, id="and goes on smaller"),
-    pytest.param(muster((), (0,), 3, 2, s1=None), 99, (), None, id="below the minimum"),
-    pytest.param(muster((0, 1), (0,), 2, s1=None), 1, (), 3, id="the replacement is to be made"),
     pytest.param(
-        muster((0, 1), (0,), 2, s1=coming(1, 1, node=None)), 1, (), 2, id="losses are seen together"
+        availability((), (0,), 2, s1=coming(1, 30)), 30, (0,), None, id="and goes on smaller"
     ),
-    pytest.param(muster((0, 1), (0,), 2, s1=coming(1, 3, node=None)), 3, (0,), None, id="no place"),
+    pytest.param(availability((), (0,), 3, 2, s1=None), 99, (), None, id="below the minimum"),
     pytest.param(
-        muster((0, 1), (0,), 2, s1=coming(1, 9)), 9, (), 1, id="the replacement is coming"
+        availability((0, 1), (0,), 2, s1=None), 1, (), 3, id="the replacement is to be made"
     ),
     pytest.param(
-        muster((0, 1), (0,), 2, s1=coming(1, 10)), 10, (0,), None, id="but takes too long"
+        availability((0, 1), (0,), 2, s1=coming(1, 1, node=None)),
+        1,
+        (),
+        2,
+        id="losses are seen together",
     ),
     pytest.param(
-        muster((0, 1), (0,), 2, s1=coming(1, 1)), 60, (), 9, id="it was made after a pause"
+        availability((0, 1), (0,), 2, s1=coming(1, 3, node=None)), 3, (0,), None, id="no place"
     ),
     pytest.param(
-        muster((0, 1), (0,), 2, s1=coming(1, 3, waiting_reason="ErrImagePull")),
+        availability((0, 1), (0,), 2, s1=coming(1, 9)), 9, (), 1, id="the replacement is coming"
+    ),
+    pytest.param(
+        availability((0, 1), (0,), 2, s1=coming(1, 10)), 10, (0,), None, id="but takes too long"
+    ),
+    pytest.param(
+        availability((0, 1), (0,), 2, s1=coming(1, 1)), 60, (), 9, id="it was made after a pause"
+    ),
+    pytest.param(
+        availability((0, 1), (0,), 2, s1=coming(1, 3, waiting_reason="ErrImagePull")),
         3,
         (0,),
         None,
         id="no image",
     ),
     pytest.param(
-        muster((0, 1), (0,), 2, s1=pod(1, deleting=True)),
+        availability((0, 1), (0,), 2, s1=pod(1, deleting=True)),
         3,
         (0,),
         None,
         id="the name is still taken",
     ),
-    pytest.param(muster((0, 1), (0, 2), 2), 0, (0, 2), None, id="a spare at once"),
-    pytest.param(muster((0, 1), (2,), 2, s0=None), 2, (), 28, id="of the old members none is left"),
+    pytest.param(availability((0, 1), (0, 2), 2), 0, (0, 2), None, id="a spare at once"),
+    pytest.param(
+        availability((0, 1), (2,), 2, s0=None), 2, (), 28, id="of the old members none is left"
+    ),
 ]
 
 
-@pytest.mark.parametrize(("seen", "waited", "crew", "left"), START)
+@pytest.mark.parametrize(("seen", "waited", "members", "left"), START)
 def test_beginning_an_attempt(
-    seen: Availability, waited: float, crew: Members, left: float | None
+    seen: Availability, waited: float, members: Members, left: float | None
 ) -> None:
-    assert elastic.start(seen, ago(waited), rejected=False) == (crew, left)
+    assert elastic.starting_members(seen, ago(waited), rejected=False) == (members, left)
 
 
 def test_beginning_an_attempt_without_what_the_api_server_refuses() -> None:
-    seen = muster((0, 1), (0,), 2, s1=None)
-    assert elastic.start(seen, ago(2), rejected=True) == ((), 1)
-    assert elastic.start(seen, ago(3), rejected=True) == ((0,), None)
+    seen = availability((0, 1), (0,), 2, s1=None)
+    assert elastic.starting_members(seen, ago(2), rejected=True) == ((), 1)
+    assert elastic.starting_members(seen, ago(3), rejected=True) == ((0,), None)
 
 
 YOUNG = pod(2, **PENDING, created=ago(10))
 RESIZE = [
-    pytest.param(muster((0, 1), (0, 1), 2), 5, 2, (), None, id="as wanted"),
-    pytest.param(muster((0, 1), (0, 1, 2), 2), 99, 2, (), None, id="spares are no reason"),
-    pytest.param(muster((0, 1, 2), (0, 1, 2), 2), 1, 3, (0, 1), None, id="fewer wanted"),
-    pytest.param(muster((0, 1, 2), (1, 2), 2), 1, 3, (2, 1), None, id="fewer wanted and there"),
-    pytest.param(muster((0, 1, 2), (0,), 2), 1, 3, (), None, id="fewer than that there"),
-    pytest.param(muster((0, 1), (0, 1, 2), 3), 1, 2, (0, 1, 2), None, id="more wanted, and there"),
-    pytest.param(muster((0, 1), (0, 1, 2), 3), 20, 3, (), 10, id="capacity is back"),
-    pytest.param(muster((0, 1), (0, 1, 2), 3), 30, 3, (0, 1, 2), None, id="capacity stays"),
-    pytest.param(muster((0, 1), (0, 2), 3), 99, 3, (), None, id="a member is not well"),
-    pytest.param(muster((0,), (0, 1), 3, s2=YOUNG), 99, 1, (), 20, id="the last one is coming"),
-    pytest.param(muster((0,), (0, 1), 3, s2=None), 99, 1, (), 3, id="the last one is to be made"),
+    pytest.param(availability((0, 1), (0, 1), 2), 5, 2, (), None, id="as wanted"),
+    pytest.param(availability((0, 1), (0, 1, 2), 2), 99, 2, (), None, id="spares are no reason"),
+    pytest.param(availability((0, 1, 2), (0, 1, 2), 2), 1, 3, (0, 1), None, id="fewer wanted"),
     pytest.param(
-        muster((0,), (0, 1), 3, s2=pod(2, **PENDING, created=ago(31))),
+        availability((0, 1, 2), (1, 2), 2), 1, 3, (2, 1), None, id="fewer wanted and there"
+    ),
+    pytest.param(availability((0, 1, 2), (0,), 2), 1, 3, (), None, id="fewer than that there"),
+    pytest.param(
+        availability((0, 1), (0, 1, 2), 3), 1, 2, (0, 1, 2), None, id="more wanted, and there"
+    ),
+    pytest.param(availability((0, 1), (0, 1, 2), 3), 20, 3, (), 10, id="capacity is back"),
+    pytest.param(availability((0, 1), (0, 1, 2), 3), 30, 3, (0, 1, 2), None, id="capacity stays"),
+    pytest.param(availability((0, 1), (0, 2), 3), 99, 3, (), None, id="a member is not well"),
+    pytest.param(
+        availability((0,), (0, 1), 3, s2=YOUNG), 99, 1, (), 20, id="the last one is coming"
+    ),
+    pytest.param(
+        availability((0,), (0, 1), 3, s2=None), 99, 1, (), 3, id="the last one is to be made"
+    ),
+    pytest.param(
+        availability((0,), (0, 1), 3, s2=pod(2, **PENDING, created=ago(31))),
         1,
         1,
         (0, 1),
@@ -225,53 +247,60 @@ RESIZE = [
         id="it is late",
     ),
     pytest.param(
-        muster((0,), (0, 1), 3, s2=pod(2, **PENDING, created=ago(3), node=None)),
+        availability((0,), (0, 1), 3, s2=pod(2, **PENDING, created=ago(3), node=None)),
         1,
         1,
         (0, 1),
         None,
         id="no place",
     ),
-    pytest.param(muster((0,), (0,), 3, s1=None, s2=None), 99, 1, (), None, id="nothing to grow by"),
+    pytest.param(
+        availability((0,), (0,), 3, s1=None, s2=None), 99, 1, (), None, id="nothing to grow by"
+    ),
 ]
 
 
-@pytest.mark.parametrize(("seen", "ran", "at_start", "crew", "left"), RESIZE)
+@pytest.mark.parametrize(("seen", "ran", "at_start", "members", "left"), RESIZE)
 def test_another_size(
-    seen: Availability, ran: float, at_start: int, crew: Members, left: float | None
+    seen: Availability, ran: float, at_start: int, members: Members, left: float | None
 ) -> None:
-    assert elastic.resize(seen, ago(ran), {"desiredAtStart": at_start}, rejected=False) == (
-        crew,
+    assert elastic.resized_members(
+        seen, ago(ran), {"desiredAtStart": at_start}, rejected=False
+    ) == (
+        members,
         left,
     )
 
 
 def test_what_the_api_server_refuses_is_not_waited_for() -> None:
-    seen = muster((0,), (0, 1), 3, s2=None)
-    assert elastic.resize(seen, ago(1), {"desiredAtStart": 1}, rejected=True) == ((0, 1), None)
+    seen = availability((0,), (0, 1), 3, s2=None)
+    assert elastic.resized_members(seen, ago(1), {"desiredAtStart": 1}, rejected=True) == (
+        (0, 1),
+        None,
+    )
 
 
 @pytest.mark.parametrize(
     ("seen", "rejection", "words"),
     [
-        (muster((0, 1), (0, 1), 2), None, ("AllPodsReady", "2 of 2 pods ready")),
+        (availability((0, 1), (0, 1), 2), None, ("AllPodsReady", "2 of 2 pods ready")),
         (
-            muster((0,), (0,), 3, s1=None, s2=None),
+            availability((0,), (0,), 3, s1=None, s2=None),
             None,
             ("EnoughPodsReady", "1 of 3 nodes, growing when 2 more pods are ready"),
         ),
         (
-            muster((0, 1), (0, 1), 3, s2=pod(2, **PENDING, unschedulable_message="no room")),
+            availability((0, 1), (0, 1), 3, s2=pod(2, **PENDING, unschedulable_message="no room")),
             None,
             ("EnoughPodsReady", "2 of 3 nodes, growing when 1 more pod is ready: no room"),
         ),
         (
-            muster((0, 1), (0, 1), 3, s2=None),
+            availability((0, 1), (0, 1), 3, s2=None),
             "over quota",
             ("EnoughPodsReady", "2 of 3 nodes, growing when 1 more pod is ready: over quota"),
         ),
         (
-            muster((0, 1), (0, 1, 2), 3),
+            availability((0, 1), (0, 1, 2), 3),
             None,
             ("EnoughPodsReady", "2 of 3 nodes, growing to 3 shortly"),
         ),

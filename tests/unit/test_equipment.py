@@ -78,7 +78,7 @@ def test_each_row_requests_its_devices_alike_and_nothing_else(name: str) -> None
         return
     resource = row.resource or "example.com/sdaa"
     assert trainer(pod)["resources"] == {"requests": {resource: "1"}, "limits": {resource: "1"}}
-    assert [t["key"] for t in pod["spec"]["tolerations"]] == [t["key"] for t in row.tolerations]
+    assert [t["key"] for t in pod["spec"]["tolerations"]] == [t.key for t in row.tolerations]
 
 
 @pytest.mark.parametrize("name", TABLE)

@@ -1,4 +1,4 @@
-"""What counts as a failure, which one is the cause, and what follows from it."""
+"""What counts as a failure, which one is the cause, and what follows by default."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from inception_operator.contract.assignment import work
 from inception_operator.contract.types import PodView, Report
 from inception_operator.decide import failure
 from inception_operator.decide.failure import AttemptView, Failure
+from inception_operator.decide.restart_policy import Counters, EndedAttempt, decide_restart
 from inception_operator.spec.failure_policy import Action
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -34,14 +35,19 @@ def pod(slot: int = 0, **fields: Any) -> PodView:
     return PodView(**(base | fields))
 
 
-def scene(**fields: Any) -> AttemptView:
+def attempt(**fields: Any) -> AttemptView:
     base: dict[str, Any] = {"job": "job", "attempt": 3, "nproc": 4, "issued": ISSUED, "now": NOW}
     return AttemptView(**(base | fields))
 
 
 def only(view: PodView | None, **fields: Any) -> Failure | None:
-    found = failure.collect((view,), scene(**fields))
+    found = failure.collect((view,), attempt(**fields))
     return found[0] if found else None
+
+
+def action(cause: Failure, previous: dict[str, Any] | None) -> Action:
+    """What follows where there are no rules and the limit is far away."""
+    return decide_restart(EndedAttempt(cause), previous, (), 99, Counters(), NOW).action
 
 
 def ended(code: int | None, **fields: Any) -> PodView:
@@ -115,12 +121,12 @@ ENDINGS = [
 ]
 
 
-@pytest.mark.parametrize(("view", "reason", "action"), ENDINGS)
-def test_table(view: PodView | None, reason: str, action: Action) -> None:
+@pytest.mark.parametrize(("view", "reason", "follows"), ENDINGS)
+def test_table(view: PodView | None, reason: str, follows: Action) -> None:
     found = only(view)
     assert found is not None
     assert found.reason == reason
-    assert failure.action(found, None) is action
+    assert action(found, None) is follows
     assert (found.attempt, found.rank) == (3, 0)
 
 
@@ -150,7 +156,7 @@ def test_only_the_first_line_of_a_message_is_for_conditions() -> None:
 
 
 def test_rank_without_a_report_is_the_first_of_its_node() -> None:
-    found = failure.collect((pod(0), pod(1, deleting=True)), scene())
+    found = failure.collect((pod(0), pod(1, deleting=True)), attempt())
     assert [each.rank for each in found] == [4]
 
 
@@ -166,7 +172,7 @@ def test_launcher_that_never_could_start_ends_the_job() -> None:
     )
     found = only(view, issued=None)
     assert found is not None
-    assert failure.action(found, None) is Action.FAIL
+    assert action(found, None) is Action.FAIL
     assert found.message == "no torch"
 
 
@@ -200,7 +206,7 @@ def test_while_gathering(view: PodView | None, fails: bool) -> None:
 def test_pod_made_for_this_attempt_counts_while_gathering() -> None:
     found = only(ended(1, assignment=None, incarnation=3), issued=None)
     assert found is not None
-    assert failure.action(found, None) is Action.RESTART
+    assert action(found, None) is Action.RESTART
 
 
 def fail(slot: int, reason: str, seconds: float) -> Failure:
@@ -259,11 +265,11 @@ def test_root_cause(failures: list[Failure], slot: int) -> None:
     ],
 )
 def test_waiting_for_the_cause(failures: list[Failure], waits: bool) -> None:
-    assert failure.must_wait(failures, (pod(0), pod(1)), scene()) is waits
+    assert failure.must_wait(failures, (pod(0), pod(1)), attempt()) is waits
 
 
 @pytest.mark.parametrize(
-    ("previous", "action"),
+    ("previous", "follows"),
     [
         (None, Action.RESTART),
         ({"reason": "OOMKilled", "attempt": 2}, Action.FAIL),
@@ -272,13 +278,13 @@ def test_waiting_for_the_cause(failures: list[Failure], waits: bool) -> None:
     ],
     ids=["first", "twice in a row", "not in a row", "another cause"],
 )
-def test_out_of_memory(previous: dict[str, Any] | None, action: Action) -> None:
-    assert failure.action(fail(0, "OOMKilled", 0), previous) is action
+def test_out_of_memory(previous: dict[str, Any] | None, follows: Action) -> None:
+    assert action(fail(0, "OOMKilled", 0), previous) is follows
 
 
 def test_lost_peer_with_a_permanent_code_is_still_a_consequence() -> None:
     lost = Failure(3, 0, "PeerLost", NOW, exit_code=65)
-    assert failure.action(lost, None) is Action.RESTART
+    assert action(lost, None) is Action.RESTART
 
 
 LATE = ISSUED - timedelta(seconds=60)
@@ -330,4 +336,4 @@ def test_success_of_an_earlier_attempt_does_not_count_for_this_one() -> None:
     )
     found = only(late)
     assert found is not None
-    assert failure.action(found, None) is Action.RESTART_IGNORING_LIMIT
+    assert action(found, None) is Action.RESTART_IGNORING_LIMIT

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from cluster_sim import Pod, Sim, job
+from inception_operator.contract.errors import SpecError
 from inception_operator.contract.names import MANAGER
 from inception_operator.contract.types import Json, Plan
-from inception_operator.decide.reconcile import wants_progress, wants_report
-from inception_operator.spec.fields import SpecError
+from inception_operator.decide.questions import wants_progress, wants_report
 from inception_operator.spec.job import RunPolicy, parse, run_policy
 
 BAD = {"profile": "abacus"}
@@ -37,7 +37,7 @@ def seconds(sim: Sim, wait: float) -> None:
     sim.operate()
 
 
-# --- activeDeadlineSeconds --------------------------------------------------------------------------------------------
+# --- activeDeadlineSeconds ------------------------------------------------------------------------
 
 
 def test_active_deadline_ends_a_job_that_runs_and_lets_it_save() -> None:
@@ -54,7 +54,9 @@ def test_active_deadline_ends_a_job_that_runs_and_lets_it_save() -> None:
         == "the job has not ended within 100 s (spec.runPolicy.activeDeadlineSeconds)"
     )
     assert (sim.status["state"], sim.reasons) == ("Failed", ["DeadlineExceeded"])
-    assert {(order.end, order.graceful) for order in plan.assign.values()} == {(True, True)}
+    assert {(assigned.end, assigned.graceful) for assigned in plan.assign.values()} == {
+        (True, True)
+    }
 
 
 def test_active_deadline_counts_while_pods_are_missing() -> None:
@@ -130,7 +132,7 @@ def test_extending_the_deadline_of_a_failed_job_changes_nothing() -> None:
     assert (sim.status["state"], sim.status["completionTime"]) == ("Failed", completed)
 
 
-# --- preRunningDeadlineSeconds ----------------------------------------------------------------------------------------
+# --- preRunningDeadlineSeconds --------------------------------------------------------------------
 
 
 def test_pre_running_deadline_ends_a_job_that_cannot_gather_with_the_words_of_the_scheduler() -> (
@@ -215,7 +217,7 @@ def test_the_nearest_deadline_wakes_the_operator() -> None:
     assert sim.operate().requeue_after == 30
 
 
-# --- after the end ----------------------------------------------------------------------------------------------------
+# --- after the end --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("ttl", [0, 60])
@@ -312,7 +314,7 @@ def test_pods_that_succeeded_stay_unless_all_are_to_go() -> None:
         assert sorted(sim.pods) == left
 
 
-# --- jobs of other controllers ----------------------------------------------------------------------------------------
+# --- jobs of other controllers --------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -345,7 +347,7 @@ def test_finished_job_of_another_controller_is_not_deleted() -> None:
     assert sim.operate() == Plan()
 
 
-# --- specs that cannot be carried out ---------------------------------------------------------------------------------
+# --- specs that cannot be carried out -------------------------------------------------------------
 
 
 def test_accepted_is_true_once_the_spec_can_be_carried_out(sim: Sim) -> None:
@@ -493,5 +495,6 @@ def test_run_policy_is_parsed() -> None:
         "ttlSecondsAfterFinished": 0,
     }
     resource = job(1, runPolicy={**policy, "cleanPodPolicy": "All"})
-    assert parse(resource).run_policy == run_policy(resource) == RunPolicy(1, 2, 0, "All")
-    assert parse(job(1)).run_policy == RunPolicy(None, None, None, "None")
+    limits = RunPolicy(active_deadline=1, pre_running_deadline=2, ttl=0, clean_pods="All")
+    assert parse(resource).run_policy == run_policy(resource) == limits
+    assert parse(job(1)).run_policy == RunPolicy()

@@ -13,14 +13,16 @@ from inception_operator.contract.errors import (
     ApiError,
     NotFoundError,
     RejectedError,
+    SpecError,
     UnavailableError,
 )
 from inception_operator.contract.types import PodView
-from inception_operator.decide.liveness import POLL, lost_at, wants_node
+from inception_operator.decide.liveness import POLL, lost_at
+from inception_operator.decide.questions import wants_node
 from inception_operator.decide.reconcile import reconcile
 from inception_operator.runtime.nodes import Nodes
-from inception_operator.spec.failure_policy import NodeLoss, parse_node_loss
-from inception_operator.spec.fields import SpecError
+from inception_operator.spec.failure_policy import NodeLoss
+from inception_operator.spec.job import parse
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 FORCE = {"nodeLostSeconds": 20, "nodeLostPolicy": "ForceDeletePods"}
@@ -100,7 +102,7 @@ def test_all_witnesses_must_agree_for_so_long(fields: dict[str, Any], due: datet
     ids=["nothing", "time", "force"],
 )
 def test_fields(policy: dict[str, Any], loss: NodeLoss) -> None:
-    assert parse_node_loss(policy) == loss
+    assert parse(job(1, failurePolicy=policy)).node_loss == loss
 
 
 @pytest.mark.parametrize(
@@ -117,7 +119,7 @@ def test_fields(policy: dict[str, Any], loss: NodeLoss) -> None:
 )
 def test_fields_that_cannot_be_are_refused(policy: dict[str, Any], words: str) -> None:
     with pytest.raises(SpecError, match=words):
-        parse_node_loss(policy)
+        parse(job(1, failurePolicy=policy))
 
 
 @pytest.mark.parametrize(

@@ -21,8 +21,8 @@ from inception_operator.contract.errors import (
 from inception_operator.contract.types import Assignment, Event, Json, Plan
 from inception_operator.pod import view as podview
 from inception_operator.runtime.apply import Applier
-from inception_operator.runtime.client import CLAIM_TEMPLATES, JOBS, PODS, Resource
-from inception_operator.runtime.jobs import JobStore
+from inception_operator.runtime.client import CLAIM_TEMPLATES, JOBS, PODS, Kind
+from inception_operator.runtime.job_cache import JobCache
 from inception_operator.runtime.workqueue import Key
 from operator_objects import job, pod
 
@@ -50,27 +50,27 @@ class FakeClient:
             raise self.faults[verb]
         return answer
 
-    async def apply_status(self, resource: Resource, body: Json) -> Json:
+    async def apply_status(self, resource: Kind, body: Json) -> Json:
         return await self._do(
             "status", body["metadata"]["name"], body, job(version=5, **body["status"])
         )
 
-    async def create(self, resource: Resource, namespace: str, body: Json) -> Json:
+    async def create(self, resource: Kind, namespace: str, body: Json) -> Json:
         verb = "prepare" if resource == CLAIM_TEMPLATES else "create"
         return await self._do(verb, body["metadata"]["name"], body, pod("job-0-2", version=8))
 
     async def merge(
-        self, resource: Resource, namespace: str, name: str, body: Json, *, strategic: bool = False
+        self, resource: Kind, namespace: str, name: str, body: Json, *, strategic: bool = False
     ) -> Json:
         assert resource == PODS
         return await self._do("repair" if strategic else "assign", name, body, pod(name, version=7))
 
-    async def delete(self, resource: Resource, namespace: str, name: str, **options: Any) -> Json:
+    async def delete(self, resource: Kind, namespace: str, name: str, **options: Any) -> Json:
         if resource == JOBS:
             return await self._do("delete", name, options, self.answer)
         return await self._do("delete", name, options, self.deleted or pod(name, version=6))
 
-    async def get(self, resource: Resource, namespace: str, name: str) -> Json:
+    async def get(self, resource: Kind, namespace: str, name: str) -> Json:
         return await self._do("get", name, None, self.found)
 
 
@@ -88,16 +88,19 @@ class Cache:
 
 class Scene:
     def __init__(self, **faults: ApiError) -> None:
-        self.client, self.cache, self.jobs = FakeClient(**faults), Cache(), JobStore()
+        self.client, self.cache, self.jobs = FakeClient(**faults), Cache(), JobCache()
         self.written: list[str] = []
         self.jobs.update(job())
         self.applier = Applier(
             self.client,  # type: ignore[arg-type]
             self.jobs,
-            self.cache,
+            self.cache,  # type: ignore[arg-type]
             self,  # type: ignore[arg-type]
-            lambda _job, status: self.written.append(status["state"]),
+            self,  # type: ignore[arg-type]
         )
+
+    def status_written(self, _resource: Json, status: Json) -> None:
+        self.written.append(status["state"])
 
     def post(self, _job: Json, event: Event) -> None:
         self.client.log.append(f"event {event.reason}")

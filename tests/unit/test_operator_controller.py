@@ -5,18 +5,22 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Collection
-from typing import Any
+from typing import Any, cast
 
 from inception_operator.contract.errors import ConflictError, NotFoundError, RejectedError
 from inception_operator.contract.types import Json, Observation, Plan, PodView, Progress
-from inception_operator.pod.view import trim_pod
-from inception_operator.runtime.controller import AGAIN_BASE, Controller, Decider
+from inception_operator.decide.reconcile import Context
+from inception_operator.runtime.apply import Applier
+from inception_operator.runtime.client import Client
+from inception_operator.runtime.controller import AGAIN_BASE, Controller
 from inception_operator.runtime.events import EventPoster
-from inception_operator.runtime.jobs import JobStore
+from inception_operator.runtime.job_cache import JobCache
 from inception_operator.runtime.metrics import Metrics
 from inception_operator.runtime.nodes import Nodes
+from inception_operator.runtime.observer import Observer
+from inception_operator.runtime.pod_cache import PodCache
 from inception_operator.runtime.probe import Probe
-from inception_operator.runtime.reflector import PodReflector
+from inception_operator.runtime.scraper import Scraper
 from inception_operator.runtime.workqueue import ERROR_BASE, Key, WorkQueue
 from operator_objects import job, pod
 
@@ -24,7 +28,7 @@ KEY = ("ns", "job")
 CREATE = ({"metadata": {"name": "job-0-1"}},)
 
 
-class FakeClient:
+class FakeClient(Client):
     def __init__(self) -> None:
         self.fault: Exception | None = None
         self.current: Json | None = job(version=20)
@@ -56,41 +60,38 @@ class NoProgress:
         self.forgotten.append(key)
 
 
+class Scripted(Controller):
+    """A controller that decides what `script` says, and remembers what it saw."""
+
+    script: list[Plan]
+    seen: list[Observation]
+
+    def decide(self, observation: Observation) -> Plan:
+        self.seen.append(observation)
+        return self.script.pop(0)
+
+
 class Scene:
     """A controller whose decision is the next of `plans`."""
 
     def __init__(self, *plans: Plan) -> None:
-        self.plans = list(plans)
-        self.nodes_wanted = False
-        self.seen: list[Observation] = []
-        self.client, self.jobs, self.metrics, self.queue = (
-            FakeClient(),
-            JobStore(),
-            Metrics(),
-            WorkQueue(),
-        )
-        self.pods = PodReflector(self.client, trim_pod, self.queue.add)  # type: ignore[arg-type]
+        self.client = FakeClient()
+        self.jobs = JobCache()
+        self.metrics = Metrics()
+        self.queue = WorkQueue()
+        self.pods = PodCache(self.client, self.queue.add)
         self.progress = NoProgress()
-        self.probe = Probe(lambda _text: None, self.queue.add, clock=time.monotonic)
+        self.probe = Probe(self.queue.add, clock=time.monotonic)
         self.jobs.update(job())
-        self.controller = Controller(
-            self.client,  # type: ignore[arg-type]
-            self.jobs,
-            self.pods,
-            self.probe,
-            self.progress,
-            Decider(
-                self._decide, lambda _job, _pod: False, lambda _job, _pod, _now: self.nodes_wanted
-            ),
-            self.queue,
-            self.metrics,
-            EventPoster(self.client, "me"),
-            Nodes(self.client, time.monotonic),  # type: ignore[arg-type]
-        )
-
-    def _decide(self, observation: Observation) -> Plan:
-        self.seen.append(observation)
-        return self.plans.pop(0)
+        nodes = Nodes(self.client, time.monotonic)
+        observer = Observer(self.pods, self.probe, cast(Scraper, self.progress), nodes)
+        events = EventPoster(self.client, "me")
+        applier = Applier(self.client, self.jobs, self.pods, events, self.metrics)
+        context = Context(profiles={}, image="image")
+        self.controller = Scripted(self.jobs, observer, applier, self.queue, self.metrics, context)
+        seen: list[Observation] = []
+        self.controller.script = list(plans)
+        self.controller.seen = self.seen = seen
 
     async def handle(self) -> float | None:
         again = await self.controller.handle(KEY)
@@ -139,7 +140,7 @@ async def test_pods_and_reports_reach_the_decision_in_order() -> None:
     assert [view.name for view in scene.seen[0].pods] == ["job-0-1", "job-0-2", "job-1-1"]
 
 
-async def test_a_pod_that_rings_is_asked_though_it_looks_well() -> None:
+async def test_a_pod_that_notifies_is_asked_though_it_looks_well() -> None:
     scene = Scene(Plan(), Plan())
     scene.pods.merge(pod("job-0-1"))
     asked: list[str] = []
@@ -149,8 +150,8 @@ async def test_a_pod_that_rings_is_asked_though_it_looks_well() -> None:
         return True
 
     scene.probe.refresh = refresh  # type: ignore[method-assign]
-    assert not scene.controller.ring("ns", "job", "job-7-1"), "no such pod"
-    assert scene.controller.ring("ns", "job", "job-0-1")
+    assert not scene.controller.notify("ns", "job", "job-7-1"), "no such pod"
+    assert scene.controller.notify("ns", "job", "job-0-1")
     assert await asyncio.wait_for(scene.queue.get(), 5) == KEY
     await scene.controller.handle(KEY)
     await scene.handle()

@@ -10,19 +10,19 @@ from fake_time import run
 from inception_operator.contract.errors import UnavailableError
 from inception_operator.contract.types import Event, Json
 from inception_operator.runtime import events
-from inception_operator.runtime.client import EVENTS, Resource
+from inception_operator.runtime.client import EVENTS, Client, Kind
 from inception_operator.runtime.events import EventPoster
 from operator_objects import job
 
 
-class Sink:
+class Sink(Client):
     def __init__(self, pause: float = 0.0) -> None:
         self.bodies: list[Json] = []
         self.pause = pause
         self.failures = 0
 
-    async def create(self, resource: Resource, namespace: str, body: Json) -> Json:
-        assert (resource, namespace) == (EVENTS, "ns")
+    async def create(self, kind: Kind, namespace: str, body: Json) -> Json:
+        assert (kind, namespace) == (EVENTS, "ns")
         await asyncio.sleep(self.pause)
         if self.failures:
             self.failures -= 1

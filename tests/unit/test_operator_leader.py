@@ -16,12 +16,12 @@ from inception_operator.contract.errors import (
     UnavailableError,
 )
 from inception_operator.contract.types import Json
-from inception_operator.runtime.client import Resource
+from inception_operator.runtime.client import Client, Kind
 from inception_operator.runtime.leader import Leader
 from inception_operator.runtime.settings import Settings
 
 
-class FakeLeases:
+class FakeLeases(Client):
     """One Lease with resource versions; can be told to be down."""
 
     def __init__(self) -> None:
@@ -44,19 +44,19 @@ class FakeLeases:
         }
         return self.lease
 
-    async def get(self, resource: Resource, namespace: str, name: str) -> Json:
+    async def get(self, kind: Kind, namespace: str, name: str) -> Json:
         await self._arrive()
         if self.lease is None:
             raise NotFoundError(404, "no lease")
         return self.lease
 
-    async def create(self, resource: Resource, namespace: str, body: Json) -> Json:
+    async def create(self, kind: Kind, namespace: str, body: Json) -> Json:
         await self._arrive()
         if self.lease is not None:
             raise AlreadyExistsError(409, "there is one")
         return self._store(body)
 
-    async def replace(self, resource: Resource, namespace: str, name: str, body: Json) -> Json:
+    async def replace(self, kind: Kind, namespace: str, name: str, body: Json) -> Json:
         await self._arrive()
         if self.lease is None:
             raise NotFoundError(404, "no lease")
@@ -92,7 +92,7 @@ def test_a_renewal_keeps_the_acquire_time() -> None:
         one = leader(leases, "one")
         await one.acquire()
         before = leases.spec
-        holding = asyncio.create_task(one.hold())
+        holding = asyncio.create_task(one.renew())
         await asyncio.sleep(60)
         assert leases.version in (30, 31)
         assert leases.spec["acquireTime"] == before["acquireTime"]
@@ -107,7 +107,7 @@ def test_a_second_waits_while_the_first_renews_and_follows_a_crash_after_the_dur
         leases = FakeLeases()
         one, two = leader(leases, "one"), leader(leases, "two")
         await one.acquire()
-        holding = asyncio.create_task(one.hold())
+        holding = asyncio.create_task(one.renew())
         waiting = asyncio.create_task(two.acquire())
         await asyncio.sleep(60)
         assert not waiting.done()
@@ -158,7 +158,7 @@ def test_a_leader_gives_up_before_others_may_take_over(fault: str) -> None:
         await one.acquire()
         setattr(leases, fault, True)
         with pytest.raises(LeadershipLostError, match="could not be renewed"):
-            await one.hold()
+            await one.renew()
         assert now() < 15
         assert not one.leading
 
@@ -170,7 +170,7 @@ def test_a_short_outage_does_not_end_leadership() -> None:
         leases = FakeLeases()
         one = leader(leases, "one")
         await one.acquire()
-        holding = asyncio.create_task(one.hold())
+        holding = asyncio.create_task(one.renew())
         leases.down = True
         await asyncio.sleep(7)
         leases.down = False
@@ -190,7 +190,7 @@ def test_a_leader_that_was_replaced_ends() -> None:
         assert leases.lease is not None
         leases._store({**leases.lease, "spec": {**leases.spec, "holderIdentity": "thief"}})
         with pytest.raises(LeadershipLostError, match="thief holds"):
-            await one.hold()
+            await one.renew()
 
     run(main())
 
@@ -200,7 +200,7 @@ def test_a_deleted_lease_is_made_again() -> None:
         leases = FakeLeases()
         one = leader(leases, "one")
         await one.acquire()
-        holding = asyncio.create_task(one.hold())
+        holding = asyncio.create_task(one.renew())
         leases.lease = None
         await asyncio.sleep(5)
         assert not holding.done()

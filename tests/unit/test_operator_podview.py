@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+import reports
 from inception_operator.contract import assignment, report
 from inception_operator.contract.types import Assignment, Json, PodView, Report
 from inception_operator.decide import slots
@@ -156,7 +157,7 @@ def test_ended_container_and_its_report() -> None:
         2, "Failed", exit_code=7, reason="Error", message="m", time=NOON, metrics={"loss": 1.0}
     )
     terminated = {"exitCode": 7, "reason": "Error", "finishedAt": "2026-01-01T12:00:00Z"}
-    state = container(terminated={**terminated, "message": json.dumps(report.to_json(last))})
+    state = container(terminated={**terminated, "message": json.dumps(reports.to_json(last))})
     found = seen(pod({**state, "phase": "Failed"}), Report(2, "Running"), True)
     assert found.report == last
     assert (found.exit_code, found.terminated_reason, found.finished, found.message) == (
@@ -266,17 +267,17 @@ def test_no_assignment(text: str | None) -> None:
 @pytest.mark.parametrize(
     "order",
     [
-        assignment.hold(3, graceful=True),
-        assignment.work(1001, 1, 2, 8, "10.0.0.1", graceful=False, bell="10.0.0.9:8080"),
+        assignment.standby(3, graceful=True),
+        assignment.work(1001, 1, 2, 8, "10.0.0.1", graceful=False, notify_address="10.0.0.9:8080"),
     ],
-    ids=["hold", "work"],
+    ids=["standby", "work"],
 )
 def test_assignments_survive_their_json(order: Assignment) -> None:
     assert assignment.from_json(assignment.to_json(order)) == order
 
 
 def test_hold_has_no_ranks_in_it() -> None:
-    assert json.loads(assignment.to_json(assignment.hold(3, graceful=True))) == {
+    assert json.loads(assignment.to_json(assignment.standby(3, graceful=True))) == {
         "attempt": 3,
         "nnodes": 0,
         "graceful": True,
@@ -303,14 +304,15 @@ def test_no_report(text: Any) -> None:
 
 def test_report_with_odd_fields_is_still_a_report() -> None:
     found = report.from_json(
-        '{"attempt": 1, "state": "Failed", "exitCode": "x", "time": "never", "metrics": {"a": "b", "c": 1}}'
+        '{"attempt": 1, "state": "Failed", "exitCode": "x", "time": "never", '
+        '"metrics": {"a": "b", "c": 1}}'
     )
     assert found == Report(1, "Failed", metrics={"c": 1.0})
 
 
 def test_reports_survive_their_json() -> None:
     full = Report(
-        3, "Failed", 7, 2, "h", "Error", "m", NOON + timedelta(microseconds=5), 120, {"loss": 0.5}
+        3, "Failed", 7, 2, "Error", "m", NOON + timedelta(microseconds=5), 120, {"loss": 0.5}
     )
-    assert report.from_json(json.dumps(report.to_json(full))) == full
-    assert report.from_json(report.to_json(full)) == full
+    assert report.from_json(json.dumps(reports.to_json(full))) == full
+    assert report.from_json(reports.to_json(full)) == full

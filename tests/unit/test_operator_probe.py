@@ -10,17 +10,19 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from typing import cast
 
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from inception_operator.contract import report
-from inception_operator.contract.progress import from_metrics
+from inception_operator.contract import assignment
+from inception_operator.contract.names import ANNOTATION_ASSIGNMENT
 from inception_operator.contract.types import Json, PodView
 from inception_operator.pod import view as podview
 from inception_operator.runtime import probe
-from inception_operator.runtime.jobs import JobStore
+from inception_operator.runtime.job_cache import JobCache
+from inception_operator.runtime.pod_cache import PodCache
 from inception_operator.runtime.probe import Probe
 from inception_operator.runtime.scraper import Scraper
 from inception_operator.runtime.workqueue import Key
@@ -67,7 +69,7 @@ async def asking(
     app.router.add_get("/metrics", launcher.page)
     async with TestServer(app, host="127.0.0.1") as server:
         port = server.port or 0
-        asker = Probe(report.from_json, notify, clock=clock, launcher_port=port, metrics_port=port)
+        asker = Probe(notify, clock=clock, launcher_port=port, metrics_port=port)
         try:
             yield asker, launcher
         finally:
@@ -109,9 +111,7 @@ async def test_the_last_good_report_outlives_the_launcher() -> None:
 
 
 async def test_a_refused_connection_is_asked_again_every_time(unused_tcp_port: int) -> None:
-    asker = Probe(
-        report.from_json, lambda _key: None, clock=time.monotonic, launcher_port=unused_tcp_port
-    )
+    asker = Probe(lambda _key: None, clock=time.monotonic, launcher_port=unused_tcp_port)
     assert await asker.refresh(KEY, [view()])
     found, reachable, since = asker.answer(KEY, view().uid)
     assert (found, reachable) == (None, False)
@@ -188,28 +188,36 @@ async def test_a_pod_without_an_address_is_not_asked() -> None:
         assert launcher.asked == 0
 
 
-def scraper(asker: Probe, jobs: JobStore, notices: list[Key], ip: str = "127.0.0.1") -> Scraper:
-    return Scraper(
-        jobs,
-        lambda _key: (view(ip=ip),),
-        asker,
-        from_metrics,
-        lambda raw, _pod: raw["status"].get("state") == "Running",
-        notices.append,
-        interval=0.01,
-        report_interval=10,
-    )
+class RankZero:
+    """The pods of a job: one, with rank 0 of attempt 1."""
+
+    def pods(self, _key: Key) -> tuple[Json, ...]:
+        raw = pod(ip="127.0.0.1")
+        raw["status"]["conditions"] = [{"type": "Ready", "status": "True"}]
+        ranks = assignment.work(1, 0, 1, 1, None, graceful=False)
+        raw["metadata"]["annotations"] = {ANNOTATION_ASSIGNMENT: assignment.to_json(ranks)}
+        return (raw,)
+
+
+def running(version: int, attempt: int) -> Json:
+    conditions = [{"type": "Running", "status": "True"}]
+    return job(version=version, state="Running", attempt=attempt, conditions=conditions)
+
+
+def scraper(asker: Probe, jobs: JobCache, notices: list[Key]) -> Scraper:
+    pods = cast(PodCache, RankZero())
+    return Scraper(jobs, pods, asker, notices.append, interval=0.01, report_interval=10)
 
 
 async def test_figures_are_read_while_the_training_runs_and_reported_at_intervals() -> None:
     notices: list[Key] = []
-    jobs = JobStore()
+    jobs = JobCache()
     jobs.update(job(version=1, state="Pending"))
     async with asking() as (asker, launcher):
         reader = scraper(asker, jobs, notices)
         await reader.scrape_all()
         assert reader.progress(KEY) is None
-        jobs.update(job(version=2, state="Running", attempt=1))
+        jobs.update(running(2, 1))
         await reader.scrape_all()
         launcher.metrics = "trainer_step 6\n"
         await reader.scrape_all()
@@ -217,7 +225,7 @@ async def test_figures_are_read_while_the_training_runs_and_reported_at_interval
         assert found is not None
         assert found.step == 6
         assert notices == [KEY]
-        jobs.update(job(version=3, state="Running", attempt=2))
+        jobs.update(running(3, 2))
         assert reader.progress(KEY) is None, (
             "figures of an earlier attempt are not those of this one"
         )
@@ -232,8 +240,8 @@ PROGRAM = {"attempt": 1, "state": "Running", "step": 7, "metrics": {"progress": 
 )
 async def test_a_program_without_metrics_is_heard_through_its_launcher(page: str) -> None:
     notices: list[Key] = []
-    jobs = JobStore()
-    jobs.update(job(version=2, state="Running", attempt=1))
+    jobs = JobCache()
+    jobs.update(running(2, 1))
     async with asking() as (asker, launcher):
         launcher.metrics, launcher.answer = page, PROGRAM
         reader = scraper(asker, jobs, notices)
@@ -250,8 +258,8 @@ async def test_a_program_without_metrics_is_heard_through_its_launcher(page: str
     ids=["an earlier attempt", "silence", "nonsense"],
 )
 async def test_a_launcher_without_news_is_asked_again(answer: Json | str) -> None:
-    jobs = JobStore()
-    jobs.update(job(version=2, state="Running", attempt=1))
+    jobs = JobCache()
+    jobs.update(running(2, 1))
     async with asking() as (asker, launcher):
         launcher.metrics, launcher.answer = "", answer
         reader = scraper(asker, jobs, [])
@@ -264,10 +272,10 @@ async def test_a_launcher_without_news_is_asked_again(answer: Json | str) -> Non
 
 
 async def test_an_unreachable_pod_is_scraped_less_and_less_often(unused_tcp_port: int) -> None:
-    jobs = JobStore()
-    jobs.update(job(version=2, state="Running", attempt=1))
+    jobs = JobCache()
+    jobs.update(running(2, 1))
     ports = {"launcher_port": unused_tcp_port, "metrics_port": unused_tcp_port}
-    asker = Probe(report.from_json, lambda _key: None, clock=time.monotonic, **ports)
+    asker = Probe(lambda _key: None, clock=time.monotonic, **ports)
     asked = 0
     original = asker.metrics
 

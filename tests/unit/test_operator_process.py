@@ -16,8 +16,8 @@ from kubernetes.aio.client.configuration import Configuration
 from inception_operator.__main__ import main, parse
 from inception_operator.contract import names as api
 from inception_operator.contract.errors import SettingsError
-from inception_operator.runtime import handlers
-from inception_operator.runtime.jobs import JobStore
+from inception_operator.runtime import job_watch
+from inception_operator.runtime.job_cache import JobCache
 from inception_operator.runtime.logs import JsonFormatter, TextFormatter
 from inception_operator.runtime.metrics import Metrics
 from inception_operator.runtime.server import Server
@@ -35,10 +35,10 @@ async def fetch(port: int, path: str) -> tuple[int, str]:
 
 async def test_the_server_tells_what_is_wrong() -> None:
     problem: str | None = None
-    rung: list[tuple[str, ...]] = []
+    told: list[tuple[str, ...]] = []
 
-    def ring(*names: str) -> bool:
-        rung.append(names)
+    def notify(*names: str) -> bool:
+        told.append(names)
         return names[2] == "job-0-1"
 
     server = Server(
@@ -47,7 +47,7 @@ async def test_the_server_tells_what_is_wrong() -> None:
         healthy=lambda: problem,
         ready=lambda: "listing",
         metrics=lambda: b"one 1\n",
-        ring=ring,
+        notify=notify,
     )
     await server.start()
     try:
@@ -65,7 +65,7 @@ async def test_the_server_tells_what_is_wrong() -> None:
             ):
                 async with session.post(path) as response:
                     assert response.status == status
-        assert rung == [("ns", "job", "job-0-1"), ("ns", "job", "other")]
+        assert told == [("ns", "job", "job-0-1"), ("ns", "job", "other")]
     finally:
         await server.close()
 
@@ -165,7 +165,10 @@ def test_text_lines_carry_tracebacks() -> None:
 
 
 def test_the_command_line_becomes_settings() -> None:
-    argv = "run --trainer-image img --http-port 0 --lease-namespace ns --lease-name l --no-leader-election --workers 3"
+    argv = (
+        "run --trainer-image img --http-port 0 --lease-namespace ns --lease-name l "
+        "--no-leader-election --workers 3"
+    )
     settings = parse(
         [*argv.split(), "--log-format", "text", "--kubeconfig", "file"], {"KUBECONFIG": "other"}
     )
@@ -237,29 +240,29 @@ def test_without_credentials_the_process_says_so(
 
 
 def test_kopf_writes_nothing_and_scans_nothing() -> None:
-    settings = handlers.make_settings()
+    settings = job_watch.make_settings()
     assert settings.scanning.disabled
     assert not settings.posting.enabled
     assert settings.peering.standalone
     assert settings.queueing.worker_limit is None
-    assert isinstance(settings.persistence.diffbase_storage, handlers.NullDiffBase)
-    assert isinstance(settings.persistence.progress_storage, handlers.NullProgress)
+    assert isinstance(settings.persistence.diffbase_storage, job_watch.NullDiffBase)
+    assert isinstance(settings.persistence.progress_storage, job_watch.NullProgress)
     assert settings.persistence.diffbase_storage.build(body={"spec": 1}) == {}
 
 
 async def test_kopf_uses_the_credentials_of_our_own_client() -> None:
     configuration = Configuration(host="https://server:6443", ssl_ca_cert="ca.pem")
     configuration.api_key["BearerToken"] = "bearer secret"
-    info = await handlers.connection_info(configuration)
+    info = await job_watch.connection_info(configuration)
     assert (info.server, info.ca_path) == ("https://server:6443", "ca.pem")
     assert (info.scheme, info.token) == ("Bearer", "secret")
-    bare = await handlers.connection_info(Configuration(host="http://server"))
+    bare = await job_watch.connection_info(Configuration(host="http://server"))
     assert (bare.scheme, bare.token) == (None, None)
 
 
 async def test_events_become_keys_once_per_change() -> None:
-    jobs, notices = JobStore(), list[tuple[str, str]]()
-    registry = handlers.make_registry(Configuration(host="http://server"), jobs, notices.append)
+    jobs, notices = JobCache(), list[tuple[str, str]]()
+    registry = job_watch.make_registry(Configuration(host="http://server"), jobs, notices.append)
     (handler,) = registry._watching.get_all_handlers()
     assert isinstance(registry, kopf.OperatorRegistry)
     assert handler.selector is not None

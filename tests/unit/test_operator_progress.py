@@ -53,7 +53,10 @@ def test_pages_without_figures() -> None:
 
 
 def test_unknown_figures_are_left_out_and_a_lost_loss_is_told() -> None:
-    page = 'trainer_step NaN\ntrainer_loss NaN\ntrainer_accuracy_ratio{split="val",k="1"} +Inf\ntrainer_epoch 1\n'
+    page = (
+        "trainer_step NaN\ntrainer_loss NaN\n"
+        'trainer_accuracy_ratio{split="val",k="1"} +Inf\ntrainer_epoch 1\n'
+    )
     found = progress.from_metrics(page, NOW)
     assert found is not None
     assert progress.to_json(found) == {

@@ -11,8 +11,7 @@ import pytest
 from fake_time import now, run
 from inception_operator.contract.errors import GoneError, NotFoundError, UnavailableError
 from inception_operator.contract.types import Json
-from inception_operator.pod.view import trim_pod
-from inception_operator.runtime.client import Resource
+from inception_operator.runtime.client import Client, Kind
 from inception_operator.runtime.reflector import STRAYS, PodReflector
 from inception_operator.runtime.workqueue import Key
 from operator_objects import pod
@@ -21,7 +20,7 @@ JOB = ("ns", "job")
 Step = tuple[str, Any]
 
 
-class FakeSource:
+class FakeSource(Client):
     """Answers lists and watches from a script; once it is used up, watches stay silent."""
 
     def __init__(self, *script: Step) -> None:
@@ -30,7 +29,7 @@ class FakeSource:
         self.strays: list[Json] = []
         self.there: dict[str, Json | Exception] = {}
 
-    async def get(self, resource: Resource, namespace: str, name: str) -> Json:
+    async def get(self, kind: Kind, namespace: str, name: str) -> Json:
         self.calls.append(f"get {name}")
         answer = self.there.get(name, NotFoundError(404, "gone"))
         if isinstance(answer, Exception):
@@ -39,7 +38,7 @@ class FakeSource:
 
     async def list_page(
         self,
-        resource: Resource,
+        kind: Kind,
         query: Mapping[str, str],
         token: str = "",
         metadata_only: bool = False,
@@ -57,7 +56,7 @@ class FakeSource:
 
     async def watch(
         self,
-        resource: Resource,
+        kind: Kind,
         query: Mapping[str, str],
         idle: float,
         namespace: str | None = None,
@@ -96,7 +95,7 @@ def observe(
         source = FakeSource(*script)
         source.strays = list(strays)
         source.there = {name.replace("_", "-"): answer for name, answer in there.items()}
-        reflector = PodReflector(source, trim_pod, notices.append, clock=now)
+        reflector = PodReflector(source, notices.append, clock=now)
         task = asyncio.create_task(reflector.run())
         await asyncio.sleep(1)
         if act is not None:
@@ -202,9 +201,7 @@ def test_our_own_writes_are_seen_at_once_and_not_reported_again() -> None:
 
     async def echoed() -> None:
         found: list[Key] = []
-        reflector = PodReflector(
-            FakeSource(listed(), watched(echo, None)), trim_pod, found.append, clock=now
-        )
+        reflector = PodReflector(FakeSource(listed(), watched(echo, None)), found.append, clock=now)
         reflector.merge(pod("job-1-1", version=30))
         task = asyncio.create_task(reflector.run())
         await asyncio.sleep(1)
@@ -235,7 +232,7 @@ def test_a_dead_pod_does_not_come_back_with_a_late_answer() -> None:
 
 def test_the_latest_pod_of_a_slot_that_vanished_is_remembered() -> None:
     async def main() -> None:
-        reflector = PodReflector(FakeSource(), trim_pod, lambda _key: None)
+        reflector = PodReflector(FakeSource(), lambda _key: None)
         for version, name in enumerate(("job-1-1", "job-1-3", "job-0-1"), start=1):
             reflector.merge(pod(name, uid=name, version=version))
         for name in ("job-1-3", "job-1-1"):

@@ -8,14 +8,12 @@ from typing import Any
 
 import pytest
 
-from inception_operator.spec.fields import SpecError
+from inception_operator.contract.errors import SpecError
 from inception_operator.spec.job import Job, parse
 
 
 def job(name: str = "digits", **spec: Any) -> Job:
-    return parse(
-        {"metadata": {"name": name, "namespace": "n", "uid": "u", "generation": 4}, "spec": spec}
-    )
+    return parse({"metadata": {"name": name, "namespace": "n", "uid": "u"}, "spec": spec})
 
 
 def trainer(**fields: Any) -> dict[str, Any]:
@@ -27,7 +25,7 @@ def test_defaults() -> None:
     assert (found.num_nodes, found.num_proc_per_node, found.max_restarts) == (1, None, 10)
     assert (found.accelerator.profile, found.checkpoint, found.suspend) == ("cpu", None, False)
     assert found.progress_deadline is None
-    assert (found.generation, found.image, found.model) == (4, None, "bninception")
+    assert (found.image, found.model) == (None, "bninception")
     assert (found.success_policy, found.program) == ("All", ())
 
 

@@ -11,9 +11,9 @@ from kubernetes_validate import validate
 from cluster_sim import Sim, job
 from inception_operator.accelerators.resolve import load_profiles, resolve
 from inception_operator.contract.assignment import master_port
+from inception_operator.contract.errors import SpecError
 from inception_operator.contract.types import Json
 from inception_operator.pod.build import build_pod
-from inception_operator.spec.fields import SpecError
 from inception_operator.spec.job import parse
 
 TABLE = load_profiles()
@@ -101,10 +101,10 @@ def test_ports_on_the_network_of_nodes_differ_from_attempt_to_attempt_and_from_j
 def test_all_ranks_of_a_job_on_the_network_of_nodes_meet_at_a_port_of_its_own() -> None:
     sim = Sim(job(2, **HOST_NETWORK))
     sim.run_until("Running")
-    orders = [pod.order for pod in sim.pods.values() if pod.order]
-    assert {order.master_port for order in orders} == {master_port(1, "job-uid")}
+    assignments = [pod.assigned for pod in sim.pods.values() if pod.assigned]
+    assert {assigned.master_port for assigned in assignments} == {master_port(1, "job-uid")}
     sim.fail_ranks(sim.pod(1), 1)
     sim.operate()
     sim.run_until("Running")
-    orders = [pod.order for pod in sim.pods.values() if pod.order]
-    assert {order.master_port for order in orders} == {master_port(2, "job-uid")}
+    assignments = [pod.assigned for pod in sim.pods.values() if pod.assigned]
+    assert {assigned.master_port for assigned in assignments} == {master_port(2, "job-uid")}

@@ -12,10 +12,11 @@ from kubernetes_validate import validate
 
 from inception_operator.accelerators.resolve import load_profiles, resolve
 from inception_operator.contract import assignment
+from inception_operator.contract.errors import SpecError
 from inception_operator.contract.names import MAX_JOB_NAME_LENGTH
 from inception_operator.contract.types import Json
 from inception_operator.pod.build import build_pod, merge, pod_name
-from inception_operator.spec.job import SpecError, parse
+from inception_operator.spec.job import parse
 
 TABLE = load_profiles()
 
@@ -32,7 +33,7 @@ def build(slot: int = 0, attempt: int = 1, order: Any = None, **spec: Any) -> Js
         attempt,
         image="trainer:1",
         launcher_image="launcher:1",
-        order=order,
+        assignment=order,
     )
 
 
@@ -389,9 +390,8 @@ def test_two_priority_classes_are_refused() -> None:
 
 
 def test_profile_brings_environment_and_runtime_class() -> None:
-    from dataclasses import replace
-
-    row = replace(TABLE["nvidia"], env=(("NCCL_X", "1"),), runtime_class="nvidia")
+    changes = {"env": {"NCCL_X": "1"}, "runtime_class": "nvidia"}
+    row = TABLE["nvidia"].model_copy(update=changes)
     job = parse(
         {
             "metadata": {"name": "j", "namespace": "n", "uid": "u"},

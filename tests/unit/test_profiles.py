@@ -10,15 +10,13 @@ import pytest
 
 from inception_operator.accelerators.resolve import (
     Devices,
-    Profile,
-    ProfileError,
     check_disjoint,
     load_profiles,
     parse_profile,
     resolve,
 )
+from inception_operator.contract.errors import ProfileError, SpecError
 from inception_operator.contract.types import Json
-from inception_operator.spec.fields import SpecError
 from inception_operator.spec.job import parse
 
 TABLE = load_profiles()
@@ -429,21 +427,24 @@ REFUSED = [
         {"profile": "nvidia"},
         {"limits": {"nvidia.com/gpus": 1}},
         {},
-        "containers[1].resources: nvidia.com/gpus is unknown: devices of profile nvidia are nvidia.com/gpu, ",
+        "containers[1].resources: nvidia.com/gpus is unknown: "
+        "devices of profile nvidia are nvidia.com/gpu, ",
         id="misspelt device",
     ),
     pytest.param(
         {"profile": "amd"},
         {"limits": {"metax-tech.com/gpux": 1}},
         {},
-        "devices of profile metax are metax-tech.com/gpu, metax-tech.com/sgpu; if it counts devices too, set",
+        "devices of profile metax are metax-tech.com/gpu, metax-tech.com/sgpu; "
+        "if it counts devices too, set",
         id="misspelt device of another vendor",
     ),
     pytest.param(
         {},
         {"limits": {"birentech.com/gpu": 1}},
         {},
-        "birentech.com/gpu is unknown: if it counts devices, set spec.accelerator.profile to that of its vendor",
+        "birentech.com/gpu is unknown: "
+        "if it counts devices, set spec.accelerator.profile to that of its vendor",
         id="vendor without a profile",
     ),
     pytest.param(
@@ -531,7 +532,15 @@ def test_missing_key_and_wrong_shape() -> None:
 
 
 def test_two_vendors_may_not_claim_one_name() -> None:
-    other = Profile("other", "a.b/c", "d", "e", exact=("nvidia.com/gpu",))
+    other = parse_profile(
+        {
+            "name": "other",
+            "resource": "a.b/c",
+            "torch": {"device": "d", "backend": "e"},
+            "exact": ["nvidia.com/gpu"],
+        },
+        "other",
+    )
     with pytest.raises(ProfileError, match=r"nvidia\.com/gpu is claimed by"):
         check_disjoint([*TABLE.values(), other])
 

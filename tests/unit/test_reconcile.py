@@ -11,7 +11,8 @@ from cluster_sim import CONTEXT, Sim, job
 from inception_operator.contract import assignment
 from inception_operator.contract.names import API_VERSION
 from inception_operator.contract.types import Assignment, Json, Observation, Plan, PodView, Progress
-from inception_operator.decide.reconcile import reconcile, wants_progress, wants_report
+from inception_operator.decide.questions import wants_progress, wants_report
+from inception_operator.decide.reconcile import reconcile
 
 CONDITIONS = ("Accepted", "Suspended", "PodsReady", "Running", "Restarting", "Succeeded", "Failed")
 
@@ -66,7 +67,7 @@ def test_crash_between_assignments_is_healed() -> None:
     sim.operate()
     sim.calm()
     sim.operate(crash_after=2)
-    assert [p.order is not None for p in sim.pods.values()] == [True, False]
+    assert [p.assigned is not None for p in sim.pods.values()] == [True, False]
     plan = sim.operate()
     assert list(plan.assign) == ["job-1-1"]
     assert plan.status is None
@@ -81,10 +82,10 @@ def test_running_is_reported_once(sim: Sim) -> None:
 def test_one_node_is_born_with_its_assignment() -> None:
     sim = Sim(job(1))
     plan = sim.operate()
-    order = assignment.from_json(
+    assigned = assignment.from_json(
         plan.create[0]["metadata"]["annotations"]["training.inception.dev/assignment"]
     )
-    assert order == Assignment(1, 1, 0, 1, "127.0.0.1", 29501, graceful=False)
+    assert assigned == Assignment(1, 1, 0, 1, "127.0.0.1", 29501, graceful=False)
     sim.calm()
     assert sim.operate().assign == {}
     assert sim.status["state"] == "Running"
@@ -155,7 +156,9 @@ def test_resume_before_the_pods_were_deleted_takes_them_over(sim: Sim) -> None:
     sim.suspend(False)
     plan = sim.operate()
     assert plan.create == ()
-    assert {(order.attempt, order.graceful) for order in plan.assign.values()} == {(2, True)}
+    assert {(assigned.attempt, assigned.graceful) for assigned in plan.assign.values()} == {
+        (2, True)
+    }
 
 
 def test_pods_that_cannot_be_reached_run_by_their_readiness() -> None:

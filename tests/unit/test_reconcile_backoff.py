@@ -152,8 +152,8 @@ def test_while_it_waits_nothing_starts_and_the_status_says_why(patient: Sim) -> 
     plan = sim.operate()
     assert (plan.status, plan.create, plan.requeue_after) == (None, (), 4)
     assert [p.name for p in sim.pods.values()] == ["job-1-1"]
-    assert sim.pod(1).order is not None
-    assert sim.pod(1).order.is_hold, "what is left of the attempt ends now"
+    assert sim.pod(1).assigned is not None
+    assert sim.pod(1).assigned.is_standby, "what is left of the attempt ends now"
     sim.tick(4)
     assert [p["metadata"]["name"] for p in sim.operate().create] == ["job-0-6"]
     assert "nextAttemptTime" not in sim.status

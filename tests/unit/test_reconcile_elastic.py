@@ -9,7 +9,7 @@ import pytest
 
 from cluster_sim import Sim, job
 from inception_operator.contract.types import Plan
-from inception_operator.decide.reconcile import wants_progress
+from inception_operator.decide.questions import wants_progress
 
 
 def elastic(nodes: int = 2, *, least: int = 1, most: int = 8, spares: int = 0, **spec: Any) -> Sim:
@@ -41,17 +41,21 @@ def work(sim: Sim, seconds: int) -> None:
 
 def ranks(sim: Sim) -> dict[str, int]:
     """Node ranks in the latest attempt, by pod."""
-    orders = {pod.name: pod.order for pod in sim.pods.values()}
+    assignments = {pod.name: pod.assigned for pod in sim.pods.values()}
     attempt = sim.status["attempt"]
     return {
         n: o.node_rank
-        for n, o in orders.items()
-        if o is not None and not o.is_hold and o.attempt == attempt
+        for n, o in assignments.items()
+        if o is not None and not o.is_standby and o.attempt == attempt
     }
 
 
 def new_ranks(plan: Plan) -> dict[str, int]:
-    return {name: order.node_rank for name, order in plan.assign.items() if not order.is_hold}
+    return {
+        name: assigned.node_rank
+        for name, assigned in plan.assign.items()
+        if not assigned.is_standby
+    }
 
 
 def made(plan: Plan) -> list[str]:
@@ -70,7 +74,7 @@ def test_status_says_who_trains_and_who_is_spare() -> None:
     }
     assert sim.status["selector"] == "training.inception.dev/job=job"
     assert ranks(sim) == {"job-0-1": 0, "job-1-1": 1}
-    assert sim.pods["job-2-1"].order is None
+    assert sim.pods["job-2-1"].assigned is None
 
 
 def test_fixed_job_has_no_members(sim: Sim) -> None:
@@ -84,7 +88,7 @@ def test_members_are_written_before_the_first_rank_is_given() -> None:
     sim.calm()
     sim.operate(crash_after=1)
     assert sim.status["nodes"]["members"] == "0-1"
-    assert all(pod.order is None for pod in sim.pods.values())
+    assert all(pod.assigned is None for pod in sim.pods.values())
     assert new_ranks(sim.operate()) == {"job-0-1": 0, "job-1-1": 1}
 
 
@@ -93,7 +97,7 @@ def test_lost_pod_is_replaced_by_the_spare_in_the_same_pass() -> None:
     sim.remove(sim.pod(0))
     plan = sim.operate()
     assert new_ranks(plan) == {"job-2-1": 0, "job-1-1": 1}
-    assert {order.master_addr for order in plan.assign.values()} == {sim.pods["job-2-1"].ip}
+    assert {assigned.master_addr for assigned in plan.assign.values()} == {sim.pods["job-2-1"].ip}
     assert made(plan) == [], "its start would slow down the ranks that come back"
     assert plan.requeue_after == 5.0
     assert sim.status["nodes"]["members"] == "2,1"
@@ -205,7 +209,7 @@ def test_shortage_at_the_start() -> None:
     assert sim.pods_ready()[:2] == ("True", "EnoughPodsReady")
     assert sim.pods_ready()[2] == "2 of 3 nodes, growing when 1 more pod is ready: no node fits"
     assert (sim.status["nodes"]["summary"], sim.counters) == ("2/3", (1, 0, 0))
-    assert {pod.order.nnodes for pod in sim.pods.values() if pod.order} == {2}
+    assert {pod.assigned.nnodes for pod in sim.pods.values() if pod.assigned} == {2}
 
 
 def test_fewer_than_the_minimum_wait() -> None:
@@ -276,7 +280,7 @@ def test_scaling_up_makes_one_attempt_once_all_pods_are_there() -> None:
     sim.start(sim.pod(2))
     plan = sim.operate()
     assert new_ranks(plan) == {"job-0-1": 0, "job-1-1": 1, "job-2-1": 2}
-    assert all(order.graceful for order in plan.assign.values())
+    assert all(assigned.graceful for assigned in plan.assign.values())
     assert sim.counters == (2, 0, 0)
     assert sim.reasons == ["Resized", "AttemptStarted"]
     assert sim.condition("Restarting") == "False"
@@ -300,7 +304,7 @@ def test_scaling_down_saves_and_ends_the_last_ranks() -> None:
     sim.scale(2)
     plan = sim.operate()
     assert new_ranks(plan) == {"job-0-1": 0, "job-1-1": 1}
-    assert all(order.graceful and order.nnodes == 2 for order in plan.assign.values())
+    assert all(assigned.graceful and assigned.nnodes == 2 for assigned in plan.assign.values())
     assert plan.delete == {"job-2-1": None, "job-3-1": None}, "they save along with the others"
     assert sim.counters == (2, 0, 0)
     assert sim.status["nodes"]["desired"] == 2
@@ -331,8 +335,8 @@ def test_member_that_becomes_a_spare_is_held() -> None:
     sim.scale(1)
     plan = sim.operate()
     assert new_ranks(plan) == {"job-0-1": 0}
-    order = plan.assign["job-1-1"]
-    assert (order.is_hold, order.graceful, order.attempt) == (True, True, 2)
+    assigned = plan.assign["job-1-1"]
+    assert (assigned.is_standby, assigned.graceful, assigned.attempt) == (True, True, 2)
     assert plan.delete == {"job-2-1": None}, "the warm pod is the better spare"
     calm(sim, 2)
     assert sim.status["nodes"]["spareReady"] == 1
@@ -368,9 +372,9 @@ def test_one_node_of_an_elastic_job_is_told_like_any_other() -> None:
     plan = sim.operate()
     assert "training.inception.dev/assignment" not in plan.create[0]["metadata"]["annotations"]
     sim.run_until("Running")
-    order = sim.pod(0).order
-    assert order is not None
-    assert (order.nnodes, order.master_addr) == (1, "127.0.0.1")
+    assigned = sim.pod(0).assigned
+    assert assigned is not None
+    assert (assigned.nnodes, assigned.master_addr) == (1, "127.0.0.1")
 
 
 def test_suspended_job_resumes_at_the_size_it_has_then() -> None:

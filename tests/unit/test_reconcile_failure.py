@@ -1,4 +1,4 @@
-"""Failures one by one, on the simulated cluster: what counts, what ends the job, what is replaced."""
+"""Failures one by one, on the simulated cluster: what counts, ends the job, or is replaced."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ def test_failed_ranks_restart_in_the_same_pods(sim: Sim, code: int, counted: int
     plan = sim.operate()
     assert sim.counters == (2, 1, counted)
     assert sorted(sim.pods) == before
-    assert {order.attempt for order in plan.assign.values()} == {2}
-    assert {order.is_hold for order in plan.assign.values()} == {False}
-    assert {order.graceful for order in plan.assign.values()} == {code == 75}
+    assert {assigned.attempt for assigned in plan.assign.values()} == {2}
+    assert {assigned.is_standby for assigned in plan.assign.values()} == {False}
+    assert {assigned.graceful for assigned in plan.assign.values()} == {code == 75}
     assert sim.reasons == ["Restarting", "AttemptStarted"]
     cause = sim.status["rootCause"]
     assert (cause["attempt"], cause["pod"], cause["rank"], cause["exitCode"]) == (
@@ -49,7 +49,7 @@ def test_hopeless_codes_end_the_job_at_once(sim: Sim, code: int) -> None:
     assert sim.status["state"] == "Failed"
     assert sim.counters == (1, 0, 0)
     assert plan.delete == {}
-    assert [order.end for _, order in sorted(plan.assign.items())] == [True, True]
+    assert [assigned.end for _, assigned in sorted(plan.assign.items())] == [True, True]
     assert sim.status["completionTime"]
     assert sim.condition("Succeeded") == "False"
     assert "because" in sim.full_condition("Failed")["message"]
@@ -84,8 +84,8 @@ def test_launcher_that_has_not_seen_its_assignment_is_reminded(sim: Sim) -> None
     assert sim.operate().assign == {}
     sim.tick(3)
     (reminder,) = sim.operate().assign.items()
-    assert (reminder[0], reminder[1].attempt, reminder[1].is_hold) == ("job-1-1", 2, False)
-    assert reminder[1].nudge >= 1
+    assert (reminder[0], reminder[1].attempt, reminder[1].is_standby) == ("job-1-1", 2, False)
+    assert reminder[1].reminder >= 1
     assert sim.operate().assign == {}, "one reminder at a time"
     sim.obey(sim.pod(1))
     sim.tick(3)
@@ -103,12 +103,17 @@ def test_launcher_that_holds_for_the_attempt_and_has_not_seen_its_rank_is_remind
     sim.start(sim.pod(0))
     sim.operate()
     sim.operate()
-    assert not sim.pod(1).order.is_hold
+    assert not sim.pod(1).assigned.is_standby
     sim.obey(sim.pod(0))
     assert sim.operate().assign == {}
     sim.tick(3)
-    ((name, order),) = sim.operate().assign.items()
-    assert (name, order.attempt, order.is_hold, order.nudge) == ("job-1-1", 2, False, 3)
+    ((name, assigned),) = sim.operate().assign.items()
+    assert (name, assigned.attempt, assigned.is_standby, assigned.reminder) == (
+        "job-1-1",
+        2,
+        False,
+        3,
+    )
 
 
 def test_a_broken_device_ends_the_attempt_and_costs_its_pod_but_not_the_budget(sim: Sim) -> None:
@@ -222,7 +227,7 @@ def test_deleted_pod_is_replaced_and_the_survivor_saves_and_waits(sim: Sim) -> N
     plan = sim.operate()
     assert sim.counters == (2, 1, 0)
     assert [p["metadata"]["name"] for p in plan.create] == ["job-1-2"]
-    assert plan.assign == {"job-0-1": assignment.hold(2, graceful=True)}
+    assert plan.assign == {"job-0-1": assignment.standby(2, graceful=True)}
     assert sim.status["rootCause"]["reason"] == "PodDeleted"
     sim.run_until("Running")
     assert sorted(sim.pods) == ["job-0-1", "job-1-2"]
@@ -232,7 +237,7 @@ def test_deleted_pod_is_replaced_and_the_survivor_saves_and_waits(sim: Sim) -> N
 def test_vanished_pod_leaves_nobody_to_save_with(sim: Sim) -> None:
     sim.remove(sim.pod(1))
     plan = sim.operate()
-    assert plan.assign == {"job-0-1": assignment.hold(2, graceful=False)}
+    assert plan.assign == {"job-0-1": assignment.standby(2, graceful=False)}
     cause = sim.status["rootCause"]
     assert (cause["pod"], cause["rank"], cause["reason"]) == ("job-1-1", 1, "PodDeleted")
 

@@ -21,7 +21,8 @@ from inception_operator.contract.times import format_time
 from inception_operator.contract.types import Json, Plan
 from inception_operator.decide import avoided_nodes, lifecycle
 from inception_operator.decide.elastic import from_text
-from inception_operator.decide.reconcile import MUTE_GRACE_SECONDS, reconcile
+from inception_operator.decide.gather import UNRESPONSIVE_GRACE_SECONDS
+from inception_operator.decide.reconcile import reconcile
 from inception_operator.decide.status import Draft
 from inception_operator.spec.job import run_policy
 
@@ -197,22 +198,36 @@ class Watch:
             assert all(len(pods) <= 1 for pods in self.sim.trained.values()), (
                 "two pods had one rank of one attempt"
             )
-        self._orders()
+        self._check_assignments()
 
-    def _orders(self) -> None:
+    def _check_assignments(self) -> None:
         """Whoever has ranks in the latest attempt has been told the same of it."""
         attempt = self.sim.status.get("attempt")
-        told = [pod for pod in self.sim.pods.values() if pod.order and pod.order.attempt == attempt]
-        orders = [
-            pod.order for pod in told if pod.order and not pod.order.is_hold and not pod.order.end
+        told = [
+            pod
+            for pod in self.sim.pods.values()
+            if pod.assigned and pod.assigned.attempt == attempt
         ]
-        assert len({(order.nnodes, order.master_addr, order.master_port) for order in orders}) <= 1
+        assignments = [
+            pod.assigned
+            for pod in told
+            if pod.assigned and not pod.assigned.is_standby and not pod.assigned.end
+        ]
+        assert (
+            len(
+                {
+                    (assigned.nnodes, assigned.master_addr, assigned.master_port)
+                    for assigned in assignments
+                }
+            )
+            <= 1
+        )
         for pod in told:
-            if pod.order and pod.order.nnodes > 1 and pod.order.node_rank == 0:
-                assert pod.order.master_addr == pod.ip
-        if self.elastic and orders:
-            assert self.elastic["minNodes"] <= orders[0].nnodes <= self.elastic["maxNodes"]
-            assert all(order.node_rank < order.nnodes for order in orders)
+            if pod.assigned and pod.assigned.nnodes > 1 and pod.assigned.node_rank == 0:
+                assert pod.assigned.master_addr == pod.ip
+        if self.elastic and assignments:
+            assert self.elastic["minNodes"] <= assignments[0].nnodes <= self.elastic["maxNodes"]
+            assert all(assigned.node_rank < assigned.nnodes for assigned in assignments)
 
     def _transition(self, before: Json, after: Json, now: datetime) -> None:
         assert before != after, "a status was written that was there already"
@@ -281,7 +296,11 @@ class Watch:
             wishes = json.dumps(body["spec"].get("affinity", {}))
             assert set(re.findall(r'"node-[0-9-]+"', wishes)) == named
         for pod in self.sim.pods.values():
-            if pod.broken and pod.placed and plan.delete.get(pod.name) == MUTE_GRACE_SECONDS:
+            if (
+                pod.broken
+                and pod.placed
+                and plan.delete.get(pod.name) == UNRESPONSIVE_GRACE_SECONDS
+            ):
                 assert pod.node in ends
 
     def _check_deadlines(self, plan: Plan) -> None:
@@ -316,7 +335,7 @@ class Watch:
         due = (plan.status or self.sim.status).get("nextAttemptTime")
         if due and self.sim.now < datetime.fromisoformat(due):
             assert plan.create == ()
-            assert all(order.is_hold for order in plan.assign.values())
+            assert all(assigned.is_standby for assigned in plan.assign.values())
             # With a spec that cannot be carried out nothing begins when the time is over.
             assert plan.requeue_after is not None or not truth(self.sim.status, "Accepted")
 
@@ -532,7 +551,7 @@ def test_standing_world_settles(
     seen = sim.observe()
     plan = reconcile(seen, CONTEXT)
     if plan.status is not None:
-        again = copy.deepcopy(seen.job)
+        again = copy.deepcopy(seen.resource)
         again["status"] = copy.deepcopy(plan.status)
         second = reconcile(
             type(seen)(again, seen.pods, seen.now, rejection=seen.rejection), CONTEXT

@@ -17,11 +17,13 @@ ISSUED = datetime(2026, 1, 1, tzinfo=UTC)
 ORDER = assignment.work(3, 1, 2, 1, "10.0.0.1", graceful=False)
 
 
-def told(nudge: int = 0, **changes: object) -> PodView:
+def told(reminder: int = 0, **changes: object) -> PodView:
     """A pod that is up and has been told its rank in attempt 3."""
     found = view(pod("job-1-1", ip="10.0.0.2"))
     assert found is not None
-    steady = replace(found, ready=True, reachable=True, assignment=replace(ORDER, nudge=nudge))
+    steady = replace(
+        found, ready=True, reachable=True, assignment=replace(ORDER, reminder=reminder)
+    )
     return replace(steady, **changes)  # type: ignore[arg-type]
 
 
@@ -66,7 +68,7 @@ def test_one_that_is_ready_and_does_not_answer_is_reminded_less_and_less(
         now += timedelta(seconds=pause)
         number = reminders.due(unheard, 3, ISSUED, now)
         assert unheard.assignment is not None
-        unheard = replace(unheard, assignment=replace(unheard.assignment, nudge=number))
+        unheard = replace(unheard, assignment=replace(unheard.assignment, reminder=number))
         assert reminders.due(unheard, 3, ISSUED, now) == 0, "one reminder at a time"
         assert reminders.wants_answer(unheard, 3) is (number < reminders.MOST_UNHEARD)
         seen.append((number, (now - ISSUED).total_seconds()))
@@ -78,7 +80,7 @@ def test_nobody_is_reminded_of_what_is_not_said_or_done() -> None:
     for quiet in (
         told(report=says(3, "Running"), reachable=False),
         told(assignment=None),
-        told(assignment=assignment.hold(3, graceful=False)),
+        told(assignment=assignment.standby(3, graceful=False)),
         told(reachable=False, exit_code=1),
     ):
         assert reminders.due(quiet, 3, ISSUED, late) == 0

@@ -1,4 +1,4 @@
-"""Whose success is the job's: all nodes', or that of rank 0's, whose end the others notice first."""
+"""Whose success is the job's: all nodes', or rank 0's, whose end the others notice first."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_success_of_rank_0_ends_the_job_and_the_other_pods(chief: Sim) -> None:
         "the node of rank 0 has ended with success",
     )
     assert chief.status["trainerStatus"]["accuracyTop1"] == "0.9700"
-    assert {name: order.end for name, order in plan.assign.items()} == {
+    assert {name: assigned.end for name, assigned in plan.assign.items()} == {
         "job-1-1": True,
         "job-2-1": True,
     }

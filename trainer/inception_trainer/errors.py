@@ -14,7 +14,9 @@
     ├── NonFiniteLoss       1   the loss or a weight became NaN or infinite
     └── RanksDiverged       1   the ranks no longer hold the same weights
 
-Codes 64, 65, 66 and 78 tell the operator that trying again cannot help.
+Codes 64, 65, 66 and 78 tell the operator that trying again cannot help. Where there is a name for
+it, the numbers are those of BSD's ``sysexits.h`` (EX_USAGE, EX_DATAERR, EX_NOINPUT, EX_TEMPFAIL,
+EX_CONFIG): programs written for other purposes use the same.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from collections.abc import Iterable
 
 
 class TrainerError(Exception):
-    """Base of the tree; ``exit_code`` ends the process, no traceback is printed."""
+    """Base of all: its message is printed without a traceback, ``exit_code`` ends the process."""
 
     exit_code = 1
 
@@ -79,8 +81,9 @@ class RanksDiverged(TrainerError):  # noqa: N818 - the name of the contract
     """The ranks hold different weights where they must be equal."""
 
 
-def closest(name: str, known: Iterable[str]) -> str:
-    """Return `` (did you mean X?)`` for the known name nearest to ``name``, or an empty string."""
-    by_lower = {candidate.lower(): candidate for candidate in known}
-    match = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.5)
-    return f" (did you mean {by_lower[match[0]]}?)" if match else ""
+def closest(name: str, candidates: Iterable[str]) -> str:
+    """Return `` (did you mean X?)`` for the candidate nearest to ``name``, or an empty string."""
+    # difflib minds the case: as they are, RESNET50 and resnet50 have only two characters in common.
+    by_lower = {candidate.lower(): candidate for candidate in candidates}
+    matches = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.5)
+    return f" (did you mean {by_lower[matches[0]]}?)" if matches else ""

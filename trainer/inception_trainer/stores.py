@@ -1,7 +1,11 @@
-"""Object stores beside folders: ``s3://``, ``gs://`` and whatever else fsspec knows.
+"""Paths in object stores (``s3://``, ``gs://`` and whatever else fsspec knows), beside local paths.
 
-fsspec is imported when the first URL is used. Connections belong to the process that makes them, so
-each call asks for its own; fsspec keeps them.
+:func:`place` turns a path of the configuration into a ``pathlib.Path`` or a :class:`Remote`, which
+has the part of ``Path`` that data, checkpoints and figures need. Why it is not universal-pathlib:
+docs/decisions/0040-universal-pathlib.md.
+
+fsspec is imported when the first URL is used, because most jobs have none and the import costs a
+third of a second in every rank.
 """
 
 from __future__ import annotations
@@ -28,53 +32,58 @@ PACKAGES = {
     "http": "aiohttp",
     "https": "aiohttp",
 }
+"""The Python package that fsspec needs for a protocol, for the remedy in an error message."""
 FILE = "file://"
 
 
 def is_url(text: str) -> bool:
-    """Whether a path lies in a store; ``file://`` is this machine."""
+    """Whether a path of the configuration lies in a store; ``file://`` is this machine."""
     return "://" in text and not text.startswith(FILE)
 
 
 def place(text: str) -> AnyPath:
-    """A path of the configuration."""
+    """A path of the configuration as an object: a local path, or one in a store for a URL."""
     return Remote(text) if is_url(text) else Path(text.removeprefix(FILE))
 
 
 @contextmanager
-def calling(url: str) -> Iterator[None]:
-    """Turn what stores raise into our errors; FileNotFoundError stays."""
+def translated_errors(url: str) -> Iterator[None]:
+    """Raise what fsspec raises as ConfigError (no credentials) or StoreFailed (may pass).
+
+    FileNotFoundError and errors of the trainer pass through.
+    """
     try:
         yield
     except (FileNotFoundError, TrainerError):
         raise
     except Exception as error:
         # Every store has exceptions of its own, most of them no OSError.
-        what = f"{url}: {type(error).__name__}: {error}"
+        message = f"{url}: {type(error).__name__}: {error}"
+        # botocore's NoCredentialsError is no PermissionError, and is not importable everywhere.
         if isinstance(error, PermissionError) or "Credentials" in type(error).__name__:
             raise ConfigError(
-                f"{what}; give the container credentials, for example by envFrom of a Secret"
+                f"{message}; give the container credentials, for example by envFrom of a Secret"
             ) from error
-        raise StoreFailed(what) from error
+        raise StoreFailed(message) from error
 
 
 def filesystem(url: str) -> tuple[Any, str]:
-    """Fsspec's file system of a URL, and the path in it; ConfigError for an unknown one or a
-    missing package.
+    """Fsspec's file system for a URL, and the path within it.
+
+    Raises ConfigError for an unknown protocol or a missing package.
     """
     protocol = url.partition("://")[0]
     try:
         from fsspec.core import url_to_fs
 
         # Listings are not kept: another process may have written.
-        found: tuple[Any, str] = url_to_fs(url, use_listings_cache=False)
-        return found
+        resolved: tuple[Any, str] = url_to_fs(url, use_listings_cache=False)
+        return resolved
     except ImportError as error:
-        package = (
-            "fsspec"
-            if error.name == "fsspec"
-            else PACKAGES.get(protocol, f"fsspec's package for {protocol}://")
-        )
+        if error.name == "fsspec":
+            package = "fsspec"
+        else:
+            package = PACKAGES.get(protocol, f"fsspec's package for {protocol}://")
         raise ConfigError(
             f"{url}: needs the package {package}; add it to the image (docs/trainer.md)"
         ) from None
@@ -85,10 +94,18 @@ def filesystem(url: str) -> tuple[Any, str]:
 
 
 class Remote:
-    """A path in a store, with what the trainer needs of ``pathlib.Path``."""
+    """A path in a store, with what the trainer needs of ``pathlib.Path``.
+
+    Every method raises FileNotFoundError, ConfigError or StoreFailed. Only the URL is kept, and
+    each call asks fsspec for the file system: connections belong to the process that made them
+    ("This class is not fork-safe"), and loader workers and the fork server get these objects from
+    their parent. fsspec keeps one instance for each process, so asking is a look-up.
+    """
 
     def __init__(self, url: str, kind: str | None = None) -> None:
-        self._url, self._kind = url.rstrip("/"), kind
+        self._url = url.rstrip("/")
+        # "file" or "directory" where a listing has said it already: saves a request for each entry.
+        self._kind = kind
 
     def __str__(self) -> str:
         return self._url
@@ -98,122 +115,130 @@ class Remote:
 
     @property
     def name(self) -> str:
-        """The last part."""
+        """The last part of the path."""
         return self._url.rpartition("/")[2]
 
     @property
     def parent(self) -> Remote:
-        """The folder of it."""
+        """The folder that the path lies in."""
         return Remote(self._url.rpartition("/")[0])
 
     def is_dir(self) -> bool:
-        """Whether something lies below it."""
+        """Whether objects lie below the path; stores have no folders of their own."""
         return self._type() == "directory"
 
     def is_file(self) -> bool:
-        """Whether there is such an object."""
+        """Whether there is an object of this name."""
         return self._type() == "file"
 
     def _type(self) -> str | None:
         if self._kind is None:
             fs, path = filesystem(self._url)
             try:
-                with calling(self._url):
+                with translated_errors(self._url):
+                    # Not fs.isdir: it answers False when the store fails or refuses, and a job
+                    # would end as "no folder" (not tried again) instead of StoreFailed.
                     self._kind = str(fs.info(path)["type"])
             except FileNotFoundError:
                 return None
         return self._kind
 
     def iterdir(self) -> Iterator[Remote]:
-        """What lies right below."""
+        """What lies right below; FileNotFoundError where nothing does."""
         fs, path = filesystem(self._url)
-        with calling(self._url):
-            found = fs.ls(path, detail=True)
-        for entry in found:
-            name = str(entry["name"]).rstrip("/").rpartition("/")[2]
+        with translated_errors(self._url):
+            entries = fs.ls(path, detail=True)
+        for entry in entries:
+            entry_path = str(entry["name"]).rstrip("/")
+            name = entry_path.rpartition("/")[2]
             # Some stores list the folder itself.
-            if name and str(entry["name"]).rstrip("/") != path.rstrip("/"):
+            if name and entry_path != path.rstrip("/"):
                 yield Remote(f"{self._url}/{name}", str(entry["type"]))
 
     def glob(self, pattern: str) -> list[Remote]:
         """What matches a pattern below."""
         fs, path = filesystem(self._url)
-        with calling(self._url):
+        with translated_errors(self._url):
             names = fs.glob(f"{path}/{pattern}")
         return [self._below(path, name) for name in names]
 
     def size(self) -> int:
-        """Bytes."""
+        """Size of the object in bytes."""
         fs, path = filesystem(self._url)
-        with calling(self._url):
+        with translated_errors(self._url):
             return int(fs.info(path)["size"])
 
     def version(self) -> str:
-        """Another text once the object has changed."""
+        """A text that changes whenever the object does, for example from its ETag."""
         fs, path = filesystem(self._url)
-        with calling(self._url):
+        with translated_errors(self._url):
             return str(fs.ukey(path))
 
     def read_range(self, offset: int, count: int) -> bytes:
-        """``count`` bytes from ``offset``, fewer at the end."""
+        """``count`` bytes from ``offset``, fewer at the end of the object."""
         fs, path = filesystem(self._url)
-        with calling(self._url):
+        with translated_errors(self._url):
             return bytes(fs.cat_file(path, start=offset, end=offset + count))
 
     def read_bytes(self) -> bytes:
-        """All of it."""
+        """The whole content of the object."""
         fs, path = filesystem(self._url)
-        with calling(self._url):
+        with translated_errors(self._url):
             return bytes(fs.cat_file(path))
 
     def read_text(self, encoding: str = "utf-8") -> str:
-        """All of it as text."""
+        """The whole content of the object as text."""
         return self.read_bytes().decode(encoding)
 
     def files(self) -> list[Remote]:
         """Every object below, however deep, in the order of their names."""
         fs, path = filesystem(self._url)
-        with calling(self._url):
-            found = fs.find(path)
-        return [self._below(path, name, "file") for name in sorted(found)]
+        with translated_errors(self._url):
+            names = fs.find(path)
+        return [self._below(path, name, "file") for name in sorted(names)]
 
     def _below(self, path: str, name: str, kind: str | None = None) -> Remote:
         """What fsspec calls ``name``, where this is ``path``."""
         return Remote(f"{self._url}{name[len(path.rstrip('/')) :]}", kind)
 
     def names(self) -> list[str]:
-        """What lies right below, an empty list where nothing does."""
+        """Names of what lies right below, sorted; an empty list where nothing does."""
         try:
             return sorted(entry.name for entry in self.iterdir())
         except FileNotFoundError:
             return []
 
     def write_bytes(self, data: bytes) -> None:
-        """An object that is there whole or not at all."""
+        """Put an object, which is there whole or not at all."""
         fs, path = filesystem(self._url)
-        with calling(self._url):
+        with translated_errors(self._url):
             fs.pipe_file(path, data)
 
     def write(self, fill: Callable[[BinaryIO], None]) -> None:
-        """The same from a stream; when ``fill`` raises, part of it may be there."""
+        """Put an object from a stream, in parts, without holding it in memory.
+
+        When ``fill`` raises, a part of the object may be there: fsspec closes the file, which
+        completes the upload.
+        """
         fs, path = filesystem(self._url)
-        with calling(self._url), fs.open(path, "wb") as file:
+        with translated_errors(self._url), fs.open(path, "wb") as file:
             fill(file)
 
     def copy(self, target: Remote) -> None:
-        """Copied by the store itself where it can."""
+        """Copy the object, within the store where it can: no byte passes through this pod."""
         fs, path = filesystem(self._url)
-        with calling(self._url):
-            fs.cp_file(path, filesystem(str(target))[1])
+        target_path = filesystem(str(target))[1]
+        with translated_errors(self._url):
+            fs.cp_file(path, target_path)
 
     def remove(self) -> None:
         """Delete the object, if it is there."""
         fs, path = filesystem(self._url)
-        with suppress(FileNotFoundError), calling(self._url):
+        with suppress(FileNotFoundError), translated_errors(self._url):
             fs.rm_file(path)
 
     def open(self, _mode: str = "rb") -> io.BytesIO:
-        """All of it to read from."""
+        """The whole content of the object as a stream, read at once."""
         return io.BytesIO(self.read_bytes())
 
 
@@ -221,7 +246,7 @@ AnyPath = Path | Remote
 
 
 def temporary_folder() -> Path:
-    """A new folder for copies of what lies in a store, there as long as this process lives."""
+    """A new folder for copies of what lies in a store, removed when this process ends."""
     folder = Path(tempfile.mkdtemp(prefix="inception-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return folder

@@ -1,4 +1,9 @@
-"""Assignments as the JSON of a pod's annotation (docs/architecture.md, "Assignment")."""
+"""Assignments as JSON in a pod's annotation, and the three kinds of them.
+
+The page docs/architecture/wire.md has the format, `launcher.assignment` of the trainer is the
+reader. The keys of the JSON are older than the names in this code: ``nudge`` is `reminder` and
+``bell`` is `notify_address`.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +18,7 @@ MAX_ATTEMPT = 2**31 - 2
 
 
 def to_json(assignment: Assignment) -> str:
-    """The annotation's text; a hold carries no ranks and no address."""
+    """The annotation's text; a standby carries no ranks and no address."""
     data: Json = {
         "attempt": assignment.attempt,
         "nnodes": assignment.nnodes,
@@ -21,17 +26,18 @@ def to_json(assignment: Assignment) -> str:
     }
     if assignment.end:
         data["end"] = True
-    if assignment.nudge:
-        data["nudge"] = assignment.nudge
-    if assignment.bell:
-        data["bell"] = assignment.bell
-    if not assignment.is_hold:
+    if assignment.reminder:
+        data["nudge"] = assignment.reminder
+    if assignment.notify_address:
+        data["bell"] = assignment.notify_address
+    if not assignment.is_standby:
         data |= {
             "nodeRank": assignment.node_rank,
             "nprocPerNode": assignment.nproc_per_node,
             "masterAddr": assignment.master_addr,
             "masterPort": assignment.master_port,
         }
+    # Sorted and compact: the same assignment is the same text, so writing it again changes nothing.
     return json.dumps(data, separators=(",", ":"), sort_keys=True)
 
 
@@ -39,8 +45,10 @@ def from_json(text: str | None) -> Assignment | None:
     """What an annotation says, or None when it is absent or not an assignment."""
     if not text:
         return None
+    # Anybody with the right to patch pods may have written it, so nothing in it is trusted.
     try:
         data = json.loads(text)
+        # The status keeps attempts as int32; a greater one could never be followed by another.
         if not 0 <= data["attempt"] <= MAX_ATTEMPT:
             return None
         return Assignment(
@@ -52,30 +60,31 @@ def from_json(text: str | None) -> Assignment | None:
             master_port=int(data.get("masterPort", 0)),
             graceful=bool(data.get("graceful", False)),
             end=bool(data.get("end", False)),
-            nudge=int(data.get("nudge", 0)),
-            bell=str(data.get("bell", "")),
+            reminder=int(data.get("nudge", 0)),
+            notify_address=str(data.get("bell", "")),
         )
     except (ValueError, KeyError, TypeError, AttributeError):
         return None
 
 
-def hold(attempt: int, *, graceful: bool) -> Assignment:
-    """End what runs of older attempts and be ready for this one."""
+def standby(attempt: int, *, graceful: bool) -> Assignment:
+    """No ranks: end what runs of older attempts and be ready for this one."""
     return Assignment(attempt=attempt, graceful=graceful)
 
 
 def end(attempt: int, *, graceful: bool = False) -> Assignment:
-    """End what runs and the launcher with it: the job is over, and its pods stay for their logs."""
+    """The job is over: end what runs and the launcher with it; the pods stay for their logs."""
     return Assignment(attempt=attempt, graceful=graceful, end=True)
 
 
 def master_port(attempt: int, host: str | None = None) -> int:
-    """Another one for each attempt, so that none meets the rendezvous of the one before.
+    """Port of the rendezvous store; ``host`` is the job's UID when its pods use hostNetwork.
 
-    ``host`` is the UID of a job whose pods share the network of their nodes, with other jobs too.
+    Each attempt has another one, so that no rank of it meets the store of the one before.
     """
     if host is None:
         return MASTER_PORT_BASE + attempt % 1000
+    # On a node's own network other jobs have stores too: the UID spreads them over the range.
     return HOST_PORT_BASE + (zlib.crc32(host.encode()) + attempt) % HOST_PORTS
 
 
@@ -87,19 +96,21 @@ def work(
     master: str | None,
     *,
     graceful: bool,
-    bell: str = "",
+    notify_address: str = "",
     host: str | None = None,
 ) -> Assignment:
-    """Ranks for one slot; ``rank`` is its node rank, which it keeps over attempts as far as that is
-    possible.
+    """Ranks for the pod with node rank ``rank``: ``nproc`` of them on each of ``nodes`` pods.
+
+    ``master`` is the IP address of the pod with node rank 0.
     """
     return Assignment(
         attempt=attempt,
         nnodes=nodes,
         node_rank=rank,
         nproc_per_node=nproc,
+        # A pod may have no address yet when it is made together with its assignment.
         master_addr=LOOPBACK if nodes == 1 else master or "",
         master_port=master_port(attempt, host),
         graceful=graceful,
-        bell=bell,
+        notify_address=notify_address,
     )

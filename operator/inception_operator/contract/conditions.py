@@ -1,5 +1,7 @@
-"""Conditions of a job: setting them, reading them, and the one word for people that follows from
-them.
+"""Conditions of ``status.conditions``: setting them, reading them, and ``status.state``.
+
+They follow the convention of `metav1.Condition`: type, status, reason, message, and a
+``lastTransitionTime`` that moves with the status only.
 """
 
 from __future__ import annotations
@@ -14,7 +16,8 @@ TRUE: Final = "True"
 FALSE: Final = "False"
 UNKNOWN: Final = "Unknown"
 
-# In the order they are written; the first visit sets them all.
+# In the order they are written. The first decision on a job sets them all, so that nobody has to
+# guess what an absent condition means.
 INITIAL: Final = (
     (ConditionType.ACCEPTED, UNKNOWN, Reason.CREATED, ""),
     (ConditionType.SUSPENDED, FALSE, Reason.ACTIVE, ""),
@@ -24,8 +27,10 @@ INITIAL: Final = (
     (ConditionType.SUCCEEDED, UNKNOWN, Reason.ACTIVE, ""),
     (ConditionType.FAILED, FALSE, Reason.NOT_FAILED, ""),
 )
+# Conditions of other types belong to other controllers: server-side apply leaves them alone.
 OWN: Final = frozenset(entry[0] for entry in INITIAL)
 
+# Several conditions are True at a time, for instance PodsReady and Running: the first one counts.
 _STATE_OF: Final = (
     (ConditionType.FAILED, State.FAILED),
     (ConditionType.SUCCEEDED, State.SUCCEEDED),
@@ -37,7 +42,7 @@ _STATE_OF: Final = (
 
 
 def find(conditions: Sequence[Json], kind: str) -> Json | None:
-    """The condition of a type."""
+    """The condition of this type, or None."""
     return next((condition for condition in conditions if condition.get("type") == kind), None)
 
 
@@ -56,24 +61,26 @@ def is_false(conditions: Sequence[Json], kind: str) -> bool:
 def put(
     conditions: list[Json], kind: str, status: str, reason: str, message: str, now: str
 ) -> bool:
-    """Set a condition in place; True when status, reason or message changed. Its time moves with
-    the status only.
+    """Set a condition in place; True when its status, reason or message has changed.
+
+    ``now`` is the time of the transition, as it is written.
     """
     condition = find(conditions, kind)
     if condition is None:
         condition = {"type": kind}
         conditions.append(condition)
-    wanted = {"status": status, "reason": reason, "message": message}
-    if all(condition.get(key) == value for key, value in wanted.items()):
+    fields = {"status": status, "reason": reason, "message": message}
+    if all(condition.get(key) == value for key, value in fields.items()):
         return False
     if condition.get("status") != status:
         condition["lastTransitionTime"] = now
-    condition.update(wanted)
+    condition.update(fields)
     return True
 
 
 def state_word(conditions: Sequence[Json]) -> str:
-    """One word, with a fixed precedence whatever the order of the conditions."""
+    """The value of ``status.state``: the first of `_STATE_OF` that is True, else Pending."""
+    # A job that had run to its end stays Succeeded or Failed when its spec is broken later.
     if is_false(conditions, ConditionType.ACCEPTED) and not terminal(conditions):
         return State.REJECTED
     for kind, word in _STATE_OF:
@@ -83,5 +90,5 @@ def state_word(conditions: Sequence[Json]) -> str:
 
 
 def terminal(conditions: Sequence[Json]) -> bool:
-    """Succeeded or failed: nothing changes any more."""
+    """Whether the job is over; a job that is over never comes back."""
     return is_true(conditions, ConditionType.SUCCEEDED) or is_true(conditions, ConditionType.FAILED)

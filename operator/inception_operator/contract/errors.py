@@ -2,9 +2,11 @@
 
 OperatorError
 ├── SettingsError              a setting is missing or malformed
-├── LeadershipLostError        another operator holds the Lease, or ours could not be renewed in time
+├── SpecError                  a job can never run as it is written; becomes Accepted=False
+├── ProfileError               a row of the accelerator table cannot be used; the operator stops
+├── LeadershipLostError        another operator holds the Lease, or ours was not renewed in time
 ├── StalledWatchError          a watch is open but delivers nothing
-├── StaleViewError             a decision rested on a version of the training that is no longer the latest
+├── StaleViewError             a decision rested on a version of the job that is not the latest
 └── ApiError                   the API server answered with an error
     ├── NotFoundError          404
     ├── ConflictError          409, the object has changed meanwhile
@@ -29,6 +31,22 @@ class SettingsError(OperatorError):
     """A setting is missing or malformed; the message names it."""
 
 
+class SpecError(OperatorError):
+    """A job that can never run as it is written.
+
+    ``path`` is the field, such as ``spec.checkpoint.uri``. The text is the path, a colon, and a
+    sentence with the remedy; users read it in the message of Accepted=False.
+    """
+
+    def __init__(self, path: str, problem: str) -> None:
+        super().__init__(f"{path}: {problem}")
+        self.path = path
+
+
+class ProfileError(OperatorError):
+    """A row of the accelerator table that cannot be used; the text names its file and the key."""
+
+
 class LeadershipLostError(OperatorError):
     """This process may no longer write."""
 
@@ -38,7 +56,7 @@ class StalledWatchError(OperatorError):
 
 
 class StaleViewError(OperatorError):
-    """The training has changed since the decision was made; nothing was written."""
+    """The job has changed since the decision was made; nothing was written."""
 
 
 class ApiError(OperatorError):
@@ -96,6 +114,7 @@ _BY_STATUS: dict[int, type[ApiError]] = {
 
 def api_error(status: int, body: bytes, headers: Mapping[str, str], request: str) -> ApiError:
     """Turn an error response into the matching exception; ``request`` goes into the message."""
+    # A proxy in between answers in HTML or not at all, so nothing about the body is certain.
     try:
         answer = json.loads(body)
     except ValueError:
@@ -105,6 +124,7 @@ def api_error(status: int, body: bytes, headers: Mapping[str, str], request: str
     reason = str(answer.get("reason") or "")
     text = str(answer.get("message") or body[:200].decode("utf-8", "replace") or "no message")
     kind = _BY_STATUS.get(status, UnavailableError if status >= 500 else ApiError)
+    # 409 stands for two things; only the reason tells a taken name from a stale version.
     if kind is ConflictError and reason == "AlreadyExists":
         kind = AlreadyExistsError
     return kind(
@@ -116,6 +136,7 @@ def api_error(status: int, body: bytes, headers: Mapping[str, str], request: str
 
 
 def _seconds(value: str | None) -> float | None:
+    # HTTP also allows a date; the API server never sends one.
     try:
         return None if value is None else max(0.0, float(value))
     except ValueError:

@@ -1,6 +1,7 @@
-"""Names that are part of the API: group, labels, annotations, condition types, reasons.
+"""Names that are part of the API: group, labels, annotations, ports, condition types, reasons.
 
-Nothing else spells them out.
+No other module spells them out. Users build selectors, alerts and dashboards on them, so a change
+here is a change of the API (docs/architecture/names.md).
 """
 
 from __future__ import annotations
@@ -30,16 +31,17 @@ CONTAINER: Final = "trainer"
 LAUNCHER_PORT: Final = 8080
 METRICS_PORT: Final = 8081
 MASTER_PORT_BASE: Final = 29500
-# Of pods on the network of their nodes: below the ports of Services and those that connections come
-# from.
+# For pods with hostNetwork: below the NodePorts of Services (from 30000 on) and the ports that
+# Linux gives to outgoing connections (from 32768 on), so that neither can have taken one.
 HOST_PORT_BASE: Final = 20000
 HOST_PORTS: Final = 9500
 ASSIGNMENT_MOUNT: Final = "/etc/inception"
-ASSIGNMENT_FILE: Final = f"{ASSIGNMENT_MOUNT}/assignment"
 LAUNCHER_MOUNT: Final = "/opt/inception-launcher"
 LAUNCHER_VOLUME: Final = "inception-launcher"
 CHECKPOINT_MOUNT: Final = "/checkpoint"
+# Time for a checkpoint between SIGTERM and SIGKILL.
 GRACE_SECONDS: Final = 120
+# A pod's name is also its host name, a DNS label of 63: this leaves 18 for "-<slot>-<incarnation>".
 MAX_JOB_NAME_LENGTH: Final = 45
 
 
@@ -56,9 +58,7 @@ class ConditionType:
 
 
 class Reason:
-    """Reasons of conditions and events; users build alerts on them, so they are never renamed
-    lightly.
-    """
+    """Reasons of conditions and events; renaming one breaks the alerts that users have built."""
 
     CREATED: Final = "Created"
     ACCEPTED: Final = "Accepted"
@@ -91,10 +91,9 @@ class Reason:
 
 
 class Cause:
-    """``status.rootCause.reason``: what went wrong. The first block comes from the launcher's
-    report.
-    """
+    """``status.rootCause.reason``: what ended an attempt."""
 
+    # These are the launcher's own words, from its report.
     ERROR: Final = "Error"
     SIGNAL: Final = "Signal"
     OOM_KILLED: Final = "OOMKilled"
@@ -107,6 +106,7 @@ class Cause:
     STOPPED: Final = "Stopped"
     CANNOT_RUN: Final = "CannotRun"
 
+    # These are found by the operator, in pods and nodes.
     POD_DELETED: Final = "PodDeleted"
     POD_FAILED: Final = "PodFailed"
     EVICTED: Final = "Evicted"
@@ -139,14 +139,14 @@ class CleanPodPolicy:
 
 
 class PodPlacement:
-    """``spec.runPolicy.schedulingPolicy.podPlacement``: whether pods of the job may share a node."""
+    """``spec.runPolicy.schedulingPolicy.podPlacement``: whether pods of a job may share a node."""
 
     ANY: Final = "Any"
     ONE_PER_NODE: Final = "OnePerNode"
 
 
 class ReportState:
-    """``state`` of a launcher's report; docs/architecture.md has the table."""
+    """``state`` of a launcher's report; docs/architecture/wire.md has the table."""
 
     STARTING: Final = "Starting"
     IDLE: Final = "Idle"

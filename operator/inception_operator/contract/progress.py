@@ -1,5 +1,7 @@
-"""Figures of the training: from rank 0's Prometheus text or its final report, and as
-``status.trainerStatus``.
+"""Training figures: read from rank 0's metrics page or a report, written as ``trainerStatus``.
+
+The names of the series are in docs/architecture/names.md. Figures come from user code, so
+each is checked before it reaches the status.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from .times import format_time, parse_time
 from .types import Json, Progress, Report
 
+# Seconds between two status writes for figures alone: each costs a write to etcd and a watch event.
 INTERVAL: Final = timedelta(seconds=10)
 PREFIX: Final = "trainer_"
 _TIME: Final = "lastUpdatedTime"
@@ -23,7 +26,7 @@ _INT64: Final = 2**63 - 1
 
 
 def from_metrics(text: str, now: datetime) -> Progress | None:
-    """The figures in a Prometheus exposition; None when it has none of the trainer's."""
+    """The figures on a page in Prometheus' text format; None when none of the trainer's are."""
     figures = _Figures(_samples(text))
     if not figures.values:
         return None
@@ -44,32 +47,27 @@ def from_metrics(text: str, now: datetime) -> Progress | None:
 
 
 def from_report(report: Report, now: datetime) -> Progress:
-    """The last figures of a launcher; the only source once the pod has ended."""
-    metrics = report.metrics
-
-    def number(name: str) -> float | None:
-        value = metrics.get(name)
-        return value if value is not None and math.isfinite(value) else None
-
-    epoch, seen = number("epoch"), number("samplesSeen")
+    """The last figures a launcher knows of; the only source once the pod has ended."""
+    figures = {name: value for name, value in report.metrics.items() if math.isfinite(value)}
     return Progress(
         time=now,
-        progress=number("progress"),
-        remaining_seconds=number("estimatedRemainingSeconds"),
-        epoch=None if epoch is None else int(epoch),
+        progress=figures.get("progress"),
+        remaining_seconds=figures.get("estimatedRemainingSeconds"),
+        epoch=_to_int(figures.get("epoch")),
         step=report.step,
-        samples_per_second=number("samplesPerSecond"),
-        accuracy_top1=number("accuracyTop1"),
-        accuracy_top5=number("accuracyTop5"),
-        loss=metrics.get("loss"),
-        samples_seen=None if seen is None else int(seen),
+        samples_per_second=figures.get("samplesPerSecond"),
+        accuracy_top1=figures.get("accuracyTop1"),
+        accuracy_top5=figures.get("accuracyTop5"),
+        loss=report.metrics.get("loss"),
+        samples_seen=_to_int(figures.get("samplesSeen")),
     )
 
 
 def to_json(progress: Progress) -> Json:
-    """``status.trainerStatus``: whole numbers as they are, decimals as strings, nothing that is
-    unknown.
-    """
+    """``status.trainerStatus`` without what is unknown."""
+    last_checkpoint = progress.last_checkpoint
+    # Decimals are strings: Kubernetes' API conventions allow no floats, which lose digits on the
+    # way through other languages.
     data: Json = {
         "progressPercentage": _percent(progress.progress),
         "estimatedRemainingSeconds": _seconds(progress.remaining_seconds),
@@ -80,59 +78,67 @@ def to_json(progress: Progress) -> Json:
         "accuracyTop5": _decimal(progress.accuracy_top5, 4),
         "loss": _decimal(progress.loss, 4),
         "samplesSeen": _whole(progress.samples_seen),
-        "lastCheckpointTime": None
-        if progress.last_checkpoint is None
-        else format_time(progress.last_checkpoint),
+        "lastCheckpointTime": format_time(last_checkpoint) if last_checkpoint else None,
         _TIME: format_time(progress.time),
     }
     return {key: value for key, value in data.items() if value is not None}
 
 
 def merged(current: Json | None, progress: Progress, *, at_once: bool) -> Json | None:
-    """The trainerStatus to write, or None to leave it: too soon, older than what is known, or
-    nothing new.
+    """The trainerStatus to write, or None to leave ``current``: too soon, older, or nothing new.
+
+    ``at_once`` passes over the interval: the status is about to be written anyway.
     """
-    known = current or {}
-    last = parse_time(known.get(_TIME))
-    if last is not None and (
-        progress.time < last or (not at_once and progress.time - last < INTERVAL)
-    ):
+    previous = current or {}
+    written = parse_time(previous.get(_TIME))
+    if written is not None and progress.time < written:
         return None
-    news = known | to_json(progress)
-    changed = any(known.get(key) != value for key, value in news.items() if key != _TIME)
-    return news if changed else None
+    if written is not None and progress.time - written < INTERVAL and not at_once:
+        return None
+    # A figure that is missing now (no validation yet in this attempt) keeps its last value.
+    latest = previous | to_json(progress)
+    changed = any(previous.get(key) != value for key, value in latest.items() if key != _TIME)
+    return latest if changed else None
 
 
 @dataclass(frozen=True)
 class _Figures:
+    """Values of a metrics page by name, without its prefix, and labels."""
+
     values: Mapping[tuple[str, frozenset[tuple[str, str]]], float]
 
     def any_number(self, name: str, **labels: str) -> float | None:
-        wanted = labels.items()
-        found = (
-            value for (key, own), value in self.values.items() if key == name and wanted <= own
-        )
-        return next(found, None)
+        """The first value with this name and at least these labels, NaN and infinities included."""
+        for (key, present), value in self.values.items():
+            if key == name and labels.items() <= present:
+                return value
+        return None
 
     def number(self, name: str, **labels: str) -> float | None:
+        """The same, but None where it is not finite."""
         value = self.any_number(name, **labels)
         return value if value is not None and math.isfinite(value) else None
 
     def whole(self, name: str) -> int | None:
-        value = self.number(name)
-        return None if value is None else int(value)
+        """The same, cut to an integer."""
+        return _to_int(self.number(name))
 
 
 def _samples(text: str) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
-    wanted = "\n".join(line for line in text.splitlines() if line.startswith(PREFIX))
+    # The parser is slow, and most of a page are series of the process and of Python.
+    ours = "\n".join(line for line in text.splitlines() if line.startswith(PREFIX))
     try:
         return {
             (sample.name.removeprefix(PREFIX), frozenset(sample.labels.items())): sample.value
-            for family in text_string_to_metric_families(wanted + "\n")
+            for family in text_string_to_metric_families(ours + "\n")
             for sample in family.samples
         }
     except ValueError:
         return {}
+
+
+def _to_int(value: float | None) -> int | None:
+    return None if value is None else int(value)
 
 
 def _percent(ratio: float | None) -> int | None:
@@ -145,11 +151,11 @@ def _seconds(value: float | None) -> int | None:
 
 
 def _whole(value: int | None, most: int = _INT64) -> int | None:
-    """What the schema takes: a program may say anything, and a status that is refused would stop
-    its job.
-    """
+    """The number if the CRD's schema takes it, else None."""
+    # A program may say anything, and a status that the API server refuses would stop its job.
     return value if value is not None and 0 <= value <= most else None
 
 
 def _decimal(value: float | None, digits: int) -> str | None:
+    # Cut to the length that the schema allows: 1e300 has 301 digits.
     return None if value is None else f"{value:.{digits}f}"[:32]

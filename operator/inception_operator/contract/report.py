@@ -1,4 +1,8 @@
-"""Reports of the launcher: the answer of ``/status`` and the termination message are the same JSON."""
+"""Reads what a launcher says about its ranks: JSON from ``/status`` or the termination message.
+
+Both have the same format (docs/architecture/wire.md). Neither is trusted: a pod is user code, and
+any program may write a termination message.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,7 @@ from typing import Any
 
 from .names import ReportState
 from .times import parse_time
-from .types import Json, Report
+from .types import Report
 
 MAX_NUMBER = 2**63
 STATES = frozenset(
@@ -24,7 +28,7 @@ STATES = frozenset(
 
 
 def from_json(source: str | bytes | Mapping[str, Any] | None) -> Report | None:
-    """The report, or None when the text is none: any program may write a termination message."""
+    """The report, or None when the text is none. A field of a wrong type counts as absent."""
     data = source if isinstance(source, Mapping) else _load(source)
     if not isinstance(data, Mapping) or data.get("state") not in STATES:
         return None
@@ -36,7 +40,6 @@ def from_json(source: str | bytes | Mapping[str, Any] | None) -> Report | None:
         state=str(data["state"]),
         exit_code=_integer(data.get("exitCode")),
         rank=_integer(data.get("rank")),
-        host=_text(data.get("host")),
         reason=_text(data.get("reason")),
         message=_text(data.get("message")),
         time=parse_time(data.get("time")),
@@ -45,23 +48,8 @@ def from_json(source: str | bytes | Mapping[str, Any] | None) -> Report | None:
     )
 
 
-def to_json(report: Report) -> Json:
-    """The JSON a launcher would send."""
-    return {
-        "attempt": report.attempt,
-        "state": report.state,
-        "exitCode": report.exit_code,
-        "rank": report.rank,
-        "host": report.host,
-        "reason": report.reason,
-        "message": report.message,
-        "time": None if report.time is None else report.time.isoformat().replace("+00:00", "Z"),
-        "step": report.step,
-        "metrics": dict(report.metrics),
-    }
-
-
 def _load(source: str | bytes | None) -> object:
+    # A termination message is mostly the last lines of a log: the first character rules it out.
     if not source or source.lstrip()[:1] not in ("{", b"{"):
         return None
     try:
@@ -72,6 +60,7 @@ def _load(source: str | bytes | None) -> object:
 
 
 def _integer(value: object) -> int | None:
+    # True is an int to Python, and not to JSON.
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
@@ -88,5 +77,5 @@ def _numbers(value: object) -> dict[str, float]:
 def _is_number(value: object) -> bool:
     if isinstance(value, float):
         return True
-    # Whole numbers have no bound in Python and JSON, decimals have.
+    # Whole numbers have no bound in Python and JSON, decimals have: float(10**400) would raise.
     return isinstance(value, int) and not isinstance(value, bool) and abs(value) < MAX_NUMBER

@@ -12,6 +12,7 @@ def format_time(time: datetime) -> str:
 
 def parse_time(text: object) -> datetime | None:
     """The time a string names, or None when it names none. A missing zone means UTC."""
+    # Any object: reports come from users' programs, which may write a number or a list here.
     if not isinstance(text, str):
         return None
     try:

@@ -1,7 +1,8 @@
-"""What `reconcile` sees and what it decides: plain frozen data, no I/O.
+"""Frozen data that decisions read and return; nothing here does I/O or reads a clock.
 
-The edge (`controller`, `client`) turns API objects into an `Observation` and a `Plan` into
-requests.
+`runtime` turns API objects into an `Observation` and a `Plan` into requests; `decide` maps one to
+the other. Two words are kept apart everywhere: a *resource* is the raw JSON of an
+InceptionTraining, a *job* is what `spec.job` has parsed from it.
 """
 
 from __future__ import annotations
@@ -16,8 +17,12 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True)
 class Assignment:
-    """What a slot is told to do in one attempt: ``nnodes`` 0 is a hold, ``end`` the last word (see
-    `assignment`).
+    """What one pod's launcher is told to do in one attempt: the JSON in the pod's annotation.
+
+    ``nnodes`` 0 means standby: end what runs and stay warm. ``end`` is the last assignment of a
+    job that is over. ``graceful`` lets running ranks save first. ``reminder`` counts rewrites of
+    the annotation that only make the kubelet look again. ``notify_address`` is host and port at
+    which launchers notify the operator. The factories are in `assignment`.
     """
 
     attempt: int
@@ -28,26 +33,27 @@ class Assignment:
     master_port: int = 0
     graceful: bool = False
     end: bool = False
-    nudge: int = 0
-    bell: str = ""
+    reminder: int = 0
+    notify_address: str = ""
 
     @property
-    def is_hold(self) -> bool:
-        """True when it only says: end what runs, keep warm."""
+    def is_standby(self) -> bool:
+        """Whether it assigns no ranks."""
         return self.nnodes == 0
 
 
 @dataclass(frozen=True)
 class Report:
-    """What a launcher says about itself: the answer of ``/status`` or the pod's termination
-    message.
+    """What a launcher says about its ranks: the body of ``/status``, or the termination message.
+
+    ``rank`` is the global rank that failed first on this node, ``time`` the moment of the failure.
+    ``step`` and ``metrics`` are the latest figures, which local rank 0 leaves in a file.
     """
 
     attempt: int
     state: str
     exit_code: int | None = None
     rank: int | None = None
-    host: str | None = None
     reason: str | None = None
     message: str | None = None
     time: datetime | None = None
@@ -79,7 +85,6 @@ class PodView:
     ready: bool = False
     deleting: bool = False
     created: datetime | None = None
-    started: datetime | None = None
     ip: str | None = None
     node: str | None = None
     assignment: Assignment | None = None
@@ -93,6 +98,7 @@ class PodView:
     unschedulable_message: str | None = None
     disruption_reason: str | None = None
     report: Report | None = None
+    # Three values on purpose: never asked (None) must not count as silent (False).
     reachable: bool | None = None
     owner_uid: str | None = None
     conditions: tuple[tuple[str, str], ...] = ()
@@ -109,7 +115,7 @@ class PodView:
 
 @dataclass(frozen=True)
 class VanishedPod:
-    """A pod that has vanished."""
+    """A pod that was seen to disappear: all that is left to name as a root cause."""
 
     name: str
     incarnation: int
@@ -118,7 +124,10 @@ class VanishedPod:
 
 @dataclass(frozen=True)
 class Progress:
-    """The latest figures of rank 0, from its ``/metrics`` or its final report. Ratios are 0 to 1."""
+    """The latest training figures of rank 0, from its ``/metrics`` page or its launcher's report.
+
+    Ratios are 0 to 1; ``loss`` may be NaN or infinite, which users must see.
+    """
 
     time: datetime
     progress: float | None = None
@@ -135,13 +144,14 @@ class Progress:
 
 @dataclass(frozen=True)
 class Observation:
-    """Everything one decision is made from.
+    """Everything one decision is made from, the time included.
 
-    ``rejection`` is the API server's text when it refused the last pod creation. ``gone`` names the
-    latest pod of a slot that was seen to vanish, as far as this process remembers.
+    ``resource`` is the custom resource as JSON. ``rejection`` is the API server's text when it
+    refused the last pod creation. ``gone`` maps slot to the latest of its pods that was seen to
+    vanish, as far as this process remembers.
     """
 
-    job: Json
+    resource: Json
     pods: tuple[PodView, ...]
     now: datetime
     progress: Progress | None = None
@@ -160,15 +170,12 @@ class Event:
 
 @dataclass(frozen=True)
 class Plan:
-    """What to do, in this order: write the status, delete pods, create pods, hand out assignments,
-    post events.
+    """The requests that one decision asks for; `runtime.apply` has their order.
 
-    ``claim_templates`` must be there before the pods of ``create``, and may be there already.
-
-    ``status`` is the complete wanted status, or None when it is as it should be. ``delete`` maps
-    pod name to grace period in seconds (None: the pod's own), ``repair`` pod name to metadata that
-    somebody took away. Nothing after a failed status write is carried out. ``delete_job`` removes
-    the job itself, last of all.
+    ``status`` is the complete status to be stored, or None when it is as it should be. ``delete``
+    maps pod name to grace period in seconds (None: the pod's own), ``repair`` pod name to metadata
+    that somebody took away. ``claim_templates`` must exist before the pods of ``create``, and may
+    exist already. ``delete_job`` removes the custom resource itself, last of all.
     """
 
     status: Json | None = None
@@ -181,9 +188,24 @@ class Plan:
     requeue_after: float | None = None
     delete_job: bool = False
 
+    def __or__(self, other: Plan) -> Plan:
+        """Both plans as one; where they disagree about a pod or the status, the other one wins."""
+        pauses = (self.requeue_after, other.requeue_after)
+        return Plan(
+            status=self.status if other.status is None else other.status,
+            delete={**self.delete, **other.delete},
+            create=self.create + other.create,
+            claim_templates=self.claim_templates + other.claim_templates,
+            assign={**self.assign, **other.assign},
+            repair={**self.repair, **other.repair},
+            events=self.events + other.events,
+            requeue_after=min((s for s in pauses if s is not None), default=None),
+            delete_job=self.delete_job or other.delete_job,
+        )
+
     @property
     def empty(self) -> bool:
-        """True when there is nothing to do now."""
+        """Whether nothing is to be done now; ``requeue_after`` is about later."""
         requests = (
             self.delete
             or self.create

@@ -17,6 +17,7 @@ from inception_operator.contract.types import Json, PodView
 
 KEY: Final = "avoidedNodes"
 LASTING: Final = timedelta(minutes=10)
+# Each entry becomes a term of the node affinity of every pod.
 MOST: Final = 16
 
 
@@ -33,10 +34,17 @@ def add(status: Json, pods: Iterable[PodView], now: datetime) -> Json:
     nothing.
     """
     live = _live(status, now)
-    names = {entry["name"] for entry in live}
-    broken = dict.fromkeys(pod.node for pod in pods if pod.unhealthy and pod.node)
-    news = [_entry(node, now) for node in broken if node not in names]
-    return {KEY: [*live, *news][-MOST:]} if news else {}
+    listed = {entry["name"] for entry in live}
+    # A dictionary for its order: the same pods always give the same list.
+    broken: dict[str, None] = {}
+    for pod in pods:
+        if pod.unhealthy and pod.node:
+            broken[pod.node] = None
+    added = [_entry(node, now) for node in broken if node not in listed]
+    if not added:
+        return {}
+    entries = [*live, *added]
+    return {KEY: entries[-MOST:]}
 
 
 def drop_expired(status: Json, now: datetime) -> Json:
@@ -46,13 +54,18 @@ def drop_expired(status: Json, now: datetime) -> Json:
 
 
 def _live(status: Json, now: datetime) -> list[Json]:
-    return [
-        entry
-        for entry in status.get(KEY) or ()
-        if (parse_time(entry["expirationTime"]) or now) > now
-    ]
+    return [entry for entry in status.get(KEY) or () if _is_live(entry, now)]
+
+
+def _is_live(entry: Json, now: datetime) -> bool:
+    # An entry whose time nobody can read is over.
+    expires = parse_time(entry["expirationTime"])
+    return expires is not None and expires > now
 
 
 def _entry(node: str, now: datetime) -> Json:
-    due = whole_seconds(now) + LASTING
-    return {"name": node, "reason": Cause.DEVICE_UNHEALTHY, "expirationTime": format_time(due)}
+    return {
+        "name": node,
+        "reason": Cause.DEVICE_UNHEALTHY,
+        "expirationTime": format_time(whole_seconds(now) + LASTING),
+    }

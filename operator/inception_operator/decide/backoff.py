@@ -14,21 +14,24 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
-from inception_operator.contract.times import format_time, parse_time, whole_seconds
+from inception_operator.contract.times import parse_time, whole_seconds
 from inception_operator.contract.types import Json
 
 FREE_FAILURES: Final = 2
 FREE_REPEATS: Final = 30
 LONGEST: Final = 60
+# Ten times the longest wait: at most a tenth of the time is lost to waiting.
 LASTING: Final = timedelta(minutes=10)
-"""Ten times the longest wait: at most a tenth of the time is lost to waiting."""
 KEYS: Final = ("failuresInARow", "furthest", "nextAttemptTime")
 
 
 def delay(failures: int) -> int:
     """Seconds to wait after so many failures in a row."""
     doublings = failures - FREE_FAILURES - 1
-    return 0 if doublings < 0 else min(LONGEST, 2 ** min(doublings, 10))
+    if doublings < 0:
+        return 0
+    # A job may fail without end; the power of two must not grow with it.
+    return min(LONGEST, 1 << min(doublings, 10))
 
 
 @dataclass(frozen=True)
@@ -46,9 +49,9 @@ class Streak:
         """What a status says."""
         furthest = status.get("furthest") or {}
         return Streak(
-            int(status.get("failuresInARow") or 0),
-            int(furthest.get("attempt") or 0),
-            int(furthest.get("step") or 0),
+            failures=int(status.get("failuresInARow") or 0),
+            attempt=int(furthest.get("attempt") or 0),
+            step=int(furthest.get("step") or 0),
         )
 
     def after(self, attempt: int, reached: int, ran: timedelta) -> Streak:
@@ -56,9 +59,12 @@ class Streak:
         for none.
         """
         lasted = ran >= LASTING
-        failures = 1 if reached or lasted else self.failures + 1
-        progress = lasted or reached > self.step or not self.attempt
-        return Streak(failures, attempt if progress else self.attempt, max(reached, self.step))
+        progressed = lasted or reached > self.step or not self.attempt
+        return Streak(
+            failures=1 if reached or lasted else self.failures + 1,
+            attempt=attempt if progressed else self.attempt,
+            step=max(reached, self.step),
+        )
 
     def seconds(self, attempt: int) -> int:
         """The wait between this attempt, which has failed, and the next."""
@@ -69,27 +75,33 @@ class Streak:
         seconds = self.seconds(following - 1)
         text = f"{self.failures} failures in a row without a step"
         if seconds > delay(self.failures):
+            # It is the repeats that ask for the longer pause.
             text = f"no attempt since {self.attempt} got beyond step {self.step}"
         return f"waiting {seconds} s before attempt {following}: {text}"
 
-    def to_status(self, attempt: int, now: datetime) -> Json:
-        """The fields of the status once this attempt has failed; no ``nextAttemptTime`` means at
-        once.
-        """
+    def not_before(self, attempt: int, now: datetime) -> datetime | None:
+        """When the next attempt may begin once this one has failed; None means at once."""
         seconds = self.seconds(attempt)
-        # Rounded up to the whole seconds of the status.
-        due = whole_seconds(now) + timedelta(seconds=seconds + bool(now.microsecond))
-        fields: Json = {
+        if not seconds:
+            return None
+        # The status has whole seconds; rounded up, so that the pause is never shorter than said.
+        return whole_seconds(now) + timedelta(seconds=seconds + bool(now.microsecond))
+
+    def to_status(self) -> Json:
+        """The fields of the status that `of` reads."""
+        return {
             "failuresInARow": self.failures,
             "furthest": {"attempt": self.attempt, "step": self.step},
         }
-        return fields | {"nextAttemptTime": format_time(due)} if seconds else fields
 
     def _repeats(self, attempt: int) -> int:
+        """Attempts without progress, as a number of failures with the same pause."""
         return attempt - self.attempt - FREE_REPEATS + FREE_FAILURES
 
 
 def remaining(status: Json, now: datetime) -> float:
     """Seconds until the next attempt may begin, 0 when nothing waits."""
     due = parse_time(status.get("nextAttemptTime"))
-    return 0.0 if due is None else max(0.0, (due - now).total_seconds())
+    if due is None:
+        return 0.0
+    return max(0.0, (due - now).total_seconds())

@@ -31,8 +31,6 @@ START: Final = timedelta(seconds=30)
 GROW_EVERY: Final = timedelta(seconds=30)
 # A spare that ends by itself would mostly do so again.
 RETRY: Final = timedelta(seconds=30)
-# Torch is imported on a busy node; afterwards silence is silence.
-WARM_UP: Final = timedelta(minutes=5)
 # A pod that starts takes the cores that the ranks of a new attempt come back with.
 HEAD_START: Final = timedelta(seconds=5)
 _ON_ITS_WAY: Final = frozenset((None, "ContainerCreating", "PodInitializing"))
@@ -57,12 +55,15 @@ class Membership:
 
 @dataclass(frozen=True)
 class Availability:
-    """Who is there: the pods of the pool, and which of its slots can take ranks."""
+    """Which slots of the pool can take ranks: the ``ready`` ones can, in ascending order.
 
-    roster: Membership
+    ``desired`` is the number of nodes that the user asks for, ``least`` the number that will do.
+    """
+
+    membership: Membership
     pods: Mapping[int, PodView | None]
     ready: Members
-    wanted: int
+    desired: int
     least: int
     now: datetime
 
@@ -75,7 +76,10 @@ def to_text(members: Members) -> str:
             runs[-1][1] = slot
         else:
             runs.append([slot, slot])
-    return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in runs)
+    texts = []
+    for first, last in runs:
+        texts.append(str(first) if first == last else f"{first}-{last}")
+    return ",".join(texts)
 
 
 def from_text(text: object) -> Members:
@@ -83,14 +87,25 @@ def from_text(text: object) -> Members:
     members: list[int] = []
     for run in str(text or "").split(","):
         first, _, last = run.partition("-")
-        if not first.isdigit() or (last and not last.isdigit()):
+        last = last or first
+        if not first.isdigit() or not last.isdigit():
             return ()
-        members += range(int(first), min(int(last or first), int(first) + MAX_NODES) + 1)
-    return tuple(members) if len(set(members)) == len(members) else ()
+        begin, end = int(first), int(last)
+        # A status is anybody's to edit: "0-999999999" must not fill the memory.
+        end = min(end, begin + MAX_NODES)
+        members += range(begin, end + 1)
+    if len(set(members)) < len(members):
+        return ()
+    return tuple(members)
 
 
-def roster(
-    job: Job, written: Members, pods: Iterable[PodView], attempt: int, *, issued: bool
+def find_membership(
+    job: Job,
+    written: Members,
+    pods: Iterable[PodView],
+    attempt: int,
+    *,
+    issued: bool,
 ) -> Membership:
     """Who trains, and which slots are to be filled; follows from the status and the pods alone.
 
@@ -100,118 +115,194 @@ def roster(
     everybody = tuple(range(job.num_nodes))
     if job.elastic is None:
         return Membership(everybody, everybody)
-    newest = slots.newest(pods)
-    living = {
-        slot: pod for slot, pod in newest.items() if not pod.deleting and not slots.finished(pod)
-    }
-    taken = {slot for slot, pod in newest.items() if pod.deleting and pod.incarnation == attempt}
+    living: dict[int, PodView] = {}
+    taken: set[int] = set()
+    for slot, pod in slots.newest(pods).items():
+        if pod.deleting:
+            if pod.incarnation == attempt:
+                taken.add(slot)
+        elif not slots.finished(pod):
+            living[slot] = pod
+
     kept = [slot for slot in written if issued or slot in living]
-    others = sorted(
-        living.keys() - set(kept), key=lambda slot: (living[slot].phase != Phase.RUNNING, slot)
-    )
+    others = living.keys() - set(kept)
+    in_use = {*kept, *others, *taken}
     size = job.num_nodes + job.elastic.spare_nodes
-    known = living.keys() | set(kept) | taken
-    free = [slot for slot in range(size + len(known)) if slot not in known]
-    return Membership(
-        written, tuple((kept + others + free)[: max(size, len(kept) if issued else 0)])
-    )
-
-
-def crew(before: Members, ready: Collection[int], size: int) -> Members:
-    """The next members: who stays keeps its node rank if there is still such a rank, others fill
-    the gaps.
-    """
-    ranked: list[int | None] = [slot if slot in ready else None for slot in before[:size]]
-    ranked += [None] * (size - len(ranked))
-    late = [slot for slot in before[size:] if slot in ready]
-    late += [slot for slot in ready if slot not in before]
-    members = [
-        slot if slot is not None else late.pop(0) for slot in ranked if slot is not None or late
+    # Enough numbers to fill the pool even if all that are in use are among them.
+    numbers = range(size + len(in_use))
+    pool = [
+        *kept,
+        # Pods that run are kept rather than those that wait.
+        *sorted(slot for slot in others if living[slot].phase == Phase.RUNNING),
+        *sorted(slot for slot in others if living[slot].phase != Phase.RUNNING),
+        *(slot for slot in numbers if slot not in in_use),
     ]
-    return tuple(members) if len(members) == size else ()
+    if issued:
+        # Members of a running attempt stay in the pool even where numNodes has been lowered.
+        size = max(size, len(kept))
+    return Membership(written, tuple(pool[:size]))
 
 
-def start(muster: Availability, since: datetime, *, rejected: bool) -> tuple[Members, float | None]:
-    """The members to begin an attempt with, or none and the seconds until fewer than wanted will
-    do.
+def choose_members(before: Members, ready: Collection[int], size: int) -> Members:
+    """The next members: who stays keeps its node rank if there is still such a rank, others fill
+    the gaps. None at all where fewer than ``size`` slots are ready.
     """
-    before, ready, wanted = muster.roster.members, muster.ready, muster.wanted
-    if len(ready) >= wanted:
-        return crew(before, ready, wanted), None
-    if len(ready) < muster.least:
+    # Members whose rank is no more go before spares: they have shown that they can train.
+    substitutes = [slot for slot in before[size:] if slot in ready]
+    substitutes += [slot for slot in ready if slot not in before]
+    members = []
+    for rank in range(size):
+        if rank < len(before) and before[rank] in ready:
+            members.append(before[rank])
+        elif substitutes:
+            members.append(substitutes.pop(0))
+    if len(members) < size:
+        return ()
+    return tuple(members)
+
+
+def starting_members(
+    availability: Availability,
+    since: datetime,
+    *,
+    rejected: bool,
+) -> tuple[Members, float | None]:
+    """The members to begin an attempt with, or none and the seconds until fewer than desired will
+    do.
+
+    ``since`` is when the job began to wait for its pods; ``rejected`` says that the API server
+    refuses to create more of them.
+    """
+    before = availability.membership.members
+    ready = availability.ready
+    desired = availability.desired
+    if len(ready) >= desired:
+        return choose_members(before, ready, desired), None
+    if len(ready) < availability.least:
         return (), None
-    survived = any(slot in ready for slot in before)
-    left = (since + (PLACEMENT if survived else START) - muster.now).total_seconds()
-    left = max(left, _arrivals(muster, ARRIVAL if survived else START, rejected=rejected))
-    return ((), left) if left > 0 else (crew(before, ready, len(ready)), None)
+    placement, arrival = START, START
+    if any(slot in ready for slot in before):
+        # Ranks were running a moment ago, and every second of waiting is a second of theirs.
+        placement, arrival = PLACEMENT, ARRIVAL
+    waited = availability.now - since
+    left = max(
+        (placement - waited).total_seconds(),
+        _seconds_to_arrivals(availability, arrival, rejected=rejected),
+    )
+    if left > 0:
+        return (), left
+    return choose_members(before, ready, len(ready)), None
 
 
-def resize(
-    muster: Availability, issued: datetime, known: Json, *, rejected: bool
+def resized_members(
+    availability: Availability,
+    issued: datetime,
+    nodes: Json,
+    *,
+    rejected: bool,
 ) -> tuple[Members, float | None]:
     """The members that a running attempt is to be replaced with, or none and the seconds until it
     may be.
+
+    ``issued`` is when the attempt began, ``nodes`` is ``status.nodes``.
     """
-    members, ready, wanted = muster.roster.members, muster.ready, muster.wanted
+    members = availability.membership.members
+    ready = availability.ready
+    desired = availability.desired
     size = len(members)
-    if wanted < size:
-        return (crew(members, ready, wanted) if len(ready) >= wanted else ()), None
-    reach = min(wanted, len(ready))
-    if reach <= size or not set(members) <= set(ready):
+    if desired < size:
+        # Fewer are wanted: at once, but not before there are enough for the new size.
+        if len(ready) < desired:
+            return (), None
+        return choose_members(members, ready, desired), None
+    reach = min(desired, len(ready))
+    if reach <= size:
+        return (), None
+    if not set(members) <= set(ready):
+        # A member that is not well recovers or fails first; a restart chooses members anew.
         return (), None
     left = 0.0
     # A change of numNodes is obeyed at once.
-    if wanted == known.get("desiredAtStart"):
-        left = (issued + GROW_EVERY - muster.now).total_seconds()
-    if reach < wanted:
-        left = max(left, _arrivals(muster, START, rejected=rejected))
-    return ((), left) if left > 0 else (crew(members, ready, reach), None)
+    if desired == nodes.get("desiredAtStart"):
+        ran = availability.now - issued
+        left = (GROW_EVERY - ran).total_seconds()
+    if reach < desired:
+        arrivals = _seconds_to_arrivals(availability, START, rejected=rejected)
+        left = max(left, arrivals)
+    if left > 0:
+        return (), left
+    return choose_members(members, ready, reach), None
 
 
-def outlook(muster: Availability, rejection: str | None) -> tuple[str, str]:
+def outlook(availability: Availability, rejection: str | None) -> tuple[str, str]:
     """Reason and message of PodsReady for an attempt that has been issued."""
-    size, wanted = len(muster.roster.members), muster.wanted
-    reach = min(wanted, len(muster.ready))
-    if size >= wanted:
+    size = len(availability.membership.members)
+    desired = availability.desired
+    if size >= desired:
         return Reason.ALL_PODS_READY, f"{size} of {size} pods ready"
+    text = f"{size} of {desired} nodes, growing"
+    reach = min(desired, len(availability.ready))
     if reach > size:
-        return Reason.ENOUGH_PODS_READY, f"{size} of {wanted} nodes, growing to {reach} shortly"
-    more = wanted - size
-    text = f"{size} of {wanted} nodes, growing when {more} more {'pod is' if more == 1 else 'pods are'} ready"
-    stuck = rejection or next(filter(None, map(_unschedulable, muster.pods.values())), None)
-    return Reason.ENOUGH_PODS_READY, f"{text}: {stuck}" if stuck else text
+        return Reason.ENOUGH_PODS_READY, f"{text} to {reach} shortly"
+    missing = desired - size
+    pods = "pod is" if missing == 1 else "pods are"
+    text += f" when {missing} more {pods} ready"
+    obstacle = rejection or _first_unschedulable(availability.pods.values())
+    if obstacle:
+        text += f": {obstacle}"
+    return Reason.ENOUGH_PODS_READY, text
 
 
-def figures(job: Job, members: Members) -> Json:
-    """What is written of an attempt's nodes before its first assignment goes out."""
+def nodes_of_attempt(job: Job, members: Members) -> Json:
+    """What ``status.nodes`` says of an attempt before its first assignment goes out."""
     if job.elastic is None:
         return {}
-    return {"members": to_text(members), "desiredAtStart": job.num_nodes}
+    return {
+        "members": to_text(members),
+        "desiredAtStart": job.num_nodes,
+    }
 
 
-def count(
-    job: Job, known: Json, roster: Membership, ready: Collection[int], *, issued: bool
+def count_nodes(
+    job: Job,
+    nodes: Json,
+    membership: Membership,
+    ready: Collection[int],
+    *,
+    issued: bool,
 ) -> Json:
-    """``status.nodes``: how many nodes are wanted and ready; of an elastic job also who trains and
+    """``status.nodes``: how many nodes are desired and ready; of an elastic job also who trains and
     who is spare.
     """
     if job.elastic is None:
         return {"desired": job.num_nodes, "ready": len(ready)}
-    at_work = (
-        sum(slot in ready for slot in roster.members) if issued else min(job.num_nodes, len(ready))
-    )
-    kept = {key: known[key] for key in ("members", "desiredAtStart") if key in known}
-    return {"desired": job.num_nodes, "ready": at_work, "spareReady": len(ready) - at_work} | kept
+    if issued:
+        members_ready = sum(slot in ready for slot in membership.members)
+    else:
+        members_ready = min(job.num_nodes, len(ready))
+    counts: Json = {
+        "desired": job.num_nodes,
+        "ready": members_ready,
+        "spareReady": len(ready) - members_ready,
+    }
+    # Written when the attempt was issued, and true until the next one is.
+    for key in ("members", "desiredAtStart"):
+        if key in nodes:
+            counts[key] = nodes[key]
+    return counts
 
 
 def retry_at(pod: PodView, now: datetime) -> datetime | None:
     """When a spare that has ended may be replaced; None when it has not ended or may be replaced at
     once.
     """
-    ended = pod.finished or pod.ready_changed or pod.created
-    if not slots.finished(pod) or ended is None or now >= ended + RETRY:
+    if not slots.finished(pod):
         return None
-    return ended + RETRY
+    ended = pod.finished or pod.ready_changed or pod.created
+    if ended is None:
+        return None
+    due = ended + RETRY
+    return due if due > now else None
 
 
 def head_start(attempt: int, issued: datetime | None, now: datetime) -> float:
@@ -220,40 +311,42 @@ def head_start(attempt: int, issued: datetime | None, now: datetime) -> float:
     """
     if attempt == 1 or issued is None:
         return 0.0
-    return max(0.0, (issued + HEAD_START - now).total_seconds())
+    left = issued + HEAD_START - now
+    return max(0.0, left.total_seconds())
 
 
-def useless(pod: PodView, now: datetime) -> bool:
-    """Whether a spare that was made for the attempt that runs will never take ranks; its name can
-    wait.
-    """
-    silent = slots.silent_since(pod, (pod.created or now) + WARM_UP)
-    return bool(pod.unhealthy) or (silent is not None and now >= silent + slots.SILENCE)
+def _first_unschedulable(pods: Iterable[PodView | None]) -> str | None:
+    for pod in pods:
+        if pod is not None and pod.unschedulable_message:
+            return pod.unschedulable_message
+    return None
 
 
-def _unschedulable(pod: PodView | None) -> str | None:
-    return None if pod is None else pod.unschedulable_message
-
-
-def _arrivals(muster: Availability, patience: timedelta, *, rejected: bool) -> float:
-    """For how many seconds it is worth waiting for pods that are not ready yet."""
-    missing = [pod for slot, pod in muster.pods.items() if slot not in muster.ready]
-    return max(
-        (_worth_waiting(pod, muster.now, patience, rejected=rejected) for pod in missing),
-        default=0.0,
-    )
-
-
-def _worth_waiting(
-    pod: PodView | None, now: datetime, patience: timedelta, *, rejected: bool
+def _seconds_to_arrivals(
+    availability: Availability,
+    patience: timedelta,
+    *,
+    rejected: bool,
 ) -> float:
-    if pod is None:
-        return 0.0 if rejected else PLACEMENT.total_seconds()
-    if (
-        pod.deleting
-        or slots.finished(pod)
-        or pod.created is None
-        or pod.waiting_reason not in _ON_ITS_WAY
-    ):
+    """For how many seconds it is worth waiting for pods that are not ready yet."""
+    seconds = 0.0
+    for slot, pod in availability.pods.items():
+        if slot in availability.ready:
+            continue
+        if pod is None:
+            # It is made in this very pass, unless the API server refuses.
+            left = 0.0 if rejected else PLACEMENT.total_seconds()
+        else:
+            left = _seconds_to_arrival(pod, availability.now, patience)
+        seconds = max(seconds, left)
+    return seconds
+
+
+def _seconds_to_arrival(pod: PodView, now: datetime, patience: timedelta) -> float:
+    if pod.deleting or slots.finished(pod):
         return 0.0
-    return (pod.created + (PLACEMENT if pod.node is None else patience) - now).total_seconds()
+    if pod.created is None or pod.waiting_reason not in _ON_ITS_WAY:
+        return 0.0
+    age = now - pod.created
+    limit = PLACEMENT if pod.node is None else patience
+    return (limit - age).total_seconds()

@@ -1,31 +1,34 @@
-"""Failures of an attempt: which there are, which one is the root cause, and what follows from it.
+"""What failed in an attempt: the failures of its pods, and which of them is the root cause.
 
-The table is docs/architecture.md's (exit codes of the launcher) and the default of every job.
+Names of causes come from the launcher's report, from exit codes (docs/architecture.md has their
+table), and from what the cluster states about a pod. What follows from a root cause is decided in
+`restart_policy`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Final
 
-from inception_operator.contract.names import GRACE_SECONDS, Cause, ReportState
+from inception_operator.contract.names import Cause, ReportState
 from inception_operator.contract.times import format_time
-from inception_operator.contract.types import Json, PodView, VanishedPod
-from inception_operator.spec.failure_policy import WAIT, Action, NodeLoss
+from inception_operator.contract.types import Json, PodView, Report, VanishedPod
+from inception_operator.spec.failure_policy import WAIT, NodeLoss
 
-from . import liveness
-from . import slots as slot_rules
-from .slots import SILENCE, Slots
+from . import liveness, slots
+from .liveness import SILENCE
+from .slots import Slots
 
+# Launchers tell of one accident within a second or two of one another.
 SETTLE: Final = timedelta(seconds=2)
 SETTLE_POLL: Final = 0.2
 MAX_TEXT: Final = 1024
 MAX_MESSAGE: Final = 3072
 
-PERMANENT_CODES: Final = frozenset((64, 65, 66, 78, 126, 127))
 STOPPED_CODE: Final = 75
+# Of the launcher and of sysexits.h; 126 and 127 are the shell's.
 _CAUSE_OF_CODE: Final = {
     64: Cause.USAGE_ERROR,
     65: Cause.DATA_ERROR,
@@ -36,6 +39,7 @@ _CAUSE_OF_CODE: Final = {
     126: Cause.CANNOT_RUN,
     127: Cause.CANNOT_RUN,
 }
+# The kubelet, its node shutdown manager and the node controller write these into status.reason.
 _CAUSE_OF_POD_REASON: Final = {
     "Evicted": Cause.EVICTED,
     "Terminated": Cause.EVICTED,
@@ -52,17 +56,6 @@ _CAUSE_OF_CONTAINER_REASON: Final = {
     "ContainerCannotRun": Cause.CANNOT_RUN,
     "StartError": Cause.CANNOT_RUN,
 }
-INFRASTRUCTURE: Final = frozenset(
-    (
-        Cause.POD_DELETED,
-        Cause.EVICTED,
-        Cause.DISRUPTED,
-        Cause.NODE_LOST,
-        Cause.ADMISSION_ERROR,
-        Cause.NOT_RESPONDING,
-        Cause.DEVICE_UNHEALTHY,
-    )
-)
 # After these all ranks are still there and can save together before they end.
 _GRACEFUL: Final = frozenset((Cause.POD_DELETED, Cause.DISRUPTED, Cause.STOPPED))
 # These befall all ranks of an attempt together. A launcher dates a hang that is its own back to its
@@ -90,16 +83,21 @@ class Failure:
     @property
     def text(self) -> str:
         """One sentence for conditions and events."""
-        where = f" in pod {self.pod}" if self.pod else f" in slot {self.slot}"
-        rank = f" of rank {self.rank}" if self.rank is not None else ""
-        code = f", exit code {self.exit_code}" if self.exit_code is not None else ""
-        node = f" on node {self.node}" if self.node else ""
-        # What follows the first line are the last lines of stderr or a stack; the status has them.
-        tail = f": {self.message.splitlines()[0]}" if self.message else ""
-        return f"{self.reason}{rank}{where}{node}{code}{tail}"[:MAX_TEXT]
+        text = self.reason
+        if self.rank is not None:
+            text += f" of rank {self.rank}"
+        text += f" in pod {self.pod}" if self.pod else f" in slot {self.slot}"
+        if self.node:
+            text += f" on node {self.node}"
+        if self.exit_code is not None:
+            text += f", exit code {self.exit_code}"
+        if self.message:
+            # The other lines are the last ones of stderr or a stack; the status has them.
+            text += f": {self.message.splitlines()[0]}"
+        return text[:MAX_TEXT]
 
     def to_json(self) -> Json:
-        """``status.rootCause``."""
+        """The failure as ``status.rootCause`` has it."""
         data: Json = {
             "attempt": self.attempt,
             "pod": self.pod,
@@ -146,12 +144,16 @@ class AttemptView:
         return self.members.index(slot) * self.nproc
 
 
-def collect(slots: Slots, scene: AttemptView) -> tuple[Failure, ...]:
+def collect(pods: Slots, view: AttemptView) -> tuple[Failure, ...]:
     """At most one failure of each slot."""
-    found = (
-        _of_slot(index, pod, scene) for index, pod in enumerate(slots) if scene.involves(index)
-    )
-    return tuple(failure for failure in found if failure is not None)
+    failures = []
+    for slot, pod in enumerate(pods):
+        if not view.involves(slot):
+            continue
+        failure = _of_slot(slot, pod, view)
+        if failure is not None:
+            failures.append(failure)
+    return tuple(failures)
 
 
 def root_cause(failures: Sequence[Failure]) -> Failure:
@@ -161,44 +163,29 @@ def root_cause(failures: Sequence[Failure]) -> Failure:
     return min(failures, key=lambda failure: (_remoteness(failure), failure.time, failure.slot))
 
 
-def reached(slots: Slots, attempt: int) -> int:
+def reached(pods: Slots, attempt: int) -> int:
     """The furthest step that a pod reports of this attempt, 0 when none does."""
-    reports = [pod.report for pod in slots if pod is not None and pod.report is not None]
+    reports = [pod.report for pod in pods if pod is not None and pod.report is not None]
     return max((report.step or 0 for report in reports if report.attempt == attempt), default=0)
 
 
-def must_wait(failures: Sequence[Failure], slots: Slots, scene: AttemptView) -> bool:
+def must_wait(failures: Sequence[Failure], pods: Slots, view: AttemptView) -> bool:
     """Only ranks that ended or waited along with others so far, and a slot that has not spoken may
     still say why.
     """
     if any(failure.reason not in _SHARED for failure in failures):
         return False
     settled = {failure.slot for failure in failures}
-    settled |= {
-        i
-        for i, pod in enumerate(slots)
-        if pod is not None and slot_rules.succeeded(pod, scene.attempt)
-    }
-    if len(settled) == sum(scene.involves(index) for index in range(len(slots))):
+    involved = 0
+    for slot, pod in enumerate(pods):
+        involved += view.involves(slot)
+        if pod is not None and slots.succeeded(pod, view.attempt):
+            settled.add(slot)
+    if len(settled) == involved:
         return False
-    return abs(scene.now - min(failure.time for failure in failures)) < SETTLE
-
-
-def action(failure: Failure, previous: Json | None) -> Action:
-    """What follows from a root cause, given the one before it."""
-    if (
-        failure.reason in INFRASTRUCTURE
-        or failure.exit_code == STOPPED_CODE
-        or failure.reason == Cause.STOPPED
-    ):
-        return Action.RESTART_IGNORING_LIMIT
-    if failure.reason == Cause.PEER_LOST:
-        return Action.RESTART
-    if failure.exit_code in PERMANENT_CODES:
-        return Action.FAIL
-    if failure.reason == Cause.OOM_KILLED and _was_out_of_memory(previous, failure.attempt - 1):
-        return Action.FAIL
-    return Action.RESTART
+    first = min(failure.time for failure in failures)
+    # The clocks of nodes may be ahead of ours.
+    return abs(view.now - first) < SETTLE
 
 
 def was_graceful(cause: Json) -> bool:
@@ -206,228 +193,189 @@ def was_graceful(cause: Json) -> bool:
     return cause.get("reason") in _GRACEFUL and cause.get("message") != _GONE
 
 
-def _was_out_of_memory(cause: Json | None, attempt: int) -> bool:
-    return (
-        cause is not None
-        and cause.get("reason") == Cause.OOM_KILLED
-        and cause.get("attempt") == attempt
-    )
-
-
 def _remoteness(failure: Failure) -> int:
-    return {Cause.STOPPED: 1, Cause.PEER_LOST: 2}.get(failure.reason, 0)
+    """How many steps away from its own cause a failure of this kind is."""
+    if failure.reason == Cause.PEER_LOST:
+        return 2
+    return 1 if failure.reason == Cause.STOPPED else 0
 
 
-def _of_slot(slot: int, pod: PodView | None, scene: AttemptView) -> Failure | None:
+def _of_slot(slot: int, pod: PodView | None, view: AttemptView) -> Failure | None:
+    attempt, issued = view.attempt, view.issued
     if pod is None:
-        return None if scene.issued is None else _gone(slot, scene)
-    if slot_rules.succeeded(pod, scene.attempt):
+        return None if issued is None else _gone(slot, view)
+    if slots.succeeded(pod, attempt):
         return None
-    involved = scene.issued is not None or slot_rules.given(pod, scene.attempt)
-    own = _own(pod, scene, involved)
+    involved = issued is not None or slots.given(pod, attempt)
+    shown = _shown(pod, view, involved)
     if pod.deleting and involved:
         asked = pod.deletion_requested
+        if shown is not None and asked is not None and shown.time < asked:
+            return shown
         # What a pod says after it was told to go is an echo of that.
-        return (
-            own
-            if own is not None and asked is not None and own.time < asked
-            else _removed(pod, scene)
-        )
-    if pod.incarnation == scene.attempt and slot_rules.stuck(pod, scene.now):
+        return _removed(pod, view)
+    made_for_it = pod.incarnation == attempt
+    takes_part = involved or made_for_it
+    if made_for_it and slots.stuck(pod, view.now):
         # Its successor needs another name, and names come from attempts.
-        return _removed(pod, scene)
-    if (
-        pod.unhealthy
-        and not slot_rules.finished(pod)
-        and (involved or pod.incarnation == scene.attempt)
-    ):
-        # What its ranks say is what a broken device does to them.
-        text = f"unhealthy: {pod.unhealthy}" + (
-            f"; {own.message}" if own is not None and own.message else ""
-        )
-        return _failure(
-            pod, scene, Cause.DEVICE_UNHEALTHY, own.time if own is not None else None, text
-        )
-    return own or _unresponsive(pod, scene)
+        return _removed(pod, view)
+    if takes_part and pod.unhealthy and not slots.finished(pod):
+        return _unhealthy(pod, view, shown)
+    return shown or _unresponsive(pod, view)
 
 
-def _own(pod: PodView, scene: AttemptView, involved: bool) -> Failure | None:
+def _unhealthy(pod: PodView, view: AttemptView, shown: Failure | None) -> Failure:
+    """A device is broken; what the ranks say is what that does to them."""
+    text = f"unhealthy: {pod.unhealthy}"
+    time = None
+    if shown is not None:
+        time = shown.time
+        if shown.message:
+            text += f"; {shown.message}"
+    return _failure(pod, view, Cause.DEVICE_UNHEALTHY, time, text)
+
+
+def _shown(pod: PodView, view: AttemptView, involved: bool) -> Failure | None:
     """The failure that the pod itself shows: by its report, or by how its container ended."""
     report = pod.report
-    spoke = (
-        report is not None
-        and report.attempt == scene.attempt
-        and report.state in (ReportState.FAILED, ReportState.STOPPED)
-    )
-    if spoke and not (slot_rules.finished(pod) and _imposed(pod)):
-        return _reported(pod, scene)
-    if not slot_rules.finished(pod):
+    ended = slots.finished(pod)
+    if report is not None and report.attempt == view.attempt:
+        spoke = report.state in (ReportState.FAILED, ReportState.STOPPED)
+        if spoke and not (ended and _imposed(pod)):
+            return _reported(pod, report, view)
+    if not ended:
         return None
-    if not involved and (pod.deleting or pod.incarnation != scene.attempt):
+    if not involved and (pod.deleting or pod.incarnation != view.attempt):
         return None
-    return _ended(pod, scene)
+    return _ended(pod, view)
 
 
 def _failure(
     pod: PodView,
-    scene: AttemptView,
+    view: AttemptView,
     reason: str,
     time: datetime | None,
     message: str,
     code: int | None = None,
 ) -> Failure:
     return Failure(
-        attempt=scene.attempt,
+        attempt=view.attempt,
         slot=pod.slot,
         reason=reason,
-        time=time or scene.now,
+        time=time or view.now,
         pod=pod.name,
         node=pod.node,
-        rank=scene.rank(pod.slot),
+        rank=view.rank(pod.slot),
         exit_code=code,
         message=message,
         conditions=pod.conditions,
     )
 
 
-def _reported(pod: PodView, scene: AttemptView) -> Failure:
-    report = pod.report
-    assert report is not None  # noqa: S101 - the caller has looked
-    stopped = report.state == ReportState.STOPPED
-    code = STOPPED_CODE if stopped and report.exit_code is None else report.exit_code
-    reason = report.reason or (Cause.STOPPED if stopped else _cause_of_code(code))
-    rank = report.rank if report.rank is not None else scene.rank(pod.slot)
-    return Failure(
-        attempt=scene.attempt,
-        slot=pod.slot,
-        reason=reason,
-        time=report.time or pod.finished or scene.now,
-        pod=pod.name,
-        node=pod.node,
-        rank=rank,
-        exit_code=code,
-        message=report.message or pod.message or "",
-        conditions=pod.conditions,
+def _reported(pod: PodView, report: Report, view: AttemptView) -> Failure:
+    """The failure that a launcher has reported, with its own words, rank and time."""
+    code = report.exit_code
+    reason = _cause_of_code(code)
+    if report.state == ReportState.STOPPED:
+        reason = Cause.STOPPED
+        code = STOPPED_CODE if code is None else code
+    failure = _failure(
+        pod,
+        view,
+        report.reason or reason,
+        report.time or pod.finished,
+        report.message or pod.message or "",
+        code,
     )
+    if report.rank is None:
+        return failure
+    return replace(failure, rank=report.rank)
 
 
-def _ended(pod: PodView, scene: AttemptView) -> Failure:
-    code, imposed = pod.exit_code, _imposed(pod)
+def _ended(pod: PodView, view: AttemptView) -> Failure:
+    """The failure that the end of a container without a report of this attempt is."""
+    code, report = pod.exit_code, pod.report
+    imposed = _imposed(pod)
     if imposed:
-        return _failure(
-            pod,
-            scene,
-            imposed,
-            pod.finished,
-            pod.message or pod.disruption_reason or pod.reason or "",
-            code,
-        )
-    if (
-        pod.report is not None
-        and 0 < pod.report.attempt < scene.attempt
-        and scene.issued is not None
-    ):
+        reason = imposed
+        text = pod.message or pod.disruption_reason or pod.reason or ""
+    elif view.issued is not None and report is not None and 0 < report.attempt < view.attempt:
         # Its own failure has been counted in the attempt it belongs to.
+        reason = Cause.NOT_RESPONDING
         text = "the pod ended before this attempt reached it"
-        return _failure(pod, scene, Cause.NOT_RESPONDING, pod.finished, text, code)
-    if code == 0:
-        return _failure(
-            pod,
-            scene,
-            Cause.ERROR,
-            pod.finished,
-            "the container ended without having trained",
-            code,
-        )
-    said = pod.report.message if pod.report is not None else None
-    text = said or pod.message or pod.terminated_reason or ""
-    return _failure(pod, scene, _cause_of_code(code), pod.finished, text, code)
+    elif code == 0:
+        reason = Cause.ERROR
+        text = "the container ended without having trained"
+    else:
+        reason = _cause_of_code(code)
+        said = report.message if report is not None else None
+        text = said or pod.message or pod.terminated_reason or ""
+    return _failure(pod, view, reason, pod.finished, text, code)
 
 
 def _imposed(pod: PodView) -> str | None:
     """A cause that the cluster states and that overrules exit codes."""
     if pod.disruption_reason is not None:
-        return (
-            Cause.NODE_LOST if pod.disruption_reason == "DeletionByTaintManager" else Cause.EVICTED
-        )
-    cause = _CAUSE_OF_POD_REASON.get(pod.reason or "")
-    if cause is None and pod.exit_code is None and (pod.reason or "").startswith("OutOf"):
+        return _cause_of_disruption(pod.disruption_reason, Cause.EVICTED)
+    reason = pod.reason or ""
+    cause = _CAUSE_OF_POD_REASON.get(reason)
+    if cause is None and pod.exit_code is None and reason.startswith("OutOf"):
+        # OutOfcpu, OutOfmemory, OutOfnvidia.com/gpu: the kubelet found its node full.
         cause = Cause.ADMISSION_ERROR
     return cause or _CAUSE_OF_CONTAINER_REASON.get(pod.terminated_reason or "")
 
 
-def _gone(slot: int, scene: AttemptView) -> Failure:
+def _gone(slot: int, view: AttemptView) -> Failure:
     # In a later attempt the slot may be filled by a pod of any attempt before, and an operator that
     # has just begun has not seen which.
-    first = VanishedPod(f"{scene.job}-{slot}-1", 1) if scene.attempt == 1 else None
-    seen = scene.gone.get(slot, first)
-    name, node = (seen.name, seen.node) if seen is not None else (None, None)
+    first = VanishedPod(f"{view.job}-{slot}-1", 1) if view.attempt == 1 else None
+    seen = view.gone.get(slot, first)
     return Failure(
-        scene.attempt,
-        slot,
-        Cause.POD_DELETED,
-        scene.now,
-        name,
-        node,
-        rank=scene.rank(slot),
+        attempt=view.attempt,
+        slot=slot,
+        reason=Cause.POD_DELETED,
+        time=view.now,
+        pod=None if seen is None else seen.name,
+        node=None if seen is None else seen.node,
+        rank=view.rank(slot),
         message=_GONE,
     )
 
 
-def _removed(pod: PodView, scene: AttemptView) -> Failure:
-    if pod.disruption_reason is None:
-        held = f" and is held by {', '.join(pod.finalizers)}" if pod.finalizers else ""
-        return _failure(
-            pod, scene, Cause.POD_DELETED, pod.deletion_requested, f"the pod was deleted{held}"
-        )
-    reason = (
-        Cause.NODE_LOST if pod.disruption_reason == "DeletionByTaintManager" else Cause.DISRUPTED
-    )
-    return _failure(pod, scene, reason, pod.deletion_requested, pod.disruption_reason)
+def _removed(pod: PodView, view: AttemptView) -> Failure:
+    asked, disruption = pod.deletion_requested, pod.disruption_reason
+    if disruption is not None:
+        reason = _cause_of_disruption(disruption, Cause.DISRUPTED)
+        return _failure(pod, view, reason, asked, disruption)
+    text = "the pod was deleted"
+    if pod.finalizers:
+        text += f" and is held by {', '.join(pod.finalizers)}"
+    return _failure(pod, view, Cause.POD_DELETED, asked, text)
+
+
+def _cause_of_disruption(reason: str, otherwise: str) -> str:
+    # The node controller taints the node of a kubelet that does not report any more.
+    return Cause.NODE_LOST if reason == "DeletionByTaintManager" else otherwise
 
 
 def _cause_of_code(code: int | None) -> str:
     if code is None:
         return Cause.POD_FAILED
-    return _CAUSE_OF_CODE.get(code) or (Cause.SIGNAL if code > 128 else Cause.ERROR)
+    if code in _CAUSE_OF_CODE:
+        return _CAUSE_OF_CODE[code]
+    # Container runtimes report a death by signal n as 128 + n.
+    return Cause.SIGNAL if code > 128 else Cause.ERROR
 
 
-def deadline(pod: PodView, scene: AttemptView) -> datetime | None:
-    """When a pod of the attempt counts as not responding or lost; None while it is well."""
-    if pod.deleting or slot_rules.finished(pod):
+def _unresponsive(pod: PodView, view: AttemptView) -> Failure | None:
+    now, policy = view.now, view.node_loss
+    due = liveness.response_deadline(pod, view.attempt, view.issued, policy)
+    if due is None or now < due:
         return None
-    if scene.issued is None:
-        # Older pods are replaced within the attempt that gathers; one made for it would come back
-        # under its own name.
-        return liveness.lost_at(scene.node_loss, pod) if pod.incarnation == scene.attempt else None
-    silent = slot_rules.silent_since(pod, scene.issued)
-    if silent is not None:
-        return liveness.lost_at(scene.node_loss, pod) or silent + SILENCE
-    told = slot_rules.given(pod, scene.attempt)
-    # One that was not told, or whose assignment somebody has changed, is told in this very pass.
-    if pod.reachable is not True or not told or slot_rules.acknowledged(pod, scene.attempt):
-        return None
-    patience = SILENCE + timedelta(seconds=GRACE_SECONDS) if _may_be_saving(pod, scene) else SILENCE
-    return scene.issued + patience
-
-
-def _may_be_saving(pod: PodView, scene: AttemptView) -> bool:
-    """It was asked to let the ranks of an earlier attempt save first, and they still run."""
-    order, report = pod.assignment, pod.report
-    if order is None or not order.graceful or report is None:
-        return False
-    return report.attempt < scene.attempt and report.state == ReportState.RUNNING
-
-
-def _unresponsive(pod: PodView, scene: AttemptView) -> Failure | None:
-    limit = deadline(pod, scene)
-    if limit is None or scene.now < limit:
-        return None
-    if liveness.is_lost(scene.node_loss, pod, scene.now):
-        return _failure(
-            pod, scene, Cause.NODE_LOST, scene.now, liveness.lost_text(scene.node_loss, pod)
-        )
-    text = f"the launcher has not taken up attempt {scene.attempt} within {SILENCE.seconds} s"
+    if liveness.is_lost(policy, pod, now):
+        text = liveness.lost_text(policy, pod)
+        return _failure(pod, view, Cause.NODE_LOST, now, text)
+    text = f"the launcher has not taken up attempt {view.attempt} within {SILENCE.seconds} s"
     if not pod.reachable:
         text = f"the launcher has not been ready and has not answered for {SILENCE.seconds} s"
-    return _failure(pod, scene, Cause.NOT_RESPONDING, scene.now, text)
+    return _failure(pod, view, Cause.NOT_RESPONDING, now, text)

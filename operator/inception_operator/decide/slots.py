@@ -1,35 +1,51 @@
-"""Slots: which pod fills which, and what a pod is good for at the moment."""
+"""Slots: which pod fills which node of a job, and what a pod is good for at the moment.
+
+A job of n nodes has the slots 0 to n-1 (an elastic one may use higher numbers too); each is filled
+by one pod at a time, whose name says the slot and the attempt it was made for. Whether a launcher
+that says nothing is still there is decided in `liveness`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from datetime import datetime, timedelta
+from typing import Final
 
 from inception_operator.contract.names import Cause, Phase, ReportState
 from inception_operator.contract.types import PodView
 
-SILENCE = timedelta(seconds=30)
-LINGER_SLACK = timedelta(seconds=5)
-_LAUNCHER_UP = frozenset(
-    (ReportState.IDLE, ReportState.RUNNING, ReportState.FAILED, ReportState.STOPPED)
+# A pod may outlive its deletion deadline by so much: the kubelet still has to confirm the end.
+LINGER_SLACK: Final = timedelta(seconds=5)
+_LAUNCHER_UP: Final = frozenset(
+    (
+        ReportState.IDLE,
+        ReportState.RUNNING,
+        ReportState.FAILED,
+        ReportState.STOPPED,
+    )
 )
-_NODE_GONE = frozenset(("DeletionByTaintManager",))
+_NODE_GONE: Final = frozenset(("DeletionByTaintManager",))
 
 # By slot number; None where there is no pod or no such slot.
 Slots = tuple[PodView | None, ...]
 
 
 def owned(pods: Iterable[PodView], uid: str) -> tuple[PodView, ...]:
-    """Pods whose controller is this very job, and those that lost it; labels alone prove nothing."""
+    """Pods whose controller is this very job, and those that lost it: labels prove nothing."""
     return tuple(pod for pod in pods if uid in (pod.owner_uid, pod.orphan_of))
 
 
 def newest(pods: Iterable[PodView]) -> dict[int, PodView]:
     """The newest pod of each slot."""
-    found: dict[int, PodView] = {}
-    for pod in sorted(pods, key=lambda pod: (-pod.incarnation, pod.name)):
-        found.setdefault(pod.slot, pod)
-    return found
+    by_slot: dict[int, PodView] = {}
+    for pod in sorted(pods, key=_newest_first):
+        by_slot.setdefault(pod.slot, pod)
+    return by_slot
+
+
+def _newest_first(pod: PodView) -> tuple[int, str]:
+    # The name breaks ties, so that every pass chooses the same pod.
+    return -pod.incarnation, pod.name
 
 
 def arrange(pods: Iterable[PodView], pool: Collection[int]) -> tuple[Slots, tuple[PodView, ...]]:
@@ -38,8 +54,9 @@ def arrange(pods: Iterable[PodView], pool: Collection[int]) -> tuple[Slots, tupl
     """
     pods = tuple(pods)
     chosen = {slot: pod for slot, pod in newest(pods).items() if slot in pool}
-    surplus = tuple(pod for pod in pods if chosen.get(pod.slot) is not pod)
-    return tuple(chosen.get(slot) for slot in range(max(pool) + 1)), surplus
+    surplus = [pod for pod in pods if chosen.get(pod.slot) is not pod]
+    filled = [chosen.get(slot) for slot in range(max(pool) + 1)]
+    return tuple(filled), tuple(surplus)
 
 
 def finished(pod: PodView) -> bool:
@@ -49,24 +66,30 @@ def finished(pod: PodView) -> bool:
 
 def given(pod: PodView, attempt: int) -> bool:
     """The pod has been told to run this attempt."""
-    order = pod.assignment
-    return order is not None and order.attempt == attempt and not order.is_hold
+    assignment = pod.assignment
+    if assignment is None or assignment.is_standby:
+        return False
+    return assignment.attempt == attempt
 
 
 def busy(pod: PodView) -> bool:
     """Ranks may be running in it, as far as one can tell."""
-    order = pod.assignment
-    if order is None or pod.phase != Phase.RUNNING or finished(pod):
+    assignment = pod.assignment
+    if assignment is None or finished(pod):
+        return False
+    if pod.phase != Phase.RUNNING:
         return False
     report = pod.report
     if report is None or pod.reachable is False:
         return True
+    told, standby = assignment.attempt, assignment.is_standby
     if report.state in (ReportState.FAILED, ReportState.STOPPED):
-        # What has ended stays ended until there is new work; a hold is none.
-        return report.attempt < (order.attempt - 1 if order.is_hold else order.attempt)
-    return not (
-        order.is_hold and report.state == ReportState.IDLE and report.attempt >= order.attempt
-    )
+        # What has ended stays ended until there is new work, and to stand by is none.
+        latest = told - 1 if standby else told
+        return report.attempt < latest
+    if standby and report.state == ReportState.IDLE:
+        return report.attempt < told
+    return True
 
 
 def succeeded(pod: PodView, attempt: int) -> bool:
@@ -75,19 +98,29 @@ def succeeded(pod: PodView, attempt: int) -> bool:
     """
     if not given(pod, attempt) or not finished(pod):
         return False
-    if pod.report is not None and pod.report.attempt != attempt:
+    report = pod.report
+    if report is not None and report.attempt != attempt:
         return False
-    return pod.exit_code == 0 or (pod.exit_code is None and pod.phase == Phase.SUCCEEDED)
+    if pod.exit_code is not None:
+        return pod.exit_code == 0
+    # Without a container status the phase is all there is.
+    return pod.phase == Phase.SUCCEEDED
 
 
 def available(pod: PodView) -> bool:
     """A launcher is up and can take an assignment."""
-    if pod.deleting or finished(pod) or pod.phase != Phase.RUNNING or not pod.ip:
+    if pod.deleting or finished(pod):
         return False
-    state = pod.report.state if pod.report is not None else None
+    if pod.phase != Phase.RUNNING or not pod.ip:
+        return False
+    report = pod.report
+    state = report.state if report is not None else None
     if state == ReportState.SUCCEEDED:
+        # It is about to end by itself.
         return False
-    return pod.ready or (pod.reachable is not False and state in _LAUNCHER_UP)
+    if pod.ready:
+        return True
+    return pod.reachable is not False and state in _LAUNCHER_UP
 
 
 def confirmed(pod: PodView, attempt: int) -> bool:
@@ -97,16 +130,21 @@ def confirmed(pod: PodView, attempt: int) -> bool:
     if finished(pod):
         return True
     report = pod.report
-    working = (ReportState.RUNNING, ReportState.SUCCEEDED)
-    return report is not None and report.attempt == attempt and report.state in working
+    if report is None or report.attempt != attempt:
+        return False
+    return report.state in (ReportState.RUNNING, ReportState.SUCCEEDED)
 
 
 def acknowledged(pod: PodView, attempt: int) -> bool:
     """The launcher has begun this attempt, as far as one can tell."""
     if confirmed(pod, attempt):
         return True
-    if not given(pod, attempt) or (pod.report is not None and pod.report.attempt == attempt):
+    if not given(pod, attempt):
         return False
+    report = pod.report
+    if report is not None and report.attempt == attempt:
+        return False
+    # It cannot be asked, as behind a network policy, but its readiness probe succeeds.
     return pod.reachable is False and pod.ready and pod.phase == Phase.RUNNING
 
 
@@ -119,18 +157,13 @@ def lingering(pod: PodView, now: datetime) -> bool:
     lost = pod.disruption_reason in _NODE_GONE or pod.reason == Cause.NODE_LOST
     if lost and not pod.ready:
         return False
-    return pod.deletion_deadline is not None and now < pod.deletion_deadline + LINGER_SLACK
+    deadline = pod.deletion_deadline
+    return deadline is not None and now < deadline + LINGER_SLACK
 
 
 def stuck(pod: PodView, now: datetime) -> bool:
     """Deleted, and still there although its time is over: a finalizer holds it, or its node does
     not answer.
     """
-    return pod.deletion_deadline is not None and now >= pod.deletion_deadline + LINGER_SLACK
-
-
-def silent_since(pod: PodView, since: datetime) -> datetime | None:
-    """Since when a launcher that was up neither is ready nor answers; None when it does."""
-    if pod.ready or pod.reachable is not False or pod.phase != Phase.RUNNING or finished(pod):
-        return None
-    return max(since, pod.ready_changed or since, pod.unreachable_since or since)
+    deadline = pod.deletion_deadline
+    return deadline is not None and now >= deadline + LINGER_SLACK

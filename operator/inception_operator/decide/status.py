@@ -8,7 +8,7 @@ decides nothing writes nothing.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -16,32 +16,36 @@ from inception_operator.contract import conditions, progress
 from inception_operator.contract.conditions import FALSE, TRUE
 from inception_operator.contract.names import ConditionType, Reason
 from inception_operator.contract.times import format_time, parse_time
-from inception_operator.contract.types import Assignment, Event, Json, Plan, PodView, Progress
+from inception_operator.contract.types import Event, Json, Plan, PodView, Progress
 
 from . import avoided_nodes, backoff
 from .failure import Failure
+from .restart_policy import Counters, Restart
 
 NORMAL: Final = "Normal"
 WARNING: Final = "Warning"
 MAX_TEXT: Final = 2048
 # Not true any more once no rank runs.
 _SPEED: Final = ("samplesPerSecond", "estimatedRemainingSeconds")
+# What this operator writes; server-side apply leaves other fields to whoever put them there.
 _KEYS: Final = frozenset(
     (
-        *("observedGeneration", "conditions", "state", "startTime", "completionTime"),
-        *(
-            "attempt",
-            "restarts",
-            "restartsCountTowardsMax",
-            *backoff.KEYS,
-            avoided_nodes.KEY,
-            "nodes",
-            "selector",
-            "accelerator",
-            "model",
-            "trainerStatus",
-            "rootCause",
-        ),
+        "observedGeneration",
+        "conditions",
+        "state",
+        "startTime",
+        "completionTime",
+        "attempt",
+        "restarts",
+        "restartsCountTowardsMax",
+        *backoff.KEYS,
+        avoided_nodes.KEY,
+        "nodes",
+        "selector",
+        "accelerator",
+        "model",
+        "trainerStatus",
+        "rootCause",
     )
 )
 
@@ -49,16 +53,23 @@ _KEYS: Final = frozenset(
 class Draft:
     """The status of one job in one pass."""
 
-    def __init__(self, job: Json, now: datetime, figures: Progress | None = None) -> None:
-        current = job.get("status") or {}
-        self._old: Json = {key: value for key, value in current.items() if key in _KEYS}
-        self._old["conditions"] = [
-            c for c in current.get("conditions") or () if c.get("type") in conditions.OWN
+    def __init__(self, resource: Json, now: datetime, figures: Progress | None = None) -> None:
+        current = resource.get("status") or {}
+        own = [
+            condition
+            for condition in current.get("conditions") or ()
+            if condition.get("type") in conditions.OWN
         ]
+        self._old: Json = {
+            **{key: value for key, value in current.items() if key in _KEYS},
+            "conditions": own,
+        }
+        # The old one is the operator's cached copy of the resource: it must not change.
         self._new: Json = copy.deepcopy(self._old)
         self._conditions: list[Json] = self._new["conditions"]
-        self._generation = int(job["metadata"].get("generation") or 0)
-        self._time, self._now = now, format_time(now)
+        self._generation = int(resource["metadata"].get("generation") or 0)
+        self._time = now
+        self._now = format_time(now)
         self._figures = figures
         self._events: list[Event] = []
 
@@ -68,9 +79,9 @@ class Draft:
         return int(self._new.get("attempt") or 0)
 
     @property
-    def restarts_counted(self) -> int:
-        """Restarts that count towards the limit."""
-        return int(self._new.get("restartsCountTowardsMax") or 0)
+    def counters(self) -> Counters:
+        """Restarts and failures in a row so far."""
+        return Counters.of(self._new)
 
     @property
     def nodes(self) -> Json:
@@ -114,16 +125,16 @@ class Draft:
         Time in suspension is left out, and so is the pause before this attempt: pods are not wanted
         yet.
         """
-        ready, start = conditions.find(self._conditions, ConditionType.PODS_READY), self.start_time
-        if (
-            ready is None
-            or ready["status"] == TRUE
-            or start is None
-            or self.is_true(ConditionType.SUSPENDED)
-        ):
+        ready = conditions.find(self._conditions, ConditionType.PODS_READY)
+        if ready is None or ready["status"] == TRUE:
             return None
-        pause = timedelta(seconds=backoff.Streak.of(self._new).seconds(self.attempt - 1))
-        return max(start, parse_time(ready.get("lastTransitionTime")) or start) + pause
+        start = self.start_time
+        if start is None or self.is_true(ConditionType.SUSPENDED):
+            return None
+        unready = parse_time(ready.get("lastTransitionTime")) or start
+        streak = self.counters.streak
+        pause = timedelta(seconds=streak.seconds(self.attempt - 1))
+        return max(start, unready) + pause
 
     @property
     def root_cause(self) -> Json | None:
@@ -133,11 +144,12 @@ class Draft:
 
     @property
     def issued(self) -> datetime | None:
-        """Since when the attempt's assignments may have gone out; None while it gathers its pods."""
-        condition = conditions.find(self._conditions, ConditionType.PODS_READY)
-        if condition is None or condition["status"] != TRUE:
+        """Since when the attempt's assignments may have gone out; None while it gathers."""
+        ready = conditions.find(self._conditions, ConditionType.PODS_READY)
+        if ready is None or ready["status"] != TRUE:
             return None
-        return parse_time(condition.get("lastTransitionTime")) or parse_time(self._now)
+        since = parse_time(ready.get("lastTransitionTime"))
+        return since or parse_time(self._now)
 
     def is_true(self, kind: str) -> bool:
         """Whether a condition is True."""
@@ -151,11 +163,9 @@ class Draft:
     def message(self, kind: str, reason: str) -> str | None:
         """The message of a condition while it has this reason."""
         condition = conditions.find(self._conditions, kind)
-        return (
-            condition["message"]
-            if condition is not None and condition["reason"] == reason
-            else None
-        )
+        if condition is None or condition["reason"] != reason:
+            return None
+        return str(condition["message"])
 
     def restore(self, seen: int) -> None:
         """Fill in what is missing: all of it at the first visit, or what somebody has changed by
@@ -164,26 +174,30 @@ class Draft:
         ``seen`` is the latest attempt that any pod has heard of: launchers and checkpoints ignore
         older ones.
         """
-        known = self.attempt
+        written = self.attempt
+        ready = conditions.find(self._conditions, ConditionType.PODS_READY)
         # Whether the attempt had been issued is lost with this condition; issuing it anew would
         # split its ranks.
-        unsure = known > 0 and conditions.find(self._conditions, ConditionType.PODS_READY) is None
+        unsure = written > 0 and ready is None
         for kind, status, reason, message in conditions.INITIAL:
             if conditions.find(self._conditions, kind) is None:
                 self._put(kind, status, reason, message)
         self._new.setdefault("restartsCountTowardsMax", 0)
-        self._new.setdefault("restarts", self.restarts_counted)
-        if known == 0 or known < seen:
+        self._new.setdefault("restarts", self.counters.counted)
+        if written == 0 or written < seen:
             self._new["attempt"] = seen + 1
-        if seen > known:
-            self._overtake(known)
+        if seen > written:
+            self._restored(
+                f"the status said attempt {written}, its pods know of later ones; "
+                f"it goes on with attempt {self.attempt}"
+            )
         elif unsure:
-            self._new["attempt"] = known + 1
+            self._new["attempt"] = written + 1
             self._restored(
                 f"status.conditions were removed; the job goes on with attempt {self.attempt}"
             )
-        elif known == 0:
-            self._event(NORMAL, Reason.CREATED, "the operator takes care of the job")
+        elif written == 0:
+            self._announce(Reason.CREATED, "the operator takes care of the job")
 
     def lose_members(self) -> None:
         """Nobody knows any more who trains in the attempt: the next one begins with whoever is
@@ -194,53 +208,52 @@ class Draft:
             f"status.nodes.members was removed; the job goes on with attempt {self.attempt}"
         )
 
-    def _overtake(self, known: int) -> None:
-        self._restored(
-            f"the status said attempt {known}, its pods know of later ones; it goes on with attempt {self.attempt}"
-        )
-
     def _restored(self, text: str) -> None:
-        self._put(ConditionType.PODS_READY, FALSE, Reason.STATUS_RESTORED, text)
+        self._unready(Reason.STATUS_RESTORED, text)
         self._stop_running(Reason.STATUS_RESTORED, text)
-        self._event(WARNING, Reason.STATUS_RESTORED, text)
+        self._warn(Reason.STATUS_RESTORED, text)
 
     def accept(self, but: str | None = None) -> None:
         """The spec can be carried out, but for what the operator has no rights to."""
         refused = conditions.is_false(self._conditions, ConditionType.ACCEPTED)
         text = "the spec can be carried out"
-        self._put(
-            ConditionType.ACCEPTED, TRUE, Reason.ACCEPTED, f"{text}, but {but}" if but else text
-        )
+        if but:
+            text += f", but {but}"
+        self._put(ConditionType.ACCEPTED, TRUE, Reason.ACCEPTED, text)
         if refused:
-            self._event(
-                NORMAL, Reason.ACCEPTED, "the spec has been corrected and can be carried out"
-            )
+            text = "the spec has been corrected and can be carried out"
+            self._announce(Reason.ACCEPTED, text)
 
     def reject(self, message: str) -> None:
         """The spec cannot be carried out; another one may."""
         message = message[:MAX_TEXT]
         if self._put(ConditionType.ACCEPTED, FALSE, Reason.INVALID_SPEC, message):
-            self._event(WARNING, Reason.INVALID_SPEC, message)
+            self._warn(Reason.INVALID_SPEC, message)
 
     def start(self) -> None:
-        """Pods are wanted for the first time."""
+        """Pods are wanted: for the first time, or again after a suspension."""
+        if self.is_true(ConditionType.SUSPENDED):
+            self._resume()
         self._new.setdefault("startTime", self._now)
 
     def suspend(self) -> None:
         """No pods until the user says so."""
         self._forget("nextAttemptTime")
         text = "the job is suspended"
-        self._put(ConditionType.PODS_READY, FALSE, Reason.SUSPENDED, text)
+        self._unready(Reason.SUSPENDED, text)
         self._stop_running(Reason.SUSPENDED, text)
         self._put(ConditionType.RESTARTING, FALSE, Reason.SUSPENDED, text)
         if self._put(ConditionType.SUSPENDED, TRUE, Reason.SUSPENDED, text):
-            self._event(NORMAL, Reason.SUSPENDED, "suspended; the pods save a checkpoint and end")
-        if "nodes" in self._new:
-            nodes = self._new["nodes"]
-            none = {key: 0 for key in ("ready", "spareReady") if key in nodes}
-            self._new["nodes"] = nodes | none | {"summary": f"0/{nodes['desired']}"}
+            self._announce(Reason.SUSPENDED, "suspended; the pods save a checkpoint and end")
+        if "nodes" not in self._new:
+            return
+        nodes = self._new["nodes"]
+        for key in ("ready", "spareReady"):
+            if key in nodes:
+                nodes[key] = 0
+        nodes["summary"] = f"0/{nodes['desired']}"
 
-    def resume(self) -> None:
+    def _resume(self) -> None:
         """Go on with a new attempt; none is used up if the job had not started. Deadlines count
         from here on.
         """
@@ -249,75 +262,72 @@ class Draft:
             self._new["startTime"] = self._now
         self._forget(*backoff.KEYS)
         self._put(ConditionType.SUSPENDED, FALSE, Reason.RESUMED, "the job has been resumed")
-        self._event(NORMAL, Reason.RESUMED, f"resumed with attempt {self.attempt}")
+        self._announce(Reason.RESUMED, f"resumed with attempt {self.attempt}")
 
     def wait(self, reason: str, message: str) -> None:
         """Some pods are not ready yet, for a reason that people may have to act on."""
         message = message[:MAX_TEXT]
-        known = self.message(ConditionType.PODS_READY, reason) is not None
-        changed = self._put(ConditionType.PODS_READY, FALSE, reason, message)
-        if changed and not known and reason != Reason.WAITING_FOR_PODS:
-            self._event(WARNING, reason, message)
+        said_before = self.message(ConditionType.PODS_READY, reason) is not None
+        self._unready(reason, message)
+        # Counts and names within one reason change often; only a new reason is worth an event.
+        if not said_before and reason != Reason.WAITING_FOR_PODS:
+            self._warn(reason, message)
 
-    def issue(self, nodes: int, known: Json) -> None:
-        """All pods are there that it takes: from here on the attempt's assignments go out."""
+    def issue(self, size: int, nodes: Json) -> None:
+        """All pods are there that it takes: from here on the attempt's assignments go out.
+
+        ``size`` is its number of nodes, ``nodes`` what ``status.nodes`` is to say of them.
+        """
         avoided = avoided_nodes.drop_expired(self._new, self._time)
         self._forget(avoided_nodes.KEY)
         self._new |= avoided
-        self._new["nodes"] = (self._new.get("nodes") or {}) | known
-        self.staff(Reason.ALL_PODS_READY, f"{nodes} of {nodes} pods ready")
-        self._event(
-            NORMAL, Reason.ATTEMPT_STARTED, f"attempt {self.attempt} started on {nodes} nodes"
-        )
+        self._new["nodes"] = self.nodes | nodes
+        ready = f"{size} of {size} pods ready"
+        self.describe_pods(Reason.ALL_PODS_READY, ready)
+        text = f"attempt {self.attempt} started on {size} nodes"
+        self._announce(Reason.ATTEMPT_STARTED, text)
 
-    def staff(self, reason: str, message: str) -> None:
+    def describe_pods(self, reason: str, message: str) -> None:
         """What is to be said about the pods of an attempt that has been issued."""
         self._put(ConditionType.PODS_READY, TRUE, reason, message[:MAX_TEXT])
 
-    def resize(self, nodes: int) -> None:
+    def resize(self, size: int) -> None:
         """End a healthy attempt for one with another number of nodes; that is no restart."""
-        ended = f"attempt {self.attempt} ended to go on with {nodes} nodes"
+        ended = f"attempt {self.attempt} ended to go on with {size} nodes"
         self._new["attempt"] = self.attempt + 1
-        self._put(ConditionType.PODS_READY, FALSE, Reason.RESIZED, ended)
+        self._unready(Reason.RESIZED, ended)
         self._stop_running(Reason.RESIZED, ended)
-        self._event(NORMAL, Reason.RESIZED, ended)
+        self._announce(Reason.RESIZED, ended)
 
     def run(self) -> None:
         """The ranks of the attempt are running."""
         text = f"attempt {self.attempt} is running"
         self._put(ConditionType.RESTARTING, FALSE, Reason.ATTEMPT_RUNNING, text)
         if self._put(ConditionType.RUNNING, TRUE, Reason.ATTEMPT_RUNNING, text):
-            self._event(NORMAL, Reason.ATTEMPT_RUNNING, text)
+            self._announce(Reason.ATTEMPT_RUNNING, text)
 
-    def restart(self, cause: Failure, explanation: str, *, counted: bool, reached: int) -> None:
-        """End the attempt, which is known to have got to the step ``reached``, and count the next
-        one.
+    def restart(self, cause: Failure, restart: Restart) -> None:
+        """End the attempt, and count the next one as its restart says.
 
         Written before anything acts on it.
         """
         ended = f"attempt {cause.attempt} ended"
-        ran = self._time - (self.issued or self._time)
         self._new["rootCause"] = cause.to_json()
         self._new["attempt"] = self.attempt + 1
-        self._new["restarts"] = int(self._new.get("restarts") or 0) + 1
-        if counted:
-            self._new["restartsCountTowardsMax"] = self.restarts_counted + 1
-        self._put(ConditionType.PODS_READY, FALSE, Reason.ATTEMPT_ENDED, ended)
+        self._unready(Reason.ATTEMPT_ENDED, ended)
         self._stop_running(Reason.ATTEMPT_ENDED, ended)
-        streak = backoff.Streak.of(self._new).after(cause.attempt, reached, ran)
         self._forget(*backoff.KEYS)
-        self._new |= streak.to_status(cause.attempt, self._time)
-        wait = f"; {streak.explain(self.attempt)}" if "nextAttemptTime" in self._new else ""
-        text = f"{ended}: {explanation}{wait}"[:MAX_TEXT]
-        self._put(ConditionType.RESTARTING, TRUE, Reason.RESTARTING, text)
-        self._event(WARNING, Reason.RESTARTING, text)
+        self._new |= restart.to_status()
+        text = restart.message[:MAX_TEXT]
+        self._put(ConditionType.RESTARTING, TRUE, restart.reason, text)
+        self._warn(restart.reason, text)
 
     def back_off(self) -> float:
         """Seconds until the next attempt may begin, and PodsReady says so; 0 when nothing waits."""
         seconds = backoff.remaining(self._new, self._time)
         if seconds:
-            text = backoff.Streak.of(self._new).explain(self.attempt)
-            self._put(ConditionType.PODS_READY, FALSE, Reason.BACK_OFF, text)
+            text = self.counters.streak.explain(self.attempt)
+            self._unready(Reason.BACK_OFF, text)
         else:
             self._forget("nextAttemptTime")
         return seconds
@@ -325,64 +335,57 @@ class Draft:
     def succeed(self, final: Progress | None, text: str) -> None:
         """The ranks that count have ended with 0."""
         self._merge(final or self._figures, at_once=True)
-        known = self._new.get("trainerStatus") or {"lastUpdatedTime": self._now}
-        self._new["trainerStatus"] = known | {
+        figures = self._new.get("trainerStatus") or {"lastUpdatedTime": self._now}
+        # A program that tells nothing of itself is done all the same.
+        self._new["trainerStatus"] = figures | {
             "progressPercentage": 100,
             "estimatedRemainingSeconds": 0,
         }
-        self._end(Reason.COMPLETED, f"attempt {self.attempt} completed")
+        completed = f"attempt {self.attempt} completed"
+        self._end(Reason.COMPLETED, completed)
         self._put(ConditionType.SUCCEEDED, TRUE, Reason.COMPLETED, text)
-        self._event(NORMAL, Reason.COMPLETED, text)
+        self._announce(Reason.COMPLETED, text)
 
     def fail(self, reason: str, message: str, cause: Failure | None = None) -> None:
         """The job can never succeed, or not within its limit."""
         message = message[:MAX_TEXT]
         if cause is not None:
             self._new["rootCause"] = cause.to_json()
-        self._end(Reason.ATTEMPT_ENDED, f"attempt {self.attempt} ended")
+        ended = f"attempt {self.attempt} ended"
+        self._end(Reason.ATTEMPT_ENDED, ended)
         self._put(ConditionType.SUCCEEDED, FALSE, reason, message)
         self._put(ConditionType.FAILED, TRUE, reason, message)
-        self._event(WARNING, reason, message)
+        self._warn(reason, message)
 
     def describe(self, *, nodes: Json, selector: str, accelerator: str, model: str) -> None:
         """The columns for people, and what the scale sub-resource reads."""
-        self._new["nodes"] = nodes | {"summary": f"{nodes['ready']}/{nodes['desired']}"}
+        summary = f"{nodes['ready']}/{nodes['desired']}"
+        self._new["nodes"] = nodes | {"summary": summary}
         self._new["selector"] = selector
         self._new["accelerator"] = accelerator
-        self._new["model"] = model
-        if not model:
-            del self._new["model"]
+        if model:
+            self._new["model"] = model
+        else:
+            self._forget("model")
 
-    def plan(
-        self,
-        *,
-        delete: Mapping[str, int | None] | None = None,
-        create: tuple[Json, ...] = (),
-        assign: Mapping[str, Assignment] | None = None,
-        requeue_after: float | None = None,
-    ) -> Plan:
-        """The plan with the complete status, or without one when it is as it should be."""
+    def plan(self) -> Plan:
+        """The complete status, or none when it is as it should be, and the events about it."""
         self._new["state"] = conditions.state_word(self._conditions)
         self._new["observedGeneration"] = self._generation
         for condition in self._conditions:
             condition["observedGeneration"] = self._generation
         if self.is_true(ConditionType.RUNNING):
+            # Figures alone are written now and then; with a write that is due anyway, at once.
             self._merge(self._figures, at_once=self._new != self._old)
-        return Plan(
-            status=None if self._new == self._old else self._new,
-            delete=dict(delete or {}),
-            create=create,
-            assign=dict(assign or {}),
-            events=tuple(self._events),
-            requeue_after=requeue_after,
-        )
+        status = None if self._new == self._old else self._new
+        return Plan(status=status, events=tuple(self._events))
 
     def _end(self, reason: str, message: str) -> None:
         self._new["completionTime"] = self._now
         self._forget("nextAttemptTime")
         if self.is_true(ConditionType.SUSPENDED):
             self._put(ConditionType.SUSPENDED, FALSE, reason, message)
-        self._put(ConditionType.PODS_READY, FALSE, reason, message)
+        self._unready(reason, message)
         self._put(ConditionType.RESTARTING, FALSE, reason, message)
         if reason == Reason.COMPLETED:
             self._put(ConditionType.RUNNING, FALSE, reason, message)
@@ -397,13 +400,11 @@ class Draft:
             self._new.get("trainerStatus", {}).pop(key, None)
 
     def _merge(self, figures: Progress | None, *, at_once: bool) -> None:
-        news = (
-            None
-            if figures is None
-            else progress.merged(self._new.get("trainerStatus"), figures, at_once=at_once)
-        )
-        if news is not None:
-            self._new["trainerStatus"] = news
+        if figures is None:
+            return
+        merged = progress.merged(self._new.get("trainerStatus"), figures, at_once=at_once)
+        if merged is not None:
+            self._new["trainerStatus"] = merged
 
     def _put(self, kind: str, status: str, reason: str, message: str) -> bool:
         return conditions.put(self._conditions, kind, status, reason, message, self._now)
@@ -412,5 +413,13 @@ class Draft:
         for key in keys:
             self._new.pop(key, None)
 
-    def _event(self, kind: str, reason: str, message: str) -> None:
-        self._events.append(Event(kind, reason, message))
+    def _unready(self, reason: str, message: str) -> None:
+        self._put(ConditionType.PODS_READY, FALSE, reason, message)
+
+    def _announce(self, reason: str, message: str) -> None:
+        event = Event(NORMAL, reason, message)
+        self._events.append(event)
+
+    def _warn(self, reason: str, message: str) -> None:
+        event = Event(WARNING, reason, message)
+        self._events.append(event)

@@ -11,8 +11,9 @@ from typing import Final
 from inception_operator.contract.names import SuccessPolicy
 from inception_operator.contract.types import PodView
 
-from . import slots as slot_rules
-from .failure import INFRASTRUCTURE, AttemptView, Failure
+from . import slots
+from .failure import AttemptView, Failure
+from .restart_policy import INFRASTRUCTURE
 from .slots import Slots
 
 # The ranks that lose the chief say so at once; that its container has ended with 0 takes the
@@ -24,29 +25,38 @@ TEXT: Final = {
 }
 
 
-def chief(slots: Slots, attempt: int) -> PodView | None:
+def chief(pods: Slots, attempt: int) -> PodView | None:
     """The pod that was given rank 0 in this attempt."""
-    given = (pod for pod in slots if pod is not None and slot_rules.given(pod, attempt))
-    return next(
-        (pod for pod in given if pod.assignment is not None and pod.assignment.node_rank == 0), None
-    )
+    for pod in pods:
+        if pod is None or pod.assignment is None or not slots.given(pod, attempt):
+            continue
+        if pod.assignment.node_rank == 0:
+            return pod
+    return None
 
 
-def achieved(slots: Slots, attempt: int, policy: str) -> bool:
-    """Whether those whose success counts have ended with it."""
+def achieved(members: Slots, attempt: int, policy: str) -> bool:
+    """Whether those of the members whose success counts have ended with it."""
     if policy == SuccessPolicy.CHIEF:
-        first = chief(slots, attempt)
-        return first is not None and slot_rules.succeeded(first, attempt)
-    return all(pod is not None and slot_rules.succeeded(pod, attempt) for pod in slots)
+        first = chief(members, attempt)
+        return first is not None and slots.succeeded(first, attempt)
+    if not members:
+        # An elastic job before its first attempt is issued.
+        return False
+    return all(pod is not None and slots.succeeded(pod, attempt) for pod in members)
 
 
-def must_wait(failures: Sequence[Failure], slots: Slots, scene: AttemptView, policy: str) -> bool:
+def must_wait(failures: Sequence[Failure], pods: Slots, view: AttemptView, policy: str) -> bool:
     """Whether what others say may be nothing but the echo of the chief's success, which has yet to
     show.
     """
-    first = chief(slots, scene.attempt)
+    first = chief(pods, view.attempt)
     if policy != SuccessPolicy.CHIEF or first is None:
         return False
-    if any(failure.slot == first.slot or failure.reason in INFRASTRUCTURE for failure in failures):
-        return False
-    return abs(scene.now - min(failure.time for failure in failures)) < CHIEF_SETTLE
+    for failure in failures:
+        # The chief itself has failed, or the cluster states what no rank can have caused.
+        if failure.slot == first.slot or failure.reason in INFRASTRUCTURE:
+            return False
+    earliest = min(failure.time for failure in failures)
+    # The clocks of nodes may be ahead of ours.
+    return abs(view.now - earliest) < CHIEF_SETTLE

@@ -1,7 +1,9 @@
 """The pod of a slot, built from the job alone.
 
-The operator's own part, the user's template over it, then what must hold whatever the template
-says.
+In three layers: the operator's own part with what the vendor's row brings (`devices`), the user's
+template over it (`merge`), then what must hold whatever the template says: the assignment's volume,
+the devices, the environment, the job's wishes for placement, and the launcher before a program of
+the user's own (`program`).
 """
 
 from __future__ import annotations
@@ -20,16 +22,17 @@ from inception_operator.contract.names import (
     CHECKPOINT_MOUNT,
     CONTAINER,
     GRACE_SECONDS,
+    LABEL_JOB,
     LAUNCHER_PORT,
     METRICS_PORT,
+    PodPlacement,
 )
 from inception_operator.contract.types import Assignment, Json
-from inception_operator.spec import claims
 from inception_operator.spec.job import Job
 
-from . import devices as equipment
-from . import identity as drift
-from . import placement, program
+from . import identity, program
+from .devices import apply_profile, request_devices
+from .resource_claims import attach_claims
 
 USER: Final = 10001
 COMMAND: Final = ["python3", "-m", "inception_trainer", "launch"]
@@ -47,6 +50,9 @@ _KEYS: Final = {
 }
 _MERGED: Final = frozenset(("containers", "initContainers"))
 _APPENDED: Final = frozenset(("tolerations",))
+_HOSTNAME: Final = "kubernetes.io/hostname"
+_PREFERRED: Final = "preferredDuringSchedulingIgnoredDuringExecution"
+_REQUIRED: Final = "requiredDuringSchedulingIgnoredDuringExecution"
 
 
 def pod_name(job: str, slot: int, incarnation: int) -> str:
@@ -64,22 +70,21 @@ def build_pod(
     *,
     image: str,
     launcher_image: str,
-    order: Assignment | None = None,
+    assignment: Assignment | None = None,
     pull_policy: str | None = None,
     avoid: Collection[str] = (),
 ) -> Json:
-    """The pod of one slot, made for an attempt; ``order`` is the assignment it is born with.
+    """The pod of one slot, made for an attempt; it may start with its ``assignment``.
 
-    ``launcher_image`` brings the launcher into a pod whose image is somebody else's. It stays away
-    from the nodes to ``avoid`` where there are others.
+    ``launcher_image`` brings the launcher into a pod whose image is somebody else's. The pod stays
+    away from the nodes to ``avoid`` where there are others.
     """
     name = pod_name(job.name, slot, attempt)
-    overlay: Json = job.template.get("spec") or {}
-    spec = merge(_base_spec(job, devices, image, pull_policy), overlay)
+    spec = merge(_base_spec(job, devices, image, pull_policy), job.pod_overlay)
     _enforce(spec, job, devices)
-    placement.place(spec, job, avoid)
+    _place(spec, job, avoid)
     if job.program:
-        program.inject(spec, job, launcher_image, pull_policy)
+        program.inject_launcher(spec, job, launcher_image, pull_policy)
     return {
         "apiVersion": "v1",
         "kind": "Pod",
@@ -87,8 +92,8 @@ def build_pod(
             "name": name,
             "namespace": job.namespace,
             "labels": _labels(job, slot, attempt),
-            "annotations": _annotations(job, order),
-            "ownerReferences": [drift.owner(job.name, job.uid)],
+            "annotations": _annotations(job, assignment),
+            "ownerReferences": [identity.owner(job.name, job.uid)],
         },
         "spec": spec,
     }
@@ -98,37 +103,51 @@ def merge(base: Json, overlay: Json) -> Json:
     """The overlay over the base.
 
     Objects go key by key, named lists entry by entry, tolerations are appended, the rest is
-    replaced.
+    replaced. A null in the overlay says nothing.
     """
-    result = dict(base)
+    merged = dict(base)
     for key, value in overlay.items():
-        known = result.get(key)
-        if isinstance(known, dict) and isinstance(value, dict):
-            result[key] = merge(known, value)
-        elif isinstance(known, list) and isinstance(value, list) and key in _KEYS:
-            result[key] = _merge_named(known, value, _KEYS[key], deep=key in _MERGED)
-        elif isinstance(known, list) and isinstance(value, list) and key in _APPENDED:
-            result[key] = [*known, *(entry for entry in value if entry not in known)]
+        before = merged.get(key)
+        if isinstance(before, dict) and isinstance(value, dict):
+            merged[key] = merge(before, value)
+        elif isinstance(before, list) and isinstance(value, list) and key in _KEYS:
+            merged[key] = _merge_named(before, value, _KEYS[key], deep=key in _MERGED)
+        elif isinstance(before, list) and isinstance(value, list) and key in _APPENDED:
+            merged[key] = [*before, *(entry for entry in value if entry not in before)]
         elif value is not None:
-            result[key] = value
-    return result
+            merged[key] = value
+    return merged
+
+
+def _merge_named(base: list[Json], overlay: list[Json], key: str, *, deep: bool) -> list[Json]:
+    """Two lists whose entries are told apart by ``key``; ``deep`` merges two entries of one name.
+
+    An entry of ours keeps its place in the list, because the order of variables matters: one may
+    refer to those before it.
+    """
+    merged = {entry.get(key): entry for entry in base}
+    for entry in overlay:
+        name = entry.get(key)
+        merged[name] = merge(merged[name], entry) if deep and name in merged else entry
+    return list(merged.values())
 
 
 def configuration(job: Job, devices: Devices) -> Json:
     """``INCEPTION_CONFIG``: the user's training section and what the operator knows besides."""
     profile = devices.profile
     config: Json = dict(job.training)
-    known = {
-        "visible": list(profile.visible),
+    # The trainer has defaults for these, and no null.
+    optional = {
+        "visible": [variable for variable in profile.visible if variable],
         "devices": devices.seen,
-        "precisionRule": profile.precision_rule,
+        "precisionRule": profile.torch.precision_rule,
     }
     config["accelerator"] = {
         "profile": profile.name,
-        "module": profile.module,
-        "device": profile.device,
-        "backend": profile.backend,
-        **{key: value for key, value in known.items() if value},
+        "module": profile.torch.module,
+        "device": profile.torch.device,
+        "backend": profile.torch.backend,
+        **{key: value for key, value in optional.items() if value},
     }
     if job.checkpoint is not None:
         directory = job.checkpoint.directory(job.name)
@@ -141,16 +160,19 @@ def _labels(job: Job, slot: int, attempt: int) -> dict[str, str]:
     users = (job.template.get("metadata") or {}).get("labels") or {}
     return {
         **users,
-        **drift.labels(job.name, job.uid, slot, attempt),
+        **identity.labels(job.name, job.uid, slot, attempt),
     }
 
 
-def _annotations(job: Job, order: Assignment | None) -> dict[str, str]:
+def _annotations(job: Job, assignment: Assignment | None) -> dict[str, str]:
     users = (job.template.get("metadata") or {}).get("annotations") or {}
+    # The ranks talk to one another directly, and a sidecar that outlives them would keep the pod
+    # from ending.
     annotations = {"sidecar.istio.io/inject": "false", **users}
+    # A stale assignment, copied with a template out of a running pod, would start ranks of no job.
     annotations.pop(ANNOTATION_ASSIGNMENT, None)
-    if order is not None:
-        annotations[ANNOTATION_ASSIGNMENT] = assignments.to_json(order)
+    if assignment is not None:
+        annotations[ANNOTATION_ASSIGNMENT] = assignments.to_json(assignment)
     return annotations
 
 
@@ -171,7 +193,7 @@ def _base_spec(job: Job, devices: Devices, image: str, pull_policy: str | None) 
         "containers": [container],
         "volumes": _volumes(job, devices.profile.shm),
     }
-    equipment.equip(spec, container, devices.profile)
+    apply_profile(spec, container, devices.profile)
     if job.scheduling.priority_class_name:
         spec["priorityClassName"] = job.scheduling.priority_class_name
     return spec
@@ -219,9 +241,9 @@ def _volumes(job: Job, shm: str | None) -> list[Json]:
 
 def _mounts(job: Job) -> list[Json]:
     mounts: list[Json] = [
-        {"name": "shm", "mountPath": "/dev/shm"},
-        {"name": "tmp", "mountPath": "/tmp"},
-    ]  # noqa: S108 - the pod's own
+        {"name": "shm", "mountPath": "/dev/shm"},  # noqa: S108 - the pod's own, as is the next
+        {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108
+    ]
     if job.checkpoint is not None and job.checkpoint.volume_claim_name:
         mounts.append({"name": "checkpoint", "mountPath": CHECKPOINT_MOUNT})
     return mounts
@@ -234,18 +256,51 @@ def _enforce(spec: Json, job: Job, devices: Devices) -> None:
         # Without it such a pod would not find the cluster's own names.
         spec.setdefault("dnsPolicy", "ClusterFirstWithHostNet")
     spec["volumes"] = [*spec["volumes"], _assignment_volume()]
-    container = next(c for c in spec["containers"] if c["name"] == CONTAINER)
+    container = next(c for c in spec["containers"] if c.get("name") == CONTAINER)
     if job.image:
         container["image"] = job.image
     container["volumeMounts"] = [
         *(mount for mount in container["volumeMounts"] if mount["mountPath"] != ASSIGNMENT_MOUNT),
         {"name": "assignment", "mountPath": ASSIGNMENT_MOUNT, "readOnly": True},
     ]
-    equipment.request(container, devices)
-    claims.attach(spec, container, job)
-    own = _environment(job, devices, int(spec["terminationGracePeriodSeconds"]))
+    request_devices(container, devices)
+    attach_claims(spec, container, job)
+    environment = _environment(job, devices, int(spec["terminationGracePeriodSeconds"]))
     defaults = _default_environment(devices, container)
-    container["env"] = [*own, *_merge_named(defaults, container["env"], "name", deep=False)]
+    # Ours first: a variable of the user's may refer to them as $(INCEPTION_JOB).
+    container["env"] = [
+        *environment,
+        *_merge_named(defaults, container["env"], "name", deep=False),
+    ]
+
+
+def _place(pod: Json, job: Job, avoid: Collection[str]) -> None:
+    """Add the job's wishes to the user's own affinity.
+
+    They are: near one another, one pod on each node, not on these nodes.
+    """
+    pods_of_job = {"labelSelector": {"matchLabels": {LABEL_JOB: job.name}}}
+    if job.scheduling.topology_key:
+        near = {"topologyKey": job.scheduling.topology_key, **pods_of_job}
+        _add_term(pod, "podAffinity", _PREFERRED, {"weight": 100, "podAffinityTerm": near})
+    if job.scheduling.pod_placement == PodPlacement.ONE_PER_NODE:
+        apart = {"topologyKey": _HOSTNAME, **pods_of_job}
+        _add_term(pod, "podAntiAffinity", _REQUIRED, apart)
+    if avoid:
+        # A wish, not a demand: with no other node the job goes on where it can.
+        elsewhere = [
+            {"key": "metadata.name", "operator": "NotIn", "values": [node]}
+            for node in sorted(avoid)
+        ]
+        away = {"weight": 100, "preference": {"matchFields": elsewhere}}
+        _add_term(pod, "nodeAffinity", _PREFERRED, away)
+
+
+def _add_term(pod: Json, kind: str, strength: str, term: Json) -> None:
+    affinity = pod.get("affinity") or {}
+    terms = affinity.get(kind) or {}
+    listed = terms.get(strength) or ()
+    pod["affinity"] = {**affinity, kind: {**terms, strength: [*listed, term]}}
 
 
 def _assignment_volume() -> Json:
@@ -282,7 +337,7 @@ def _default_environment(devices: Devices, container: Json) -> list[Json]:
         "MPLCONFIGDIR": "/tmp/matplotlib",  # noqa: S108
         "TORCHINDUCTOR_CACHE_DIR": "/tmp/torchinductor",  # noqa: S108
         "TRITON_CACHE_DIR": "/tmp/triton",  # noqa: S108
-        **dict(devices.profile.env),
+        **devices.profile.env,
     }
     cores = _cores(((container.get("resources") or {}).get("limits") or {}).get("cpu"))
     if cores is not None:
@@ -300,11 +355,3 @@ def _cores(quantity: Any) -> float | None:
     if match is None:
         return None
     return float(match[1]) / (1000 if match[2] else 1)
-
-
-def _merge_named(known: list[Json], news: list[Json], key: str, *, deep: bool) -> list[Json]:
-    merged = {entry.get(key): entry for entry in known}
-    for entry in news:
-        identity = entry.get(key)
-        merged[identity] = merge(merged[identity], entry) if deep and identity in merged else entry
-    return list(merged.values())

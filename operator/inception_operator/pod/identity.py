@@ -1,6 +1,7 @@
-"""What others do to our objects by hand: labels and owners stripped, a status wiped, names taken.
+"""Names, labels and owner references of a job's pods, and what to say when a name is taken.
 
-A pod is known by its name, which nobody can change; everything else about it is put back.
+A pod is known by its name, which nobody can change. Labels and owners can be stripped by hand, and
+a status wiped; what is lost that way is put back from the names (decision 14).
 """
 
 from __future__ import annotations
@@ -14,15 +15,14 @@ from inception_operator.contract import names
 from inception_operator.contract.times import parse_time
 from inception_operator.contract.types import Json, PodView
 
+# As `build.pod_name` makes it; a job's own name may end in numbers too, so only the last two count.
 _POD_NAME: Final = re.compile(r"(.+)-(0|[1-9][0-9]{0,8})-([1-9][0-9]{0,9})")
 WATCHED: Final = (
-    *(
-        names.LABEL_JOB,
-        names.LABEL_JOB_UID,
-        names.LABEL_SLOT,
-        names.LABEL_INCARNATION,
-        names.LABEL_ROLE,
-    ),
+    names.LABEL_JOB,
+    names.LABEL_JOB_UID,
+    names.LABEL_SLOT,
+    names.LABEL_INCARNATION,
+    names.LABEL_ROLE,
     names.LABEL_APP,
 )
 """Labels that selectors of the operator, of monitors and of network policies rest on."""
@@ -32,8 +32,8 @@ LEAVING: Final = timedelta(seconds=10)
 
 def identity(name: str) -> tuple[str, int, int] | None:
     """Job, slot and incarnation of a pod by its name; None when it cannot be one of ours."""
-    found = _POD_NAME.fullmatch(name)
-    return (found[1], int(found[2]), int(found[3])) if found else None
+    match = _POD_NAME.fullmatch(name)
+    return (match[1], int(match[2]), int(match[3])) if match else None
 
 
 def labels(job: str, uid: str, slot: int, incarnation: int) -> dict[str, str]:
@@ -70,44 +70,37 @@ def owner(job: str, uid: str) -> Json:
     }
 
 
-def repairs(job: Json, pods: Iterable[PodView]) -> dict[str, Json]:
-    """For each pod of the job whose labels or owner were changed, the metadata to put back."""
-    name, uid = job["metadata"]["name"], job["metadata"]["uid"]
-    found: dict[str, Json] = {}
-    for pod in pods:
-        wanted = labels(name, uid, pod.slot, pod.incarnation)
-        missing: Json = {}
-        if any(pod.labels.get(key) != wanted[key] for key in WATCHED):
-            missing["labels"] = wanted
-        if pod.owner_uid != uid:
-            missing["ownerReferences"] = [owner(name, uid)]
-        if missing:
-            found[pod.name] = missing
-    return found
-
-
 def latest_attempt(pods: Iterable[PodView]) -> int:
-    """The greatest attempt that any pod has seen. No status that was left alone is behind it."""
-    seen = [0]
-    for pod in pods:
-        seen.append(pod.incarnation)
-        seen += [known.attempt for known in (pod.assignment, pod.report) if known is not None]
-    return max(seen)
+    """The greatest attempt that any pod has seen, 0 without pods.
 
-
-def name_taken(found: Json, job: Json, now: datetime) -> str | None:
-    """What to tell people about a pod of another owner that has a name we need; None while it is
-    about to go.
+    The status is written before pods learn of an attempt, so one with a smaller attempt was wiped
+    or restored by hand.
     """
-    metadata = found["metadata"]
+    attempts = [0]
+    for pod in pods:
+        attempts.append(pod.incarnation)
+        attempts += [each.attempt for each in (pod.assignment, pod.report) if each is not None]
+    return max(attempts)
+
+
+def name_taken(pod: Json, resource: Json, now: datetime) -> str | None:
+    """What to tell people about a pod of another owner that has a name this job needs.
+
+    None while it is about to go by itself.
+    """
+    metadata = pod["metadata"]
     where = f"pod {metadata['namespace']}/{metadata['name']}"
     leaving = parse_time(metadata.get("deletionTimestamp"))
     if leaving is not None:
         holders = ", ".join(metadata.get("finalizers") or ()) or "no answer of its node"
-        text = f"{where} of another owner is being deleted but does not go ({holders}); the job waits for its name"
+        text = (
+            f"{where} of another owner is being deleted but does not go ({holders}); "
+            "the job waits for its name"
+        )
         return None if now < leaving + LEAVING else text
     controller = _controller(metadata)
-    if controller.get("kind") == names.KIND and controller.get("name") == job["metadata"]["name"]:
+    same_name = controller.get("name") == resource["metadata"]["name"]
+    if controller.get("kind") == names.KIND and same_name:
         # Of an earlier job of this name: the garbage collector is on its way.
         return None
     belongs = (

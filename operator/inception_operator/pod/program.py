@@ -1,7 +1,7 @@
-"""A program of the user's own in the container that trains: it runs under the launcher, which an
-init container brings.
+"""A program of the user's own in the container that trains, under a launcher that is brought in.
 
-The image needs nothing of ours, only Python and torch.
+An init container copies the launcher into a volume, so the program's image needs nothing of ours,
+only Python and torch.
 """
 
 from __future__ import annotations
@@ -23,33 +23,38 @@ INSTALL: Final = ("python3", "-m", "inception_trainer.launcher.install", LAUNCHE
 _PYTHON: Final = re.compile(r"(.*/)?python(\d+(\.\d+)?)?")
 
 
-def command(program: Sequence[str]) -> list[str]:
-    """The container's command: the launcher under the program's own interpreter, where it names
-    one.
+def build_command(program: Sequence[str]) -> list[str]:
+    """The container's command: the launcher, and behind it the program.
+
+    The launcher runs under the program's own interpreter, where it names one: an image may have
+    several, and torch in only one of them.
     """
     interpreter = program[0] if _PYTHON.fullmatch(program[0]) else "python3"
     return [interpreter, LAUNCHER_MOUNT, "--", *program]
 
 
-def inject(pod: Json, job: Job, image: str, pull_policy: str | None) -> None:
+def inject_launcher(pod: Json, job: Job, image: str, pull_policy: str | None) -> None:
     """Bring the launcher into a pod and put it before the program."""
-    container = next(c for c in pod["containers"] if c["name"] == CONTAINER)
-    container["command"] = command(job.program)
+    container = next(c for c in pod["containers"] if c.get("name") == CONTAINER)
+    container["command"] = build_command(job.program)
     container.pop("args", None)
+    # A mount of the template's at our path would hide the launcher.
     mount = {"name": LAUNCHER_VOLUME, "mountPath": LAUNCHER_MOUNT}
     container["volumeMounts"] = [
-        *(known for known in container["volumeMounts"] if known["mountPath"] != LAUNCHER_MOUNT),
-        {**mount, "readOnly": True},
+        *(each for each in container["volumeMounts"] if each["mountPath"] != LAUNCHER_MOUNT),
+        mount | {"readOnly": True},
     ]
     pod["volumes"] = [*pod["volumes"], {"name": LAUNCHER_VOLUME, "emptyDir": {}}]
     # First, so that a pod that cannot have its launcher does no other work before.
-    installer = _init_container(image, pull_policy, mount, container.get("resources") or {})
+    resources = container.get("resources") or {}
+    installer = _init_container(image, pull_policy, mount, resources)
     pod["initContainers"] = [installer, *pod.get("initContainers", ())]
 
 
 def environment(job: Job) -> dict[str, str]:
     """What a program may want to know besides the variables of torchrun."""
     values = {}
+    # The bundled trainer reads the same from INCEPTION_CONFIG.
     if job.program and job.checkpoint is not None:
         values["INCEPTION_CHECKPOINT_PATH"] = job.checkpoint.directory(job.name)
     if job.success_policy == SuccessPolicy.CHIEF:
@@ -58,14 +63,19 @@ def environment(job: Job) -> dict[str, str]:
 
 
 def _init_container(image: str, pull_policy: str | None, mount: Json, resources: Json) -> Json:
-    """``resources`` are the program's: with its CPU and memory the pod asks for nothing more and
-    keeps its class.
+    """The container that copies the launcher into the shared volume.
+
+    ``resources`` are the program's. Kubernetes reserves the greater of init and other containers,
+    so with the same CPU and memory the pod asks for nothing more and keeps its class of service.
     """
     container: Json = {
         "name": LAUNCHER_VOLUME,
         "image": image,
         "command": list(INSTALL),
-        "resources": {side: _plain(resources.get(side) or {}) for side in ("requests", "limits")},
+        "resources": {
+            "requests": _plain(resources.get("requests") or {}),
+            "limits": _plain(resources.get("limits") or {}),
+        },
         "securityContext": {
             "allowPrivilegeEscalation": False,
             "readOnlyRootFilesystem": True,

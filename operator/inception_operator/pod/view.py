@@ -1,6 +1,8 @@
-"""Pods as decisions see them, and the small copy of a Pod that the reflector keeps.
+"""Pods as decisions see them (`view`), and the small copy of a Pod that is cached (`trim_pod`).
 
-Both run for every Pod event, so they look only at the keys they need.
+Both run for every event of every pod of the cluster that is a job's, so they look only at the keys
+they need. What `trim_pod` keeps is what `view` reads, no more: of thousands of pods it is most of
+the operator's memory.
 """
 
 from __future__ import annotations
@@ -33,28 +35,34 @@ _METADATA = (
     "deletionGracePeriodSeconds",
     "finalizers",
 )
-_STATUS = ("phase", "podIP", "startTime", "reason", "message")
+_STATUS = ("phase", "podIP", "reason", "message")
 
 
 def trim_pod(pod: Json) -> Json:
     """The part of a Pod that `view` reads; everything else may be forgotten."""
-    metadata, status = pod["metadata"], pod.get("status") or {}
-    labels, annotations = metadata.get("labels") or {}, metadata.get("annotations") or {}
+    metadata = pod["metadata"]
+    status = pod.get("status") or {}
     small = _pick(metadata, _METADATA)
-    small["labels"] = _pick(labels, identity.WATCHED)
-    small["annotations"] = _pick(annotations, (ANNOTATION_ASSIGNMENT,))
+    small["labels"] = _pick(metadata.get("labels") or {}, identity.WATCHED)
+    small["annotations"] = _pick(metadata.get("annotations") or {}, (ANNOTATION_ASSIGNMENT,))
     owner = _controller(metadata)
     if owner is not None:
         small["ownerReferences"] = [_pick(owner, ("kind", "name", "uid", "controller"))]
     elif _made_by_operator(metadata):
+        # Managed fields are often the greater part of a pod; they matter only to tell whose an
+        # orphan was.
         small["managedFields"] = [{"manager": FIELD_MANAGER}]
     state = _pick(status, _STATUS)
     state["conditions"] = [_trim_condition(c) for c in status.get("conditions") or ()]
     for key in ("containerStatuses", "initContainerStatuses"):
-        kept = [_trim_container(c) for c in status.get(key) or () if _tells(key, c)]
-        if kept:
-            state[key] = kept
-    return {"metadata": small, "spec": _pick(pod.get("spec") or {}, ("nodeName",)), "status": state}
+        containers = [_trim_container(c) for c in status.get(key) or () if _tells(key, c)]
+        if containers:
+            state[key] = containers
+    return {
+        "metadata": small,
+        "spec": _pick(pod.get("spec") or {}, ("nodeName",)),
+        "status": state,
+    }
 
 
 def view(
@@ -65,25 +73,29 @@ def view(
 ) -> PodView | None:
     """What decisions need of a Pod; None when its name is not that of a slot.
 
-    `answer` is the latest ``/status`` answer of this very pod (by uid); a termination message
+    ``answer`` is the latest ``/status`` answer of this very pod (by uid); a termination message
     overrules it.
     """
-    metadata, status = pod["metadata"], pod.get("status") or {}
-    named = identity.identity(metadata["name"])
-    if named is None:
+    metadata = pod["metadata"]
+    status = pod.get("status") or {}
+    name_parts = identity.identity(metadata["name"])
+    if name_parts is None:
         return None
+    _, slot, incarnation = name_parts
+    annotations = metadata.get("annotations") or {}
     conditions = {c.get("type"): c for c in status.get("conditions") or ()}
     ready = conditions.get("Ready") or {}
     fields: dict[str, Any] = _container_fields(status)
     last_word = report.from_json(fields.pop("termination"))
     if last_word is not None:
+        # The container's message is then the report's JSON, which is no text for people.
         fields["message"] = status.get("message")
     owner = _controller(metadata)
     return PodView(
         name=metadata["name"],
         uid=metadata.get("uid", ""),
-        slot=named[1],
-        incarnation=named[2],
+        slot=slot,
+        incarnation=incarnation,
         phase=status.get("phase") or Phase.PENDING,
         ready=ready.get("status") == "True",
         conditions=tuple((str(kind), str(c.get("status"))) for kind, c in conditions.items()),
@@ -92,12 +104,9 @@ def view(
         **_deletion_fields(metadata),
         labels=_pick(metadata.get("labels") or {}, identity.WATCHED),
         created=parse_time(metadata.get("creationTimestamp")),
-        started=parse_time(status.get("startTime")),
         ip=status.get("podIP") or None,
         node=(pod.get("spec") or {}).get("nodeName"),
-        assignment=assignment.from_json(
-            (metadata.get("annotations") or {}).get(ANNOTATION_ASSIGNMENT)
-        ),
+        assignment=assignment.from_json(annotations.get(ANNOTATION_ASSIGNMENT)),
         reason=status.get("reason"),
         unschedulable_message=_unschedulable(conditions.get("PodScheduled")),
         disruption_reason=_disruption(conditions.get("DisruptionTarget")),
@@ -127,22 +136,24 @@ def _made_by_operator(metadata: Json) -> bool:
 
 
 def _orphan_of(metadata: Json) -> str | None:
-    """A copy made by hand may have all our labels, but another manager."""
-    return (
-        (metadata.get("labels") or {}).get(LABEL_JOB_UID) if _made_by_operator(metadata) else None
-    )
+    # A copy that somebody made by hand may have all our labels, but has another manager.
+    if not _made_by_operator(metadata):
+        return None
+    uid: str | None = (metadata.get("labels") or {}).get(LABEL_JOB_UID)
+    return uid
 
 
 def _tells(key: str, container: Json) -> bool:
+    """Whether a container's status matters: the trainer's, and an init container's in trouble."""
     if key == "containerStatuses":
         return bool(container.get("name") == CONTAINER)
-    terminated = (container.get("state") or {}).get("terminated") or {}
-    waiting = (container.get("state") or {}).get("waiting") or {}
-    return bool(terminated.get("exitCode")) or bool(waiting)
+    state = container.get("state") or {}
+    terminated = state.get("terminated") or {}
+    return bool(terminated.get("exitCode")) or bool(state.get("waiting"))
 
 
 def _trim_condition(condition: Json) -> Json:
-    """Of most only type and status count, and few different ones exist: all pods share them."""
+    # Of most only type and status count, and few different ones exist, so all pods share them.
     if condition.get("type") in _CONDITIONS:
         return condition
     return _shared_condition(str(condition.get("type")), str(condition.get("status")))
@@ -162,31 +173,37 @@ def _trim_container(container: Json) -> Json:
 
 def _unhealthy(container: Json) -> list[Json]:
     """The devices that the kubelet reports as broken, in its own form."""
-    found = []
+    unhealthy = []
     for resource in container.get("allocatedResourcesStatus") or ():
         devices = [
             device
             for device in resource.get("resources") or ()
+            # The kubelet also says Unknown, while a plug-in restarts; that is no failure.
             if device.get("health") == "Unhealthy"
         ]
         if devices:
-            found.append({"name": resource.get("name"), "resources": devices})
-    return found
+            unhealthy.append({"name": resource.get("name"), "resources": devices})
+    return unhealthy
 
 
 def _unhealthy_text(status: Json) -> str | None:
-    trainers = [c for c in status.get("containerStatuses") or () if c.get("name") == CONTAINER]
-    broken = [resource for container in trainers for resource in _unhealthy(container)]
-    names = [
-        f"{r['name']} {', '.join(str(d.get('resourceID')) for d in r['resources'])}" for r in broken
-    ]
-    return "; ".join(names) or None
+    """The broken devices of the trainer, such as ``example.com/gpu gpu-0, gpu-1``."""
+    resources = []
+    for container in status.get("containerStatuses") or ():
+        if container.get("name") == CONTAINER:
+            resources += _unhealthy(container)
+    texts = []
+    for resource in resources:
+        ids = ", ".join(str(device.get("resourceID")) for device in resource["resources"])
+        texts.append(f"{resource['name']} {ids}")
+    return "; ".join(texts) or None
 
 
 def _deletion_fields(metadata: Json) -> Json:
     deadline = parse_time(metadata.get("deletionTimestamp"))
     if deadline is None:
         return {}
+    # The API server sets the timestamp to when the pod is killed, not to when it was asked to end.
     grace = timedelta(seconds=metadata.get("deletionGracePeriodSeconds") or 0)
     return {
         "deletion_deadline": deadline,
@@ -197,7 +214,8 @@ def _deletion_fields(metadata: Json) -> Json:
 
 def _container_fields(status: Json) -> dict[str, Any]:
     state = _state_of(status)
-    terminated, waiting = state.get("terminated"), state.get("waiting") or {}
+    terminated = state.get("terminated")
+    waiting = state.get("waiting") or {}
     fields: dict[str, Any] = {
         "waiting_reason": waiting.get("reason"),
         "waiting_message": waiting.get("message"),
@@ -216,31 +234,28 @@ def _container_fields(status: Json) -> dict[str, Any]:
 
 
 def _state_of(status: Json) -> Json:
-    """The trainer's state; that of an init container when it is what keeps the trainer from
-    starting.
-    """
+    """The trainer's state, or that of an init container that keeps the trainer from starting."""
     trainer: Json = {}
     for container in status.get("containerStatuses") or ():
         if container.get("name") == CONTAINER:
             trainer = container.get("state") or {}
     if trainer.get("terminated") or trainer.get("running"):
         return trainer
+    failed = status.get("phase") == Phase.FAILED
     for container in status.get("initContainerStatuses") or ():
         state: Json = container.get("state") or {}
-        failed = (state.get("terminated") or {}).get("exitCode") and status.get(
-            "phase"
-        ) == Phase.FAILED
-        if failed or (state.get("waiting") or {}).get("message"):
+        exit_code = (state.get("terminated") or {}).get("exitCode")
+        # An init container that waits without a message only waits for its turn.
+        if (exit_code and failed) or (state.get("waiting") or {}).get("message"):
             return state
     return trainer
 
 
 def _unschedulable(condition: Json | None) -> str | None:
-    if (
-        not condition
-        or condition.get("status") != "False"
-        or condition.get("reason") != "Unschedulable"
-    ):
+    if not condition or condition.get("status") != "False":
+        return None
+    # SchedulingGated is the other reason: somebody holds the pod back on purpose.
+    if condition.get("reason") != "Unschedulable":
         return None
     return condition.get("message") or "no node fits"
 

@@ -1,4 +1,8 @@
-"""Puts the parts together and owns every task: one that ends ends the process, with its reason."""
+"""Puts the parts of the operator together and owns every asyncio task.
+
+A task that ends or fails ends the process, with its reason: kubelet restarts it, and a fresh list
+repairs more than any attempt to go on with a part missing.
+"""
 
 from __future__ import annotations
 
@@ -11,39 +15,43 @@ from dataclasses import replace
 from typing import Any
 
 import kopf
+from kubernetes.aio.client.configuration import Configuration
 from prometheus_client import disable_created_metrics
 
-from inception_operator.accelerators.resolve import ProfileError, check_disjoint, load_profiles
-from inception_operator.contract import report
-from inception_operator.contract.errors import ApiError, OperatorError, RejectedError, SettingsError
-from inception_operator.contract.progress import from_metrics
-from inception_operator.contract.types import Observation, Plan, PodView
-from inception_operator.decide.liveness import wants_node
-from inception_operator.decide.reconcile import Context, reconcile, wants_progress, wants_report
-from inception_operator.pod import view
+from inception_operator.accelerators.resolve import check_disjoint, load_profiles
+from inception_operator.contract.errors import (
+    ApiError,
+    OperatorError,
+    ProfileError,
+    RejectedError,
+    SettingsError,
+)
+from inception_operator.decide.reconcile import Context
 
+from .apply import Applier
 from .client import JOBS, NODES, Client, load_configuration
-from .controller import Controller, Decider
+from .controller import Controller
 from .events import EventPoster
-from .handlers import make_registry, make_settings
-from .jobs import JobStore
+from .job_cache import JobCache
+from .job_watch import make_registry, make_settings
 from .leader import Leader
 from .metrics import Metrics
 from .nodes import Nodes
-from .podstore import PodStore
+from .observer import Observer
+from .pod_cache import PodCache
 from .probe import Probe
-from .reflector import PodReflector
 from .resync import Resync
 from .scraper import Scraper
 from .server import Server
 from .settings import Settings
-from .workqueue import Key, WorkQueue, work
+from .workqueue import WorkQueue, work
 
 _log = logging.getLogger(__name__)
 
 
 async def run(settings: Settings) -> None:
     """Run until SIGTERM or SIGINT; anything that breaks is raised."""
+    # A second series per counter with the time it was made in: nobody asks for these.
     disable_created_metrics()  # type: ignore[no-untyped-call]
     configuration = await load_configuration(settings.kubeconfig)
     app = App(settings, configuration)
@@ -54,48 +62,49 @@ async def run(settings: Settings) -> None:
 
 
 class App:
-    """One operator process."""
+    """One operator process: all its parts, and the task of each."""
 
-    def __init__(self, settings: Settings, configuration: Any) -> None:
+    def __init__(self, settings: Settings, configuration: Configuration) -> None:
         self._settings = settings
         self._context = _context(settings)
         self._configuration = configuration
-        self._jobs = JobStore()
+        self._stop = asyncio.Event()
+        self._leading = False
+
+        self._jobs = JobCache()
         self._metrics = Metrics(self._jobs.values)
         self._client = Client(configuration, self._metrics.count_request)
         self._queue = WorkQueue(waited=self._metrics.wait.observe)
-        self._probe = Probe(report.from_json, self._queue.add, clock=time.monotonic)
-        self._pods = PodStore(self._reflect, settings.namespaces)
+        notify = self._queue.add
+
+        # What is watched and asked: everything calls notify with the key of a job.
+        self._pods = PodCache(self._client, notify, settings.namespaces)
+        self._probe = Probe(notify, clock=time.monotonic)
         self._resync = Resync(
             self._client,
             self._jobs,
-            self._queue.add,
+            notify,
             interval=settings.resync_seconds,
             namespaces=settings.namespaces,
         )
         self._scraper = Scraper(
             self._jobs,
-            self._views,
+            self._pods,
             self._probe,
-            from_metrics,
-            wants_progress,
-            self._queue.add,
+            notify,
             interval=settings.scrape_seconds,
             report_interval=settings.progress_seconds,
         )
+
+        # What works on a key: observe, decide, apply.
+        nodes = Nodes(self._client, time.monotonic)
+        observer = Observer(self._pods, self._probe, self._scraper, nodes)
         self._events = EventPoster(self._client, settings.identity)
+        applier = Applier(self._client, self._jobs, self._pods, self._events, self._metrics)
         self._controller = Controller(
-            self._client,
-            self._jobs,
-            self._pods,
-            self._probe,
-            self._scraper,
-            Decider(self._reconcile, wants_report, wants_node),
-            self._queue,
-            self._metrics,
-            self._events,
-            Nodes(self._client, time.monotonic),
+            self._jobs, observer, applier, self._queue, self._metrics, self._context
         )
+
         self._leader = Leader(self._client, settings)
         self._server = Server(
             settings.http_host,
@@ -103,16 +112,8 @@ class App:
             healthy=self._sick,
             ready=self._unready,
             metrics=self._page,
-            ring=self._controller.ring,
+            notify=self._controller.notify,
         )
-        self._stop = asyncio.Event()
-        self._leading = False
-
-    def _reflect(self, namespace: str | None) -> PodReflector:
-        return PodReflector(self._client, view.trim_pod, self._queue.add, namespace=namespace)
-
-    def _reconcile(self, observation: Observation) -> Plan:
-        return reconcile(observation, self._context)
 
     async def run(self) -> None:
         """Serve, wait for leadership, work; returns after a signal."""
@@ -127,11 +128,12 @@ class App:
             stopping.cancel()
             operating.cancel()
             await asyncio.wait((operating, stopping))
+        # A signal cancels the work; an error in it is the reason why the process ends.
         if not operating.cancelled() and (error := operating.exception()) is not None:
             raise error
 
     async def close(self) -> None:
-        """Let go of everything."""
+        """Close all connections and timers."""
         self._queue.close()
         await self._server.close()
         await self._probe.close()
@@ -146,24 +148,26 @@ class App:
             await self._check_nodes()
             async with asyncio.TaskGroup() as group:
                 if self._settings.leader_election:
-                    _spawn(group, "lease", self._leader.hold())
+                    _spawn(group, "lease", self._leader.renew())
                 _spawn(group, "pods", self._pods.run())
-                _spawn(group, "trainings", self._watch_trainings())
+                _spawn(group, "jobs", self._watch_jobs())
                 _spawn(group, "events", self._events.run())
                 _spawn(group, "resync", self._resync.run())
                 _spawn(group, "scraper", self._scraper.run())
-                # Before all pods are known, a missing one would look like a lost one.
+                # Before all pods are listed, a missing one would look like a lost one.
                 await self._pods.wait_synced()
                 for number in range(self._settings.workers):
                     _spawn(group, f"worker-{number}", work(self._queue, self._controller.handle))
                 _log.info("working")
         finally:
+            # The Lease last of what writes to jobs: the next leader begins at once.
             self._leading = False
             await self._leader.release()
             await self._events.drain()
 
     async def _check_namespaces(self) -> None:
-        """A namespace without rights would end the process later, in many words."""
+        """Raise SettingsError for a namespace that the operator may not list."""
+        # Later kopf would end the process for it, in many words and none of them the remedy.
         for namespace in self._settings.namespaces:
             try:
                 await self._client.list_page(JOBS, {}, metadata_only=True, namespace=namespace)
@@ -174,7 +178,7 @@ class App:
                 _log.warning("the rights in %s are not known yet: %s", namespace, error)
 
     async def _check_nodes(self) -> None:
-        """Jobs that ask for more than our rights allow are told so."""
+        """Find out whether nodes can be read: jobs that ask for it are told when they cannot."""
         try:
             sees = await self._client.allowed("get", NODES)
         except ApiError as error:
@@ -182,9 +186,9 @@ class App:
             return
         if not sees:
             _log.warning("nodes cannot be read: failurePolicy.nodeLostSeconds has no effect")
-        self._context = replace(self._context, sees_nodes=sees)
+        self._controller.context = replace(self._context, sees_nodes=sees)
 
-    async def _watch_trainings(self) -> None:
+    async def _watch_jobs(self) -> None:
         ready = asyncio.Event()
         reclaim = asyncio.create_task(self._reclaim_signals(ready), name="signals")
         try:
@@ -211,15 +215,12 @@ class App:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
 
-    def _views(self, key: Key) -> tuple[PodView, ...]:
-        views = (view.view(pod) for pod in self._pods.pods(key))
-        return tuple(pod for pod in views if pod is not None)
-
     def _sick(self) -> str | None:
-        """A standby is healthy; a leader is while its watches move and its work gets done."""
+        """What is wrong with a leader whose watches or work stand still, else None."""
+        # An operator that waits for the Lease has neither watches nor work.
         if not self._leading:
             return None
-        ages = {"pod watch": self._pods.age, "training watch": self._resync.age}
+        ages = {"pod watch": self._pods.age, "job watch": self._resync.age}
         for name, age in ages.items():
             if age > self._settings.max_watch_age:
                 return f"{name}: no sign of life for {age:.0f} s"
@@ -233,6 +234,7 @@ class App:
         return None
 
     def _page(self) -> bytes:
+        # Gauges of the moment are set when they are asked for.
         metrics = self._metrics
         metrics.depth.set(self._queue.depth)
         metrics.oldest.set(self._queue.oldest_age)
@@ -248,13 +250,15 @@ def _spawn(group: asyncio.TaskGroup, name: str, coroutine: Coroutine[Any, Any, A
 
 async def _forever(name: str, coroutine: Coroutine[Any, Any, Any]) -> None:
     await coroutine
-    if name != "trainings":
+    # kopf ends when it is told to stop, and says then why in its own log.
+    if name != "jobs":
         raise OperatorError(f"task {name} ended")
 
 
 def _context(settings: Settings) -> Context:
-    """Built-in accelerator profiles, and those of the given directory, which replace built-in ones
-    of the same name.
+    """What decisions need besides a job: profiles, the trainer's image, our own address.
+
+    Profiles of ``--profiles-dir`` replace built-in ones of the same name.
     """
     try:
         profiles = load_profiles()
@@ -263,4 +267,8 @@ def _context(settings: Settings) -> Context:
             check_disjoint(profiles.values())
     except (ProfileError, OSError) as error:
         raise SettingsError(f"--profiles-dir: {error}") from error
-    return Context(profiles=profiles, image=settings.trainer_image, bell=settings.bell)
+    return Context(
+        profiles=profiles,
+        image=settings.trainer_image,
+        notify_address=settings.notify_address,
+    )

@@ -1,16 +1,17 @@
-"""Carries out a plan: the status first, because counters must be safe before anything acts on them,
-then the rest.
+"""Turns a plan into requests: the status first, then everything else.
 
-Every request is idempotent, so a pass that broke off anywhere is simply repeated from a fresh view.
+Counters must be safe before anything acts on them: a restart that is carried out and not counted
+could repeat for ever. Every request is idempotent, so a pass that broke off anywhere is simply
+repeated from a fresh view.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Iterable
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Any
 
 from inception_operator.contract import names
 from inception_operator.contract.assignment import to_json
@@ -24,80 +25,82 @@ from inception_operator.contract.errors import (
 from inception_operator.contract.types import Assignment, Json, Plan, PodView
 from inception_operator.decide import slots
 from inception_operator.pod import identity
-from inception_operator.pod import view as podview
+from inception_operator.pod.view import view
 
 from .client import CLAIM_TEMPLATES, JOBS, PODS, Client
 from .events import EventPoster
-from .jobs import JobStore, key_of
+from .job_cache import JobCache
+from .metrics import Metrics
+from .objects import key_of, name_of, uid_of
+from .pod_cache import PodCache
+from .workqueue import Key
 
 _log = logging.getLogger(__name__)
 
 
-class PodCache(Protocol):
-    """Where the answers to our own writes go."""
-
-    def merge(self, raw: Json) -> None:
-        """Take over a pod."""
-
-    def remove(self, key: tuple[str, str], name: str, uid: str) -> None:
-        """Forget a pod."""
-
-
 class Applier:
-    """Turns plans into requests; ``written`` hears of every status that is stored, and of the job
-    as it was before.
-    """
+    """Carries out plans, and puts the API server's answers into the caches."""
 
     def __init__(
         self,
         client: Client,
-        jobs: JobStore,
+        jobs: JobCache,
         pods: PodCache,
         events: EventPoster,
-        written: Callable[[Json, Json], None],
+        metrics: Metrics,
     ) -> None:
         self._client = client
         self._jobs = jobs
         self._pods = pods
         self._events = events
-        self._written = written
+        self._metrics = metrics
 
-    async def apply(self, job: Json, pods: Iterable[PodView], plan: Plan) -> str | None:
-        """Carry out ``plan``; answers the API server's text if it refused to create a pod."""
+    async def apply(self, resource: Json, pods: Iterable[PodView], plan: Plan) -> str | None:
+        """Carry out ``plan``; returns the API server's text if it refused to create a pod.
+
+        ``resource`` and ``pods`` are those that the plan was made from.
+        """
         if plan.status is not None:
-            await self._write_status(job, plan.status)
-        uids = {pod.name: pod.uid for pod in pods}
-        urgent = [
-            self._assign(job, name, uids[name], order)
-            for name, order in plan.assign.items()
-            if name in uids
-        ]
-        urgent += [
-            self._repair(job, name, uids[name], data)
-            for name, data in plan.repair.items()
-            if name in uids
-        ]
-        urgent += [
-            self._delete(job, name, uids[name], grace)
-            for name, grace in plan.delete.items()
-            if name in uids
-        ]
-        await _all(urgent)
+            await self._write_status(resource, plan.status)
+        await _all(self._changes_of_pods(resource, pods, plan))
         # A pod without its template would wait for a claim that nobody makes.
-        refused = await _all([self._prepare(job, template) for template in plan.claim_templates])
-        pods_to_make = () if any(refused) else plan.create
-        rejections = refused + await _all([self._create(job, pod) for pod in pods_to_make])
+        refused = await _all([self._create_template(resource, t) for t in plan.claim_templates])
+        pods_to_create = () if any(refused) else plan.create
+        rejections = refused + await _all([self._create(resource, pod) for pod in pods_to_create])
         if plan.delete_job:
-            await self._delete_job(job)
+            await self._delete_job(resource)
+        # Last, so that an event never tells of something that then failed.
         for event in plan.events:
-            self._events.post(job, event)
+            self._events.post(resource, event)
         return next((text for text in rejections if text is not None), None)
 
-    async def _write_status(self, job: Json, status: Json) -> None:
-        """One server-side apply of all of it; the resourceVersion keeps a stale view from rolling
-        counters back.
-        """
-        metadata = job["metadata"]
+    async def reread(self, key: Key) -> None:
+        """Get the latest version of a custom resource, whatever the watch has seen."""
+        try:
+            self._jobs.update(await self._client.get(JOBS, *key))
+        except NotFoundError:
+            self._jobs.forget(key)
+
+    def _changes_of_pods(
+        self, resource: Json, pods: Iterable[PodView], plan: Plan
+    ) -> list[Awaitable[None]]:
+        uids = {pod.name: pod.uid for pod in pods}
+        changes: list[Awaitable[None]] = []
+        for name, assignment in plan.assign.items():
+            if name in uids:
+                changes.append(self._assign(resource, name, uids[name], assignment))
+        for name, metadata in plan.repair.items():
+            if name in uids:
+                changes.append(self._repair(resource, name, uids[name], metadata))
+        for name, grace in plan.delete.items():
+            if name in uids:
+                changes.append(self._delete(resource, name, uids[name], grace))
+        return changes
+
+    async def _write_status(self, resource: Json, status: Json) -> None:
+        """One server-side apply of the whole status; a field that it leaves out is removed."""
+        # The resourceVersion is a precondition: a stale view must not roll counters back.
+        metadata = resource["metadata"]
         body = {
             "apiVersion": names.API_VERSION,
             "kind": names.KIND,
@@ -110,13 +113,12 @@ class Applier:
             self._jobs.update(await self._client.apply_status(JOBS, body))
         except ConflictError as error:
             raise StaleViewError(error.message) from error
-        self._written(job, status)
+        self._metrics.status_written(resource, status)
 
-    async def _delete_job(self, job: Json) -> None:
-        """Its pods go with it. The resourceVersion spares a job whose policy has changed since it
-        was seen.
-        """
-        metadata = job["metadata"]
+    async def _delete_job(self, resource: Json) -> None:
+        """Delete the custom resource; the garbage collector then deletes its pods."""
+        # The resourceVersion spares a job whose policy has changed since it was seen.
+        metadata = resource["metadata"]
         namespace, name, uid = metadata["namespace"], metadata["name"], metadata["uid"]
         version = metadata["resourceVersion"]
         try:
@@ -125,53 +127,61 @@ class Applier:
             )
         except ConflictError as error:
             raise StaleViewError(error.message) from error
-        _log.info("deleted: its time to live after the end is over", extra={"key": key_of(job)})
+        _log.info(
+            "deleted: its time to live after the end is over", extra={"key": key_of(resource)}
+        )
         if answer.get("kind") == names.KIND:
             # Somebody's finalizer holds it.
             self._jobs.update(answer)
         else:
-            self._jobs.forget(key_of(job), uid)
+            self._jobs.forget(key_of(resource), uid)
 
-    async def _prepare(self, job: Json, template: Json) -> str | None:
-        """Make a ResourceClaimTemplate; the name of one that is there already says that it is the
-        same.
-        """
+    async def _create_template(self, resource: Json, template: Json) -> str | None:
+        """Create a ResourceClaimTemplate; returns why it was refused."""
         try:
-            await self._client.create(CLAIM_TEMPLATES, job["metadata"]["namespace"], template)
+            await self._client.create(CLAIM_TEMPLATES, resource["metadata"]["namespace"], template)
         except AlreadyExistsError:
+            # Its name holds a digest of its content: it is the same.
             return None
         except RejectedError as error:
             return error.message
         except NotFoundError as error:
-            return f"{error.message}; spec.accelerator.claims needs resource.k8s.io/v1, which Kubernetes 1.34 brings"
+            remedy = (
+                "spec.accelerator.claims needs resource.k8s.io/v1, which Kubernetes 1.34 brings"
+            )
+            return f"{error.message}; {remedy}"
         return None
 
-    async def _create(self, job: Json, pod: Json) -> str | None:
-        namespace, name = job["metadata"]["namespace"], pod["metadata"]["name"]
+    async def _create(self, resource: Json, pod: Json) -> str | None:
+        namespace, _ = key_of(resource)
         try:
             self._pods.merge(await self._client.create(PODS, namespace, pod))
         except RejectedError as error:
             return error.message
         except AlreadyExistsError:
-            return await self._adopt(job, namespace, name)
+            return await self._adopt(resource, name_of(pod))
         return None
 
-    async def _adopt(self, job: Json, namespace: str, name: str) -> str | None:
-        """The name is taken: by our own earlier request, by a leftover that still has to go, or by
-        somebody else.
+    async def _adopt(self, resource: Json, name: str) -> str | None:
+        """Look at the pod that has the name of one we want to create.
+
+        It is from our own earlier request, whose answer was lost; or a leftover that still has to
+        go (ConflictError, so that the work queue tries again); or somebody else's, which the text
+        that is returned says.
         """
-        found = await self._client.get(PODS, namespace, name)
-        view = podview.view(found)
-        if view is not None and slots.owned((view,), job["metadata"]["uid"]):
-            self._pods.merge(found)
+        namespace, _ = key_of(resource)
+        existing = await self._client.get(PODS, namespace, name)
+        pod = view(existing)
+        if pod is not None and slots.owned((pod,), uid_of(resource)):
+            self._pods.merge(existing)
             return None
-        text = identity.name_taken(found, job, datetime.now(UTC))
+        text = identity.name_taken(existing, resource, datetime.now(UTC))
         if text is None:
             raise ConflictError(409, f"pod {namespace}/{name} of another owner is about to go")
         return text
 
-    async def _delete(self, job: Json, name: str, uid: str, grace: int | None) -> None:
-        namespace = job["metadata"]["namespace"]
+    async def _delete(self, resource: Json, name: str, uid: str, grace: int | None) -> None:
+        namespace, _ = key_of(resource)
         try:
             answer = await self._client.delete(PODS, namespace, name, uid=uid, grace=grace)
         except (NotFoundError, ConflictError):
@@ -181,36 +191,35 @@ class Applier:
         if answer.get("metadata", {}).get("resourceVersion"):
             self._pods.merge(answer)
         else:
-            self._pods.remove(key_of(job), name, uid)
+            self._pods.remove(key_of(resource), name, uid)
 
-    async def _assign(self, job: Json, name: str, uid: str, order: Assignment) -> None:
-        await self._patch(
-            job, name, uid, {"annotations": {names.ANNOTATION_ASSIGNMENT: to_json(order)}}
-        )
+    async def _assign(self, resource: Json, name: str, uid: str, assignment: Assignment) -> None:
+        annotations = {names.ANNOTATION_ASSIGNMENT: to_json(assignment)}
+        await self._patch(resource, name, uid, {"annotations": annotations})
 
-    async def _repair(self, job: Json, name: str, uid: str, metadata: Json) -> None:
-        _log.warning(
-            "pod %s: putting back %s", name, " and ".join(metadata), extra={"key": key_of(job)}
-        )
-        await self._patch(job, name, uid, metadata, strategic=True)
+    async def _repair(self, resource: Json, name: str, uid: str, metadata: Json) -> None:
+        fields = " and ".join(metadata)
+        _log.warning("pod %s: putting back %s", name, fields, extra={"key": key_of(resource)})
+        # Strategic: a merge patch would replace the owner references of others.
+        await self._patch(resource, name, uid, metadata, strategic=True)
 
     async def _patch(
-        self, job: Json, name: str, uid: str, metadata: Json, *, strategic: bool = False
+        self, resource: Json, name: str, uid: str, metadata: Json, *, strategic: bool = False
     ) -> None:
-        namespace, body = job["metadata"]["namespace"], {"metadata": {"uid": uid, **metadata}}
+        namespace, _ = key_of(resource)
+        body = {"metadata": {"uid": uid, **metadata}}
         try:
-            self._pods.merge(
-                await self._client.merge(PODS, namespace, name, body, strategic=strategic)
-            )
+            answer = await self._client.merge(PODS, namespace, name, body, strategic=strategic)
+            self._pods.merge(answer)
         except NotFoundError:
-            self._pods.remove(key_of(job), name, uid)
+            self._pods.remove(key_of(resource), name, uid)
         except RejectedError:
-            # A successor of the same name makes the uid an "immutable field"; any other refusal is
-            # real.
-            found = await self._client.get(PODS, namespace, name)
-            if found["metadata"]["uid"] == uid:
+            # A successor of the same name makes the uid an "immutable field": the API server says
+            # 422 and not 409. Any other refusal is real.
+            current = await self._client.get(PODS, namespace, name)
+            if uid_of(current) == uid:
                 raise
-            self._pods.remove(key_of(job), name, uid)
+            self._pods.remove(key_of(resource), name, uid)
 
 
 async def _all(requests: Iterable[Awaitable[Any]]) -> list[Any]:

@@ -1,111 +1,75 @@
-"""One pass over one training: look, ask the pods that have something to tell, decide, act."""
+"""One pass over one job: look, ask the pods that have something to tell, decide, act."""
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from typing import Protocol
 
 from inception_operator.contract.errors import NotFoundError, StaleViewError
-from inception_operator.contract.types import Json, Observation, Plan, PodView, Progress
-from inception_operator.pod import view
+from inception_operator.contract.types import Observation, Plan
+from inception_operator.decide.reconcile import Context, reconcile
 
 from .apply import Applier
-from .client import JOBS, Client
-from .events import EventPoster
-from .jobs import JobStore
+from .job_cache import JobCache
 from .metrics import Metrics
-from .nodes import Nodes
-from .notifications import Bell
-from .podstore import Pods
-from .probe import Probe
+from .observer import Observer
 from .workqueue import ERROR_BASE, Key, WorkQueue
 
 AGAIN_BASE = 0.005
-"""A pass that changed something is followed by another one almost at once, until one finds nothing
-to do.
+"""Seconds after which a pass that changed something is followed by another one, until one finds
+nothing to do. Watch events would wake the job too, but later.
 """
 
 _log = logging.getLogger(__name__)
 
 
-class ProgressSource(Protocol):
-    """Where the latest figures of a training come from."""
-
-    def progress(self, key: Key) -> Progress | None:
-        """The figures to be written now, if any."""
-
-    def forget(self, key: Key) -> None:
-        """The training is gone."""
-
-
-@dataclass(frozen=True)
-class Decider:
-    """The pure half."""
-
-    reconcile: Callable[[Observation], Plan]
-    wants_report: Callable[[Json, PodView], bool]
-    wants_node: Callable[[Json, PodView, datetime], bool]
-
-
 class Controller:
-    """Handles keys of the work queue."""
+    """Handles keys of the work queue; ``context`` is what is the same for all jobs."""
 
     def __init__(
         self,
-        client: Client,
-        jobs: JobStore,
-        pods: Pods,
-        probe: Probe,
-        progress: ProgressSource,
-        decider: Decider,
+        jobs: JobCache,
+        observer: Observer,
+        applier: Applier,
         queue: WorkQueue,
         metrics: Metrics,
-        events: EventPoster,
-        nodes: Nodes,
+        context: Context,
     ) -> None:
-        self._nodes = nodes
-        self._client = client
         self._jobs = jobs
-        self._pods = pods
-        self._probe = probe
-        self._progress = progress
-        self._decider = decider
+        self._observer = observer
+        self._applier = applier
         self._queue = queue
         self._metrics = metrics
-        self._applier = Applier(client, jobs, pods, events, metrics.status_written)
+        self.context = context
         self._rejections: dict[Key, str] = {}
-        self._bell = Bell(time.monotonic)
 
-    def ring(self, namespace: str, name: str, pod: str) -> bool:
+    def decide(self, observation: Observation) -> Plan:
+        """What is to be done; without I/O."""
+        return reconcile(observation, self.context)
+
+    def notify(self, namespace: str, name: str, pod: str) -> bool:
         """A launcher says that it has something to tell; False when there is no such pod."""
         key = (namespace, name)
-        uid = next(
-            (p["metadata"]["uid"] for p in self._pods.pods(key) if p["metadata"]["name"] == pod),
-            None,
-        )
-        if uid is not None and self._bell.ring(key, uid):
+        accepted = self._observer.notify(key, pod)
+        if accepted:
             self._queue.add(key)
-        return uid is not None
+        return accepted is not None
 
     async def handle(self, key: Key) -> float | None:
-        """One pass; answers the base of the back-off when the key must come again."""
+        """One pass; returns the base of the back-off when the key must come again."""
         started = time.monotonic()
         result = "error"
         try:
-            result, again = await self._pass(key)
-            return again
+            result, base = await self._pass(key)
+            return base
         except StaleViewError as error:
+            # Somebody wrote in between, for instance the user. Nothing was acted on.
             result = "conflict"
             _log.debug("%s", error, extra={"key": key})
-            await self._reread(key)
+            await self._applier.reread(key)
             return AGAIN_BASE
         except NotFoundError:
-            # The status had nowhere to go: the training was deleted and the watch has yet to say
-            # so.
+            # The status had nowhere to go: the job was deleted and the watch has yet to say so.
             result = "gone"
             self._jobs.forget(key)
             self._forget(key)
@@ -115,87 +79,45 @@ class Controller:
             self._metrics.duration.observe(time.monotonic() - started)
 
     async def _pass(self, key: Key) -> tuple[str, float | None]:
-        job = self._jobs.get(key)
-        if job is None:
+        resource = self._jobs.get(key)
+        if resource is None:
             self._forget(key)
             return "gone", None
-        if "deletionTimestamp" in job["metadata"]:
+        # The garbage collector deletes its pods; a new one would only be in the way.
+        if "deletionTimestamp" in resource["metadata"]:
             return "gone", None
-        if not await self._ask(key, job):
+        if not await self._observer.ask(key, resource):
             return "waiting", None
         # Asking took time: decide on the view of now.
-        job = self._jobs.get(key) or job
-        pods = self._views(key)
-        observation = Observation(
-            job=job,
-            pods=pods,
-            now=datetime.now(UTC),
-            progress=self._progress.progress(key),
-            rejection=self._rejections.get(key),
-            gone=self._pods.gone(key),
-        )
-        plan = self._decider.reconcile(observation)
-        return await self._act(key, job, pods, plan)
+        resource = self._jobs.get(key) or resource
+        observation = self._observer.observe(key, resource, self._rejections.get(key))
+        return await self._act(key, observation, self.decide(observation))
 
     async def _act(
-        self, key: Key, job: Json, pods: tuple[PodView, ...], plan: Plan
+        self, key: Key, observation: Observation, plan: Plan
     ) -> tuple[str, float | None]:
+        # Before anything can fail: an error's own back-off may be longer than this date.
         if plan.requeue_after is not None:
             self._queue.add_after(key, plan.requeue_after)
         if plan.empty:
             self._rejections.pop(key, None)
             return ("success" if plan.requeue_after is None else "waiting"), None
         _log.debug("%s", _summary(plan), extra={"key": key})
-        rejection = await self._applier.apply(job, pods, plan)
+        rejection = await self._applier.apply(observation.resource, observation.pods, plan)
         if rejection is not None:
-            news = self._rejections.get(key) != rejection
+            is_new = self._rejections.get(key) != rejection
             self._rejections[key] = rejection
             _log.warning("a pod was refused: %s", rejection, extra={"key": key})
-            # The first time the status has yet to say so.
-            return "rejected", AGAIN_BASE if news else ERROR_BASE
+            # A new one has yet to be written into the status; an old one waits for an admin.
+            return "rejected", AGAIN_BASE if is_new else ERROR_BASE
         if plan.create:
             self._rejections.pop(key, None)
         return "success", AGAIN_BASE
 
-    async def _ask(self, key: Key, job: Json) -> bool:
-        pods = self._views(key)
-        uids = {pod.uid for pod in pods}
-        self._probe.retain(key, uids)
-        self._bell.retain(key, uids)
-        rung = self._bell.rung(key)
-        wanted = [pod for pod in pods if pod.uid in rung or self._decider.wants_report(job, pod)]
-        if wanted and not await self._probe.refresh(key, wanted):
-            return False
-        self._bell.answered(key, rung)
-        now = datetime.now(UTC)
-        unsure = [pod for pod in self._views(key) if self._decider.wants_node(job, pod, now)]
-        await self._nodes.refresh({pod.node for pod in unsure if pod.node})
-        return True
-
-    def _views(self, key: Key) -> tuple[PodView, ...]:
-        views = (
-            view.view(pod, *self._probe.answer(key, pod["metadata"]["uid"]))
-            for pod in self._pods.pods(key)
-        )
-        known = (self._with_node(pod) for pod in views if pod is not None)
-        return tuple(sorted(known, key=lambda pod: (pod.slot, pod.incarnation)))
-
-    def _with_node(self, pod: PodView) -> PodView:
-        lost = self._nodes.lost_since(pod.node)
-        return pod if lost is None else replace(pod, node_lost_since=lost)
-
-    async def _reread(self, key: Key) -> None:
-        try:
-            self._jobs.update(await self._client.get(JOBS, *key))
-        except NotFoundError:
-            self._jobs.forget(key)
-
     def _forget(self, key: Key) -> None:
         self._queue.forget(key)
-        self._progress.forget(key)
+        self._observer.forget(key)
         self._rejections.pop(key, None)
-        self._probe.retain(key, ())
-        self._bell.retain(key, ())
 
 
 def _summary(plan: Plan) -> str:

@@ -1,5 +1,6 @@
-"""Kubernetes Events on trainings, posted in the background: they tell people, and losing one
-changes nothing.
+"""Kubernetes Events on jobs, posted in the background.
+
+They tell people; no decision reads them, so a lost one changes nothing and none is retried.
 """
 
 from __future__ import annotations
@@ -8,52 +9,41 @@ import asyncio
 import datetime
 import logging
 import uuid
-from typing import Protocol
 
 from inception_operator.contract import names
 from inception_operator.contract.errors import ApiError
 from inception_operator.contract.types import Event, Json
 
-from .client import EVENTS, Resource
-from .jobs import key_of
+from .client import EVENTS, Client
+from .objects import key_of
 
-MAX_NOTE = 1024
+# The limit of events.k8s.io for a note.
+MAX_MESSAGE = 1024
 MAX_WAITING = 10_000
 DRAIN_SECONDS = 1.0
 
 _log = logging.getLogger(__name__)
 
 
-class Sink(Protocol):
-    """What this needs of the client."""
-
-    async def create(self, resource: Resource, namespace: str, body: Json) -> Json:
-        """Create an object."""
-
-
 class EventPoster:
-    """Events in the order of their making for each training. ``instance`` names this process in
-    them.
-    """
+    """Posts the events of each job in their order; ``instance`` names this process in them."""
 
-    def __init__(self, sink: Sink, instance: str, lanes: int = 4) -> None:
-        self._sink = sink
+    def __init__(self, client: Client, instance: str, lanes: int = 4) -> None:
+        self._client = client
         self._instance = instance
         self._lanes: list[asyncio.Queue[Json]] = [
             asyncio.Queue(MAX_WAITING // lanes) for _ in range(lanes)
         ]
 
-    def post(self, job: Json, event: Event) -> None:
-        """Hand over an event; it carries the time of now."""
-        body = _body(job, event, self._instance)
-        # One lane per training keeps its events in order.
-        lane = self._lanes[hash(key_of(job)) % len(self._lanes)]
+    def post(self, resource: Json, event: Event) -> None:
+        """Hand over an event of now, without waiting."""
+        key = key_of(resource)
+        # The events of one job share a lane, which keeps their order; other jobs do not wait.
+        lane = self._lanes[hash(key) % len(self._lanes)]
         try:
-            lane.put_nowait(body)
+            lane.put_nowait(_body(resource, event, self._instance))
         except asyncio.QueueFull:
-            _log.warning(
-                "too many events wait: %s is not posted", event.reason, extra={"key": key_of(job)}
-            )
+            _log.warning("too many events wait: %s is not posted", event.reason, extra={"key": key})
 
     async def run(self) -> None:
         """Post until cancelled."""
@@ -62,7 +52,7 @@ class EventPoster:
                 group.create_task(self._work(lane), name=f"events-{number}")
 
     async def drain(self) -> None:
-        """Post what still waits, for a moment."""
+        """Post what still waits, for `DRAIN_SECONDS` at most."""
         try:
             async with asyncio.timeout(DRAIN_SECONDS):
                 for lane in self._lanes:
@@ -77,23 +67,20 @@ class EventPoster:
 
     async def _send(self, body: Json) -> None:
         try:
-            await self._sink.create(EVENTS, body["metadata"]["namespace"], body)
+            await self._client.create(EVENTS, body["metadata"]["namespace"], body)
         except ApiError as error:
-            involved = body["involvedObject"]
-            _log.info(
-                "an event was not stored: %s",
-                error,
-                extra={"key": (involved["namespace"], involved["name"])},
-            )
+            key = key_of({"metadata": body["involvedObject"]})
+            _log.info("an event was not stored: %s", error, extra={"key": key})
 
 
-def _body(job: Json, event: Event, instance: str) -> Json:
-    metadata = job["metadata"]
+def _body(resource: Json, event: Event, instance: str) -> Json:
+    metadata = resource["metadata"]
     now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     return {
         "apiVersion": EVENTS.api_version,
         "kind": "Event",
         "metadata": {
+            # Unique, so that no event overwrites another: kubectl sorts them by time anyway.
             "name": f"{metadata['name']}.{uuid.uuid4().hex[:16]}",
             "namespace": metadata["namespace"],
         },
@@ -104,7 +91,7 @@ def _body(job: Json, event: Event, instance: str) -> Json:
         },
         "type": event.type,
         "reason": event.reason,
-        "message": event.message[:MAX_NOTE],
+        "message": event.message[:MAX_MESSAGE],
         "firstTimestamp": now,
         "lastTimestamp": now,
         "count": 1,

@@ -1,9 +1,9 @@
-"""One operator at a time: a Lease that is renewed while this process leads and given back when it
-ends.
+"""Leader election: one operator works at a time, the one that holds and renews a Lease.
 
-Whoever cannot renew in time must stop writing before the others may take over, so ``hold`` raises
-and the process ends. Clocks of different machines are never compared: a Lease is old when this
-process saw it unchanged for its duration.
+Who cannot renew in time must stop writing before the others may take over, so `Leader.renew` raises
+and the process ends. Clocks of different machines are never compared: a Lease counts as expired
+when this process has seen it unchanged for its duration. (``kubernetes.aio.leaderelection``
+compares clocks, and never gives a Lease back.)
 """
 
 from __future__ import annotations
@@ -13,8 +13,7 @@ import datetime
 import logging
 import random
 import time
-from collections.abc import Awaitable, Callable
-from typing import Protocol
+from collections.abc import Callable
 
 from inception_operator.contract.errors import (
     ApiError,
@@ -24,23 +23,10 @@ from inception_operator.contract.errors import (
 )
 from inception_operator.contract.types import Json
 
-from .client import LEASES, Resource
+from .client import LEASES, Client
 from .settings import Settings
 
 _log = logging.getLogger(__name__)
-
-
-class Leases(Protocol):
-    """What the election needs of the client."""
-
-    async def get(self, resource: Resource, namespace: str, name: str) -> Json:
-        """Read the Lease."""
-
-    async def create(self, resource: Resource, namespace: str, body: Json) -> Json:
-        """Create the Lease."""
-
-    async def replace(self, resource: Resource, namespace: str, name: str, body: Json) -> Json:
-        """Update the Lease if it has not changed."""
 
 
 class Leader:
@@ -48,16 +34,14 @@ class Leader:
 
     def __init__(
         self,
-        client: Leases,
+        client: Client,
         settings: Settings,
         *,
         clock: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._client = client
         self._settings = settings
         self._clock = clock
-        self._sleep = sleep
         self._lease: Json | None = None
         self._seen: tuple[str, float] = ("", 0.0)
         self._renewed = 0.0
@@ -66,32 +50,36 @@ class Leader:
     async def acquire(self) -> None:
         """Wait until this process leads."""
         while not await self._attempt():
-            await self._sleep(self._settings.lease_retry_period * (0.8 + 0.4 * random.random()))  # noqa: S311
+            # Jitter, so that several who wait do not write at the same moment each time.
+            jitter = 0.8 + 0.4 * random.random()  # noqa: S311
+            await asyncio.sleep(self._settings.lease_retry_period * jitter)
         _log.info("leading as %s", self._settings.identity)
 
-    async def hold(self) -> None:
-        """Renew until cancelled; raises LeadershipLostError when that fails for too long or someone
-        else leads.
+    async def renew(self) -> None:
+        """Renew until cancelled.
+
+        Raises LeadershipLostError when somebody else leads, or when no renewal has succeeded for
+        the deadline. That is shorter than the Lease's duration: the difference is the time to end.
         """
+        deadline = self._settings.lease_renew_deadline
         while True:
-            await self._sleep(self._settings.lease_retry_period)
-            remaining = self._settings.lease_renew_deadline - (self._clock() - self._renewed)
+            await asyncio.sleep(self._settings.lease_retry_period)
+            remaining = deadline - (self._clock() - self._renewed)
+            # A request that hangs must not outlive the deadline.
             try:
                 async with asyncio.timeout(max(0.0, remaining)):
-                    held = await self._attempt()
+                    renewed = await self._attempt()
             except TimeoutError:
-                held = False
-            if held:
+                renewed = False
+            if renewed:
                 continue
             if self._lease is not None and self._holder() != self._settings.identity:
                 self._lose(f"{self._holder() or 'nobody'} holds the Lease")
-            if self._clock() - self._renewed >= self._settings.lease_renew_deadline:
-                self._lose(
-                    f"the Lease could not be renewed for {self._settings.lease_renew_deadline:.0f} s"
-                )
+            if self._clock() - self._renewed >= deadline:
+                self._lose(f"the Lease could not be renewed for {deadline:.0f} s")
 
     async def release(self) -> None:
-        """Let the next operator take over at once."""
+        """Give the Lease back, so that the next operator takes over at once."""
         if not self.leading or self._lease is None:
             return
         self.leading = False
@@ -113,25 +101,31 @@ class Leader:
         )
 
     async def _attempt(self) -> bool:
-        """Take or renew the Lease once; False if it is someone else's or the API server did not
-        answer.
+        """Take or renew the Lease once.
+
+        False if it is somebody else's or the API server did not answer.
         """
+        # The time before the request: when the answer is late, others count from the write.
         started = self._clock()
         try:
             self._lease = await self._write()
         except (ConflictError, NotFoundError):
+            # Somebody wrote or deleted it: read it again before the next try.
             self._lease = None
         except ApiError as error:
             _log.warning("leader election: %s", error)
         else:
             if self._holder() == self._settings.identity:
-                self._renewed, self.leading = started, True
+                self._renewed = started
+                self.leading = True
                 return True
         return False
 
     async def _write(self) -> Json:
-        """Write ourselves into the Lease where that is allowed; answers the Lease as it is then."""
-        namespace, name = self._settings.lease_namespace, self._settings.lease_name
+        """Write ourselves into the Lease where that is allowed; returns the Lease as it is then."""
+        namespace = self._settings.lease_namespace
+        name = self._settings.lease_name
+        # A leader knows its Lease from its last write: one request for a renewal instead of two.
         lease = self._lease if self.leading and self._lease else await self._read()
         if lease is None:
             return await self._client.create(LEASES, namespace, self._body(None))
@@ -149,12 +143,12 @@ class Leader:
         return self._lease
 
     def _expired(self, lease: Json) -> bool:
+        # The version and not renewTime: the holder's clock may be wrong.
         version = str(lease["metadata"]["resourceVersion"])
         if self._seen[0] != version:
             self._seen = (version, self._clock())
-        duration = float(
-            (lease.get("spec") or {}).get("leaseDurationSeconds") or self._settings.lease_duration
-        )
+        seconds = (lease.get("spec") or {}).get("leaseDurationSeconds")
+        duration = float(seconds or self._settings.lease_duration)
         return self._clock() - self._seen[1] >= duration
 
     def _holder(self) -> str:
@@ -163,7 +157,8 @@ class Leader:
     def _body(self, lease: Json | None) -> Json:
         now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
         old = (lease or {}).get("spec") or {}
-        taken = old.get("holderIdentity") != self._settings.identity
+        is_new = old.get("holderIdentity") != self._settings.identity
+        transitions = int(old.get("leaseTransitions") or 0)
         metadata = {"namespace": self._settings.lease_namespace, "name": self._settings.lease_name}
         return {
             "apiVersion": LEASES.api_version,
@@ -172,9 +167,8 @@ class Leader:
             "spec": {
                 "holderIdentity": self._settings.identity,
                 "leaseDurationSeconds": int(self._settings.lease_duration),
-                "acquireTime": now if taken else old.get("acquireTime", now),
+                "acquireTime": now if is_new else old.get("acquireTime", now),
                 "renewTime": now,
-                "leaseTransitions": int(old.get("leaseTransitions") or 0)
-                + int(taken and lease is not None),
+                "leaseTransitions": transitions + int(is_new and lease is not None),
             },
         }

@@ -1,52 +1,75 @@
-"""Log lines as JSON for machines or text for people; both name the training they are about."""
+"""Log lines as JSON for machines or text for people; both name the job that they are about.
+
+A call names its job by ``extra={"key": (namespace, name)}``.
+"""
 
 from __future__ import annotations
 
-import json
 import logging
 import sys
 from datetime import UTC, datetime
+from typing import Any
+
+from pythonjsonlogger import json
+from typing_extensions import override
 
 from .settings import LogFormat
 
 
-class JsonFormatter(logging.Formatter):
-    """One JSON object per line."""
+class JsonFormatter(json.JsonFormatter):
+    """One JSON object per line.
 
-    def format(self, record: logging.LogRecord) -> str:
-        """Time, level, logger, message, and namespace and name where there are any."""
-        line = {
-            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+    Time, level, logger, message, namespace and name where there is a job, and the traceback of an
+    exception.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(json_ensure_ascii=False)
+
+    @override
+    def add_fields(
+        self,
+        log_data: dict[str, Any],
+        record: logging.LogRecord,
+        message_dict: dict[str, Any],
+    ) -> None:
+        # Not the library's own choice, which takes over every extra of a record: kopf adds objects
+        # of its own to its records, and users' queries rest on these few fields.
+        time = datetime.fromtimestamp(record.created, UTC)
+        log_data |= {
+            "time": time.isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),
         }
         key = getattr(record, "key", None)
         if key is not None:
-            line["namespace"], line["name"] = key
-        if record.exc_info:
-            line["exception"] = self.formatException(record.exc_info)
-        return json.dumps(line, ensure_ascii=False)
+            log_data["namespace"], log_data["name"] = key
+        if "exc_info" in message_dict:
+            log_data["exception"] = message_dict["exc_info"]
 
 
 class TextFormatter(logging.Formatter):
-    """Time, level, training and message."""
+    """One line of time, level, job and message, and a traceback where there is one."""
 
+    @override
     def format(self, record: logging.LogRecord) -> str:
-        """One line, and a traceback where there is one."""
         key = getattr(record, "key", None)
-        where = f"{key[0]}/{key[1]}: " if key is not None else ""
-        time = datetime.fromtimestamp(record.created, UTC).strftime("%H:%M:%S.%f")[:-3]
-        text = f"{time} {record.levelname:<7} {where}{record.getMessage()}"
-        return f"{text}\n{self.formatException(record.exc_info)}" if record.exc_info else text
+        job = f"{key[0]}/{key[1]}: " if key is not None else ""
+        clock = datetime.fromtimestamp(record.created, UTC).time()
+        time = clock.isoformat(timespec="milliseconds")
+        text = f"{time} {record.levelname:<7} {job}{record.getMessage()}"
+        if record.exc_info:
+            text += f"\n{self.formatException(record.exc_info)}"
+        return text
 
 
 def configure(log_format: LogFormat, level: str) -> None:
-    """Send everything to standard error; kopf, which logs each object it sees, only from warnings
-    on.
-    """
+    """Send everything to standard error, from ``level`` on."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonFormatter() if log_format == "json" else TextFormatter())
+    formatter = JsonFormatter() if log_format == "json" else TextFormatter()
+    handler.setFormatter(formatter)
     logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
+    # Below warnings kopf logs each object that it sees, and asyncio its own working.
     logging.getLogger("kopf").setLevel(logging.WARNING)
     logging.getLogger("asyncio").setLevel(logging.WARNING)

@@ -1,4 +1,7 @@
-"""Asks for the state of single nodes, on demand: only where a pod of a job that cares looks lost."""
+"""Readiness of single nodes, read on demand: only where a pod looks lost and its job cares.
+
+A watch would bring every change of every node in the cluster, for the few that ever matter.
+"""
 
 from __future__ import annotations
 
@@ -14,13 +17,14 @@ from inception_operator.contract.types import Json
 from .client import NODES, Client
 
 FRESH_SECONDS = 2.0
+"""How long an answer serves all jobs: a node that fails takes the pods of many with it."""
 FORGET_SECONDS = 600.0
 
 _log = logging.getLogger(__name__)
 
 
 class Nodes:
-    """Since when nodes have not been ready; an answer serves all jobs for two seconds."""
+    """Since when nodes have not been ready."""
 
     def __init__(self, client: Client, clock: Callable[[], float]) -> None:
         self._client = client
@@ -30,17 +34,20 @@ class Nodes:
         self._refused = False
 
     async def refresh(self, names: Collection[str]) -> None:
-        """Ask for these nodes, unless that has just been done. A node that cannot be asked for
-        counts as ready.
+        """Ask for these nodes, unless that has just been done.
+
+        A node that the operator may not read counts as ready.
         """
         now = self._clock()
-        for name in [name for name, asked in self._asked.items() if now - asked > FORGET_SECONDS]:
-            del self._asked[name]
-            self._lost.pop(name, None)
-        due = [
-            name for name in names if now - self._asked.get(name, -FRESH_SECONDS) >= FRESH_SECONDS
-        ]
-        self._asked |= dict.fromkeys(due, now)
+        for name, asked in list(self._asked.items()):
+            if now - asked > FORGET_SECONDS:
+                del self._asked[name]
+                self._lost.pop(name, None)
+        never = now - FRESH_SECONDS
+        due = [name for name in names if now - self._asked.get(name, never) >= FRESH_SECONDS]
+        # Before the requests: other workers that come meanwhile do not ask the same again.
+        for name in due:
+            self._asked[name] = now
         await asyncio.gather(*(self._ask(name) for name in due))
 
     def lost_since(self, name: str | None) -> datetime | None:
@@ -51,22 +58,25 @@ class Nodes:
         try:
             self._lost[name] = _not_ready_since(await self._client.get(NODES, None, name))
         except NotFoundError:
+            # A node that was deleted is lost; its pods are still bound to its name.
             self._lost[name] = self._lost.get(name) or datetime.now(UTC)
         except RejectedError as error:
             self._lost[name] = None
+            # Once: it stays so until somebody changes the role.
             if not self._refused:
                 _log.warning(
                     "failurePolicy.nodeLostSeconds has no effect, nodes cannot be read: %s", error
                 )
             self._refused = True
         except ApiError as error:
-            # What was known stays; the next pass asks again.
+            # The last answer stays; the next pass asks again.
             _log.info("node %s: %s", name, error)
 
 
 def _not_ready_since(node: Json) -> datetime | None:
     conditions = (node.get("status") or {}).get("conditions") or ()
     ready = next((c for c in conditions if c.get("type") == "Ready"), None)
+    # Unknown is as bad as False: the node controller sets it when heartbeats stay away.
     if ready is None or ready.get("status") == "True":
         return None
     return parse_time(ready.get("lastTransitionTime")) or datetime.now(UTC)

@@ -1,8 +1,8 @@
-"""The bell: a launcher whose ranks have ended, or made their first step, says so at once.
+"""Notifications: a launcher says that its ranks have ended, or have made their first step.
 
-Who rings proves nothing, so ringing only makes the operator ask that pod now. Where no ring
-arrives, readiness tells of the end up to a second later, and the next look at the figures of the
-steps.
+It sends one POST to the operator's ``/ring``. Who sends it proves nothing, so a notification only
+makes the operator ask that pod for its report now. A lost one costs little: readiness tells of the
+end up to a second later, and the next look at the metrics tells of the first step.
 """
 
 from __future__ import annotations
@@ -12,49 +12,57 @@ from collections.abc import Callable, Collection, Mapping
 from .workqueue import Key
 
 PAUSE = 0.2
-"""Seconds in which further rings of a pod are passed over: nobody shall keep the operator busy by
-ringing.
+"""Minimum seconds between two notifications of one pod. A pod is user code, and each one costs the
+operator a request to it.
 """
 
 
-class Bell:
-    """Which pods have rung and have not been asked since."""
+class Notifications:
+    """Pods that have notified the operator and have not been asked since, by job."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._rung: dict[Key, dict[str, int]] = {}
-        self._heard: dict[Key, dict[str, float]] = {}
+        self._pending: dict[Key, dict[str, int]] = {}
+        self._last: dict[Key, dict[str, float]] = {}
 
-    def ring(self, key: Key, uid: str) -> bool:
-        """Note a ring; False when this pod has rung a moment ago."""
-        heard, now = self._heard.setdefault(key, {}), self._clock()
-        if now < heard.get(uid, float("-inf")) + PAUSE:
+    def add(self, key: Key, uid: str) -> bool:
+        """Note a notification of a pod; False when it comes within the pause after another one."""
+        now = self._clock()
+        last = self._last.setdefault(key, {})
+        if uid in last and now < last[uid] + PAUSE:
             return False
-        heard[uid] = now
-        rung = self._rung.setdefault(key, {})
-        rung[uid] = rung.get(uid, 0) + 1
+        last[uid] = now
+        counts = self._pending.setdefault(key, {})
+        counts[uid] = counts.get(uid, 0) + 1
         return True
 
-    def rung(self, key: Key) -> Mapping[str, int]:
-        """How often each pod of a training has rung since it was last asked."""
-        return dict(self._rung.get(key, {}))
+    def pending(self, key: Key) -> Mapping[str, int]:
+        """How many notifications of each pod of a job wait, by UID."""
+        return dict(self._pending.get(key, {}))
 
     def answered(self, key: Key, asked: Mapping[str, int]) -> None:
-        """These pods have been asked after these rings; one that has rung again meanwhile must be
-        asked again.
-        """
-        rung = self._rung.get(key, {})
-        for uid, times in asked.items():
-            if rung.get(uid) == times:
-                del rung[uid]
-        if not rung:
-            self._rung.pop(key, None)
+        """These pods have been asked; ``asked`` is what `pending` said before."""
+        counts = self._pending.get(key, {})
+        for uid, count in asked.items():
+            # Another one came while the pod was being asked: its answer may be older than that.
+            if counts.get(uid) == count:
+                del counts[uid]
+        if not counts:
+            self._pending.pop(key, None)
 
     def retain(self, key: Key, uids: Collection[str]) -> None:
-        """Drop what is known about all other pods of this training."""
-        for known in (self._rung, self._heard):
-            pods: dict[str, int] | dict[str, float] = known.get(key, {})
-            for uid in [uid for uid in pods if uid not in uids]:
-                del pods[uid]
-            if not pods:
-                known.pop(key, None)
+        """Forget all pods of a job but these."""
+        _retain(self._pending, key, uids)
+        _retain(self._last, key, uids)
+
+
+def _retain(
+    by_job: dict[Key, dict[str, int]] | dict[Key, dict[str, float]],
+    key: Key,
+    uids: Collection[str],
+) -> None:
+    pods: dict[str, int] | dict[str, float] = by_job.get(key, {})
+    for uid in set(pods) - set(uids):
+        del pods[uid]
+    if not pods:
+        by_job.pop(key, None)

@@ -1,5 +1,7 @@
-"""Asks pods: the launcher for its report, the trainer for its metrics. It never holds up a decision
-for a second.
+"""HTTP requests to pods: the launcher is asked for its report, the trainer for its metrics.
+
+No decision waits for a pod that does not answer: after `PATIENCE` the worker of the work queue goes
+on to other jobs, and the job comes back when the question has ended.
 """
 
 from __future__ import annotations
@@ -12,10 +14,12 @@ from datetime import UTC, datetime
 import aiohttp
 
 from inception_operator.contract import names
+from inception_operator.contract.report import from_json
 from inception_operator.contract.types import PodView, Report
 
 from .workqueue import Key
 
+# Time-outs and pauses are seconds.
 STATUS_SECONDS = 0.7
 METRICS_SECONDS = 1.0
 MAX_STATUS_BYTES = 64 * 1024
@@ -24,14 +28,14 @@ PATIENCE = 0.03
 FIRST_PAUSE = 2.0
 MAX_PAUSE = 30.0
 
-Parse = Callable[[str], "Report | None"]
-
 
 @dataclass(frozen=True)
 class _Answer:
-    """What is known about one pod. ``since``: it does not answer; ``ready``: when it was asked.
+    """What one pod has said, and how well it can be reached.
 
-    After a time-out it is left alone until ``again``, or until it becomes ready.
+    ``since`` is when it stopped answering, ``ready`` whether it was ready when it was asked. After
+    a time-out it is left alone until ``again`` (by the clock of `Probe`), or until it becomes
+    ready; ``pause`` is how long.
     """
 
     report: Report | None
@@ -44,25 +48,23 @@ class _Answer:
 
 @dataclass(frozen=True)
 class _Round:
-    """Questions to several pods of one training that are under way."""
+    """Requests to several pods of one job that are under way, and the UIDs of these pods."""
 
-    asked: asyncio.Future[list[None]]
+    requests: asyncio.Future[list[None]]
     uids: frozenset[str]
 
 
 class Probe:
-    """HTTP to the pods, and the latest answer of each."""
+    """Asks pods, and keeps the latest answer of each by job and UID."""
 
     def __init__(
         self,
-        parse: Parse,
         notify: Callable[[Key], None],
         *,
         clock: Callable[[], float],
         launcher_port: int = names.LAUNCHER_PORT,
         metrics_port: int = names.METRICS_PORT,
     ) -> None:
-        self._parse = parse
         self._notify = notify
         self._clock = clock
         self._launcher_port = launcher_port
@@ -75,63 +77,73 @@ class Probe:
         self._rounds: dict[Key, _Round] = {}
 
     async def close(self) -> None:
-        """Give up all questions and close the connections."""
-        asked = [round_.asked for round_ in self._rounds.values()]
-        for future in asked:
-            future.cancel()
-        await asyncio.gather(*asked, return_exceptions=True)
+        """Give up all requests and close the connections."""
+        pending = [round_.requests for round_ in self._rounds.values()]
+        for requests in pending:
+            requests.cancel()
+        await asyncio.gather(*pending, return_exceptions=True)
         await self._session.close()
 
     async def refresh(self, key: Key, pods: Collection[PodView]) -> bool:
-        """Ask all these pods of one training at once; True if ``answer`` now tells what they say.
+        """Ask all these pods of one job at once; True if `answer` now tells what they say.
 
-        Healthy pods answer within milliseconds. Where one does not, the result is False, asking
-        goes on in the background and ``notify`` hears of its end: a worker that waited for
-        time-outs would hold up other trainings.
+        Healthy pods answer within milliseconds. Where one does not, the result is False, the
+        requests go on in the background and ``notify`` is called when they end: a worker that
+        waited for time-outs would hold up other jobs.
         """
-        fresh: set[str] = set()
+        asked: set[str] = set()
         while True:
-            round_ = self._rounds.get(key)
+            # A round may be left from an earlier pass; the pods of this one may be others.
+            round_ = self._rounds.get(key) or self._begin_round(key, pods, asked)
             if round_ is None:
-                answers = self._answers.get(key, {})
-                due = [
-                    pod
-                    for pod in pods
-                    if pod.ip and pod.uid not in fresh and self._due(pod, answers.get(pod.uid))
-                ]
-                if not due:
-                    return True
-                asked = asyncio.gather(*(self._ask(key, pod) for pod in due))
-                round_ = self._rounds[key] = _Round(asked, frozenset(pod.uid for pod in due))
-            await asyncio.wait((round_.asked,), timeout=PATIENCE)
-            if not round_.asked.done():
-                round_.asked.add_done_callback(lambda _: self._notify(key))
+                return True
+            await asyncio.wait((round_.requests,), timeout=PATIENCE)
+            if not round_.requests.done():
+                round_.requests.add_done_callback(lambda _: self._notify(key))
                 return False
             del self._rounds[key]
-            round_.asked.result()
-            fresh |= round_.uids
+            round_.requests.result()
+            asked |= round_.uids
+
+    def _begin_round(
+        self, key: Key, pods: Collection[PodView], asked: Collection[str]
+    ) -> _Round | None:
+        """Ask those pods that are due and not in ``asked``; None if there are none."""
+        answers = self._answers.get(key, {})
+        due = [
+            pod
+            for pod in pods
+            if pod.ip and pod.uid not in asked and self._due(pod, answers.get(pod.uid))
+        ]
+        if not due:
+            return None
+        requests = asyncio.gather(*(self._ask(key, pod) for pod in due))
+        round_ = _Round(requests, frozenset(pod.uid for pod in due))
+        self._rounds[key] = round_
+        return round_
 
     def answer(self, key: Key, uid: str) -> tuple[Report | None, bool | None, datetime | None]:
-        """The latest report of a pod, whether it could be reached, and since when not; all None if
-        never asked.
+        """The latest report of a pod, whether it could be reached, and since when not.
+
+        All are None for a pod that was never asked.
         """
         answer = self._answers.get(key, {}).get(uid)
-        return (
-            (None, None, None)
-            if answer is None
-            else (answer.report, answer.reachable, answer.since)
-        )
+        if answer is None:
+            return None, None, None
+        return answer.report, answer.reachable, answer.since
 
     def retain(self, key: Key, uids: Collection[str]) -> None:
-        """Drop what is known about all other pods of this training."""
-        answers = self._answers.get(key)
-        for uid in [uid for uid in answers or () if uid not in uids]:
-            del self._answers[key][uid]
-        if not answers:
-            self._answers.pop(key, None)
-            round_ = self._rounds.get(key)
-            if round_ is not None and round_.asked.done():
-                del self._rounds[key]
+        """Forget all pods of a job but these."""
+        answers = self._answers.get(key, {})
+        for uid in set(answers) - set(uids):
+            del answers[uid]
+        if answers:
+            return
+        self._answers.pop(key, None)
+        round_ = self._rounds.get(key)
+        # One that is under way has yet to be read, and cancelling it would lose an answer.
+        if round_ is not None and round_.requests.done():
+            del self._rounds[key]
 
     async def metrics(self, ip: str) -> str | None:
         """The metrics page of local rank 0, or None if there is none in time."""
@@ -145,12 +157,12 @@ class Probe:
             return None
 
     async def report(self, ip: str) -> Report | None:
-        """What the launcher of a pod says now, or None if nothing comes in time; `answer` knows
-        nothing of it.
+        """What the launcher of a pod says now, or None if nothing comes in time.
+
+        `answer` does not change: the scraper asks outside of any decision.
         """
         try:
-            url = f"http://{_host(ip)}:{self._launcher_port}/status"
-            return self._parse(await self._get(url, STATUS_SECONDS, MAX_STATUS_BYTES))
+            return from_json(await self._get_status(ip))
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError):
             return None
 
@@ -158,27 +170,30 @@ class Probe:
         return answer is None or answer.again <= self._clock() or (pod.ready and not answer.ready)
 
     async def _ask(self, key: Key, pod: PodView) -> None:
-        known = self._answers.get(key, {}).get(pod.uid)
-        report = known.report if known else None
-        since = (known.since if known else None) or datetime.now(UTC)
+        last = self._answers.get(key, {}).get(pod.uid) or _Answer(None, reachable=True)
+        since = last.since or datetime.now(UTC)
         try:
-            url = f"http://{_host(pod.ip or '')}:{self._launcher_port}/status"
-            text = await self._get(url, STATUS_SECONDS, MAX_STATUS_BYTES)
-            answer = _Answer(self._parse(text) or report, reachable=True)
+            text = await self._get_status(pod.ip or "")
+            answer = _Answer(from_json(text) or last.report, reachable=True)
         except TimeoutError:
-            # Nobody is there. Asking again in every pass would slow all decisions on this training.
-            pause = min(MAX_PAUSE, known.pause * 2 if known and known.pause else FIRST_PAUSE)
-            answer = _Answer(
-                report, False, since, again=self._clock() + pause, pause=pause, ready=pod.ready
-            )
+            # Nobody is there. Asking again in every pass would slow all decisions on this job.
+            pause = min(MAX_PAUSE, last.pause * 2 or FIRST_PAUSE)
+            again = self._clock() + pause
+            answer = _Answer(last.report, False, since, again, pause, ready=pod.ready)
         except (aiohttp.ClientError, OSError, ValueError):
-            answer = _Answer(report, False, since)
-        # Looked up only now: the training's answers may have been dropped and begun anew while this
-        # one was under way.
+            # Refused at once: a container that starts or has ended. Asking again costs nothing.
+            answer = _Answer(last.report, False, since)
+        # Looked up only now: the job's answers may have been dropped and begun anew while this one
+        # was under way.
         self._answers.setdefault(key, {})[pod.uid] = answer
+
+    async def _get_status(self, ip: str) -> str:
+        url = f"http://{_host(ip)}:{self._launcher_port}/status"
+        return await self._get(url, STATUS_SECONDS, MAX_STATUS_BYTES)
 
     async def _get(self, url: str, seconds: float, limit: int) -> str:
         timeout = aiohttp.ClientTimeout(total=seconds)
+        # No redirects: a pod must not send the operator to other addresses of the cluster.
         async with self._session.get(url, timeout=timeout, allow_redirects=False) as response:
             if response.status != 200:
                 raise ValueError(f"{url}: status {response.status}")

@@ -1,55 +1,58 @@
-"""Reads rank 0's figures of every running training every few seconds and says when they are worth a
-status patch.
+"""Reads the training figures of every running job every few seconds, and says when to write them.
 
-They are on the trainer's metrics page; a program of the user's has none and leaves its progress
-with the launcher.
+The bundled trainer serves them on local rank 0's metrics page. A program of the user's has none: it
+leaves its figures in a file, and its launcher reports them.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from inception_operator.contract.progress import from_report
-from inception_operator.contract.types import Json, PodView, Progress
+from inception_operator.contract.progress import from_metrics, from_report
+from inception_operator.contract.types import Json, Progress
+from inception_operator.decide.questions import wants_progress
+from inception_operator.pod.view import view
 
-from .jobs import JobStore
+from .job_cache import JobCache
+from .pod_cache import PodCache
 from .probe import Probe
 from .workqueue import Key
 
 CONCURRENCY = 32
 MAX_SKIPPED_ROUNDS = 12
 
-_log = logging.getLogger(__name__)
-
-Parse = Callable[[str, datetime], "Progress | None"]
-
 
 @dataclass
 class _State:
-    """What is known about one training. ``attempt`` tells old figures from new ones."""
+    """What is kept about one job.
+
+    ``attempt`` is the one that ``progress`` is of, ``notified`` when the work queue was last told,
+    ``skip`` how many rounds the job is left out after ``failures`` in a row.
+    """
 
     progress: Progress | None = None
     attempt: int = 0
-    told: float = 0.0
+    notified: float = 0.0
     failures: int = 0
     skip: int = 0
 
 
 class Scraper:
-    """The latest `Progress` of each running training."""
+    """The latest `Progress` of each running job.
+
+    ``interval`` are the seconds between two rounds, ``report_interval`` those between two
+    notifications of the work queue about one job: each costs a write of its status.
+    """
 
     def __init__(
         self,
-        jobs: JobStore,
-        pods: Callable[[Key], tuple[PodView, ...]],
+        jobs: JobCache,
+        pods: PodCache,
         probe: Probe,
-        parse: Parse,
-        wants: Callable[[Json, PodView], bool],
         notify: Callable[[Key], None],
         *,
         interval: float,
@@ -58,8 +61,6 @@ class Scraper:
         self._jobs = jobs
         self._pods = pods
         self._probe = probe
-        self._parse = parse
-        self._wants = wants
         self._notify = notify
         self._interval = interval
         self._report_interval = report_interval
@@ -68,13 +69,13 @@ class Scraper:
 
     def progress(self, key: Key) -> Progress | None:
         """The latest figures of the present attempt."""
-        state, job = self._states.get(key), self._jobs.get(key)
-        if state is None or job is None or state.attempt != _attempt(job):
+        resource, state = self._jobs.get(key), self._states.get(key)
+        if resource is None or state is None or state.attempt != _attempt(resource):
             return None
         return state.progress
 
     def forget(self, key: Key) -> None:
-        """The training is gone."""
+        """Drop the figures of a job that is gone."""
         self._states.pop(key, None)
 
     async def run(self) -> None:
@@ -82,58 +83,62 @@ class Scraper:
         while True:
             started = time.monotonic()
             await self.scrape_all()
-            await asyncio.sleep(
-                max(self._interval / 10, self._interval - (time.monotonic() - started))
-            )
+            left = self._interval - (time.monotonic() - started)
+            # A round that took too long is followed by a short pause, never by none.
+            await asyncio.sleep(max(self._interval / 10, left))
 
     async def scrape_all(self) -> None:
-        """One round over all running trainings."""
+        """One round over all running jobs."""
         await asyncio.gather(*(self._scrape(key) for key in self._jobs))
 
     async def _scrape(self, key: Key) -> None:
-        job = self._jobs.get(key)
-        ip = self._target(key, job) if job is not None else None
-        if job is None or ip is None:
+        resource = self._jobs.get(key)
+        ip = self._address(key, resource) if resource is not None else None
+        if resource is None or ip is None:
             return
         state = self._states.setdefault(key, _State())
         if state.skip > 0:
             state.skip -= 1
             return
         async with self._slots:
-            progress, reachable = await self._figures(ip, _attempt(job))
+            progress, reachable = await self._figures(ip, _attempt(resource))
         if progress is None:
-            # A pod nobody can reach must not take a slot in every round; a program may yet begin to
-            # speak.
+            # A pod nobody can reach must not take a slot in every round; a program that answers
+            # may yet begin to write figures.
             state.failures = 1 if reachable else state.failures + 1
-            state.skip = (
-                1 if reachable else min(MAX_SKIPPED_ROUNDS, 2 ** min(state.failures - 1, 10) - 1)
-            )
+            skip = 2 ** min(state.failures - 1, 10) - 1
+            state.skip = 1 if reachable else min(MAX_SKIPPED_ROUNDS, skip)
             return
-        state.progress, state.attempt, state.failures = progress, _attempt(job), 0
-        if time.monotonic() - state.told >= self._report_interval:
-            state.told = time.monotonic()
+        state.progress = progress
+        state.attempt = _attempt(resource)
+        state.failures = 0
+        if time.monotonic() - state.notified >= self._report_interval:
+            state.notified = time.monotonic()
             self._notify(key)
 
     async def _figures(self, ip: str, attempt: int) -> tuple[Progress | None, bool]:
         """The figures, and whether anybody was there to ask."""
         text = await self._probe.metrics(ip)
-        progress = self._parse(text, datetime.now(UTC)) if text is not None else None
+        now = datetime.now(UTC)
+        progress = from_metrics(text, now) if text is not None else None
         if progress is not None:
             return progress, True
         report = await self._probe.report(ip)
-        tells = (
-            report is not None
-            and report.attempt == attempt
-            and (report.step is not None or report.metrics)
-        )
-        return (
-            from_report(report, datetime.now(UTC)) if report is not None and tells else None
-        ), report is not None
+        if report is None:
+            return None, False
+        # A launcher still reports the attempt before while its ranks start.
+        if report.attempt != attempt or (report.step is None and not report.metrics):
+            return None, True
+        return from_report(report, now), True
 
-    def _target(self, key: Key, job: Json) -> str | None:
-        """Address of rank 0, if the training runs."""
-        return next((pod.ip for pod in self._pods(key) if self._wants(job, pod)), None)
+    def _address(self, key: Key, resource: Json) -> str | None:
+        """IP of the pod with rank 0, if the job runs."""
+        for raw in self._pods.pods(key):
+            pod = view(raw)
+            if pod is not None and wants_progress(resource, pod):
+                return pod.ip
+        return None
 
 
-def _attempt(job: Json) -> int:
-    return int((job.get("status") or {}).get("attempt") or 0)
+def _attempt(resource: Json) -> int:
+    return int((resource.get("status") or {}).get("attempt") or 0)

@@ -1,4 +1,8 @@
-"""/healthz, /readyz, /metrics and /ring: health means that work moves, not that HTTP answers."""
+"""The operator's HTTP server: /healthz, /readyz, /metrics, and /ring for launchers.
+
+Health means that work moves, not that HTTP answers: a watch can be open for hours and deliver
+nothing. What is checked is up to the caller.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +12,10 @@ from collections.abc import Awaitable, Callable
 from aiohttp import web
 
 Check = Callable[[], "str | None"]
-"""Answers None when all is well, else what is wrong."""
+"""Returns None when all is well, else what is wrong, for people."""
 
-Ring = Callable[[str, str, str], bool]
-"""Told namespace, training and pod; answers whether it knows them."""
+Notify = Callable[[str, str, str], bool]
+"""Told namespace, job and pod of a launcher; returns whether there is such a pod."""
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -27,7 +31,7 @@ class Server:
         healthy: Check,
         ready: Check,
         metrics: Callable[[], bytes],
-        ring: Ring,
+        notify: Notify,
     ) -> None:
         self._host = host
         self._requested_port = port
@@ -36,7 +40,7 @@ class Server:
         app.router.add_get("/healthz", _checked(healthy))
         app.router.add_get("/readyz", _checked(ready))
         app.router.add_get("/metrics", self._page)
-        app.router.add_post("/ring/{namespace}/{training}/{pod}", _rung(ring))
+        app.router.add_post("/ring/{namespace}/{job}/{pod}", _notified(notify))
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
         self.port = port
 
@@ -51,7 +55,7 @@ class Server:
         await self._runner.cleanup()
 
     async def _page(self, _request: web.Request) -> web.Response:
-        # Thousands of trainings take long to format; the event loop goes on meanwhile.
+        # Thousands of jobs take long to format; the event loop goes on meanwhile.
         body = await asyncio.to_thread(self._metrics)
         return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE})
 
@@ -64,9 +68,11 @@ def _checked(check: Check) -> Callable[[web.Request], Awaitable[web.Response]]:
     return answer
 
 
-def _rung(ring: Ring) -> Callable[[web.Request], Awaitable[web.Response]]:
+def _notified(notify: Notify) -> Callable[[web.Request], Awaitable[web.Response]]:
     async def answer(request: web.Request) -> web.Response:
-        known = ring(*(request.match_info[name] for name in ("namespace", "training", "pod")))
-        return web.Response(status=202 if known else 404)
+        path = request.match_info
+        exists = notify(path["namespace"], path["job"], path["pod"])
+        # 202: the operator will ask the pod. It believes nothing of what a caller says.
+        return web.Response(status=202 if exists else 404)
 
     return answer

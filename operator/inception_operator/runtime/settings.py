@@ -1,4 +1,4 @@
-"""Settings of the operator process: parsed once from the command line, validated at construction."""
+"""Settings of the operator process: parsed once (`__main__`) and validated at construction."""
 
 from __future__ import annotations
 
@@ -26,7 +26,11 @@ def _identity() -> str:
 
 @dataclass(frozen=True)
 class Settings:
-    """How one operator process runs. Durations are seconds; no ``namespaces`` means all."""
+    """How one operator process runs; the command line has the first fields, the rest is fixed.
+
+    Durations are seconds. No ``namespaces`` means all. ``max_watch_age`` and ``max_key_age`` are
+    what /healthz allows: the age of the quietest watch, and of the oldest key in the work queue.
+    """
 
     trainer_image: str
     http_host: str = "0.0.0.0"  # noqa: S104 - probes and Prometheus come from other hosts
@@ -57,8 +61,11 @@ class Settings:
         )
         self._check(0 <= self.http_port < 65536, "--http-port", "a port from 0 to 65535")
         self._check(_is_address(self.advertise_address), "--advertise-address", "an IP address")
-        rings = self.advertise_address is None or self.http_port > 0
-        self._check(rings, "--advertise-address", "--http-port with a fixed port beside it")
+        # Port 0 lets the kernel choose one, which launchers could not be told in time.
+        can_be_notified = self.advertise_address is None or self.http_port > 0
+        self._check(
+            can_be_notified, "--advertise-address", "--http-port with a fixed port beside it"
+        )
         self._check(self.workers >= 1, "--workers", "at least 1")
         self._check(self.log_level in LOG_LEVELS, "--log-level", f"one of {', '.join(LOG_LEVELS)}")
         self._check(self.log_format in ("json", "text"), "--log-format", "json or text")
@@ -73,20 +80,18 @@ class Settings:
                 "--namespaces",
                 f"names of namespaces, not {name!r}",
             )
+        # A leader must have given up before others may take its Lease.
         ordered = 0 < self.lease_retry_period < self.lease_renew_deadline < self.lease_duration
         self._check(ordered, "lease times", "retry period < renew deadline < duration")
 
     @property
-    def bell(self) -> str:
-        """Host and port at which launchers ring, or nothing."""
-        if self.advertise_address is None:
+    def notify_address(self) -> str:
+        """Host and port at which launchers notify the operator; empty when they cannot."""
+        host = self.advertise_address
+        if host is None:
             return ""
-        host = (
-            f"[{self.advertise_address}]"
-            if ":" in self.advertise_address
-            else self.advertise_address
-        )
-        return f"{host}:{self.http_port}"
+        # IPv6 addresses are written in brackets where a port follows.
+        return f"[{host}]:{self.http_port}" if ":" in host else f"{host}:{self.http_port}"
 
     @staticmethod
     def _check(valid: bool, name: str, expected: str) -> None:

@@ -1,5 +1,7 @@
-"""A queue of keys: each key waits at most once, is worked on by one worker at a time, and backs off
-when it fails.
+"""A queue of keys, as client-go's work queue: de-duplicating, with delays and back-off.
+
+Each key waits at most once and is worked on by one worker at a time, so any number of events about
+a job becomes one decision, made from the latest view.
 """
 
 from __future__ import annotations
@@ -13,16 +15,17 @@ from collections.abc import Awaitable, Callable
 from inception_operator.contract.errors import OperatorError
 
 Key = tuple[str, str]
-"""Namespace and name of a training."""
+"""Namespace and name of a job."""
 
 Handler = Callable[[Key], Awaitable["float | None"]]
-"""Works on one key. Answers None when all is done, else the base of the back-off after which the
-key comes again.
+"""Works on one key. Returns None when all is done, else the base of the back-off, in seconds,
+after which the key comes again.
 """
 
 ERROR_BASE = 0.1
 MAX_BACKOFF = 60.0
 SLACK = 64
+"""Superseded dates that the heap may hold before it is rebuilt."""
 
 _log = logging.getLogger(__name__)
 
@@ -55,7 +58,7 @@ class WorkQueue:
 
     @property
     def depth(self) -> int:
-        """Keys that wait for a worker now."""
+        """How many keys wait for a worker now."""
         return self._ready.qsize()
 
     @property
@@ -70,11 +73,12 @@ class WorkQueue:
         if key in self._since:
             return
         self._since[key] = self._loop.time()
+        # While a worker has it, `done` hands it out: no two workers on one job.
         if key not in self._active:
             self._ready.put_nowait(key)
 
     def add_after(self, key: Key, seconds: float) -> None:
-        """Hand out ``key`` after a delay; an earlier date already set stays."""
+        """Hand out ``key`` after a delay; an earlier date that is set already stays."""
         if seconds <= 0:
             self.add(key)
             return
@@ -87,7 +91,10 @@ class WorkQueue:
         self._arm()
 
     def retry(self, key: Key, base: float = ERROR_BASE) -> float:
-        """Hand out ``key`` after a delay that doubles with every retry in a row; returns the delay."""
+        """Hand out ``key`` after a delay that doubles with every retry in a row.
+
+        Returns the delay in seconds.
+        """
         failures = self._failures.get(key, 0)
         self._failures[key] = failures + 1
         ceiling = min(self._max_backoff, base * 2.0 ** min(failures, 30))
@@ -114,11 +121,13 @@ class WorkQueue:
     def done(self, key: Key) -> None:
         """The caller has finished with ``key``."""
         del self._active[key]
+        # It was added while it was worked on: that work may not have seen the change.
         if key in self._since:
             self._ready.put_nowait(key)
 
     def _compact(self) -> None:
-        """Drop superseded dates: far deadlines of busy keys would pile up."""
+        """Drop superseded dates from the heap."""
+        # A job with a deadline in a week sets that date anew in every pass.
         if len(self._heap) > 2 * len(self._due) + SLACK:
             self._heap = [(due, key) for key, due in self._due.items()]
             heapq.heapify(self._heap)
@@ -133,8 +142,8 @@ class WorkQueue:
     def _fire(self) -> None:
         self._timer = None
         now = self._loop.time()
-        # The loop may fire a clock tick early; a date superseded by an earlier one is no longer in
-        # _due.
+        # The loop may fire a clock tick early. A date that an earlier one has superseded is still
+        # in the heap, and no longer in _due.
         while self._heap and self._heap[0][0] <= now + 0.001:
             due, key = heapq.heappop(self._heap)
             if self._due.get(key) == due:
@@ -142,7 +151,7 @@ class WorkQueue:
         self._arm()
 
     def close(self) -> None:
-        """Cancel the timer."""
+        """Cancel the timer, so that the event loop can end."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

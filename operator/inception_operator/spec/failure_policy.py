@@ -1,24 +1,25 @@
-"""``spec.failurePolicy``: the user's rules about failures, and when a node counts as lost."""
+"""``spec.failurePolicy``: the user's rules about failures, and when a node counts as lost.
+
+Here the rules are parsed and matched; what follows from a match is decided by
+`decide.restart_policy`, and `decide.liveness` tells which node is lost.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, Final
+from typing import Annotated, Final, Self
 
-from inception_operator.contract.types import Json
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
-from . import fields
-from .fields import SpecError
+from .validation import AS_TUPLE, Model, OneOf, Remedy, Within, refusal
 
 MAX_RULES: Final = 20
+MAX_SECONDS: Final = 86_400
 KEEP: Final = "KeepPods"
 FORCE_DELETE: Final = "ForceDeletePods"
 POLICIES: Final = (KEEP, FORCE_DELETE)
-MAX_SECONDS: Final = 86_400
-_PATH: Final = "spec.failurePolicy"
-_RULES: Final = f"{_PATH}.rules"
 
 
 class Action(Enum):
@@ -29,47 +30,100 @@ class Action(Enum):
     RESTART_IGNORING_LIMIT = "RestartIgnoringLimit"
 
 
-@dataclass(frozen=True)
-class ExitCodes:
+_ACTIONS: Final = ", ".join(action.value for action in Action)
+
+
+def _distinct(values: tuple[int, ...]) -> tuple[int, ...]:
+    if len(set(values)) < len(values):
+        raise refusal("the same code twice")
+    return values
+
+
+class ExitCodes(Model):
     """``onExitCodes``; a failure without an exit code, or with 0, matches neither operator."""
 
-    values: frozenset[int]
-    negated: bool = False
+    operator: Annotated[str, OneOf(("In", "NotIn"))]
+    values: Annotated[
+        tuple[Annotated[int, Field(ge=1, le=255)], ...],
+        AS_TUPLE,
+        Field(min_length=1),
+        AfterValidator(_distinct),
+        Remedy("must be one or more different exit codes from 1 to 255"),
+    ] = Field(default=(), validate_default=True)
 
     def matches(self, code: int | None) -> bool:
         """Whether the code is one of the values, or with NotIn none of them."""
-        return bool(code) and (code in self.values) is not self.negated
+        if not code:
+            return False
+        listed = code in self.values
+        return listed if self.operator == "In" else not listed
 
 
-@dataclass(frozen=True)
-class Rule:
-    """One rule. It matches when every criterion that it has does; a list does when any of its
-    entries does.
+class PodCondition(Model):
+    """One entry of ``onPodConditions``: a condition that the failed pod must have."""
+
+    type: str
+    status: str = "True"
+
+
+class Rule(Model):
+    """One rule of ``spec.failurePolicy.rules``.
+
+    It matches when every criterion that it has does; a list matches when any of its entries does.
     """
 
-    name: str
-    action: Action
-    exit_codes: ExitCodes | None = None
-    reasons: frozenset[str] = frozenset()
-    pod_conditions: frozenset[tuple[str, str]] = frozenset()
+    name: Annotated[
+        str,
+        Field(min_length=1),
+        Remedy("must not be empty; events and conditions name the rule that decided"),
+    ] = Field(default="", validate_default=True)
+    # An enumeration's member is made of a string, which the strict rule would refuse.
+    action: Annotated[Action, Field(strict=False), Remedy(f"{{input!r}} is none of {_ACTIONS}")]
+    exit_codes: ExitCodes | None = Field(default=None, validation_alias="onExitCodes")
+    reasons: Annotated[tuple[str, ...], AS_TUPLE] = Field(default=(), validation_alias="onReasons")
+    pod_conditions: Annotated[tuple[PodCondition, ...], AS_TUPLE] = Field(
+        default=(), validation_alias="onPodConditions"
+    )
+
+    @model_validator(mode="after")
+    def _matches_something(self) -> Self:
+        if self.exit_codes is None and not self.reasons and not self.pod_conditions:
+            raise refusal("matches nothing; add onExitCodes, onReasons or onPodConditions")
+        return self
 
     def matches(
         self, exit_code: int | None, reason: str, conditions: Collection[tuple[str, str]]
     ) -> bool:
-        """Whether the rule decides about a root cause; ``conditions`` are type and status of its
-        pod's.
+        """Whether the rule decides about a root cause.
+
+        ``conditions`` are type and status of the conditions of the pod that failed.
         """
-        return (
-            (self.exit_codes is None or self.exit_codes.matches(exit_code))
-            and (not self.reasons or reason in self.reasons)
-            and (not self.pod_conditions or not self.pod_conditions.isdisjoint(conditions))
-        )
+        if self.exit_codes is not None and not self.exit_codes.matches(exit_code):
+            return False
+        if self.reasons and reason not in self.reasons:
+            return False
+        if not self.pod_conditions:
+            return True
+        return any((each.type, each.status) in conditions for each in self.pod_conditions)
+
+
+def check_rules(rules: tuple[Rule, ...]) -> tuple[Rule, ...]:
+    """Refuse more rules than allowed, and two of one name."""
+    if len(rules) > MAX_RULES:
+        raise refusal(f"at most {MAX_RULES} rules are possible; merge some")
+    # Events name the rule that decided, and nobody could tell which of two it was.
+    names = {rule.name for rule in rules}
+    if len(names) < len(rules):
+        raise refusal("the names of rules must differ; rename one")
+    return rules
 
 
 @dataclass(frozen=True)
 class NodeLoss:
-    """How long a node may be gone, None for as long as Kubernetes likes, and whether to delete its
-    pods by force.
+    """When a node counts as lost.
+
+    ``seconds`` is how long a node may be gone, None for as long as Kubernetes likes; ``force``
+    whether its pods are then deleted by force.
     """
 
     seconds: int | None = None
@@ -80,74 +134,23 @@ WAIT: Final = NodeLoss()
 """The default: Kubernetes alone decides when a node is lost."""
 
 
-def parse_rules(source: Any) -> tuple[Rule, ...]:
-    """The rules of a custom resource; raises `SpecError` for what the schema of an older CRD let
-    through.
-    """
-    rules = tuple(_rule(f"{_RULES}[{index}]", each) for index, each in enumerate(source or ()))
-    names = [rule.name for rule in rules]
-    if len(rules) > MAX_RULES:
-        raise SpecError(_RULES, f"at most {MAX_RULES} rules are possible; merge some")
-    if len(set(names)) < len(names):
-        raise SpecError(_RULES, "the names of rules must differ; rename one")
-    return rules
+class NodeLossFields(Model):
+    """The fields of ``spec.failurePolicy`` about lost nodes."""
 
+    node_lost_seconds: Annotated[int, Within(1, MAX_SECONDS)] | None = None
+    node_lost_policy: Annotated[
+        str, OneOf(POLICIES, "{input} is unknown; choose one of {choices}")
+    ] = KEEP
 
-def _rule(path: str, source: Json) -> Rule:
-    rule = Rule(
-        name=str(source.get("name") or ""),
-        action=_action(path, source.get("action")),
-        exit_codes=_exit_codes(f"{path}.onExitCodes", source.get("onExitCodes")),
-        reasons=frozenset(source.get("onReasons") or ()),
-        pod_conditions=frozenset(
-            _pod_condition(each) for each in source.get("onPodConditions") or ()
-        ),
-    )
-    if not rule.name:
-        raise SpecError(
-            f"{path}.name", "must not be empty; events and conditions name the rule that decided"
-        )
-    if rule.exit_codes is None and not rule.reasons and not rule.pod_conditions:
-        raise SpecError(path, "matches nothing; add onExitCodes, onReasons or onPodConditions")
-    return rule
+    @field_validator("node_lost_policy", mode="after")
+    @classmethod
+    def _force_needs_a_time(cls, policy: str, info: ValidationInfo) -> str:
+        # Of a time that was refused itself there is none in the data, and its error comes first.
+        if policy == FORCE_DELETE and info.data.get("node_lost_seconds") is None:
+            raise refusal(f"{FORCE_DELETE} needs nodeLostSeconds; set it")
+        return policy
 
-
-def _action(path: str, value: object) -> Action:
-    try:
-        return Action(value)
-    except ValueError:
-        known = ", ".join(action.value for action in Action)
-        raise SpecError(f"{path}.action", f"{value!r} is none of {known}") from None
-
-
-def _exit_codes(path: str, source: Json | None) -> ExitCodes | None:
-    if source is None:
-        return None
-    operator, values = source.get("operator"), _codes(path, source.get("values"))
-    if operator not in ("In", "NotIn"):
-        raise SpecError(f"{path}.operator", f"{operator!r} is none of In, NotIn")
-    return ExitCodes(values, negated=operator == "NotIn")
-
-
-def _codes(path: str, values: Sequence[object] | None) -> frozenset[int]:
-    codes = frozenset(code for code in values or () if isinstance(code, int) and 1 <= code <= 255)
-    if not codes or len(codes) < len(values or ()):
-        raise SpecError(f"{path}.values", "must be one or more different exit codes from 1 to 255")
-    return codes
-
-
-def _pod_condition(source: Json) -> tuple[str, str]:
-    return str(source.get("type")), str(source.get("status") or "True")
-
-
-def parse_node_loss(policy: Json) -> NodeLoss:
-    """The fields of a failure policy."""
-    seconds = fields.integer(policy, _PATH, "nodeLostSeconds", 1, MAX_SECONDS)
-    wanted = policy.get("nodeLostPolicy") or KEEP
-    if wanted not in POLICIES:
-        raise SpecError(
-            f"{_PATH}.nodeLostPolicy", f"{wanted} is unknown; choose one of {', '.join(POLICIES)}"
-        )
-    if wanted == FORCE_DELETE and seconds is None:
-        raise SpecError(f"{_PATH}.nodeLostPolicy", f"{FORCE_DELETE} needs nodeLostSeconds; set it")
-    return NodeLoss(seconds, wanted == FORCE_DELETE)
+    @property
+    def node_loss(self) -> NodeLoss:
+        """The two fields as one value."""
+        return NodeLoss(self.node_lost_seconds, self.node_lost_policy == FORCE_DELETE)

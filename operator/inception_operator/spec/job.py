@@ -1,19 +1,28 @@
-"""The custom resource, parsed once into frozen data.
+"""The custom resource, parsed once per decision into a frozen `Job`.
 
-What the schema cannot refuse is refused here, naming the field and the remedy.
+The API server has checked the resource against the CRD. What a schema cannot say, or an older CRD
+let through, is refused here, naming the field and the remedy.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any, Final, Self
 
+from pydantic import (
+    AfterValidator,
+    AliasPath,
+    BeforeValidator,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+from inception_operator.contract.errors import SpecError
 from inception_operator.contract.names import (
     CHECKPOINT_MOUNT,
     CONTAINER,
-    LAUNCHER_VOLUME,
     MANAGER,
     MAX_JOB_NAME_LENGTH,
     CleanPodPolicy,
@@ -22,177 +31,268 @@ from inception_operator.contract.names import (
 )
 from inception_operator.contract.types import Json
 
-from .claims import Claim, parse_claims
-from .failure_policy import WAIT, NodeLoss, Rule, parse_node_loss, parse_rules
-from .fields import SpecError
-from .fields import integer as _integer
-from .fields import mapping as _mapping
+from .claims import Claim, check_names, check_shape
+from .failure_policy import NodeLoss, NodeLossFields, Rule, check_rules
+from .template import check_template
+from .validation import AS_TUPLE, Model, OneOf, Remedy, Within, first_problem, refusal
 
-MAX_NODES = 1000
-MAX_PROCESSES = 64
-MAX_SECONDS = 315_360_000
-MAX_SPARES = 100
-DEFAULT_MAX_RESTARTS = 10
-MAX_PROGRESS_DEADLINE = 604800
-DEFAULT_MODEL = "bninception"
-RESERVED_PREFIXES = ("PET_", "MASTER_", "INCEPTION_")
-RESERVED_NAMES = frozenset(("RANK", "WORLD_SIZE", "LOCAL_RANK", "POD_NAME", "POD_IP", "NODE_NAME"))
-CLEAN_POD_POLICIES = (CleanPodPolicy.NONE, CleanPodPolicy.RUNNING, CleanPodPolicy.ALL)
-# What the launcher preloads is the one thing of ours that a user may set.
-FREE_NAMES = frozenset(("INCEPTION_PRELOAD",))
-OWN_VOLUMES = frozenset(("assignment", LAUNCHER_VOLUME))
-POD_PLACEMENTS = (PodPlacement.ANY, PodPlacement.ONE_PER_NODE)
-SUCCESS_POLICIES = (SuccessPolicy.ALL, SuccessPolicy.CHIEF)
-_NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
+MAX_NODES: Final = 1000
+MAX_PROCESSES: Final = 64
+MAX_SECONDS: Final = 315_360_000
+MAX_SPARES: Final = 100
+DEFAULT_MAX_RESTARTS: Final = 10
+MAX_PROGRESS_DEADLINE: Final = 604800
+DEFAULT_MODEL: Final = "bninception"
+CLEAN_POD_POLICIES: Final = (CleanPodPolicy.NONE, CleanPodPolicy.RUNNING, CleanPodPolicy.ALL)
+POD_PLACEMENTS: Final = (PodPlacement.ANY, PodPlacement.ONE_PER_NODE)
+SUCCESS_POLICIES: Final = (SuccessPolicy.ALL, SuccessPolicy.CHIEF)
+# The limit of status.model in the CRD.
+_MAX_MODEL: Final = 64
+_UNKNOWN: Final = "{input} is unknown; choose one of {choices}"
+# Taken over as they are; a null in the template or in the trainer's section may mean something.
+_RAW: Final = ("template", "training")
+_NESTED: Final = (dict, list)
+
+Seconds = Annotated[int, Within(1, MAX_SECONDS)]
+Nodes = Annotated[int, Within(1, MAX_NODES)]
+Processes = Annotated[int, Within(1, MAX_PROCESSES)]
 
 
-@dataclass(frozen=True)
-class Accelerator:
-    """``spec.accelerator``."""
+class Accelerator(Model):
+    """``spec.accelerator``: the row of the accelerator table, and how many devices a pod gets."""
 
     profile: str = "cpu"
     resource_name: str | None = None
-    devices_per_node: int | None = None
-    claims: tuple[Claim, ...] = ()
+    devices_per_node: Processes | None = None
+    claims: Annotated[
+        tuple[Claim, ...], AS_TUPLE, BeforeValidator(check_shape), AfterValidator(check_names)
+    ] = ()
 
 
-@dataclass(frozen=True)
-class Checkpoint:
+class Checkpoint(Model):
     """``spec.checkpoint``: exactly one of a claim, a path and a URI, and how often to save."""
 
     volume_claim_name: str | None = None
     path: str | None = None
-    """A directory, or the URI of a place in an object store."""
-    options: Json = field(default_factory=dict)
+    uri: str | None = None
+    every_steps: int | None = None
+    every_seconds: int | None = None
+    keep: int | None = None
+
+    @model_validator(mode="after")
+    def _has_one_place(self) -> Self:
+        places = (self.volume_claim_name, self.path, self.uri)
+        if sum(place is not None for place in places) != 1:
+            raise refusal("needs exactly one of volumeClaimName, path and uri")
+        if self.uri is not None and "://" not in self.uri:
+            raise refusal("must be a URI such as s3://bucket/runs", at="uri")
+        if self.path is not None and not self.path.startswith("/"):
+            raise refusal("must be absolute, below a volume that spec.template mounts", at="path")
+        return self
+
+    @property
+    def options(self) -> Json:
+        """How often to save and how many to keep, as the trainer's configuration names it."""
+        options = {
+            "everySteps": self.every_steps,
+            "everySeconds": self.every_seconds,
+            "keep": self.keep,
+        }
+        return {key: value for key, value in options.items() if value is not None}
 
     def directory(self, job: str) -> str:
-        """The directory of one job, which no other job writes to."""
-        root = CHECKPOINT_MOUNT if self.path is None else self.path.rstrip("/")
-        return f"{root}/{job}"
+        """The directory of one job, which no other job writes to: a path in the pod, or a URI."""
+        root = self.path or self.uri or CHECKPOINT_MOUNT
+        return f"{root.rstrip('/')}/{job}"
 
 
-@dataclass(frozen=True)
-class Scheduling:
+class Scheduling(Model):
     """``spec.runPolicy.schedulingPolicy``: how the scheduler places the pods."""
 
     priority_class_name: str | None = None
     topology_key: str | None = None
-    pod_placement: str = PodPlacement.ANY
+    pod_placement: Annotated[str, OneOf(POD_PLACEMENTS, _UNKNOWN)] = PodPlacement.ANY
 
 
-@dataclass(frozen=True)
-class RunPolicy:
-    """Limits of ``spec.runPolicy`` in seconds, None for no limit, and which pods are deleted at the
-    end.
+class RunPolicy(Model):
+    """The limits of ``spec.runPolicy`` in seconds, None for no limit, and the pods deleted last."""
+
+    active_deadline: Seconds | None = Field(default=None, validation_alias="activeDeadlineSeconds")
+    pre_running_deadline: Seconds | None = Field(
+        default=None, validation_alias="preRunningDeadlineSeconds"
+    )
+    ttl: Annotated[int, Within(0, MAX_SECONDS)] | None = Field(
+        default=None, validation_alias="ttlSecondsAfterFinished"
+    )
+    clean_pods: Annotated[str, OneOf(CLEAN_POD_POLICIES, _UNKNOWN)] = Field(
+        default=CleanPodPolicy.NONE, validation_alias="cleanPodPolicy"
+    )
+
+
+class ElasticPolicy(Model):
+    """``spec.elasticPolicy``: the sizes an attempt may have.
+
+    ``min_nodes`` is the least of them and `Job.num_nodes` the greatest; ``max_nodes`` only limits
+    to what the user may raise that later. ``spare_nodes`` are slots kept warm without ranks.
     """
 
-    active_deadline: int | None = None
-    pre_running_deadline: int | None = None
-    ttl: int | None = None
-    clean_pods: str = CleanPodPolicy.NONE
+    min_nodes: Nodes
+    max_nodes: Nodes = MAX_NODES
+    spare_nodes: Annotated[int, Within(0, MAX_SPARES)] = 0
 
 
-@dataclass(frozen=True)
-class ElasticPolicy:
-    """``spec.elasticPolicy``: the least size an attempt may have, and how many slots are kept warm
-    without ranks.
-    """
-
-    min_nodes: int
-    spare_nodes: int = 0
+def _auto_is_none(value: Any) -> Any:
+    return None if value == "auto" else value
 
 
-@dataclass(frozen=True)
-class Job:
+def _empty_is_none(value: Any) -> Any:
+    return None if value == {} else value
+
+
+class Job(Model):
     """One InceptionTraining.
 
     ``num_proc_per_node`` None means auto, ``image`` None the template's or the default one,
-    ``progress_deadline`` None the launcher's.
+    ``progress_deadline`` None the launcher's. The order of the fields is the order of the checks.
     """
 
-    name: str
-    namespace: str
-    uid: str
-    generation: int
+    name: Annotated[
+        str,
+        Field(
+            max_length=MAX_JOB_NAME_LENGTH,
+            pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$",
+            validation_alias=AliasPath("metadata", "name"),
+        ),
+        Remedy(
+            f"must be at most {MAX_JOB_NAME_LENGTH} lower-case letters, digits and hyphens; "
+            "choose another name"
+        ),
+    ]
+    namespace: str = Field(validation_alias=AliasPath("metadata", "namespace"))
+    uid: str = Field(validation_alias=AliasPath("metadata", "uid"))
+    template: Annotated[Json, AfterValidator(check_template)] = Field(default_factory=dict)
     image: str | None = None
-    training: Json = field(default_factory=dict)
+    training: Json = Field(default_factory=dict)
     accelerator: Accelerator = Accelerator()
-    num_nodes: int = 1
-    num_proc_per_node: int | None = None
-    template: Json = field(default_factory=dict)
-    checkpoint: Checkpoint | None = None
-    suspend: bool = False
+    num_nodes: Nodes = 1
+    num_proc_per_node: Annotated[Processes | None, BeforeValidator(_auto_is_none)] = None
+    checkpoint: Annotated[Checkpoint | None, BeforeValidator(_empty_is_none)] = None
     run_policy: RunPolicy = RunPolicy()
-    scheduling: Scheduling = Scheduling()
-    max_restarts: int = DEFAULT_MAX_RESTARTS
-    progress_deadline: int | None = None
-    failure_rules: tuple[Rule, ...] = ()
-    node_loss: NodeLoss = WAIT
-    success_policy: str = SuccessPolicy.ALL
-    elastic: ElasticPolicy | None = None
+    suspend: bool = Field(default=False, validation_alias=AliasPath("runPolicy", "suspend"))
+    scheduling: Scheduling = Field(
+        default=Scheduling(), validation_alias=AliasPath("runPolicy", "schedulingPolicy")
+    )
+    # First of the failure policy, because it refuses one that is not an object at all: along an
+    # AliasPath such a one would look like an absent field.
+    node_loss_fields: NodeLossFields = Field(
+        default=NodeLossFields(), validation_alias="failurePolicy"
+    )
+    max_restarts: Annotated[int, Within(0, 2**31 - 1)] = Field(
+        default=DEFAULT_MAX_RESTARTS, validation_alias=AliasPath("failurePolicy", "maxRestarts")
+    )
+    progress_deadline: Annotated[int, Within(10, MAX_PROGRESS_DEADLINE)] | None = Field(
+        default=None, validation_alias=AliasPath("failurePolicy", "progressDeadlineSeconds")
+    )
+    failure_rules: Annotated[tuple[Rule, ...], AS_TUPLE, AfterValidator(check_rules)] = Field(
+        default=(), validation_alias=AliasPath("failurePolicy", "rules")
+    )
+    success_policy: Annotated[str, OneOf(SUCCESS_POLICIES)] = SuccessPolicy.ALL
+    elastic: ElasticPolicy | None = Field(default=None, validation_alias="elasticPolicy")
+
+    @field_validator("training", mode="after")
+    @classmethod
+    def _configures_no_program(cls, training: Json, info: ValidationInfo) -> Json:
+        if training and _program(info.data.get("template", {})):
+            raise refusal(
+                "configures the bundled trainer, which the command of the container "
+                f"{CONTAINER} replaces; remove either"
+            )
+        return training
+
+    @field_validator("scheduling", mode="after")
+    @classmethod
+    def _has_one_priority(cls, scheduling: Scheduling, info: ValidationInfo) -> Scheduling:
+        pod = _pod(info.data.get("template", {}))
+        if scheduling.priority_class_name and pod.get("priorityClassName"):
+            raise refusal(
+                "cannot be set beside spec.template.spec.priorityClassName; remove one of them",
+                at="priorityClassName",
+            )
+        return scheduling
+
+    # Before the policy itself is checked, so that min_nodes is always a number for the decisions.
+    @field_validator("elastic", mode="before")
+    @classmethod
+    def _least_size_is_the_full_one(cls, source: Any, info: ValidationInfo) -> Any:
+        nodes = info.data.get("num_nodes", 1)
+        return {"minNodes": nodes, **source} if isinstance(source, dict) else source
+
+    @field_validator("elastic", mode="after")
+    @classmethod
+    def _sizes_include_the_full_one(
+        cls, elastic: ElasticPolicy | None, info: ValidationInfo
+    ) -> ElasticPolicy | None:
+        nodes = info.data.get("num_nodes", 1)
+        if elastic is not None and elastic.min_nodes > nodes:
+            raise refusal(
+                "must not exceed spec.numNodes; lower it, or raise numNodes", at="minNodes"
+            )
+        if elastic is not None and elastic.max_nodes < nodes:
+            raise refusal(
+                "must not be below spec.numNodes; raise it, or lower numNodes", at="maxNodes"
+            )
+        return elastic
+
+    @property
+    def node_loss(self) -> NodeLoss:
+        """When a node counts as lost, and what becomes of its pods."""
+        return self.node_loss_fields.node_loss
 
     @property
     def program(self) -> tuple[str, ...]:
         """The user's own command line; empty for the bundled trainer."""
-        return (
-            *(self.trainer_overlay.get("command") or ()),
-            *(self.trainer_overlay.get("args") or ()),
-        )
+        return _program(self.template)
 
     @property
     def trainer_overlay(self) -> Json:
         """What the template says about the trainer container."""
-        containers: list[Json] = (self.template.get("spec") or {}).get("containers") or []
-        return next((c for c in containers if c.get("name") == CONTAINER), {})
+        return _trainer(self.template)
+
+    @property
+    def pod_overlay(self) -> Json:
+        """What the template says about the pod: a PodSpec, or a part of one."""
+        return _pod(self.template)
 
     @property
     def host_network(self) -> bool:
         """Whether the pods share the network of their nodes."""
-        return bool((self.template.get("spec") or {}).get("hostNetwork"))
+        return bool(self.pod_overlay.get("hostNetwork"))
 
     @property
     def model(self) -> str:
-        """The network, for people; nobody knows that of a program."""
+        """The network, for a column of ``kubectl get``; empty where a program has its own."""
         if self.program:
             return ""
-        model = self.training.get("model") or {}
-        return str(model.get("name") or self.training.get("recipe") or DEFAULT_MODEL)[:64]
+        model = self.training.get("model")
+        name = model.get("name") if isinstance(model, dict) else None
+        return str(name or self.training.get("recipe") or DEFAULT_MODEL)[:_MAX_MODEL]
 
 
 def parse(resource: Json) -> Job:
-    """The job a custom resource describes; raises `SpecError` when it can never run."""
-    metadata, spec = resource["metadata"], resource.get("spec") or {}
-    template = _mapping(spec, "template")
-    _check_name(metadata["name"])
-    _check_template(template)
-    job = Job(
-        name=metadata["name"],
-        namespace=metadata["namespace"],
-        uid=metadata["uid"],
-        generation=int(metadata.get("generation") or 0),
-        image=spec.get("image") or None,
-        training=_mapping(spec, "training"),
-        accelerator=_accelerator(_mapping(spec, "accelerator")),
-        num_nodes=_integer(spec, "spec", "numNodes", 1, MAX_NODES) or 1,
-        num_proc_per_node=_processes(spec),
-        template=template,
-        checkpoint=_checkpoint(spec.get("checkpoint")),
-        suspend=bool(_mapping(spec, "runPolicy").get("suspend")),
-        run_policy=_run_policy(_mapping(spec, "runPolicy")),
-        scheduling=_scheduling(_mapping(spec, "runPolicy").get("schedulingPolicy") or {}, template),
-        max_restarts=_max_restarts(_mapping(spec, "failurePolicy")),
-        progress_deadline=_progress_deadline(_mapping(spec, "failurePolicy")),
-        failure_rules=parse_rules(_mapping(spec, "failurePolicy").get("rules")),
-        node_loss=parse_node_loss(_mapping(spec, "failurePolicy")),
-        success_policy=_success_policy(spec),
-        elastic=_elastic(spec),
-    )
-    if job.program and job.training:
-        raise SpecError(
-            "spec.training",
-            f"configures the bundled trainer, which the command of the container {CONTAINER} replaces; remove either",
-        )
-    return job
+    """The job that a custom resource describes; raises `SpecError` when it can never run."""
+    spec = resource.get("spec") or {}
+    if not isinstance(spec, dict):
+        raise SpecError("spec", "must be an object")
+    # One flat mapping, so that paths of errors are those of the spec.
+    source = _without_nulls({key: spec[key] for key in spec if key not in _RAW})
+    source |= {key: spec[key] for key in _RAW if spec.get(key) is not None}
+    # Last, so that a field of the spec cannot pose as the metadata.
+    source["metadata"] = resource.get("metadata")
+    try:
+        return Job.model_validate(source, by_name=False)
+    except ValidationError as error:
+        path, problem = first_problem(error)
+        raise SpecError(path if path.startswith("metadata") else f"spec.{path}", problem) from error
 
 
 def managed_elsewhere(resource: Json) -> bool:
@@ -202,176 +302,44 @@ def managed_elsewhere(resource: Json) -> bool:
 
 
 def run_policy(resource: Json) -> RunPolicy:
-    """The life cycle alone, of a job that may not be valid otherwise; without any limit if that is
-    not valid either.
+    """The life cycle alone, of a job that may not be valid otherwise.
+
+    Without any limit if that is not valid either.
     """
+    source = (resource.get("spec") or {}).get("runPolicy") or {}
+    # suspend and schedulingPolicy are not looked at: an error there must not lift a deadline.
     try:
-        return _run_policy(_mapping(resource.get("spec") or {}, "runPolicy"))
-    except SpecError:
+        return RunPolicy.model_validate(_without_nulls(source), by_name=False)
+    except ValidationError:
         return RunPolicy()
 
 
-def _scheduling(source: Json, template: Json) -> Scheduling:
-    priority = source.get("priorityClassName") or None
-    if priority and (template.get("spec") or {}).get("priorityClassName"):
-        path = "spec.runPolicy.schedulingPolicy.priorityClassName"
-        raise SpecError(
-            path, "cannot be set beside spec.template.spec.priorityClassName; remove one of them"
-        )
-    placement = source.get("podPlacement") or PodPlacement.ANY
-    if placement not in POD_PLACEMENTS:
-        path = "spec.runPolicy.schedulingPolicy.podPlacement"
-        raise SpecError(path, f"{placement} is unknown; choose one of {', '.join(POD_PLACEMENTS)}")
-    return Scheduling(priority, source.get("topologyKey") or None, placement)
+def _without_nulls(value: Any) -> Any:
+    """The value without the keys that say nothing, at any depth.
+
+    The API server drops nulls where the CRD has a type, but not what an older CRD let through; and
+    typed clients send "" for a field that is not set.
+    """
+    if isinstance(value, dict):
+        return {
+            key: _without_nulls(each) if isinstance(each, _NESTED) else each
+            for key, each in value.items()
+            if each is not None and each != ""
+        }
+    if isinstance(value, list):
+        return [_without_nulls(each) if isinstance(each, _NESTED) else each for each in value]
+    return value
 
 
-def _run_policy(source: Json) -> RunPolicy:
-    path = "spec.runPolicy"
-    clean = source.get("cleanPodPolicy") or CleanPodPolicy.NONE
-    if clean not in CLEAN_POD_POLICIES:
-        raise SpecError(
-            f"{path}.cleanPodPolicy",
-            f"{clean} is unknown; choose one of {', '.join(CLEAN_POD_POLICIES)}",
-        )
-    return RunPolicy(
-        active_deadline=_integer(source, path, "activeDeadlineSeconds", 1, MAX_SECONDS),
-        pre_running_deadline=_integer(source, path, "preRunningDeadlineSeconds", 1, MAX_SECONDS),
-        ttl=_integer(source, path, "ttlSecondsAfterFinished", 0, MAX_SECONDS),
-        clean_pods=clean,
-    )
+def _pod(template: Json) -> Json:
+    return template.get("spec") or {}
 
 
-def _check_name(name: str) -> None:
-    if len(name) > MAX_JOB_NAME_LENGTH or not _NAME.fullmatch(name):
-        raise SpecError(
-            "metadata.name",
-            f"must be at most {MAX_JOB_NAME_LENGTH} lower-case letters, digits and hyphens; choose another name",
-        )
+def _trainer(template: Json) -> Json:
+    containers: list[Json] = _pod(template).get("containers") or []
+    return next((each for each in containers if each.get("name") == CONTAINER), {})
 
 
-def _accelerator(source: Json) -> Accelerator:
-    return Accelerator(
-        profile=source.get("profile") or "cpu",
-        resource_name=source.get("resourceName") or None,
-        devices_per_node=_integer(source, "spec.accelerator", "devicesPerNode", 1, MAX_PROCESSES),
-        claims=parse_claims(source.get("claims")),
-    )
-
-
-def _processes(spec: Json) -> int | None:
-    if spec.get("numProcPerNode", "auto") == "auto":
-        return None
-    return _integer(spec, "spec", "numProcPerNode", 1, MAX_PROCESSES)
-
-
-def _elastic(spec: Json) -> ElasticPolicy | None:
-    if spec.get("elasticPolicy") is None:
-        return None
-    path, source = "spec.elasticPolicy", _mapping(spec, "elasticPolicy")
-    nodes = _integer(spec, "spec", "numNodes", 1, MAX_NODES) or 1
-    least = _integer(source, path, "minNodes", 1, MAX_NODES) or nodes
-    most = _integer(source, path, "maxNodes", 1, MAX_NODES) or MAX_NODES
-    if least > nodes:
-        raise SpecError(
-            f"{path}.minNodes", "must not exceed spec.numNodes; lower it, or raise numNodes"
-        )
-    if most < nodes:
-        raise SpecError(
-            f"{path}.maxNodes", "must not be below spec.numNodes; raise it, or lower numNodes"
-        )
-    return ElasticPolicy(least, _integer(source, path, "spareNodes", 0, MAX_SPARES) or 0)
-
-
-def _max_restarts(source: Json) -> int:
-    limit = _integer(source, "spec.failurePolicy", "maxRestarts", 0, 2**31 - 1)
-    return DEFAULT_MAX_RESTARTS if limit is None else limit
-
-
-def _progress_deadline(source: Json) -> int | None:
-    return _integer(
-        source, "spec.failurePolicy", "progressDeadlineSeconds", 10, MAX_PROGRESS_DEADLINE
-    )
-
-
-def _success_policy(spec: Json) -> str:
-    policy = spec.get("successPolicy") or SuccessPolicy.ALL
-    if policy not in SUCCESS_POLICIES:
-        raise SpecError(
-            "spec.successPolicy", f"{policy!r} is none of {', '.join(SUCCESS_POLICIES)}"
-        )
-    return str(policy)
-
-
-def _checkpoint(source: Any) -> Checkpoint | None:
-    if not source:
-        return None
-    claim, path, uri = source.get("volumeClaimName"), source.get("path"), source.get("uri")
-    if [bool(claim), bool(path), bool(uri)].count(True) != 1:
-        raise SpecError("spec.checkpoint", "needs exactly one of volumeClaimName, path and uri")
-    if uri and "://" not in uri:
-        raise SpecError("spec.checkpoint.uri", "must be a URI such as s3://bucket/runs")
-    if path and not path.startswith("/"):
-        raise SpecError(
-            "spec.checkpoint.path", "must be absolute, below a volume that spec.template mounts"
-        )
-    options = {
-        key: source[key]
-        for key in ("everySteps", "everySeconds", "keep")
-        if source.get(key) is not None
-    }
-    return Checkpoint(claim or None, path or uri or None, options)
-
-
-def _check_template(template: Json) -> None:
-    pod = template.get("spec") or {}
-    if not isinstance(pod, dict):
-        raise SpecError("spec.template.spec", "must be an object")
-    for volume in pod.get("volumes") or ():
-        if volume.get("name") in OWN_VOLUMES:
-            raise SpecError(
-                "spec.template.spec.volumes",
-                f"the name {volume['name']} is taken by the operator; choose another",
-            )
-    if any(
-        container.get("name") == LAUNCHER_VOLUME for container in pod.get("initContainers") or ()
-    ):
-        raise SpecError(
-            "spec.template.spec.initContainers",
-            f"the name {LAUNCHER_VOLUME} is taken by the operator; choose another",
-        )
-    for index, container in enumerate(pod.get("containers") or ()):
-        _check_container(f"spec.template.spec.containers[{index}]", container)
-    if pod.get("restartPolicy", "Never") != "Never":
-        raise SpecError(
-            "spec.template.spec.restartPolicy",
-            "must be Never or left out: the operator restarts all ranks together",
-        )
-
-
-def _check_container(path: str, container: Json) -> None:
-    name = container.get("name")
-    if name != CONTAINER and not container.get("image"):
-        raise SpecError(
-            f"{path}.name",
-            f"{name!r} needs an image of its own; to change the container that trains, name it {CONTAINER}",
-        )
-    if name != CONTAINER:
-        return
-    if container.get("args") and not container.get("command"):
-        raise SpecError(
-            f"{path}.args",
-            "needs a command: the launcher starts the program and cannot know the image's entry point",
-        )
-    for variable in _reserved(container):
-        raise SpecError(
-            f"{path}.env", f"{variable} is set by the operator or the launcher; remove it"
-        )
-
-
-def _reserved(container: Json) -> Iterator[str]:
-    for entry in container.get("env") or ():
-        name = str(entry.get("name", ""))
-        if name in RESERVED_NAMES or (
-            name.startswith(RESERVED_PREFIXES) and name not in FREE_NAMES
-        ):
-            yield name
+def _program(template: Json) -> tuple[str, ...]:
+    trainer = _trainer(template)
+    return (*(trainer.get("command") or ()), *(trainer.get("args") or ()))

@@ -1,5 +1,7 @@
-"""What saving checkpoints has in common for folders and stores: one write at a time, in the
-background.
+"""What saving checkpoints has in common for folders and object stores.
+
+A :class:`CheckpointWriter` writes in a background thread while training goes on, one write at a
+time. ``folder`` and ``object_store`` say where the bytes go and what keeps older attempts out.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
 
@@ -20,20 +22,22 @@ from inception_trainer.errors import DataError, Fenced, TrainerError
 from inception_trainer.log import logger
 
 FORMAT = 1
-BROKEN = (ValueError, RuntimeError, EOFError, KeyError, pickle.UnpicklingError)
-"""What `decoded` raises for a checkpoint that is damaged."""
+"""Version of the content of a checkpoint; readers ignore keys that they do not know."""
+DAMAGE_ERRORS = (ValueError, RuntimeError, EOFError, KeyError, pickle.UnpicklingError)
+"""What :func:`decode` raises for a checkpoint that is damaged."""
 Checkpoint = dict[str, Any]
+"""Tensors and plain values by name, as ``results`` puts them together."""
 
 
 @dataclass(frozen=True)
 class SaveRecord:
-    """A finished write."""
+    """A checkpoint that has been written, for the metrics."""
 
     step: int
     size: int
-    """Bytes."""
+    """Size of the checkpoint in bytes."""
     seconds: float
-    """From the request to the rename."""
+    """From the request to the rename that gives it its name."""
     stalled_seconds: float
     """Of these, how long training stood still: for the write before, and for the copies in host
     memory.
@@ -41,38 +45,43 @@ class SaveRecord:
 
 
 @dataclass(frozen=True)
-class _Write:
-    """What the writer is to do."""
+class _SaveRequest:
+    """What the writer thread is to do; ``started`` is of the monotonic clock."""
 
-    payload: Checkpoint
+    checkpoint: Checkpoint
     step: int
     best: bool
     final: bool
     complete: Callable[[], None]
     started: float
-    stalled: float
+    stalled_seconds: float
 
 
 class CheckpointWriter(abc.ABC):
-    """Where one rank keeps the checkpoints of a job; one background write at a time."""
+    """Where one rank keeps the checkpoints of a job; one background write at a time.
+
+    ``root`` is ``checkpoint.path``; ``saved`` is called in the writer thread after every write.
+    """
 
     def __init__(self, root: object, saved: Callable[[SaveRecord], None] | None) -> None:
         self.root = root
-        self._saved = saved or (lambda _saved: None)
-        self._writer: threading.Thread | None = None
+        self._saved = saved or (lambda _record: None)
+        self._thread: threading.Thread | None = None
         self._failure: BaseException | None = None
-        self._requested: float | None = None
+        self._reserved_at: float | None = None
 
     @abc.abstractmethod
     def acquire(self) -> int:
-        """Become the writer and return this attempt's number; raises Fenced when a newer attempt
-        is.
+        """Become the writer and return this attempt's number.
+
+        Raises Fenced when a newer attempt is the writer.
         """
 
     @abc.abstractmethod
     def load(self) -> Checkpoint | None:
-        """The newest checkpoint that is whole, None when there is none yet; DataError when all are
-        damaged.
+        """The newest checkpoint that is whole, None when there is none yet.
+
+        Raises DataError when there are checkpoints and all of them are damaged.
         """
 
     @abc.abstractmethod
@@ -80,61 +89,68 @@ class CheckpointWriter(abc.ABC):
         """Raise Fenced when a newer attempt is the writer."""
 
     @abc.abstractmethod
-    def commit(self, payload: Checkpoint, step: int, best: bool, final: bool) -> int:
+    def commit(self, checkpoint: Checkpoint, step: int, best: bool, final: bool) -> int:
         """Write one checkpoint, and all that goes with it; returns its size in bytes."""
 
     def reserve(self) -> None:
-        """Begin a save: wait for the write before, whose tensors may be overwritten from here on."""
-        self._requested = time.monotonic()
+        """Begin a save: wait for the write before, whose tensors may be overwritten from here on.
+
+        The host copies of the tensors are reused from save to save, so that no save allocates.
+        """
+        self._reserved_at = time.monotonic()
         self.wait()
 
     def save(
         self,
-        payload: Checkpoint,
+        checkpoint: Checkpoint,
         step: int,
         *,
         best: bool = False,
         final: bool = False,
         complete: Callable[[], None] = lambda: None,
     ) -> None:
-        """Write in the background once the write before is done; its errors are raised by the next
-        call or wait.
+        """Write in the background, once the write before is done.
 
-        The writer calls ``complete`` before it reads the payload, whose tensors must not change
-        until it is done.
+        Errors of the write are raised by the next call of ``save``, ``reserve`` or ``wait``. The
+        writer calls ``complete`` before it reads the checkpoint, whose tensors must not change
+        until it is written.
         """
-        started = time.monotonic() if self._requested is None else self._requested
-        self._requested = None
+        started = time.monotonic() if self._reserved_at is None else self._reserved_at
+        self._reserved_at = None
         self.wait()
-        write = _Write(payload, step, best, final, complete, started, time.monotonic() - started)
-        self._writer = threading.Thread(
-            target=self._write, args=(write,), name="checkpoint-writer", daemon=True
+        stalled_seconds = time.monotonic() - started
+        request = _SaveRequest(checkpoint, step, best, final, complete, started, stalled_seconds)
+        # A daemon: a process that ends by an error must not wait for a store that hangs. Whoever
+        # needs the checkpoint calls wait.
+        self._thread = threading.Thread(
+            target=self._write, args=(request,), name="checkpoint-writer", daemon=True
         )
-        self._writer.start()
+        self._thread.start()
 
     @property
     def busy(self) -> bool:
         """Whether a write is under way."""
-        return self._writer is not None and self._writer.is_alive()
+        return self._thread is not None and self._thread.is_alive()
 
     def wait(self, timeout: float | None = None) -> None:
-        """Until no write is under way; raises what the write raised."""
-        if self._writer is not None:
-            self._writer.join(timeout)
-        failure, self._failure = self._failure, None
+        """Wait until no write is under way, ``timeout`` seconds at most; raises its error."""
+        if self._thread is not None:
+            self._thread.join(timeout)
+        failure = self._failure
+        self._failure = None
         if failure is not None:
             raise failure
 
-    def _write(self, write: _Write) -> None:
+    def _write(self, request: _SaveRequest) -> None:
         try:
-            write.complete()
-            size = self.commit(write.payload, write.step, write.best, write.final)
-            self._saved(
-                SaveRecord(write.step, size, time.monotonic() - write.started, write.stalled)
-            )
+            request.complete()
+            size = self.commit(request.checkpoint, request.step, request.best, request.final)
+            seconds = time.monotonic() - request.started
+            self._saved(SaveRecord(request.step, size, seconds, request.stalled_seconds))
         except BaseException as error:
             self._failure = error
-            # Where a successor has taken over, that is the reason, and not what it led to.
+            # A successor takes folders and objects away from under a write, which then fails in
+            # some odd way. Where there is one, that is the reason to report.
             try:
                 self.check_fence()
             except Fenced as fenced:
@@ -143,39 +159,23 @@ class CheckpointWriter(abc.ABC):
                 logger.warning("cannot tell whether a newer attempt has taken over")
 
 
-class HashingFile(io.RawIOBase):
-    """Counts and hashes what passes through to a file."""
+def decode(data: bytes, checksum: str) -> Checkpoint:
+    """A checkpoint from its bytes, on the CPU; ``checksum`` is its SHA-256 in hex.
 
-    def __init__(self, file: BinaryIO) -> None:
-        self._file, self.digest, self.size = file, hashlib.sha256(), 0
-
-    def writable(self) -> bool:
-        """It is."""
-        return True
-
-    def write(self, data: Any) -> int:
-        """Pass bytes on."""
-        self.digest.update(data)
-        written = self._file.write(data)
-        self.size += written
-        return written
-
-
-def decoded(data: bytes, checksum: str) -> Checkpoint:
-    """A checkpoint from its bytes; raises ValueError when it is damaged or of another format, and
-    what torch raises.
+    Raises one of DAMAGE_ERRORS when it is damaged or of another format.
     """
-    found = hashlib.sha256(data).hexdigest()
-    if found != checksum:
-        raise ValueError(f"its SHA-256 is {found[:12]}..., not {checksum[:12]}...")
-    payload: Checkpoint = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    if payload.get("format") != FORMAT:
-        raise ValueError(f"its format is {payload.get('format')!r}, this version reads {FORMAT}")
-    return payload
+    actual = hashlib.sha256(data).hexdigest()
+    if actual != checksum:
+        raise ValueError(f"its SHA-256 is {actual[:12]}..., not {checksum[:12]}...")
+    # weights_only: whoever can write to the folder must not be able to run code in the trainer.
+    checkpoint: Checkpoint = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    if checkpoint.get("format") != FORMAT:
+        raise ValueError(f"its format is {checkpoint.get('format')!r}, this version reads {FORMAT}")
+    return checkpoint
 
 
-def none_whole(folder: object, problems: list[str]) -> DataError:
-    """The error for a folder whose checkpoints are all damaged."""
+def all_damaged(folder: object, problems: list[str]) -> DataError:
+    """The error for a folder whose checkpoints are all damaged; one problem for each of them."""
     return DataError(
         f"none of the checkpoints in {folder} can be read ({'; '.join(problems)}); "
         "restore one, or remove the folder to begin again"

@@ -1,13 +1,48 @@
-"""The SHA-256 that lies beside a file, as ``sha256sum`` writes and checks it: ``best.pt`` and
-``best.pt.sha256``.
+"""SHA-256 of files: computed while they are written, and kept beside them.
+
+``best.pt`` has its checksum in ``best.pt.sha256``, as ``sha256sum`` writes and checks it.
 """
 
 from __future__ import annotations
 
 import hashlib
+import io
 from pathlib import Path
+from typing import Any, BinaryIO
+
+from typing_extensions import override
 
 from inception_trainer.errors import DataError
+
+
+class HashingFile(io.RawIOBase):
+    """Writes to a file, and counts and hashes the bytes on their way.
+
+    ``size`` is in bytes, ``digest`` is the SHA-256 of all of them. A checkpoint of gigabytes is so
+    hashed without being read again.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.digest = hashlib.sha256()
+        self.size = 0
+
+    @override
+    def writable(self) -> bool:
+        return True
+
+    @override
+    def write(self, data: Any) -> int:
+        self.digest.update(data)
+        written = self._file.write(data)
+        self.size += written
+        return written
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a whole file, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def beside(path: Path) -> Path:
@@ -15,31 +50,34 @@ def beside(path: Path) -> Path:
     return path.with_name(f"{path.name}.sha256")
 
 
-def line(checksum: str, name: str) -> bytes:
-    """One entry of such a file."""
+def entry(checksum: str, name: str) -> bytes:
+    """One line of such a file."""
     return f"{checksum}  {name}\n".encode()
 
 
 def recorded(path: Path) -> tuple[str, ...]:
-    """The checksums that ``path`` may have: none without a file beside it, two while it is being
-    replaced.
+    """The checksums that ``path`` may have, the valid one first.
+
+    Empty without a file beside it; two while ``path`` is being replaced, because the two files
+    cannot be renamed in one step.
     """
     try:
         text = beside(path).read_text(encoding="ascii")
     except (OSError, ValueError):
+        # No checksum is no damage: files of other programs have none.
         return ()
-    return tuple(entry.split()[0] for entry in text.splitlines() if entry.strip())
+    return tuple(line.split()[0] for line in text.splitlines() if line.strip())
 
 
 def check(path: Path) -> None:
     """Raise DataError when ``path`` is not the file whose checksum lies beside it."""
-    known = recorded(path)
-    if not known:
+    expected = recorded(path)
+    if not expected:
         return
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found not in known:
+    actual = file_sha256(path)
+    if actual not in expected:
         raise DataError(
-            f"{path} is damaged: its SHA-256 is {found[:12]}..., {beside(path).name} says {known[0][:12]}...; "
+            f"{path} is damaged: its SHA-256 is {actual[:12]}..., "
+            f"{beside(path).name} says {expected[0][:12]}...; "
             "use another checkpoint, or remove the .sha256 file if the change was meant"
         )

@@ -1,11 +1,12 @@
-"""Checkpoints that survive any moment of death, and a lease that keeps a dead attempt from writing.
+"""Checkpoints in a folder: they survive a crash at any moment, and only the newest attempt writes.
 
-Layout below ``checkpoint.path`` (docs/architecture.md)::
+Layout below ``checkpoint.path`` (docs/architecture/names.md)::
 
-    lease.json                        {"attempt": 3}: who may write, for people
-    .writers/3/                       what makes it so: see `fence`
-    latest.json                       {"file": ..., "sha256": ..., "step": ...}, written last
-    checkpoints/step-000000120.pt     with step-000000120.pt.sha256 beside it; best.pt, final.pt, final.safetensors
+    lease.json                      {"attempt": 3}: who may write, for people
+    .writers/3/                     what makes it so: see `fence`
+    latest.json                     {"file": ..., "sha256": ..., "step": ...}, written last
+    checkpoints/step-000000120.pt   with step-000000120.pt.sha256 beside it;
+                                    best.pt, final.pt and final.safetensors likewise
 
 A file appears under its name only once its bytes and its checksum are on the disk. Nothing is
 unpickled beyond tensors and plain values (``weights_only=True``).
@@ -22,18 +23,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from typing_extensions import override
 
 from inception_trainer.errors import ConfigError
 from inception_trainer.log import logger
 
 from . import checksums
-from .base import BROKEN, Checkpoint, CheckpointWriter, HashingFile, SaveRecord, decoded, none_whole
-from .export_weights import exported
-from .fence import Fence, attempts, sync_folder
+from .base import DAMAGE_ERRORS, Checkpoint, CheckpointWriter, SaveRecord, all_damaged, decode
+from .checksums import HashingFile
+from .fence import Fence, attempts, sync_file, sync_folder
+from .safetensors_file import encode_weights
 
 
-class CheckpointStore(CheckpointWriter):
-    """The checkpoint folder as seen by the one rank that uses it; one background write at a time."""
+class FolderCheckpoints(CheckpointWriter):
+    """The checkpoint folder of a job as seen by the one rank that uses it."""
 
     def __init__(
         self,
@@ -44,27 +47,30 @@ class CheckpointStore(CheckpointWriter):
     ) -> None:
         super().__init__(root, saved)
         self.root: Path = root
-        self._folder, self._keep = root / "checkpoints", keep
+        self._folder = root / "checkpoints"
+        self._keep = keep
         self._attempt = attempt
         self._fence = Fence(root, attempt or 0)
 
+    @override
     def acquire(self) -> int:
-        """Take the lease and return this attempt's number; raises Fenced when a newer attempt holds
-        it.
+        """Take the lease and return this attempt's number; Fenced when a newer attempt holds it.
 
-        Without a number of its own a run is the successor of the last one.
+        Without a number of its own (a run outside the cluster) it is the successor of the last run.
         """
         self._folder.mkdir(parents=True, exist_ok=True)
-        known = self._holder()
-        holder = max([known, *attempts(self.root)])
-        attempt = holder + 1 if self._attempt is None else self._attempt
-        self._attempt, self._fence = attempt, Fence(self.root, attempt, known)
+        lease_holder = self._lease_holder()
+        attempt = self._attempt
+        if attempt is None:
+            newest = max([lease_holder, *attempts(self.root)])
+            attempt = newest + 1
+        self._attempt = attempt
+        self._fence = Fence(self.root, attempt, lease_holder)
         try:
             self._fence.take()
-            if known != attempt:
-                self._fence.write(
-                    self.root / "lease.json", json.dumps({"attempt": attempt}).encode()
-                )
+            if lease_holder != attempt:
+                lease = json.dumps({"attempt": attempt}).encode()
+                self._fence.write(self.root / "lease.json", lease)
         except OSError:
             # A successor took the folder from which this attempt writes.
             self._fence.check()
@@ -72,146 +78,155 @@ class CheckpointStore(CheckpointWriter):
         self._remove_leftovers()
         return attempt
 
+    @override
     def load(self) -> Checkpoint | None:
-        """The newest checkpoint that is whole, None when there is none yet; DataError when all are
-        damaged.
-        """
         problems: list[str] = []
         for path, checksum in self._candidates():
             try:
-                return decoded(path.read_bytes(), checksum)
-            except (OSError, *BROKEN) as error:
+                return decode(path.read_bytes(), checksum)
+            except (OSError, *DAMAGE_ERRORS) as error:
                 problems.append(f"{path.name}: {error}")
                 logger.warning(
                     "checkpoint %s cannot be used (%s); trying the one before", path.name, error
                 )
         if problems:
-            raise none_whole(self._folder, problems)
+            raise all_damaged(self._folder, problems)
         return None
 
+    @override
     def check_fence(self) -> None:
-        """Raise Fenced when a newer attempt is the writer."""
         self._fence.check()
 
-    def commit(self, payload: Checkpoint, step: int, best: bool, final: bool) -> int:
-        """Write one checkpoint and what points to it, then remove what is too many."""
+    @override
+    def commit(self, checkpoint: Checkpoint, step: int, best: bool, final: bool) -> int:
         # Saves work that is in vain; what keeps an older attempt from writing is the fence itself.
         self._fence.check()
         name = f"step-{step:09d}.pt"
         draft = self._fence.draft(name)
-        size, checksum = _serialise(payload, draft)
-        self._fence.write(self._folder / f"{name}.sha256", checksums.line(checksum, name))
+        size, checksum = _write_tensors(checkpoint, draft)
+        # The checksum first: a checkpoint that has its name has its checksum, too.
+        self._fence.write(self._folder / f"{name}.sha256", checksums.entry(checksum, name))
         self._fence.publish(draft, self._folder / name)
-        for wanted, alias in ((best, "best.pt"), (final, "final.pt")):
-            if wanted:
-                self._alias(name, alias, checksum)
+        if best:
+            self._alias(name, "best.pt", checksum)
         if final:
-            self._export(payload)
+            self._alias(name, "final.pt", checksum)
+            self._write_final_weights(checkpoint)
         sync_folder(self._folder)
+        # Last, so that it never names a checkpoint that a power failure could take back.
         latest = {"file": f"checkpoints/{name}", "sha256": checksum, "step": step}
         self._fence.write(self.root / "latest.json", json.dumps(latest).encode())
         self._prune(name)
         return size
 
     def _alias(self, name: str, alias: str, checksum: str) -> None:
+        """Give a checkpoint a second name, which readers may be using for another one."""
         draft = self._fence.draft(alias)
         draft.unlink(missing_ok=True)
         try:
+            # A hard link takes no space, and outlives the pruning of the first name.
             os.link(self._folder / name, draft)
         except OSError:  # a file system without hard links
             shutil.copyfile(self._folder / name, draft)
         self._replace(draft, self._folder / alias, checksum)
 
-    def _export(self, payload: Checkpoint) -> None:
-        """The weights alone, the averaged ones where there are, in the format that other programs
-        read.
-        """
-        content = exported(payload)
+    def _write_final_weights(self, checkpoint: Checkpoint) -> None:
+        """final.safetensors: the weights alone, the averaged ones where there are any."""
+        content = encode_weights(checkpoint)
         if content is None:
             return
         path = self._folder / "final.safetensors"
         draft = self._fence.draft(path.name)
         with draft.open("wb") as file:
             file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+            sync_file(file)
         self._replace(draft, path, hashlib.sha256(content).hexdigest())
 
     def _replace(self, draft: Path, path: Path, checksum: str) -> None:
-        """Put a draft in the place of a file that others may read meanwhile: at no moment do its
-        checksums not fit.
+        """Put a draft in the place of a file that others may read meanwhile.
+
+        A file and its checksum cannot be renamed in one step, so in between the checksums of both
+        the old and the new file are there.
         """
-        beside, new = checksums.beside(path), checksums.line(checksum, path.name)
-        old = b"".join(
-            checksums.line(known, path.name)
-            for known in checksums.recorded(path)
-            if known != checksum
-        )
+        beside = checksums.beside(path)
+        new = checksums.entry(checksum, path.name)
+        others = [other for other in checksums.recorded(path) if other != checksum]
+        old = b"".join(checksums.entry(other, path.name) for other in others)
         self._fence.write(beside, new + old)
         self._fence.publish(draft, path)
         if old:
             self._fence.write(beside, new)
 
     def _prune(self, newest: str) -> None:
+        """Remove the oldest checkpoints, so that ``keep`` remain."""
         steps = sorted(path.name for path in self._folder.glob("step-*.pt"))
-        older = [name for name in steps if name != newest]
-        for name in older[: max(0, len(steps) - self._keep)]:
+        # After going back to an older checkpoint the newest one written is not the highest step.
+        others = [name for name in steps if name != newest]
+        for name in others[: max(0, len(steps) - self._keep)]:
             self._fence.remove(self._folder / name)
             self._fence.remove(self._folder / f"{name}.sha256")
 
     def _candidates(self) -> Iterator[tuple[Path, str]]:
-        latest = _json(self.root / "latest.json")
-        first = (
-            self.root / str(latest["file"])
-            if latest and {"file", "sha256"} <= latest.keys()
-            else None
-        )
-        if first is not None and latest is not None and first.is_file():
-            yield first, str(latest["sha256"])
-        for path in sorted(self._folder.glob("step-*.pt"), reverse=True):
-            if path != first:
-                for known in checksums.recorded(path):
-                    yield path, known
+        """Checkpoints with their checksums, in the order in which they are to be tried."""
+        latest = _read_json(self.root / "latest.json")
+        newest = None
+        # Somebody may have edited the file, or removed the checkpoint.
+        if latest and {"file", "sha256"} <= latest.keys():
+            newest = self.root / str(latest["file"])
+            if newest.is_file():
+                yield newest, str(latest["sha256"])
+        paths = sorted(self._folder.glob("step-*.pt"), reverse=True)
+        for path in paths:
+            if path == newest:
+                continue
+            for checksum in checksums.recorded(path):
+                yield path, checksum
 
-    def _holder(self) -> int:
-        lease = _json(self.root / "lease.json")
-        attempt = lease.get("attempt") if lease else None
+    def _lease_holder(self) -> int:
+        """The attempt that lease.json names; 0 where it names none."""
+        lease = _read_json(self.root / "lease.json") or {}
+        attempt = lease.get("attempt")
         return attempt if isinstance(attempt, int) else 0
 
     def _remove_leftovers(self) -> None:
+        # Drafts lie in the folder of their attempt now; those of early versions lay here.
         for path in self._folder.glob(".*.tmp"):
             path.unlink(missing_ok=True)
 
 
-def check_fingerprint(saved: Mapping[str, Any], wanted: Mapping[str, Any], root: object) -> None:
-    """Raise ConfigError listing the keys in which a checkpoint's configuration differs from this
-    one.
+def check_fingerprint(saved: Mapping[str, Any], current: Mapping[str, Any], root: object) -> None:
+    """Raise ConfigError when a checkpoint is of another configuration; lists the keys that differ.
+
+    ``saved`` and ``current`` are fingerprints: flat keys of the configuration with their values.
     """
-    keys = sorted(saved.keys() | wanted.keys())
-    differences = [
-        f"{key}: {saved.get(key)!r} in the checkpoint, {wanted.get(key)!r} now"
-        for key in keys
-        if saved.get(key) != wanted.get(key)
-    ]
+    differences: list[str] = []
+    for key in sorted(saved.keys() | current.keys()):
+        before = saved.get(key)
+        now = current.get(key)
+        if before != now:
+            differences.append(f"{key}: {before!r} in the checkpoint, {now!r} now")
     if differences:
         raise ConfigError(
-            f"checkpoint.path: {root} holds a checkpoint of another configuration ({'; '.join(differences)}); "
-            "use another folder, or undo the change"
+            f"checkpoint.path: {root} holds a checkpoint of another configuration "
+            f"({'; '.join(differences)}); use another folder, or undo the change"
         )
 
 
-def _serialise(payload: Checkpoint, path: Path) -> tuple[int, str]:
+def _write_tensors(checkpoint: Checkpoint, path: Path) -> tuple[int, str]:
+    """Write a checkpoint to the disk; returns its size in bytes and its SHA-256."""
     with path.open("wb") as file:
         hashing = HashingFile(file)
-        torch.save(payload, hashing)  # type: ignore[arg-type]
-        file.flush()
-        os.fsync(file.fileno())
+        torch.save(checkpoint, hashing)  # type: ignore[arg-type]
+        sync_file(file)
     return hashing.size, hashing.digest.hexdigest()
 
 
-def _json(path: Path) -> dict[str, Any] | None:
+def _read_json(path: Path) -> dict[str, Any] | None:
+    """An object in a small file; None for a file that is missing or holds no object."""
     try:
         data = json.loads(path.read_bytes())
     except (OSError, ValueError):
         return None
-    return data if isinstance(data, dict) else None
+    if not isinstance(data, dict):
+        return None
+    return data

@@ -1,17 +1,21 @@
-"""Checkpoints in an object store, fenced by lineage: stores have no rename that could keep a dead
-attempt out.
+"""Checkpoints in an object store, where each attempt has a folder of its own.
 
-Layout below ``checkpoint.path`` (docs/architecture.md)::
+Stores have no rename that could keep a dead attempt out, as ``fence`` does in folders. Layout below
+``checkpoint.path`` (docs/architecture/names.md)::
 
-    attempts/00000003/claim.json                      this attempt wants to be the writer
-    attempts/00000003/record.json                     it is: what it has, all of it below its own folder
-    attempts/00000003/step-000000120-5f2c9a01.pt      named once, never written again
+    attempts/00000003/claim.json                    this attempt wants to be the writer
+    attempts/00000003/record.json                   it is: what it has, all below its own folder
+    attempts/00000003/step-000000120-5f2c9a01.pt    named once, never written again
     attempts/00000003/final-5f2c9a01.safetensors
 
 An attempt writes below its own folder only. It begins by copying what it continues from into it,
-and then writes its record. Readers follow the newest attempt that has a record and look at no
-other, so whatever an older attempt writes later is never read; and what it deletes later, its own
-and its predecessors' objects, nobody needs any more.
+and then writes its record. Readers follow the newest attempt that has a record, the current one,
+and look at no other, so whatever an older attempt writes later is never read; and what it deletes
+later, its own and its predecessors' objects, nobody needs any more.
+
+Needed of the store: a listing or read that begins after a write has ended sees it, as S3, GCS and
+Azure promise. Locks, versions and conditional writes are not used, because not every store has
+them (docs/decisions/0020-stores-are-fenced-by-lineage.md).
 """
 
 from __future__ import annotations
@@ -25,24 +29,26 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 import torch
+from typing_extensions import override
 
 from inception_trainer.errors import DataError, Fenced, StoreFailed
 from inception_trainer.log import logger
 from inception_trainer.stores import Remote
 
-from .base import BROKEN, Checkpoint, CheckpointWriter, HashingFile, SaveRecord, decoded, none_whole
-from .export_weights import exported
+from .base import DAMAGE_ERRORS, Checkpoint, CheckpointWriter, SaveRecord, all_damaged, decode
+from .checksums import HashingFile
+from .safetensors_file import encode_weights
 
 TRIES = 10
-"""How often a line is looked up again because a newer attempt has replaced it meanwhile."""
+"""How often the current attempt is looked up again because a newer one has replaced it."""
 
 
 @dataclass(frozen=True)
 class StoredObject:
-    """One object of a line."""
+    """One object of an attempt."""
 
     file: str
-    """Below the folder of its attempt."""
+    """Its name below the folder of the attempt."""
     sha256: str
     step: int
 
@@ -55,38 +61,40 @@ class Record:
     best: StoredObject | None = None
     final: StoredObject | None = None
     weights: StoredObject | None = None
+    """final.safetensors."""
 
     def objects(self) -> dict[str, StoredObject]:
-        """All of them by their names."""
-        named = (*self.kept, self.best, self.final, self.weights)
-        return {stored.file: stored for stored in named if stored is not None}
+        """All of them by their names; one object may be newest, best and final at once."""
+        entries = (*self.kept, self.best, self.final, self.weights)
+        return {stored.file: stored for stored in entries if stored is not None}
 
-    def encoded(self) -> bytes:
-        """As JSON."""
+    def encode(self) -> bytes:
+        """The content of record.json."""
         return json.dumps(dataclasses.asdict(self), indent=2).encode()
 
     @classmethod
-    def decoded(cls, data: bytes) -> Record:
-        """The reverse; raises what JSON and wrong contents raise."""
+    def decode(cls, data: bytes) -> Record:
+        """A record from the content of record.json; raises ValueError, KeyError or TypeError."""
         content = json.loads(data)
         single = {
             name: StoredObject(**content[name])
             for name in ("best", "final", "weights")
             if content[name]
         }
-        return cls(tuple(StoredObject(**entry) for entry in content["kept"]), **single)
+        kept = tuple(StoredObject(**entry) for entry in content["kept"])
+        return cls(kept, **single)
 
 
 @dataclass(frozen=True)
 class CurrentAttempt:
-    """The newest attempt that has begun."""
+    """The newest attempt that has a record."""
 
     folder: Remote
     record: Record
 
 
 class ObjectStoreCheckpoints(CheckpointWriter):
-    """The checkpoints of a job as seen by the one rank that uses them."""
+    """The checkpoints of a job in a store as seen by the one rank that uses them."""
 
     def __init__(
         self,
@@ -96,29 +104,31 @@ class ObjectStoreCheckpoints(CheckpointWriter):
         saved: Callable[[SaveRecord], None] | None = None,
     ) -> None:
         super().__init__(root, saved)
-        self._attempts, self._attempt, self._keep = root / "attempts", attempt, keep
+        self._attempts = root / "attempts"
+        self._attempt = attempt
+        self._keep = keep
         self._record = Record()
 
+    @override
     def acquire(self) -> int:
-        """Claim the line and return this attempt's number; raises Fenced when a newer attempt has
-        claimed it.
-        """
         if self._attempt is None:
             self._attempt = max(_numbers(self._attempts), default=0) + 1
         self.check_fence()
-        (self._own / "claim.json").write_bytes(json.dumps({"attempt": self._attempt}).encode())
+        (self._folder / "claim.json").write_bytes(json.dumps({"attempt": self._attempt}).encode())
         # Again: of two that claim at once, the older one sees the newer.
         self.check_fence()
         return self._attempt
 
+    @override
     def load(self) -> Checkpoint | None:
-        """Take the line over from the newest attempt that has begun; only then may this one save."""
-        for left in reversed(range(TRIES)):
-            line = newest(self._attempts)
+        """The newest checkpoint that is whole, copied into this attempt's own folder.
+
+        Writes this attempt's record, which makes it the current one; only then may it save.
+        """
+        for tries_left in reversed(range(TRIES)):
+            current = current_attempt(self._attempts)
             try:
-                payload, record = (
-                    (None, Record()) if line is None else self._take_over(line, forgiving=not left)
-                )
+                checkpoint, record = self._take_over(current, last_try=not tries_left)
             except FileNotFoundError:
                 # Its objects are removed once a newer attempt has begun: either that is us no more,
                 # or look again.
@@ -127,143 +137,163 @@ class ObjectStoreCheckpoints(CheckpointWriter):
             self.check_fence()
             self._write_record(record)
             self._prune()
-            return payload
+            return checkpoint
         raise StoreFailed(f"{self.root}: the objects that its newest record names come and go")
 
+    @override
     def check_fence(self) -> None:
-        """Raise Fenced when a newer attempt has claimed the line; nobody reads what this one would
-        write.
+        """Raise Fenced when a newer attempt has claimed the job.
+
+        No protection, but news: nobody reads what this attempt would write.
         """
-        holder = max(_numbers(self._attempts), default=0)
-        if self._attempt is not None and holder > self._attempt:
+        newest = max(_numbers(self._attempts), default=0)
+        if self._attempt is not None and newest > self._attempt:
             raise Fenced(
-                f"attempt {holder} owns {self.root}; attempt {self._attempt} must not write there any more"
+                f"attempt {newest} owns {self.root}; "
+                f"attempt {self._attempt} must not write there any more"
             )
 
-    def commit(self, payload: Checkpoint, step: int, best: bool, final: bool) -> int:
+    @override
+    def commit(self, checkpoint: Checkpoint, step: int, best: bool, final: bool) -> int:
         """Write one checkpoint, then the record that names it, then remove what is too many."""
         self.check_fence()
+        # A name that was never used: a reader of the old record must not get the new bytes.
         identity = uuid.uuid4().hex[:8]
         stored, size = self._upload(
-            f"step-{step:09d}-{identity}.pt", step, lambda file: torch.save(payload, file)
+            f"step-{step:09d}-{identity}.pt", step, lambda file: torch.save(checkpoint, file)
         )
         kept = (*self._record.kept, stored)[-self._keep :]
         record = dataclasses.replace(self._record, kept=kept)
-        record = dataclasses.replace(record, best=stored) if best else record
-        weights = exported(payload) if final else None
-        if weights is not None:
-            name = f"final-{identity}.safetensors"
-            record = dataclasses.replace(
-                record, weights=self._upload(name, step, lambda file: file.write(weights))[0]
-            )
-        self._write_record(dataclasses.replace(record, final=stored) if final else record)
+        if best:
+            record = dataclasses.replace(record, best=stored)
+        if final:
+            record = dataclasses.replace(record, final=stored)
+            weights = encode_weights(checkpoint)
+            if weights is not None:
+                name = f"final-{identity}.safetensors"
+                uploaded, _ = self._upload(name, step, lambda file: file.write(weights))
+                record = dataclasses.replace(record, weights=uploaded)
+        self._write_record(record)
         self._prune()
         return size
 
     @property
-    def _own(self) -> Remote:
-        return _folder(self._attempts, self._attempt or 0)
+    def _folder(self) -> Remote:
+        return _attempt_folder(self._attempts, self._attempt or 0)
 
     def _upload(
         self, name: str, step: int, write: Callable[[Any], object]
     ) -> tuple[StoredObject, int]:
-        passing: list[HashingFile] = []
+        """Put what ``write`` writes into a file; returns the object and its size in bytes."""
+        hashing: list[HashingFile] = []
 
         def fill(file: BinaryIO) -> None:
-            passing.append(HashingFile(file))
-            write(passing[0])
+            hashing.append(HashingFile(file))
+            write(hashing[0])
 
-        (self._own / name).write(fill)
-        return StoredObject(name, passing[0].digest.hexdigest(), step), passing[0].size
+        (self._folder / name).write(fill)
+        return StoredObject(name, hashing[0].digest.hexdigest(), step), hashing[0].size
 
     def _write_record(self, record: Record) -> None:
-        (self._own / "record.json").write_bytes(record.encoded())
+        (self._folder / "record.json").write_bytes(record.encode())
         self._record = record
 
     def _take_over(
-        self, line: CurrentAttempt, *, forgiving: bool
+        self, current: CurrentAttempt | None, *, last_try: bool
     ) -> tuple[Checkpoint | None, Record]:
-        """The newest checkpoint of the line that is whole, and a record of it and of what else is
-        worth keeping.
+        """The newest checkpoint of an attempt that is whole, and this attempt's first record.
+
+        Copies what the record names; FileNotFoundError when some of it is gone meanwhile.
         """
-        if not line.record.kept:
+        if current is None or not current.record.kept:
             return None, Record()
-        payload, stored = _first_whole(line, forgiving=forgiving)
-        record = dataclasses.replace(line.record, kept=(stored,))
-        if str(line.folder) != str(self._own):
+        checkpoint, stored = _first_whole(current, last_try=last_try)
+        record = dataclasses.replace(current.record, kept=(stored,))
+        if str(current.folder) != str(self._folder):
             for name in record.objects():
-                (line.folder / name).copy(self._own / name)
-        return payload, record
+                (current.folder / name).copy(self._folder / name)
+        return checkpoint, record
 
     def _prune(self) -> None:
         """Remove what the record does not name, and all of older attempts."""
         try:
             needed = {"claim.json", "record.json", *self._record.objects()}
-            for name in set(self._own.names()) - needed:
-                (self._own / name).remove()
+            for name in set(self._folder.names()) - needed:
+                (self._folder / name).remove()
             for number in _numbers(self._attempts):
+                # Never of newer ones: this attempt may be the dead one.
                 if number < (self._attempt or 0):
-                    folder = _folder(self._attempts, number)
+                    folder = _attempt_folder(self._attempts, number)
                     for name in folder.names():
                         (folder / name).remove()
         except StoreFailed as error:
+            # The next save tries again; the checkpoint itself is written.
             logger.warning("what is no longer needed could not all be removed: %s", error)
 
 
-def newest(attempts: Remote) -> CurrentAttempt | None:
+def current_attempt(attempts: Remote) -> CurrentAttempt | None:
     """The newest attempt that has a record, which is the only one to read."""
     for number in sorted(_numbers(attempts), reverse=True):
-        folder = _folder(attempts, number)
+        folder = _attempt_folder(attempts, number)
         try:
-            return CurrentAttempt(folder, Record.decoded((folder / "record.json").read_bytes()))
+            return CurrentAttempt(folder, Record.decode((folder / "record.json").read_bytes()))
         except FileNotFoundError:
+            # It has only claimed so far, or was pruned.
             continue
         except (ValueError, KeyError, TypeError) as error:
+            # Going back to an older attempt by ourselves would lose work without a word.
             raise DataError(
-                f"{folder}/record.json cannot be read: {error!r}; restore it, or remove it to go back"
+                f"{folder}/record.json cannot be read: {error!r}; "
+                "restore it, or remove it to go back"
             ) from None
     return None
 
 
 def best_of(root: Remote) -> tuple[str, bytes] | None:
-    """Name and bytes of a job's best checkpoint, or of its final or newest one; None where there is
-    none.
+    """Name and bytes of a job's best checkpoint, or of its final or newest one.
+
+    None where there is none; DataError for one that is damaged.
     """
-    for left in reversed(range(TRIES)):
-        line = newest(root / "attempts")
-        if line is None or not line.record.kept:
+    for tries_left in reversed(range(TRIES)):
+        current = current_attempt(root / "attempts")
+        if current is None or not current.record.kept:
             return None
-        stored = line.record.best or line.record.final or line.record.kept[-1]
+        stored = current.record.best or current.record.final or current.record.kept[-1]
+        path = current.folder / stored.file
         try:
-            data = (line.folder / stored.file).read_bytes()
+            data = path.read_bytes()
         except FileNotFoundError:
             # Replaced by a better one while it was looked up.
-            if left:
+            if tries_left:
                 continue
             raise
         if hashlib.sha256(data).hexdigest() != stored.sha256:
-            raise DataError(
-                f"{line.folder / stored.file} is damaged: its SHA-256 is not {stored.sha256[:12]}..."
-            )
+            raise DataError(f"{path} is damaged: its SHA-256 is not {stored.sha256[:12]}...")
         return stored.file, data
     return None
 
 
-def _first_whole(line: CurrentAttempt, *, forgiving: bool) -> tuple[Checkpoint, StoredObject]:
+def _first_whole(current: CurrentAttempt, *, last_try: bool) -> tuple[Checkpoint, StoredObject]:
+    """The newest checkpoint that is whole; DataError when all of them are damaged.
+
+    An object that is missing was removed by a newer attempt, so the caller looks again; on the
+    ``last_try`` it counts as damaged, because somebody has removed it by hand.
+    """
     problems: list[str] = []
-    for stored in reversed(line.record.kept):
-        path = line.folder / stored.file
+    for stored in reversed(current.record.kept):
+        path = current.folder / stored.file
         try:
-            return decoded(path.read_bytes(), stored.sha256), stored
-        except (*BROKEN, FileNotFoundError) as error:
-            if isinstance(error, FileNotFoundError) and not forgiving:
+            return decode(path.read_bytes(), stored.sha256), stored
+        except (*DAMAGE_ERRORS, FileNotFoundError) as error:
+            if isinstance(error, FileNotFoundError) and not last_try:
                 raise
             problems.append(f"{stored.file}: {error}")
             logger.warning("checkpoint %s cannot be used (%s); trying the one before", path, error)
-    raise none_whole(line.folder, problems)
+    raise all_damaged(current.folder, problems)
 
 
-def _folder(attempts: Remote, number: int) -> Remote:
+def _attempt_folder(attempts: Remote, number: int) -> Remote:
+    # Eight digits: people and listings see them in order.
     return attempts / f"{number:08d}"
 
 

@@ -1,5 +1,5 @@
-"""What is known about each network without building it: sizes, names, how its inputs are
-normalised.
+"""What is known about each network without building it: its names, the sizes of images that it
+takes, and which optional parts it has.
 
 Needs no torch, so that a wrong configuration is refused before torch is imported.
 """
@@ -42,6 +42,7 @@ def _halves_evenly(side: int) -> bool:
 
 
 def _pooled(side: int) -> int:
+    # The side after a pool of 3 pixels with stride 2 that rounds up: ceil((side - 3) / 2) + 1.
     return -((3 - side) // 2) + 1
 
 
@@ -62,12 +63,11 @@ def names() -> tuple[str, ...]:
 
 def canonical(name: str) -> str:
     """Resolve an alias; raises ConfigError listing the known names."""
-    found = ALIASES.get(name, name)
-    if found not in MODELS:
-        raise ConfigError(
-            f"model.name: {name!r} is unknown{closest(name, names())}; known: {', '.join(names())}"
-        )
-    return found
+    resolved = ALIASES.get(name, name)
+    if resolved not in MODELS:
+        nearest = closest(name, names())
+        raise ConfigError(f"model.name: {name!r} is unknown{nearest}; known: {', '.join(names())}")
+    return resolved
 
 
 def facts(name: str) -> ModelFacts:
@@ -77,21 +77,21 @@ def facts(name: str) -> ModelFacts:
 
 def check_image_size(name: str, side: int, *, auxiliary: bool = False) -> None:
     """Raise ConfigError when the network cannot take square inputs of ``side`` pixels."""
-    known = facts(name)
-    least = known.smallest_with(auxiliary)
-    if side >= least and known.fits(side):
+    model = facts(name)
+    least = model.smallest_with(auxiliary)
+    if side >= least and model.fits(side):
         return
-    if auxiliary and side >= known.smallest:
+    # Too small for the head only: leaving the head out is the better remedy than larger images.
+    if auxiliary and side >= model.smallest:
         raise ConfigError(
-            f"data.imageSize: {side} is too small for the auxiliary head of {name}, which needs {least}; "
-            "set loss.auxiliaryWeight to 0 to train without it"
+            f"data.imageSize: {side} is too small for the auxiliary head of {name}, which needs "
+            f"{least}; set loss.auxiliaryWeight to 0 to train without it"
         )
     if side < least:
         raise ConfigError(f"data.imageSize: {side} does not fit {name}; it needs at least {least}")
-    near = min(
-        (size for size in range(least, 2 * side + 64) if known.fits(size)),
-        key=lambda size: abs(size - side),
-    )
+    # Sides that fit are at most 25 pixels apart, so the range holds a larger one.
+    fitting = [size for size in range(least, 2 * side + 64) if model.fits(size)]
+    near = min(fitting, key=lambda size: abs(size - side))
     raise ConfigError(
         f"data.imageSize: {side} does not fit {name}, whose maps must halve evenly; try {near}"
     )

@@ -1,5 +1,7 @@
-"""How pixels become the numbers that a network sees. It belongs to the weights: trained on one,
-wrong on another.
+"""How pixels become the numbers that a network sees.
+
+A normalization belongs to the weights: a network trained with one is wrong with another. So
+checkpoints carry theirs, and ``data.normalization: Auto`` follows the weights.
 """
 
 from __future__ import annotations
@@ -50,20 +52,27 @@ def _triple(values: Sequence[float]) -> Triple:
 
 
 AUTO, DATA = "Auto", "Data"
+# Means and deviations per channel, of pixels from 0 to 1, as torchvision and timm publish them.
 IMAGENET = Normalization("ImageNet", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 INCEPTION = Normalization("Inception", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 CIFAR10 = Normalization("CIFAR10", (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))
 CIFAR100 = Normalization("CIFAR100", (0.50708, 0.48655, 0.44092), (0.26733, 0.25644, 0.27615))
+# Weights converted from Caffe saw what OpenCV reads: blue first, 0 to 255, and no deviation.
 CAFFE_BGR = Normalization("CaffeBGR", (104.0, 117.0, 128.0), (1.0, 1.0, 1.0), "BGR", 255.0)
-NAMED = {known.name: known for known in (IMAGENET, INCEPTION, CIFAR10, CIFAR100, CAFFE_BGR)}
+NAMED = {
+    normalization.name: normalization
+    for normalization in (IMAGENET, INCEPTION, CIFAR10, CIFAR100, CAFFE_BGR)
+}
 CHOICES = (AUTO, DATA, *NAMED)
 """Values of ``data.normalization``."""
 
 
-def choose(wanted: str, of_data: Normalization, of_weights: Normalization | None) -> Normalization:
+def choose(name: str, of_data: Normalization, of_weights: Normalization | None) -> Normalization:
     """What ``data.normalization`` asks for; Auto is that of the weights a run starts from, else
     that of the data.
     """
-    if wanted in NAMED:
-        return NAMED[wanted]
-    return of_weights if wanted == AUTO and of_weights is not None else of_data
+    if name in NAMED:
+        return NAMED[name]
+    if name == AUTO and of_weights is not None:
+        return of_weights
+    return of_data

@@ -1,9 +1,10 @@
-"""Plain data into frozen dataclasses, with errors that name the key, the value and the remedy.
+"""Plain data into the dataclasses of the configuration and back, with errors that name the key,
+the value and the remedy.
 
 A dataclass field ``learning_rate`` is read from the key ``learningRate``. Its type hint says what
 is accepted (``int``, ``float``, ``bool``, ``str``, ``X | None``, ``tuple[int, ...]`` or another
-dataclass) and its metadata, made by :func:`key`, what is allowed. Floats may be given as strings,
-because Kubernetes objects hold no decimals.
+dataclass) and :func:`.declare.key` which values. Floats may be given as strings, because
+Kubernetes objects hold no decimals: other languages would read other numbers from them.
 """
 
 from __future__ import annotations
@@ -13,38 +14,14 @@ import math
 import operator
 import types
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from inception_trainer.errors import ConfigError, closest
 
+from .declare import Limits, camel
+
 T = TypeVar("T")
-
-
-def key(
-    default: Any,
-    *,
-    at_least: float | None = None,
-    above: float | None = None,
-    at_most: float | None = None,
-    below: float | None = None,
-    choices: Sequence[str] | None = None,
-) -> Any:
-    """A dataclass field with its default and the values it allows."""
-    metadata = {
-        "at_least": at_least,
-        "above": above,
-        "at_most": at_most,
-        "below": below,
-        "choices": choices,
-    }
-    return dataclasses.field(default=default, metadata=metadata)
-
-
-def camel(name: str) -> str:
-    """``learning_rate`` to ``learningRate``."""
-    head, *tail = name.split("_")
-    return head + "".join(part.capitalize() for part in tail)
 
 
 def parse(kind: type[T], data: Any, path: str = "") -> T:
@@ -52,35 +29,54 @@ def parse(kind: type[T], data: Any, path: str = "") -> T:
     where = path or "the configuration"
     if not isinstance(data, Mapping):
         raise ConfigError(f"{where}: {data!r} is not a mapping; write its keys below it")
-    fields = {camel(field.name): field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    fields = {camel(field.name): field for field in _fields(kind)}
+    # dataclasses.Field.type is a text under `from __future__ import annotations`.
     hints = typing.get_type_hints(kind)
     values: dict[str, Any] = {}
     for name, value in data.items():
         full = f"{path}.{name}" if path else str(name)
-        if name not in fields:
-            known = ", ".join(sorted(fields))
-            raise ConfigError(
-                f"{full}: unknown key{closest(str(name), fields)}; known here: {known}"
-            )
-        field = fields[name]
-        values[field.name] = _value(hints[field.name], value, full, field.metadata)
+        field = fields.get(name)
+        if field is None:
+            nearest = closest(str(name), fields)
+            names = ", ".join(sorted(fields))
+            raise ConfigError(f"{full}: unknown key{nearest}; known here: {names}")
+        limits = field.metadata.get("limits", Limits())
+        values[field.name] = _value(hints[field.name], value, full, limits)
     return kind(**values)
 
 
 def dump(value: Any) -> Any:
     """The reverse of :func:`parse`: plain data with camelCase keys, empty values left out."""
-    if dataclasses.is_dataclass(value):
-        pairs = ((camel(f.name), dump(getattr(value, f.name))) for f in dataclasses.fields(value))
-        return {name: item for name, item in pairs if item is not None and item != {}}
-    return list(value) if isinstance(value, tuple) else value
+    if isinstance(value, tuple):
+        return list(value)
+    if not dataclasses.is_dataclass(value):
+        return value
+    plain: dict[str, Any] = {}
+    for field in _fields(value):
+        item = dump(getattr(value, field.name))
+        # None is how a key that was left out is read again; so a dump parses to the same value.
+        if item is not None and item != {}:
+            plain[camel(field.name)] = item
+    return plain
 
 
-def _value(hint: Any, value: Any, path: str, limits: Mapping[str, Any]) -> Any:
-    if isinstance(hint, types.UnionType):
-        if value is None:
-            return None
-        hint = next(option for option in typing.get_args(hint) if option is not type(None))
+def _fields(kind: Any) -> tuple[dataclasses.Field[Any], ...]:
+    return dataclasses.fields(kind)
+
+
+def without_none(hint: Any) -> Any:
+    """``int | None`` to ``int``; other hints as they are."""
+    if not isinstance(hint, types.UnionType):
+        return hint
+    return next(option for option in typing.get_args(hint) if option is not type(None))
+
+
+def _value(hint: Any, value: Any, path: str, limits: Limits) -> Any:
+    if isinstance(hint, types.UnionType) and value is None:
+        return None
+    hint = without_none(hint)
     if dataclasses.is_dataclass(hint):
+        # YAML reads a section whose keys are all commented out as null.
         return parse(typing.cast("type[Any]", hint), {} if value is None else value, path)
     if typing.get_origin(hint) is tuple:
         return _items(hint, value, path, limits)
@@ -89,18 +85,25 @@ def _value(hint: Any, value: Any, path: str, limits: Mapping[str, Any]) -> Any:
     return result
 
 
-def _items(hint: Any, value: Any, path: str, limits: Mapping[str, Any]) -> tuple[Any, ...]:
+def _items(hint: Any, value: Any, path: str, limits: Limits) -> tuple[Any, ...]:
     if not isinstance(value, list | tuple):
         raise ConfigError(f"{path}: {value!r} is not a list; write it as [1, 2, 3]")
     item = typing.get_args(hint)[0]
-    return tuple(_value(item, entry, f"{path}[{i}]", limits) for i, entry in enumerate(value))
+    entries = []
+    # The limits of a list are those of each of its entries.
+    for index, entry in enumerate(value):
+        entries.append(_value(item, entry, f"{path}[{index}]", limits))
+    return tuple(entries)
 
 
 def _integer(value: Any, path: str) -> int:
+    # `--set` and environment variables of other tools hand over texts.
     if isinstance(value, str) and value.strip().lstrip("+-").isdigit():
         value = int(value)
+    # JSON written by other languages may hold 3.0.
     if isinstance(value, float) and value.is_integer():
         value = int(value)
+    # In Python True is an integer; in a configuration `epochs: true` is a mistake.
     if isinstance(value, bool) or not isinstance(value, int):
         raise ConfigError(f"{path}: {value!r} is not a whole number; give one such as 2")
     return value
@@ -114,6 +117,7 @@ def _decimal(value: Any, path: str) -> float:
         result = float(value)
     except ValueError:
         raise wrong from None
+    # float() reads "nan" and "inf", and every comparison with nan would let it pass.
     if not math.isfinite(result):
         raise wrong
     return result
@@ -128,6 +132,7 @@ def _boolean(value: Any, path: str) -> bool:
 
 
 def _text(value: Any, path: str) -> str:
+    # Not str(value): YAML reads 1e3 and yes as a number and a boolean, and neither was meant.
     if isinstance(value, str):
         return value
     raise ConfigError(f"{path}: {value!r} is not a text; put it into quotes")
@@ -136,7 +141,7 @@ def _text(value: Any, path: str) -> str:
 _SCALARS = {int: _integer, float: _decimal, bool: _boolean, str: _text}
 
 
-_RULES: tuple[tuple[str, str, Callable[[float, float], bool]], ...] = (
+_BOUNDS: tuple[tuple[str, str, Callable[[float, float], bool]], ...] = (
     ("at_least", "at least", operator.ge),
     ("above", "greater than", operator.gt),
     ("at_most", "at most", operator.le),
@@ -144,13 +149,12 @@ _RULES: tuple[tuple[str, str, Callable[[float, float], bool]], ...] = (
 )
 
 
-def _check(value: Any, path: str, limits: Mapping[str, Any]) -> None:
-    choices = limits.get("choices")
+def _check(value: Any, path: str, limits: Limits) -> None:
+    choices = limits.choices
     if choices is not None and value not in choices:
-        raise ConfigError(
-            f"{path}: {value!r} is unknown{closest(str(value), choices)}; choose {', '.join(choices)}"
-        )
-    for name, words, holds in _RULES:
-        bound = limits.get(name)
+        nearest = closest(str(value), choices)
+        raise ConfigError(f"{path}: {value!r} is unknown{nearest}; choose {', '.join(choices)}")
+    for name, words, holds in _BOUNDS:
+        bound = getattr(limits, name)
         if bound is not None and not holds(value, bound):
             raise ConfigError(f"{path}: {value!r} is out of range; it must be {words} {bound:g}")

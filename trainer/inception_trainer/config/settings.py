@@ -15,7 +15,7 @@ IMAGE_FOLDER = "IMAGENET_TRAIN_DATASET"
 
 @dataclass(frozen=True)
 class Settings:
-    """Torchrun's variables, the launcher's and the user's own (docs/architecture.md)."""
+    """Torchrun's variables, the launcher's and the user's own (docs/architecture/wire.md)."""
 
     config_json: str | None = None
     """The training configuration as JSON."""
@@ -54,6 +54,7 @@ class Settings:
 def from_environment(environ: Mapping[str, str] | None = None) -> Settings:
     """Read the settings; raises UsageError for a value that is no number."""
     env = os.environ if environ is None else environ
+    # Without torchrun this process is rank 0 of 1; with it all four numbers are set.
     world = _number(env, "WORLD_SIZE", 1)
     return Settings(
         config_json=env.get("INCEPTION_CONFIG") or None,
@@ -77,6 +78,7 @@ def from_environment(environ: Mapping[str, str] | None = None) -> Settings:
 
 def _number(env: Mapping[str, str], name: str, default: int) -> int:
     text = env.get(name, "")
+    # Pods set variables to an empty value where a field that they refer to is empty.
     if not text:
         return default
     try:
@@ -98,7 +100,7 @@ def current(names: Iterable[str]) -> dict[str, str | None]:
 
 
 def prefer(values: Mapping[str, str]) -> None:
-    """Set variables for a library that reads them when it is loaded; what the user has set stays."""
+    """Set variables that a library reads when it is loaded; what the user has set stays."""
     for name, value in values.items():
         os.environ.setdefault(name, value)
 

@@ -3,263 +3,418 @@ trainer's own file.
 
 :func:`load` turns YAML or JSON text, a recipe and ``--set`` overrides into a
 :class:`TrainingConfig` whose defaults are filled in. Every error is a ConfigError that names the
-full key path.
+full key path. The sections are in :mod:`.model`, :mod:`.data`, :mod:`.augmentation`,
+:mod:`.method`, :mod:`.modes` and :mod:`.places`; here are the keys beside them and the rules over
+several of them.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from inception_trainer import recipes
 from inception_trainer.errors import ConfigError, InputMissing
 
-from . import catalog, checks, normalization
-from .schema import camel, dump, key, parse
+from . import catalog, sources
+from .augmentation import AugmentationConfig, ColorJitterConfig, RandAugmentConfig
+from .data import CIFAR, DATA_KINDS, BatchConfig, DataConfig
+from .declare import (
+    FORBIDDEN,
+    FROM_SPEC,
+    INVALID,
+    REQUIRED,
+    Api,
+    Cel,
+    cel_list,
+    key,
+    listed,
+    rule,
+    rules,
+)
+from .method import FALLING, LossConfig, OptimizerConfig, ScheduleConfig, WeightAverageConfig
+from .model import ModelConfig
+from .modes import (
+    BenchmarkConfig,
+    EvaluationConfig,
+    ExportConfig,
+    InferenceConfig,
+    ProfilerConfig,
+)
+from .places import AcceleratorConfig, CheckpointConfig, OutputConfig
+from .schema import dump, parse
+from .sources import flat, merge
+
+__all__ = [
+    "CIFAR",
+    "FALLING",
+    "AcceleratorConfig",
+    "AugmentationConfig",
+    "BatchConfig",
+    "BenchmarkConfig",
+    "CheckpointConfig",
+    "ColorJitterConfig",
+    "DataConfig",
+    "EvaluationConfig",
+    "ExportConfig",
+    "InferenceConfig",
+    "LossConfig",
+    "ModelConfig",
+    "OptimizerConfig",
+    "OutputConfig",
+    "ProfilerConfig",
+    "RandAugmentConfig",
+    "ScheduleConfig",
+    "TrainingConfig",
+    "WeightAverageConfig",
+    "fingerprint",
+    "flat",
+    "from_mapping",
+    "load",
+    "load_file",
+    "merge",
+]
 
 MODES = ("Train", "Evaluate", "Benchmark", "Infer", "Export")
-CIFAR = ("Cifar10", "Cifar100")
-DATA_KINDS = ("Digits", "Synthetic", "ImageFolder", "ImageList", "WebDataset", *CIFAR)
-IN_MEMORY = ("Digits", "Synthetic", *CIFAR)
-PRECISION_RULES = ("FP32", "BF16", "FP16", "ComputeCapability", "AskDevice", "CPUFlags")
-NEEDS_PATH = {
-    "ImageFolder": "holds train/ and val/, here or in the variable IMAGENET_TRAIN_DATASET",
-    "ImageList": "holds train.txt and val.txt",
-    "WebDataset": "holds the shards",
-    "Cifar10": "holds the batches of CIFAR-10",
-    "Cifar100": "holds the files of CIFAR-100",
-}
-
-
-@dataclass(frozen=True)
-class ModelConfig:
-    """Which network, and where its weights start from."""
-
-    name: str = key("bninception")
-    weights: str | None = key(None)
-    classifier: str = key("Load", choices=("Load", "New"))
-    dropout: float | None = key(None, at_least=0, below=1)
-    batch_norm: str = key("PerRank", choices=("PerRank", "Synchronized"))
-
-
-@dataclass(frozen=True)
-class DataConfig:
-    """Where the samples come from."""
-
-    kind: str = key("", choices=DATA_KINDS)
-    path: str | None = key(None)
-    image_size: int = key(0, at_least=8, at_most=2048)
-    num_classes: int | None = key(None, at_least=2)
-    samples: int = key(1024, at_least=1)
-    workers: int | None = key(None, at_least=0, at_most=64)
-    normalization: str = key("Auto", choices=normalization.CHOICES)
-    max_corrupt: int | None = key(None, at_least=0)
-    evaluation_crop_ratio: float = key(0.875, above=0, at_most=1)
-    interpolation: str = key("Bilinear", choices=("Bilinear", "Bicubic", "Nearest"))
-    train_shards: str | None = key(None)
-    val_shards: str | None = key(None)
-    label_key: str | None = key(None)
-
-
-@dataclass(frozen=True)
-class BatchConfig:
-    """Samples per optimizer step over all ranks (``global``), and per micro-batch of one rank."""
-
-    global_: int = key(64, at_least=1)
-    per_device: int | None = key(None, at_least=1)
-
-
-@dataclass(frozen=True)
-class OptimizerConfig:
-    """SGD in torch's sense or RMSProp in TensorFlow's; the rate is the peak of the schedule."""
-
-    name: str = key("SGD", choices=("SGD", "RMSProp"))
-    learning_rate: float = key(0.1, above=0)
-    momentum: float = key(0.9, at_least=0, below=1)
-    weight_decay: float = key(0.0001, at_least=0)
-    nesterov: bool = key(False)
-    square_decay: float | None = key(None, at_least=0, below=1)
-    epsilon: float | None = key(None, above=0)
-    clip_norm: float | None = key(None, above=0)
-    decay_exempt: str = key("Nothing", choices=("Nothing", "Norm", "NormAndBias"))
-
-
-@dataclass(frozen=True)
-class ScheduleConfig:
-    """How the learning rate moves, step by step; epochs count from 0."""
-
-    name: str = key("Cosine", choices=("Cosine", "Linear", "Step", "Exponential", "Constant"))
-    warmup_epochs: float = key(0.0, at_least=0)
-    milestones: tuple[int, ...] = key((), at_least=0)
-    gamma: float = key(0.1, above=0, at_most=1)
-    step_epochs: int | None = key(None, at_least=1)
-    initial_learning_rate: float | None = key(None, at_least=0)
-    final_learning_rate: float | None = key(None, at_least=0)
-
-
-@dataclass(frozen=True)
-class LossConfig:
-    """Cross entropy; smoothing as torch defines it. An auxiliary weight of 0 builds the network
-    without that head.
-    """
-
-    label_smoothing: float = key(0.0, at_least=0, below=1)
-    auxiliary_weight: float | None = key(None, at_least=0, at_most=10)
-
-
-@dataclass(frozen=True)
-class ColorJitterConfig:
-    """Factors drawn from 1 - x to 1 + x for each image."""
-
-    brightness: float = key(0.0, at_least=0, at_most=1)
-    contrast: float = key(0.0, at_least=0, at_most=1)
-    saturation: float = key(0.0, at_least=0, at_most=1)
-
-
-@dataclass(frozen=True)
-class RandAugmentConfig:
-    """Two random changes of each image; without a magnitude there are none."""
-
-    magnitude: int | None = key(None, at_least=1, at_most=10)
-    deviation: float = key(0.5, at_least=0, at_most=10)
-
-
-@dataclass(frozen=True)
-class AugmentationConfig:
-    """What is done to training images beyond what their kind of data always does."""
-
-    mixup: float | None = key(None, above=0, at_most=1)
-    color_jitter: ColorJitterConfig = field(default_factory=ColorJitterConfig)
-    rand_augment: RandAugmentConfig = field(default_factory=RandAugmentConfig)
-    random_erasing: float | None = key(None, above=0, at_most=1)
-
-
-@dataclass(frozen=True)
-class WeightAverageConfig:
-    """Running average of the weights (EMA); without a decay there is none."""
-
-    decay: float | None = key(None, above=0, below=1)
-    every_steps: int = key(1, at_least=1)
-
-
-@dataclass(frozen=True)
-class EvaluationConfig:
-    """When the validation set is measured, always at the end too, and how much of it."""
-
-    every_epochs: int | None = key(None, at_least=1)
-    every_steps: int | None = key(None, at_least=1)
-    max_samples: int | None = key(None, at_least=1)
-
-
-@dataclass(frozen=True)
-class BenchmarkConfig:
-    """How many steps mode Benchmark measures, after how many that nothing counts, and whether it
-    seeks its batch.
-    """
-
-    warmup_steps: int = key(10, at_least=1)
-    steps: int = key(50, at_least=1)
-    batch: str = key("Configured", choices=("Configured", "Largest"))
-
-
-@dataclass(frozen=True)
-class ProfilerConfig:
-    """How many optimizer steps are recorded, after how many of this process; without a number none
-    is.
-    """
-
-    steps: int | None = key(None, at_least=1, at_most=1000)
-    after_steps: int = key(10, at_least=0)
-
-
-@dataclass(frozen=True)
-class InferenceConfig:
-    """What mode Infer classifies, what it writes, and at which batch sizes it measures latencies."""
-
-    path: str | None = key(None)
-    format: str = key("CSV", choices=("CSV", "JSONL", "None"))
-    top_classes: int = key(5, at_least=1, at_most=1000)
-    class_names: str | None = key(None)
-    batch_sizes: tuple[int, ...] = key((), at_least=1, at_most=65536)
-
-
-@dataclass(frozen=True)
-class ExportConfig:
-    """Which files mode Export writes; without a batch size they take any."""
-
-    formats: tuple[str, ...] = key(("PT2",), choices=("PT2", "ONNX", "TorchScript", "Safetensors"))
-    batch_size: int | None = key(None, at_least=1, at_most=65536)
-
-
-@dataclass(frozen=True)
-class CheckpointConfig:
-    """Where and how often state survives; no path, no checkpoints."""
-
-    path: str | None = key(None)
-    every_steps: int | None = key(None, at_least=1)
-    every_seconds: float = key(60.0, at_least=0)
-    keep: int = key(3, at_least=1)
-
-
-@dataclass(frozen=True)
-class OutputConfig:
-    """Where summary, curves and TensorBoard files go."""
-
-    path: str | None = key(None)
-
-
-@dataclass(frozen=True)
-class AcceleratorConfig:
-    """One row of the accelerator table; what it leaves out is found out (``device.choice``)."""
-
-    profile: str | None = key(None)
-    module: str | None = key(None)
-    device: str | None = key(None)
-    backend: str | None = key(None)
-    precision_rule: str | None = key(None, choices=PRECISION_RULES)
-    visible: tuple[str, ...] = key(())
-    devices: int | None = key(None, at_least=1)
+MODES_WITH_STEPS = ("Train", "Benchmark")
+"""Modes that compute gradients, whose steps ``profiler`` can record."""
+MODES_BY_WEIGHTS = ("Infer", "Export")
+"""Modes in which ``data.imageSize`` is 0 until the weights have said it."""
 
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """Everything a training is made of (table in docs/architecture.md)."""
+    """Training is what the bundled trainer does: data, network, length and method. Decimal numbers
+    are quoted strings. The trainer reads the same keys from its own YAML file outside Kubernetes.
+    It is required, unless the container trainer of the template brings a command of its own.
+    """
 
     mode: str = key("Train", choices=MODES)
-    recipe: str | None = key(None)
+    """Mode is what to do with the network. Train is the default. Evaluate measures a trained
+    network on the validation data; Benchmark measures the speed of training steps; Infer classifies
+    images with a trained network; Export writes it in forms that other programs run. Modes other
+    than Train change no checkpoint and write their summary.json below the output directory, in a
+    directory named after the mode.
+    """
+
+    recipe: str | None = key(
+        None,
+        api=Api(pattern="^[a-z0-9]([-a-z0-9_.]*[a-z0-9])?$", min_length=1, max_length=63),
+    )
+    """Recipe is the name of a preset of the trainer, for example bninception-digits. It sets all
+    keys; every key given here overrides it.
+    """
+
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
     batch: BatchConfig = field(default_factory=BatchConfig)
-    epochs: int | None = key(None, at_least=1)
-    max_steps: int | None = key(None, at_least=1)
+
+    # None, not 1: without epochs max_steps alone says how long the training and its schedule are.
+    epochs: int | None = key(None, at_least=1, api=Api(maximum=100_000))
+    """Epochs is how many times the training data is seen. The default is 1."""
+
+    max_steps: int | None = key(None, at_least=1, api=Api(maximum=10**12))
+    """MaxSteps ends the training after this many optimizer steps, if the epochs do not end it
+    before.
+    """
+
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
     weight_average: WeightAverageConfig = field(default_factory=WeightAverageConfig)
-    precision: str = key("Auto", choices=("Auto", "FP32", "BF16", "FP16"))
-    execution: str = key("Eager", choices=("Eager", "Compiled"))
-    cpu_affinity: str = key("Shared", choices=("Shared", "PerRank"))
+
+    precision: str = key("Auto", choices=("Auto", "FP32", "BF16", "FP16"), api=Api(max_length=8))
+    """Precision of the computation. Auto, the default, takes what is best on the device; FP32
+    computes in single precision; BF16 computes in bfloat16 with FP32 weights; FP16 computes in half
+    precision with FP32 weights and a loss scale that adjusts itself.
+    """
+
+    execution: str = key("Eager", choices=("Eager", "Compiled"), api=Api(max_length=16))
+    """Execution is how the network runs while it trains. Eager, the default, runs it operation by
+    operation; Compiled has PyTorch compile it at the first step, which takes a minute or more and
+    needs a compiler and the headers of Python in the image.
+    """
+
     seed: int = key(0, at_least=0, at_most=2**32 - 1)
+    """Seed of all random numbers. With the same seed the order of the samples is the same over
+    restarts and numbers of ranks. The default is 0.
+    """
+
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     benchmark: BenchmarkConfig = field(default_factory=BenchmarkConfig)
     inference: InferenceConfig = field(default_factory=InferenceConfig)
     export: ExportConfig = field(default_factory=ExportConfig)
-    log_every_steps: int = key(10, at_least=1)
+
+    # A choice and not a boolean: such keys grow (conventions of the Kubernetes API).
+    cpu_affinity: str = key("Shared", choices=("Shared", "PerRank"), api=Api(max_length=8))
+    """CpuAffinity is which CPUs a rank may use. With Shared, the default, all ranks of a pod share
+    those of the pod; with PerRank each rank, its threads and its loader processes are pinned to a
+    part of their own, in which the threads of a core and the cores of a package are neighbours.
+    PerRank helps pods of several ranks that have their node, or by the kubelet's static CPU policy
+    their CPUs, for themselves; two pods that share CPUs would be pinned to the same ones. It needs
+    at least one CPU per rank.
+    """
+
+    log_every_steps: int = key(10, at_least=1, api=Api(maximum=1_000_000))
+    """LogEverySteps is after how many steps figures are read back from the device and reported. The
+    default is 10.
+    """
+
     profiler: ProfilerConfig = field(default_factory=ProfilerConfig)
-    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
-    output: OutputConfig = field(default_factory=OutputConfig)
-    accelerator: AcceleratorConfig = field(default_factory=AcceleratorConfig)
+
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig, metadata=FROM_SPEC)
+    output: OutputConfig = field(default_factory=OutputConfig, metadata=FROM_SPEC)
+    accelerator: AcceleratorConfig = field(default_factory=AcceleratorConfig, metadata=FROM_SPEC)
+
+    @rule()
+    def files_need_a_place(self) -> str | None:
+        """In the cluster a rule of ``spec`` says it, which sees ``spec.checkpoint``."""
+        if self.output.path is not None or self.checkpoint.path is not None:
+            return None
+        if self.mode in MODES_BY_WEIGHTS and not self.only_measures:
+            return (
+                f"output.path: missing; mode {self.mode} writes its files there (in the cluster: "
+                "spec.checkpoint); mode Infer with inference.format None only measures"
+            )
+        if self.profiler.steps is not None and self.mode in MODES_WITH_STEPS:
+            return (
+                "output.path: missing; the steps that profiler.steps records are written there "
+                "(in the cluster: spec.checkpoint)"
+            )
+        return None
+
+    @rule()
+    def export_needs_a_format(self) -> str | None:
+        """The API says this by minItems."""
+        if self.mode != "Export" or self.export.formats:
+            return None
+        return "export.formats: empty; name at least one, for example PT2"
+
+    @rule()
+    def largest_batch_needs_ranks_apart(self) -> str | None:
+        """A rank that seeks its batch alone would wait for the means of the others for ever."""
+        if self.benchmark.batch != "Largest" or self.model.batch_norm != "Synchronized":
+            return None
+        return (
+            "benchmark.batch: for Largest each rank seeks alone, against model.batchNorm "
+            "Synchronized; choose PerRank"
+        )
+
+    @rule(
+        Cel(
+            "has(self.recipe) || (has(self.data) && has(self.data.kind)) || "
+            "self.?mode.orValue('') == 'Export' || (self.?mode.orValue('') == 'Infer' && "
+            "has(self.inference) && "
+            "(has(self.inference.path) || self.inference.?format.orValue('') == 'None'))",
+            message=(
+                "spec.training needs a recipe or data.kind, because nothing says what to train on; "
+                "mode Infer needs one of them or inference.path"
+            ),
+            field="data",
+            reason=REQUIRED,
+        )
+    )
+    def samples_need_a_kind(self) -> str | None:
+        """Nothing is trained by accident: there is no default kind of data."""
+        if self.data.kind or not self.reads_data:
+            return None
+        kinds = ", ".join(DATA_KINDS)
+        return f"data.kind: missing; choose {kinds}, or name a recipe"
+
+    # A recipe without a network of its own is one for inception_v3 as far as the API server knows.
+    @rule(
+        Cel(
+            "!has(self.loss) || !has(self.loss.auxiliaryWeight) || "
+            "double(self.loss.auxiliaryWeight) == 0.0 || "
+            "self.?model.?name.orValue(has(self.recipe) ? 'inception_v3' : 'bninception') == "
+            "'inception_v3'",
+            message=(
+                "spec.training.loss.auxiliaryWeight needs model.name inception_v3, the only "
+                "network with an auxiliary head; leave it out"
+            ),
+            field="loss",
+            reason=INVALID,
+        )
+    )
+    def auxiliary_weight_needs_its_head(self) -> str | None:
+        """A weight of 0 builds the network without that head, which suits every network."""
+        weight = self.loss.auxiliary_weight
+        name = self.model.name
+        if not weight or catalog.facts(name).auxiliary_smallest is not None:
+            return None
+        return (
+            f"loss.auxiliaryWeight: {weight:g} needs an auxiliary head, which {name} does not "
+            "have; leave it out, or choose model.name inception_v3"
+        )
+
+    @rule(
+        Cel(
+            "self.?model.?batchNorm.orValue('') != 'Synchronized' || "
+            "self.?execution.orValue('') != 'Compiled'",
+            message=(
+                "spec.training.execution Compiled does not go with model.batchNorm Synchronized; "
+                "leave one out"
+            ),
+            field="execution",
+            reason=FORBIDDEN,
+        )
+    )
+    def compiled_ranks_do_not_synchronize(self) -> str | None:
+        """Each layer would exchange its means in the middle of the compiled graph."""
+        if self.model.batch_norm != "Synchronized" or self.execution != "Compiled":
+            return None
+        return "execution: Compiled does not go with model.batchNorm Synchronized; choose Eager"
+
+    # Not a rule of the section: only from here is the recipe seen, which may choose RMSProp.
+    @rule(
+        Cel(
+            "has(self.recipe) || !has(self.optimizer) || "
+            "self.optimizer.?name.orValue('') == 'RMSProp' || "
+            "!(has(self.optimizer.squareDecay) || has(self.optimizer.epsilon))",
+            message=(
+                "spec.training.optimizer.squareDecay and epsilon belong to RMSProp; set name to "
+                "RMSProp or leave them out"
+            ),
+            field="optimizer",
+            reason=FORBIDDEN,
+        )
+    )
+    def square_decay_and_epsilon_belong_to_rmsprop(self) -> str | None:
+        """SGD takes no mean of squares."""
+        values = {
+            "squareDecay": self.optimizer.square_decay,
+            "epsilon": self.optimizer.epsilon,
+        }
+        for name, value in values.items():
+            if value is not None and self.optimizer.name != "RMSProp":
+                return (
+                    f"optimizer.{name}: only RMSProp has it; leave it out or set optimizer.name to "
+                    "RMSProp"
+                )
+        return None
+
+    @rule(
+        Cel(
+            "self.?mode.orValue('') != 'Infer' || self.?inference.?format.orValue('') != 'None' || "
+            "has(self.inference.batchSizes)",
+            message=(
+                "spec.training.inference.batchSizes is required with format None, because nothing "
+                "else is left to do"
+            ),
+            field="inference",
+            reason=REQUIRED,
+        )
+    )
+    def measuring_needs_batch_sizes(self) -> str | None:
+        """Mode Infer either writes predictions or measures latencies."""
+        if not self.only_measures or self.inference.batch_sizes:
+            return None
+        return (
+            "inference.batchSizes: missing; with inference.format None there is nothing else to do"
+        )
+
+    @rule(
+        Cel(
+            "!has(self.profiler) || !has(self.profiler.steps) || "
+            f"self.?mode.orValue('Train') in {cel_list(MODES_WITH_STEPS)}",
+            message=(
+                f"spec.training.profiler needs mode {listed(MODES_WITH_STEPS, 'or')}, the only "
+                "ones with steps; leave it out"
+            ),
+            field="profiler",
+            reason=FORBIDDEN,
+        )
+    )
+    def profiler_needs_steps(self) -> str | None:
+        """Only optimizer steps are recorded."""
+        if self.profiler.steps is None or self.mode in MODES_WITH_STEPS:
+            return None
+        return (
+            f"profiler.steps: mode {self.mode} has no steps to record; leave it out or choose "
+            f"{listed(MODES_WITH_STEPS, 'or')}"
+        )
+
+    # The API server would need the recipe's peak to compare with.
+    @rule()
+    def rates_stay_below_the_peak(self) -> str | None:
+        """A schedule rises from its first rate to the peak and falls to its last one."""
+        peak = self.optimizer.learning_rate
+        ends = {
+            "initial": self.schedule.initial_learning_rate,
+            "final": self.schedule.final_learning_rate,
+        }
+        for which, rate in ends.items():
+            if rate is not None and rate > peak:
+                return (
+                    f"schedule.{which}LearningRate: {rate:g} is above the peak of the schedule, "
+                    f"optimizer.learningRate {peak:g}; choose a smaller one"
+                )
+        return None
+
+    @property
+    def only_measures(self) -> bool:
+        """Whether latencies are all that is wanted: no image is classified, no file written."""
+        return self.mode == "Infer" and self.inference.format == "None"
+
+    @property
+    def reads_data(self) -> bool:
+        """Whether ``data`` must say what to read: images may come from elsewhere, or not at all."""
+        if self.mode == "Infer":
+            return self.inference.path is None and not self.only_measures
+        return self.mode != "Export"
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data with the keys of the file."""
         plain: dict[str, Any] = dump(self)
         return plain
+
+    def check(self) -> None:
+        """Raise ConfigError for the first broken rule; rules over several sections come last."""
+        for complaint in self._complaints():
+            raise ConfigError(complaint)
+
+    def _complaints(self) -> Iterator[str]:
+        values = [getattr(self, field.name) for field in dataclasses.fields(self)]
+        parts = [value for value in values if dataclasses.is_dataclass(value)]
+        if not self.reads_data:
+            # Export of a recipe need not have the recipe's data on its machine.
+            parts.remove(self.data)
+        for part in (*parts, self):
+            for entry in rules(type(part)).values():
+                complaint = entry.check(part) if entry.check else None
+                if complaint:
+                    yield complaint
+
+    def with_defaults(self) -> TrainingConfig:
+        """Fill in the defaults that depend on other keys."""
+        model = catalog.facts(self.model.name)
+        weight = self.loss.auxiliary_weight
+        if weight is None:
+            weight = 0.0 if model.auxiliary_smallest is None else catalog.AUXILIARY_WEIGHT
+        output = self.output
+        if output.path is None and self.checkpoint.path is not None:
+            # Not by pathlib, which would make s3:/ of s3://.
+            output = OutputConfig(path=f"{self.checkpoint.path.rstrip('/')}/output")
+        return replace(
+            self,
+            data=self.data.with_defaults(self._image_size(model, auxiliary=weight > 0)),
+            loss=replace(self.loss, auxiliary_weight=weight),
+            optimizer=self.optimizer.with_defaults(),
+            epochs=self.epochs if self.epochs or self.max_steps else 1,
+            evaluation=self.evaluation.with_defaults(),
+            output=output,
+        )
+
+    def _image_size(self, model: catalog.ModelFacts, *, auxiliary: bool) -> int:
+        # A network that is used and not trained takes images of the size that its weights say.
+        if self.mode in MODES_BY_WEIGHTS:
+            return 0
+        if self.data.kind in ("Digits", *CIFAR):
+            return max(32, model.smallest_with(auxiliary))
+        return model.image_size
 
 
 def from_mapping(data: Mapping[str, Any], image_folder: str | None = None) -> TrainingConfig:
@@ -267,59 +422,14 @@ def from_mapping(data: Mapping[str, Any], image_folder: str | None = None) -> Tr
 
     ``image_folder`` is the ``data.path`` of an ImageFolder that has none.
     """
-    merged = _with_image_folder(_with_recipe(data), image_folder)
+    merged = sources.with_image_folder(sources.with_recipe(data), image_folder)
     config = parse(TrainingConfig, merged)
-    checks.check_mode(config)
-    if checks.reads_data(config):
-        _check_data(config.data)
-    checks.check_method(config)
-    checks.check_rates(config)
-    checks.check_evaluation(config.evaluation)
-    if config.model.batch_norm == "Synchronized" and config.execution == "Compiled":
-        raise ConfigError(
-            "execution: Compiled does not go with model.batchNorm Synchronized; choose Eager"
-        )
-    if config.model.classifier == "New" and config.model.weights is None:
-        raise ConfigError(
-            "model.classifier: New needs model.weights; without it every layer starts afresh anyway"
-        )
-    config = _resolved(config)
-    _check_model(config)
-    return config
-
-
-def _check_data(data: DataConfig) -> None:
-    if not data.kind:
-        raise ConfigError(f"data.kind: missing; choose {', '.join(DATA_KINDS)}, or name a recipe")
-    if data.kind in NEEDS_PATH and data.path is None:
-        raise ConfigError(
-            f"data.path: missing; data.kind {data.kind} needs the folder that {NEEDS_PATH[data.kind]}"
-        )
-    if data.kind == checks.MADE_AT_SIZE and data.interpolation != "Bilinear":
-        raise ConfigError(
-            f"data.interpolation: images of data.kind {data.kind} are made at their size; leave it out"
-        )
-    for name in ("train_shards", "val_shards", "label_key"):
-        value = getattr(data, name)
-        if value is not None and data.kind != "WebDataset":
-            raise ConfigError(f"data.{camel(name)}: only data.kind WebDataset has it; leave it out")
-        if value == "":
-            raise ConfigError(f"data.{camel(name)}: empty; leave it out")
-
-
-def _check_model(config: TrainingConfig) -> None:
-    name, auxiliary = config.model.name, bool(config.loss.auxiliary_weight)
-    if auxiliary and catalog.facts(name).auxiliary_smallest is None:
-        raise ConfigError(
-            f"loss.auxiliaryWeight: {config.loss.auxiliary_weight:g} needs an auxiliary head, which {name} does not "
-            "have; leave it out, or choose model.name inception_v3"
-        )
-    if config.model.dropout is not None and not catalog.facts(name).has_dropout:
-        raise ConfigError(f"model.dropout: {name} has no dropout; leave it out")
+    config.check()
+    config = config.with_defaults()
     if config.data.image_size:
-        catalog.check_image_size(
-            name, config.data.image_size, auxiliary=auxiliary and config.mode in checks.TRAINING
-        )
+        auxiliary = bool(config.loss.auxiliary_weight) and config.mode in MODES_WITH_STEPS
+        catalog.check_image_size(config.model.name, config.data.image_size, auxiliary=auxiliary)
+    return config
 
 
 def load(
@@ -331,9 +441,9 @@ def load(
     """Parse YAML or JSON text and ``key=value`` overrides (values are YAML); the rest as
     :func:`from_mapping`.
     """
-    data = _document(text or "", source)
+    data = sources.read_text(text or "", source)
     for override in overrides:
-        _override(data, override)
+        sources.override(data, override)
     return from_mapping(data, image_folder)
 
 
@@ -364,6 +474,7 @@ def fingerprint(config: TrainingConfig) -> dict[str, Any]:
     """What decides the result of a training: a checkpoint continues only under the same values."""
     plain = config.as_dict()
     counted = {name: plain.get(name) for name in FINGERPRINTED}
+    # How samples are read changes none of them; nor does how a step's samples are divided.
     counted["data"] = {
         name: value
         for name, value in plain["data"].items()
@@ -373,107 +484,3 @@ def fingerprint(config: TrainingConfig) -> dict[str, Any]:
     if config.epochs is None:
         counted["maxSteps"] = config.max_steps
     return flat(counted)
-
-
-def flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """``{"batch": {"global": 64}}`` to ``{"batch.global": 64}``."""
-    result: dict[str, Any] = {}
-    for name, item in value.items():
-        full = f"{prefix}{name}"
-        result.update(flat(item, f"{full}.") if isinstance(item, Mapping) else {full: item})
-    return result
-
-
-def _resolved(config: TrainingConfig) -> TrainingConfig:
-    known = catalog.facts(config.model.name)
-    weight = config.loss.auxiliary_weight
-    if weight is None:
-        weight = 0.0 if known.auxiliary_smallest is None else catalog.AUXILIARY_WEIGHT
-    data = config.data
-    small = data.kind in IN_MEMORY
-    tiny = data.kind in ("Digits", *CIFAR)
-    side = max(32, known.smallest_with(weight > 0)) if tiny else known.image_size
-    # A network that is used and not trained takes images of the size that its weights say.
-    side = 0 if config.mode in checks.BY_WEIGHTS else side
-    data = dataclasses.replace(
-        data,
-        image_size=data.image_size or side,
-        workers=data.workers if data.workers is not None else (0 if small else 2),
-    )
-    epochs = config.epochs if config.epochs or config.max_steps else 1
-    output = config.output
-    if output.path is None and config.checkpoint.path is not None:
-        # Not by pathlib, which would make s3:/ of s3://.
-        output = OutputConfig(path=f"{config.checkpoint.path.rstrip('/')}/output")
-    loss = dataclasses.replace(config.loss, auxiliary_weight=weight)
-    optimizer, evaluation = checks.with_defaults(config.optimizer), config.evaluation
-    if evaluation.every_steps is None:
-        evaluation = dataclasses.replace(evaluation, every_epochs=evaluation.every_epochs or 1)
-    return dataclasses.replace(
-        config,
-        data=data,
-        loss=loss,
-        optimizer=optimizer,
-        epochs=epochs,
-        evaluation=evaluation,
-        output=output,
-    )
-
-
-def _with_recipe(data: Mapping[str, Any]) -> dict[str, Any]:
-    name = data.get("recipe")
-    if name is None:
-        return dict(data)
-    if not isinstance(name, str):
-        raise ConfigError(f"recipe: {name!r} is not a text; choose {', '.join(recipes.names())}")
-    return merge(checks.without_other_methods(recipes.read(name), data), data)
-
-
-def _with_image_folder(data: dict[str, Any], folder: str | None) -> dict[str, Any]:
-    section = data.get("data")
-    if folder is None or not isinstance(section, Mapping) or section.get("kind") != "ImageFolder":
-        return data
-    return (
-        data if section.get("path") is not None else {**data, "data": {**section, "path": folder}}
-    )
-
-
-def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """``base`` with the values of ``over``; mappings merge, everything else is replaced."""
-    result = dict(base)
-    for name, value in over.items():
-        old = result.get(name)
-        both = isinstance(old, Mapping) and isinstance(value, Mapping)
-        result[name] = merge(old, value) if both else value  # type: ignore[arg-type]
-    return result
-
-
-def _document(text: str, source: str) -> dict[str, Any]:
-    try:
-        data = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(
-            f"{source}: neither YAML nor JSON: {' '.join(str(error).split())}"
-        ) from None
-    if data is None:
-        return {}
-    if not isinstance(data, dict):
-        raise ConfigError(
-            f"{source}: {type(data).__name__} instead of a mapping; write keys such as `recipe: ...`"
-        )
-    return data
-
-
-def _override(data: dict[str, Any], override: str) -> None:
-    name, equals, text = override.partition("=")
-    if not equals or not name:
-        raise ConfigError(
-            f"--set {override}: write it as key=value, for example --set batch.global=128"
-        )
-    *parents, last = name.split(".")
-    for parent in parents:
-        inner = data.setdefault(parent, {})
-        if not isinstance(inner, dict):
-            raise ConfigError(f"--set {override}: {parent} is {inner!r}, not a mapping")
-        data = inner
-    data[last] = yaml.safe_load(text)

@@ -1,14 +1,15 @@
 """The accelerator of this process: the only package that knows device types, their plug-ins and
 collective back ends.
 
-``choice`` finds out which device is meant, ``plugins`` imports what it needs, ``accelerator`` takes
-this rank's device, ``precision`` and ``scaling`` know the number formats, ``figures`` reads memory,
-load and health, ``transfers`` knows which devices copy on their own, ``hostmemory`` suits the CPU's
-allocator to training.
+``choice`` finds out which device is meant, ``table`` what is special about it, ``plugins`` imports
+what it needs, ``accelerator`` takes this rank's device, ``precision`` and ``scaling`` know the
+number formats, ``figures`` reads memory, load and health, ``transfers`` knows which devices copy
+beside their computations, ``hostmemory`` suits the CPU's allocator to training. Of the rest of the
+trainer it needs config, log, comm and errors only.
 """
 
-from .accelerator import Accelerator, resolve, supports_fused_sgd, threads_per_rank
-from .figures import Figures, of_ranks
+from .accelerator import Accelerator, of_ranks, resolve, supports_fused_sgd, threads_per_rank
+from .figures import Figures
 from .scaling import loss_scaler
 
 __all__ = [

@@ -7,7 +7,9 @@ group.
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
+import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -16,6 +18,7 @@ from typing import Any
 
 import torch
 
+from inception_trainer.comm import Comm
 from inception_trainer.config.settings import Settings, current
 from inception_trainer.config.training import AcceleratorConfig
 from inception_trainer.errors import ConfigError
@@ -31,17 +34,19 @@ from .table import CPU
 
 @dataclass(frozen=True)
 class Accelerator:
-    """A chosen device with what the engine needs to know of it."""
+    """A chosen device with what training needs to know of it."""
 
     profile: str
+    """Row of the operator's table, or the device type outside Kubernetes."""
     device: torch.device
     backend: str
     """Collective back end of the device."""
     precision: str
     """``FP32``, ``BF16`` or ``FP16``, resolved."""
     name: str
+    """What the vendor calls the device, for logs."""
     functions: Any = None
-    """The vendor's module with device functions."""
+    """The vendor's module with device functions, like ``torch.cuda``."""
     flush: Callable[[], Any] | None = None
     """Sends the operations of a step to a device that collects them."""
     numbered: bool = False
@@ -55,23 +60,24 @@ class Accelerator:
 
     @property
     def device_ids(self) -> list[int] | None:
-        """What DistributedDataParallel wants to know of the device."""
+        """The argument ``device_ids`` of DistributedDataParallel; None for unnumbered devices."""
         return [self.device.index] if self.numbered else None
 
     @property
     def process_group_backend(self) -> str:
-        """For ``init_process_group``; always has a CPU back end, for the small agreements between
-        ranks.
+        """The argument ``backend`` of ``init_process_group``.
+
+        There is always a back end for CPU tensors, for the small agreements between ranks.
         """
         return self.backend if self.is_cpu else f"cpu:gloo,{self.device.type}:{self.backend}"
 
     def autocast(self) -> torch.autocast:
-        """The context of every forward pass."""
+        """The context of every forward pass; without effect where the precision is FP32."""
         kind = torch.float16 if self.precision == "FP16" else torch.bfloat16
         return torch.autocast(self.device.type, kind, enabled=self.precision != "FP32")
 
     def loss_scaler(self) -> Any:
-        """A dynamic loss scale, with FP16 only."""
+        """A new GradScaler, or None: only FP16 is so narrow that small gradients become 0."""
         return loss_scaler(self.device, self.functions) if self.precision == "FP16" else None
 
     def end_of_step(self) -> None:
@@ -80,49 +86,53 @@ class Accelerator:
             self.flush()
 
     def figures(self) -> Figures:
-        """Memory, load and health of this rank's device."""
+        """Read memory, load and health of this rank's device; never raises."""
         return self._reader.read()
 
     def peak_memory_bytes(self) -> int | None:
-        """Most device memory allocated so far; None where the device does not say."""
+        """Most bytes of device memory allocated so far; None where the device does not say."""
         return self._reader.peak_memory()
 
 
-def resolve(config: AcceleratorConfig, wanted: str, settings: Settings) -> Accelerator:
+def resolve(config: AcceleratorConfig, requested: str, settings: Settings) -> Accelerator:
     """Choose the device of this local rank and the precision that it computes in.
 
-    Raises ConfigError when the accelerator is not there: falling back to the CPU is never silent.
+    ``requested`` is the configuration's precision, Auto included. Raises ConfigError when the
+    accelerator is not there: falling back to the CPU is never silent.
     """
-    choice = choose(config, wanted)
+    choice = choose(config, requested)
     if choice.device == CPU or settings.pinned:
         torch.set_num_threads(threads_per_rank(settings))
     if choice.device == CPU:
         keep_freed_memory()
         device = torch.device(CPU)
-        name = torch.backends.cpu.get_cpu_capability()
         return Accelerator(
-            choice.profile, device, choice.backend, _precision(wanted, choice, device, None), name
+            profile=choice.profile,
+            device=device,
+            backend=choice.backend,
+            precision=precision.resolve(requested, choice.rule, device, None),
+            name=torch.backends.cpu.get_cpu_capability(),
         )
     functions = _functions(choice)
     _check_count(choice, functions, settings)
     device = _take(choice, functions, settings)
-    name = str(_name(functions, device) or choice.device)
-    chosen = _precision(wanted, choice, device, functions)
-    numbered = choice.known.chooser is None
-    reader = Reader(functions, device.index if numbered else None)
-    flush = plugins.function(choice.known.marker)
+    numbered = choice.device_type.chooser is None
     return Accelerator(
-        choice.profile, device, choice.backend, chosen, name, functions, flush, numbered, reader
+        profile=choice.profile,
+        device=device,
+        backend=choice.backend,
+        precision=precision.resolve(requested, choice.rule, device, functions),
+        name=str(_name(functions, device) or choice.device),
+        functions=functions,
+        flush=plugins.function(choice.device_type.marker),
+        numbered=numbered,
+        _reader=Reader(functions, device.index if numbered else None),
     )
-
-
-def _precision(wanted: str, choice: Choice, device: torch.device, functions: Any) -> str:
-    return precision.resolve(wanted, choice.rule, device, functions)
 
 
 def _functions(choice: Choice) -> Any:
     """The module with the device functions; they are the same for CUDA and all that follow it."""
-    other = choice.known.functions
+    other = choice.device_type.functions
     if other is not None:
         return importlib.import_module(other)
     functions = getattr(torch, choice.device, None)
@@ -136,7 +146,8 @@ def _functions(choice: Choice) -> Any:
     available = getattr(functions, "is_available", None)
     if available is None or not available():
         raise ConfigError(
-            f"{choice.where} is not available in this process: no device or no driver is visible ({_visible(choice)}); "
+            f"{choice.where} is not available in this process: "
+            f"no device or no driver is visible ({_visible(choice)}); "
             "check that the pod requests the device and that the image holds its driver libraries"
         )
     return functions
@@ -147,15 +158,19 @@ def _check_count(choice: Choice, functions: Any, settings: Settings) -> None:
     count = getattr(functions, "device_count", None)
     if count is None:
         return
-    seen, ranks, given = int(count()), settings.local_world_size, choice.devices
+    seen = int(count())
+    ranks = settings.local_world_size
+    given = choice.devices
     if given is not None and given != seen:
         raise ConfigError(
-            f"{choice.where}: the pod was given {given} devices, torch sees {seen} ({_visible(choice)}); "
+            f"{choice.where}: the pod was given {given} devices, torch sees {seen} "
+            f"({_visible(choice)}); "
             "check the device plug-in, and that nothing in the template sets these variables"
         )
     if ranks > seen:
         raise ConfigError(
-            f"{choice.where}: {ranks} ranks in this pod but torch sees {seen} devices ({_visible(choice)}); "
+            f"{choice.where}: {ranks} ranks in this pod but torch sees {seen} devices "
+            f"({_visible(choice)}); "
             "set numProcPerNode to the number of devices, or request more of them"
         )
     if ranks < seen and settings.local_rank == 0:
@@ -165,6 +180,7 @@ def _check_count(choice: Choice, functions: Any, settings: Settings) -> None:
 
 
 def _visible(choice: Choice) -> str:
+    """The variables that hide devices and their values, which explain most wrong counts."""
     values = current(choice.visible)
     shown = [
         f"{name}={value}" if value is not None else f"{name} is not set"
@@ -174,35 +190,55 @@ def _visible(choice: Choice) -> str:
 
 
 def _take(choice: Choice, functions: Any, settings: Settings) -> torch.device:
-    choose_own = plugins.function(choice.known.chooser)
-    if choose_own is not None:
-        taken = choose_own()
+    choose_device = plugins.function(choice.device_type.chooser)
+    if choose_device is not None:
+        taken = choose_device()
+        # XLA's returns the device, Habana's the numbers of the rank.
         return taken if isinstance(taken, torch.device) else torch.device(choice.device)
     try:
         functions.set_device(settings.local_rank)
     except Exception as error:
         raise ConfigError(
-            f"{choice.where}: device {settings.local_rank} cannot be taken: {error} ({_visible(choice)})"
+            f"{choice.where}: device {settings.local_rank} cannot be taken: {error} "
+            f"({_visible(choice)})"
         ) from error
     return torch.device(choice.device, settings.local_rank)
 
 
 def _name(functions: Any, device: torch.device) -> Any:
     ask = getattr(functions, "get_device_name", None)
-    try:
-        return ask(device.index) if ask is not None and device.index is not None else None
-    except Exception:
+    if ask is None or device.index is None:
         return None
+    try:
+        return ask(device.index)
+    except Exception:
+        # Only for logs: no vendor's error is worth a failed job here.
+        return None
+
+
+def of_ranks(accelerator: Accelerator, comm: Comm) -> tuple[Figures, ...]:
+    """Gather the figures of every rank's device, in rank order; empty on the CPU.
+
+    Collective: every rank must call it.
+    """
+    if accelerator.is_cpu:
+        return ()
+    # A tensor has no None; double precision, because bytes of a device exceed that of float32.
+    figures = dataclasses.astuple(accelerator.figures())
+    row = [math.nan if value is None else value for value in figures]
+    rows = comm.gather(torch.tensor(row, dtype=torch.float64)).tolist()
+    return tuple(Figures(*(None if math.isnan(value) else value for value in row)) for row in rows)
 
 
 def threads_per_rank(settings: Settings) -> int:
     """The CPU limit of this pod, or what the process may run on, divided by its ranks; at most
     OMP_NUM_THREADS.
-
-    What a pinned process may run on is its rank's alone, and so not divided.
     """
+    # What a pinned process may run on is its rank's alone, and so not divided.
     ranks = max(1, settings.local_world_size)
     cpus = len(os.sched_getaffinity(0)) / (1 if settings.pinned else ranks)
+    # A container's CPU limit is a quota of cgroup v2, which the affinity does not show: threads
+    # beyond it only use it up sooner, and then all of them stand still until the next period.
     try:
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
         cpus = cpus if quota == "max" else min(cpus, int(quota) / int(period) / ranks)
@@ -213,7 +249,7 @@ def threads_per_rank(settings: Settings) -> int:
 
 
 def supports_fused_sgd(device: torch.device) -> bool:
-    """Whether torch's one-kernel SGD works on this device."""
+    """Whether torch's one-kernel SGD works on this device; tried, for nothing tells."""
     parameter = torch.nn.Parameter(torch.zeros(1, device=device))
     parameter.grad = torch.zeros_like(parameter)
     try:

@@ -40,8 +40,8 @@ class Choice:
         return f"accelerator.device: {self.device!r} (profile {self.profile})"
 
     @property
-    def known(self) -> DeviceType:
-        """What else is known of the device type."""
+    def device_type(self) -> DeviceType:
+        """The row of the trainer's own table; of an unknown type what was configured."""
         return table.of(self.device) or DeviceType(self.module, self.backend, self.rule)
 
 
@@ -50,8 +50,8 @@ def choose(config: AcceleratorConfig, precision: str) -> Choice:
     if config.device is not None:
         choice = _row(config, config.device)
         if precision == "FP32":
-            prefer(choice.known.fp32_variables)
-        for module in (choice.module, *choice.known.companions):
+            prefer(choice.device_type.fp32_variables)
+        for module in (choice.module, *choice.device_type.companions):
             if module is not None:
                 plugins.load(module, choice.profile)
         return choice
@@ -59,43 +59,50 @@ def choose(config: AcceleratorConfig, precision: str) -> Choice:
         plugins.load(config.module, config.profile or "none")
         return _row(config, _added_by(config.module))
     plugins.load_installed()
-    found = _current()
-    if found is None:
+    device = _current()
+    if device is None:
         logger.warning(
             "NO ACCELERATOR FOUND: training on the CPU; set accelerator.device to ask for one"
         )
-    return _row(config, found or CPU)
+    return _row(config, device or CPU)
 
 
 def _row(config: AcceleratorConfig, device: str) -> Choice:
+    """Complete the configuration from the table, key by key."""
     known = table.of(device)
     profile = config.profile or device
-    backend = config.backend or (known.backend if known else _registered(device))
+    backend = config.backend or (known.backend if known else _registered_backend(device))
     if backend is None:
         raise ConfigError(
             f"accelerator.backend: missing; name the collective back end of device {device!r}"
         )
-    rule = (
-        config.precision_rule or table.RULES.get(profile) or (known.rule if known else "AskDevice")
+    rule_of_type = known.rule if known else "AskDevice"
+    return Choice(
+        profile=profile,
+        module=config.module or (known.module if known else None),
+        device=device,
+        backend=backend,
+        # By profile first: vendors that present their devices as CUDA differ in it.
+        rule=config.precision_rule or table.RULES.get(profile) or rule_of_type,
+        visible=config.visible or (known.visible if known else ()),
+        devices=config.devices,
     )
-    module = config.module or (known.module if known else None)
-    visible = config.visible or (known.visible if known else ())
-    return Choice(profile, module, device, backend, rule, visible, config.devices)
 
 
-def _registered(device: str) -> str | None:
+def _registered_backend(device: str) -> str | None:
+    # Plug-ins register their back end with torch.distributed when they are imported.
     name: str | None = dist.Backend.default_device_backend_map.get(device)
     return name
 
 
 def _added_by(module: str) -> str:
-    found = _current()
-    if found is None:
+    device = _current()
+    if device is None:
         raise ConfigError(
-            f"accelerator.device: missing, and torch {torch.__version__} shows no accelerator after importing "
-            f"{module!r}; name the device type, and check that a device is visible"
+            f"accelerator.device: missing, and torch {torch.__version__} shows no accelerator "
+            f"after importing {module!r}; name the device type, and check that a device is visible"
         )
-    return found
+    return device
 
 
 def _current() -> str | None:

@@ -1,29 +1,23 @@
-"""Memory, load, temperature, power and health of a device, as far as the vendor's module tells.
-Unknown is None.
+"""Memory, load, temperature, power and health of one device, as far as the vendor's module tells.
+
+Unknown is None. The functions are those of ``torch.cuda``, which all vendors copy in part:
+``mem_get_info``, ``utilization``, ``temperature``, ``power_draw``.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import torch
-
-if TYPE_CHECKING:
-    from inception_trainer.comm import Comm
-
-    from .accelerator import Accelerator
-
+# ImportError: torch.cuda's load and power need NVML's Python module.
 NEVER = (ImportError, AttributeError, NotImplementedError, TypeError, AssertionError)
 """Errors that say that a figure does not exist here; others say that the device does not answer."""
 
 
 @dataclass(frozen=True)
 class Figures:
-    """One reading, in base units."""
+    """One reading, in base units: bytes, degrees Celsius, watts, and load as a ratio of 0 to 1."""
 
     memory_used_bytes: float | None = None
     memory_total_bytes: float | None = None
@@ -32,14 +26,15 @@ class Figures:
     temperature_celsius: float | None = None
     power_watts: float | None = None
     healthy: float | None = None
-    """0 once a question that the device had answered fails."""
+    """1, or 0 when a question fails that the device has answered before."""
 
 
 class Reader:
     """Asks the functions of one device; those that are missing are not asked twice."""
 
     def __init__(self, functions: Any, index: int | None) -> None:
-        self._functions, self._index = functions, index
+        self._functions = functions
+        self._index = index
         self._missing: set[str] = set()
         self._answered: set[str] = set()
         self._failed = False
@@ -49,12 +44,18 @@ class Reader:
         self._failed = False
         free_total = self._ask("mem_get_info")
         allocated = self._ask("memory_allocated") if free_total is None else None
-        percent, milliwatts = self._ask("utilization"), self._ask("power_draw")
+        percent = self._ask("utilization")
+        milliwatts = self._ask("power_draw")
+        if free_total is None:
+            used = allocated
+            total = None
+        else:
+            # Of the whole device, so other processes on it count too.
+            free, total = (float(number) for number in free_total)
+            used = total - free
         return Figures(
-            memory_used_bytes=allocated
-            if free_total is None
-            else float(free_total[1] - free_total[0]),
-            memory_total_bytes=None if free_total is None else float(free_total[1]),
+            memory_used_bytes=used,
+            memory_total_bytes=total,
             memory_peak_bytes=self._ask("max_memory_allocated"),
             utilization_ratio=None if percent is None else percent / 100,
             temperature_celsius=self._ask("temperature"),
@@ -63,7 +64,7 @@ class Reader:
         )
 
     def peak_memory(self) -> int | None:
-        """Most device memory allocated so far."""
+        """Most bytes of device memory allocated so far."""
         peak = self._ask("max_memory_allocated")
         return None if peak is None else int(peak)
 
@@ -77,21 +78,13 @@ class Reader:
             self._missing.add(name)
             return None
         except Exception:
-            self._failed |= name in self._answered
-            if name not in self._answered:
+            # Vendors raise what they like. From a function that has answered before, it is a device
+            # that has failed; from one that never has, a function that is no more than a stub.
+            if name in self._answered:
+                self._failed = True
+            else:
                 self._missing.add(name)
             return None
         if value is not None:
             self._answered.add(name)
         return value
-
-
-def of_ranks(accelerator: Accelerator, comm: Comm) -> tuple[Figures, ...]:
-    """The figures of every rank's device, in rank order; every rank must call it. Empty on the CPU."""
-    if accelerator.is_cpu:
-        return ()
-    own = [
-        math.nan if value is None else value for value in dataclasses.astuple(accelerator.figures())
-    ]
-    rows = comm.gather(torch.tensor(own, dtype=torch.float64)).tolist()
-    return tuple(Figures(*(None if math.isnan(value) else value for value in row)) for row in rows)

@@ -1,4 +1,4 @@
-"""Vendors' plug-ins for torch: importing them, with an error that says what to do when that fails."""
+"""Imports vendors' plug-ins for torch, with an error that says what to do when that fails."""
 
 from __future__ import annotations
 
@@ -25,9 +25,10 @@ def load(module: str, profile: str) -> Any:
 
 
 def load_installed() -> None:
-    """Do what ``import torch`` does with plug-ins that announce themselves; it is told not to in
-    our processes.
-    """
+    """Load the plug-ins that announce themselves, as ``import torch`` does from 2.5 on."""
+    # In our processes torch is told not to (TORCH_DEVICE_BACKEND_AUTOLOAD=0): a broken plug-in
+    # would break `import torch`, where no error can name a remedy, and in the fork server a plug-in
+    # might open a device context.
     for plugin in entry_points(group=AUTOLOADED):
         _start(plugin)
 
@@ -43,13 +44,14 @@ def _start(plugin: EntryPoint) -> None:
 
 def _broken(what: str, error: Exception) -> ConfigError:
     return ConfigError(
-        f"{what}: {type(error).__name__}: {error}; use an image that holds the vendor's plug-in for torch "
-        f"{torch.__version__} and the vendor's driver libraries, or another accelerator.profile"
+        f"{what}: {type(error).__name__}: {error}; use an image that holds the vendor's plug-in "
+        f"for torch {torch.__version__} and the vendor's driver libraries, "
+        "or another accelerator.profile"
     )
 
 
 def function(path: tuple[str, str] | None) -> Any:
-    """The function of a module that a plug-in brought; None where it does not have it."""
+    """Look up a function by module and name; None where the plug-in does not have it."""
     if path is None:
         return None
     try:

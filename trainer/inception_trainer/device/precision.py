@@ -17,21 +17,25 @@ from .scaling import loss_scaler
 
 AUTO = "Auto"
 KINDS = {"BF16": torch.bfloat16, "FP16": torch.float16}
-NATIVE_BF16, TENSOR_FP16 = 8, 7
-"""CUDA compute capabilities from which on a format is computed natively."""
+NATIVE_BF16 = 8
+"""Major CUDA compute capability that computes bf16 natively: Ampere, A100."""
+TENSOR_FP16 = 7
+"""Major CUDA compute capability with FP16 tensor cores: Volta, V100."""
 
 
-def resolve(wanted: str, rule: str, device: torch.device, functions: Any) -> str:
-    """``FP32``, ``BF16`` or ``FP16``. What is asked for is done or refused; Auto takes the next
-    best, and says so.
+def resolve(requested: str, rule: str, device: torch.device, functions: Any) -> str:
+    """Give ``FP32``, ``BF16`` or ``FP16``.
+
+    What is requested is done or refused with a ConfigError; Auto takes the next best, and logs it.
     """
-    if wanted != AUTO:
-        problem = obstacle(wanted, device, functions)
+    if requested != AUTO:
+        problem = obstacle(requested, device, functions)
         if problem:
             raise ConfigError(
-                f"precision: {wanted} does not work on this {device.type} device: {problem}; use Auto"
+                f"precision: {requested} does not work on this {device.type} device: {problem}; "
+                "use Auto"
             )
-        return wanted
+        return requested
     chosen = by_rule(rule, functions)
     problem = obstacle(chosen, device, functions)
     if problem:
@@ -41,8 +45,12 @@ def resolve(wanted: str, rule: str, device: torch.device, functions: Any) -> str
 
 
 def by_rule(rule: str, functions: Any) -> str:
-    """What Auto means; ``functions`` are those of the vendor's module."""
+    """Give what Auto means by a rule of the table; a rule may also name the format itself.
+
+    ``functions`` are those of the vendor's module.
+    """
     if rule == "CPUFlags":
+        # Without one of these bf16 is emulated.
         return "BF16" if cpu_flags() & {"avx512_bf16", "amx_bf16"} else "FP32"
     if rule == "ComputeCapability":
         return _by_capability(functions)
@@ -67,11 +75,10 @@ def _says_bf16(functions: Any) -> bool:
 
 
 def obstacle(precision: str, device: torch.device, functions: Any) -> str | None:
-    """Why a precision cannot be used, or None. Autocast only warns when it does nothing, which is
-    not good enough.
-    """
+    """Say why a precision cannot be used, or None."""
     if precision not in KINDS:
         return None
+    # Autocast only warns when it cannot do the format, and then computes in FP32.
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", UserWarning)
@@ -84,7 +91,7 @@ def obstacle(precision: str, device: torch.device, functions: Any) -> str | None
 
 
 def cpu_flags() -> set[str]:
-    """What the processor can do."""
+    """The flags of the processor in /proc/cpuinfo; empty where there are none (ARM, no Linux)."""
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace")
     except OSError:

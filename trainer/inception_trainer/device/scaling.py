@@ -15,14 +15,16 @@ def loss_scaler(device: torch.device, functions: Any = None) -> Any:
     else torch's.
     """
     if device.type not in ("cpu", "cuda"):
-        own = getattr(getattr(functions, "amp", None), "GradScaler", None)
-        if own is not None:
-            return own()
+        of_vendor = getattr(getattr(functions, "amp", None), "GradScaler", None)
+        if of_vendor is not None:
+            return of_vendor()
+    # torch.amp.GradScaler came with torch 2.3; before, there was one for CUDA only.
     general = getattr(torch.amp, "GradScaler", None)
     if general is not None and "device" in inspect.signature(general).parameters:
         return general(device.type)
     if device.type == "cuda":
         return torch.cuda.amp.GradScaler()
     raise ConfigError(
-        f"precision: FP16 on {device.type} needs torch 2.3 or newer, this is {torch.__version__}; use BF16 or FP32"
+        f"precision: FP16 on {device.type} needs torch 2.3 or newer, this is {torch.__version__}; "
+        "use BF16 or FP32"
     )

@@ -1,5 +1,10 @@
-"""What the trainer knows of torch's device types by itself; a row that the operator hands over
-comes first.
+"""What the trainer knows of torch's device types by itself.
+
+Plug-in, device type, back end and precision rule repeat the rows of the operator
+(``operator/inception_operator/accelerators/profiles/*.yaml``), because the trainer also runs
+without an operator and neither package imports the other. In a job of the operator its row comes
+first: it is handed over in the configuration. tests/trainer/test_device.py holds both equal. What
+only the trainer needs (companions, choosers, markers) is here alone.
 """
 
 from __future__ import annotations
@@ -50,7 +55,7 @@ TYPES: Mapping[str, DeviceType] = {
     "npu": DeviceType(
         "torch_npu", "hccl", "AskDevice", ("ASCEND_RT_VISIBLE_DEVICES", "ASCEND_VISIBLE_DEVICES")
     ),
-    # bf16 is emulated and clips; convolutions compute in fp16 unless they are told not to.
+    # Its bf16 is emulated and clips; convolutions compute in fp16 unless they are told not to.
     "sdaa": DeviceType(
         "torch_sdaa",
         "tccl",
@@ -64,6 +69,7 @@ TYPES: Mapping[str, DeviceType] = {
     "gcu": DeviceType(
         "torch_gcu", "eccl", "AskDevice", ("TOPS_VISIBLE_DEVICES", "ENFLAME_VISIBLE_DEVICES")
     ),
+    # Collects operations and runs them at the end of a step, as XLA below does.
     "hpu": DeviceType(
         "habana_frameworks.torch",
         "hccl",
@@ -99,5 +105,5 @@ RULES: Mapping[str, str] = {
 
 
 def of(device: str) -> DeviceType | None:
-    """What is known of a device type."""
+    """Look up a device type of torch; None for one that is not in the table."""
     return TYPES.get(device)

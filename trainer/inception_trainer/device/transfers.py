@@ -25,7 +25,7 @@ def use(device: torch.device) -> None:
 
 
 def mark(device: torch.device) -> Callable[[], None]:
-    """A function that returns once all copies queued so far have arrived; for any thread."""
+    """A function that returns once all copies queued so far have arrived, for any thread."""
     event = torch.cuda.Event()  # type: ignore[no-untyped-call]
     event.record(torch.cuda.current_stream(device))
     wait: Callable[[], None] = event.synchronize

@@ -1,5 +1,9 @@
-"""One attempt on this node: torch elastic's agent in a process of its own, forked from the warm
-fork server.
+"""One attempt on this node: torch elastic's agent in a process of its own, forked from the fork
+server.
+
+``run`` calls torch's ``elastic_launch`` with a static rendezvous and no restarts: ranks, nodes and
+attempts are the operator's to decide. What torch does more slowly than an attempt should take is
+replaced in this process: its exit barrier, its waiting for the store, and how it ends ranks.
 """
 
 import contextlib
@@ -31,11 +35,12 @@ SETTLE_SECONDS = 0.3
 RENDEZVOUS_SECONDS = 300
 STOP_CODES = (ExitCode.STOPPED, -signal.SIGTERM, ExitCode.TERMINATED)
 CHATTY = ("torch.distributed.elastic", "torch.multiprocessing")
-_GLOBAL_GETFQDN = socket.getfqdn
+"""Loggers that are silenced."""
+_ORIGINAL_GETFQDN = socket.getfqdn
 
 
 def environment(request: Request) -> dict[str, str]:
-    """Make the variables of the attempt that torch elastic does not set."""
+    """Make the variables of the attempt that torch elastic does not set itself."""
     return {
         "INCEPTION_ATTEMPT": str(request.assignment.attempt),
         "INCEPTION_STOP_FILE": str(request.stop_file),
@@ -49,8 +54,8 @@ def run(request: Request) -> Outcome:
     _detach()
     os.environ.update(environment(request))
     ranks = _Ranks(request)
-    ranks.install()
-    # Both look the host's name up in the DNS, which may take seconds and serves nothing here.
+    ranks.register_from_now_on()
+    # Agent and store look the host's name up in the DNS, which may take seconds and serves nothing.
     socket.getfqdn = lambda name="": name or socket.gethostname()
     try:
         _await_master(request.assignment)
@@ -67,8 +72,11 @@ def run(request: Request) -> Outcome:
 
 
 def _detach() -> None:
+    """Become a process group of its own, without what the fork server set up for itself."""
+    # The launcher kills the whole group at once.
     os.setsid()
     die_with_parent()
+    # A signal here must not wake the fork server, whose pipe this process has inherited.
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     if "LOGLEVEL" not in os.environ:
@@ -83,10 +91,8 @@ def _await_master(assignment: Assignment) -> None:
     """
     if assignment.node_rank == 0:
         return
-    address, end = (
-        (assignment.master_addr, assignment.master_port),
-        time.monotonic() + RENDEZVOUS_SECONDS,
-    )
+    address = (assignment.master_addr, assignment.master_port)
+    end = time.monotonic() + RENDEZVOUS_SECONDS
     while True:
         try:
             socket.create_connection(address, timeout=5).close()
@@ -106,21 +112,23 @@ def _launch(request: Request) -> dict[int, Any]:
 
     class Agent(LocalElasticAgent):
         def _exit_barrier(self) -> None:
+            # Whatever goes wrong now, the ranks have already ended with success.
             with contextlib.suppress(Exception):
-                _farewell(self._store, request.assignment)
+                _let_store_host_leave_last(self._store, request.assignment)
 
+    # elastic_launch offers no choice of the agent's class; it looks it up in its module.
     vars(api)["LocalElasticAgent"] = Agent
     config = _config(api.LaunchConfig, request)
     values: dict[int, Any] = api.elastic_launch(config, rank.main)(request.folder, request.program)
     return values
 
 
-def _farewell(store: Any, assignment: Assignment) -> None:
-    """Let the node that hosts the store leave last, within bounds.
+def _let_store_host_leave_last(store: Any, assignment: Assignment) -> None:
+    """Wait for the other nodes on the one that hosts the store, ``LINGER_SECONDS`` at most.
 
-    Torch's own barrier has every node wait; those that lose the store meanwhile spend seconds on
-    describing it. Where the success of this node is the job's, nothing that the others do matters
-    any more.
+    Torch's own barrier has every node wait, up to 300 s; those that lose the store meanwhile spend
+    seconds on describing it. Where the success of this node is the job's (success policy Chief),
+    nothing that the others do matters any more.
     """
     ended = store.add("inception/ended", 1)
     deadline = time.monotonic() + LINGER_SECONDS
@@ -153,7 +161,7 @@ def _avoid_missing_libuv() -> None:
 def _config(kind: Callable[..., Any], request: Request) -> Any:
     """Build torch's LaunchConfig, whose fields differ between 2.1 and today."""
     assignment = request.assignment
-    known = kind.__dataclass_fields__  # type: ignore[attr-defined]
+    fields = kind.__dataclass_fields__  # type: ignore[attr-defined]
     options: dict[str, Any] = {
         "min_nodes": assignment.nnodes,
         "max_nodes": assignment.nnodes,
@@ -169,13 +177,13 @@ def _config(kind: Callable[..., Any], request: Request) -> Any:
         "local_addr": os.environ.get("POD_IP") or None,
     }
     logs = str(Path(request.folder) / "elastic")
-    if "logs_specs" in known:
+    if "logs_specs" in fields:
         from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
 
         options["logs_specs"] = DefaultLogsSpecs(log_dir=logs)
     else:
         options["log_dir"] = logs
-    if "numa_options" not in known:
+    if "numa_options" not in fields:
         return kind(**options)
     # Left to itself it counts the devices, which opens a context here that no forked rank could
     # use.
@@ -185,8 +193,10 @@ def _config(kind: Callable[..., Any], request: Request) -> Any:
 
 
 class _Ranks:
-    """Knows the rank processes of the agent, so that each of them is judged and none outlives the
-    first failure.
+    """The rank processes of the agent, in order of their local ranks.
+
+    Torch elastic tells of the first failure only, and that may be a consequence: here each rank is
+    judged, and none outlives the first failure.
     """
 
     def __init__(self, request: Request) -> None:
@@ -194,12 +204,17 @@ class _Ranks:
         self._folder = Path(request.folder)
         self._processes: list[ForkProcess] = []
         self._killed: set[int] = set()
+        """Process numbers of those that have not ended by themselves."""
         self._seen: dict[int, float] = {}
+        """When the end of a local rank was noticed."""
 
-    def install(self) -> None:
-        """Have multiprocessing make ranks that are registered here."""
-        register, finish = self._processes.append, self.finish
+    def register_from_now_on(self) -> None:
+        """Have multiprocessing make processes that are registered here."""
+        register = self._processes.append
+        finish = self.finish
 
+        # torch.multiprocessing makes its processes by the context's attribute and ends them by
+        # terminate(); there is no hook for either.
         class Rank(ForkProcess):
             def start(self) -> None:
                 super().start()
@@ -208,7 +223,7 @@ class _Ranks:
             def run(self) -> None:
                 # In the rank itself everything is as if the agent had never been.
                 vars(multiprocessing.get_context("fork")).pop("Process", None)
-                socket.getfqdn = _GLOBAL_GETFQDN
+                socket.getfqdn = _ORIGINAL_GETFQDN
                 super().run()
 
             def terminate(self) -> None:
@@ -242,14 +257,15 @@ class _Ranks:
 
     def _worth_waiting(self, deadline: float) -> bool:
         failures = self._failures()
-        if self._request.stop_file.exists() and all(
-            failure.exit_code in STOP_CODES for failure in failures
-        ):
-            # The others are still saving; the launcher sets the limit.
-            return True
+        if self._request.stop_file.exists():
+            stopped = all(failure.exit_code in STOP_CODES for failure in failures)
+            if stopped:
+                # The others are still saving; the launcher sets the limit.
+                return True
         return all(failure.peer_lost for failure in failures) and time.monotonic() < deadline
 
     def _unfinished(self) -> bool:
+        # A rank that has written its note is as good as ended.
         alive = (local for local, process in enumerate(self._processes) if process.is_alive())
         return any(rank.read_note(self._folder, local) is None for local in alive)
 
@@ -261,14 +277,13 @@ class _Ranks:
         ]
 
     def _failure(self, local: int, exit_code: int) -> Failure:
+        # A rank that a signal killed leaves no note.
         seen = self._seen.setdefault(local, time.time())
-        assignment = self._request.assignment
-        number = assignment.node_rank * assignment.nproc_per_node + local
         note = rank.read_note(self._folder, local) or {}
         return Failure(
             exit_code=exit_code,
             time=note.get("time", seen),
-            rank=number,
+            rank=self._request.global_rank(local),
             error=note.get("error", ""),
             message=note.get("message", ""),
             peer_lost=note.get("peerLost", False),
@@ -277,9 +292,15 @@ class _Ranks:
 
 def _no_ranks(request: Request, error: Exception) -> Outcome:
     """Say that not even the rendezvous came about."""
-    message = f"{type(error).__name__}: {error}"
-    lost = request.assignment.nnodes > 1 and (
-        isinstance(error, OSError) or is_peer_loss(type(error).__name__, message)
+    kind = type(error).__name__
+    message = f"{kind}: {error}"
+    # With one node there is no peer; with more, what cannot be reached is the master.
+    unreachable = isinstance(error, OSError) or is_peer_loss(kind, message)
+    failure = Failure(
+        exit_code=ExitCode.ERROR,
+        time=time.time(),
+        error=kind,
+        message=message[:2000],
+        peer_lost=request.assignment.nnodes > 1 and unreachable,
     )
-    failure = Failure(ExitCode.ERROR, time.time(), None, type(error).__name__, message[:2000], lost)
     return Outcome(request.assignment.attempt, Result.FAILED, (failure,))

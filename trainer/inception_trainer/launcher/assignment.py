@@ -1,4 +1,8 @@
-"""The assignment: what the operator asks of this slot (docs/architecture.md)."""
+"""The assignment: what the operator asks of this slot (docs/architecture/wire.md).
+
+The operator writes it as an annotation of the pod, the kubelet projects it into a file, ``main``
+reads that file. ``state`` decides what follows from it.
+"""
 
 import json
 from dataclasses import dataclass
@@ -11,7 +15,7 @@ class InvalidAssignmentError(ValueError):
 
 @dataclass(frozen=True)
 class Assignment:
-    """Ranks of one attempt on this slot, or a hold when ``nnodes`` is 0."""
+    """Ranks of one attempt on this slot, or standby when ``nnodes`` is 0."""
 
     attempt: int
     node_rank: int = 0
@@ -20,12 +24,16 @@ class Assignment:
     master_addr: str = ""
     master_port: int = 0
     graceful: bool = False
+    """Ranks of an older attempt save before they end."""
     end: bool = False
-    bell: str = ""
-    """Where to ring when the ranks have ended; empty: nowhere."""
+    """The job is over: the launcher ends too."""
+    notify_address: str = ""
+    """``host:port`` of the operator, to be notified when ranks begin or end; empty: nobody is.
+    In JSON its key is ``bell``.
+    """
 
     @property
-    def hold(self) -> bool:
+    def standby(self) -> bool:
         """Tell whether the slot shall stay warm without ranks."""
         return self.nnodes == 0
 
@@ -45,8 +53,10 @@ def parse(text: str) -> Assignment | None:
         raise InvalidAssignmentError(f"not JSON: {error}") from error
     if not isinstance(raw, dict):
         raise InvalidAssignmentError("not a JSON object")
-    graceful, end = _boolean(raw, "graceful"), _boolean(raw, "end")
-    attempt, nnodes = _integer(raw, "attempt", 1), _integer(raw, "nnodes", 0)
+    graceful = _boolean(raw, "graceful")
+    end = _boolean(raw, "end")
+    attempt = _integer(raw, "attempt", 1)
+    nnodes = _integer(raw, "nnodes", 0)
     if nnodes == 0:
         return Assignment(attempt, graceful=graceful, end=end)
     return Assignment(
@@ -57,21 +67,21 @@ def parse(text: str) -> Assignment | None:
         master_addr=_address(raw),
         master_port=_integer(raw, "masterPort", 1, 65535),
         graceful=graceful,
-        bell=_bell(raw),
+        notify_address=_notify_address(raw),
     )
 
 
 def is_new(assignment: Assignment, accepted: Assignment | None) -> bool:
     """Tell whether an assignment supersedes the newest one accepted so far.
 
-    Within one attempt only the end and the change between holding and running are news, so a
+    Within one attempt only the end and the change between standby and running are news, so a
     repeated file changes nothing.
     """
     if accepted is None or assignment.attempt > accepted.attempt:
         return True
     if assignment.attempt < accepted.attempt or accepted.end:
         return False
-    return assignment.end or assignment.hold != accepted.hold
+    return assignment.end or assignment.standby != accepted.standby
 
 
 def _boolean(raw: dict[str, Any], key: str) -> bool:
@@ -83,6 +93,7 @@ def _boolean(raw: dict[str, Any], key: str) -> bool:
 
 def _integer(raw: dict[str, Any], key: str, low: int, high: int | None = None) -> int:
     value = raw.get(key)
+    # JSON's true is a Python int.
     if not isinstance(value, int) or isinstance(value, bool):
         raise InvalidAssignmentError(f"{key}: not a whole number: {value!r}")
     if value < low or (high is not None and value > high):
@@ -97,7 +108,9 @@ def _address(raw: dict[str, Any]) -> str:
     return value
 
 
-def _bell(raw: dict[str, Any]) -> str:
-    """A convenience: what is no address leaves the assignment valid."""
+def _notify_address(raw: dict[str, Any]) -> str:
     value = raw.get("bell")
-    return value if isinstance(value, str) and not any(c.isspace() for c in value) else ""
+    if not isinstance(value, str) or any(c.isspace() for c in value):
+        # The operator finds out without a notification, if later: no reason to refuse to run.
+        return ""
+    return value

@@ -1,4 +1,4 @@
-"""What Python 3.10 lacks: images of others may bring it, and the launcher runs there too."""
+"""What Python 3.10 lacks: the launcher is copied into images of others, which may bring it."""
 
 from datetime import timezone
 from enum import Enum
@@ -9,4 +9,5 @@ UTC = timezone.utc  # noqa: UP017
 class StrEnum(str, Enum):  # noqa: UP042
     """An enumeration whose members are and print as their words."""
 
+    # Enum's own __str__ would say "State.IDLE".
     __str__ = str.__str__

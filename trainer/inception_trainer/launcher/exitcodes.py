@@ -1,4 +1,9 @@
-"""The exit codes and reasons of the launcher's contract, and the table between them."""
+"""The launcher's exit codes and reasons (docs/architecture.md), and the table between them.
+
+The trainer's errors carry some of these codes (``inception_trainer/errors.py``), and the operator
+decides by them what to do next. The launcher can import neither, for it is copied into images of
+others: tests/trainer/test_exit_codes.py holds the three tables equal.
+"""
 
 import re
 import signal
@@ -12,14 +17,18 @@ class ExitCode(IntEnum):
 
     DONE = 0
     ERROR = 1
+    # Those of BSD's sysexits.h where one fits: EX_USAGE, EX_DATAERR, EX_NOINPUT, EX_SOFTWARE,
+    # EX_TEMPFAIL, EX_CONFIG.
     USAGE = 64
     DATA = 65
     INPUT_MISSING = 66
     HANG = 70
     STOPPED = 75
     CONFIG = 78
+    # A shell's words for a command that it cannot run.
     NOT_EXECUTABLE = 126
     NOT_FOUND = 127
+    # 128 and the number of the signal.
     KILLED = 137
     TERMINATED = 143
 
@@ -62,22 +71,28 @@ _COLLECTIVE_ERRORS = {
     "DistStoreError",
 }
 _LOCAL_CAUSE = re.compile(
-    r"unhandled cuda error|invalid usage|invalid argument|out of memory|duplicate gpu|shared memory"
-    r"|ncclInvalid|ncclUnhandledCuda|address already in use|EADDRINUSE",
+    "unhandled cuda error|invalid usage|invalid argument|out of memory|duplicate gpu"
+    "|shared memory|ncclInvalid|ncclUnhandledCuda|address already in use|EADDRINUSE",
     re.IGNORECASE,
 )
 _PEER_LOSS = re.compile(
-    r"connection closed|connection reset|connection was reset|broken pipe|connection refused|connection timed out"
-    r"|socket closed|socket timeout|closed by remote|remote process exited|remote error|remote peer"
-    r"|unhandled system error|ncclRemoteError|ncclSystemError|ncclInProgress|communicator was aborted"
-    r"|failed to recv|failed to connect|recvValue failed|sendBytes failed|recvBytes|TCPStore|store->"
-    r"|application timeout caused pair closure|timed out waiting|wait timeout|collective operation timeout",
+    # Of the network, as gloo and the kernel say it.
+    "connection closed|connection reset|connection was reset|broken pipe|connection refused"
+    "|connection timed out|socket closed|socket timeout|closed by remote"
+    "|remote process exited|remote error|remote peer"
+    # Of NCCL and its relatives.
+    "|unhandled system error|ncclRemoteError|ncclSystemError|ncclInProgress"
+    "|communicator was aborted|collective operation timeout"
+    # Of the store of the rendezvous, and of gloo's time-outs.
+    "|failed to recv|failed to connect|recvValue failed|sendBytes failed|recvBytes|TCPStore|store->"
+    "|application timeout caused pair closure|timed out waiting|wait timeout",
     re.IGNORECASE,
 )
 
 
 def is_peer_loss(error: str, message: str) -> bool:
     """Tell whether an exception says that the collective library lost a peer."""
+    # The message of a local cause may hold a phrase of a lost peer too, so local causes come first.
     if error not in _COLLECTIVE_ERRORS or _LOCAL_CAUSE.search(message):
         return False
     return bool(_PEER_LOSS.search(message))

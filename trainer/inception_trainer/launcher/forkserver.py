@@ -1,7 +1,8 @@
 """The fork server: a process with torch imported that forks an agent per attempt.
 
-It never opens a device context, for no forked rank could use it: vendors' plug-ins stay unloaded
-until after the fork.
+A fork of it makes its first step within 0.1 s, where a new interpreter takes 2.5 s or more to
+import torch. It never opens a device context, for no forked rank could use it: vendors' plug-ins
+stay unloaded until after the fork.
 """
 
 import contextlib
@@ -19,6 +20,7 @@ from typing import NoReturn
 from . import agent, wire
 from .linux import die_with_parent, reap
 from .outcome import Failure, Outcome, Result
+from .rank import PACKAGE_FOLDER
 
 NEEDED = (
     "torch",
@@ -34,6 +36,22 @@ HIDDEN = (
 """Imported by torch elastic only when an attempt starts."""
 USUAL = ("torch._dynamo", "torch.nn.parallel", "torch.optim", "torch.utils.data")
 """Imported lazily by torch at the first step of nearly every program, at a price of seconds."""
+_BOOT = """\
+import sys
+if sys.path[:1] == [""]:
+    del sys.path[0]
+sys.path.insert(0, sys.argv[1])
+from importlib import import_module
+import_module(sys.argv[2]).serve(int(sys.argv[3]), foreign=sys.argv[4] == "foreign")
+"""
+
+
+def command_line(descriptor: int, *, foreign: bool) -> list[str]:
+    """Make the command line of a fork server; ``descriptor`` is its end of the socket."""
+    # Not `-m`, which would put the working directory first on the path: what lies there, a torch.py
+    # say, must not be imported in the place of the launcher's modules.
+    kind = "foreign" if foreign else "bundled"
+    return [sys.executable, "-c", _BOOT, PACKAGE_FOLDER, __spec__.name, str(descriptor), kind]
 
 
 def modules(override: str | None, *, foreign: bool = False) -> tuple[str, ...]:
@@ -67,14 +85,17 @@ def preload(names: tuple[str, ...]) -> None:
 
 
 def warm_up(override: str | None, *, foreign: bool = False) -> None:
-    """Import everything, and keep the collector from touching (and so copying) the shared pages
-    afterwards.
+    """Import everything, and keep the garbage collector away from it.
+
+    A collection writes into the header of every object and would so copy the pages that a forked
+    rank shares with this process.
     """
     # Read when torch is loaded: threads that spin while they wait make a step many times slower on
     # shared cores.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     autoload = os.environ.get("TORCH_DEVICE_BACKEND_AUTOLOAD")
     os.environ["TORCH_DEVICE_BACKEND_AUTOLOAD"] = "0"
+    # A collection during the imports would leave holes of freed memory between frozen objects.
     gc.disable()
     preload(modules(override, foreign=foreign))
     if autoload is None:
@@ -113,6 +134,9 @@ def main(descriptor: int, *, foreign: bool = False) -> int:
 
 
 def _wake_on_child() -> int:
+    """Give a descriptor that becomes readable when a child has ended."""
+    # select is restarted after a signal (PEP 475), so a handler alone would not wake it. A full
+    # pipe may lose a byte, not the wake-up: there are bytes to read.
     reader, writer = os.pipe()
     os.set_blocking(reader, False)
     os.set_blocking(writer, False)
@@ -127,6 +151,7 @@ def _report_ended(channel: socket.socket, agents: dict[int, int]) -> None:
 
 
 def _start(channel: socket.socket, request: wire.Request, agents: dict[int, int]) -> None:
+    # What is still buffered would be written twice, here and in the fork.
     sys.stdout.flush()
     sys.stderr.flush()
     attempt = request.assignment.attempt
@@ -138,12 +163,12 @@ def _start(channel: socket.socket, request: wire.Request, agents: dict[int, int]
         wire.send(channel, "exit", attempt=attempt, pid=0, exitCode=1)
         return
     if pid == 0:
-        _become_agent(channel, request)
+        _be_agent(channel, request)
     agents[pid] = attempt
     wire.send(channel, "agent", attempt=attempt, pid=pid)
 
 
-def _become_agent(channel: socket.socket, request: wire.Request) -> None:
+def _be_agent(channel: socket.socket, request: wire.Request) -> NoReturn:
     code = 1
     try:
         wire.send(channel, "outcome", outcome=agent.run(request).to_dict())

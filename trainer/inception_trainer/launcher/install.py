@@ -27,6 +27,7 @@ def install(folder: Path) -> None:
     """Copy the launcher into a folder; doing so again changes nothing."""
     package = folder / PACKAGE
     package.mkdir(parents=True, exist_ok=True)
+    # Modules only, no caches of byte code: those are of this image's Python.
     for source in sorted(Path(__file__).parent.glob("*.py")):
         shutil.copyfile(source, package / source.name)
     (folder / "__main__.py").write_text(_MAIN, encoding="utf-8")

@@ -1,4 +1,4 @@
-"""What the launcher needs from Linux: subreaper, process tree, memory cgroup."""
+"""What the launcher asks of the Linux kernel: subreaper, process tree, memory cgroup."""
 
 import contextlib
 import ctypes
@@ -13,30 +13,35 @@ _CGROUP = Path("/sys/fs/cgroup")
 
 
 def become_subreaper() -> None:
-    """Make orphaned descendants ours, also where we are not PID 1."""
+    """Have orphaned descendants become children of this process."""
+    # For PID 1 that is so anyway; with a shared process namespace, or in tests, it is not PID 1.
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
 def die_with_parent() -> None:
     """Ask the kernel to kill this process when its parent ends."""
+    # It is the thread that forked which counts as the parent, and a fork does not inherit it: each
+    # process of the chain launcher, fork server, agent, rank asks for itself.
     _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def descendants(root: int, spare: Iterable[int] = ()) -> set[int]:
-    """List the living descendants of ``root``; the spared ones are not listed, their children are."""
+    """List the living descendants of ``root`` except the spared ones, whose children are listed."""
+    # By the process tree, not by process group: programs of others make sessions of their own, and
+    # what they leave behind becomes a child of the subreaper.
     children: dict[int, list[int]] = {}
-    zombies = set(spare)
+    left_out = set(spare)
     for pid, parent, zombie in _processes():
         children.setdefault(parent, []).append(pid)
         if zombie:
-            zombies.add(pid)
-    found: set[int] = set()
+            left_out.add(pid)
+    below: set[int] = set()
     queue = [root]
     while queue:
         for pid in children.get(queue.pop(), ()):
-            found.add(pid)
+            below.add(pid)
             queue.append(pid)
-    return found - zombies
+    return below - left_out
 
 
 def kill(pids: Iterable[int]) -> None:
@@ -67,17 +72,12 @@ def reap() -> dict[int, int]:
 
 def oom_kills(root: Path = _CGROUP) -> int:
     """Read how often the memory cgroup's OOM killer struck; 0 where the cgroup cannot be read."""
-    return next(
-        (count for path in _oom_files(root) if (count := _counter(path, "oom_kill")) is not None), 0
-    )
-
-
-def _oom_files(root: Path) -> list[Path]:
-    return [
-        root / "memory.events",
-        root / "memory.events.local",
-        root / "memory" / "memory.oom_control",
-    ]
+    # The first two are of cgroup v2, where memory.events counts nested groups too; the last of v1.
+    for name in ("memory.events", "memory.events.local", "memory/memory.oom_control"):
+        count = _counter(root / name, "oom_kill")
+        if count is not None:
+            return count
+    return 0
 
 
 def _counter(path: Path, key: str) -> int | None:
@@ -90,6 +90,7 @@ def _counter(path: Path, key: str) -> int | None:
 
 
 def _processes() -> Iterable[tuple[int, int, bool]]:
+    """Give process number, that of the parent, and whether it has ended, of all processes."""
     for entry in os.scandir("/proc"):
         if not entry.name.isdigit():
             continue
@@ -98,7 +99,9 @@ def _processes() -> Iterable[tuple[int, int, bool]]:
             # The name in brackets may hold anything, so what follows is counted from its last
             # bracket.
             fields = stat[stat.rindex(")") + 2 :].split()
-            yield int(entry.name), int(fields[1]), fields[0] in "ZX"
+            state = fields[0]
+            parent = int(fields[1])
+            yield int(entry.name), parent, state in "ZX"
 
 
 def _prctl(option: int, value: int) -> None:

@@ -1,5 +1,8 @@
 """The main loop: turns signals, files, sockets and time into events of ``state`` and carries out
 its commands.
+
+One thread does all of it, so that nothing needs a lock and every decision sees the same world; only
+the HTTP server has threads of its own. Nothing here may wait: a turn takes milliseconds.
 """
 
 import contextlib
@@ -18,9 +21,10 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from . import boot, hang_detector, linux, notify, rank, settings, state, wire
+from . import forkserver, linux, notify, rank, settings, state, wire
 from .assignment import Assignment, InvalidAssignmentError, parse
 from .exitcodes import ExitCode, Reason, signal_name
+from .hang_detector import hang_deadline
 from .hang_monitor import HangMonitor, begun
 from .outcome import Failure, Outcome, Result
 from .report import Report, State, termination_message
@@ -30,15 +34,15 @@ from .stderr import Tails
 
 TURN_SECONDS = 0.05
 BUSY_TURN_SECONDS = 0.01
+"""While processes are being killed: the next attempt waits for the last of them."""
 LAST_SWEEP_SECONDS = 5.0
+"""How long the launcher, about to exit, goes on killing what is left."""
 
 log = logging.getLogger("inception-launcher")
 
 
 class AssignmentFile:
-    """The file the kubelet projects; read whole each time, for the kubelet swaps a link and never
-    writes in place.
-    """
+    """The file into which the kubelet projects the assignment."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -48,6 +52,8 @@ class AssignmentFile:
         """Give the assignment when the content has changed; a torn or wrong one is logged and
         passed over.
         """
+        # Read whole each time: the kubelet swaps a symbolic link to the folder and never writes in
+        # place, so there is no file to watch.
         try:
             text = self._path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError):
@@ -63,27 +69,34 @@ class AssignmentFile:
 
 
 class Launcher:
-    """One launcher: the machine, and the processes and files it rules."""
+    """One launcher: the state machine, and the processes and files that follow its commands."""
 
     def __init__(self, options: Settings) -> None:
         self.options = options
         report = Report(time=time.time(), host=options.host)
-        self.machine = state.Machine(report, warm_hold=options.warm_hold, shutdown=options.shutdown)
+        self.machine = state.Machine(report, options.keep_warm, options.shutdown)
         self.board = Board(report)
         self.code: int | None = None
+        """The exit code, once the machine has said that it is over."""
         self._file = AssignmentFile(options.assignment)
         self._folder = Path(_temporary_folder())
         self._request: wire.Request | None = None
         self._tails: Tails | None = None
-        self._vigil: HangMonitor | None = None
-        self._group: int | None = None
-        self._starting = False
-        self._sweeping = False
-        self._terminate = 0
+        self._hang_monitor: HangMonitor | None = None
+        self._agent_requested = False
+        """The fork server was asked for an agent and has not said yet that it exists."""
+        self._agent: int | None = None
+        """Process number and process group of the agent."""
+        self._killing = False
+        self._sigterms = 0
+        """Signals that are not yet told to the machine."""
         self._oom_kills = 0
+        """Count of the memory cgroup when the attempt began."""
         self._server: subprocess.Popen[bytes] | None = None
         self._channel: Any = None
+        """Our end of the socket to the fork server."""
         self._broken: str | None = None
+        """Why the fork server could not import torch."""
         self._wake = _wake_pipe()
 
     def run(self) -> int:
@@ -93,6 +106,7 @@ class Launcher:
             log.warning("%s", note)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
+        # Ignored by default, and then the wake-up pipe would not be written to either.
         signal.signal(signal.SIGCHLD, lambda *_: None)
         http = Server(self.options.port, self.board)
         http.start()
@@ -101,12 +115,13 @@ class Launcher:
             while self.code is None:
                 self._turn()
         finally:
-            self._leave()
+            self._clean_up()
             http.stop()
         return self.code
 
     def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
-        self._terminate += 1
+        # Only counted: a handler may run between any two instructions of a turn.
+        self._sigterms += 1
 
     def _turn(self) -> None:
         self._wait()
@@ -114,46 +129,52 @@ class Launcher:
         self._reap()
         if (assignment := self._file.poll()) is not None:
             self._feed(state.Assigned(assignment))
-        while self._terminate:
-            self._terminate -= 1
+        while self._sigterms:
+            self._sigterms -= 1
             self._feed(state.Terminate())
-        self._watch()
-        if self._sweeping and self._sweep():
-            self._sweeping = False
-            self._vigil = None
+        self._watch_for_hangs()
+        if self._killing and self._kill_processes():
+            self._killing = False
+            self._hang_monitor = None
             self._feed(state.Emptied())
         self._feed(state.Tick(self.board.asked, self._begun()))
 
     def _wait(self) -> None:
-        pipes = self._tails.sources if self._tails is not None else ()
-        sources = [self._wake, *pipes, *([self._channel] if self._channel else [])]
-        ready, _, _ = select.select(
-            sources, [], [], BUSY_TURN_SECONDS if self._sweeping else TURN_SECONDS
-        )
+        """Wait until something is to be read or the next turn is due, and read it."""
+        sources: list[Any] = [self._wake]
+        if self._tails is not None:
+            sources += self._tails.sources
+        if self._channel is not None:
+            sources.append(self._channel)
+        seconds = BUSY_TURN_SECONDS if self._killing else TURN_SECONDS
+        ready, _, _ = select.select(sources, [], [], seconds)
         if self._wake in ready:
             with contextlib.suppress(BlockingIOError):
                 os.read(self._wake, 4096)
         if self._tails is not None:
             self._tails.pump(ready)
         if self._channel in ready:
-            self._hear()
+            self._receive()
 
-    def _watch(self) -> None:
-        if self._vigil is None or self._request is None:
+    def _watch_for_hangs(self) -> None:
+        if self._hang_monitor is None or self._request is None:
             return
-        verdict = self._vigil.turn(time.monotonic())
-        if self.board.reach(self._request.assignment.attempt, self._vigil.step):
+        verdict = self._hang_monitor.turn(time.monotonic())
+        if self.board.reach(self._request.assignment.attempt, self._hang_monitor.step):
             # Whether an attempt got anywhere decides how long the next one waits, and this pod may
             # be gone by then.
-            self._ring()
+            self._notify_operator()
         if verdict is not None:
             self._ended(verdict)
 
     def _begun(self) -> bool:
         """Tell whether the ranks have begun; looked up only while they are being stopped."""
-        return self._request is None or self.machine.stop_by is None or begun(self._request)
+        if self._request is None or self.machine.ranks is not state.Ranks.STOPPING:
+            return True
+        return begun(self._request)
 
-    def _hear(self) -> None:
+    def _receive(self) -> None:
+        """Read one message of the fork server or of an agent."""
         try:
             message = wire.receive(self._channel)
         except ConnectionError:
@@ -168,96 +189,98 @@ class Launcher:
             case "broken":
                 self._broken = message["message"]
             case "agent":
-                self._starting, self._group = False, message["pid"]
+                self._agent_requested = False
+                self._agent = message["pid"]
             case "outcome":
                 self._ended(Outcome.from_dict(message["outcome"]))
             case "exit":
-                self._starting, self._group = False, None
+                self._forget_agent()
                 self._agent_ended(message["attempt"], message["exitCode"])
 
     def _agent_ended(self, attempt: int, code: int) -> None:
-        """Its outcome came before; this counts only for an agent that died without one."""
-        message = (
-            f"the agent ended: {signal_name(-code)}"
-            if code < 0
-            else f"the agent ended: exit code {code}"
-        )
-        self._ended(
-            Outcome(attempt, Result.FAILED, (Failure(code or 1, time.time(), message=message),))
-        )
+        """Fail the attempt of an agent that has died without an outcome."""
+        # Where there was one it came before, and the machine ignores this.
+        ending = signal_name(-code) if code < 0 else f"exit code {code}"
+        failure = Failure(code or 1, time.time(), message=f"the agent ended: {ending}")
+        self._ended(Outcome(attempt, Result.FAILED, (failure,)))
 
     def _ended(self, outcome: Outcome) -> None:
-        hang = self._vigil.verdict if self._vigil is not None else None
+        hang = self._hang_monitor.verdict if self._hang_monitor is not None else None
         if hang is not None and hang.attempt == outcome.attempt and outcome.result is Result.FAILED:
             # What happens to ranks that hang is its consequence.
             outcome = hang
         else:
             outcome = self._with_tails(outcome)
-        struck = linux.oom_kills() > self._oom_kills
-        self._feed(state.Ended(dataclasses.replace(outcome, oom_killed=struck)))
+        self._feed(state.Ended(dataclasses.replace(outcome, oom_killed=self._oom_killed())))
+
+    def _oom_killed(self) -> bool:
+        """Tell whether the OOM killer struck in this pod's memory cgroup during the attempt."""
+        return linux.oom_kills() > self._oom_kills
 
     def _with_tails(self, outcome: Outcome) -> Outcome:
-        request, tails = self._request, self._tails
+        """Add the last lines of each failed rank's stderr."""
+        request = self._request
+        tails = self._tails
         if request is None or tails is None or request.assignment.attempt != outcome.attempt:
             return outcome
         tails.drain()
-        failures = (
-            dataclasses.replace(
-                failure,
-                tail="" if failure.rank is None else tails.tail(request.local(failure.rank)),
-            )
-            for failure in outcome.failures
-        )
+        failures = []
+        for failure in outcome.failures:
+            if failure.rank is not None:
+                tail = tails.tail(request.local_rank(failure.rank))
+                failure = dataclasses.replace(failure, tail=tail)
+            failures.append(failure)
         return dataclasses.replace(outcome, failures=tuple(failures))
 
     def _reap(self) -> None:
+        # All children, orphans of the ranks included: nobody else would wait for them.
         for pid, code in linux.reap().items():
             if self._server is not None and pid == self._server.pid:
+                # Popen would wait for it again and find nothing.
                 self._server.returncode = code
                 self._server = None
+                # Its last words are still in the socket, "broken" for one.
                 while self._channel is not None:
-                    self._hear()
-                self._starting, self._group = False, None
-                struck = linux.oom_kills() > self._oom_kills
-                self._feed(state.ServerDied(code, self._broken, struck))
+                    self._receive()
+                self._forget_agent()
+                self._feed(state.ServerDied(code, self._broken, self._oom_killed()))
+
+    def _forget_agent(self) -> None:
+        self._agent_requested = False
+        self._agent = None
 
     def _feed(self, event: state.Event) -> None:
+        """Tell the machine of an event and do what it commands."""
         before = self.machine.report
         now = state.Now(time.monotonic(), time.time())
         self.machine, commands = state.step(self.machine, event, now)
         for command in commands:
-            self._do(command)
+            self._carry_out(command)
         if self.machine.report != before:
             self._publish()
 
     def _publish(self) -> None:
         report = self.machine.report
-        current = self._request is not None and self._request.assignment.attempt == report.attempt
-        progress = self._request.progress_file if self._request is not None and current else None
+        request = self._request
+        progress: Path | None = None
+        if request is not None and request.assignment.attempt == report.attempt:
+            progress = request.progress_file
         self.board.publish(report, progress)
         if report.state in (State.FAILED, State.STOPPED):
-            self._ring()
-        cause = (
-            ""
-            if report.exit_code is None
-            else f" {report.reason or ''} exit code {report.exit_code}"
-        )
-        where = "" if report.rank is None else f" rank {report.rank}"
-        log.info(
-            "attempt %d: %s%s%s %s",
-            report.attempt,
-            report.state,
-            cause,
-            where,
-            report.message or "",
-        )
+            self._notify_operator()
+        words = [f"attempt {report.attempt}: {report.state}"]
+        if report.exit_code is not None:
+            words.append(f"{report.reason or ''} exit code {report.exit_code}")
+        if report.rank is not None:
+            words.append(f"rank {report.rank}")
+        log.info("%s %s", " ".join(words), report.message or "")
 
-    def _ring(self) -> None:
-        address = self._request.assignment.bell if self._request is not None else None
+    def _notify_operator(self) -> None:
+        address = self._request.assignment.notify_address if self._request is not None else None
         if address and self.options.job:
-            notify.ring(address, self.options.job, self.options.host)
+            notify.notify(address, self.options.job, self.options.host)
 
-    def _do(self, command: state.Command) -> None:
+    def _carry_out(self, command: state.Command) -> None:
         match command:
             case state.StartServer():
                 self._start_server()
@@ -266,9 +289,9 @@ class Launcher:
             case state.AskStop():
                 self._ask_stop()
             case state.Kill():
-                self._sweeping = True
-                if self._vigil is not None:
-                    self._vigil.part(time.monotonic())
+                self._killing = True
+                if self._hang_monitor is not None:
+                    self._hang_monitor.before_kill(time.monotonic())
             case state.Exit(code):
                 self.code = code
 
@@ -277,7 +300,9 @@ class Launcher:
         self._broken = None
         self._oom_kills = linux.oom_kills()
         ours, theirs = wire.pair()
-        command = boot.command(theirs.fileno(), foreign=bool(self.options.program))
+        command = forkserver.command_line(theirs.fileno(), foreign=bool(self.options.program))
+        # A session of its own: a Ctrl+C at a terminal is for the launcher alone, which then has the
+        # ranks save.
         self._server = subprocess.Popen(
             command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, start_new_session=True
         )
@@ -285,25 +310,28 @@ class Launcher:
         self._channel = ours
 
     def _start(self, assignment: Assignment) -> None:
-        self._forget()
+        """Ask the fork server for an agent that runs the ranks of an assignment."""
+        self._close_attempt()
         folder = tempfile.mkdtemp(prefix=f"attempt-{assignment.attempt}-", dir=self._folder)
         self._request = wire.Request(assignment, folder, self.options.program, self.options.job)
         self._tails = Tails(Path(folder), assignment.nproc_per_node)
-        deadline = hang_detector.deadline_of(
-            self.options.progress_deadline, bundled=not self.options.program
-        )
-        self._vigil = HangMonitor(self._request, deadline) if deadline is not None else None
+        bundled = not self.options.program
+        deadline = hang_deadline(self.options.progress_deadline, bundled=bundled)
+        if deadline is None:
+            self._hang_monitor = None
+        else:
+            self._hang_monitor = HangMonitor(self._request, deadline)
         self._oom_kills = linux.oom_kills()
         try:
             wire.send(self._channel, "start", request=self._request.to_dict())
-            self._starting = True
+            self._agent_requested = True
         except (OSError, AttributeError):
             # The fork server has just died; its end is noticed as that of a child and fails this
             # attempt.
             log.warning("attempt %d: the fork server is gone", assignment.attempt)
 
-    def _forget(self) -> None:
-        """Let go of what belongs to the attempt before."""
+    def _close_attempt(self) -> None:
+        """Close the pipes of the attempt before and remove its files."""
         if self._tails is not None:
             self._tails.close()
             self._tails = None
@@ -314,31 +342,34 @@ class Launcher:
         if self._request is None:
             return
         self._request.stop_file.touch()
-        if self._vigil is not None:
-            self._vigil.let_stop()
+        if self._hang_monitor is not None:
+            self._hang_monitor.let_stop()
         if self.options.program:
+            # The bundled trainer looks for the file, so that all its ranks stop after the same
+            # step; other programs know nothing but the signal.
             for pid in rank.processes(Path(self._request.folder)).values():
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGTERM)
 
-    def _sweep(self) -> bool:
+    def _kill_processes(self) -> bool:
         """Kill what is left of the attempt; true when nothing was left and nothing can appear any
         more.
-
-        An agent that was asked for may be born late, and its end may be told late, when the next
-        one runs already.
         """
-        if self._vigil is not None and self._vigil.showing:
+        if self._hang_monitor is not None and self._hang_monitor.showing:
             return False
         spare = [self._server.pid] if self._server is not None else []
         left = linux.descendants(os.getpid(), spare)
-        if left and self._group is not None:
-            linux.kill_group(self._group)
+        if left and self._agent is not None:
+            linux.kill_group(self._agent)
+        # One by one as well, and in the next turn again: a process may have left the group, and may
+        # have forked since it was listed.
         linux.kill(left)
-        return not left and not self._starting and self._group is None
+        # An agent that was asked for may be forked late, and its end may be told late, when the
+        # next one runs already.
+        return not left and not self._agent_requested and self._agent is None
 
-    def _leave(self) -> None:
-        """Remove every process and file, and say the last word."""
+    def _clean_up(self) -> None:
+        """Remove every process and file, and write the termination message."""
         if self.code is not None:
             write_termination(self.options.termination_log, self.board.report())
         self._close_channel()
@@ -348,7 +379,7 @@ class Launcher:
             time.sleep(BUSY_TURN_SECONDS)
             linux.reap()
         linux.reap()
-        self._forget()
+        self._close_attempt()
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _close_channel(self) -> None:
@@ -389,6 +420,7 @@ def _temporary_folder() -> str:
 
 
 def _wake_pipe() -> int:
+    """Give a descriptor that becomes readable when a signal has come."""
     reader, writer = os.pipe()
     os.set_blocking(reader, False)
     os.set_blocking(writer, False)
@@ -401,7 +433,9 @@ def main(argv: Sequence[str]) -> int:
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(name)s: %(message)s", stream=sys.stderr
     )
-    report, path = Report(host=os.uname().nodename), Settings.termination_log
+    # For failures before the settings are read.
+    report = Report(host=os.uname().nodename)
+    path = Settings.termination_log
     try:
         options = settings.read(argv, os.environ)
         path = options.termination_log

@@ -1,26 +1,28 @@
-"""The bell: the operator asks at once when ranks have ended or made their first step, instead of
-some time later.
-"""
+"""Notifies the operator that ranks have begun or ended, so that it asks at once and not later."""
 
 import contextlib
 import http.client
 import threading
 from urllib.parse import quote
 
-SECONDS = 1.0
+TIMEOUT_SECONDS = 1.0
 
 
-def ring(address: str, job: str, pod: str) -> None:
-    """Ring in the background, once; an operator that does not hear it learns from readiness."""
+def notify(address: str, job: str, pod: str) -> None:
+    """Notify in the background, once; ``job`` is ``<namespace>/<name>``.
+
+    An operator that is not reached learns the same from the pod's readiness a moment later.
+    """
+    # Looking up and connecting may take a second, in which the main loop must not stand still.
     threading.Thread(
-        target=ring_and_wait, args=(address, job, pod), name="bell", daemon=True
+        target=notify_and_wait, args=(address, job, pod), name="notify", daemon=True
     ).start()
 
 
-def ring_and_wait(address: str, job: str, pod: str) -> None:
-    """Ring; whatever goes wrong is nobody's concern."""
+def notify_and_wait(address: str, job: str, pod: str) -> None:
+    """Notify and wait for the answer; a failure is ignored."""
     with contextlib.suppress(OSError, http.client.HTTPException, ValueError):
-        connection = http.client.HTTPConnection(address, timeout=SECONDS)
+        connection = http.client.HTTPConnection(address, timeout=TIMEOUT_SECONDS)
         try:
             connection.request("POST", f"/ring/{quote(job)}/{quote(pod, safe='')}")
             connection.getresponse().read()

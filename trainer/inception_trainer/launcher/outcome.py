@@ -1,4 +1,7 @@
-"""How an attempt ended on this node, and which of its failures is the root cause."""
+"""How an attempt ended on this node, and which of its failures is the root cause.
+
+The agent makes an ``Outcome``, ``state`` has it judged and puts the ``Verdict`` into the report.
+"""
 
 import dataclasses
 from collections.abc import Sequence
@@ -9,7 +12,7 @@ from .compat import StrEnum
 from .exitcodes import ExitCode, Reason, contract_code, reason_of, signal_name, signal_of
 
 MESSAGE_CHARACTERS = 2900
-"""What a report of 4 KiB has room for."""
+"""What a report has room for: the kubelet cuts termination messages at 4 KiB."""
 
 
 class Result(StrEnum):
@@ -26,10 +29,15 @@ class Failure:
 
     exit_code: int
     time: float
+    """Seconds since the epoch, on this node's clock."""
     rank: int | None = None
+    """Global; None: it was not a rank that failed."""
     error: str = ""
+    """Type of the exception."""
     message: str = ""
+    """Type and text of the exception."""
     peer_lost: bool = False
+    """It failed because another rank did."""
     tail: str = ""
     """The last lines of its stderr."""
 
@@ -76,17 +84,16 @@ def judge(outcome: Outcome, now: float) -> Verdict:
         return Verdict(Reason.ERROR, ExitCode.ERROR, None, "the ranks ended without a word", now)
     cause = root_cause(outcome.failures)
     if outcome.oom_killed and _may_be_memory(cause):
-        head = cause.message or "the memory limit was reached and the kernel killed a process"
-        return Verdict(
-            Reason.OOM_KILLED, ExitCode.KILLED, cause.rank, with_tail(head, cause.tail), cause.time
-        )
-    number = signal_of(cause.exit_code)
-    head = cause.message or (
-        signal_name(number) if number is not None else f"exit code {cause.exit_code}"
-    )
-    message = with_tail(head, cause.tail)
-    reason = Reason.PEER_LOST if cause.peer_lost else reason_of(cause.exit_code)
-    return Verdict(reason, contract_code(cause.exit_code), cause.rank, message, cause.time)
+        reason = Reason.OOM_KILLED
+        code: int = ExitCode.KILLED
+        head = "the memory limit was reached and the kernel killed a process"
+    else:
+        reason = Reason.PEER_LOST if cause.peer_lost else reason_of(cause.exit_code)
+        code = contract_code(cause.exit_code)
+        number = signal_of(cause.exit_code)
+        head = f"exit code {cause.exit_code}" if number is None else signal_name(number)
+    message = with_tail(cause.message or head, cause.tail)
+    return Verdict(reason, code, cause.rank, message, cause.time)
 
 
 def with_tail(head: str, tail: str) -> str:
@@ -102,7 +109,7 @@ def with_tail(head: str, tail: str) -> str:
 
 
 def _may_be_memory(cause: Failure) -> bool:
-    """A kill by the kernel shows as a signal, a lost child or a lost peer, never as a code of its
-    own.
-    """
+    """Tell whether the OOM killer may be behind a failure."""
+    # It may have struck a data loader of the rank, which then raises, or another rank, which this
+    # one then lost. A rank that ends with a code of its own, 65 say, knows why.
     return cause.peer_lost or reason_of(cause.exit_code) in (Reason.SIGNAL, Reason.ERROR)

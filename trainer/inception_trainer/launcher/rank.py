@@ -1,4 +1,9 @@
-"""What one rank runs: the program, wrapped so that its end is told in the contract's words."""
+"""What one rank runs: the program, wrapped so that its end is told in the contract's words.
+
+Torch elastic calls ``main`` in a process that was forked from the agent. What a rank leaves for the
+launcher are files in the attempt's folder: process number, heartbeats, stacks, and a note of how it
+ended.
+"""
 
 import contextlib
 import importlib
@@ -16,11 +21,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from . import boot, stacks, stderr
+from . import stacks, stderr
 from .exitcodes import ExitCode, contract_code, is_peer_loss
 from .linux import die_with_parent
 
 BUNDLED = "inception_trainer.entry:train"
+PACKAGE_FOLDER = str(Path(__file__).resolve().parents[len(__spec__.name.split(".")) - 1])
+"""Where the launcher's top-level package lies: on the path of our own processes, but not on that of
+programs of others, which might find modules of ours in the place of their own.
+"""
 _FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 _MESSAGE_CHARACTERS = 2000
 
@@ -50,18 +59,20 @@ def heartbeat_path(folder: Path, local_rank: int) -> Path:
 
 def processes(folder: Path) -> dict[int, int]:
     """Give the process numbers of the ranks that have started, by local rank."""
-    texts = {path: path.read_text(encoding="ascii") for path in folder.glob("pid-*")}
-    return {
-        int(path.name.removeprefix("pid-")): int(text)
-        for path, text in texts.items()
-        if text.isdigit()
-    }
+    started: dict[int, int] = {}
+    for path in folder.glob("pid-*"):
+        # Empty while the rank is just writing it.
+        text = path.read_text(encoding="ascii")
+        if text.isdigit():
+            started[int(path.name.removeprefix("pid-"))] = int(text)
+    return started
 
 
 def read_note(folder: Path, local_rank: int) -> dict[str, Any] | None:
     """Read how a rank ended, if it could still say it."""
+    path = note_path(folder, local_rank)
     try:
-        note = json.loads(note_path(folder, local_rank).read_text(encoding="utf-8"))
+        note = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     return note if isinstance(note, dict) else None
@@ -69,26 +80,29 @@ def read_note(folder: Path, local_rank: int) -> dict[str, Any] | None:
 
 def main(folder: str, program: tuple[str, ...]) -> int:
     """Run the program as this rank; returns 0 or 75, every other end leaves the process at once."""
+    files = Path(folder)
     local = int(os.environ["LOCAL_RANK"])
-    stderr.join(Path(folder), local)
-    prepare(bool(program))
-    stacks.offer(Path(folder), local)
-    os.environ["INCEPTION_HEARTBEAT_FILE"] = str(heartbeat_path(Path(folder), local))
-    pid_path(Path(folder), local).write_text(str(os.getpid()), encoding="ascii")
+    stderr.join(files, local)
+    prepare(foreign=bool(program))
+    stacks.offer(files, local)
+    os.environ["INCEPTION_HEARTBEAT_FILE"] = str(heartbeat_path(files, local))
+    # Last: who knows the process number may send signals, which have their handlers by now.
+    pid_path(files, local).write_text(str(os.getpid()), encoding="ascii")
     if program and Path(os.environ["INCEPTION_STOP_FILE"]).exists():
         # SIGTERM was sent before this rank could be known.
         return ExitCode.STOPPED
     code, error, message = run(program or (BUNDLED,))
     if code not in (ExitCode.DONE, ExitCode.STOPPED) and not message:
-        error, message = recorded()
+        error, message = recorded_error()
+    has_peers = int(os.environ.get("WORLD_SIZE", "1")) > 1
     note = {
         "exitCode": code,
         "error": error,
         "message": message[:_MESSAGE_CHARACTERS],
         "time": time.time(),
+        "peerLost": has_peers and is_peer_loss(error, message),
     }
-    note["peerLost"] = int(os.environ.get("WORLD_SIZE", "1")) > 1 and is_peer_loss(error, message)
-    _write(note_path(Path(folder), local), note)
+    _write(note_path(files, local), note)
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):
             stream.flush()
@@ -98,21 +112,26 @@ def main(folder: str, program: tuple[str, ...]) -> int:
     return code
 
 
-def prepare(foreign: bool) -> None:
-    """Undo in this rank what the fork server and the agent set up for themselves."""
+def prepare(*, foreign: bool) -> None:
+    """Undo in this rank what the fork server and the agent set up for themselves.
+
+    A fork inherits signal handlers, random states, thread counts and the module path; a program
+    expects those of a fresh interpreter.
+    """
     die_with_parent()
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
         signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
+            # Into a pipe Python writes whole blocks, and a rank that is killed would lose its last.
             stream.reconfigure(line_buffering=True)
     if (numpy := sys.modules.get("numpy")) is not None:
         # Forked ranks would share the state that numpy drew when the fork server imported it.
         numpy.random.seed()
     _limit_threads()
     if foreign:
-        if sys.path[:1] == [boot.FOLDER]:
+        if sys.path[:1] == [PACKAGE_FOLDER]:
             del sys.path[0]
         _load_device_plugins()
 
@@ -124,34 +143,33 @@ def run(program: Sequence[str]) -> tuple[int, str, str]:
     except SystemExit as end:
         return _exit_status(end.code)
     except BaseException as error:
+        # The bundled trainer's own errors say what to do; a traceback would bury that.
+        kind = type(error).__name__
         code = getattr(error, "exit_code", None)
         if isinstance(code, int):
-            print(f"{type(error).__name__}: {error}", file=sys.stderr)
-            return code, type(error).__name__, str(error)
+            print(f"{kind}: {error}", file=sys.stderr)
+            return code, kind, str(error)
         traceback.print_exc()
-        head = f"{type(error).__name__}: {error}".strip()
-        return ExitCode.ERROR, type(error).__name__, head
+        return ExitCode.ERROR, kind, f"{kind}: {error}".strip()
     return ExitCode.DONE, "", ""
 
 
-def recorded() -> tuple[str, str]:
+def recorded_error() -> tuple[str, str]:
     """Read exception type and message from torch elastic's error file, where a program may have
-    left them.
+    left them (torch's decorator ``record`` does).
     """
+    path = Path(os.environ.get("TORCHELASTIC_ERROR_FILE", ""))
     try:
-        content = json.loads(
-            Path(os.environ.get("TORCHELASTIC_ERROR_FILE", "")).read_text(encoding="utf-8")
-        )
-        message = content["message"]
+        message = json.loads(path.read_text(encoding="utf-8"))["message"]
         text = str(message["message"] if isinstance(message, dict) else message)
     except (OSError, ValueError, KeyError, TypeError):
         return "", ""
-    found = re.match(r"(?:[\w.]+\.)?(\w+): ", text)
-    return found[1] if found else "", text
+    kind = re.match(r"(?:[\w.]+\.)?(\w+): ", text)
+    return kind[1] if kind else "", text
 
 
 def call(program: Sequence[str]) -> None:
-    """Call a program given as ``module:function``, ``-m module``, a Python script or any command."""
+    """Call a program: ``module:function``, ``-m module``, a Python script or any command."""
     name, *arguments = _without_python(program)
     if _FUNCTION.fullmatch(name):
         sys.argv = [name, *arguments]
@@ -173,18 +191,25 @@ def call(program: Sequence[str]) -> None:
 
 def _search_first(folder: Path) -> None:
     """Do what the interpreter does before it runs a script or a module."""
+    # Python 3.10 has no -P and no PYTHONSAFEPATH.
     if not getattr(sys.flags, "safe_path", False):
         sys.path.insert(0, str(folder))
 
 
 def _without_python(program: Sequence[str]) -> Sequence[str]:
-    """Drop ``python [-u]`` in front of a script: this process is a warm one already."""
+    """Drop ``python [-u]`` in front of a script: this process is an interpreter already, and one
+    that has imported torch.
+    """
     if not re.fullmatch(r"(.*/)?python(3(\.\d+)?)?", program[0]):
         return program
-    rest = [*program[1:]]
+    rest = list(program[1:])
     if rest[:1] == ["-u"]:
+        # prepare() has done what it asks for.
         del rest[0]
-    return rest if rest and (rest[0] == "-m" or rest[0].endswith(".py")) else program
+    if not rest:
+        return program
+    is_ours = rest[0] == "-m" or rest[0].endswith(".py")
+    return rest if is_ours else program
 
 
 def _function(name: str) -> Any:
@@ -192,7 +217,10 @@ def _function(name: str) -> Any:
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
-        if error.name is not None and f"{module_name}.".startswith(f"{error.name}."):
+        # Only if it is the module itself that is missing, not one that it imports: that would be a
+        # failure of the program, with a traceback worth seeing.
+        missing = f"{error.name}."
+        if f"{module_name}.".startswith(missing):
             raise CannotRunError(f"{name}: {error}") from error
         raise
     if not hasattr(module, attribute):
@@ -203,10 +231,9 @@ def _function(name: str) -> Any:
 def _execute(name: str, arguments: list[str]) -> None:
     path = shutil.which(name)
     if path is None:
-        code = ExitCode.NOT_EXECUTABLE if Path(name).exists() else ExitCode.NOT_FOUND
-        raise CannotRunError(
-            f"{name}: {'not executable' if Path(name).exists() else 'not found'}", code
-        )
+        if Path(name).exists():
+            raise CannotRunError(f"{name}: not executable", ExitCode.NOT_EXECUTABLE)
+        raise CannotRunError(f"{name}: not found", ExitCode.NOT_FOUND)
     # Not exec: torch elastic waits for this process to hand back a value.
     process = subprocess.Popen([path, *arguments])
     signal.signal(signal.SIGTERM, lambda number, _: process.send_signal(number))
@@ -224,21 +251,24 @@ def _exit_status(code: object) -> tuple[int, str, str]:
 
 
 def _limit_threads() -> None:
-    """Share the CPUs between the local ranks: OpenMP has read its variable long before, in the fork
-    server.
-    """
+    """Divide the CPUs between the local ranks, unless OMP_NUM_THREADS says otherwise."""
     torch = sys.modules.get("torch")
     if torch is None:
         return
-    share = len(os.sched_getaffinity(0)) // max(1, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
     text = os.environ.get("OMP_NUM_THREADS", "")
-    torch.set_num_threads(int(text) if text.isdigit() and int(text) > 0 else max(1, share))
+    threads = int(text) if text.isdigit() else 0
+    if threads == 0:
+        ranks = max(1, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+        threads = max(1, len(os.sched_getaffinity(0)) // ranks)
+    # OpenMP read the variable and counted the CPUs when the fork server imported torch; how many
+    # ranks would share them was not known then.
+    torch.set_num_threads(threads)
 
 
 def _load_device_plugins() -> None:
-    """Do for a foreign program what ``import torch`` does: load the vendors' plug-ins, skipped in
-    the fork server.
-    """
+    """Do for a foreign program what ``import torch`` does: load the vendors' plug-ins."""
+    # The fork server told torch not to: a device context that is opened before a fork is of no use
+    # after it.
     if os.environ.get("TORCH_DEVICE_BACKEND_AUTOLOAD", "1") != "1":
         return
     load = getattr(sys.modules.get("torch"), "_import_device_backends", None)
@@ -247,6 +277,7 @@ def _load_device_plugins() -> None:
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:
+    # By way of a rename, so that nobody reads half a note.
     draft = path.with_suffix(".tmp")
     with contextlib.suppress(OSError):
         draft.write_text(json.dumps(content), encoding="utf-8")

@@ -10,6 +10,7 @@ from .compat import UTC, StrEnum
 
 TERMINATION_MESSAGE_BYTES = 4096
 CUT = " …"
+"""Stands where a message was cut off."""
 
 
 class State(StrEnum):
@@ -72,7 +73,8 @@ def with_progress(report: Report, progress: object) -> Report:
     """Add step and metrics of a progress file; anything malformed is left out."""
     if not isinstance(progress, dict):
         return report
-    step, metrics = progress.get("step"), progress.get("metrics")
+    step = progress.get("step")
+    metrics = progress.get("metrics")
     return dataclasses.replace(
         report,
         step=step if isinstance(step, int) else report.step,
@@ -82,7 +84,8 @@ def with_progress(report: Report, progress: object) -> Report:
 
 def termination_message(report: Report, limit: int = TERMINATION_MESSAGE_BYTES) -> bytes:
     """Encode a report in at most ``limit`` bytes: first the message gives way, then the metrics."""
-    data, text = report.to_bytes(), report.message or ""
+    data = report.to_bytes()
+    text = report.message or ""
     while len(data) > limit and text:
         # Six bytes is the longest escape of one character, so a cut of this size never takes too
         # much.

@@ -1,4 +1,8 @@
-"""The launcher's HTTP server: /status, /readyz and /healthz."""
+"""The launcher's HTTP server: /status for the operator, /readyz and /healthz for the kubelet.
+
+The main loop publishes its report on a ``Board``; the server's threads only read. A launcher whose
+main loop stands still therefore still answers, and says on /healthz that it is not well.
+"""
 
 import contextlib
 import json
@@ -12,6 +16,7 @@ from pathlib import Path
 from .report import Report, with_progress
 
 STALL_SECONDS = 30.0
+"""A main loop that has not turned for so long is stuck."""
 PROGRESS_BYTES = 1 << 14
 """What a program may say about its progress; a report that grows beyond measure would be read by
 nobody.
@@ -19,7 +24,7 @@ nobody.
 
 
 class Board:
-    """Where the main loop pins the report and the server's threads read it."""
+    """Where the main loop publishes the report and the server's threads read it."""
 
     def __init__(self, report: Report) -> None:
         self._lock = threading.Lock()
@@ -27,22 +32,24 @@ class Board:
         self._progress: Path | None = None
         self._beat = time.monotonic()
         self._reached = (0, 0)
+        """An attempt and the furthest step of its ranks."""
         self.asked = False
         """Somebody has read /status."""
 
     def publish(self, report: Report, progress: Path | None) -> None:
-        """Pin a report and name the file that holds the progress of its attempt."""
+        """Publish a report and name the file that holds the progress of its attempt."""
         with self._lock:
-            self._report, self._progress = report, progress
+            self._report = report
+            self._progress = progress
 
     def reach(self, attempt: int, step: int) -> bool:
         """Note how far the ranks of an attempt are, for programs that tell no more; true at its
         first step.
         """
         with self._lock:
-            known = self._reached[1] if self._reached[0] == attempt else 0
-            self._reached = (attempt, max(known, step))
-        return step > 0 and not known
+            before = self._reached[1] if self._reached[0] == attempt else 0
+            self._reached = (attempt, max(before, step))
+        return step > 0 and not before
 
     def beat(self) -> None:
         """Note that the main loop is turning."""
@@ -60,11 +67,15 @@ class Board:
             return self._report.state.ready
 
     def report(self) -> Report:
-        """Give the pinned report with the latest progress."""
+        """Give the published report with the latest progress."""
         with self._lock:
-            report, progress, (attempt, step) = self._report, self._progress, self._reached
+            report = self._report
+            progress = self._progress
+            attempt, step = self._reached
         if step and attempt == report.attempt:
             report = replace(report, step=step)
+        # Read outside of the lock: the file may lie on a volume that answers slowly, and the main
+        # loop must not wait for it.
         return with_progress(report, _read(progress)) if progress is not None else report
 
 
@@ -84,13 +95,16 @@ class Server(ThreadingHTTPServer):
             super().__init__(("0.0.0.0", port), _Handler)  # noqa: S104
 
     def server_bind(self) -> None:
-        """Bind without looking the host's name up, which HTTPServer would do; take IPv4 along."""
+        """Bind to all addresses, and leave out HTTPServer's look-up of this host's name."""
+        # The look-up is a DNS query that may take seconds. Without IPV6_V6ONLY the socket takes
+        # IPv4 too, whatever /proc/sys/net/ipv6/bindv6only says.
         if self.address_family == socket.AF_INET6:
             self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self.socket.bind(self.server_address)
         self.server_address = self.socket.getsockname()
-        self.server_name, self.server_port = "launcher", self.server_address[1]
+        self.server_name = "launcher"
+        self.server_port = self.server_address[1]
 
     def start(self) -> None:
         """Serve in a thread of its own."""
@@ -102,11 +116,12 @@ class Server(ThreadingHTTPServer):
         self.server_close()
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """A client that hangs up is not worth a traceback."""
+        """Say nothing: a client that hangs up is not worth a traceback."""
 
 
 class _Handler(BaseHTTPRequestHandler):
     server: Server
+    # Seconds that a client may take to ask; its thread would else wait for ever.
     timeout = 10
 
     def do_GET(self) -> None:

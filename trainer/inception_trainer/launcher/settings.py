@@ -17,7 +17,7 @@ class SettingsError(ValueError):
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything the launcher was told at its birth."""
+    """Everything the launcher was told when it was started."""
 
     assignment: Path = Path("/etc/inception/assignment")
     port: int = 8080
@@ -27,14 +27,16 @@ class Settings:
     """What every rank runs; empty: the bundled trainer."""
     notes: tuple[str, ...] = ()
     """What to say about the program before it runs."""
-    warm_hold: float = 600.0
-    """How long a failed attempt waits for the next assignment."""
+    keep_warm: float = 600.0
+    """Seconds that the launcher waits for the next assignment after an attempt has failed."""
     shutdown: float = 110.0
-    """How long ranks may take to save and stop when asked to."""
+    """Seconds that ranks may take to save and stop when asked to."""
     progress_deadline: float | None = None
-    """How long a rank may give no sign of life; None: as long as `watchdog.deadline_of` says."""
+    """Seconds that a rank may give no heartbeat; None: as ``hang_detector.hang_deadline`` says."""
     job: str = ""
+    """``<namespace>/<name>``"""
     host: str = ""
+    """The pod's name."""
 
 
 def read(argv: Sequence[str], environ: Mapping[str, str]) -> Settings:
@@ -51,7 +53,7 @@ def read(argv: Sequence[str], environ: Mapping[str, str]) -> Settings:
         termination_log=options.termination_log,
         program=command.program,
         notes=command.notes,
-        warm_hold=_seconds(environ, "INCEPTION_WARM_HOLD_SECONDS", Settings.warm_hold),
+        keep_warm=_seconds(environ, "INCEPTION_WARM_HOLD_SECONDS", Settings.keep_warm),
         shutdown=_seconds(environ, "INCEPTION_SHUTDOWN_SECONDS", Settings.shutdown),
         progress_deadline=_seconds(environ, "INCEPTION_PROGRESS_DEADLINE_SECONDS", None),
         job=environ.get("INCEPTION_JOB", ""),
@@ -60,9 +62,8 @@ def read(argv: Sequence[str], environ: Mapping[str, str]) -> Settings:
 
 
 def _split(argv: Sequence[str]) -> tuple[list[str], tuple[str, ...]]:
-    """Take off what follows the first ``--``: argparse would swallow a later one that belongs to
-    the program.
-    """
+    """Take off what follows the first ``--``: the program."""
+    # argparse would also swallow a second -- that belongs to the program.
     argv = list(argv)
     if "--" not in argv:
         return argv, ()
@@ -73,9 +74,10 @@ def _split(argv: Sequence[str]) -> tuple[list[str], tuple[str, ...]]:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="inception_trainer launch",
-        description="Resident launcher of a worker pod: runs the ranks that the operator assigns to it.",
-        epilog="After --: a script, 'module:function', '-m module' or a command that every rank runs "
-        "instead of the bundled trainer.",
+        description="Resident launcher of a worker pod: "
+        "runs the ranks that the operator assigns to it.",
+        epilog="After --: a script, 'module:function', '-m module' or a command "
+        "that every rank runs instead of the bundled trainer.",
     )
     parser.add_argument("--assignment", type=Path, default=Settings.assignment, metavar="FILE")
     parser.add_argument(

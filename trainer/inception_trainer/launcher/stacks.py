@@ -1,5 +1,7 @@
-"""Stacks of the ranks: how a rank is made to show them, also while it is stuck in C code, and how
-they are read.
+"""Stacks of the ranks: how a rank is made to show them, and how they are read.
+
+Python's faulthandler writes them from within a signal handler in C, so a rank shows its stacks also
+while it is stuck in C code or holds the interpreter's lock.
 """
 
 import contextlib
@@ -13,7 +15,7 @@ from pathlib import Path
 from typing import IO
 
 SIGNAL = signal.SIGRTMIN + 9
-"""Asks a rank for its stacks; programs and libraries use the lower ones."""
+"""Asks a rank for its stacks; programs and libraries use the lower numbers."""
 MOST_BYTES = 1 << 18
 """More than a hundred threads, which is what faulthandler shows at most."""
 _FRAME = re.compile(r'^  File "(?P<file>.*)", line (?P<line>\d+) in (?P<name>.+)$', re.MULTILINE)
@@ -25,6 +27,7 @@ _WAITING_PLACES = (
     "/torch/nn/parallel/",
     "/inception_trainer/comm.py",
 )
+# faulthandler keeps only the descriptor, which would be closed along with the file object.
 _open: list[IO[bytes]] = []
 
 
@@ -55,7 +58,7 @@ def offer(folder: Path, local_rank: int) -> None:
 
 
 def ask(pid: int) -> None:
-    """Ask a rank for its stacks."""
+    """Ask a rank for its stacks; it writes them in its own time."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.kill(pid, SIGNAL)
 
@@ -74,9 +77,11 @@ def main_stack(text: str) -> tuple[Frame, ...]:
     else the oldest.
     """
     threads = re.split(r"^(?=(?:Current thread|Thread) 0x)", text, flags=re.MULTILINE)
+    # The kernel gives a signal for the process to its main thread where that does not block it.
+    # faulthandler shows the newest thread first.
     current = [thread for thread in threads if thread.startswith("Current thread")]
-    found = _FRAME.finditer((current or threads)[-1])
-    return tuple(Frame(frame["file"], frame["line"], frame["name"]) for frame in found)
+    frames = _FRAME.finditer((current or threads)[-1])
+    return tuple(Frame(frame["file"], frame["line"], frame["name"]) for frame in frames)
 
 
 def of_program(text: str) -> tuple[Frame, ...]:
@@ -96,10 +101,8 @@ def waits_for_peers(stack: tuple[Frame, ...]) -> bool:
 def state_of(pid: int) -> str:
     """Give the kernel's letter for what a process does; empty when it is gone."""
     try:
-        return (
-            Path(f"/proc/{pid}/stat")
-            .read_text(encoding="utf-8", errors="replace")
-            .rpartition(") ")[2][:1]
-        )
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return ""
+    # The name of the process, in brackets, may hold blanks and brackets itself.
+    return stat.rpartition(") ")[2][:1]

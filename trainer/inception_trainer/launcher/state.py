@@ -1,13 +1,14 @@
-"""The launcher's decisions as a pure machine: ``step(machine, event, now)`` gives the next machine
-and what to do.
+"""The launcher's state machine: ``step(machine, event, now)`` gives the next machine and commands.
 
-An attempt passes through ``running`` (ranks exist) and ``killing`` (its processes are being
-removed); the next one starts only after ``Emptied`` has said that no process of it is left. The
-report's state is what the operator sees.
+Pure: no I/O, no clock. ``main`` turns signals, files and messages into events and carries out the
+commands. The ranks of one attempt go through the states of ``Ranks``; the next attempt starts only
+after ``Emptied`` has said that no process of the one before is left. The report inside the machine
+is what the operator sees.
 """
 
 import dataclasses
 from dataclasses import dataclass
+from enum import Enum, auto
 
 from .assignment import Assignment, is_new
 from .exitcodes import ExitCode, Reason, signal_name
@@ -15,10 +16,13 @@ from .outcome import Outcome, Result, judge
 from .report import Report, State
 
 SERVER_TRIES = 3
+"""After so many deaths in a row the fork server is given up."""
 BEGIN_SECONDS = 2.0
 """How long ranks that have nothing to save yet are given to notice a request to stop: they may be
 waiting for peers.
 """
+STOPPED_EARLY = "stopped before the ranks had begun"
+STOPPED_LATE = "the ranks did not stop in time and were killed"
 
 
 @dataclass(frozen=True)
@@ -28,7 +32,7 @@ class ServerReady:
 
 @dataclass(frozen=True)
 class ServerDied:
-    """The fork server ended; ``broken`` says why it could not start, when trying again is in vain."""
+    """The fork server ended; ``broken`` says why it could not start, where trying again is vain."""
 
     exit_code: int
     broken: str | None = None
@@ -37,7 +41,7 @@ class ServerDied:
 
 @dataclass(frozen=True)
 class Assigned:
-    """The assignment file holds this."""
+    """The assignment file has changed to this."""
 
     assignment: Assignment
 
@@ -96,7 +100,7 @@ class Kill:
 
 @dataclass(frozen=True)
 class Exit:
-    """End the launcher."""
+    """End the launcher with this exit code."""
 
     code: int
 
@@ -104,25 +108,60 @@ class Exit:
 Command = StartServer | Start | AskStop | Kill | Exit
 
 
+class Ranks(Enum):
+    """What becomes of the ranks of the current attempt; in this order."""
+
+    NONE = auto()
+    """No process of any attempt exists."""
+    RUNNING = auto()
+    STOPPING = auto()
+    """Asked to save and stop, until ``Machine.stop_by``."""
+    KILLING = auto()
+    """The attempt is over; its processes are killed until ``Emptied``."""
+
+
+class Lifetime(Enum):
+    """How long the launcher itself goes on."""
+
+    SERVING = auto()
+    TERMINATING = auto()
+    """Ends as soon as its ranks have: SIGTERM came, or the operator ended the job."""
+    OVER = auto()
+    """``Exit`` was commanded; nothing counts any more."""
+
+
 @dataclass(frozen=True)
 class Machine:
-    """All that the launcher knows. Times are monotonic except in the report."""
+    """All that the launcher knows. Times are monotonic seconds, except in the report."""
 
     report: Report
-    warm_hold: float
+    keep_warm: float
+    """Seconds that the launcher outlives a failed attempt, waiting for the next assignment."""
     shutdown: float
-    warm: bool = False
+    """Seconds that ranks may take to save and stop."""
+    lifetime: Lifetime = Lifetime.SERVING
+    preloaded: bool = False
+    """The fork server lives and has imported torch."""
     server_deaths: int = 0
     accepted: Assignment | None = None
+    """The newest assignment so far."""
     pending: Assignment | None = None
+    """The accepted assignment, until its ranks can start."""
     running: Assignment | None = None
-    killing: bool = False
-    unbegun: bool = False
-    stop_by: float | None = None
-    hold_until: float | None = None
-    asked: bool = False
-    terminating: bool = False
-    over: bool = False
+    """The assignment whose ranks exist; none exactly while ``ranks`` is NONE."""
+    ranks: Ranks = Ranks.NONE
+    stop_by: float = 0.0
+    stop_message: str = STOPPED_LATE
+    """What to report of ranks that SIGTERM reached and that had to be killed."""
+    warm_until: float | None = None
+    """When a launcher without ranks and without an assignment ends; None: it waits on."""
+    operator_listens: bool = False
+    """Somebody has read /status, so the end of an attempt will be noticed."""
+
+    @property
+    def terminating(self) -> bool:
+        """Tell whether no further attempt may start."""
+        return self.lifetime is not Lifetime.SERVING
 
 
 @dataclass(frozen=True)
@@ -137,12 +176,12 @@ Step = tuple[Machine, tuple[Command, ...]]
 
 
 def step(machine: Machine, event: Event, now: Now) -> Step:
-    """Apply one event."""
-    if machine.over:
+    """Apply one event; gives the next machine and the commands, to be carried out in order."""
+    if machine.lifetime is Lifetime.OVER:
         return machine, ()
     match event:
         case ServerReady():
-            return _start_pending(_warm(machine, now), now)
+            return _start_pending(_server_ready(machine, now), now)
         case ServerDied():
             return _server_died(machine, event, now)
         case Assigned(assignment):
@@ -154,7 +193,8 @@ def step(machine: Machine, event: Event, now: Now) -> Step:
         case Terminate():
             return _terminate(machine, now)
         case Tick(asked, begun):
-            return _tick(_set(machine, asked=machine.asked or asked), now, begun)
+            machine = _set(machine, operator_listens=machine.operator_listens or asked)
+            return _tick(machine, now, begun)
 
 
 def _set(machine: Machine, **changes: object) -> Machine:
@@ -163,25 +203,29 @@ def _set(machine: Machine, **changes: object) -> Machine:
 
 def _report(machine: Machine, now: Now, state: State, attempt: int) -> Machine:
     report = Report(attempt=attempt, state=state, time=now.wall, host=machine.report.host)
-    return _set(machine, report=report, hold_until=None)
+    return _set(machine, report=report, warm_until=None)
 
 
-def _warm(machine: Machine, now: Now) -> Machine:
-    machine = _set(machine, warm=True, server_deaths=0)
+def _server_ready(machine: Machine, now: Now) -> Machine:
+    machine = _set(machine, preloaded=True, server_deaths=0)
     if machine.report.state is State.STARTING:
         machine = _report(machine, now, State.IDLE, machine.report.attempt)
     return machine
 
 
 def _server_died(machine: Machine, event: ServerDied, now: Now) -> Step:
-    machine = _set(machine, warm=False, server_deaths=machine.server_deaths + 1)
+    deaths = machine.server_deaths + 1
+    machine = _set(machine, preloaded=False, server_deaths=deaths)
     message = event.broken or f"the fork server ended: {_ending(event.exit_code)}"
-    if event.broken is not None or machine.server_deaths >= SERVER_TRIES:
-        verdict = (ExitCode.NOT_FOUND, Reason.CANNOT_RUN)
-        return _exit(_fail(machine, now, message, *verdict), ExitCode.NOT_FOUND)
-    if machine.running is not None and not machine.killing:
-        verdict = (ExitCode.KILLED, Reason.OOM_KILLED if event.oom_killed else Reason.SIGNAL)
-        return _kill(_fail(machine, now, message, *verdict), StartServer())
+    if event.broken is not None or deaths >= SERVER_TRIES:
+        machine = _fail(machine, now, message, ExitCode.NOT_FOUND, Reason.CANNOT_RUN)
+        return _exit(machine, ExitCode.NOT_FOUND)
+    if machine.ranks in (Ranks.RUNNING, Ranks.STOPPING):
+        # Agent and ranks have asked the kernel to be killed with their parent, so they are dying
+        # too; that the fork server died is the cause, not what they say meanwhile.
+        reason = Reason.OOM_KILLED if event.oom_killed else Reason.SIGNAL
+        machine = _fail(machine, now, message, ExitCode.KILLED, reason)
+        return _kill(machine, StartServer())
     if machine.report.state is State.IDLE:
         machine = _report(machine, now, State.STARTING, machine.report.attempt)
     return machine, (StartServer(),)
@@ -194,12 +238,13 @@ def _ending(exit_code: int) -> str:
 def _assigned(machine: Machine, assignment: Assignment, now: Now) -> Step:
     if machine.terminating or not is_new(assignment, machine.accepted):
         return machine, ()
+    machine = _set(machine, accepted=assignment)
     if assignment.end:
-        return _terminate(_set(machine, accepted=assignment), now, graceful=assignment.graceful)
-    machine = _set(machine, accepted=assignment, pending=assignment)
-    if machine.running is None:
+        return _terminate(machine, now, graceful=assignment.graceful)
+    machine = _set(machine, pending=assignment)
+    if machine.ranks is Ranks.NONE:
         return _start_pending(machine, now)
-    if machine.killing:
+    if machine.ranks is Ranks.KILLING:
         return machine, ()
     if not assignment.graceful:
         return _kill(machine)
@@ -207,51 +252,51 @@ def _assigned(machine: Machine, assignment: Assignment, now: Now) -> Step:
 
 
 def _ask_stop(machine: Machine, now: Now) -> Step:
-    if machine.stop_by is not None:
+    if machine.ranks is Ranks.STOPPING:
+        # A second request does not move the limit.
         return machine, ()
-    return _set(machine, stop_by=now.monotonic + machine.shutdown), (AskStop(),)
+    stop_by = now.monotonic + machine.shutdown
+    return _set(machine, ranks=Ranks.STOPPING, stop_by=stop_by), (AskStop(),)
 
 
 def _kill(machine: Machine, *before: Command) -> Step:
-    return _set(machine, killing=True, stop_by=None), (*before, Kill())
+    return _set(machine, ranks=Ranks.KILLING), (*before, Kill())
 
 
 def _start_pending(machine: Machine, now: Now) -> Step:
     pending = machine.pending
-    if pending is None or machine.running is not None:
+    if pending is None or machine.ranks is not Ranks.NONE:
         return machine, ()
-    if pending.hold:
-        state = State.IDLE if machine.warm else State.STARTING
+    if pending.standby:
+        state = State.IDLE if machine.preloaded else State.STARTING
         return _report(_set(machine, pending=None), now, state, pending.attempt), ()
-    if not machine.warm:
+    if not machine.preloaded:
+        # The attempt in the report is the acknowledgement of an assignment, so it stays the old
+        # one until the ranks really start.
         return _report(machine, now, State.STARTING, machine.report.attempt), ()
-    machine = _set(machine, pending=None, running=pending)
+    machine = _set(machine, pending=None, running=pending, ranks=Ranks.RUNNING)
     return _report(machine, now, State.RUNNING, pending.attempt), (Start(pending),)
 
 
 def _ended(machine: Machine, outcome: Outcome, now: Now) -> Step:
     running = machine.running
-    if running is None or machine.killing or outcome.attempt != running.attempt:
+    if running is None or outcome.attempt != running.attempt:
+        return machine, ()
+    if machine.ranks is Ranks.KILLING:
+        # The first word counts: killed ranks fail too, and the agent's own end comes after its
+        # outcome.
         return machine, ()
     if outcome.result is Result.SUCCEEDED:
-        machine = _finish(machine, now, State.SUCCEEDED, ExitCode.DONE)
-    elif outcome.result is Result.STOPPED or _swept_along(machine, outcome, now):
-        machine = _finish(machine, now, State.STOPPED, ExitCode.STOPPED, Reason.STOPPED)
-    else:
-        verdict = judge(outcome, now.wall)
-        machine = _fail(
-            machine,
-            now,
-            verdict.message,
-            verdict.exit_code,
-            verdict.reason,
-            verdict.rank,
-            verdict.time,
-        )
-    return _kill(machine)
+        return _kill(_finish(machine, now, State.SUCCEEDED, ExitCode.DONE))
+    if outcome.result is Result.STOPPED or _lost_peers_while_stopping(machine, outcome, now):
+        return _kill(_stopped(machine, now))
+    verdict = judge(outcome, now.wall)
+    machine = _fail(machine, now, verdict.message, verdict.exit_code, verdict.reason)
+    report = dataclasses.replace(machine.report, rank=verdict.rank, time=verdict.time)
+    return _kill(_set(machine, report=report))
 
 
-def _swept_along(machine: Machine, outcome: Outcome, now: Now) -> bool:
+def _lost_peers_while_stopping(machine: Machine, outcome: Outcome, now: Now) -> bool:
     """A rank that loses its peers while everything is being stopped is no failure."""
     return machine.terminating and judge(outcome, now.wall).reason is Reason.PEER_LOST
 
@@ -261,74 +306,75 @@ def _finish(
 ) -> Machine:
     attempt = machine.running.attempt if machine.running else machine.report.attempt
     machine = _report(machine, now, state, attempt)
-    report = dataclasses.replace(machine.report, exit_code=int(code), reason=reason and str(reason))
+    word = None if reason is None else str(reason)
+    report = dataclasses.replace(machine.report, exit_code=int(code), reason=word)
     return _set(machine, report=report)
 
 
-def _fail(
-    machine: Machine,
-    now: Now,
-    message: str,
-    code: int,
-    reason: Reason,
-    rank: int | None = None,
-    time: float | None = None,
-) -> Machine:
+def _stopped(machine: Machine, now: Now) -> Machine:
+    return _finish(machine, now, State.STOPPED, ExitCode.STOPPED, Reason.STOPPED)
+
+
+def _fail(machine: Machine, now: Now, message: str, code: int, reason: Reason) -> Machine:
     machine = _finish(machine, now, State.FAILED, code, reason)
-    moment = now.wall if time is None else time
-    return _set(
-        machine, report=dataclasses.replace(machine.report, message=message, rank=rank, time=moment)
-    )
+    return _set(machine, report=dataclasses.replace(machine.report, message=message))
 
 
 def _emptied(machine: Machine, now: Now) -> Step:
-    if machine.running is None:
+    if machine.ranks is Ranks.NONE:
         return machine, ()
-    report = machine.report
-    if machine.terminating and report.state is State.RUNNING:
-        machine = _finish(machine, now, State.STOPPED, ExitCode.STOPPED, Reason.STOPPED)
-        early = "stopped before the ranks had begun"
-        message = early if machine.unbegun else "the ranks did not stop in time and were killed"
-        machine = _set(machine, report=dataclasses.replace(machine.report, message=message))
-    machine = _set(machine, running=None, killing=False, unbegun=False, stop_by=None)
-    if machine.pending is not None and not (
-        machine.pending.hold and report.state is State.SUCCEEDED
-    ):
+    # Whether they had succeeded before they were removed; _stopped changes the report.
+    succeeded = machine.report.state is State.SUCCEEDED
+    if machine.terminating and machine.report.state is State.RUNNING:
+        machine = _stopped(machine, now)
+        report = dataclasses.replace(machine.report, message=machine.stop_message)
+        machine = _set(machine, report=report)
+    machine = _set(machine, running=None, ranks=Ranks.NONE, stop_message=STOPPED_LATE)
+    # A slot that has succeeded ends even if it is put on standby; only a further attempt needs it.
+    if machine.pending is not None and not (machine.pending.standby and succeeded):
         return _start_pending(machine, now)
-    if machine.terminating or machine.report.state is State.SUCCEEDED:
-        return _exit(machine, machine.report.exit_code or 0)
-    return _tick(_set(machine, hold_until=now.monotonic + machine.warm_hold), now)
+    if machine.terminating or succeeded:
+        return _exit_with_report(machine)
+    return _tick(_set(machine, warm_until=now.monotonic + machine.keep_warm), now)
 
 
 def _terminate(machine: Machine, now: Now, *, graceful: bool = True) -> Step:
-    if machine.terminating:
-        return (
-            _kill(machine) if machine.running is not None and not machine.killing else (machine, ())
-        )
-    machine = _set(machine, terminating=True, pending=None)
-    if machine.running is not None:
-        if machine.killing:
+    again = machine.terminating
+    if not again:
+        machine = _set(machine, lifetime=Lifetime.TERMINATING, pending=None)
+    match machine.ranks:
+        case Ranks.KILLING:
             return machine, ()
-        return _ask_stop(machine, now) if graceful else _kill(machine)
-    if machine.report.exit_code is None:
-        machine = _finish(machine, now, State.STOPPED, ExitCode.STOPPED, Reason.STOPPED)
-    return _exit(machine, machine.report.exit_code or 0)
+        case Ranks.RUNNING | Ranks.STOPPING:
+            # Who sends SIGTERM twice does not want to wait.
+            return _ask_stop(machine, now) if graceful and not again else _kill(machine)
+        case Ranks.NONE:
+            if again:
+                return machine, ()
+            if machine.report.exit_code is None:
+                machine = _stopped(machine, now)
+            return _exit_with_report(machine)
 
 
 def _tick(machine: Machine, now: Now, begun: bool = True) -> Step:
-    if machine.running is not None:
-        if machine.stop_by is None or machine.killing:
-            return machine, ()
+    if machine.ranks is Ranks.STOPPING:
         asked_at = machine.stop_by - machine.shutdown
-        unbegun = not begun and now.monotonic >= asked_at + BEGIN_SECONDS
-        late = unbegun or now.monotonic >= machine.stop_by
-        return _kill(_set(machine, unbegun=unbegun)) if late else (machine, ())
-    if machine.hold_until is None or machine.pending is not None:
+        if not begun and now.monotonic >= asked_at + BEGIN_SECONDS:
+            return _kill(_set(machine, stop_message=STOPPED_EARLY))
+        return _kill(machine) if now.monotonic >= machine.stop_by else (machine, ())
+    if machine.ranks is not Ranks.NONE:
         return machine, ()
-    if machine.asked and now.monotonic < machine.hold_until:
+    if machine.warm_until is None or machine.pending is not None:
         return machine, ()
-    return _exit(machine, machine.report.exit_code or 0)
+    # An operator that never read /status cannot know of this end but by that of the pod.
+    if machine.operator_listens and now.monotonic < machine.warm_until:
+        return machine, ()
+    return _exit_with_report(machine)
+
+
+def _exit_with_report(machine: Machine) -> Step:
+    return _exit(machine, machine.report.exit_code or ExitCode.DONE)
 
 
 def _exit(machine: Machine, code: int) -> Step:
-    return _set(machine, over=True), (Exit(int(code)),)
+    return _set(machine, lifetime=Lifetime.OVER), (Exit(int(code)),)

@@ -1,7 +1,7 @@
-"""What the ranks write to stderr: passed on at once and unchanged, and the last lines remembered.
+"""The ranks' stderr: passed on at once and unchanged, and the last lines kept for the report.
 
-A named pipe per rank, so that everything a rank forks or starts writes there too, and crashes of C
-code are included.
+A named pipe per rank: everything that a rank forks or starts writes there too, and what C code says
+when it crashes is included.
 """
 
 import contextlib
@@ -15,6 +15,7 @@ log = logging.getLogger("inception-launcher")
 
 LINES = 20
 TAIL_BYTES = 2048
+"""Both limits hold for the tail in a report."""
 _LINES_BEFORE_A_CRASH = 8
 _FATAL = "Fatal Python error:"
 _OUTER = (f"/{Path(__file__).parent.name}/rank.py", "Extension modules: ")
@@ -32,6 +33,8 @@ def join(folder: Path, local_rank: int) -> None:
     is.
     """
     with contextlib.suppress(OSError):
+        # Without O_NONBLOCK the call would wait for a reader; with it, it fails where there is
+        # none. Written to is it blockingly: a full pipe makes the rank wait, as a terminal would.
         descriptor = os.open(pipe_path(folder, local_rank), os.O_WRONLY | os.O_NONBLOCK)
         os.set_blocking(descriptor, True)
         os.dup2(descriptor, 2)
@@ -48,7 +51,8 @@ class Tails:
             path = pipe_path(folder, local)
             try:
                 os.mkfifo(path, 0o600)
-                # Open for writing too, so that it has no end while ranks come and go.
+                # Open for writing too: a pipe whose last writer has gone is at its end, and
+                # select would report it as readable for ever.
                 self._local[os.open(path, os.O_RDWR | os.O_NONBLOCK)] = local
             except OSError as error:
                 log.warning("the last lines of local rank %d will not be known: %s", local, error)
@@ -59,15 +63,14 @@ class Tails:
         return tuple(self._local)
 
     def pump(self, ready: Iterable[int]) -> None:
-        """Pass on what has come."""
+        """Pass on what has come on the descriptors that are ready."""
         for descriptor in self._local:
             if descriptor in ready:
                 self._pass_on(descriptor)
 
     def drain(self) -> None:
-        """Pass on what is there: all that an ended rank wrote, for a pipe holds no more than a
-        chunk.
-        """
+        """Pass on what is there, all that an ended rank wrote."""
+        # One chunk is enough: a pipe holds 64 KiB unless somebody enlarges it.
         self.pump(self.sources)
 
     def tail(self, local_rank: int) -> str:
@@ -93,21 +96,34 @@ class Tails:
         kept += piece
         del kept[:-_KEPT_BYTES]
         view = memoryview(piece)
+        # A write may take only a part. Where nobody reads our stderr any more the ranks go on.
         with contextlib.suppress(OSError):
             while view:
                 view = view[os.write(2, view) :]
 
 
 def last_lines(text: str) -> str:
-    """Give the last lines that are not empty, of a line that was overwritten only its last version."""
-    lines = [line.rstrip("\r").rpartition("\r")[2].rstrip() for line in text.split("\n")]
-    found = _telling([line for line in lines if line])
-    while len(found) > 1 and len("\n".join(found).encode()) > TAIL_BYTES:
-        del found[0]
-    return "\n".join(found).encode()[-TAIL_BYTES:].decode("utf-8", "ignore")
+    """Give the last lines that are not empty; of an overwritten line only its last version."""
+    lines = [_last_version(line) for line in text.split("\n")]
+    shown = _telling_lines([line for line in lines if line])
+    tail = _encode(shown)
+    while len(shown) > 1 and len(tail) > TAIL_BYTES:
+        del shown[0]
+        tail = _encode(shown)
+    # Of a single line that is too long its end; the cut may go through a character.
+    return tail[-TAIL_BYTES:].decode("utf-8", "ignore")
 
 
-def _telling(lines: list[str]) -> list[str]:
+def _last_version(line: str) -> str:
+    # Progress bars go back to the beginning of their line with \r and write it again.
+    return line.rstrip("\r").rpartition("\r")[2].rstrip()
+
+
+def _encode(lines: list[str]) -> bytes:
+    return "\n".join(lines).encode()
+
+
+def _telling_lines(lines: list[str]) -> list[str]:
     """Pick the last lines; of the stack that Python shows when C code crashes, the inner frames,
     which come first.
     """
@@ -115,5 +131,9 @@ def _telling(lines: list[str]) -> list[str]:
     if not fatal:
         return lines[-LINES:]
     start = max(0, fatal[-1] - _LINES_BEFORE_A_CRASH)
-    rest = itertools.takewhile(lambda line: not any(mark in line for mark in _OUTER), lines[start:])
-    return list(rest)[:LINES]
+    inner = itertools.takewhile(_is_inner, lines[start:])
+    return list(inner)[:LINES]
+
+
+def _is_inner(line: str) -> bool:
+    return not any(mark in line for mark in _OUTER)

@@ -1,5 +1,7 @@
-"""A torchrun command line without torchrun: the launcher starts the ranks itself, so only the
-program is left of it.
+"""Reads a torchrun command line: the launcher starts the ranks itself, so only the program counts.
+
+Options that the job's spec decides here are ignored and reported; those that torchrun itself would
+refuse are refused. ``settings`` calls ``unwrap``.
 """
 
 import argparse
@@ -14,33 +16,32 @@ _PYTHON = re.compile(r"(.*/)?python(\d+(\.\d+)?)?")
 # What decides where ranks run, how they meet and what happens when they end: the job's spec does
 # that here.
 _OURS = (
-    *(
-        "--nnodes",
-        "--nproc-per-node",
-        "--node-rank",
-        "--master-addr",
-        "--master-port",
-        "--local-addr",
-    ),
-    *(
-        "--rdzv-backend",
-        "--rdzv-endpoint",
-        "--rdzv-id",
-        "--rdzv-conf",
-        "--max-restarts",
-        "--monitor-interval",
-    ),
-    *(
-        "--start-method",
-        "--event-log-handler",
-        "--role",
-        "--log-dir",
-        "--redirects",
-        "--tee",
-        "--local-ranks-filter",
-    ),
-    *("--logs-specs", "--numa-binding", "--signals-to-handle", "--shutdown-timeout"),
-    *("--duplicate-stdout-filters", "--duplicate-stderr-filters", "--log-line-prefix-template"),
+    "--nnodes",
+    "--nproc-per-node",
+    "--node-rank",
+    "--master-addr",
+    "--master-port",
+    "--local-addr",
+    "--rdzv-backend",
+    "--rdzv-endpoint",
+    "--rdzv-id",
+    "--rdzv-conf",
+    "--max-restarts",
+    "--monitor-interval",
+    "--start-method",
+    "--event-log-handler",
+    "--role",
+    "--log-dir",
+    "--redirects",
+    "--tee",
+    "--local-ranks-filter",
+    "--logs-specs",
+    "--numa-binding",
+    "--signals-to-handle",
+    "--shutdown-timeout",
+    "--duplicate-stdout-filters",
+    "--duplicate-stderr-filters",
+    "--log-line-prefix-template",
 )
 _FLAGS = (
     "--standalone",
@@ -59,7 +60,7 @@ _INSTEAD = {
 
 
 class TorchrunError(ValueError):
-    """A command line that torchrun itself or the launcher cannot run; the message names the option."""
+    """A command line that torchrun or the launcher cannot run; the message names the option."""
 
 
 @dataclass(frozen=True)
@@ -94,10 +95,11 @@ def _arguments(program: Sequence[str]) -> list[str] | None:
         del rest[0]
     if rest[:1] != ["-m"] or rest[1:2] == [] or rest[1] not in MODULES:
         return None
+    # Without --use-env the old module hands each rank a --local-rank, which only it can do.
     if rest[1] == MODULES[1] and not {"--use-env", "--use_env"} & set(rest[2:]):
         raise TorchrunError(
-            "torch.distributed.launch: the argument --local-rank is not passed on; let the program read the variable "
-            "LOCAL_RANK, and use torchrun"
+            "torch.distributed.launch: the argument --local-rank is not passed on; "
+            "let the program read the variable LOCAL_RANK, and use torchrun"
         )
     return rest[2:]
 
@@ -121,6 +123,7 @@ def _notes(options: argparse.Namespace) -> Iterator[str]:
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
+        # argparse itself would print a usage and exit.
         raise TorchrunError(f"torchrun: {message}")
 
 
@@ -137,5 +140,10 @@ def _parser() -> argparse.ArgumentParser:
 
 def _spellings(option: str) -> list[str]:
     """Give an option with dashes and with underscores, as torchrun takes both."""
-    spellings = [option, "--" + option[2:].replace("-", "_")]
-    return list(dict.fromkeys([*spellings, *([_SHORT[option]] if option in _SHORT else [])]))
+    spellings = [option]
+    underscored = "--" + option[2:].replace("-", "_")
+    if underscored != option:
+        spellings.append(underscored)
+    if option in _SHORT:
+        spellings.append(_SHORT[option])
+    return spellings

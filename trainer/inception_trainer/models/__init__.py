@@ -1,5 +1,8 @@
-"""The networks by name. Every definition keeps the keys of the published weight files
-(docs/models.md).
+"""The networks by name.
+
+All take images ``[n, 3, side, side]``, normalised, and return logits ``[n, classes]``. Every
+definition keeps the keys of the published weight files (docs/models.md): a module or attribute that
+is renamed here makes them unreadable, and all checkpoints with them.
 """
 
 from __future__ import annotations
@@ -31,19 +34,21 @@ _NETWORKS: dict[str, Callable[[int], nn.Module]] = {
 def create(
     name: str, num_classes: int, *, auxiliary: bool = False, dropout: float | None = None
 ) -> nn.Module:
-    """A new network with random weights and ``num_classes`` outputs; with its auxiliary head where
-    that is wanted.
+    """A new network with random weights from torch's generator, on the CPU.
 
-    ``dropout`` replaces the network's own share of features that training leaves out.
+    With ``auxiliary`` it has its second head and returns a pair of logits while training.
+    ``dropout`` replaces the network's own share of features that training leaves out. Raises
+    ConfigError for an unknown name and for a head that the network does not have.
     """
-    found = canonical(name)
-    if auxiliary and found != "inception_v3":
+    canonical_name = canonical(name)
+    if auxiliary and canonical_name != "inception_v3":
         raise ConfigError(
             f"loss.auxiliaryWeight: {name} has no auxiliary head; only inception_v3 has one"
         )
-    network = (
-        InceptionV3(num_classes, auxiliary=True) if auxiliary else _NETWORKS[found](num_classes)
-    )
+    if auxiliary:
+        network: nn.Module = InceptionV3(num_classes, auxiliary=True)
+    else:
+        network = _NETWORKS[canonical_name](num_classes)
     for module in network.modules():
         if dropout is not None and isinstance(module, nn.Dropout):
             module.p = dropout

@@ -1,5 +1,5 @@
-"""BN-Inception ("Inception v2"): Ioffe and Szegedy 2015, with the layout of the published Caffe
-port.
+"""BN-Inception ("Inception v2"): Ioffe and Szegedy 2015, "Batch Normalization" (arXiv 1502.03167),
+with the layout of the published Caffe port.
 
 The state_dict keys are those of Cadene's ``bn_inception`` weights: flat names, each convolution
 followed by a sibling ``<name>_bn``. Every convolution has a bias, every pool rounds up, average
@@ -21,15 +21,20 @@ avg_pool = partial(functional.avg_pool2d, ceil_mode=True, count_include_pad=True
 
 @dataclass(frozen=True)
 class Block:
-    """Widths of one inception block; a block without ``single`` halves the resolution and projects
-    no pool.
+    """Channels of one inception block's branches, convolution by convolution.
+
+    A block without ``single`` halves the side and projects no pool.
     """
 
     name: str
     single: int
+    """1x1"""
     triple: tuple[int, int]
+    """1x1, 3x3"""
     double: tuple[int, int, int]
+    """1x1, 3x3, 3x3"""
     pool: int
+    """Pool, 1x1"""
 
     @property
     def halves(self) -> bool:
@@ -38,10 +43,11 @@ class Block:
 
     @property
     def width(self) -> int:
-        """Channels out, for a block that keeps the resolution."""
+        """Channels out, for a block that keeps the side."""
         return self.single + self.triple[-1] + self.double[-1] + self.pool
 
 
+# Row by row as the paper's table of the architecture.
 BLOCKS = (
     Block("3a", 64, (64, 64), (64, 96, 96), 32),
     Block("3b", 64, (64, 96), (64, 96, 96), 64),
@@ -55,13 +61,13 @@ BLOCKS = (
     Block("5b", 352, (192, 320), (192, 224, 224), 128),
 )
 MAX_POOL_PROJECTION = "5b"
+"""The one block whose projected pool is a maximum; all others average."""
 
 
 class BNInception(nn.Module):
     """BN-Inception: 11,295,240 parameters and 2.033 GMAC at 1000 classes and 224 pixels.
 
-    Takes ``[batch, 3, side, side]`` with ``side`` >= 32 and returns logits ``[batch,
-    num_classes]``.
+    Takes ``[n, 3, side, side]`` with ``side`` >= 32 and returns logits ``[n, num_classes]``.
     """
 
     def __init__(self, num_classes: int = 1000) -> None:
@@ -75,6 +81,7 @@ class BNInception(nn.Module):
         self.last_linear = nn.Linear(width, num_classes)
 
     def _unit(self, name: str, inputs: int, outputs: int, size: int = 3, stride: int = 1) -> int:
+        # With a bias, although the norm that follows takes it away: the weight files have it.
         self.add_module(name, nn.Conv2d(inputs, outputs, size, stride, padding=size // 2))
         self.add_module(f"{name}_bn", nn.BatchNorm2d(outputs))
         return outputs
@@ -95,7 +102,9 @@ class BNInception(nn.Module):
         return block.width
 
     def _apply_unit(self, name: str, x: Tensor) -> Tensor:
-        convolution, norm = self._modules[name], self._modules[f"{name}_bn"]
+        # By name, because the published keys are flat: there is no module for a branch or a block.
+        convolution = self._modules[name]
+        norm = self._modules[f"{name}_bn"]
         assert convolution is not None and norm is not None  # noqa: S101, PT018 - built by _unit
         out: Tensor = norm(convolution(x))
         return functional.relu_(out)
@@ -115,17 +124,22 @@ class BNInception(nn.Module):
             return torch.cat((triple, double, max_pool(x, 3, 2)), 1)
         pool = max_pool if block.name == MAX_POOL_PROJECTION else avg_pool
         projected = self._apply_unit(f"{name}_pool_proj", pool(x, 3, 1, 1))
-        return torch.cat((self._apply_unit(f"{name}_1x1", x), triple, double, projected), 1)
+        single = self._apply_unit(f"{name}_1x1", x)
+        return torch.cat((single, triple, double, projected), 1)
 
     def features(self, x: Tensor) -> Tensor:
-        """The last feature map: ``[batch, 1024, side / 32, side / 32]``."""
-        x = max_pool(self._apply_unit("conv1_7x7_s2", x), 3, 2)
-        x = max_pool(self._chain(x, "conv2_3x3_reduce", "conv2_3x3"), 3, 2)
+        """The last feature map: ``[n, 1024, side / 32, side / 32]``."""
+        # Sides for images of 224 pixels.
+        x = self._apply_unit("conv1_7x7_s2", x)  # [n, 64, 112, 112]
+        x = max_pool(x, 3, 2)  # [n, 64, 56, 56]
+        x = self._chain(x, "conv2_3x3_reduce", "conv2_3x3")  # [n, 192, 56, 56]
+        x = max_pool(x, 3, 2)  # [n, 192, 28, 28]
+        # Blocks 3 are 28 wide with up to 320 channels, 4 are 14 with up to 608, 5 are 7 with 1024.
         for block in BLOCKS:
             x = self._apply_block(block, x)
         return x
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits ``[batch, num_classes]``."""
+        """Images ``[n, 3, side, side]`` to logits ``[n, num_classes]``."""
         out: Tensor = self.last_linear(self.features(x).mean((2, 3)))
         return out

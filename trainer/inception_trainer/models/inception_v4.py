@@ -1,5 +1,5 @@
 """Inception-v4: Szegedy et al. 2016, "Inception-v4, Inception-ResNet and the Impact of Residual
-Connections".
+Connections" (arXiv 1602.07261).
 
 The state_dict keys are those of Cadene's and timm's weights: ``features.0`` to ``features.21``,
 then ``last_linear``. Average pools do not count the padding; batch norm has eps 0.001.
@@ -17,7 +17,9 @@ DROPOUT = 0.2
 
 def _pool_projection(inputs: int, outputs: int) -> nn.Sequential:
     return nn.Sequential(
-        nn.AvgPool2d(3, 1, 1, count_include_pad=False), ConvNorm(inputs, outputs, 1)
+        # Tensorflow's average, unlike torch's, leaves the padding out.
+        nn.AvgPool2d(3, 1, 1, count_include_pad=False),
+        ConvNorm(inputs, outputs, 1),
     )
 
 
@@ -29,7 +31,7 @@ class PoolAndConv(nn.Module):
         self.conv = ConvNorm(64, 96, stride=2, padded=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """64 + 96 channels."""
+        """``[n, 64, 147, 147]`` to ``[n, 64 + 96, 73, 73]`` for images of 299 pixels."""
         return torch.cat((max_pool(x), self.conv(x)), 1)
 
 
@@ -47,7 +49,7 @@ class ShortAndLong(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """2 x 96 channels."""
+        """``[n, 160, 73, 73]`` to ``[n, 2 * 96, 71, 71]``."""
         return torch.cat((self.branch0(x), self.branch1(x)), 1)
 
 
@@ -59,7 +61,7 @@ class ConvAndPool(nn.Module):
         self.conv = ConvNorm(192, 192, stride=2, padded=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """2 x 192 channels."""
+        """``[n, 192, 71, 71]`` to ``[n, 2 * 192, 35, 35]``."""
         return torch.cat((self.conv(x), max_pool(x)), 1)
 
 
@@ -150,9 +152,11 @@ class InceptionC(nn.Module):
         self.branch3 = _pool_projection(1536, 256)
 
     def forward(self, x: Tensor) -> Tensor:
-        """6 x 256 channels."""
+        """Join six times 256 channels."""
         short = self.branch1_0(x)
-        long = self.branch2_2(self.branch2_1(self.branch2_0(x)))
+        long = self.branch2_0(x)
+        long = self.branch2_1(long)
+        long = self.branch2_2(long)
         spread = (
             self.branch1_1a(short),
             self.branch1_1b(short),
@@ -165,25 +169,26 @@ class InceptionC(nn.Module):
 class InceptionV4(nn.Module):
     """Inception-v4: 42,679,816 parameters and 12.254 GMAC at 1000 classes and 299 pixels.
 
-    Takes ``[batch, 3, side, side]`` with ``side`` >= 75 and returns logits ``[batch,
-    num_classes]``.
+    Takes ``[n, 3, side, side]`` with ``side`` >= 75 and returns logits ``[n, num_classes]``.
     """
 
     def __init__(self, num_classes: int = 1000) -> None:
         super().__init__()
+        # One flat sequence, because the published keys number it: features.0 to features.21. In
+        # the comments what comes out, for images of 299 pixels.
         stem = (
-            ConvNorm(3, 32, stride=2, padded=False),
-            ConvNorm(32, 32, padded=False),
-            ConvNorm(32, 64),
-            PoolAndConv(),
-            ShortAndLong(),
-            ConvAndPool(),
+            ConvNorm(3, 32, stride=2, padded=False),  # [n, 32, 149, 149]
+            ConvNorm(32, 32, padded=False),  # [n, 32, 147, 147]
+            ConvNorm(32, 64),  # [n, 64, 147, 147]
+            PoolAndConv(),  # [n, 160, 73, 73]
+            ShortAndLong(),  # [n, 192, 71, 71]
+            ConvAndPool(),  # [n, 384, 35, 35]
         )
         middle = (
-            *(inception_a() for _ in range(4)),
-            reduction_a(),
-            *(inception_b() for _ in range(7)),
-            reduction_b(),
+            *(inception_a() for _ in range(4)),  # [n, 384, 35, 35]
+            reduction_a(),  # [n, 1024, 17, 17]
+            *(inception_b() for _ in range(7)),  # [n, 1024, 17, 17]
+            reduction_b(),  # [n, 1536, 8, 8]
         )
         self.features = nn.Sequential(*stem, *middle, *(InceptionC() for _ in range(3)))
         self.dropout = nn.Dropout(DROPOUT)
@@ -191,6 +196,7 @@ class InceptionV4(nn.Module):
         xavier_uniform(self)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits ``[batch, num_classes]``."""
-        out: Tensor = self.last_linear(self.dropout(self.features(x).mean((2, 3))))
+        """Images ``[n, 3, side, side]`` to logits ``[n, num_classes]``."""
+        pooled = self.features(x).mean((2, 3))  # [n, 1536]
+        out: Tensor = self.last_linear(self.dropout(pooled))
         return out

@@ -1,8 +1,8 @@
 """Inception-v3 for 32-pixel images, the network of Tecorigin's CIFAR-10 system.
 
-The state_dict keys are those of weiaicunzai's CIFAR-100 networks. It differs from Inception-v3 in
-more than its stem, which keeps the resolution: the pool branch of block A projects with a 3x3,
-block D pools averages, block C turns its 7x7 round, batch norm has eps 1e-5, and there is no
+Architecture and state_dict keys are those of weiaicunzai's pytorch-cifar100. It differs from
+Inception-v3 in more than its stem, which keeps the side: the pool branch of block A projects with a
+3x3, block D pools averages, block C turns its 7x7 round, batch norm has eps 1e-5, and there is no
 auxiliary head.
 """
 
@@ -30,7 +30,7 @@ class InceptionA(nn.Module):
         self.branchpool = nn.Sequential(nn.AvgPool2d(3, 1, 1), Unit(inputs, pool, 3))
 
     def forward(self, x: Tensor) -> Tensor:
-        """224 channels and the pool's."""
+        """Join 64, 64, 96 and ``pool`` channels; the side stays."""
         return torch.cat(
             (self.branch1x1(x), self.branch5x5(x), self.branch3x3(x), self.branchpool(x)), 1
         )
@@ -48,16 +48,20 @@ class InceptionB(nn.Module):
         self.branchpool = nn.MaxPool2d(3, 2)
 
     def forward(self, x: Tensor) -> Tensor:
-        """480 channels and the inputs."""
+        """Join 384, 96 and ``inputs`` channels."""
         return torch.cat((self.branch3x3(x), self.branch3x3stack(x), self.branchpool(x)), 1)
 
 
 class InceptionC(nn.Module):
-    """1x1 | 7x7 in two parts | double 7x7 in four parts | pool projection; 768 channels in and out."""
+    """1x1 | 7x7 in two parts | double 7x7 in four parts | pool projection; 768 channels in and out.
+
+    ``width``: channels inside of the 7x7 branches.
+    """
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.branch1x1 = Unit(768, 192, 1)
+        # 7x1 before 1x7, the other way round than Inception-v3.
         self.branch7x7 = nn.Sequential(
             Unit(768, width, 1), Unit(width, width, (7, 1)), Unit(width, 192, (1, 7))
         )
@@ -71,7 +75,7 @@ class InceptionC(nn.Module):
         self.branch_pool = nn.Sequential(nn.AvgPool2d(3, 1, 1), Unit(768, 192, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        """4 x 192 channels."""
+        """Join four times 192 channels."""
         return torch.cat(
             (self.branch1x1(x), self.branch7x7(x), self.branch7x7stack(x), self.branch_pool(x)), 1
         )
@@ -89,10 +93,11 @@ class InceptionD(nn.Module):
             Unit(192, 192, (7, 1)),
             Unit(192, 192, stride=2, padded=False),
         )
+        # An average where the paper has a maximum.
         self.branchpool = nn.AvgPool2d(3, 2)
 
     def forward(self, x: Tensor) -> Tensor:
-        """320, 192 and 768 channels."""
+        """Join 320, 192 and 768 channels."""
         return torch.cat((self.branch3x3(x), self.branch7x7(x), self.branchpool(x)), 1)
 
 
@@ -114,22 +119,29 @@ class InceptionE(nn.Module):
         self.branch_pool = nn.Sequential(nn.AvgPool2d(3, 1, 1), Unit(inputs, 192, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        """320, 768, 768 and 192 channels."""
+        """Join 320, 2 x 384, 2 x 384 and 192 channels."""
         three = self.branch3x3_1(x)
-        stack = self.branch3x3stack_2(self.branch3x3stack_1(x))
-        spread = (self.branch3x3_2a(three), self.branch3x3_2b(three))
-        stack_spread = (self.branch3x3stack_3a(stack), self.branch3x3stack_3b(stack))
-        return torch.cat((self.branch1x1(x), *spread, *stack_spread, self.branch_pool(x)), 1)
+        stack = self.branch3x3stack_1(x)
+        stack = self.branch3x3stack_2(stack)
+        three_a = self.branch3x3_2a(three)
+        three_b = self.branch3x3_2b(three)
+        stack_a = self.branch3x3stack_3a(stack)
+        stack_b = self.branch3x3stack_3b(stack)
+        one = self.branch1x1(x)
+        pool = self.branch_pool(x)
+        return torch.cat((one, three_a, three_b, stack_a, stack_b, pool), 1)
 
 
 class InceptionV3Cifar(nn.Module):
     """Inception-v3 for CIFAR: 22,133,738 parameters and 3.391 GMAC at 10 classes and 32 pixels.
 
-    Takes ``[batch, 3, side, side]`` with ``side`` >= 9 and returns logits ``[batch, num_classes]``.
+    Takes ``[n, 3, side, side]`` with ``side`` >= 9 and returns logits ``[n, num_classes]``.
     """
 
     def __init__(self, num_classes: int = 10) -> None:
         super().__init__()
+        # Modules in the order in which the random weights are drawn: another order begins with
+        # other weights from the same seed.
         self.Conv2d_1a_3x3 = Unit(3, 32)
         self.Conv2d_2a_3x3 = Unit(32, 32)
         self.Conv2d_2b_3x3 = Unit(32, 64)
@@ -150,11 +162,24 @@ class InceptionV3Cifar(nn.Module):
         self.linear = nn.Linear(2048, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits ``[batch, num_classes]``."""
-        x = self.Conv2d_2b_3x3(self.Conv2d_2a_3x3(self.Conv2d_1a_3x3(x)))
-        x = self.Mixed_5b(self.Conv2d_4a_3x3(self.Conv2d_3b_1x1(x)))
-        x = self.Mixed_6a(self.Mixed_5d(self.Mixed_5c(x)))
-        x = self.Mixed_6e(self.Mixed_6d(self.Mixed_6c(self.Mixed_6b(x))))
-        x = self.Mixed_7c(self.Mixed_7b(self.Mixed_7a(x)))
-        out: Tensor = self.linear(self.dropout(x.mean((2, 3))))
+        """Images ``[n, 3, side, side]`` to logits ``[n, num_classes]``."""
+        # Sides for images of 32 pixels.
+        x = self.Conv2d_1a_3x3(x)  # [n, 32, 32, 32]
+        x = self.Conv2d_2a_3x3(x)  # [n, 32, 32, 32]
+        x = self.Conv2d_2b_3x3(x)  # [n, 64, 32, 32]
+        x = self.Conv2d_3b_1x1(x)  # [n, 80, 32, 32]
+        x = self.Conv2d_4a_3x3(x)  # [n, 192, 30, 30]
+        x = self.Mixed_5b(x)  # [n, 256, 30, 30]
+        x = self.Mixed_5c(x)  # [n, 288, 30, 30]
+        x = self.Mixed_5d(x)  # [n, 288, 30, 30]
+        x = self.Mixed_6a(x)  # [n, 768, 14, 14]
+        x = self.Mixed_6b(x)
+        x = self.Mixed_6c(x)
+        x = self.Mixed_6d(x)
+        x = self.Mixed_6e(x)
+        x = self.Mixed_7a(x)  # [n, 1280, 6, 6]
+        x = self.Mixed_7b(x)  # [n, 2048, 6, 6]
+        x = self.Mixed_7c(x)  # [n, 2048, 6, 6]
+        pooled = x.mean((2, 3))  # [n, 2048]
+        out: Tensor = self.linear(self.dropout(pooled))
         return out

@@ -1,5 +1,7 @@
-"""What the networks are made of: a convolution without bias, batch norm and ReLU, and how weights
+"""What the networks are made of: a convolution without bias, batch norm and ReLU; and how weights
 begin.
+
+Feature maps are ``[n, channels, height, width]``.
 """
 
 from __future__ import annotations
@@ -10,13 +12,17 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 max_pool = partial(functional.max_pool2d, kernel_size=3, stride=2)
+"""Halves the side: ``(side - 3) // 2 + 1``."""
 avg_pool = partial(functional.avg_pool2d, kernel_size=3, stride=1, padding=1)
+"""Keeps the side; zeros of the padding count in the average."""
 Size = int | tuple[int, int]
+"""Of a kernel: one side, or height and width."""
 
 
 class ConvNorm(nn.Module):
-    """Convolution, batch norm, ReLU; the map keeps its side unless there is a stride or ``padded``
-    is false.
+    """Convolution, batch norm, ReLU: ``[n, inputs, h, w]`` to ``[n, outputs, h', w']``.
+
+    The map keeps its side unless there is a stride or ``padded`` is false.
     """
 
     def __init__(
@@ -32,17 +38,21 @@ class ConvNorm(nn.Module):
         super().__init__()
         height, width = (size, size) if isinstance(size, int) else size
         padding = (height // 2, width // 2) if padded else (0, 0)
+        # Batch norm subtracts the mean, and any bias with it.
         self.conv = nn.Conv2d(inputs, outputs, (height, width), stride, padding, bias=False)
         self.bn = nn.BatchNorm2d(outputs, eps=eps)
 
     def forward(self, x: Tensor) -> Tensor:
         """The map after the activation, which is never negative."""
+        # In place: the backward pass of ReLU needs its output only, and that of batch norm its
+        # input, so one map less is kept.
         return functional.relu(self.bn(self.conv(x)), inplace=True)
 
 
 def xavier_uniform(network: nn.Module) -> None:
-    """Glorot's uniform values on convolutions and linear layers, as the MindSpore recipes of v3 and
-    v4 begin.
+    """Set convolutions and linear layers to Glorot's uniform values, and their biases to 0.
+
+    So begin the MindSpore recipes of Inception-v3 and v4.
     """
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
@@ -52,7 +62,7 @@ def xavier_uniform(network: nn.Module) -> None:
 
 
 def kaiming_normal(network: nn.Module) -> None:
-    """He's normal values by the inputs of each convolution, as the recipe of ResNet-50 begins."""
+    """Set convolutions to He's normal values by their inputs, as the recipe of ResNet-50 begins."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_in", nonlinearity="relu")

@@ -24,7 +24,7 @@ from inception_trainer.reporting.records import EndRecord, RunInfo, StepRecord
 from inception_trainer.train import results
 from inception_trainer.train.network import count_parameters
 from inception_trainer.train.setup import RunSetup, set_up_run
-from inception_trainer.weights.trained import Trained
+from inception_trainer.weights.trained_network import TrainedModel
 
 STOP = "stop"
 
@@ -101,7 +101,7 @@ def stopped() -> Stopped:
     return Stopped("stopped on request; this mode keeps nothing and begins anew")
 
 
-def with_image_size(config: TrainingConfig, trained: Trained | None) -> TrainingConfig:
+def with_image_size(config: TrainingConfig, trained: TrainedModel | None) -> TrainingConfig:
     """The configuration with ``data.imageSize`` filled in: what was asked for, what the weights
     were trained on, or the network's own.
     """

@@ -11,7 +11,7 @@ from inception_trainer.log import logger
 from inception_trainer.train.evaluation import Evaluation, Evaluator
 from inception_trainer.train.results import evaluation_record
 from inception_trainer.train.step import Normalise
-from inception_trainer.weights.trained import Trained, open_trained
+from inception_trainer.weights.trained_network import TrainedModel, open_trained
 
 from .common import Run, rank_batch, stopped
 
@@ -49,7 +49,7 @@ def run(run: Run) -> dict[str, Any]:
     )
 
 
-def _figures(result: Evaluation, trained: Trained, rounds: int) -> dict[str, Any]:
+def _figures(result: Evaluation, trained: TrainedModel, rounds: int) -> dict[str, Any]:
     return {
         "weights": str(trained.path),
         "weightsStep": trained.step,

@@ -17,20 +17,20 @@ import torch
 from torch import Tensor, nn
 
 from inception_trainer import __version__, models
+from inception_trainer.checkpoint.checksums import file_sha256
 from inception_trainer.config.normalization import IMAGENET, Normalization, choose
 from inception_trainer.config.training import TrainingConfig
 from inception_trainer.data.class_names import class_names
 from inception_trainer.errors import ExportDiffers, InputMissing
 from inception_trainer.log import logger
-from inception_trainer.sinks.files import replace_file
+from inception_trainer.reporting.outputs import replace_file
 from inception_trainer.weights.exporters import (
     DTYPES,
-    FORMATS,
+    EXPORTERS,
     Exporter,
     ExportRequest,
-    file_sha256,
 )
-from inception_trainer.weights.trained import Trained, open_trained
+from inception_trainer.weights.trained_network import TrainedModel, open_trained
 
 from .common import Boundary, Run, with_image_size
 
@@ -50,7 +50,7 @@ STEPS_PER_FORMAT = 2
 
 def run(run: Run) -> dict[str, Any]:
     """Write and check every file of ``export.formats``; only rank 0 works, the others wait."""
-    exporters = [FORMATS[name]() for name in run.config.export.formats]
+    exporters = [EXPORTERS[name]() for name in run.config.export.formats]
     # All of them first: a missing package must not show after an hour of writing.
     for exporter in exporters:
         exporter.require(_precision(run.config))
@@ -89,7 +89,7 @@ def run(run: Run) -> dict[str, Any]:
 
 
 def describe(
-    config: TrainingConfig, trained: Trained, normalization: Normalization, precision: str
+    config: TrainingConfig, trained: TrainedModel, normalization: Normalization, precision: str
 ) -> dict[str, Any]:
     """What a program must know to use the network; plain data."""
     side = config.data.image_size
@@ -113,7 +113,7 @@ class _Work:
 
     run: Run
     network: nn.Module
-    trained: Trained
+    trained: TrainedModel
     described: dict[str, Any]
     exporter: Exporter
 

@@ -24,7 +24,7 @@ from inception_trainer.log import logger
 from inception_trainer.stores import place
 from inception_trainer.train.network import build_network
 from inception_trainer.train.step import Normalise
-from inception_trainer.weights.trained import Trained, open_trained
+from inception_trainer.weights.trained_network import TrainedModel, open_trained
 
 from . import latency
 from .common import Boundary, Run, rank_batch, with_image_size
@@ -102,7 +102,7 @@ class _Work:
     """Of the classes."""
 
 
-def _network(run: Run) -> tuple[nn.Module, Trained | None]:
+def _network(run: Run) -> tuple[nn.Module, TrainedModel | None]:
     """The trained network; a random one where nothing but its speed is asked for."""
     config, device = run.config, run.accelerator.device
     if config.inference.format != "None" or config.model.weights is not None:
@@ -112,7 +112,7 @@ def _network(run: Run) -> tuple[nn.Module, Trained | None]:
     return network.eval(), None
 
 
-def _images(run: Run, trained: Trained | None) -> Images | None:
+def _images(run: Run, trained: TrainedModel | None) -> Images | None:
     inference = run.config.inference
     if inference.format == "None" or trained is None:
         return None
@@ -134,7 +134,7 @@ def _rounds(images: Images | None, together: int) -> list[Indices]:
     return [np.arange(at, min(at + together, count)) for at in range(0, count, together)]
 
 
-def _class_names(run: Run, trained: Trained | None, images: Images) -> tuple[str, ...]:
+def _class_names(run: Run, trained: TrainedModel | None, images: Images) -> tuple[str, ...]:
     assert trained is not None  # noqa: S101 - there are images
     of_data = images.splits.class_names if images.splits else ()
     names = trained.class_names or of_data

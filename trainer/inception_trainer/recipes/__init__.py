@@ -11,25 +11,28 @@ from inception_trainer.errors import ConfigError, closest
 
 
 def names() -> tuple[str, ...]:
-    """All known recipes, sorted."""
-    found = (entry.name for entry in files(__name__).iterdir())
-    return tuple(sorted(name.removesuffix(".yaml") for name in found if name.endswith(".yaml")))
+    """The names of all recipes, sorted."""
+    # Not by pathlib: the package may be read out of a zip file.
+    entries = [entry.name for entry in files(__name__).iterdir()]
+    return tuple(sorted(name.removesuffix(".yaml") for name in entries if name.endswith(".yaml")))
 
 
 def read(name: str) -> dict[str, Any]:
-    """The preset's keys; raises ConfigError listing the known ones."""
-    known = names()
-    if name not in known:
-        raise ConfigError(
-            f"recipe: {name!r} is unknown{closest(name, known)}; known: {', '.join(known)}"
-        )
-    data: dict[str, Any] = yaml.safe_load(
-        files(__name__).joinpath(f"{name}.yaml").read_text(encoding="utf-8")
-    )
+    """The keys of a recipe; raises ConfigError that lists the names of all."""
+    # Checked before a file is opened: the name is a user's and may hold a path.
+    recipes = names()
+    if name not in recipes:
+        nearest = closest(name, recipes)
+        raise ConfigError(f"recipe: {name!r} is unknown{nearest}; known: {', '.join(recipes)}")
+    data: dict[str, Any] = yaml.safe_load(_text(name))
     return data
 
 
 def summary(name: str) -> str:
     """The first comment line of the recipe's file."""
-    text = files(__name__).joinpath(f"{name}.yaml").read_text(encoding="utf-8")
-    return text.partition("\n")[0].lstrip("# ")
+    first, _, _ = _text(name).partition("\n")
+    return first.lstrip("# ")
+
+
+def _text(name: str) -> str:
+    return files(__name__).joinpath(f"{name}.yaml").read_text(encoding="utf-8")

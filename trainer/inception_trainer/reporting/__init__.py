@@ -1,1 +1,1 @@
-"""What a run tells: records, progress, output files."""
+"""What a run reports: its records and who takes them, its progress, its output files."""

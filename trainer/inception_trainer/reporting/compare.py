@@ -1,7 +1,7 @@
-"""Two runs side by side: where their configurations differ, and what came out.
+"""The command ``compare``: where the configurations of two runs differ, and what came out.
 
 A run is the folder that holds ``config.yaml`` and ``summary.json``, or the checkpoint folder above
-it.
+it. Both are written by ``sinks/files.py``.
 """
 
 from __future__ import annotations
@@ -46,11 +46,15 @@ FIGURES = {
 """Keys of summary.json that are shown, in this order, with their names there."""
 ABSENT = "-"
 Row = tuple[str, str, str, str]
+"""Name, value of run A, value of run B, difference."""
 
 
 @dataclass(frozen=True)
 class RunFiles:
-    """What a run left behind, flattened; ``summary`` is empty while it has not ended."""
+    """What a run left behind, with flat keys such as ``optimizer.name``.
+
+    ``summary`` is empty for a run that has not ended.
+    """
 
     folder: Path
     config: Mapping[str, Any]
@@ -58,40 +62,38 @@ class RunFiles:
 
 
 def compare(one: Path, two: Path) -> str:
-    """The table as text; raises InputMissing for a folder without a run, DataError for files that
-    cannot be read.
+    """Both runs as tables of text, A and B side by side.
+
+    Raises InputMissing for a folder without a run, DataError for files that cannot be read.
     """
-    runs = (read(one), read(two))
-    parts = [f"A  {runs[0].folder}\nB  {runs[1].folder}"]
-    parts += [
-        f"{run.folder} has no summary.json: that run has not ended"
-        for run in runs
-        if not run.summary
-    ]
-    differences = list(_differences(*runs))
+    run_one = read(one)
+    run_two = read(two)
+    parts = [f"A  {run_one.folder}\nB  {run_two.folder}"]
+    running = [run for run in (run_one, run_two) if not run.summary]
+    parts += [f"{run.folder} has no summary.json: that run has not ended" for run in running]
+    differences = list(_differences(run_one, run_two))
     if differences:
         parts.append(_table(("configuration", "A", "B", ""), differences))
     else:
         parts.append("The configurations are equal.")
-    figures = list(_figures(*runs))
+    figures = list(_figures(run_one, run_two))
     if figures:
         parts.append(_table(("figure", "A", "B", "B - A"), figures))
     return "\n\n".join(parts)
 
 
 def read(path: Path) -> RunFiles:
-    """Find the files of the run at ``path``."""
+    """Read the files of the run at ``path``; raises InputMissing and DataError."""
     for folder in (path, path / "output"):
         if (folder / "config.yaml").is_file():
             config = _mapping(folder / "config.yaml")
-            summary = folder / "summary.json"
-            return RunFiles(
-                folder, flat(config), flat(_mapping(summary)) if summary.is_file() else {}
-            )
-    what = (
-        "holds no config.yaml, neither directly nor in output/" if path.is_dir() else "is no folder"
-    )
-    raise InputMissing(f"{path} {what}; name the output or checkpoint folder of a run")
+            summary_file = folder / "summary.json"
+            summary = _mapping(summary_file) if summary_file.is_file() else {}
+            return RunFiles(folder, flat(config), flat(summary))
+    problem = "is no folder"
+    if path.is_dir():
+        problem = "holds no config.yaml, neither directly nor in output/"
+    raise InputMissing(f"{path} {problem}; name the output or checkpoint folder of a run")
 
 
 def _mapping(path: Path) -> Mapping[str, Any]:
@@ -106,26 +108,35 @@ def _mapping(path: Path) -> Mapping[str, Any]:
 
 
 def _differences(one: RunFiles, two: RunFiles) -> Iterator[Row]:
+    # In the order of the first run's file, so that sections stay together.
     keys = [*one.config, *(key for key in two.config if key not in one.config)]
     for key in keys:
-        values = one.config.get(key), two.config.get(key)
-        if values[0] != values[1] and key not in PLACES:
-            yield key, _shown(values[0]), _shown(values[1]), ""
+        value_one = one.config.get(key)
+        value_two = two.config.get(key)
+        if value_one != value_two and key not in PLACES:
+            yield key, _shown(value_one), _shown(value_two), ""
 
 
 def _figures(one: RunFiles, two: RunFiles) -> Iterator[Row]:
     for key, name in FIGURES.items():
-        values = one.summary.get(key), two.summary.get(key)
-        if values != (None, None):
-            yield name, _shown(values[0]), _shown(values[1]), _difference(*values)
+        value_one = one.summary.get(key)
+        value_two = two.summary.get(key)
+        # Each mode has figures of its own.
+        if value_one is not None or value_two is not None:
+            difference = _difference(value_one, value_two)
+            yield name, _shown(value_one), _shown(value_two), difference
 
 
 def _difference(one: Any, two: Any) -> str:
-    if not all(
-        isinstance(value, (int, float)) and not isinstance(value, bool) for value in (one, two)
-    ):
+    """Two minus one, with its sign; empty for values that are no numbers."""
+    if not _is_number(one) or not _is_number(two):
         return ""
     return f"{two - one:+.6g}" if two != one else "0"
+
+
+def _is_number(value: Any) -> bool:
+    # In Python a bool is an int.
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def _shown(value: Any) -> str:
@@ -135,9 +146,11 @@ def _shown(value: Any) -> str:
 
 
 def _table(head: Row, rows: Iterable[Row]) -> str:
-    lines = [head, *rows]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-        for line in lines
-    )
+    """Rows below their head as text, each column as wide as its widest cell."""
+    table = [head, *rows]
+    widths = [max(len(row[column]) for row in table) for column in range(len(head))]
+    lines = []
+    for row in table:
+        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)

@@ -1,5 +1,7 @@
-"""The folder that a run leaves its figures in; where ``output.path`` is a URL, a temporary one that
-a store mirrors.
+"""The folder that a run leaves its figures in, and how files in it are replaced.
+
+Where ``output.path`` is a URL, the folder is a temporary one that is mirrored into the store: the
+programs that write event files, lines and pictures know paths only.
 """
 
 from __future__ import annotations
@@ -16,12 +18,16 @@ from inception_trainer.log import logger
 from inception_trainer.stores import Remote, is_url, place
 
 EVERY_SECONDS = 30.0
-"""How long a line may stay on this machine alone."""
+"""How long a change may be on this machine only, before the mirror pushes it."""
 
 
 @contextmanager
 def folder(path: str | None, *, first: bool) -> Iterator[Path | None]:
-    """Where this rank may leave files; only the first rank leaves any in a store."""
+    """Where this rank may leave files, None for nowhere; in a store only the first rank leaves any.
+
+    Raises StoreFailed at the end when the last changes cannot be stored; after another error that
+    is only logged.
+    """
     if path is None or not is_url(path):
         yield None if path is None else Path(str(place(path)))
         return
@@ -35,6 +41,7 @@ def folder(path: str | None, *, first: bool) -> Iterator[Path | None]:
         try:
             yield mirror.folder
         except BaseException:
+            # Also when the run was asked to stop, which is an exception here.
             mirror.stop()
             mirror.push_if_possible()
             raise
@@ -51,10 +58,12 @@ def replacing(path: Path, attempt: int | None = None) -> Iterator[Path]:
     never half of one.
 
     Attempts that overlap give their numbers, so that each has a draft of its own. After an error no
-    draft is left.
+    draft is left. Not synced to the disk: what must survive a power failure goes through
+    ``checkpoint.fence``.
     """
-    own = "" if attempt is None else f".{attempt}"
-    draft = path.with_name(f".{path.name}{own}.tmp")
+    infix = "" if attempt is None else f".{attempt}"
+    # In the same folder, because a rename is atomic within one file system only.
+    draft = path.with_name(f".{path.name}{infix}.tmp")
     try:
         yield draft
         draft.replace(path)
@@ -63,42 +72,49 @@ def replacing(path: Path, attempt: int | None = None) -> Iterator[Path]:
             draft.unlink()
 
 
+def replace_file(path: Path, text: str) -> None:
+    """Write a small text file as :func:`replacing` does."""
+    with replacing(path) as draft:
+        draft.write_text(text, encoding="utf-8")
+
+
 class Mirror:
-    """A folder here and its copy in a store."""
+    """A local folder and its copy in a store, pushed by a thread every EVERY_SECONDS."""
 
     def __init__(self, remote: Remote, local: Path) -> None:
-        self.folder, self._remote = local, remote
-        self._known: dict[Path, tuple[int, int]] = {}
+        self.folder = local
+        self._remote = remote
+        self._pushed: dict[Path, tuple[int, int]] = {}
+        """Size and modification time of each file when it was last the same in the store."""
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="output-mirror", daemon=True)
 
     def fetch(self) -> None:
         """Bring what an earlier attempt has left, which this one adds to."""
         self._fetch(self._remote, self.folder)
-        self._known = self._found()
+        self._pushed = self._states()
 
     def start(self) -> None:
-        """Push from now and then on."""
+        """Start the thread that pushes."""
         self._thread.start()
 
     def stop(self) -> None:
-        """No more pushes in the background."""
+        """End the thread, after the push that it may be in."""
         self._closing.set()
         if self._thread.is_alive():
             self._thread.join()
 
     def push(self) -> None:
         """Store what has changed since the last time; raises StoreFailed."""
-        found = self._found()
-        for path, state in found.items():
-            if self._known.get(path) != state:
-                (self._remote / path.relative_to(self.folder).as_posix()).write_bytes(
-                    path.read_bytes()
-                )
-                self._known[path] = state
+        for path, state in self._states().items():
+            if self._pushed.get(path) != state:
+                # An object cannot be added to, so a file goes up whole, even for one more line.
+                remote = self._remote / path.relative_to(self.folder).as_posix()
+                remote.write_bytes(path.read_bytes())
+                self._pushed[path] = state
 
     def push_if_possible(self) -> None:
-        """The same where a failure is no more than a pity."""
+        """Like :meth:`push`, but logs a failure instead of raising; the next push tries again."""
         try:
             self.push()
         except (StoreFailed, OSError) as error:
@@ -108,17 +124,22 @@ class Mirror:
         while not self._closing.wait(EVERY_SECONDS):
             self.push_if_possible()
 
-    def _found(self) -> dict[Path, tuple[int, int]]:
-        # Files that are being written have another name until they are whole.
-        files = (
-            path for path in self.folder.rglob("*") if path.is_file() and path.suffix != ".tmp"
-        )
-        return {path: (path.stat().st_size, path.stat().st_mtime_ns) for path in files}
+    def _states(self) -> dict[Path, tuple[int, int]]:
+        """Size in bytes and modification time in ns of every file in the folder."""
+        states: dict[Path, tuple[int, int]] = {}
+        for path in self.folder.rglob("*"):
+            # Drafts of `replacing`: files that are being written have another name until they are
+            # whole.
+            if path.is_file() and path.suffix != ".tmp":
+                status = path.stat()
+                states[path] = (status.st_size, status.st_mtime_ns)
+        return states
 
     def _fetch(self, remote: Remote, local: Path) -> None:
         try:
             entries = list(remote.iterdir())
         except FileNotFoundError:
+            # The first attempt: nothing is there yet.
             return
         for entry in entries:
             target = local / entry.name

@@ -1,4 +1,4 @@
-"""How far a job is, over all its attempts: the plain-data half of a checkpoint."""
+"""Progress of a job over all its attempts: the plain-data half of a checkpoint."""
 
 from __future__ import annotations
 
@@ -11,12 +11,15 @@ MOST_ROWS = 2000
 """Longer curves are thinned to every other point: a picture cannot show more."""
 
 Row = list[float]
+"""One point of a curve; the first value is the step."""
 
 
 @dataclass
 class History:
-    """The curves. Train rows are [step, loss, top-1, learning rate, img/s], evaluations [step,
-    loss, top-1, top-5].
+    """The curves of a job, accuracies from 0 to 1.
+
+    Rows of ``train`` are [step, loss, top-1, learning rate, images/s], those of ``evaluations``
+    [step, loss, top-1, top-5].
     """
 
     train: list[Row] = field(default_factory=list)
@@ -25,16 +28,18 @@ class History:
     """Steps from which an attempt after the first continued."""
 
     def add_train(self, row: Row) -> None:
-        """Append, thinning when the curve has become too long."""
+        """Append a row to ``train``, which is thinned when it has become too long."""
         self.train.append(row)
         if len(self.train) > MOST_ROWS:
+            # The checkpoint holds the curve, so without a limit it would grow with the job.
             self.train = self.train[::2]
 
 
 @dataclass
 class Progress:
-    """Exact over restarts: written with every checkpoint, never derived from a clock of one
-    process.
+    """How far a job is, and what it has measured.
+
+    Exact over restarts: written with every checkpoint, never derived from a clock of one process.
     """
 
     step: int = 0
@@ -62,9 +67,9 @@ class Progress:
     history: History = field(default_factory=History)
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain data that later changes leave alone; rows are never changed, so only their lists
-        are copied.
-        """
+        """Plain data for a checkpoint, which later changes of this object leave alone."""
+        # The writer thread reads it while training goes on. Rows are never changed, so only their
+        # lists are copied: dataclasses.asdict would copy thousands of rows.
         plain = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         curves = {
             field.name: list(getattr(self.history, field.name))
@@ -74,12 +79,16 @@ class Progress:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Progress:
-        """The reverse; keys of another version are dropped, missing ones get their default."""
-        known = {f.name for f in dataclasses.fields(cls)}
-        values = {name: value for name, value in data.items() if name in known}
-        return cls(**{**values, "history": History(**data.get("history", {}))})
+        """The progress in a checkpoint.
+
+        Keys of another version are dropped, missing ones get their default.
+        """
+        fields = {field.name for field in dataclasses.fields(cls)}
+        values = {name: value for name, value in data.items() if name in fields}
+        history = History(**data.get("history", {}))
+        return cls(**{**values, "history": history})
 
     @property
     def images_per_second(self) -> float:
-        """Global training speed over all attempts, warm-up excluded; 0 when nothing was measured."""
+        """Global training speed over all attempts, without warm-up; 0 when nothing was measured."""
         return self.train_samples / self.train_seconds if self.train_seconds > 0 else 0.0

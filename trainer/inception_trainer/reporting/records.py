@@ -1,7 +1,8 @@
-"""One bus from the engine to everything that shows a training to someone; the sinks are in
-``sinks/``.
+"""Records of what happens in a run, and the bus that hands them to the sinks.
 
-A sink that fails is dropped with a warning: no dashboard is worth a training.
+The training loop and the other modes put records on the :class:`Bus`. What becomes of them (lines,
+files, metrics, pictures) is the business of the sinks in ``sinks/``. A sink that fails is dropped
+with a warning: a full disk or a port in use must not end the job.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from typing_extensions import override
 
 from inception_trainer.checkpoint.base import SaveRecord
 from inception_trainer.config.normalization import IMAGENET, Normalization
@@ -27,9 +30,11 @@ class RunInfo:
     attempt: int
     model: str
     parameters: int
+    """How many numbers the network learns."""
     precision: str
     device: str
     profile: str
+    """The accelerator profile, which names the vendor."""
     backend: str
     rank: int
     world_size: int
@@ -37,9 +42,13 @@ class RunInfo:
     total_steps: int
     epochs: int
     global_batch: int
+    """Samples of one optimizer step, over all ranks."""
     start_step: int
+    """Steps done when this process began; 0 for a job that starts."""
     config: dict[str, Any]
+    """The configuration with its defaults filled in, as plain data."""
     output: Path | None
+    """Where this rank may leave files."""
     normalization: Normalization = IMAGENET
     """How pixels become the network's inputs."""
     weights: str | None = None
@@ -58,6 +67,7 @@ class StepRecord:
     step: int
     """Steps done, this one included."""
     data_seconds: float
+    """How long the step waited for data."""
     compute_seconds: float
     pod_samples: int
     """Samples consumed by the ranks of this pod."""
@@ -68,20 +78,27 @@ class StepRecord:
 
 @dataclass(frozen=True)
 class LogRecord:
-    """Means over one log interval and all ranks."""
+    """Means over one log interval and all ranks; accuracies are 0 to 1."""
 
     step: int
     epoch: float
+    """Epochs done, with their fraction."""
     loss: float
     accuracy_top1: float
     accuracy_top5: float
     learning_rate: float
+    """That of the last step."""
     images_per_second: float
+    """Of the whole job."""
     step_seconds: float
     data_wait_ratio: float
+    """Share of the time that was spent waiting for data, 0 to 1."""
     progress: float
+    """Share of the job's steps that is done, 0 to 1."""
     remaining_seconds: float
+    """To the end of the job at the current speed; 0 while that is unknown."""
     samples_seen: int
+    """Training samples consumed by the job, over all attempts."""
     skipped_samples: int
     skipped_steps: int = 0
     devices: tuple[Figures, ...] = ()
@@ -92,7 +109,7 @@ class LogRecord:
 
 @dataclass(frozen=True)
 class EvaluationRecord:
-    """One pass over the validation set."""
+    """One pass over the validation set; accuracies are 0 to 1."""
 
     step: int
     epoch: float
@@ -100,9 +117,12 @@ class EvaluationRecord:
     accuracy_top1: float
     accuracy_top5: float
     samples: int
+    """Evaluated by all ranks."""
     pod_samples: int
+    """Of these, by the ranks of this pod."""
     seconds: float
     is_best: bool
+    """Whether no earlier evaluation of the job had a better top-1."""
     data_seconds: float = 0.0
     """Of them, how long this rank waited for data."""
     batch_seconds: tuple[float, ...] = ()
@@ -111,16 +131,17 @@ class EvaluationRecord:
 
 @dataclass(frozen=True)
 class EndRecord:
-    """The last words of this process."""
+    """The result of this process."""
 
     summary: dict[str, Any]
+    """The content of summary.json."""
     history: History
     finished: bool
     """False when the run was stopped and will go on."""
 
 
 class Sink:
-    """Does nothing with any record; sinks override what they care about."""
+    """Takes records and does nothing with them; sinks override what they care about."""
 
     def start(self, info: RunInfo) -> None:
         """Called once, after the first step: what is slow to start must not delay it."""
@@ -141,51 +162,55 @@ class Sink:
         """Called once, when the run is finished or stopped."""
 
     def close(self) -> None:
-        """Release what :meth:`start` took."""
+        """Release what :meth:`start` took; called once, also after an error of the run."""
 
 
-class Bus:
-    """Hands every record to every sink."""
+class Bus(Sink):
+    """Hands every record to every sink, and drops sinks that fail."""
 
     def __init__(self, sinks: Iterable[Sink] = ()) -> None:
         self._sinks = list(sinks)
         self._started = False
 
+    @override
     def start(self, info: RunInfo) -> None:
         """Start the sinks; later calls do nothing."""
         if not self._started:
             self._started = True
-            self._each(lambda sink: sink.start(info))
+            self._call_each(lambda sink: sink.start(info))
 
+    @override
     def step(self, record: StepRecord) -> None:
-        """Pass on."""
-        self._each(lambda sink: sink.step(record))
+        self._call_each(lambda sink: sink.step(record))
 
+    @override
     def log(self, record: LogRecord) -> None:
-        """Pass on."""
-        self._each(lambda sink: sink.log(record))
+        self._call_each(lambda sink: sink.log(record))
 
+    @override
     def evaluation(self, record: EvaluationRecord) -> None:
-        """Pass on."""
-        self._each(lambda sink: sink.evaluation(record))
+        self._call_each(lambda sink: sink.evaluation(record))
 
+    @override
     def checkpoint(self, record: SaveRecord) -> None:
-        """Pass on."""
-        self._each(lambda sink: sink.checkpoint(record))
+        self._call_each(lambda sink: sink.checkpoint(record))
 
+    @override
     def end(self, record: EndRecord) -> None:
-        """Pass on."""
-        self._each(lambda sink: sink.end(record))
+        self._call_each(lambda sink: sink.end(record))
 
+    @override
     def close(self) -> None:
-        """Close all sinks."""
+        # A sink that was never started has taken nothing.
         if self._started:
-            self._each(lambda sink: sink.close())
+            self._call_each(lambda sink: sink.close())
 
-    def _each(self, act: Callable[[Sink], None]) -> None:
+    def _call_each(self, method: Callable[[Sink], None]) -> None:
+        # Over a copy, because a sink that fails leaves the list; the writer thread may be doing the
+        # same in between.
         for sink in tuple(self._sinks):
             try:
-                act(sink)
+                method(sink)
             except Exception as error:
                 self._sinks.remove(sink)
                 logger.warning(

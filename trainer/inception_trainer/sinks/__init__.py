@@ -1,4 +1,8 @@
-"""The places a training reports to; :func:`build` picks those that this process feeds."""
+"""Sinks: what becomes of the records of a run (lines, files, metrics, pictures).
+
+:func:`build` makes those that this process feeds. Besides our own formats there are those of
+programs that others read logs with; their names and keys are not ours to choose.
+"""
 
 from __future__ import annotations
 
@@ -12,15 +16,17 @@ from .curves import Curves
 from .files import ProgressFile, Summary
 from .mllog import MLLog
 from .model_zoo_log import AccuracyLog, BenchmarkLog
-from .nvidia_raport import Raport
+from .nvidia_raport import NvidiaRaport
 from .prometheus import Prometheus
-from .tecorigin_log import Tcap
+from .tecorigin_log import TecoriginLog
 from .tensorboard import TensorBoard
 
 
 def build(settings: Settings, output: Path | None, mode: str = "Train") -> list[Sink]:
-    """Sinks of this rank: the pod's own on local rank 0, the job's on rank 0; curves last, they are
-    slow.
+    """Sinks of this rank: those of the pod on local rank 0, those of the job on rank 0.
+
+    ``output`` is where rank 0 may leave files, None for nowhere; the first pod's snapshot of the
+    metrics lies there, too.
     """
     sinks: list[Sink] = []
     if settings.local_rank == 0:
@@ -39,10 +45,11 @@ def build(settings: Settings, output: Path | None, mode: str = "Train") -> list[
             sinks.append(Summary(output))
             if mode == "Train":
                 sinks += [
-                    Raport(output),
+                    NvidiaRaport(output),
                     MLLog(output),
-                    Tcap(output),
+                    TecoriginLog(output),
                     TensorBoard(output),
+                    # Last, because drawing takes seconds.
                     Curves(output),
                 ]
     return sinks

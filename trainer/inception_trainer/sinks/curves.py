@@ -1,15 +1,18 @@
-"""curves.png: loss and accuracy over the whole job, restarts marked."""
+"""curves.png: loss and accuracy over the epochs of the whole job, restarts marked."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
+from typing_extensions import override
+
 from inception_trainer.reporting.outputs import replacing
-from inception_trainer.reporting.progress import Row
 from inception_trainer.reporting.records import EndRecord, RunInfo, Sink
 
-TRAIN, VALIDATION, MUTED = "#7aa6c2", "#c8502d", "#8a8f98"
+TRAIN_COLOR = "#7aa6c2"
+VALIDATION_COLOR = "#c8502d"
+MUTED_COLOR = "#8a8f98"
 SHORT = 20
 """Curves of so few points are drawn as they are; longer ones are averaged over a twentieth of their
 length.
@@ -17,95 +20,122 @@ length.
 
 
 class Curves(Sink):
-    """Drawn once, when the run is finished: matplotlib is imported only then."""
+    """Draws curves.png, once, when the job is finished: matplotlib is imported only then."""
 
     def __init__(self, output: Path) -> None:
         self._output = output
         self._info: RunInfo | None = None
 
+    @override
     def start(self, info: RunInfo) -> None:
-        """Remember what to write into the title."""
         self._info = info
 
+    @override
     def end(self, record: EndRecord) -> None:
-        """Draw."""
         if record.finished and self._info is not None:
             draw(self._output / "curves.png", record, self._info)
 
 
 def draw(path: Path, record: EndRecord, info: RunInfo) -> None:
-    """Two panels over epochs; raises what matplotlib or the disk raises."""
+    """Draw two panels over epochs, loss and accuracy; raises what matplotlib or the disk raises."""
     import matplotlib as mpl
 
+    # The back end that needs no display.
     mpl.use("Agg")
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(11, 4.6), dpi=130, layout="constrained")
     left, right = figure.subplots(1, 2)
-    history, scale = record.history, 1 / info.steps_per_epoch
-    _line(left, history.train, 1, scale)
-    _points(left, history.evaluations, 1, scale, "validation", VALIDATION)
-    _line(right, history.train, 2, scale, 100)
-    _points(right, history.evaluations, 2, scale, "validation top-1", VALIDATION, 100)
-    left.set(
-        title="Loss",
-        ylabel="cross entropy",
-        ylim=(0, _loss_limit(history.train, history.evaluations)),
-    )
+    history = record.history
+    epochs_per_step = 1 / info.steps_per_epoch
+    train_epochs = [row[0] * epochs_per_step for row in history.train]
+    validation_epochs = [row[0] * epochs_per_step for row in history.evaluations]
+
+    train_loss = [row[1] for row in history.train]
+    validation_loss = [row[1] for row in history.evaluations]
+    _draw_training(left, train_epochs, train_loss)
+    _draw_validation(left, validation_epochs, validation_loss, "validation")
+    highest_loss = _loss_limit(train_loss, validation_loss)
+    left.set(title="Loss", ylabel="cross entropy", ylim=(0, highest_loss))
+
+    train_top1 = [100 * row[2] for row in history.train]
+    validation_top1 = [100 * row[2] for row in history.evaluations]
+    _draw_training(right, train_epochs, train_top1)
+    _draw_validation(right, validation_epochs, validation_top1, "validation top-1")
     right.set(title="Accuracy", ylabel="%", ylim=(0, 101))
+
+    restarts = [step * epochs_per_step for step in history.restarts]
+    end = info.total_steps * epochs_per_step
     for axes in (left, right):
-        _style(axes, [step * scale for step in history.restarts], info.total_steps * scale)
-    summary = record.summary
-    figure.suptitle(
-        f"{info.job or info.model}: top-1 {100 * summary['accuracyTop1']:.2f} % after {summary['epochs']:g} epochs   "
-        f"({info.world_size} x {info.device}, {info.precision}, {summary['imagesPerSecond']:.0f} img/s)",
-        fontsize=11,
-    )
+        _style(axes, restarts, end)
+    figure.suptitle(_title(record.summary, info), fontsize=11)
     with replacing(path) as draft:
         figure.savefig(draft, format="png")
 
 
 def smoothed(values: list[float]) -> list[float]:
-    """Exponential running mean, unbiased at its start."""
+    """Exponential running mean over a twentieth of the values, unbiased at its start."""
     keep = 1 - SHORT / max(SHORT, len(values))
-    total = weight = 0.0
-    result = []
+    total = 0.0
+    weight = 0.0
+    means: list[float] = []
     for value in values:
-        total, weight = keep * total + value, keep * weight + 1
-        result.append(total / weight)
-    return result
+        # Divided by the sum of the weights so far: else the first means would be too small.
+        total = keep * total + value
+        weight = keep * weight + 1
+        means.append(total / weight)
+    return means
 
 
-def _loss_limit(train: list[Row], evaluations: list[Row]) -> float:
-    """Room for the training curve and the last validation: early validations can be off by orders
-    of magnitude.
+def _title(summary: dict[str, Any], info: RunInfo) -> str:
+    top1 = 100 * summary["accuracyTop1"]
+    speed = summary["imagesPerSecond"]
+    return (
+        f"{info.job or info.model}: top-1 {top1:.2f} % after {summary['epochs']:g} epochs   "
+        f"({info.world_size} x {info.device}, {info.precision}, {speed:.0f} img/s)"
+    )
+
+
+def _loss_limit(train: list[float], validation: list[float]) -> float:
+    """Room for the training curve and the last validation.
+
+    Early validations can be off by orders of magnitude, and would press everything else flat.
     """
-    return 1.1 * max([row[1] for row in train] + [row[1] for row in evaluations[-1:]], default=1.0)
+    losses = train + validation[-1:]
+    return 1.1 * max(losses, default=1.0)
 
 
-def _line(axes: Any, rows: list[Row], column: int, scale: float, factor: float = 1) -> None:
-    x = [row[0] * scale for row in rows]
-    y = [row[column] * factor for row in rows]
-    if len(y) > SHORT:
-        axes.plot(x, y, color=TRAIN, alpha=0.35, linewidth=0.9)
-    axes.plot(x, smoothed(y), color=TRAIN, linewidth=1.8, label="training")
+def _draw_training(axes: Any, epochs: list[float], values: list[float]) -> None:
+    """The smoothed curve, over the values themselves where there are many."""
+    if len(values) > SHORT:
+        axes.plot(epochs, values, color=TRAIN_COLOR, alpha=0.35, linewidth=0.9)
+    axes.plot(epochs, smoothed(values), color=TRAIN_COLOR, linewidth=1.8, label="training")
 
 
-def _points(
-    axes: Any, rows: list[Row], column: int, scale: float, label: str, color: str, factor: float = 1
-) -> None:
-    x, y = [row[0] * scale for row in rows], [row[column] * factor for row in rows]
-    last = f", at the end {y[-1]:.4g}" if y else ""
-    axes.plot(x, y, color=color, linewidth=1.6, marker="o", markersize=3.5, label=label + last)
+def _draw_validation(axes: Any, epochs: list[float], values: list[float], label: str) -> None:
+    """A curve with a mark for each evaluation, whose last value is in the legend."""
+    if values:
+        label = f"{label}, at the end {values[-1]:.4g}"
+    axes.plot(
+        epochs,
+        values,
+        color=VALIDATION_COLOR,
+        linewidth=1.6,
+        marker="o",
+        markersize=3.5,
+        label=label,
+    )
 
 
 def _style(axes: Any, restarts: list[float], end: float) -> None:
+    """Marks of the restarts, grid and legend; ``restarts`` and ``end`` in epochs."""
     for number, epoch in enumerate(restarts):
         axes.axvline(
             epoch,
-            color=MUTED,
+            color=MUTED_COLOR,
             linewidth=0.8,
             linestyle=(0, (4, 3)),
+            # One entry in the legend for all of them.
             label=None if number else "restart",
         )
     axes.set(xlabel="epoch", xlim=(0, end * 1.02))

@@ -1,5 +1,7 @@
-"""Lines of a prefix and a JSON object, as DLLogger writes them: units of metrics, and their values
-at a step.
+"""Lines of a prefix and a JSON object, as NVIDIA's DLLogger writes them.
+
+They say what metrics are measured in, and give their values at a step. Two sinks write such files,
+``nvidia_raport`` and ``tecorigin_log``; the package dllogger is not on PyPI.
 """
 
 from __future__ import annotations
@@ -11,29 +13,30 @@ from pathlib import Path
 from typing import Any, TextIO
 
 
-class Lines:
+class DLLoggerLines:
     """Appends to a file, so that it covers all attempts; nothing is written before :meth:`open`."""
 
     def __init__(self, path: Path, prefix: str) -> None:
-        self._path, self._prefix = path, prefix
+        self._path = path
+        self._prefix = prefix
         self._file: TextIO | None = None
-        self._began = time.time()
+        self._began_at = time.time()
 
     def open(self) -> None:
-        """Open the file; its folder is made."""
+        """Open the file, making its folder."""
         self._path.parent.mkdir(parents=True, exist_ok=True)
         self._file = self._path.open("a", encoding="utf-8")
 
     def metadata(self, metric: str, metadata: dict[str, Any]) -> None:
-        """What a metric is measured in."""
+        """Write what a metric is measured in, and how its values are formatted."""
         self._write("METADATA", {"metric": metric, "metadata": metadata})
 
     def log(self, step: Any, data: Any) -> None:
-        """Values at ``step``: [epoch, iteration], [epoch], [] for the run, or a name."""
+        """Write values at ``step``: [epoch, iteration], [epoch], [] for the run, or a name."""
         self._write("LOG", {"step": step, "data": data})
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file, if it was opened."""
         if self._file is not None:
             self._file.close()
 
@@ -42,10 +45,12 @@ class Lines:
             return
         now = time.time()
         head = {
+            # Texts, and the date in local time, as DLLogger has them.
             "timestamp": f"{now:.6f}",
             "datetime": str(datetime.fromtimestamp(now)),
-            "elapsedtime": f"{now - self._began:.6f}",
+            "elapsedtime": f"{now - self._began_at:.6f}",
             "type": kind,
         }
         self._file.write(f"{self._prefix} {json.dumps(head | body)}\n")
+        # A pod that is killed leaves whole lines behind.
         self._file.flush()

@@ -1,4 +1,7 @@
-"""Small files that other programs read: the launcher's progress file, summary.json, config.yaml."""
+"""Small files that other programs read: the launcher's progress file, summary.json, config.yaml.
+
+Each is replaced as a whole, so that a reader never sees half of one.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from typing_extensions import override
 
 from inception_trainer.checkpoint.base import SaveRecord
-from inception_trainer.reporting.outputs import replacing
+from inception_trainer.reporting.outputs import replace_file
 from inception_trainer.reporting.records import (
     EndRecord,
     EvaluationRecord,
@@ -22,44 +26,44 @@ from inception_trainer.reporting.records import (
 )
 
 LEAST_SECONDS = 1.0
-"""Between two writes of the progress file."""
-
-
-def replace_file(path: Path, text: str) -> None:
-    """Write a small file as :func:`replacing` does."""
-    with replacing(path) as draft:
-        draft.write_text(text, encoding="utf-8")
+"""Least time between two writes of the progress file, in seconds."""
 
 
 class ProgressFile(Sink):
-    """``{"step", "metrics", "time"}`` for the launcher's report; the first step and the end are
-    never held back.
+    """``{"step", "metrics", "time"}`` for the launcher, which reports it to the operator.
+
+    The first step and the end are never held back.
     """
 
     def __init__(self, path: Path) -> None:
-        self._path, self._written = path, 0.0
+        self._path = path
+        self._written_at = 0.0
         self._metrics: dict[str, Any] = {}
-        self._total = 1
+        self._total_steps = 1
         self._steps_per_epoch = 1
 
+    @override
     def start(self, info: RunInfo) -> None:
-        """Remember the lengths, and the accuracy of an earlier attempt."""
-        self._total, self._steps_per_epoch = info.total_steps, info.steps_per_epoch
+        self._total_steps = info.total_steps
+        self._steps_per_epoch = info.steps_per_epoch
+        # The status of the job must not lose the accuracy that an earlier attempt has measured.
         if info.evaluated is not None:
-            self._metrics |= dict(
-                zip(("accuracyTop1", "accuracyTop5"), info.evaluated, strict=True)
-            )
+            top1, top5 = info.evaluated
+            self._metrics |= {"accuracyTop1": top1, "accuracyTop5": top5}
 
+    @override
     def step(self, record: StepRecord) -> None:
-        """Write unless the last write is younger than a second."""
-        if time.monotonic() - self._written >= LEAST_SECONDS:
+        """Write, unless the last write is younger than a second."""
+        # Steps of small networks take milliseconds; nobody needs the figures that often.
+        if time.monotonic() - self._written_at >= LEAST_SECONDS:
             self._metrics |= {
-                "progress": round(record.step / self._total, 6),
+                "progress": round(record.step / self._total_steps, 6),
                 "epoch": record.step // self._steps_per_epoch,
                 "samplesSeen": record.samples_seen,
             }
             self._write(record.step)
 
+    @override
     def log(self, record: LogRecord) -> None:
         """Take the figures; the next step writes them."""
         self._metrics |= {
@@ -68,39 +72,44 @@ class ProgressFile(Sink):
             "estimatedRemainingSeconds": round(record.remaining_seconds, 1),
         }
 
+    @override
     def evaluation(self, record: EvaluationRecord) -> None:
-        """Take the accuracy and write."""
+        """Take the accuracy and write at once: the next may be an epoch away."""
         self._metrics |= {
             "accuracyTop1": record.accuracy_top1,
             "accuracyTop5": record.accuracy_top5,
         }
         self._write(record.step)
 
+    @override
     def checkpoint(self, record: SaveRecord) -> None:
-        """Take the time; another thread writes."""
+        """Take the time; the next step writes it."""
+        # Not written here: this is the writer thread, and a draft has one name per process.
         self._metrics["lastCheckpointTime"] = datetime.now(UTC).isoformat(timespec="milliseconds")
 
+    @override
     def end(self, record: EndRecord) -> None:
-        """Write the final figures."""
         summary = record.summary
         self._metrics |= {
-            "progress": round(summary["steps"] / self._total, 6) if not record.finished else 1.0,
+            "progress": round(summary["steps"] / self._total_steps, 6),
             "epoch": summary["steps"] // self._steps_per_epoch,
             "samplesSeen": summary["samplesSeen"],
-            "estimatedRemainingSeconds": 0.0
-            if record.finished
-            else self._metrics.get("estimatedRemainingSeconds"),
         }
+        if record.finished:
+            self._metrics |= {"progress": 1.0, "estimatedRemainingSeconds": 0.0}
         if summary["evaluatedStep"] >= 0:
-            self._metrics |= {name: summary[name] for name in ("accuracyTop1", "accuracyTop5")}
+            self._metrics |= {
+                "accuracyTop1": summary["accuracyTop1"],
+                "accuracyTop5": summary["accuracyTop5"],
+            }
         self._write(summary["steps"])
 
     def _write(self, step: int) -> None:
-        self._written = time.monotonic()
-        metrics = {name: value for name, value in dict(self._metrics).items() if value is not None}
+        self._written_at = time.monotonic()
         content = {
             "step": step,
-            "metrics": metrics,
+            # A copy: the writer thread may add a key while the JSON is made.
+            "metrics": dict(self._metrics),
             "time": datetime.now(UTC).isoformat(timespec="microseconds"),
         }
         replace_file(self._path, json.dumps(content))
@@ -112,11 +121,11 @@ class Summary(Sink):
     def __init__(self, output: Path) -> None:
         self._output = output
 
+    @override
     def start(self, info: RunInfo) -> None:
-        """Write the configuration."""
         self._output.mkdir(parents=True, exist_ok=True)
         replace_file(self._output / "config.yaml", yaml.safe_dump(info.config, sort_keys=False))
 
+    @override
     def end(self, record: EndRecord) -> None:
-        """Write the figures."""
         replace_file(self._output / "summary.json", json.dumps(record.summary, indent=2) + "\n")

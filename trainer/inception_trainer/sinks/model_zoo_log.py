@@ -1,7 +1,6 @@
-"""The files that ``BENCHMARK_LOG`` and ``AVG_LOG`` name: a line of JSON per run, with the keys of a
-model zoo.
+"""The files that ``BENCHMARK_LOG`` and ``AVG_LOG`` name: results for the scripts of a model zoo.
 
-Tools that read such a file as one object need a file per run.
+One line of JSON per run is added. Tools that read such a file as one object need a file per run.
 """
 
 from __future__ import annotations
@@ -9,6 +8,8 @@ from __future__ import annotations
 import json
 import time
 from typing import Any
+
+from typing_extensions import override
 
 from inception_trainer.log import logger
 from inception_trainer.reporting.records import EndRecord, Sink
@@ -21,10 +22,10 @@ class BenchmarkLog(Sink):
     def __init__(self, path: str) -> None:
         self._path = path
 
+    @override
     def end(self, record: EndRecord) -> None:
-        """Append :func:`measured`."""
         if record.finished:
-            append("BENCHMARK_LOG", self._path, measured(record.summary, time.time()))
+            append("BENCHMARK_LOG", self._path, benchmark_figures(record.summary, time.time()))
 
 
 class AccuracyLog(Sink):
@@ -33,15 +34,17 @@ class AccuracyLog(Sink):
     def __init__(self, path: str) -> None:
         self._path = path
 
+    @override
     def end(self, record: EndRecord) -> None:
         """Append ``[top1, top5]`` in percent, those of the last evaluation."""
         if record.finished:
-            names = ("accuracyTop1", "accuracyTop5")
-            append("AVG_LOG", self._path, [round(100 * record.summary[name], 4) for name in names])
+            top1 = round(100 * record.summary["accuracyTop1"], 4)
+            top5 = round(100 * record.summary["accuracyTop5"], 4)
+            append("AVG_LOG", self._path, [top1, top5])
 
 
-def measured(summary: dict[str, Any], now: float) -> dict[str, Any]:
-    """What the summary of mode Benchmark says, under the names and with the words used there.
+def benchmark_figures(summary: dict[str, Any], now: float) -> dict[str, Any]:
+    """The figures of mode Benchmark's summary, under the zoo's names and with its words.
 
     Times are seconds of a step, throughput is images/s over all cards; ``now`` is Unix time, the
     date is in UTC.
@@ -65,7 +68,10 @@ def measured(summary: dict[str, Any], now: float) -> dict[str, Any]:
 
 
 def append(variable: str, name: str, content: Any) -> None:
-    """Add a line to the file ``name``; where that is not possible, warn and name the ``variable``."""
+    """Add a line to the file ``name``; where that is not possible, warn and name the ``variable``.
+
+    No error: the result is in summary.json, too.
+    """
     path = place(name)
     if isinstance(path, Remote):
         logger.warning(

@@ -1,4 +1,4 @@
-"""Prometheus metrics of one pod, served by its local rank 0 (names: docs/architecture.md).
+"""Prometheus metrics of one pod, served by its local rank 0 (names: docs/architecture/names.md).
 
 Values that hold for the whole job (loss, accuracy, progress) are the same in every pod;
 ``trainer_samples_total`` counts this pod's samples only, so that ``sum(rate())`` is the job's
@@ -15,10 +15,12 @@ from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from typing_extensions import override
 
 from inception_trainer import __version__
 from inception_trainer.checkpoint.base import SaveRecord
 from inception_trainer.log import logger
+from inception_trainer.reporting.outputs import replace_file
 from inception_trainer.reporting.records import (
     EndRecord,
     EvaluationRecord,
@@ -28,16 +30,19 @@ from inception_trainer.reporting.records import (
     StepRecord,
 )
 
-from .files import replace_file
-
 STEP_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 CHECKPOINT_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 RETRY_SECONDS = 1.0
+"""Time between two tries to get the port."""
 DEVICE_GAUGES = {
-    "memory_used_bytes": "Device memory in use, by anybody where the device tells, else by this rank",
+    "memory_used_bytes": (
+        "Device memory in use, by anybody where the device tells, else by this rank"
+    ),
     "memory_total_bytes": "Memory of the device",
     "memory_peak_bytes": "Most device memory allocated by this rank",
-    "utilization_ratio": "Share of time in which the device computed something, as its vendor counts it",
+    "utilization_ratio": (
+        "Share of time in which the device computed something, as its vendor counts it"
+    ),
     "temperature_celsius": "Temperature of the device",
     "power_watts": "Power drawn by the device",
     "healthy": "1 while the device answers questions about itself, 0 once it stopped to",
@@ -48,8 +53,10 @@ is absent.
 
 
 class _Server(ThreadingHTTPServer):
+    # A scraper that hangs must not keep the process.
     daemon_threads = True
 
+    @override
     def server_bind(self) -> None:
         # HTTPServer would look its own name up, which blocks for seconds where there is no name
         # service.
@@ -60,14 +67,17 @@ class Prometheus(Sink):
     """Serves ``/metrics`` on ``port`` (0: nowhere) and leaves a copy in ``snapshot`` at the end."""
 
     def __init__(self, port: int, snapshot: Path | None = None) -> None:
-        self._port, self._snapshot = port, snapshot
+        self._port = port
+        self._snapshot = snapshot
         self._server: _Server | None = None
         self._closing = threading.Event()
         self._stepped = False
+        # Not the library's own one: several of these live in one process of the tests, and its
+        # figures of the Python process are nobody's question.
         self.registry = CollectorRegistry()
-        self._define()
+        self._define_gauges()
 
-    def _define(self) -> None:
+    def _define_gauges(self) -> None:
         def gauge(name: str, text: str, labels: tuple[str, ...] = ()) -> Gauge:
             return Gauge(f"trainer_{name}", text, labels, registry=self.registry)
 
@@ -137,6 +147,7 @@ class Prometheus(Sink):
             registry=registry,
         )
         self._build = Info("trainer_build", "What runs here", registry=registry)
+        # Series that are there from the start: rate() and alerts need no case for "not yet".
         for phase in ("train", "val", "infer"):
             self._samples.labels(phase)
         for part in ("data", "compute"):
@@ -145,12 +156,14 @@ class Prometheus(Sink):
             for k in ("1", "5"):
                 self._accuracy.labels(split, k)
 
+    @override
     def start(self, info: RunInfo) -> None:
-        """Fill in what is known and open the port, in the background when it is busy."""
+        """Fill in what is known and serve the port, from a thread."""
         self._info = info
         self._attempt.set(info.attempt)
-        for k, accuracy in zip(("1", "5"), info.evaluated or (), strict=False):
-            self._accuracy.labels("val", k).set(accuracy)
+        # What an earlier attempt measured: the curve must not fall to 0 with every restart.
+        if info.evaluated is not None:
+            self._set_validation(*info.evaluated)
         self._build.info(
             {
                 "version": __version__,
@@ -165,8 +178,9 @@ class Prometheus(Sink):
         if self._port:
             threading.Thread(target=self._serve, name="metrics-server", daemon=True).start()
 
+    @override
     def step(self, record: StepRecord) -> None:
-        """Counters, gauges that need no device, and the two parts of the duration."""
+        # Called for every step, so nothing here reads a tensor: that would wait for the device.
         if not self._stepped:
             self._first_step.set_to_current_time()
             self._stepped = True
@@ -180,8 +194,8 @@ class Prometheus(Sink):
         self._duration.labels("data").observe(record.data_seconds)
         self._duration.labels("compute").observe(record.compute_seconds)
 
+    @override
     def log(self, record: LogRecord) -> None:
-        """Reduced figures."""
         self._loss.set(record.loss)
         self._rate.set(record.learning_rate)
         self._speed.set(record.images_per_second)
@@ -195,43 +209,47 @@ class Prometheus(Sink):
                 if value is not None:
                     self._devices[name].labels(str(device)).set(value)
 
+    @override
     def evaluation(self, record: EvaluationRecord) -> None:
-        """Validation accuracy."""
         self._samples.labels("val").inc(record.pod_samples)
-        self._accuracy.labels("val", "1").set(record.accuracy_top1)
-        self._accuracy.labels("val", "5").set(record.accuracy_top5)
+        self._set_validation(record.accuracy_top1, record.accuracy_top5)
 
+    @override
     def checkpoint(self, record: SaveRecord) -> None:
-        """Duration, size and time."""
         self._checkpoint.observe(record.seconds)
         self._stalled.inc(record.stalled_seconds)
         self._size.set(record.size)
         self._saved.set_to_current_time()
 
+    @override
     def end(self, record: EndRecord) -> None:
-        """Final values, and the copy."""
+        """Set the final values and write the snapshot."""
         summary = record.summary
         self._step.set(summary["steps"])
         self._seen.set(summary["samplesSeen"])
         self._epoch.set(summary["steps"] // self._info.steps_per_epoch)
         self._progress.set(1.0 if record.finished else summary["steps"] / self._info.total_steps)
         if summary["evaluatedStep"] >= 0:
-            self._accuracy.labels("val", "1").set(summary["accuracyTop1"])
-            self._accuracy.labels("val", "5").set(summary["accuracyTop5"])
+            self._set_validation(summary["accuracyTop1"], summary["accuracyTop5"])
         if record.finished:
             self._remaining.set(0)
         if self._snapshot is not None:
             self._snapshot.parent.mkdir(parents=True, exist_ok=True)
             replace_file(self._snapshot, generate_latest(self.registry).decode())
 
+    @override
     def close(self) -> None:
-        """Free the port."""
         self._closing.set()
         if self._server is not None:
             self._server.shutdown()
             self._server.server_close()
 
+    def _set_validation(self, top1: float, top5: float) -> None:
+        self._accuracy.labels("val", "1").set(top1)
+        self._accuracy.labels("val", "5").set(top5)
+
     def _serve(self) -> None:
+        """Get the port, however long the process of an earlier attempt keeps it, and serve it."""
         warned = False
         while not self._closing.is_set():
             try:
@@ -257,16 +275,22 @@ def _handler(registry: CollectorRegistry) -> type[BaseHTTPRequestHandler]:
         protocol_version = "HTTP/1.1"
 
         def do_GET(self) -> None:
-            """Serve ``/metrics``."""
-            found = self.path.partition("?")[0] == "/metrics"
-            body = generate_latest(registry) if found else b"try /metrics\n"
-            self.send_response(200 if found else 404)
-            self.send_header("Content-Type", CONTENT_TYPE_LATEST if found else "text/plain")
+            """Answer with the metrics, for any path but ``/metrics`` with 404."""
+            if self.path.partition("?")[0] == "/metrics":
+                self._answer(200, CONTENT_TYPE_LATEST, generate_latest(registry))
+            else:
+                self._answer(404, "text/plain", b"try /metrics\n")
+
+        def _answer(self, status: int, content_type: str, body: bytes) -> None:
+            self.send_response(status)
+            self.send_header("Content-Type", content_type)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)
 
-        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name is the base class's
-            """Scrapes are not news."""
+        @override
+        def log_message(self, format: str, *args: object) -> None:
+            # Not on the log: a scrape every few seconds is no news.
+            pass
 
     return Handler

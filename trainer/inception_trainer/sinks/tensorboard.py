@@ -5,25 +5,29 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from typing_extensions import override
+
 from inception_trainer.reporting.records import EvaluationRecord, LogRecord, RunInfo, Sink
 
 
 class TensorBoard(Sink):
-    """Tags of RECIPES 14.2. A resumed run purges what a lost one wrote beyond its checkpoint."""
+    """Writes curves of training, validation and speed (tags: docs/trainer.md)."""
 
     def __init__(self, output: Path) -> None:
         self._folder = output / "tensorboard"
         self._writer: Any = None
 
+    @override
     def start(self, info: RunInfo) -> None:
-        """Open the event file."""
         from torch.utils.tensorboard.writer import SummaryWriter
 
+        # A killed attempt has written steps beyond its last checkpoint, which are done again now:
+        # TensorBoard drops what it has of later steps when it reads this.
         purge = info.start_step + 1 if info.start_step else None
         self._writer = SummaryWriter(str(self._folder), purge_step=purge)
 
+    @override
     def log(self, record: LogRecord) -> None:
-        """Training curves and speed."""
         self._scalars(
             record.step,
             {
@@ -36,8 +40,8 @@ class TensorBoard(Sink):
             },
         )
 
+    @override
     def evaluation(self, record: EvaluationRecord) -> None:
-        """Validation curves."""
         values = {
             "val/loss": record.loss,
             "val/top1": record.accuracy_top1,
@@ -45,8 +49,8 @@ class TensorBoard(Sink):
         }
         self._scalars(record.step, values)
 
+    @override
     def close(self) -> None:
-        """Flush."""
         if self._writer is not None:
             self._writer.close()
 

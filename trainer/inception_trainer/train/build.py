@@ -17,7 +17,7 @@ from torch import nn
 
 from inception_trainer import models
 from inception_trainer.checkpoint.base import CheckpointWriter
-from inception_trainer.checkpoint.folder import CheckpointStore
+from inception_trainer.checkpoint.folder import FolderCheckpoints
 from inception_trainer.checkpoint.object_store import ObjectStoreCheckpoints
 from inception_trainer.comm import Comm
 from inception_trainer.config.normalization import Normalization, choose
@@ -97,7 +97,7 @@ def open_store(config: TrainingConfig, settings: Settings, bus: Bus) -> Checkpoi
     keep = config.checkpoint.keep
     if isinstance(root, Remote):
         return ObjectStoreCheckpoints(root, settings.attempt, keep, bus.checkpoint)
-    return CheckpointStore(root, settings.attempt, keep, bus.checkpoint)
+    return FolderCheckpoints(root, settings.attempt, keep, bus.checkpoint)
 
 
 def _plan(setup: RunSetup, store: CheckpointWriter | None) -> TrainingPlan:

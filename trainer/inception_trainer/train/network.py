@@ -18,7 +18,7 @@ from inception_trainer import models
 from inception_trainer.comm import Comm
 from inception_trainer.config.training import TrainingConfig
 from inception_trainer.device import Accelerator
-from inception_trainer.weights.load import Loaded, load_weights, local_file
+from inception_trainer.weights.load import WeightsSource, load_weights, local_file
 
 from .compiling import compile_if_asked
 from .syncnorm import synchronize_batch_norms
@@ -33,7 +33,7 @@ def build_network(
     saved: Mapping[str, Tensor] | None = None,
     resumes: bool = False,
     auxiliary: bool = True,
-) -> tuple[nn.Module, Loaded | None]:
+) -> tuple[nn.Module, WeightsSource | None]:
     """The network of ``model.name`` on ``device``, channels last, equal on all ranks.
 
     Its weights are those of ``saved`` when the job ``resumes`` (only rank 0 has them), else those
@@ -72,14 +72,14 @@ def _create(config: TrainingConfig, classes: int, auxiliary: bool) -> nn.Module:
     )
 
 
-def _load(network: nn.Module, config: TrainingConfig, comm: Comm) -> Loaded:
+def _load(network: nn.Module, config: TrainingConfig, comm: Comm) -> WeightsSource:
     """Rank 0 reads ``model.weights`` into the network; all ranks raise what that raises."""
     source = config.model.weights
     assert source is not None  # noqa: S101 - asked before
     name = models.canonical(config.model.name)
     new_classifier = config.model.classifier == "New"
 
-    def load() -> Loaded:
+    def load() -> WeightsSource:
         return load_weights(network, name, local_file(source), new_classifier=new_classifier)
 
     return comm.from_first(load)

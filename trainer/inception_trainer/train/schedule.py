@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 
-from inception_trainer.config.checks import FALLING
+from inception_trainer.config.method import FALLING
 from inception_trainer.config.training import ScheduleConfig
 from inception_trainer.data.sampler import LengthPlan
 

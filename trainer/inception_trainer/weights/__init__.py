@@ -1,1 +1,1 @@
-"""Weights beyond checkpoints: published, averaged, exported."""
+"""Weight files: published ones read, trained ones opened, averaged and exported."""

@@ -1,10 +1,10 @@
-"""The mean of several weight files of one network: often a little better than each of the last
-checkpoints.
+"""The mean of several weight files of one network (command ``average``).
+
+The mean of the last checkpoints of a job is often a little better than each of them.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,12 @@ import torch
 from torch import Tensor
 
 from inception_trainer import __version__
+from inception_trainer.checkpoint import safetensors_file
 from inception_trainer.checkpoint.base import FORMAT
 from inception_trainer.errors import ConfigError, InputMissing, UsageError
 from inception_trainer.reporting.outputs import replacing
 
-from .load import OWN, WeightFile, open_weights
+from .load import OWN_LAYOUT, WeightFile, open_weights
 
 SUFFIXES = (".pt", ".safetensors")
 FEWEST = 2
@@ -31,7 +32,8 @@ def write_mean(paths: Sequence[Path], output: Path) -> str:
     """
     if len(paths) < FEWEST or output.suffix not in SUFFIXES:
         raise UsageError(
-            f"average needs at least {FEWEST} files and an output that ends in {' or '.join(SUFFIXES)}"
+            f"average needs at least {FEWEST} files and "
+            f"an output that ends in {' or '.join(SUFFIXES)}"
         )
     if not output.parent.is_dir():
         raise InputMissing(f"--output: {output} cannot be written: no folder {output.parent}")
@@ -39,8 +41,8 @@ def write_mean(paths: Sequence[Path], output: Path) -> str:
         raise UsageError(f"--output: {output} is there already; name another file or remove it")
     files = [open_weights(None, path) for path in paths]
     for file in files[1:]:
-        _check(files[0], file)
-    newest = max(files, key=_step)
+        _check_pair(files[0], file)
+    newest = max(files, key=lambda file: file.step)
     state = mean([file.state for file in files], newest.state)
     try:
         _write(state, newest, [str(path) for path in paths], output)
@@ -50,69 +52,78 @@ def write_mean(paths: Sequence[Path], output: Path) -> str:
 
 
 def mean(states: Sequence[Mapping[str, Tensor]], newest: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Of the floating-point tensors, added up in float64; counters are those of the newest file."""
-    return {
-        name: torch.stack([state[name].double() for state in states]).mean(0).to(value.dtype)
-        if value.is_floating_point()
-        else value
-        for name, value in newest.items()
-    }
+    """The mean of each floating-point tensor, in its own dtype; the rest is that of ``newest``.
+
+    All states have the same keys and shapes.
+    """
+    averaged: dict[str, Tensor] = {}
+    for name, value in newest.items():
+        if value.is_floating_point():
+            # In float64, because the sum of a few FP16 weights can be beyond what FP16 holds.
+            stacked = torch.stack([state[name].double() for state in states])
+            averaged[name] = stacked.mean(0).to(value.dtype)
+        else:
+            # Counters of batches: a mean of them would mean nothing.
+            averaged[name] = value
+    return averaged
 
 
-def _check(first: WeightFile, other: WeightFile) -> None:
+def _check_pair(first: WeightFile, other: WeightFile) -> None:
+    """Raise ConfigError when two files are not of one network, trained on the same inputs."""
     pair = f"{first.path} and {other.path}"
     if first.model != other.model:
         raise ConfigError(
             f"{pair} hold {first.model} and {other.model}; only one network has a mean"
         )
-    shapes = [{name: value.shape for name, value in file.state.items()} for file in (first, other)]
-    differing = sorted(
-        name
-        for name in shapes[0].keys() | shapes[1].keys()
-        if shapes[0].get(name) != shapes[1].get(name)
-    )
+    first_shapes = {name: value.shape for name, value in first.state.items()}
+    other_shapes = {name: value.shape for name, value in other.state.items()}
+    names = sorted(first_shapes.keys() | other_shapes.keys())
+    differing = [name for name in names if first_shapes.get(name) != other_shapes.get(name)]
     if differing:
         raise ConfigError(f"{pair} differ in {len(differing)} tensors, for example {differing[0]}")
     for key in ("preprocessing", "class_names"):
         if first.content.get(key) != other.content.get(key):
             raise ConfigError(
-                f"{pair} differ in {key.replace('_', ' ')}: they were trained on other inputs or classes"
+                f"{pair} differ in {key.replace('_', ' ')}: "
+                "they were trained on other inputs or classes"
             )
 
 
-def _step(file: WeightFile) -> int:
-    return int(file.content["progress"]["step"]) if file.loaded.layout == OWN else 0
-
-
 def _write(state: dict[str, Tensor], newest: WeightFile, names: list[str], output: Path) -> None:
-    content: dict[str, Any] = {
-        "format": FORMAT,
-        "version": __version__,
-        "model": state,
-        "averaged": names,
-    }
-    if newest.loaded.layout == OWN:
-        content |= {
-            key: newest.content[key] for key in ("preprocessing", "class_names", "progress")
-        }
+    """Write the mean with what the newest file says of its inputs and classes."""
+    described: dict[str, Any] = {}
+    # Files of others do not say it.
+    if newest.source.layout == OWN_LAYOUT:
+        for key in ("preprocessing", "class_names", "progress"):
+            described[key] = newest.content[key]
     with replacing(output) as draft:
         if output.suffix == ".safetensors":
-            _safetensors(content, newest, draft)
+            draft.write_bytes(_safetensors(state, newest, names, described))
         else:
+            content = {
+                "format": FORMAT,
+                "version": __version__,
+                "model": state,
+                "averaged": names,
+            }
+            # A file object, because torch.save would take the name of the draft into the archive.
             with draft.open("wb") as file:
-                torch.save(content, file)
+                torch.save(content | described, file)
 
 
-def _safetensors(content: Mapping[str, Any], newest: WeightFile, path: Path) -> None:
+def _safetensors(
+    state: dict[str, Tensor], newest: WeightFile, names: list[str], described: Mapping[str, Any]
+) -> bytes:
+    metadata = safetensors_file.metadata(
+        model=newest.model,
+        step=newest.step,
+        preprocessing=described.get("preprocessing"),
+        class_names=described.get("class_names"),
+        averaged=names,
+    )
     try:
-        from safetensors.torch import save_file
+        return safetensors_file.encode(state, metadata)
     except ImportError:
         raise UsageError(
             "--output: the Python package safetensors is not here; name a .pt file"
         ) from None
-    metadata = {"format": "pt", "model": newest.model, "averaged": json.dumps(content["averaged"])}
-    for key in ("preprocessing", "class_names"):
-        if key in content:
-            metadata[key] = json.dumps(content[key])
-    tensors = {name: value.contiguous() for name, value in content["model"].items()}
-    save_file(tensors, path, {**metadata, "step": str(_step(newest))})

@@ -1,7 +1,7 @@
-"""Published weight files: which network and whose layout the keys of a state_dict show, and how it
-maps to ours.
+"""Layouts of published weight files: whose names the keys of a state_dict are, and ours for them.
 
-Pure functions over names; nothing here reads a file.
+A layout is recognised by keys that only its publisher's files have together. Pure functions over
+names; nothing here reads a file.
 """
 
 from __future__ import annotations
@@ -21,39 +21,44 @@ from inception_trainer.config.normalization import (
 
 @dataclass(frozen=True)
 class Layout:
-    """Names of one publisher for one network."""
+    """How one publisher names the tensors of one network."""
 
     model: str
     publisher: str
-    shows: tuple[str, ...]
+    distinctive_keys: tuple[str, ...]
     """Keys that only this layout has together."""
     normalization: Normalization
     """What the published weights of this layout expect of their inputs."""
     renames: tuple[tuple[str, str], ...] = ()
-    """Regular expressions and what replaces them, to reach our names."""
+    """Regular expressions and what replaces them, to get our names; applied in order."""
 
     def rename(self, key: str) -> str:
-        """Our name of ``key``."""
+        """Our name for a key of this layout."""
         for pattern, replacement in self.renames:
             key = re.sub(pattern, replacement, key)
         return key
 
 
+# Cadene's pretrainedmodels call every classifier last_linear.
 _LAST_LINEAR = ((r"^last_linear\.", "fc."),)
+# NVIDIA's examples count the stages of ResNet from 0, in one list.
 _STAGES = tuple((rf"^layers\.{number}\.", f"layer{number + 1}.") for number in range(4))
-_V3, _V3_CLASSIFIER = "Mixed_5b.branch5x5_1.conv.weight", "fc.weight"
-_RESNET = "layer3.5.conv3.weight"
+_INCEPTION_V3 = "Mixed_5b.branch5x5_1.conv.weight"
+_INCEPTION_V3_CLASSIFIER = "fc.weight"
+_RESNET50 = "layer3.5.conv3.weight"
 
 LAYOUTS: tuple[Layout, ...] = (
     Layout("bninception", "Cadene", ("conv1_7x7_s2.weight", "last_linear.weight"), CAFFE_BGR),
     Layout(
         "inception_v3",
         "torchvision",
-        (_V3, _V3_CLASSIFIER, "AuxLogits.conv0.conv.weight"),
+        (_INCEPTION_V3, _INCEPTION_V3_CLASSIFIER, "AuxLogits.conv0.conv.weight"),
         INCEPTION,
     ),
-    Layout("inception_v3", "timm", (_V3, _V3_CLASSIFIER), INCEPTION),
-    Layout("inception_v3", "Cadene", (_V3, "last_linear.weight"), INCEPTION, _LAST_LINEAR),
+    Layout("inception_v3", "timm", (_INCEPTION_V3, _INCEPTION_V3_CLASSIFIER), INCEPTION),
+    Layout(
+        "inception_v3", "Cadene", (_INCEPTION_V3, "last_linear.weight"), INCEPTION, _LAST_LINEAR
+    ),
     Layout(
         "inception_v4",
         "timm",
@@ -66,8 +71,8 @@ LAYOUTS: tuple[Layout, ...] = (
         ("Mixed_5b.branch5x5.0.conv.weight", "linear.weight"),
         CIFAR100,
     ),
-    Layout("resnet50", "torchvision", (_RESNET, "fc.weight"), IMAGENET),
-    Layout("resnet50", "Cadene", (_RESNET, "last_linear.weight"), IMAGENET, _LAST_LINEAR),
+    Layout("resnet50", "torchvision", (_RESNET50, "fc.weight"), IMAGENET),
+    Layout("resnet50", "Cadene", (_RESNET50, "last_linear.weight"), IMAGENET, _LAST_LINEAR),
     Layout("resnet50", "NVIDIA", ("layers.2.5.conv3.weight", "fc.weight"), IMAGENET, _STAGES),
 )
 """In the order in which they are tried: a layout with more keys comes before one with fewer."""
@@ -79,17 +84,13 @@ HEADS = {
     "inceptionv3_cifar": "linear.",
     "resnet50": "fc.",
 }
-"""Prefix of our classifier's keys."""
+"""Prefix of the classifier's keys in our networks."""
 AUXILIARY = "AuxLogits."
 AUXILIARY_HEAD = "AuxLogits.fc."
 
 
 def detect(keys: Iterable[str]) -> Layout | None:
-    """The layout that the names show; None when they are of no known one."""
+    """The layout that the keys of a state_dict belong to; None when it is none of these."""
+    # A subset is enough: files may have more, such as an auxiliary head, and often lack counters.
     present = set(keys)
-    return next((layout for layout in LAYOUTS if present.issuperset(layout.shows)), None)
-
-
-def publishers(model: str) -> tuple[str, ...]:
-    """Whose files are understood for this network."""
-    return tuple(layout.publisher for layout in LAYOUTS if layout.model == model)
+    return next((layout for layout in LAYOUTS if present.issuperset(layout.distinctive_keys)), None)

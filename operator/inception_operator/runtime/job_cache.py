@@ -1,0 +1,70 @@
+"""The latest version of every InceptionTraining that this process has seen.
+
+It is fed by kopf's watch (`job_watch`), by a list of our own (`resync`) and by the answers to our
+own status writes (`apply`), so a decision never rests on a view older than our last write.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from inception_operator.contract.types import Json
+
+from .objects import Tombstones, key_of, uid_of, version_of
+from .workqueue import Key
+
+TOMBSTONES = 5_000
+
+
+class JobCache:
+    """Custom resources by key; versions only move forward, and what was deleted stays deleted."""
+
+    def __init__(self) -> None:
+        self._resources: dict[Key, Json] = {}
+        self._deleted = Tombstones(TOMBSTONES)
+
+    def __len__(self) -> int:
+        return len(self._resources)
+
+    def __iter__(self) -> Iterator[Key]:
+        # A copy, because those who iterate wait in between and others write meanwhile.
+        return iter(list(self._resources))
+
+    def get(self, key: Key) -> Json | None:
+        """The resource, without its managedFields."""
+        return self._resources.get(key)
+
+    def values(self) -> tuple[Json, ...]:
+        """All resources, as of now."""
+        return tuple(self._resources.values())
+
+    def has_seen(self, key: Key, uid: str, version: int) -> bool:
+        """Whether this version of the object, a later one, or its deletion has arrived."""
+        if uid in self._deleted:
+            return True
+        cached = self._resources.get(key)
+        return cached is not None and version_of(cached) >= version
+
+    def update(self, resource: Json) -> bool:
+        """Keep ``resource`` if it is newer than what is here; True if it was."""
+        if uid_of(resource) in self._deleted:
+            return False
+        key = key_of(resource)
+        cached = self._resources.get(key)
+        if cached is not None and version_of(cached) >= version_of(resource):
+            return False
+        # managedFields can be as large as the rest of the object, and nobody here reads them.
+        metadata = dict(resource["metadata"])
+        metadata.pop("managedFields", None)
+        self._resources[key] = {**resource, "metadata": metadata}
+        return True
+
+    def forget(self, key: Key, uid: str | None = None) -> bool:
+        """Drop a resource; with ``uid`` only if it is still that object. True if it was here."""
+        if uid is not None:
+            self._deleted.add(uid)
+        cached = self._resources.get(key)
+        if cached is None or (uid is not None and uid_of(cached) != uid):
+            return False
+        del self._resources[key]
+        return True

@@ -1,0 +1,87 @@
+"""Gathers what a decision is made from: pods, their launchers' answers, node states, figures.
+
+Caches come first. Only pods that have something to tell are asked, and only nodes that may be lost.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
+
+from inception_operator.contract.types import Json, Observation, PodView
+from inception_operator.decide.questions import wants_node, wants_report
+from inception_operator.pod.view import view
+
+from .nodes import Nodes
+from .notifications import Notifications
+from .objects import name_of, uid_of
+from .pod_cache import PodCache
+from .probe import Probe
+from .scraper import Scraper
+from .workqueue import Key
+
+
+class Observer:
+    """Makes an `Observation` of a job."""
+
+    def __init__(self, pods: PodCache, probe: Probe, scraper: Scraper, nodes: Nodes) -> None:
+        self._pods = pods
+        self._probe = probe
+        self._scraper = scraper
+        self._nodes = nodes
+        self._notifications = Notifications(time.monotonic)
+
+    def notify(self, key: Key, pod_name: str) -> bool | None:
+        """A launcher has something to tell.
+
+        True: its pod is to be asked. False: it notified just now. None: there is no such pod.
+        """
+        for raw in self._pods.pods(key):
+            if name_of(raw) == pod_name:
+                return self._notifications.add(key, uid_of(raw))
+        return None
+
+    async def ask(self, key: Key, resource: Json) -> bool:
+        """Ask pods and nodes; False when an answer is still to come."""
+        pods = tuple(self._views(key))
+        uids = {pod.uid for pod in pods}
+        self._probe.retain(key, uids)
+        self._notifications.retain(key, uids)
+        notified = self._notifications.pending(key)
+        due = [pod for pod in pods if pod.uid in notified or wants_report(resource, pod)]
+        if due and not await self._probe.refresh(key, due):
+            return False
+        self._notifications.answered(key, notified)
+        # The answers above decide which nodes matter, so the pods are looked at again.
+        now = datetime.now(UTC)
+        unsure = [pod for pod in self._views(key) if wants_node(resource, pod, now)]
+        await self._nodes.refresh({pod.node for pod in unsure if pod.node})
+        return True
+
+    def observe(self, key: Key, resource: Json, rejection: str | None) -> Observation:
+        """The job as the caches have it now; ``rejection`` is the refusal of its last pod."""
+        pods = sorted(self._views(key), key=lambda pod: (pod.slot, pod.incarnation))
+        return Observation(
+            resource=resource,
+            pods=tuple(pods),
+            now=datetime.now(UTC),
+            progress=self._scraper.progress(key),
+            rejection=rejection,
+            gone=self._pods.gone(key),
+        )
+
+    def forget(self, key: Key) -> None:
+        """Drop what was kept about a job that is gone."""
+        self._scraper.forget(key)
+        self._probe.retain(key, ())
+        self._notifications.retain(key, ())
+
+    def _views(self, key: Key) -> Iterator[PodView]:
+        for raw in self._pods.pods(key):
+            pod = view(raw, *self._probe.answer(key, uid_of(raw)))
+            if pod is None:
+                continue
+            lost = self._nodes.lost_since(pod.node)
+            yield pod if lost is None else replace(pod, node_lost_since=lost)

@@ -1,0 +1,72 @@
+"""The pods of all watched namespaces, from one reflector for the cluster or one per namespace."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+
+from inception_operator.contract.types import Json, VanishedPod
+
+from .client import Client
+from .reflector import PodReflector
+from .workqueue import Key
+
+
+class PodCache:
+    """Hands each question to the reflector of its namespace; no ``namespaces`` means all.
+
+    One watch per namespace, because a Role lets nobody watch across namespaces.
+    """
+
+    def __init__(
+        self, client: Client, notify: Callable[[Key], None], namespaces: Sequence[str] = ()
+    ) -> None:
+        self._reflectors: dict[str | None, PodReflector] = {
+            namespace: PodReflector(client, notify, namespace=namespace)
+            for namespace in (namespaces or (None,))
+        }
+
+    def pods(self, key: Key) -> tuple[Json, ...]:
+        """The trimmed pods of one job."""
+        return self._reflector_of(key[0]).pods(key)
+
+    def gone(self, key: Key) -> Mapping[int, VanishedPod]:
+        """The latest pod of each slot of a job that vanished."""
+        return self._reflector_of(key[0]).gone(key)
+
+    def merge(self, raw: Json) -> None:
+        """Take over a pod from the answer to our own write."""
+        # The answer to a delete may be a Status instead of the Pod.
+        if raw.get("kind", "Pod") == "Pod":
+            self._reflector_of(raw["metadata"]["namespace"]).merge(raw)
+
+    def remove(self, key: Key, name: str, uid: str) -> None:
+        """Forget a pod that the API server says is gone."""
+        self._reflector_of(key[0]).remove(key, name, uid)
+
+    @property
+    def age(self) -> float:
+        """Seconds since the quietest watch showed a sign of life."""
+        return max(reflector.age for reflector in self._reflectors.values())
+
+    @property
+    def unsynced(self) -> str | None:
+        """A namespace, in words, whose pods have not been listed yet; None when all have been."""
+        for namespace, reflector in self._reflectors.items():
+            if not reflector.synced.is_set():
+                return f"namespace {namespace}" if namespace else "all namespaces"
+        return None
+
+    async def wait_synced(self) -> None:
+        """Wait until every namespace has been listed once."""
+        for reflector in self._reflectors.values():
+            await reflector.synced.wait()
+
+    async def run(self) -> None:
+        """List and watch until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            for namespace, reflector in self._reflectors.items():
+                group.create_task(reflector.run(), name=f"pods-{namespace or 'all'}")
+
+    def _reflector_of(self, namespace: str) -> PodReflector:
+        return self._reflectors.get(None) or self._reflectors[namespace]

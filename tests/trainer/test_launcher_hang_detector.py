@@ -1,0 +1,146 @@
+"""When ranks count as hanging, and which of them is blamed."""
+
+import pytest
+
+from inception_trainer.launcher.hang_detector import (
+    DEFAULT_SECONDS,
+    PATIENCE,
+    HangDetector,
+    HangEvidence,
+    Heartbeat,
+    choose_blamed,
+    hang_deadline,
+    parse_heartbeat,
+    parse_progress,
+)
+
+BEFORE, AFTER = Heartbeat("a", 1, 1), Heartbeat("b", 2, 2)
+SLOW = Heartbeat("s", 1, 1, patient=True)
+
+
+def watch(*looks: tuple[float, dict[int, Heartbeat | None]], bundled: bool = True) -> HangDetector:
+    """Look every second in between, as the launcher does more or less."""
+    detector = HangDetector(10, bundled=bundled)
+    now, seen = 0.0, dict[int, Heartbeat | None]()
+    for moment, heartbeats in looks:
+        while now + 1 < moment:
+            now += 1
+            detector.observe(seen, now)
+        now, seen = moment, heartbeats
+        detector.observe(seen, now)
+    return detector
+
+
+CASES = [
+    pytest.param([(0, {0: BEFORE}), (9.9, {0: BEFORE})], False, id="not yet"),
+    pytest.param([(0, {0: BEFORE}), (10, {0: BEFORE})], True, id="silent for the deadline"),
+    pytest.param([(0, {0: BEFORE}), (9, {0: AFTER}), (18, {0: AFTER})], False, id="a sign of life"),
+    pytest.param([(0, {0: BEFORE}), (9, {0: AFTER}), (19, {0: AFTER})], True, id="silent after it"),
+    pytest.param(
+        [(0, {0: BEFORE, 1: BEFORE}), (9, {0: AFTER, 1: BEFORE}), (11, {0: AFTER, 1: BEFORE})],
+        True,
+        id="one",
+    ),
+    pytest.param(
+        [(0, {0: BEFORE, 1: BEFORE}), (9, {0: AFTER}), (15, {0: AFTER})],
+        False,
+        id="one that has ended",
+    ),
+    pytest.param([(0, {0: SLOW}), (99, {0: SLOW})], False, id="a pause that was announced"),
+    pytest.param([(0, {0: SLOW}), (100, {0: SLOW})], True, id="even a pause has an end"),
+    pytest.param([(0, {0: None}), (99, {0: None})], False, id="the start may take longer"),
+    pytest.param([(0, {0: None}), (100, {0: None})], True, id="even the start has an end"),
+    pytest.param([(0, {0: None}), (90, {0: BEFORE}), (99, {0: BEFORE})], False, id="just begun"),
+    pytest.param([(0, {}), (1000, {0: BEFORE})], False, id="born late"),
+]
+
+
+@pytest.mark.parametrize(("looks", "hangs"), CASES)
+def test_hangs(looks: list[tuple[float, dict[int, Heartbeat | None]]], hangs: bool) -> None:
+    assert watch(*looks).hangs() is hangs
+
+
+def test_other_programs_are_watched_from_their_first_sign_of_life() -> None:
+    assert not watch((0, {0: None, 1: BEFORE}), (9, {0: None, 1: AFTER}), bundled=False).hangs()
+    silent = {0: None, 1: BEFORE}
+    assert watch((0, silent), (10, silent), bundled=False).hangs()
+    assert not watch((0, {0: None}), (5000, {0: None}), bundled=False).hangs()
+
+
+def test_time_in_which_the_launcher_stood_still_too_does_not_count() -> None:
+    detector = HangDetector(10, bundled=True)
+    detector.observe({0: BEFORE}, 0)
+    detector.observe({0: BEFORE}, 3600)
+    assert not detector.hangs()
+    assert detector.silence(0) < 10
+
+
+def test_ranks_that_are_to_go_are_suspect_earlier() -> None:
+    detector = watch((0, {0: BEFORE}), (6, {0: BEFORE}))
+    assert detector.may_hang()
+    assert not detector.hangs()
+    assert watch((0, {0: SLOW}), (6, {0: SLOW})).may_hang()
+    assert not watch((0, {0: BEFORE}), (4, {0: BEFORE})).may_hang()
+    assert not watch((0, {0: None}), (6, {0: None}), bundled=False).may_hang()
+
+
+def test_a_stopped_rank_is_not_slow() -> None:
+    detector = HangDetector(10, bundled=True)
+    for now in range(10):
+        detector.observe({0: SLOW}, now, stopped={0})
+        assert not detector.hangs()
+    detector.observe({0: SLOW}, 10)
+    assert not detector.hangs(), "it goes on"
+    detector.observe({0: SLOW}, 11, stopped={0})
+    assert detector.hangs()
+
+
+@pytest.mark.parametrize(
+    ("text", "step", "count", "patient"),
+    [
+        ("7 40 step\n", 7, 40, False),
+        ("7 40 long   \n", 7, 40, True),
+        ("12", 12, 12, False),
+        ("", None, 0, False),
+        ("tick", None, 0, False),
+        ("-3 x", None, 0, False),
+    ],
+)
+def test_heartbeat_file(text: str, step: int | None, count: int, patient: bool) -> None:
+    heartbeat = parse_heartbeat(text, "1")
+    assert (heartbeat.step, heartbeat.count, heartbeat.patient) == (step, count, patient)
+    assert parse_heartbeat(text, "2").mark != heartbeat.mark, "a touched file is a sign of life"
+
+
+@pytest.mark.parametrize(
+    ("text", "step"),
+    [('{"step": 7, "metrics": {}}', 7), ('{"step": "x"}', None), ("{to", None), ("[]", None)],
+)
+def test_progress_file(text: str, step: int | None) -> None:
+    assert parse_progress(text, "1").step == step
+
+
+@pytest.mark.parametrize(
+    ("wanted", "bundled", "deadline"),
+    [(60, True, 60), (60, False, 60), (None, True, DEFAULT_SECONDS), (None, False, None)],
+)
+def test_default(wanted: float | None, bundled: bool, deadline: float | None) -> None:
+    assert hang_deadline(wanted, bundled) == deadline
+    assert PATIENCE > 1
+
+
+def rank(local: int, count: int = 5, *, stopped: bool = False, waits: bool = False) -> HangEvidence:
+    return HangEvidence(local, stopped, count, waits)
+
+
+@pytest.mark.parametrize(
+    ("ranks", "chosen"),
+    [
+        pytest.param([rank(0), rank(1, stopped=True), rank(2, 1)], 1, id="stopped"),
+        pytest.param([rank(0), rank(1, waits=True), rank(2, 4, waits=True)], 2, id="behind"),
+        pytest.param([rank(0, waits=True), rank(1), rank(2, waits=True)], 1, id="does not wait"),
+        pytest.param([rank(1, waits=True), rank(0, waits=True)], 0, id="all wait"),
+    ],
+)
+def test_which_rank_is_blamed(ranks: list[HangEvidence], chosen: int) -> None:
+    assert choose_blamed(ranks).local_rank == chosen

@@ -1,0 +1,268 @@
+"""Checkpoints in an object store: whatever an older attempt does, at whatever moment, what the
+newest one has stays.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from inception_trainer.checkpoint import object_store
+from inception_trainer.checkpoint.base import SaveRecord
+from inception_trainer.checkpoint.object_store import ObjectStoreCheckpoints
+from inception_trainer.errors import DataError, Fenced, StoreFailed
+from inception_trainer.stores import Remote
+from interruption import Interruption, small_checkpoint
+from object_store import STORES, new_place
+
+pytestmark = pytest.mark.timeout(300)
+OPERATIONS = ("iterdir", "read_bytes", "write_bytes", "write", "copy", "remove")
+
+
+@pytest.fixture(params=STORES)
+def place(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[], Remote]:
+    """Makes roots below which nothing is yet."""
+    return lambda: Remote(new_place(request.param, tmp_path, monkeypatch))
+
+
+def checkpoints_in(
+    root: Remote,
+    attempt: int | None,
+    keep: int = 1,
+    saved: Callable[[SaveRecord], None] | None = None,
+) -> ObjectStoreCheckpoints:
+    return ObjectStoreCheckpoints(root, attempt, keep, saved)
+
+
+def begun(root: Remote, attempt: int | None, keep: int = 1) -> ObjectStoreCheckpoints:
+    writer = checkpoints_in(root, attempt, keep)
+    writer.acquire()
+    writer.load()
+    return writer
+
+
+def step_and_writer(root: Remote, attempt: int) -> tuple[int, int] | None:
+    reader = checkpoints_in(root, attempt)
+    reader.acquire()
+    found = reader.load()
+    return None if found is None else (found["progress"]["step"], int(found["model"]["w"][0]))
+
+
+def objects(root: Remote, attempt: int) -> dict[str, bytes]:
+    """All that readers of this attempt look at."""
+    folder = root / "attempts" / f"{attempt:08d}"
+    return {name: (folder / name).read_bytes() for name in folder.names()}
+
+
+@pytest.fixture
+def interrupt(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, Callable[[], Any]], Interruption]:
+    hooks: list[Interruption] = []
+
+    def watched(name: str) -> Callable[..., Any]:
+        original = getattr(Remote, name)
+
+        def call(self: Remote, *arguments: Any) -> Any:
+            for hook in hooks:
+                hook()
+            return original(self, *arguments)
+
+        return call
+
+    for name in OPERATIONS:
+        monkeypatch.setattr(Remote, name, watched(name))
+
+    def install(number: int, takeover: Callable[[], Any]) -> Interruption:
+        hooks[:] = [Interruption(number, takeover)]
+        return hooks[0]
+
+    return install
+
+
+def everywhere(place: Callable[[], Remote]) -> Iterator[tuple[int, Remote]]:
+    for number in range(200):
+        yield number, place()
+
+
+def test_a_save_that_was_interrupted_anywhere_changes_nothing(place, interrupt) -> None:
+    """Attempt 2 takes over and saves while 1 is in the middle of a save, which then goes on."""
+    interrupted = 0
+    for number, root in everywhere(place):
+        zombie = begun(root, 1)
+        zombie.commit(small_checkpoint(10, 1), 10, True, False)
+        left: dict[str, bytes] = {}
+
+        def takeover(root: Remote = root, left: dict[str, bytes] = left) -> None:
+            successor = begun(root, 2)
+            successor.commit(small_checkpoint(15, 2), 15, True, True)
+            left.update(objects(root, 2))
+
+        happened = interrupt(number, takeover)
+        zombie.save(small_checkpoint(20, 1), 20, best=True, final=True)
+        with contextlib.suppress(Fenced):
+            zombie.wait()
+        if not happened.happened:
+            break
+        interrupted += 1
+        assert objects(root, 2) == left, f"operation {number} of an older attempt went through"
+        with pytest.raises(Fenced):
+            zombie.commit(small_checkpoint(30, 1), 30, True, True)
+        with pytest.raises(Fenced):
+            checkpoints_in(root, 1).acquire()
+        assert object_store.best_of(root) is not None
+        assert step_and_writer(root, 3) == (15, 2)
+        assert [name for attempt in (1, 2) for name in objects(root, attempt)] == []
+    assert interrupted > 5
+
+
+@pytest.mark.parametrize("saves", [0, 1], ids=["nothing before", "a checkpoint before"])
+def test_taking_over_late_changes_nothing(place, interrupt, saves) -> None:
+    """Attempt 2 is stopped while it takes over from 1; attempt 3 takes over and saves, then 2 goes
+    on.
+    """
+    interrupted = 0
+    for number, root in everywhere(place):
+        first = begun(root, 1)
+        for _ in range(saves):
+            first.commit(small_checkpoint(10, 1), 10, True, False)
+        left: dict[str, bytes] = {}
+
+        def takeover(root: Remote = root, left: dict[str, bytes] = left) -> None:
+            begun(root, 3).commit(small_checkpoint(15, 3), 15, True, False)
+            left.update(objects(root, 3))
+
+        happened = interrupt(number, takeover)
+        zombie = checkpoints_in(root, 2)
+        try:
+            zombie.acquire()
+            zombie.load()
+            zombie.commit(small_checkpoint(20, 2), 20, True, True)
+        except Fenced:
+            pass
+        if not happened.happened:
+            break
+        interrupted += 1
+        assert objects(root, 3) == left
+        assert step_and_writer(root, 4) == (15, 3)
+    assert interrupted > 8
+
+
+def test_a_predecessor_that_goes_on_saving_takes_nothing_from_its_successor(
+    place, interrupt
+) -> None:
+    """While 2 takes over, at whatever moment, 1 saves and prunes what 2 was about to read."""
+    interrupted = 0
+    for number, root in everywhere(place):
+        predecessor = begun(root, 1)
+        predecessor.commit(small_checkpoint(10, 1), 10, True, False)
+
+        def goes_on(predecessor: ObjectStoreCheckpoints = predecessor) -> None:
+            try:
+                for step in (20, 30):
+                    predecessor.commit(small_checkpoint(step, 1), step, True, False)
+            except Fenced:
+                pass
+
+        # A check of the fence is no protection: let it go through as if it had come a moment
+        # earlier.
+        predecessor.check_fence = lambda: None  # type: ignore[method-assign]
+        happened = interrupt(number, goes_on)
+        successor = checkpoints_in(root, 2)
+        successor.acquire()
+        found = successor.load()
+        if not happened.happened:
+            break
+        interrupted += 1
+        assert found is not None
+        step = found["progress"]["step"]
+        assert step in (10, 30)
+        predecessor.commit(small_checkpoint(40, 1), 40, True, False)
+        # What 2 began from is now its own, whatever 1 writes and prunes.
+        assert step_and_writer(root, 3) == (step, 1)
+        assert object_store.best_of(root) is not None
+    assert interrupted > 5
+
+
+def test_keep_best_final_and_weights(place) -> None:
+    root = place()
+    writer = begun(root, 1, keep=2)
+    for step in (1, 2, 3, 4, 5):
+        writer.commit(small_checkpoint(step, 1), step, step == 2, step == 5)
+    names = sorted(name.split("-")[1] for name in objects(root, 1) if name.endswith(".pt"))
+    assert names == ["000000002", "000000004", "000000005"]
+    found = object_store.best_of(root)
+    assert found is not None
+    assert found[0].startswith("step-000000002-")
+    successor = begun(root, None, keep=2)
+    assert successor._attempt == 2
+    record = json.loads(objects(root, 2)["record.json"])
+    assert [entry["step"] for entry in record["kept"]] == [5]
+    assert (record["best"]["step"], record["final"]["step"]) == (2, 5)
+    assert objects(root, 1) == {}
+
+
+def test_a_damaged_checkpoint_is_passed_over(place, caplog) -> None:
+    root = place()
+    writer = begun(root, 1, keep=2)
+    for step in (1, 2):
+        writer.commit(small_checkpoint(step, 1), step, False, False)
+    folder = root / "attempts" / "00000001"
+    (folder / writer._record.kept[1].file).write_bytes(b"damaged")
+    assert step_and_writer(root, 1) == (1, 1)
+    assert "trying the one before" in caplog.text
+    (folder / writer._record.kept[0].file).write_bytes(b"damaged")
+    with pytest.raises(
+        DataError, match=r"none of the checkpoints in .*attempts/00000001 can be read"
+    ):
+        begun(root, 2)
+
+
+def test_objects_that_someone_removed_are_passed_over(place) -> None:
+    root = place()
+    writer = begun(root, 1, keep=2)
+    for step in (1, 2):
+        writer.commit(small_checkpoint(step, 1), step, False, False)
+    (root / "attempts" / "00000001" / writer._record.kept[1].file).remove()
+    assert step_and_writer(root, 2) == (1, 1)
+
+
+def test_an_unreadable_record_is_named(place) -> None:
+    root = place()
+    begun(root, 1)
+    (root / "attempts" / "00000001" / "record.json").write_bytes(b"{")
+    with pytest.raises(DataError, match=r"00000001/record\.json cannot be read"):
+        begun(root, 2)
+
+
+def test_nothing_there(place) -> None:
+    root = place()
+    assert object_store.best_of(root) is None
+    writer = checkpoints_in(root, None)
+    assert writer.acquire() == 1
+    assert writer.load() is None
+
+
+def test_a_save_reports_and_raises(place, monkeypatch) -> None:
+    root, saved = place(), []
+    writer = checkpoints_in(root, 1, saved=saved.append)
+    writer.acquire()
+    writer.load()
+    writer.save(small_checkpoint(1, 1), 1)
+    writer.wait()
+    assert saved[0].step == 1
+    assert saved[0].size > 500
+
+    def full(*_arguments: Any) -> None:
+        raise StoreFailed("no room")
+
+    monkeypatch.setattr(Remote, "write", full)
+    writer.save(small_checkpoint(2, 1), 2)
+    with pytest.raises(StoreFailed, match="no room"):
+        writer.wait()
+    assert step_and_writer(root, 2) == (1, 1)

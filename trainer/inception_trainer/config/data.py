@@ -1,0 +1,198 @@
+"""The sections ``data`` and ``batch``: where the samples come from, and how many a step takes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from . import normalization
+from .declare import FORBIDDEN, PLACE, REQUIRED, Api, Cel, camel, cel_list, key, listed, rule
+
+CIFAR = ("Cifar10", "Cifar100")
+DATA_KINDS = ("Digits", "Synthetic", "ImageFolder", "ImageList", "WebDataset", *CIFAR)
+IN_MEMORY = ("Digits", "Synthetic", *CIFAR)
+"""Kinds whose samples lie in memory as arrays: no files are read and decoded while training."""
+NEEDS_PATH = {
+    "ImageFolder": "holds train/ and val/, here or in the variable IMAGENET_TRAIN_DATASET",
+    "ImageList": "holds train.txt and val.txt",
+    "WebDataset": "holds the shards",
+    "Cifar10": "holds the batches of CIFAR-10",
+    "Cifar100": "holds the files of CIFAR-100",
+}
+MADE_AT_SIZE = "Synthetic"
+"""The kind of data whose images are never scaled."""
+
+# Absolute paths are refused: shards are named below ``path``, which may be a URL.
+_SHARDS = Api(pattern=r"^[^/].*$", min_length=1, max_length=1024)
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Data is where the samples come from. The kind is required unless a recipe names it."""
+
+    # No default: an empty kind is refused, except where no data is read.
+    kind: str = key("", choices=DATA_KINDS)
+    """Kind of the data. Digits is the small set of handwritten digits that the image carries,
+    Synthetic is generated, ImageFolder reads one directory per class below path, ImageList reads
+    train.txt and val.txt with a file and a class number per line, WebDataset reads tar shards,
+    Cifar10 and Cifar100 read CIFAR-10 and CIFAR-100 (fine labels) in their python or binary layout.
+    """
+
+    path: str | None = key(None, api=PLACE)
+    """Path is the absolute directory inside the container that holds the data of kind ImageFolder
+    (train/ and val/), ImageList (train.txt and val.txt), WebDataset (the shards), Cifar10 or
+    Cifar100, which the template must mount; or its URL in an object store, such as
+    s3://bucket/imagenet, for which the template must give the container credentials and the image
+    the store's package.
+    """
+
+    train_shards: str | None = key(None, api=_SHARDS)
+    """TrainShards names the shards of kind WebDataset that are trained on, below path: a file, a
+    directory, a pattern with * and ?, or braces such as train-{000000..000099}.tar. The default is
+    the directory train, or else all files of path with train in their name.
+    """
+
+    val_shards: str | None = key(None, api=_SHARDS)
+    """ValShards names the shards of kind WebDataset that are evaluated, like trainShards. The
+    default is the directory val, or else all files of path with val in their name.
+    """
+
+    label_key: str | None = key(None, api=Api(min_length=1, max_length=253))
+    """LabelKey is the key, in the json member of each sample of kind WebDataset, that holds the
+    number of its class. Without it the number is read from the cls member.
+    """
+
+    # 0 stands for the default of the network, until with_defaults() or the weights say it.
+    image_size: int = key(0, at_least=8, at_most=2048)
+    """ImageSize is the side of the square input in pixels. The default is that of the network's
+    published weights, 224, 299 or 32 pixels, and for digits and CIFAR the smallest that it takes
+    from 32 on.
+    """
+
+    num_classes: int | None = key(None, at_least=2, api=Api(maximum=1_000_000))
+    """NumClasses is the number of classes. Without it the data says it; synthetic data has 1000."""
+
+    # The maximum would fit int32, but a narrower format would be a change of the API.
+    samples: int = key(1024, at_least=1, api=Api(maximum=10**9, format="int64"))
+    """Samples is the number of generated samples of kind Synthetic. The default is 1024."""
+
+    max_corrupt: int | None = key(None, at_least=0, api=Api(maximum=10**9))
+    """MaxCorrupt is how many images that cannot be read a rank skips before the job fails. Each is
+    named in the log. The default is one in a hundred, and ten of a small set.
+    """
+
+    workers: int | None = key(None, at_least=0, at_most=64)
+    """Workers is the number of loader processes of each rank. The default is 2, and 0 for digits,
+    synthetic data and CIFAR.
+    """
+
+    normalization: str = key("Auto", choices=normalization.CHOICES, api=Api(max_length=16))
+    """Normalization is how pixels become inputs of the network. Auto, the default, is that of the
+    weights the training starts from, else that of the data; Data is always that of the data; the
+    others are named sets of mean, deviation, range and order of colours.
+    """
+
+    # 224 of 256 pixels is how torchvision evaluates what it publishes.
+    evaluation_crop_ratio: float = key(0.875, above=0, at_most=1)
+    """EvaluationCropRatio is the side of the square in the centre that evaluation sees of an image
+    of kind ImageFolder, ImageList or WebDataset, as a share of the image's short side, a quoted
+    decimal above 0 and up to 1. The default is "0.875", 224 of 256 pixels.
+    """
+
+    interpolation: str = key(
+        "Bilinear", choices=("Bilinear", "Bicubic", "Nearest"), api=Api(max_length=16)
+    )
+    """Interpolation is how images are scaled to imageSize, in training, evaluation and mode Infer.
+    Bilinear, the default, and Bicubic average the pixels of image files that shrink; Nearest takes
+    the nearest pixel. Synthetic images are never scaled.
+    """
+
+    @rule(
+        Cel(
+            f"!(self.?kind.orValue('') in {cel_list(NEEDS_PATH)}) || has(self.path)",
+            message=(
+                f"spec.training.data.path is required with the kinds {listed(NEEDS_PATH)}: the "
+                "directory that holds the data"
+            ),
+            field="path",
+            reason=REQUIRED,
+        )
+    )
+    def files_need_a_path(self) -> str | None:
+        """Only what is generated, and the digits that the image carries, need no place."""
+        if self.kind not in NEEDS_PATH or self.path is not None:
+            return None
+        content = NEEDS_PATH[self.kind]
+        return f"data.path: missing; data.kind {self.kind} needs the folder that {content}"
+
+    @rule(
+        Cel(
+            "self.?kind.orValue('WebDataset') == 'WebDataset' || "
+            "!(has(self.trainShards) || has(self.valShards) || has(self.labelKey))",
+            message=(
+                "spec.training.data.trainShards, valShards and labelKey belong to kind WebDataset; "
+                "set kind to it or leave them out"
+            ),
+            field="kind",
+            reason=FORBIDDEN,
+        )
+    )
+    def shards_belong_to_webdataset(self) -> str | None:
+        """No other kind has shards, or samples with a json member."""
+        if self.kind in ("", "WebDataset"):
+            return None
+        for name in ("train_shards", "val_shards", "label_key"):
+            if getattr(self, name) is not None:
+                return f"data.{camel(name)}: only data.kind WebDataset has it; leave it out"
+        return None
+
+    # The API says this by minLength.
+    @rule()
+    def shards_have_a_name(self) -> str | None:
+        """An empty name would mean the folder itself, which is what leaving it out means."""
+        for name in ("train_shards", "val_shards", "label_key"):
+            if getattr(self, name) == "":
+                return f"data.{camel(name)}: empty; leave it out"
+        return None
+
+    @rule(
+        Cel(
+            "self.?kind.orValue('') != 'Synthetic' || "
+            "self.?interpolation.orValue('Bilinear') == 'Bilinear'",
+            message=(
+                "spec.training.data.interpolation does not go with kind Synthetic, whose images "
+                "are made at their size; leave it out"
+            ),
+            field="interpolation",
+            reason=FORBIDDEN,
+        )
+    )
+    def synthetic_images_are_not_scaled(self) -> str | None:
+        """Bilinear is allowed because it is the default: nobody can see whether it was written."""
+        if self.kind != MADE_AT_SIZE or self.interpolation == "Bilinear":
+            return None
+        return (
+            f"data.interpolation: images of data.kind {self.kind} are made at their size; "
+            "leave it out"
+        )
+
+    def with_defaults(self, image_size: int) -> DataConfig:
+        """``image_size`` (pixels) and the loader processes of the kind, where none are given."""
+        workers = self.workers
+        if workers is None:
+            workers = 0 if self.kind in IN_MEMORY else 2
+        return replace(self, image_size=self.image_size or image_size, workers=workers)
+
+
+@dataclass(frozen=True)
+class BatchConfig:
+    """Batch is how many samples each optimizer step and each device takes."""
+
+    # The underscore goes in the name of the key: `global` is a word of Python.
+    global_: int = key(64, at_least=1, api=Api(maximum=1_000_000))
+    """Global is the number of samples of one optimizer step over all ranks. The default is 64."""
+
+    per_device: int | None = key(None, at_least=1, api=Api(maximum=65_536))
+    """PerDevice is the number of samples a rank computes at once. Gradients are accumulated over
+    global / (perDevice x ranks) such micro-batches, which must be a whole number. Without it each
+    rank computes its share at once.
+    """

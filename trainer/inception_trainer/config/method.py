@@ -1,0 +1,230 @@
+"""The sections ``optimizer``, ``schedule``, ``loss`` and ``weightAverage``: how weights change."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from .declare import (
+    FORBIDDEN,
+    REQUIRED,
+    Api,
+    Cel,
+    api_rule,
+    cel_list,
+    key,
+    listed,
+    rule,
+)
+
+FALLING = ("Cosine", "Linear")
+"""Schedules that end at a rate of their own."""
+
+_EPOCHS = Api(maximum=100_000)
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """Optimizer is the method that changes the weights."""
+
+    name: str = key("SGD", choices=("SGD", "RMSProp"))
+    """Name of the optimizer. SGD, the default, is that of PyTorch; RMSProp is that of TensorFlow,
+    with epsilon inside the root and mean squares that begin at one.
+    """
+
+    learning_rate: float = key(0.1, above=0)
+    """LearningRate is the highest learning rate of the schedule, a quoted decimal. The default is
+    "0.1".
+    """
+
+    momentum: float = key(0.9, at_least=0, below=1)
+    """Momentum is a quoted decimal below 1. The default is "0.9"."""
+
+    weight_decay: float = key(0.0001, at_least=0)
+    """WeightDecay is the L2 penalty, a quoted decimal. The default is "0.0001"."""
+
+    nesterov: bool = key(False, of_method=True)
+    """Nesterov chooses Nesterov's form of the momentum. The default is false."""
+
+    # None, not 0.9: only so can a value beside SGD be told from the default.
+    square_decay: float | None = key(None, at_least=0, below=1, of_method=True)
+    """SquareDecay is the share of the running mean of squared gradients that RMSProp keeps at each
+    step, a quoted decimal below 1. The default is "0.9".
+    """
+
+    epsilon: float | None = key(None, above=0, of_method=True)
+    """Epsilon is what RMSProp adds to the mean square before it takes the root, a quoted decimal.
+    The default is "1.0".
+    """
+
+    clip_norm: float | None = key(None, above=0)
+    """ClipNorm is the longest that the gradient of all parameters together may be, a quoted
+    decimal. A longer one is shortened to it. Without it nothing is clipped.
+    """
+
+    decay_exempt: str = key("Nothing", choices=("Nothing", "Norm", "NormAndBias"))
+    """DecayExempt names the parameters that weightDecay leaves alone. Nothing, the default, spares
+    none; Norm spares those of normalization layers; NormAndBias spares all biases too.
+    """
+
+    @rule()
+    def nesterov_needs_momentum(self) -> str | None:
+        """Nesterov's form looks ahead along the momentum; torch refuses it without."""
+        if self.nesterov and self.momentum == 0:
+            return "optimizer.nesterov: true needs optimizer.momentum above 0"
+        return None
+
+    @rule(
+        Cel(
+            "self.?name.orValue('') != 'RMSProp' || !self.?nesterov.orValue(false)",
+            message="spec.training.optimizer.nesterov does not go with name RMSProp; leave it out",
+            field="nesterov",
+            reason=FORBIDDEN,
+        )
+    )
+    def nesterov_needs_sgd(self) -> str | None:
+        """TensorFlow's RMSProp has a plain momentum only."""
+        if self.nesterov and self.name != "SGD":
+            return f"optimizer.nesterov: {self.name} has no Nesterov form; leave it out"
+        return None
+
+    def with_defaults(self) -> OptimizerConfig:
+        """RMSProp's own keys with the values of the Inception papers, where not given."""
+        if self.name != "RMSProp":
+            return self
+        return replace(
+            self,
+            square_decay=0.9 if self.square_decay is None else self.square_decay,
+            epsilon=1.0 if self.epsilon is None else self.epsilon,
+        )
+
+
+@dataclass(frozen=True)
+class ScheduleConfig:
+    """Schedule is how the learning rate changes over the epochs."""
+
+    name: str = key("Cosine", choices=("Cosine", "Linear", "Step", "Exponential", "Constant"))
+    """Name of the schedule. Cosine, the default, falls to finalLearningRate in half a cosine,
+    Linear in a straight line; Step multiplies by gamma at the milestones or every stepEpochs;
+    Exponential falls by gamma over stepEpochs, smoothly; Constant does not change.
+    """
+
+    # A file may hold half an epoch; the API takes integers, which need no quotes.
+    warmup_epochs: float = key(0.0, at_least=0, api=Api(integer=True, maximum=100_000))
+    """WarmupEpochs is the number of first epochs over which the learning rate rises linearly. The
+    default is 0.
+    """
+
+    milestones: tuple[int, ...] = key(
+        (),
+        at_least=0,
+        api=Api(
+            minimum=1,
+            maximum=100_000,
+            max_items=64,
+            item="Milestone is the number of an epoch.",
+        ),
+        of_method=True,
+    )
+    """Milestones are the epochs at which schedule Step multiplies the learning rate by gamma."""
+
+    gamma: float = key(0.1, above=0, at_most=1, of_method=True)
+    """Gamma is the factor of the schedules Step and Exponential, a quoted decimal above 0 and up to
+    1. The default is "0.1".
+    """
+
+    step_epochs: int | None = key(None, at_least=1, api=_EPOCHS, of_method=True)
+    """StepEpochs is after how many epochs, again and again, schedule Step multiplies the learning
+    rate by gamma. Schedule Exponential falls by this factor over as many epochs; its default is 1.
+    """
+
+    initial_learning_rate: float | None = key(None, at_least=0)
+    """InitialLearningRate is where the rise over warmupEpochs begins, a quoted decimal. The default
+    is "0".
+    """
+
+    final_learning_rate: float | None = key(None, at_least=0, of_method=True)
+    """FinalLearningRate is what the schedules Cosine and Linear fall to, a quoted decimal. The
+    default is "0".
+    """
+
+    @rule(
+        Cel(
+            "self.?name.orValue('') != 'Step' || has(self.milestones) || has(self.stepEpochs)",
+            message="spec.training.schedule needs milestones or stepEpochs with name Step",
+            field="name",
+            reason=REQUIRED,
+        )
+    )
+    def steps_need_epochs(self) -> str | None:
+        """Step without epochs would be Constant."""
+        if self.name != "Step" or self.milestones or self.step_epochs:
+            return None
+        return "schedule.milestones: missing; schedule.name Step needs milestones or stepEpochs"
+
+    # The trainer cannot refuse both: a recipe may bring the other one, and milestones win.
+    one_kind_of_steps = api_rule(
+        Cel(
+            "!(has(self.milestones) && has(self.stepEpochs))",
+            message="spec.training.schedule takes milestones or stepEpochs, not both",
+            field="stepEpochs",
+            reason=FORBIDDEN,
+        )
+    )
+
+    @rule(
+        Cel(
+            f"!has(self.finalLearningRate) || self.?name.orValue('Cosine') in {cel_list(FALLING)}",
+            message=(
+                "spec.training.schedule.finalLearningRate goes with name "
+                f"{listed(FALLING, 'or')} only"
+            ),
+            field="finalLearningRate",
+            reason=FORBIDDEN,
+        )
+    )
+    def final_rate_needs_a_falling_schedule(self) -> str | None:
+        """The others end where their factor or their constant leads."""
+        if self.final_learning_rate is None or self.name in FALLING:
+            return None
+        return f"schedule.finalLearningRate: only {listed(FALLING)} have it; leave it out"
+
+    @rule()
+    def initial_rate_needs_a_warmup(self) -> str | None:
+        """Without a rise nothing begins at the initial rate; a recipe may bring the rise."""
+        if self.initial_learning_rate is None or self.warmup_epochs:
+            return None
+        return (
+            "schedule.initialLearningRate: needs schedule.warmupEpochs above 0, which rise from it"
+        )
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """Loss is what the optimizer makes small, a cross entropy."""
+
+    label_smoothing: float = key(0.0, at_least=0, below=1)
+    """LabelSmoothing is the share of each label that is spread over all classes, a quoted decimal
+    below 1. The default is "0".
+    """
+
+    # None: the default depends on the network, and 0 builds it without its auxiliary head.
+    auxiliary_weight: float | None = key(None, at_least=0, at_most=10)
+    """AuxiliaryWeight is what the auxiliary head of inception_v3 counts beside the classifier, a
+    quoted decimal below 10. The default is "0.4" for inception_v3, which then needs images of 299
+    pixels; "0" leaves the head out. It plays no part in evaluation.
+    """
+
+
+@dataclass(frozen=True)
+class WeightAverageConfig:
+    """WeightAverage is a running average of the weights (EMA). Where there is one it is what is
+    evaluated, and what modes other than Train take from a checkpoint.
+    """
+
+    decay: float | None = key(None, above=0, below=1)
+    """Decay is the share of the average that each update keeps, a quoted decimal above 0 and below
+    1, for example "0.9999". It is smaller at the beginning. Without it there is no average.
+    """
+
+    every_steps: int = key(1, at_least=1, api=Api(maximum=1_000_000))
+    """EverySteps is after how many optimizer steps the average is updated. The default is 1."""

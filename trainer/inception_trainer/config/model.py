@@ -1,0 +1,81 @@
+"""The section ``model``: which network, and where its weights start from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from . import catalog
+from .declare import FORBIDDEN, INVALID, PLACE, Api, Cel, cel_list, key, rule
+
+_WITHOUT_DROPOUT = [name for name in catalog.names() if not catalog.facts(name).has_dropout]
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Model is the network to train."""
+
+    # The trainer looks the name up in the catalog, whose error lists the networks.
+    name: str = key("bninception", api=Api(choices=catalog.names()))
+    """Name of the network. The default is bninception, which inception_v2 is another name of;
+    inceptionv3_cifar is the Inception-v3 for small images; resnet50 is version 1.5.
+    """
+
+    weights: str | None = key(None, api=PLACE)
+    """Weights is the absolute path, inside the container, or the URL of a state_dict, safetensors
+    file or checkpoint to start from, or to evaluate, in the layout of torchvision, timm, Cadene,
+    NVIDIA or the trainer itself. Without it training starts from random weights, and modes
+    Evaluate, Infer and Export take the best checkpoint in the job's own directory.
+    """
+
+    classifier: str = key("Load", choices=("Load", "New"), api=Api(max_length=8))
+    """Classifier is what happens to the last layer when weights are loaded. Load, the default,
+    takes it from the file, which must have as many classes as the data; New starts it afresh.
+    """
+
+    dropout: float | None = key(None, at_least=0, below=1)
+    """Dropout is the share of features before the last layer that training leaves out, a quoted
+    decimal below 1. The default is "0.2" for inception_v3 and inception_v4 and "0.5" for
+    inceptionv3_cifar; the other networks have none.
+    """
+
+    batch_norm: str = key("PerRank", choices=("PerRank", "Synchronized"), api=Api(max_length=16))
+    """BatchNorm is over which samples batch norm takes its means while the network trains. PerRank,
+    the default, takes the micro-batch of each rank; Synchronized takes those of all ranks together,
+    at the cost of two exchanges per layer and step.
+    """
+
+    @rule(
+        Cel(
+            "self.?classifier.orValue('Load') != 'New' || has(self.weights)",
+            message=(
+                "spec.training.model.classifier New needs weights, because without them all layers "
+                "are new"
+            ),
+            field="classifier",
+            reason=INVALID,
+        )
+    )
+    def new_classifier_needs_weights(self) -> str | None:
+        """A classifier is started afresh only beside layers that are not."""
+        if self.classifier != "New" or self.weights is not None:
+            return None
+        return (
+            "model.classifier: New needs model.weights; without it every layer starts afresh anyway"
+        )
+
+    @rule(
+        Cel(
+            f"!has(self.dropout) || !(self.?name.orValue('') in {cel_list(_WITHOUT_DROPOUT)})",
+            message=(
+                "spec.training.model.dropout does not go with this name, a network without "
+                "dropout; leave it out"
+            ),
+            field="dropout",
+            reason=FORBIDDEN,
+        )
+    )
+    def dropout_needs_a_network_with_it(self) -> str | None:
+        """Three of the networks have no dropout layer whose share could be set."""
+        if self.dropout is None or catalog.facts(self.name).has_dropout:
+            return None
+        return f"model.dropout: {self.name} has no dropout; leave it out"

@@ -1,0 +1,181 @@
+"""Trained networks out of files, for the modes Evaluate, Infer and Export.
+
+Checkpoints of ours bring their preprocessing and class names along, exported files their metadata;
+of a plain state_dict little more than the network is known.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from inception_trainer import models
+from inception_trainer.checkpoint import object_store
+from inception_trainer.comm import Comm
+from inception_trainer.config.catalog import facts
+from inception_trainer.config.normalization import Normalization
+from inception_trainer.config.training import TrainingConfig
+from inception_trainer.data import Splits
+from inception_trainer.errors import ConfigError, InputMissing
+from inception_trainer.stores import Remote, is_url, place, temporary_folder
+
+from .exported_network import SUFFIXES, ExportedFile, ExportedNetwork, open_exported
+from .load import OWN_LAYOUT, load_weights, local_file, open_weights
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """What is known of a weight file; what a plain state_dict does not say is None or empty."""
+
+    path: Path
+    model: str
+    classes: int
+    class_names: tuple[str, ...] = ()
+    normalization: Normalization | None = None
+    """How pixels became its inputs."""
+    image_size: int | None = None
+    """Side of its images in pixels."""
+    step: int | None = None
+    """The optimizer step that it is of."""
+
+    def check(self, splits: Splits) -> None:
+        """Raise ConfigError when the data has other classes than the network.
+
+        Fewer are fine: a part of the data may be evaluated.
+        """
+        if splits.num_classes > self.classes:
+            raise ConfigError(
+                f"model.weights: {self.path} knows {self.classes} classes, "
+                f"the data has {splits.num_classes}"
+            )
+        names_here = splits.class_names
+        names_trained = self.class_names[: len(names_here)]
+        # Other names at the same numbers would give an accuracy near 0, and no error.
+        if not self.class_names or names_trained == names_here:
+            return
+        pairs = zip(names_trained, names_here, strict=False)
+        differing = (number for number, (one, other) in enumerate(pairs) if one != other)
+        number = next(differing, len(names_trained))
+        trained = names_trained[number] if number < len(names_trained) else "unknown"
+        raise ConfigError(
+            f"data: class {number} is {names_here[number]!r} here and {trained!r} in {self.path}; "
+            "use the data it was trained on"
+        )
+
+
+def weight_file(config: TrainingConfig) -> Path:
+    """``model.weights``, or the best, final or newest checkpoint of ``checkpoint.path``.
+
+    A file behind a URL is fetched. Raises ConfigError when neither is set, InputMissing when there
+    is no such file.
+    """
+    if config.model.weights is not None:
+        return local_file(config.model.weights)
+    if config.checkpoint.path is None:
+        raise ConfigError(f"model.weights: missing; mode {config.mode} needs a trained network")
+    if is_url(config.checkpoint.path):
+        return _fetched(config.checkpoint.path)
+    folder = Path(str(place(config.checkpoint.path))) / "checkpoints"
+    candidates = [
+        folder / "best.pt",
+        folder / "final.pt",
+        *sorted(folder.glob("step-*.pt"), reverse=True),
+    ]
+    for path in candidates:
+        if path.is_file():
+            return path
+    raise InputMissing(
+        f"model.weights: not set, and {folder} holds no checkpoint; name the file to use"
+    )
+
+
+@functools.cache
+def _fetched(url: str) -> Path:
+    """A copy of the job's best checkpoint in a store, there as long as this process lives."""
+    # Cached: the file is opened several times, and a job that still trains may replace it.
+    best = object_store.best_of(Remote(url))
+    if best is None:
+        raise InputMissing(
+            f"model.weights: not set, and {url} holds no checkpoint; name the file to use"
+        )
+    name, content = best
+    path = temporary_folder() / name
+    path.write_bytes(content)
+    return path
+
+
+def open_trained(
+    config: TrainingConfig, comm: Comm, device: torch.device
+) -> tuple[nn.Module, TrainedModel]:
+    """The network in evaluation mode on ``device``, equal on all ranks.
+
+    Only rank 0 reads a weight file; an exported file is read by every rank. Raises what
+    :func:`weight_file`, :func:`~.load.load_weights` and :func:`~.exported_network.open_exported`
+    raise, on every rank.
+    """
+    path = comm.from_first(lambda: weight_file(config))
+    # Mode Export needs the network itself: an exported file cannot be exported once more.
+    if path.suffix in SUFFIXES and config.mode != "Export":
+        exported = open_exported(path)
+        return ExportedNetwork(exported).eval(), _of_exported_file(exported, config)
+    trained = comm.from_first(lambda: _of_weight_file(config))
+    # Without values first: random ones would only be overwritten.
+    with torch.device("meta"):
+        network = models.create(trained.model, trained.classes)
+    network.to_empty(device="cpu")
+    for buffer in network.buffers():  # files may leave out the counters of batch norm
+        buffer.zero_()
+    comm.from_first(lambda: load_weights(network, trained.model, trained.path))
+    network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    comm.broadcast_tensors([*network.parameters(), *network.buffers()])
+    return network.eval(), trained
+
+
+def _of_exported_file(exported: ExportedFile, config: TrainingConfig) -> TrainedModel:
+    """What is known of an exported file; ConfigError for images of another size than it takes."""
+    metadata = exported.metadata
+    configured_side = config.data.image_size
+    side = exported.image_size
+    if side is not None and configured_side not in (0, side):
+        raise ConfigError(
+            f"data.imageSize: {exported.path} takes images of {side} pixels, "
+            f"not {configured_side}; set it to {side}"
+        )
+    model = metadata.get("model", models.canonical(config.model.name))
+    classes = exported.classes
+    if classes is None:
+        # Somebody else's file: only running it shows how many logits come out.
+        image_size = configured_side or facts(model).image_size
+        images = torch.zeros(1, 3, image_size, image_size)
+        classes = ExportedNetwork(exported)(images).shape[1]
+    return TrainedModel(
+        path=exported.path,
+        model=model,
+        classes=classes,
+        class_names=tuple(metadata.get("classNames", ())),
+        normalization=exported.normalization,
+        image_size=side,
+        step=metadata.get("step"),
+    )
+
+
+def _of_weight_file(config: TrainingConfig) -> TrainedModel:
+    """What is known of the configuration's weight file."""
+    file = open_weights(models.canonical(config.model.name), weight_file(config))
+    is_own = file.source.layout == OWN_LAYOUT
+    content: Mapping[str, Any] = file.content if is_own else {}
+    return TrainedModel(
+        path=file.path,
+        model=file.model,
+        classes=file.classes,
+        class_names=tuple(content.get("class_names") or ()),
+        normalization=file.source.normalization,
+        image_size=int(content["preprocessing"]["imageSize"]) if is_own else None,
+        step=file.step if is_own else None,
+    )
