@@ -16,7 +16,8 @@ def copies_of_indices(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Where indices of shards are left for later attempts, by this process and those that it
     starts.
     """
-    tempfile.gettempdir()  # now, so that this process keeps its own: helpers of torch outlive the test
+    # Asked now, so that this process keeps its own: helpers of torch outlive the test.
+    tempfile.gettempdir()
     with tempfile.TemporaryDirectory(prefix="t-", ignore_cleanup_errors=True) as folder:
         monkeypatch.setenv("TMPDIR", folder)
         monkeypatch.setattr(shardindex, "folder", lambda: Path(folder))
