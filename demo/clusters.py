@@ -20,8 +20,10 @@ from demo.outlook import Outlook, Say, local_parts
 CLUSTER_NAME = "demo"
 KIND_NAME = "inception-demo"
 ELSEWHERE = (
-    "What works here: `make demo KUBECONFIG=/path/to/config OPERATOR_IMAGE=… TRAINER_IMAGE=…` on another cluster, "
-    "`make demo CLUSTER=kind` with Docker, or `make train-local` for the same training without Kubernetes."
+    "What works here: `make demo KUBECONFIG=/path/to/config OPERATOR_IMAGE=… TRAINER_IMAGE=…` on "
+    "another cluster, "
+    "`make demo CLUSTER=kind` with Docker, or `make train-local` for the same training without "
+    "Kubernetes."
 )
 
 
@@ -51,7 +53,10 @@ def obstacle() -> str | None:
     if platform.system() != "Linux":
         return f"A local node needs Linux, this is {platform.system()}."
     if os.geteuid() != 0:
-        return "A local node needs root (network namespaces, mounts, cgroups), and this is an ordinary user."
+        return (
+            "A local node needs root (network namespaces, mounts, cgroups), and this is an "
+            "ordinary user."
+        )
     if shutil.which("apt-get") is None:
         return "A local node installs a few Debian packages, and this machine has no apt-get."
     return None
@@ -95,7 +100,8 @@ def start_existing(environment: Mapping[str, str], progress: Progress) -> Ready:
     images = environment.get("OPERATOR_IMAGE"), environment.get("TRAINER_IMAGE")
     if not images[0] or not images[1]:
         raise DemoError(
-            "A cluster of your own needs images its nodes can pull: build them with `make images`, push them, then "
+            "A cluster of your own needs images its nodes can pull: build them with `make "
+            "images`, push them, then "
             "`make demo KUBECONFIG=… OPERATOR_IMAGE=registry/you/inception-operator:0.1.0 "
             "TRAINER_IMAGE=registry/you/inception-trainer:0.1.0`."
         )

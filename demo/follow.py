@@ -104,7 +104,8 @@ def follow(
         time.sleep(POLL_SECONDS)
     screen.end()
     raise DemoError(
-        f"{namespace}/{name} has not ended after {limit_seconds:.0f} s; see kubectl describe itrain {name}"
+        f"{namespace}/{name} has not ended after {limit_seconds:.0f} s; see kubectl describe "
+        f"itrain {name}"
     )
 
 

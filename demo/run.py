@@ -69,7 +69,9 @@ def operator_manifest(operator_image: str, trainer_image: str) -> str:
 
 
 def apply_job(ready: Ready, say: Progress) -> None:
-    """Apply the sample into the demo's own namespace; what an earlier demo left there goes first."""
+    """Apply the sample into the demo's own namespace; what an earlier demo left there goes
+    first.
+    """
     kube = ready.kube
     if kube.read("get", "namespace", JOB_NAMESPACE) is None:
         kube.run("create", "namespace", JOB_NAMESPACE)
@@ -131,14 +133,23 @@ def reader_pod(image: str) -> dict[str, Any]:
     """A pod under the restricted profile that mounts the job's claim and waits."""
     security = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
     container = {
-        "name": "files", "image": image, "command": ["sleep", "600"], "securityContext": security,
+        "name": "files",
+        "image": image,
+        "command": ["sleep", "600"],
+        "securityContext": security,
         "volumeMounts": [{"name": "checkpoint", "mountPath": "/checkpoint", "readOnly": True}],
-    }  # fmt: skip
+    }
     spec = {
-        "restartPolicy": "Never", "automountServiceAccountToken": False, "containers": [container],
-        "securityContext": {"runAsNonRoot": True, "runAsUser": 10001, "seccompProfile": {"type": "RuntimeDefault"}},
+        "restartPolicy": "Never",
+        "automountServiceAccountToken": False,
+        "containers": [container],
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": 10001,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
         "volumes": [{"name": "checkpoint", "persistentVolumeClaim": {"claimName": JOB}}],
-    }  # fmt: skip
+    }
     return {
         "apiVersion": "v1",
         "kind": "Pod",

@@ -23,10 +23,10 @@ RUNNER = "tests/trainer/test_recipe_rows.py::test_commands_run_on_small_data"
 KEYS = {"row", "there", "here", "tests"}
 OPTIONAL = {"command", "samples", "missing"}
 INTRODUCTION = """\
-What the users of four model-zoo systems can do there, and how it is done here. The commands need no Kubernetes; the
-samples (`kubectl apply -f manifests/samples/<sample>.yaml`) do the same as jobs of a cluster. Every command is run on
-small data by a test, beside the tests that the row names. Nothing on this page was measured on the vendors' hardware;
-what was measured is in [benchmarks.md](benchmarks.md)."""
+What the users of four model-zoo systems can do there, and how it is done here. The commands need
+no Kubernetes; the samples (`kubectl apply -f manifests/samples/<sample>.yaml`) do the same as jobs
+of a cluster. Every command is run on small data by a test, beside the tests that the row names.
+Nothing on this page was measured on the vendors' hardware; what was measured is in [benchmarks.md](benchmarks.md)."""
 Row = Mapping[str, Any]
 
 

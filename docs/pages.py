@@ -21,7 +21,9 @@ class ProofError(Exception):
 def generate(
     about: str | None, target: Path, make: Callable[[], str], arguments: list[str] | None
 ) -> int:
-    """Write a page, or with ``--check`` say that it is out of date; the exit status of the command."""
+    """Write a page, or with ``--check`` say that it is out of date; the exit status of the
+    command.
+    """
     parser = argparse.ArgumentParser(description=about)
     parser.add_argument(
         "--check", action="store_true", help="write nothing, fail when the page is out of date"

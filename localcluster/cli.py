@@ -19,20 +19,23 @@ from .prune import prune
 _DESCRIPTION = """\
 A real Kubernetes on this machine, built from source, without a container engine.
 
-On two cores the first build takes 8 (control-plane) to 15 minutes (node); later starts take seconds. Everything lies
-in one folder (LOCALCLUSTER_CACHE, else .cache/localcluster of the checkout); `down` leaves only built binaries and
-images there.
+On two cores the first build takes 8 (control-plane) to 15 minutes (node); later starts take
+seconds. Everything lies in one folder (LOCALCLUSTER_CACHE, else .cache/localcluster of the
+checkout); `down` leaves only built binaries and images there.
 """
 _UP = """\
 Start a cluster that runs until `down`. One of the same name that runs already is left alone.
 
 flavours:
-  node           one real node: kubelet, containerd, pod network, DNS, storage, image builds; needs root (the default)
-  control-plane  API server, controllers and scheduler only, any user; --kwok-nodes adds nodes that play pods
+  node           one real node: kubelet, containerd, pod network, DNS, storage, image builds;
+                 needs root (the default)
+  control-plane  API server, controllers and scheduler only, any user; --kwok-nodes adds nodes
+                 that play pods
 
 examples:
   python -m localcluster up --device cambricon.com/mlu=4
-  python -m localcluster up --name big --flavour control-plane --kwok-nodes 100 --resource nvidia.com/gpu=8
+  python -m localcluster up --name big --flavour control-plane --kwok-nodes 100 \
+    --resource nvidia.com/gpu=8
   python -m localcluster kubectl --name big get nodes
 """
 

@@ -93,7 +93,9 @@ class Cluster:
 
     @property
     def kubeconfig(self) -> Path:
-        """The administrator's kubeconfig; it works inside and outside of the cluster's namespaces."""
+        """The administrator's kubeconfig; it works inside and outside of the cluster's
+        namespaces.
+        """
         return self.layout.kubeconfig("admin")
 
     def __enter__(self) -> Cluster:

@@ -127,7 +127,9 @@ def version_ldflags(version: str) -> list[str]:
 
 
 def select(names: Iterable[str]) -> list[Component]:
-    """The named components in table order; raises BuildError for a name that is not in the table."""
+    """The named components in table order; raises BuildError for a name that is not in the
+    table.
+    """
     wanted = set(names)
     unknown = wanted - COMPONENTS.keys()
     if unknown:

@@ -21,7 +21,10 @@ def require_room(folder: Path, needed: int) -> None:
     free = shutil.disk_usage(_existing(folder)).free
     if free < needed:
         room = f"{free / _GIB:.1f} GiB free and a node needs {needed / _GIB:.0f}"
-        remedy = "free some (python -m localcluster prune), or let LOCALCLUSTER_CACHE name a folder elsewhere"
+        remedy = (
+            "free some (python -m localcluster prune), or let LOCALCLUSTER_CACHE name a folder "
+            "elsewhere"
+        )
         raise LocalClusterError(f"the disk of {folder} has {room}: {remedy}")
 
 

@@ -2,7 +2,7 @@
 
 LocalClusterError
 ├── BuildError          a component does not build, or something needed to build it is missing
-├── ClusterStateError   the named cluster is not in the state that was asked for (runs already, does not run)
+├── ClusterStateError   the named cluster is not in the state that was asked for, such as running
 ├── CommandError        a command against the cluster (kubectl) failed
 └── ComponentError      a component of the cluster ended or never became ready
 """

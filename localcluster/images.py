@@ -96,7 +96,9 @@ def _drop_replaced(layout: Layout) -> None:
 
 
 def replaced_images(listing: str) -> tuple[str, ...]:
-    """References by digest, in the table of ``ctr images list``, to images that no name refers to."""
+    """References by digest, in the table of ``ctr images list``, to images that no name
+    refers to.
+    """
     rows = [line.split()[:3] for line in listing.splitlines()[1:] if line.strip()]
     named = {digest for reference, _, digest in rows if not reference.startswith("sha256:")}
     return tuple(

@@ -42,8 +42,8 @@ _RUNNING = """
 phase: Running
 startTime: {{ $now | Quote }}
 hostIP: {{ NodeIPWith .spec.nodeName | Quote }}
-podIP: {{ PodIPWith .spec.nodeName ( or .spec.hostNetwork false ) ( or .metadata.uid "" ) ( or .metadata.name "" )
-          ( or .metadata.namespace "" ) | Quote }}
+podIP: {{ PodIPWith .spec.nodeName ( or .spec.hostNetwork false ) ( or .metadata.uid "" )
+          ( or .metadata.name "" ) ( or .metadata.namespace "" ) | Quote }}
 conditions:
 {{ range $type := list "Initialized" "ContainersReady" "Ready" }}
 - {type: {{ $type | Quote }}, status: "True", lastTransitionTime: {{ $now | Quote }}}
@@ -61,7 +61,12 @@ initContainerStatuses:
   started: true
   state: {running: {startedAt: {{ $now | Quote }}}}
   {{ else }}
-  state: {terminated: {exitCode: 0, reason: Completed, startedAt: {{ $now | Quote }}, finishedAt: {{ $now | Quote }}}}
+  state:
+    terminated:
+      exitCode: 0
+      reason: Completed
+      startedAt: {{ $now | Quote }}
+      finishedAt: {{ $now | Quote }}
   {{ end }}
 {{ end }}
 containerStatuses:

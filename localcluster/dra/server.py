@@ -130,7 +130,7 @@ class Driver:
             grpc.method_handlers_generic_handler(name, methods) for name, methods in services
         )
 
-    # --- the kubelet --------------------------------------------------------------------------------------------------
+    # --- the kubelet ------------------------------------------------------------------------------
 
     def _info(self, request: Any, context: grpc.ServicerContext) -> Any:
         del request, context
@@ -207,7 +207,7 @@ class Driver:
         numbers = read_unhealthy(self._settings.unhealthy)
         return frozenset(name for name in self._offer.devices if objects.index_of(name) in numbers)
 
-    # --- the container runtime ----------------------------------------------------------------------------------------
+    # --- the container runtime --------------------------------------------------------------------
 
     def _cdi_file(self, name: str) -> Path:
         return self._settings.cdi / f"{self._offer.driver}-{name}.json"
@@ -220,7 +220,7 @@ class Driver:
         draft.write_text(json.dumps(spec))
         draft.replace(path)
 
-    # --- the API server -----------------------------------------------------------------------------------------------
+    # --- the API server ---------------------------------------------------------------------------
 
     def _try_to_publish(self) -> None:
         try:

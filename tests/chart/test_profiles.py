@@ -1,4 +1,6 @@
-"""The table of accelerators as data: valid rows, anchored patterns, no name that means two things."""
+"""The table of accelerators as data: valid rows, anchored patterns, no name that means two
+things.
+"""
 
 from __future__ import annotations
 

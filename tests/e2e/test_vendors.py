@@ -41,7 +41,8 @@ VENDORS = [name for name, row in ROWS.items() if row["resource"] != "none"]
 # Says what a rank sees and stays; without torch, so that many jobs are cheap.
 TELL = """
 import glob, json, os, time
-seen = {name: value for name, value in os.environ.items() if "VISIBLE" in name or name == "ZE_AFFINITY_MASK"}
+names = [name for name in os.environ if "VISIBLE" in name or name == "ZE_AFFINITY_MASK"]
+seen = {name: os.environ[name] for name in names}
 figures = {name: int(os.environ[name]) for name in ("RANK", "LOCAL_WORLD_SIZE", "WORLD_SIZE")}
 driver = [open(path).read() for path in glob.glob("/opt/*/version")]
 # In one piece, for other ranks write to the same log.

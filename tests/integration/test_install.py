@@ -178,7 +178,8 @@ def test_jobs_live_through_upgrade_and_removal_of_a_release(
     assert json.loads(control_plane.kubectl(*get)) == before, (
         "uninstalling keeps the definition and the jobs"
     )
-    kinds = "deployments,services,serviceaccounts,roles,rolebindings,configmaps,clusterroles,clusterrolebindings,pdb"
+    kinds = "deployments,services,serviceaccounts,roles,rolebindings,configmaps,"
+    kinds += "clusterroles,clusterrolebindings,pdb"
     rest = control_plane.kubectl(
         "get",
         kinds,

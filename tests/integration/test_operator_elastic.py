@@ -59,7 +59,8 @@ def test_kubectl_scale_changes_the_size_of_a_running_job(trainings: Trainings) -
     assert (order["nnodes"], order["graceful"]) == (2, True)
     assert (status["restarts"], status["restartsCountTowardsMax"]) == (0, 0)
     wait_for("the events", lambda: trainings.reasons("job").count("Resized") == 2)
-    wanted = f"/apis/training.inception.dev/v1alpha1/namespaces/{trainings.namespace}/inceptiontrainings/job/scale"
+    jobs = f"namespaces/{trainings.namespace}/inceptiontrainings"
+    wanted = f"/apis/training.inception.dev/v1alpha1/{jobs}/job/scale"
     seen = json.loads(trainings.cluster.kubectl("get", "--raw", wanted))
     assert seen["spec"]["replicas"] == seen["status"]["replicas"] == 2
     assert seen["status"]["selector"] == "training.inception.dev/job=job"

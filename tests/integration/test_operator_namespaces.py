@@ -111,7 +111,8 @@ def test_nodes_are_read_only_with_a_right_of_its_own(
         assert process.metric("api_requests_total", code="403") == 0
 
     helm = str(components.build(["helm"], to_stderr)["helm"])
-    chosen = f"--set=watchNamespaces={{{','.join(LISTED)}}},rbac.readNodes=true,rbac.aggregateClusterRoles=false"
+    chosen = f"--set=watchNamespaces={{{','.join(LISTED)}}},rbac.readNodes=true,"
+    chosen += "rbac.aggregateClusterRoles=false"
     rights = [i for i in sync.render(helm, chosen, namespace=SYSTEM) if i["kind"] in CLUSTER_RIGHTS]
     training_api.apply(*rights)
     try:

@@ -1,4 +1,6 @@
-"""Certificates, kubeconfigs, command lines and kwok stages: what is written before anything runs."""
+"""Certificates, kubeconfigs, command lines and kwok stages: what is written before anything
+runs.
+"""
 
 from __future__ import annotations
 

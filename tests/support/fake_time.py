@@ -1,4 +1,6 @@
-"""An event loop whose clock jumps to the next timer instead of waiting; for code without sockets."""
+"""An event loop whose clock jumps to the next timer instead of waiting; for code without
+sockets.
+"""
 
 from __future__ import annotations
 

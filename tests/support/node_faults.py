@@ -42,7 +42,9 @@ with open('/dev/shm/hoard', 'wb', buffering=0) as hoard:
 
 
 def run_out_of_memory(jobs: Jobs, pod: str) -> None:
-    """Fill the container's memory until the kernel kills its first rank, or all of the container."""
+    """Fill the container's memory until the kernel kills its first rank, or all of the
+    container.
+    """
     try:
         jobs.python(pod, FILL_MEMORY)
     except CommandError as error:
@@ -89,7 +91,9 @@ def assignments_stale(jobs: Jobs, job: str) -> Iterator[None]:
 
 @contextmanager
 def node_lost(jobs: Jobs, job: str) -> Iterator[None]:
-    """The node is silent and so are the job's pods on it; whatever else runs there is left alone."""
+    """The node is silent and so are the job's pods on it; whatever else runs there is left
+    alone.
+    """
     with ExitStack() as stack:
         stack.enter_context(faults.cut_off(uids(jobs, job)))
         stack.enter_context(faults.paused(jobs.cluster, "kubelet"))

@@ -120,7 +120,9 @@ class Jobs:
 
     @property
     def _api(self) -> ApiClient:
-        """Far cheaper than kubectl: much is asked often, on a machine that has other things to do."""
+        """Far cheaper than kubectl: much is asked often, on a machine that has other things
+        to do.
+        """
         return ApiClient(self.cluster.kubeconfig)
 
     def status(self, name: str) -> Json:
@@ -162,7 +164,9 @@ class Jobs:
     def wait(
         self, name: str, what: str, holds: Callable[[Json], bool], seconds: float = 240
     ) -> Json:
-        """Poll the status until `holds`; the failure shows the last status and what the pods said."""
+        """Poll the status until `holds`; the failure shows the last status and what the pods
+        said.
+        """
         deadline = time.monotonic() + seconds
         status: Json = {}
         while time.monotonic() < deadline:

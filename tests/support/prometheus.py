@@ -59,7 +59,9 @@ def lint(exposition: str) -> str:
 
 
 class Prometheus:
-    """Runs inside the cluster's network namespace, where pods have addresses; ends with the block."""
+    """Runs inside the cluster's network namespace, where pods have addresses; ends with the
+    block.
+    """
 
     def __init__(self, cluster: Cluster, folder: Path) -> None:
         self.cluster = cluster

@@ -16,7 +16,7 @@ def copies_of_indices(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Where indices of shards are left for later attempts, by this process and those that it
     starts.
     """
-    # Asked now, so that this process keeps its own: helpers of torch outlive the test.
+    # Now, so that this process keeps its own: helpers of torch outlive the test.
     tempfile.gettempdir()
     with tempfile.TemporaryDirectory(prefix="t-", ignore_cleanup_errors=True) as folder:
         monkeypatch.setenv("TMPDIR", folder)

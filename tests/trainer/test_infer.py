@@ -126,7 +126,9 @@ def test_a_folder_of_images(weights, photos, tmp_path, world) -> None:
 
 
 def test_predictions_are_those_of_a_plain_loop(weights, tmp_path) -> None:
-    """Validation images of the data, whose labels are known, on two ranks with uneven shares."""
+    """The validation images of the data, whose labels are known, on two ranks with uneven
+    shares.
+    """
     job = config(
         tmp_path, weights, inference={"format": "JSONL", "topClasses": 9}, data=TINY["data"]
     )

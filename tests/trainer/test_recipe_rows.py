@@ -82,7 +82,9 @@ def _cifar10(folder: Path, random: np.random.Generator) -> None:
 def parsed(
     command: str, data: Path, output: Path
 ) -> tuple[dict[str, str], str, int, dict[str, Any]]:
-    """Variables, mode, ranks and configuration of a command, with our folders for its own."""
+    """Variables, mode, ranks and configuration of a command, with our folders in place of its
+    own.
+    """
     words = shlex.split(command.replace("/data/", f"{data}/").replace("/out", str(output)))
     variables = dict(word.split("=", 1) for word in takewhile(lambda word: "=" in word, words))
     at = next(

@@ -449,7 +449,9 @@ def test_keys_of_shards_belong_to_shards(key) -> None:
 
 
 def test_samples_cost_little_memory() -> None:
-    """1.3 million samples stay far below 200 MB: nothing is kept per sample beside arrays."""
+    """1.3 million samples stay far below 200 MB, because nothing is kept per sample beside
+    arrays.
+    """
     count = 1_300_000
     numbers = array("q", bytes(8 * count))
     shards = Shards(

@@ -1,4 +1,6 @@
-"""A node that is gone: when its pods count as lost, what replaces them, what is deleted by force."""
+"""A node that is gone: when its pods count as lost, what replaces them, what is deleted by
+force.
+"""
 
 from __future__ import annotations
 
