@@ -117,7 +117,7 @@ def test_fewer_cpus_than_ranks() -> None:
 def test_shared_leaves_everything_alone(monkeypatch) -> None:
     monkeypatch.setattr(affinity.os, "sched_setaffinity", lambda *_: pytest.fail("pinned"))
     settings = Settings(local_rank=1, local_world_size=2)
-    assert affinity.placed(from_mapping(TINY).cpu_affinity, settings) is settings
+    assert affinity.pin_rank(from_mapping(TINY).cpu_affinity, settings) is settings
 
 
 def test_threads_that_run_already_are_pinned_too() -> None:
