@@ -7,8 +7,10 @@ its ranks are the real ones; the network is a small one, because the others turn
 gradient into a tenth of the loss within a few steps.
 """
 
+import itertools
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -19,7 +21,8 @@ from trainer_ranks import TINY
 
 pytestmark = pytest.mark.timeout(300)
 STEPS, GLOBAL = 20, 16
-TOLERANCES = {"FP32": 2e-5, "BF16": 0.02}
+# Processors with wider vectors add in another order: 2.5e-5 was seen with RMSProp on one of them.
+TOLERANCES = {"FP32": 5e-5, "BF16": 0.02}
 """Of the mean loss of a step, which begins near ln 4."""
 WAYS = {
     "accumulation": {"batch": {"global": GLOBAL, "perDevice": 4}},
@@ -59,9 +62,21 @@ def trained(
     return losses(path)
 
 
-@pytest.mark.parametrize("precision", TOLERANCES)
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("way", WAYS)
+def combinations() -> list[Any]:
+    """Every pair of two values at least once in `make test`, all of them together in test-all."""
+    pairwise = (
+        ("accumulation", "SGD", "FP32"),
+        ("accumulation", "RMSProp", "BF16"),
+        ("synchronized", "SGD", "BF16"),
+        ("synchronized", "RMSProp", "FP32"),
+    )
+    return [
+        pytest.param(*values, marks=() if values in pairwise else pytest.mark.nightly)
+        for values in itertools.product(WAYS, METHODS, TOLERANCES)
+    ]
+
+
+@pytest.mark.parametrize(("way", "method", "precision"), combinations())
 def test_one_two_and_four_ranks_train_the_same(tmp_path, way, method, precision) -> None:
     changes = (WAYS[way], {"optimizer": METHODS[method], "precision": precision})
     one, two, four = (trained(tmp_path / str(world), world, *changes) for world in (1, 2, 4))
