@@ -18,7 +18,6 @@ from .runtime.settings import LOG_LEVELS, Settings
 
 def parse(argv: Sequence[str] | None, environment: dict[str, str]) -> Settings:
     """Settings from the command line; KUBECONFIG is the default of ``--kubeconfig``."""
-    # Defaults are those of Settings, which validates: they are written down once.
     parser = argparse.ArgumentParser(
         prog="inception-operator", description="The Inception training operator"
     )
@@ -27,8 +26,19 @@ def parse(argv: Sequence[str] | None, environment: dict[str, str]) -> Settings:
     run = commands.add_parser(
         "run", help="run the operator", formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
+    _add_options(run, environment.get("KUBECONFIG") or None)
+    values = vars(parser.parse_args(argv))
+    del values["command"]
+    values["namespaces"] = _names(values["namespaces"])
+    try:
+        return Settings(**values)
+    except SettingsError as error:
+        parser.error(str(error))
+
+
+def _add_options(run: argparse.ArgumentParser, kubeconfig: str | None) -> None:
+    # Defaults are those of Settings, which validates: they are written down once.
     defaults = Settings(trainer_image="-")
-    kubeconfig = environment.get("KUBECONFIG") or None
     run.add_argument(
         "--trainer-image", required=True, help="image of the bundled trainer and launcher"
     )
@@ -84,13 +94,6 @@ def parse(argv: Sequence[str] | None, environment: dict[str, str]) -> Settings:
         default=[],
         help="only these, by comma; without it all of them",
     )
-    values = vars(parser.parse_args(argv))
-    del values["command"]
-    values["namespaces"] = _names(values["namespaces"])
-    try:
-        return Settings(**values)
-    except SettingsError as error:
-        parser.error(str(error))
 
 
 def _names(lists: Sequence[str]) -> tuple[str, ...]:
