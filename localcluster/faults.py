@@ -77,10 +77,8 @@ def _rules(ports: Collection[int]) -> str:
     leaving, coming = "type filter hook output priority 0;", "type filter hook input priority 0;"
     if ports:
         numbers = ", ".join(str(port) for port in sorted(ports))
-        return (
-            f"table inet {_TABLE} {{ chain leaving {{ {leaving} tcp dport {{ {numbers} }} drop; "
-            "}}; }}"
-        )
+        dropped = f"{leaving} tcp dport {{ {numbers} }} drop;"
+        return f"table inet {_TABLE} {{ chain leaving {{ {dropped} }}; }}"
     return (
         f"table inet {_TABLE} {{ chain leaving {{ {leaving} oifname != lo drop; }}; "
         f"chain coming {{ {coming} iifname != lo drop; }}; }}"
