@@ -20,6 +20,7 @@ from localcluster import deviceplugin
 from localcluster.cluster import Cluster
 from localcluster.model import DeviceSpec
 from localcluster.pytest_plugin import REAL_DEVICES, fresh_namespace
+from nightly import but_nightly
 from node_jobs import Jobs, condition_message
 
 pytestmark = pytest.mark.timeout(600)
@@ -190,15 +191,8 @@ def started() -> set[str]:
     return set()
 
 
-def cases() -> list[Any]:
-    """All vendors; `make test` has one of each kind, for the others differ in their row's data."""
-    return [
-        pytest.param(vendor, marks=() if vendor in EACH_KIND else pytest.mark.nightly)
-        for vendor in VENDORS
-    ]
-
-
-@pytest.mark.parametrize("vendor", cases())
+# All vendors; `make test` has one of each kind, for the others differ in their row's data.
+@pytest.mark.parametrize("vendor", but_nightly(VENDORS, EACH_KIND))
 def test_two_jobs_get_their_own_devices_and_one_rank_for_each(two_jobs: Jobs, vendor: str) -> None:
     jobs, spec, row = two_jobs, resource_of(vendor), ROWS[vendor]
     variable = deviceplugin.visible_variable(spec)

@@ -17,6 +17,7 @@ import torch
 
 import trainer_ranks
 from inception_trainer.config.training import merge
+from nightly import but_nightly
 from trainer_ranks import TINY
 
 pytestmark = pytest.mark.timeout(300)
@@ -70,10 +71,7 @@ def combinations() -> list[Any]:
         ("synchronized", "SGD", "BF16"),
         ("synchronized", "RMSProp", "FP32"),
     )
-    return [
-        pytest.param(*values, marks=() if values in pairwise else pytest.mark.nightly)
-        for values in itertools.product(WAYS, METHODS, TOLERANCES)
-    ]
+    return but_nightly(itertools.product(WAYS, METHODS, TOLERANCES), pairwise)
 
 
 @pytest.mark.parametrize(("way", "method", "precision"), combinations())

@@ -19,6 +19,7 @@ import trainer_ranks
 from inception_trainer.checkpoint import checksums
 from inception_trainer.checkpoint.folder import FolderCheckpoints
 from inception_trainer.config.training import merge
+from nightly import but_nightly
 from shard_files import same_data
 from trainer_ranks import TINY
 
@@ -138,7 +139,7 @@ def shards(root: Path) -> dict[str, Any]:
     return {"kind": "WebDataset", "path": str(same_data(root)[1]), "workers": 1}
 
 
-@pytest.mark.parametrize("dataset", [cifar10, image_list, shards])
+@pytest.mark.parametrize("dataset", but_nightly([cifar10, image_list, shards], [shards]))
 def test_a_job_on_files_continues_bit_by_bit(
     tmp_path, dataset: Callable[[Path], dict[str, Any]]
 ) -> None:
