@@ -64,7 +64,9 @@ class Budgets:
         self._seconds: dict[str, float] = {}
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        self._seconds[report.nodeid] = self._seconds.get(report.nodeid, 0) + report.duration
+        # What a fixture of a whole file takes is not the first test's.
+        if report.when == "call":
+            self._seconds[report.nodeid] = report.duration
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         for level, budget in BUDGETS.items():

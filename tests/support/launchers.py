@@ -193,7 +193,10 @@ class Gang:
 
     def do(self, attempt: int, rank: int, action: str) -> None:
         """Tell a rank of the tiny program what to do."""
-        (self.folder / f"do-{attempt}-{rank}").write_text(action, encoding="utf-8")
+        # In one go: the rank may look at any moment, and does what it reads once.
+        draft = self.folder / f".do-{attempt}-{rank}"
+        draft.write_text(action, encoding="utf-8")
+        draft.replace(self.folder / f"do-{attempt}-{rank}")
 
     def first_steps(self, attempt: int, ranks: int) -> list[int]:
         """Wait until every rank has made its first step; returns their process numbers."""

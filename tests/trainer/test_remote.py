@@ -33,6 +33,7 @@ from inception_trainer.errors import ConfigError, DataError, InputMissing, Store
 from inception_trainer.reporting import outputs
 from inception_trainer.stores import Remote, place
 from inception_trainer.weights.load import local_file, open_weights
+from launchers import wait_for
 from object_store import OWN_FOLDERS, STORES, new_place, upload
 from shard_files import png, same_data
 from trainer_ranks import TINY
@@ -315,12 +316,9 @@ def test_figures_are_pushed_while_a_run_goes_on(url, monkeypatch) -> None:
     with outputs.folder(url, first=True) as folder:
         assert folder is not None
         (folder / "raport.json").write_bytes(b"line")
-        for _ in range(1000):
-            if (Remote(url) / "raport.json").is_file():
-                break
-            (folder / "raport.json").stat()
-            subprocess.run(["sleep", "0.01"], check=True)
-        assert (Remote(url) / "raport.json").read_bytes() == b"line"
+        remote = Remote(url) / "raport.json"
+        # A push may come between the making of the file and its first byte.
+        wait_for("the line", lambda: remote.is_file() and remote.read_bytes() == b"line")
 
 
 def test_fsspec_is_imported_with_the_first_url_only() -> None:
