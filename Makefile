@@ -102,6 +102,20 @@ explore: venv ## Property tests with random worlds, other ones each time
 trainer-test: venv s3-server ## Trainer and launcher tests
 	$(BIN)/pytest -q -n 2 tests/trainer
 
+$(CACHE)/fuzz/.installed: requirements/fuzz.txt $(VENV)/.installed
+	@rm -rf $(CACHE)/fuzz
+	@$(BIN)/python -m pip install --disable-pip-version-check --quiet --require-hashes --target $(CACHE)/fuzz -r requirements/fuzz.txt
+	@touch $@
+
+SECONDS_EACH ?= 600
+TARGETS ?= report assignment metrics list event error status-words job pod
+.PHONY: fuzz
+fuzz: $(CACHE)/fuzz/.installed ## Fuzz every parser of text from outside, guided by coverage (SECONDS_EACH=600, TARGETS=…)
+	@for target in $(TARGETS); do \
+	  echo "== $$target =="; \
+	  PYTHONPATH=$(CACHE)/fuzz:$$PYTHONPATH $(BIN)/python tests/fuzz/run.py $$target --seconds $(SECONDS_EACH) --corpus $(CACHE)/fuzz-corpus; \
+	done
+
 .PHONY: torch-matrix
 torch-matrix: venv ## The trainer's core tests with the oldest and a middle torch (RELEASES=…, TORCH_INDEX_URL=…; minutes, 3 GB for a while)
 	$(BIN)/python tests/support/torch_matrix.py $(RELEASES)
@@ -163,6 +177,7 @@ lock: venv ## Pin all Python requirements again (LOCK_FLAGS=--upgrade for newer 
 	$(LOCK) $(LOCK_FLAGS) --extra trainer --extra s3 -c $(CACHE)/constraints.txt -o requirements/trainer.txt pyproject.toml
 	$(LOCK) $(LOCK_FLAGS) --extra s3 --extra s3-server -c $(CACHE)/constraints.txt -c requirements/trainer.txt -o requirements/s3-server.txt pyproject.toml
 	echo uv | $(LOCK) -c requirements/dev.txt -o requirements/uv.txt -
+	echo atheris | $(LOCK) -o requirements/fuzz.txt -
 	echo 'numpy<2' | $(LOCK) -o requirements/numpy1.txt -
 
 .PHONY: clean

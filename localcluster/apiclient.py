@@ -42,7 +42,7 @@ class ApiClient:
         self, method: str, path: str, body: object = None, content_type: str = "application/json"
     ) -> Any:
         """One request; the decoded answer. Raises ApiError for every status that is no success."""
-        return json.loads(self._content(method, path, body, content_type))
+        return json.loads(self.content(method, path, body, content_type))
 
     def apply(self, path: str, body: object, **parameters: str) -> Any:
         """Server-side apply of an object at its path, as kubectl does; the object as it is stored.
@@ -54,11 +54,12 @@ class ApiClient:
 
     def text(self, path: str) -> str:
         """What lies at a path that holds no JSON."""
-        return self._content("GET", path, None).decode()
+        return self.content("GET", path).decode()
 
-    def _content(
-        self, method: str, path: str, body: object, content_type: str = "application/json"
+    def content(
+        self, method: str, path: str, body: object = None, content_type: str = "application/json"
     ) -> bytes:
+        """The same, but the answer as it came; a body of bytes is sent as it is."""
         connection = http.client.HTTPSConnection(
             self._address, context=self._context, timeout=_TIMEOUT
         )
@@ -102,7 +103,7 @@ def _send(
     body: object,
     content_type: str = "application/json",
 ) -> http.client.HTTPResponse:
-    content = None if body is None else json.dumps(body)
+    content = body if body is None or isinstance(body, bytes) else json.dumps(body)
     connection.request(method, path, content, {"Content-Type": content_type})
     return connection.getresponse()
 

@@ -13,11 +13,15 @@ from inception_operator.contract import names
 
 
 class FakeLauncher:
-    """``GET /status`` on port 8080 and ``GET /metrics`` on port 8081 of ``ip``."""
+    """``GET /status`` on port 8080 and ``GET /metrics`` on port 8081 of ``ip``.
+
+    ``text`` is answered in place of the report, whatever it is.
+    """
 
     def __init__(self, ip: str) -> None:
         self.ip = ip
         self.report: dict[str, Any] = {"attempt": 0, "state": "Idle"}
+        self.text: str | None = None
         self.metrics = ""
         self.asked: list[float] = []
         self._servers = [_server(self, port) for port in (names.LAUNCHER_PORT, names.METRICS_PORT)]
@@ -46,7 +50,7 @@ class FakeLauncher:
         """The body for a path."""
         if path == "/status":
             self.asked.append(time.monotonic())
-            return json.dumps(self.report)
+            return json.dumps(self.report) if self.text is None else self.text
         return self.metrics if path == "/metrics" else None
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from inception_operator.contract import names
+from inception_operator.runtime.containment import Containment
 
 
 def job(
@@ -58,3 +59,12 @@ def pod(
         "spec": {},
         "status": {"phase": "Running", "podIP": ip} if ip else {"phase": "Pending"},
     }
+
+
+def strict_containment() -> Containment:
+    """One that contains nothing: in most tests an error of the operator's own is a failure."""
+
+    def count(where: str) -> None:
+        raise AssertionError(f"an error of the operator's own: {where}")
+
+    return Containment(count)

@@ -84,7 +84,8 @@ class Trainings:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._api.request("DELETE", self._jobs)
+        # Undecoded: a hostile one among them may be too deep for Python.
+        self._api.content("DELETE", self._jobs)
 
     def create(self, name: str, **options: Any) -> Json:
         """Create a training; see `training`."""

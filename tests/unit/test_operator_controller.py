@@ -12,6 +12,7 @@ from inception_operator.contract.types import Json, Observation, Plan, PodView, 
 from inception_operator.decide.reconcile import Context
 from inception_operator.runtime.apply import Applier
 from inception_operator.runtime.client import Client
+from inception_operator.runtime.containment import Containment
 from inception_operator.runtime.controller import AGAIN_BASE, Controller
 from inception_operator.runtime.events import EventPoster
 from inception_operator.runtime.job_cache import JobCache
@@ -79,16 +80,19 @@ class Scene:
         self.jobs = JobCache()
         self.metrics = Metrics()
         self.queue = WorkQueue()
-        self.pods = PodCache(self.client, self.queue.add)
+        containment = Containment(self.metrics.count_error)
+        self.pods = PodCache(self.client, self.queue.add, containment)
         self.progress = NoProgress()
         self.probe = Probe(self.queue.add, clock=time.monotonic)
         self.jobs.update(job())
         nodes = Nodes(self.client, time.monotonic)
         observer = Observer(self.pods, self.probe, cast(Scraper, self.progress), nodes)
-        events = EventPoster(self.client, "me")
+        events = EventPoster(self.client, containment, "me")
         applier = Applier(self.client, self.jobs, self.pods, events, self.metrics)
         context = Context(profiles={}, image="image")
-        self.controller = Scripted(self.jobs, observer, applier, self.queue, self.metrics, context)
+        self.controller = Scripted(
+            self.jobs, observer, applier, self.queue, self.metrics, containment, context
+        )
         seen: list[Observation] = []
         self.controller.script = list(plans)
         self.controller.seen = self.seen = seen

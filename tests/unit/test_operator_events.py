@@ -12,7 +12,7 @@ from inception_operator.contract.types import Event, Json
 from inception_operator.runtime import events
 from inception_operator.runtime.client import EVENTS, Client, Kind
 from inception_operator.runtime.events import EventPoster
-from operator_objects import job
+from operator_objects import job, strict_containment
 
 
 class Sink(Client):
@@ -38,7 +38,7 @@ def event(reason: str = "AttemptStarted", message: str = "text") -> Event:
 def test_an_event_names_its_training_and_its_sender_and_is_bounded() -> None:
     async def main() -> None:
         sink = Sink()
-        poster = EventPoster(sink, "me")
+        poster = EventPoster(sink, strict_containment(), "me")
         poster.post(job(), event(message="x" * 3000))
         await poster.drain()
         (body,) = sink.bodies
@@ -52,7 +52,7 @@ def test_an_event_names_its_training_and_its_sender_and_is_bounded() -> None:
 def test_events_of_a_training_keep_their_order_and_a_lost_one_stops_nothing() -> None:
     async def main() -> None:
         sink = Sink(pause=0.5)
-        poster = EventPoster(sink, "me")
+        poster = EventPoster(sink, strict_containment(), "me")
         posting = asyncio.create_task(poster.run())
         sink.failures = 1
         for number in range(5):
@@ -67,7 +67,7 @@ def test_events_of_a_training_keep_their_order_and_a_lost_one_stops_nothing() ->
 def test_at_the_end_the_rest_is_posted_for_a_moment_only() -> None:
     async def main() -> None:
         sink = Sink(pause=0.4)
-        poster = EventPoster(sink, "me")
+        poster = EventPoster(sink, strict_containment(), "me")
         for number in range(5):
             poster.post(job(), event(str(number)))
         await poster.drain()
@@ -83,7 +83,7 @@ def test_too_many_events_are_dropped(
 
     async def main() -> None:
         sink = Sink()
-        poster = EventPoster(sink, "me", lanes=1)
+        poster = EventPoster(sink, strict_containment(), "me", lanes=1)
         for number in range(3):
             poster.post(job(), event(str(number)))
         await poster.drain()

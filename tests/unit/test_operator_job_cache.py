@@ -65,6 +65,7 @@ class FakeSource(Client):
         token: str = "",
         metadata_only: bool = False,
         namespace: str | None = None,
+        limit: int = 500,
     ) -> Json:
         assert metadata_only
         if self.failing:

@@ -11,7 +11,7 @@ from inception_operator.contract.errors import UnavailableError
 from inception_operator.runtime.client import Client
 from inception_operator.runtime.pod_cache import PodCache
 from inception_operator.runtime.workqueue import Key
-from operator_objects import pod
+from operator_objects import pod, strict_containment
 
 
 class Lists(Client):
@@ -46,7 +46,7 @@ class Run:
 
     def __init__(self, source: Lists, *namespaces: str) -> None:
         self.notices: list[Key] = []
-        self.store = PodCache(source, self.notices.append, namespaces)
+        self.store = PodCache(source, self.notices.append, strict_containment(), namespaces)
 
     async def __aenter__(self) -> PodCache:
         self._task = asyncio.create_task(self.store.run())

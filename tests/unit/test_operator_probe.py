@@ -26,7 +26,7 @@ from inception_operator.runtime.pod_cache import PodCache
 from inception_operator.runtime.probe import Probe
 from inception_operator.runtime.scraper import Scraper
 from inception_operator.runtime.workqueue import Key
-from operator_objects import job, pod
+from operator_objects import job, pod, strict_containment
 
 KEY = ("ns", "job")
 IDLE = {"attempt": 2, "state": "Idle"}
@@ -206,7 +206,15 @@ def running(version: int, attempt: int) -> Json:
 
 def scraper(asker: Probe, jobs: JobCache, notices: list[Key]) -> Scraper:
     pods = cast(PodCache, RankZero())
-    return Scraper(jobs, pods, asker, notices.append, interval=0.01, report_interval=10)
+    return Scraper(
+        jobs,
+        pods,
+        asker,
+        notices.append,
+        strict_containment(),
+        interval=0.01,
+        report_interval=10,
+    )
 
 
 async def test_figures_are_read_while_the_training_runs_and_reported_at_intervals() -> None:

@@ -14,7 +14,7 @@ from inception_operator.contract.types import Json
 from inception_operator.runtime.client import Client, Kind
 from inception_operator.runtime.reflector import STRAYS, PodReflector
 from inception_operator.runtime.workqueue import Key
-from operator_objects import pod
+from operator_objects import pod, strict_containment
 
 JOB = ("ns", "job")
 Step = tuple[str, Any]
@@ -43,6 +43,7 @@ class FakeSource(Client):
         token: str = "",
         metadata_only: bool = False,
         namespace: str | None = None,
+        limit: int = 500,
     ) -> Json:
         if query["labelSelector"] == STRAYS:
             return {"metadata": {"resourceVersion": "1"}, "items": self.strays}
@@ -95,7 +96,7 @@ def observe(
         source = FakeSource(*script)
         source.strays = list(strays)
         source.there = {name.replace("_", "-"): answer for name, answer in there.items()}
-        reflector = PodReflector(source, notices.append, clock=now)
+        reflector = PodReflector(source, notices.append, strict_containment(), clock=now)
         task = asyncio.create_task(reflector.run())
         await asyncio.sleep(1)
         if act is not None:
@@ -201,7 +202,9 @@ def test_our_own_writes_are_seen_at_once_and_not_reported_again() -> None:
 
     async def echoed() -> None:
         found: list[Key] = []
-        reflector = PodReflector(FakeSource(listed(), watched(echo, None)), found.append, clock=now)
+        reflector = PodReflector(
+            FakeSource(listed(), watched(echo, None)), found.append, strict_containment(), clock=now
+        )
         reflector.merge(pod("job-1-1", version=30))
         task = asyncio.create_task(reflector.run())
         await asyncio.sleep(1)
@@ -232,7 +235,7 @@ def test_a_dead_pod_does_not_come_back_with_a_late_answer() -> None:
 
 def test_the_latest_pod_of_a_slot_that_vanished_is_remembered() -> None:
     async def main() -> None:
-        reflector = PodReflector(FakeSource(), lambda _key: None)
+        reflector = PodReflector(FakeSource(), lambda _key: None, strict_containment())
         for version, name in enumerate(("job-1-1", "job-1-3", "job-0-1"), start=1):
             reflector.merge(pod(name, uid=name, version=version))
         for name in ("job-1-3", "job-1-1"):

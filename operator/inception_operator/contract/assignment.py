@@ -9,12 +9,21 @@ from __future__ import annotations
 
 import json
 import zlib
+from typing import Final
 
+from .decoding import MalformedError, decode, whole_number
 from .names import HOST_PORT_BASE, HOST_PORTS, MASTER_PORT_BASE
 from .types import Assignment, Json
 
-LOOPBACK = "127.0.0.1"
-MAX_ATTEMPT = 2**31 - 2
+LOOPBACK: Final = "127.0.0.1"
+MAX_ATTEMPT: Final = 9_999_999
+"""No job gets there, not even one that fails every second for three months. A number beyond was
+made up; taken over, it could leave the int32 of the status without a successor.
+"""
+MAX_TEXT: Final = 4096
+_MAX_NUMBER: Final = 2**31 - 1
+_MAX_PORT: Final = 2**16 - 1
+_MAX_ADDRESS: Final = 253
 
 
 def to_json(assignment: Assignment) -> str:
@@ -43,28 +52,33 @@ def to_json(assignment: Assignment) -> str:
 
 def from_json(text: str | None) -> Assignment | None:
     """What an annotation says, or None when it is absent or not an assignment."""
-    if not text:
-        return None
     # Anybody with the right to patch pods may have written it, so nothing in it is trusted.
-    try:
-        data = json.loads(text)
-        # The status keeps attempts as int32; a greater one could never be followed by another.
-        if not 0 <= data["attempt"] <= MAX_ATTEMPT:
-            return None
-        return Assignment(
-            attempt=int(data["attempt"]),
-            nnodes=int(data["nnodes"]),
-            node_rank=int(data.get("nodeRank", 0)),
-            nproc_per_node=int(data.get("nprocPerNode", 0)),
-            master_addr=str(data.get("masterAddr", "")),
-            master_port=int(data.get("masterPort", 0)),
-            graceful=bool(data.get("graceful", False)),
-            end=bool(data.get("end", False)),
-            reminder=int(data.get("nudge", 0)),
-            notify_address=str(data.get("bell", "")),
-        )
-    except (ValueError, KeyError, TypeError, AttributeError):
+    if not text or len(text) > MAX_TEXT:
         return None
+    try:
+        data = decode(text)
+    except MalformedError:
+        return None
+    if not isinstance(data, dict):
+        return None
+    numbers = {
+        "attempt": whole_number(data.get("attempt"), 0, MAX_ATTEMPT),
+        "nnodes": whole_number(data.get("nnodes"), 0, _MAX_NUMBER),
+        "node_rank": whole_number(data.get("nodeRank", 0), 0, _MAX_NUMBER),
+        "nproc_per_node": whole_number(data.get("nprocPerNode", 0), 0, _MAX_NUMBER),
+        "master_port": whole_number(data.get("masterPort", 0), 0, _MAX_PORT),
+        "reminder": whole_number(data.get("nudge", 0), 0, _MAX_NUMBER),
+    }
+    known = {name: number for name, number in numbers.items() if number is not None}
+    if len(known) < len(numbers):
+        return None
+    return Assignment(
+        master_addr=str(data.get("masterAddr", ""))[:_MAX_ADDRESS],
+        notify_address=str(data.get("bell", ""))[:_MAX_ADDRESS],
+        graceful=bool(data.get("graceful", False)),
+        end=bool(data.get("end", False)),
+        **known,
+    )
 
 
 def standby(attempt: int, *, graceful: bool) -> Assignment:

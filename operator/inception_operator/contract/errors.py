@@ -7,6 +7,7 @@ OperatorError
 ├── LeadershipLostError        another operator holds the Lease, or ours was not renewed in time
 ├── StalledWatchError          a watch is open but delivers nothing
 ├── StaleViewError             a decision rested on a version of the job that is not the latest
+├── StatusRefusedError         the API server refuses a status for what it says; a bug
 └── ApiError                   the API server answered with an error
     ├── NotFoundError          404
     ├── ConflictError          409, the object has changed meanwhile
@@ -14,13 +15,15 @@ OperatorError
     ├── GoneError              410, the resource version is too old to watch from
     ├── RejectedError          400, 403, 413, 422: admission, quota, rights or validation refuse it
     ├── ThrottledError         429, with the pause the server asks for
+    ├── TooLargeError          the answer is longer than anybody should read at once
     └── UnavailableError       5xx, no connection, no answer in time
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
+
+from .decoding import MalformedError, decode
 
 
 class OperatorError(Exception):
@@ -57,6 +60,10 @@ class StalledWatchError(OperatorError):
 
 class StaleViewError(OperatorError):
     """The job has changed since the decision was made; nothing was written."""
+
+
+class StatusRefusedError(OperatorError):
+    """The API server does not take the status that was decided on; the text names the field."""
 
 
 class ApiError(OperatorError):
@@ -96,6 +103,10 @@ class ThrottledError(ApiError):
     """The server asks for a pause."""
 
 
+class TooLargeError(ApiError):
+    """The answer is longer than what is read at once; a page of fewer objects will do."""
+
+
 class UnavailableError(ApiError):
     """The server failed, or could not be reached in time."""
 
@@ -116,8 +127,8 @@ def api_error(status: int, body: bytes, headers: Mapping[str, str], request: str
     """Turn an error response into the matching exception; ``request`` goes into the message."""
     # A proxy in between answers in HTML or not at all, so nothing about the body is certain.
     try:
-        answer = json.loads(body)
-    except ValueError:
+        answer = decode(body)
+    except MalformedError:
         answer = {}
     if not isinstance(answer, dict):
         answer = {}

@@ -86,6 +86,7 @@ class Reason:
     OUT_OF_MEMORY: Final = "OutOfMemory"
     FAILURE_POLICY: Final = "FailurePolicy"
     INVALID_SPEC: Final = "InvalidSpec"
+    INTERNAL_ERROR: Final = "InternalError"
     DEADLINE_EXCEEDED: Final = "DeadlineExceeded"
     PRE_RUNNING_DEADLINE_EXCEEDED: Final = "PreRunningDeadlineExceeded"
 

@@ -9,17 +9,36 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Final
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from .times import format_time, parse_time
+from .times import format_time, from_timestamp, parse_time
 from .types import Json, Progress, Report
 
 # Seconds between two status writes for figures alone: each costs a write to etcd and a watch event.
 INTERVAL: Final = timedelta(seconds=10)
 PREFIX: Final = "trainer_"
+_CHECKPOINT: Final = "checkpoint_last_success_timestamp_seconds"
+_READ: Final = tuple(
+    PREFIX + name
+    for name in (
+        "progress_ratio",
+        "estimated_remaining_seconds",
+        "epoch",
+        "step",
+        "samples_per_second",
+        "accuracy_ratio",
+        "loss",
+        "samples_seen",
+        _CHECKPOINT,
+    )
+)
+# A few series have several label sets; a page with thousands is none of the trainer's.
+_MAX_LINES: Final = 200
+_MAX_LINE: Final = 1024
+_READABLE: Final = 1e15
 _TIME: Final = "lastUpdatedTime"
 _INT32: Final = 2**31 - 1
 _INT64: Final = 2**63 - 1
@@ -30,7 +49,8 @@ def from_metrics(text: str, now: datetime) -> Progress | None:
     figures = _Figures(_samples(text))
     if not figures.values:
         return None
-    checkpoint = figures.number("checkpoint_last_success_timestamp_seconds")
+    checkpoint = figures.number(_CHECKPOINT)
+    last_checkpoint = from_timestamp(checkpoint) if checkpoint else None
     return Progress(
         time=now,
         progress=figures.number("progress_ratio"),
@@ -42,7 +62,9 @@ def from_metrics(text: str, now: datetime) -> Progress | None:
         accuracy_top5=figures.number("accuracy_ratio", split="val", k="5"),
         loss=figures.any_number("loss"),
         samples_seen=figures.whole("samples_seen"),
-        last_checkpoint=datetime.fromtimestamp(checkpoint, UTC) if checkpoint else None,
+        last_checkpoint=last_checkpoint,
+        # The usual mistake is milliseconds.
+        ignored=PREFIX + _CHECKPOINT if checkpoint and last_checkpoint is None else "",
     )
 
 
@@ -125,15 +147,17 @@ class _Figures:
 
 
 def _samples(text: str) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
-    # The parser is slow, and most of a page are series of the process and of Python.
-    ours = "\n".join(line for line in text.splitlines() if line.startswith(PREFIX))
+    # The parser is slow, most of a page are series of the process and of Python, and a program of
+    # the user's may have any number of its own.
+    ours = [line for line in text.splitlines() if line.startswith(_READ) and len(line) < _MAX_LINE]
     try:
         return {
             (sample.name.removeprefix(PREFIX), frozenset(sample.labels.items())): sample.value
-            for family in text_string_to_metric_families(ours + "\n")
+            for family in text_string_to_metric_families("\n".join(ours[:_MAX_LINES]) + "\n")
             for sample in family.samples
         }
-    except ValueError:
+    except (ValueError, IndexError, KeyError):
+        # What the parser raises for lines that are not in the format; it promises nothing.
         return {}
 
 
@@ -143,7 +167,7 @@ def _to_int(value: float | None) -> int | None:
 
 def _percent(ratio: float | None) -> int | None:
     # A tiny shortfall is rounding of the division, not a missing step.
-    return None if ratio is None else max(0, min(100, math.floor(ratio * 100 + 1e-9)))
+    return None if ratio is None else math.floor(max(0.0, min(1.0, ratio)) * 100 + 1e-9)
 
 
 def _seconds(value: float | None) -> int | None:
@@ -157,5 +181,7 @@ def _whole(value: int | None, most: int = _INT64) -> int | None:
 
 
 def _decimal(value: float | None, digits: int) -> str | None:
-    # Cut to the length that the schema allows: 1e300 has 301 digits.
-    return None if value is None else f"{value:.{digits}f}"[:32]
+    if value is None:
+        return None
+    # The schema allows 32 characters, and 1e300 has 301 digits.
+    return f"{value:.{digits}f}" if abs(value) < _READABLE else f"{value:g}"

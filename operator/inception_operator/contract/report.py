@@ -6,15 +6,23 @@ any program may write a termination message.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
+from .assignment import MAX_ATTEMPT
+from .decoding import MalformedError, decimal_number, decode, whole_number
 from .names import ReportState
 from .times import parse_time
 from .types import Report
 
-MAX_NUMBER = 2**63
+MAX_STEP: Final = 2**63 - 1
+MAX_RANK: Final = 2**31 - 1
+# Windows and some runtimes have codes of 32 bits; Linux has 8.
+MAX_CODE: Final = 2**31 - 1
+MAX_REASON: Final = 128
+MAX_MESSAGE: Final = 8 * 1024
+# A program of the user's names its figures itself; the operator knows ten of them.
+MAX_METRICS: Final = 100
 STATES = frozenset(
     (
         ReportState.STARTING,
@@ -30,20 +38,23 @@ STATES = frozenset(
 def from_json(source: str | bytes | Mapping[str, Any] | None) -> Report | None:
     """The report, or None when the text is none. A field of a wrong type counts as absent."""
     data = source if isinstance(source, Mapping) else _load(source)
-    if not isinstance(data, Mapping) or data.get("state") not in STATES:
+    if not isinstance(data, Mapping):
         return None
-    attempt = _integer(data.get("attempt"))
+    state = data.get("state")
+    if not isinstance(state, str) or state not in STATES:
+        return None
+    attempt = whole_number(data.get("attempt"), 0, MAX_ATTEMPT)
     if attempt is None:
         return None
     return Report(
         attempt=attempt,
-        state=str(data["state"]),
-        exit_code=_integer(data.get("exitCode")),
-        rank=_integer(data.get("rank")),
-        reason=_text(data.get("reason")),
-        message=_text(data.get("message")),
+        state=state,
+        exit_code=whole_number(data.get("exitCode"), -MAX_CODE, MAX_CODE),
+        rank=whole_number(data.get("rank"), 0, MAX_RANK),
+        reason=_text(data.get("reason"), MAX_REASON),
+        message=_text(data.get("message"), MAX_MESSAGE),
         time=parse_time(data.get("time")),
-        step=_integer(data.get("step")),
+        step=whole_number(data.get("step"), 0, MAX_STEP),
         metrics=_numbers(data.get("metrics")),
     )
 
@@ -53,29 +64,18 @@ def _load(source: str | bytes | None) -> object:
     if not source or source.lstrip()[:1] not in ("{", b"{"):
         return None
     try:
-        data: object = json.loads(source)
-    except ValueError:
+        data: object = decode(source)
+    except MalformedError:
         return None
     return data
 
 
-def _integer(value: object) -> int | None:
-    # True is an int to Python, and not to JSON.
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
-
-
-def _text(value: object) -> str | None:
-    return value if isinstance(value, str) and value else None
+def _text(value: object, most: int) -> str | None:
+    return value[:most] if isinstance(value, str) and value else None
 
 
 def _numbers(value: object) -> dict[str, float]:
-    if not isinstance(value, Mapping):
+    if not isinstance(value, Mapping) or len(value) > MAX_METRICS:
         return {}
-    return {str(k): float(v) for k, v in value.items() if _is_number(v)}
-
-
-def _is_number(value: object) -> bool:
-    if isinstance(value, float):
-        return True
-    # Whole numbers have no bound in Python and JSON, decimals have: float(10**400) would raise.
-    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < MAX_NUMBER
+    numbers = {str(key): decimal_number(number) for key, number in value.items()}
+    return {key: number for key, number in numbers.items() if number is not None}

@@ -126,7 +126,8 @@ class VanishedPod:
 class Progress:
     """The latest training figures of rank 0, from its ``/metrics`` page or its launcher's report.
 
-    Ratios are 0 to 1; ``loss`` may be NaN or infinite, which users must see.
+    Ratios are 0 to 1; ``loss`` may be NaN or infinite, which users must see. ``ignored`` names a
+    series whose value is none.
     """
 
     time: datetime
@@ -140,6 +141,7 @@ class Progress:
     loss: float | None = None
     samples_seen: int | None = None
     last_checkpoint: datetime | None = None
+    ignored: str = ""
 
 
 @dataclass(frozen=True)

@@ -82,13 +82,18 @@ def to_text(members: Members) -> str:
     return ",".join(texts)
 
 
+def _is_slot(text: str) -> bool:
+    # Nine digits are the greatest slot that a pod's name can have; isdigit alone takes "²" too.
+    return text.isdecimal() and text.isascii() and len(text) <= 9
+
+
 def from_text(text: object) -> Members:
     """Members that a status names; none when it names none."""
     members: list[int] = []
     for run in str(text or "").split(","):
         first, _, last = run.partition("-")
         last = last or first
-        if not first.isdigit() or not last.isdigit():
+        if not _is_slot(first) or not _is_slot(last):
             return ()
         begin, end = int(first), int(last)
         # A status is anybody's to edit: "0-999999999" must not fill the memory.

@@ -4,13 +4,15 @@ becomes of its pods and of itself in the end.
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Final
 
 from inception_operator.contract import assignment
-from inception_operator.contract.errors import SpecError
+from inception_operator.contract.errors import OperatorError, SpecError
 from inception_operator.contract.names import CleanPodPolicy, ConditionType, Phase, Reason
 from inception_operator.contract.types import Assignment, Json, Plan, PodView
 from inception_operator.spec.job import RunPolicy, run_policy
@@ -57,6 +59,29 @@ def refuse(
         return finish(resource, draft, pods, now)
     left = seconds_left(due, now)
     return Plan(requeue_after=left) | draft.plan()
+
+
+def break_off(resource: Json, error: BaseException, now: datetime) -> Plan:
+    """Say in the status that a decision on this job has failed; nothing else is done to it."""
+    draft = Draft(resource, now)
+    if draft.terminal:
+        return Plan()
+    draft.break_off(
+        f"the operator failed at this job and tries again: {describe_error(error)}; other jobs are "
+        "not affected, what runs is left alone; please report it"
+    )
+    return draft.plan()
+
+
+def describe_error(error: BaseException) -> str:
+    """Kind and place of an error, without its text, which may quote the whole job; only our own
+    errors are made to be read.
+    """
+    if isinstance(error, OperatorError):
+        return str(error)
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
+    return f"{type(error).__name__}{where}"
 
 
 def _remedy(error: SpecError) -> str:

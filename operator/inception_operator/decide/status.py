@@ -14,6 +14,7 @@ from typing import Final
 
 from inception_operator.contract import conditions, progress
 from inception_operator.contract.conditions import FALSE, TRUE
+from inception_operator.contract.limits import clip
 from inception_operator.contract.names import ConditionType, Reason
 from inception_operator.contract.times import format_time, parse_time
 from inception_operator.contract.types import Event, Json, Plan, PodView, Progress
@@ -216,12 +217,15 @@ class Draft:
     def accept(self, but: str | None = None) -> None:
         """The spec can be carried out, but for what the operator has no rights to."""
         refused = conditions.is_false(self._conditions, ConditionType.ACCEPTED)
+        broken = refused and self.reason(ConditionType.ACCEPTED) == Reason.INTERNAL_ERROR
         text = "the spec can be carried out"
         if but:
             text += f", but {but}"
         self._put(ConditionType.ACCEPTED, TRUE, Reason.ACCEPTED, text)
         if refused:
             text = "the spec has been corrected and can be carried out"
+            if broken:
+                text = "the operator takes care of the job again"
             self._announce(Reason.ACCEPTED, text)
 
     def reject(self, message: str) -> None:
@@ -229,6 +233,12 @@ class Draft:
         message = message[:MAX_TEXT]
         if self._put(ConditionType.ACCEPTED, FALSE, Reason.INVALID_SPEC, message):
             self._warn(Reason.INVALID_SPEC, message)
+
+    def break_off(self, message: str) -> None:
+        """The operator itself has failed at this job; it tries again."""
+        message = message[:MAX_TEXT]
+        if self._put(ConditionType.ACCEPTED, FALSE, Reason.INTERNAL_ERROR, message):
+            self._warn(Reason.INTERNAL_ERROR, message)
 
     def start(self) -> None:
         """Pods are wanted: for the first time, or again after a suspension."""
@@ -377,7 +387,8 @@ class Draft:
         if self.is_true(ConditionType.RUNNING):
             # Figures alone are written now and then; with a write that is due anyway, at once.
             self._merge(self._figures, at_once=self._new != self._old)
-        status = None if self._new == self._old else self._new
+        written = clip(self._new)
+        status = None if written == self._old else written
         return Plan(status=status, events=tuple(self._events))
 
     def _end(self, reason: str, message: str) -> None:

@@ -16,7 +16,8 @@ from inception_operator.contract.times import parse_time
 from inception_operator.contract.types import Json, PodView
 
 # As `build.pod_name` makes it; a job's own name may end in numbers too, so only the last two count.
-_POD_NAME: Final = re.compile(r"(.+)-(0|[1-9][0-9]{0,8})-([1-9][0-9]{0,9})")
+# Seven digits are `assignment.MAX_ATTEMPT`.
+_POD_NAME: Final = re.compile(r"(.+)-(0|[1-9][0-9]{0,8})-([1-9][0-9]{0,6})")
 WATCHED: Final = (
     names.LABEL_JOB,
     names.LABEL_JOB_UID,

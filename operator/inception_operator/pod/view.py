@@ -44,7 +44,7 @@ def trim_pod(pod: Json) -> Json:
     status = pod.get("status") or {}
     small = _pick(metadata, _METADATA)
     small["labels"] = _pick(metadata.get("labels") or {}, identity.WATCHED)
-    small["annotations"] = _pick(metadata.get("annotations") or {}, (ANNOTATION_ASSIGNMENT,))
+    small["annotations"] = _assignment_of(metadata)
     owner = _controller(metadata)
     if owner is not None:
         small["ownerReferences"] = [_pick(owner, ("kind", "name", "uid", "controller"))]
@@ -122,6 +122,14 @@ def view(
 
 def _pick(source: Json, keys: tuple[str, ...]) -> Json:
     return {key: source[key] for key in keys if key in source}
+
+
+def _assignment_of(metadata: Json) -> Json:
+    text = (metadata.get("annotations") or {}).get(ANNOTATION_ASSIGNMENT)
+    # An annotation may have 256 KiB, and whoever may patch pods can write it.
+    if text is None or len(text) > assignment.MAX_TEXT:
+        return {}
+    return {ANNOTATION_ASSIGNMENT: text}
 
 
 def _controller(metadata: Json) -> Json | None:

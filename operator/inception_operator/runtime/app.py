@@ -30,6 +30,7 @@ from inception_operator.decide.reconcile import Context
 
 from .apply import Applier
 from .client import JOBS, NODES, Client, load_configuration
+from .containment import Containment
 from .controller import Controller
 from .events import EventPoster
 from .job_cache import JobCache
@@ -73,12 +74,13 @@ class App:
 
         self._jobs = JobCache()
         self._metrics = Metrics(self._jobs.values)
+        containment = Containment(self._metrics.count_error)
         self._client = Client(configuration, self._metrics.count_request)
         self._queue = WorkQueue(waited=self._metrics.wait.observe)
         notify = self._queue.add
 
         # What is watched and asked: everything calls notify with the key of a job.
-        self._pods = PodCache(self._client, notify, settings.namespaces)
+        self._pods = PodCache(self._client, notify, containment, settings.namespaces)
         self._probe = Probe(notify, clock=time.monotonic)
         self._resync = Resync(
             self._client,
@@ -92,6 +94,7 @@ class App:
             self._pods,
             self._probe,
             notify,
+            containment,
             interval=settings.scrape_seconds,
             report_interval=settings.progress_seconds,
         )
@@ -99,10 +102,10 @@ class App:
         # What works on a key: observe, decide, apply.
         nodes = Nodes(self._client, time.monotonic)
         observer = Observer(self._pods, self._probe, self._scraper, nodes)
-        self._events = EventPoster(self._client, settings.identity)
+        self._events = EventPoster(self._client, containment, settings.identity)
         applier = Applier(self._client, self._jobs, self._pods, self._events, self._metrics)
         self._controller = Controller(
-            self._jobs, observer, applier, self._queue, self._metrics, self._context
+            self._jobs, observer, applier, self._queue, self._metrics, containment, self._context
         )
 
         self._leader = Leader(self._client, settings)

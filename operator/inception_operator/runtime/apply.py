@@ -11,6 +11,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Iterable
 from datetime import UTC, datetime
+from http import HTTPStatus
 from typing import Any
 
 from inception_operator.contract import names
@@ -21,6 +22,7 @@ from inception_operator.contract.errors import (
     NotFoundError,
     RejectedError,
     StaleViewError,
+    StatusRefusedError,
 )
 from inception_operator.contract.types import Assignment, Json, Plan, PodView
 from inception_operator.decide import slots
@@ -113,6 +115,12 @@ class Applier:
             self._jobs.update(await self._client.apply_status(JOBS, body))
         except ConflictError as error:
             raise StaleViewError(error.message) from error
+        except RejectedError as error:
+            # For its content, which nobody but the operator has written; a right that is missing
+            # is no fault of the job's.
+            if error.status == HTTPStatus.UNPROCESSABLE_ENTITY:
+                raise StatusRefusedError(error.message) from error
+            raise
         self._metrics.status_written(resource, status)
 
     async def _delete_job(self, resource: Json) -> None:

@@ -22,7 +22,19 @@ from kubernetes.aio.config import load_incluster_config, load_kube_config
 
 from inception_operator import __version__
 from inception_operator.contract import names
-from inception_operator.contract.errors import ApiError, SettingsError, UnavailableError, api_error
+from inception_operator.contract.decoding import (
+    MAX_ITEM_BYTES,
+    decode_event,
+    decode_list,
+    decode_object,
+)
+from inception_operator.contract.errors import (
+    ApiError,
+    SettingsError,
+    TooLargeError,
+    UnavailableError,
+    api_error,
+)
 from inception_operator.contract.types import Json
 
 APPLY: Final = "application/apply-patch+yaml"
@@ -32,6 +44,7 @@ PARTIAL_LIST: Final = (
     "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json"
 )
 PAGE: Final = 500
+MAX_BODY_BYTES: Final = 32 * 1024 * 1024
 # Requests at once of the whole process: a restart with 10,000 jobs must not flood the API server.
 CONCURRENCY: Final = 50
 TIMEOUT: Final = aiohttp.ClientTimeout(total=30, sock_connect=5)
@@ -117,15 +130,23 @@ class Client:
         token: str = "",
         metadata_only: bool = False,
         namespace: str | None = None,
+        limit: int = PAGE,
     ) -> Json:
         """One page of a list, over all namespaces when ``namespace`` is None.
 
-        ``metadata.continue`` of the answer is the token of the next page, if there is one.
+        ``metadata.continue`` of the answer is the token of the next page, if there is one. Raises
+        TooLargeError for one with more than `MAX_BODY_BYTES`.
         """
-        query = {**query, "limit": str(PAGE), **({"continue": token} if token else {})}
+        query = {**query, "limit": str(limit), **({"continue": token} if token else {})}
         accept = PARTIAL_LIST if metadata_only else None
         return await self._request(
-            "list", "GET", kind, kind.path(namespace), query=query, accept=accept
+            "list",
+            "GET",
+            kind,
+            kind.path(namespace),
+            query=query,
+            accept=accept,
+            decode=decode_list,
         )
 
     async def list_pages(
@@ -137,12 +158,24 @@ class Client:
         namespace: str | None = None,
     ) -> AsyncGenerator[Json, None]:
         """All pages of a list; their ``metadata.resourceVersion`` is the same on each."""
-        token = ""
+        token, limit = "", PAGE
         while True:
             # Pages and not objects: who keeps a part of each must not hold 10,000 whole ones.
-            page = await self.list_page(
-                kind, query, token, metadata_only=metadata_only, namespace=namespace
-            )
+            try:
+                page = await self.list_page(
+                    kind,
+                    query,
+                    token,
+                    metadata_only=metadata_only,
+                    namespace=namespace,
+                    limit=limit,
+                )
+            except TooLargeError:
+                # Somebody fills his objects up to what etcd takes, 1.5 MB: fewer of them at a time.
+                if limit == 1:
+                    raise
+                limit = max(1, limit // 10)
+                continue
             yield page
             token = page["metadata"].get("continue") or ""
             if not token:
@@ -236,7 +269,7 @@ class Client:
         try:
             # Line by line, because the package's own Watch builds a model of each object.
             async for line in response.response.content:
-                event = json.loads(line)
+                event = decode_event(line)
                 # The stream began with 200, so an expired version (410) comes as an event.
                 if event["type"] == "ERROR":
                     raise _stream_error(path, event["object"])
@@ -254,15 +287,15 @@ class Client:
         path: str,
         *,
         query: Mapping[str, str] | None = None,
+        decode: Callable[[bytes], Json] = decode_object,
         **kwargs: Any,
     ) -> Json:
         async with self._slots:
             response = await self._send(verb, method, kind, path, query or {}, **kwargs)
             try:
-                answer: Json = json.loads(await response.read())
+                return await decoded(decode, await _read(response.response, f"{verb} {path}"))
             except (aiohttp.ClientError, TimeoutError, ValueError) as error:
                 raise _unavailable(f"{verb} {path}", error) from error
-            return answer
 
     async def _send(
         self,
@@ -302,6 +335,23 @@ class Client:
         if status >= 400:
             raise api_error(status, text, response.headers, f"{verb} {path}")
         return response
+
+
+async def _read(response: aiohttp.ClientResponse, request: str) -> bytes:
+    body = bytearray()
+    async for chunk in response.content.iter_any():
+        body += chunk
+        if len(body) > MAX_BODY_BYTES:
+            response.close()
+            raise TooLargeError(0, f"{request}: more than {MAX_BODY_BYTES // 2**20} MiB")
+    return bytes(body)
+
+
+async def decoded(decode: Callable[[bytes], Json], body: bytes) -> Json:
+    """The decoded body; a large one in a thread, so that the event loop does not stand."""
+    if len(body) <= MAX_ITEM_BYTES:
+        return decode(body)
+    return await asyncio.to_thread(decode, body)
 
 
 def _stream_error(path: str, status: Json) -> ApiError:

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import logging
 import time
+from datetime import UTC, datetime
 
-from inception_operator.contract.errors import NotFoundError, StaleViewError
-from inception_operator.contract.types import Observation, Plan
+from inception_operator.contract.errors import (
+    NotFoundError,
+    OperatorError,
+    StaleViewError,
+    StatusRefusedError,
+)
+from inception_operator.contract.types import Json, Observation, Plan
+from inception_operator.decide.lifecycle import break_off
 from inception_operator.decide.reconcile import Context, reconcile
 
 from .apply import Applier
+from .containment import Containment, Where
 from .job_cache import JobCache
 from .metrics import Metrics
 from .observer import Observer
@@ -33,6 +41,7 @@ class Controller:
         applier: Applier,
         queue: WorkQueue,
         metrics: Metrics,
+        containment: Containment,
         context: Context,
     ) -> None:
         self._jobs = jobs
@@ -40,6 +49,7 @@ class Controller:
         self._applier = applier
         self._queue = queue
         self._metrics = metrics
+        self._containment = containment
         self.context = context
         self._rejections: dict[Key, str] = {}
 
@@ -74,6 +84,11 @@ class Controller:
             self._jobs.forget(key)
             self._forget(key)
             return None
+        except OperatorError:
+            raise
+        except Exception as error:
+            self._containment.note(key, Where.DECISION, error)
+            return ERROR_BASE
         finally:
             self._metrics.reconciles.labels(result).inc()
             self._metrics.duration.observe(time.monotonic() - started)
@@ -86,12 +101,31 @@ class Controller:
         # The garbage collector deletes its pods; a new one would only be in the way.
         if "deletionTimestamp" in resource["metadata"]:
             return "gone", None
-        if not await self._observer.ask(key, resource):
-            return "waiting", None
-        # Asking took time: decide on the view of now.
-        resource = self._jobs.get(key) or resource
-        observation = self._observer.observe(key, resource, self._rejections.get(key))
-        return await self._act(key, observation, self.decide(observation))
+        try:
+            if not await self._observer.ask(key, resource):
+                return "waiting", None
+            # Asking took time: decide on the view of now.
+            resource = self._jobs.get(key) or resource
+            observation = self._observer.observe(key, resource, self._rejections.get(key))
+            plan = self.decide(observation)
+        except OperatorError:
+            raise
+        except Exception as error:
+            return await self._break_off(key, resource, error)
+        try:
+            return await self._act(key, observation, plan)
+        except StatusRefusedError as error:
+            return await self._break_off(key, resource, error)
+
+    async def _break_off(
+        self, key: Key, resource: Json, error: Exception
+    ) -> tuple[str, float | None]:
+        """Tell the author of a job that the operator has failed at it, and try again later."""
+        self._containment.note(key, Where.DECISION, error)
+        plan = break_off(resource, error, datetime.now(UTC))
+        if not plan.empty:
+            await self._applier.apply(resource, (), plan)
+        return "error", ERROR_BASE
 
     async def _act(
         self, key: Key, observation: Observation, plan: Plan

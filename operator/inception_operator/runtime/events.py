@@ -15,6 +15,7 @@ from inception_operator.contract.errors import ApiError
 from inception_operator.contract.types import Event, Json
 
 from .client import EVENTS, Client
+from .containment import Containment, Where
 from .objects import key_of
 
 # The limit of events.k8s.io for a note.
@@ -28,8 +29,11 @@ _log = logging.getLogger(__name__)
 class EventPoster:
     """Posts the events of each job in their order; ``instance`` names this process in them."""
 
-    def __init__(self, client: Client, instance: str, lanes: int = 4) -> None:
+    def __init__(
+        self, client: Client, containment: Containment, instance: str, lanes: int = 4
+    ) -> None:
         self._client = client
+        self._containment = containment
         self._instance = instance
         self._lanes: list[asyncio.Queue[Json]] = [
             asyncio.Queue(MAX_WAITING // lanes) for _ in range(lanes)
@@ -66,11 +70,12 @@ class EventPoster:
             await self._send(await lane.get())
 
     async def _send(self, body: Json) -> None:
-        try:
-            await self._client.create(EVENTS, body["metadata"]["namespace"], body)
-        except ApiError as error:
-            key = key_of({"metadata": body["involvedObject"]})
-            _log.info("an event was not stored: %s", error, extra={"key": key})
+        key = key_of({"metadata": body["involvedObject"]})
+        with self._containment.contain(key, Where.EVENT):
+            try:
+                await self._client.create(EVENTS, body["metadata"]["namespace"], body)
+            except ApiError as error:
+                _log.info("an event was not stored: %s", error, extra={"key": key})
 
 
 def _body(resource: Json, event: Event, instance: str) -> Json:
@@ -91,7 +96,8 @@ def _body(resource: Json, event: Event, instance: str) -> Json:
         },
         "type": event.type,
         "reason": event.reason,
-        "message": event.message[:MAX_MESSAGE],
+        # What cannot be encoded is replaced: half of a pair of UTF-16 in a message of the user's.
+        "message": event.message[:MAX_MESSAGE].encode("utf-8", "replace").decode("utf-8"),
         "firstTimestamp": now,
         "lastTimestamp": now,
         "count": 1,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from inception_operator.contract.bounds import bounded
 from inception_operator.contract.types import Json
 
 from .objects import Tombstones, key_of, uid_of, version_of
@@ -56,7 +57,7 @@ class JobCache:
         # managedFields can be as large as the rest of the object, and nobody here reads them.
         metadata = dict(resource["metadata"])
         metadata.pop("managedFields", None)
-        self._resources[key] = {**resource, "metadata": metadata}
+        self._resources[key] = bounded({**resource, "metadata": metadata})
         return True
 
     def forget(self, key: Key, uid: str | None = None) -> bool:

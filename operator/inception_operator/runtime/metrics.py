@@ -20,6 +20,9 @@ from inception_operator.contract.names import State
 from inception_operator.contract.types import Json
 from inception_operator.spec.job import managed_elsewhere
 
+from .containment import Containment, Where
+from .objects import key_of
+
 PREFIX = "inception_operator"
 STATES = tuple(value for name, value in vars(State).items() if name.isupper())
 RESULTS = ("success", "waiting", "rejected", "conflict", "gone", "error")
@@ -40,6 +43,11 @@ class Metrics:
             "reconcile",
             "Passes over a job by result.",
             "result",
+        )
+        self.internal_errors = self._counter(
+            "internal_errors",
+            "Errors of the operator's own that concern one job or pod, by what it was doing.",
+            "where",
         )
         self.requests = self._counter(
             "api_requests",
@@ -77,11 +85,18 @@ class Metrics:
             self.transitions.labels(state)
         for result in RESULTS:
             self.reconciles.labels(result)
-        self.registry.register(_JobCollector(resources))
+        for where in Where:
+            self.internal_errors.labels(where)
+        containment = Containment(self.count_error)
+        self.registry.register(_JobCollector(resources, containment))
 
     def count_request(self, verb: str, resource: str, code: str) -> None:
         """Count one request to the API server; ``code`` is ``none`` when there was no answer."""
         self.requests.labels(verb, resource, code).inc()
+
+    def count_error(self, where: str) -> None:
+        """Count one error that concerns one job or pod."""
+        self.internal_errors.labels(where).inc()
 
     def status_written(self, resource: Json, status: Json) -> None:
         """Count the transition from the status in ``resource`` to the one just stored."""
@@ -106,8 +121,9 @@ class Metrics:
 class _JobCollector(Collector):
     """Series of the jobs that exist right now."""
 
-    def __init__(self, resources: Callable[[], Iterable[Json]]) -> None:
+    def __init__(self, resources: Callable[[], Iterable[Json]], containment: Containment) -> None:
         self._resources = resources
+        self._containment = containment
 
     def describe(self) -> Iterable[Metric]:
         """The names alone: else the registry would collect everything once to learn them."""
@@ -117,8 +133,10 @@ class _JobCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         families = _families()
         for resource in self._resources():
-            if not managed_elsewhere(resource):
-                _collect(families, resource)
+            # One job that cannot be shown must not take the page from all others.
+            with self._containment.contain(key_of(resource), Where.METRICS):
+                if not managed_elsewhere(resource):
+                    _collect(families, resource)
         yield from families.values()
 
 

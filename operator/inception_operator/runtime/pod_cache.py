@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from inception_operator.contract.types import Json, VanishedPod
 
 from .client import Client
+from .containment import Containment
 from .reflector import PodReflector
 from .workqueue import Key
 
@@ -19,16 +20,22 @@ class PodCache:
     """
 
     def __init__(
-        self, client: Client, notify: Callable[[Key], None], namespaces: Sequence[str] = ()
+        self,
+        client: Client,
+        notify: Callable[[Key], None],
+        containment: Containment,
+        namespaces: Sequence[str] = (),
     ) -> None:
         self._reflectors: dict[str | None, PodReflector] = {
-            namespace: PodReflector(client, notify, namespace=namespace)
+            namespace: PodReflector(client, notify, containment, namespace=namespace)
             for namespace in (namespaces or (None,))
         }
 
     def pods(self, key: Key) -> tuple[Json, ...]:
         """The trimmed pods of one job."""
-        return self._reflector_of(key[0]).pods(key)
+        reflector = self._reflectors.get(None) or self._reflectors.get(key[0])
+        # Of a namespace that is not watched a stranger may ask, who notifies.
+        return () if reflector is None else reflector.pods(key)
 
     def gone(self, key: Key) -> Mapping[int, VanishedPod]:
         """The latest pod of each slot of a job that vanished."""

@@ -21,7 +21,8 @@ from inception_operator.pod.identity import identity
 from inception_operator.pod.view import trim_pod
 
 from .client import PODS, Client
-from .objects import Tombstones, name_of, uid_of, version_of
+from .containment import Containment, Where
+from .objects import Tombstones, key_of, name_of, uid_of, version_of
 from .workqueue import Key
 
 SELECTOR = f"{names.LABEL_ROLE}={names.ROLE_WORKER}"
@@ -46,12 +47,14 @@ class PodReflector:
         self,
         client: Client,
         notify: Callable[[Key], None],
+        containment: Containment,
         *,
         namespace: str | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._client = client
         self._notify = notify
+        self._containment = containment
         self._namespace = namespace
         self._clock = clock
         self._pods: dict[Key, dict[str, Json]] = {}
@@ -141,10 +144,11 @@ class PodReflector:
         async with aclosing(pages):
             async for page in pages:
                 for raw in page["items"]:
-                    pod = trim_pod(raw)
-                    key = _job_key_of(pod)
-                    if key is not None:
-                        listed.setdefault(key, {})[name_of(pod)] = pod
+                    with self._containment.contain(key_of(raw), Where.POD):
+                        pod = trim_pod(raw)
+                        key = _job_key_of(pod)
+                        if key is not None:
+                            listed.setdefault(key, {})[name_of(pod)] = pod
                 version = str(page["metadata"]["resourceVersion"])
         return version
 
@@ -181,9 +185,12 @@ class PodReflector:
         events = self._client.watch(PODS, query, IDLE_SECONDS, self._namespace)
         async with aclosing(events):
             async for event in events:
-                self._take(event["type"], event["object"])
+                raw = event["object"]
+                if event["type"] != "BOOKMARK":
+                    with self._containment.contain(key_of(raw), Where.POD):
+                        self._take(event["type"], raw)
                 # Bookmarks too: they move the version on while nothing else happens.
-                self._version = event["object"]["metadata"]["resourceVersion"]
+                self._version = raw["metadata"]["resourceVersion"]
                 self._last_sign = self._clock()
                 self._failures = 0
         self._last_sign = self._clock()
@@ -196,8 +203,8 @@ class PodReflector:
             if ordered or self._group is None:
                 self._forget(raw)
             else:
-                self._group.create_task(self._look_for(raw), name=f"look-for-{name_of(raw)}")
-        elif event_type != "BOOKMARK":
+                self._group.create_task(self._look_again(raw), name=f"look-for-{name_of(raw)}")
+        else:
             key = self._store(raw)
             if key is not None:
                 self._notify(key)
@@ -216,6 +223,10 @@ class PodReflector:
             return False
         pods[name_of(pod)] = pod
         return True
+
+    async def _look_again(self, raw: Json) -> None:
+        with self._containment.contain(key_of(raw), Where.POD):
+            await self._look_for(raw)
 
     async def _look_for(self, raw: Json) -> None:
         """Forget a pod that left the watch, unless it still exists."""

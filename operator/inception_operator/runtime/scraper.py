@@ -7,6 +7,7 @@ leaves its figures in a file, and its launcher reports them.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,10 +18,13 @@ from inception_operator.contract.types import Json, Progress
 from inception_operator.decide.questions import wants_progress
 from inception_operator.pod.view import view
 
+from .containment import Containment, Where
 from .job_cache import JobCache
 from .pod_cache import PodCache
 from .probe import Probe
 from .workqueue import Key
+
+_log = logging.getLogger(__name__)
 
 CONCURRENCY = 32
 MAX_SKIPPED_ROUNDS = 12
@@ -31,12 +35,14 @@ class _State:
     """What is kept about one job.
 
     ``attempt`` is the one that ``progress`` is of, ``notified`` when the work queue was last told,
-    ``skip`` how many rounds the job is left out after ``failures`` in a row.
+    ``ignored`` the figure that people have been warned of, ``skip`` how many rounds the job is left
+    out after ``failures`` in a row.
     """
 
     progress: Progress | None = None
     attempt: int = 0
     notified: float = 0.0
+    ignored: str = ""
     failures: int = 0
     skip: int = 0
 
@@ -54,6 +60,7 @@ class Scraper:
         pods: PodCache,
         probe: Probe,
         notify: Callable[[Key], None],
+        containment: Containment,
         *,
         interval: float,
         report_interval: float,
@@ -62,6 +69,7 @@ class Scraper:
         self._pods = pods
         self._probe = probe
         self._notify = notify
+        self._containment = containment
         self._interval = interval
         self._report_interval = report_interval
         self._states: dict[Key, _State] = {}
@@ -89,7 +97,11 @@ class Scraper:
 
     async def scrape_all(self) -> None:
         """One round over all running jobs."""
-        await asyncio.gather(*(self._scrape(key) for key in self._jobs))
+        await asyncio.gather(*(self._scrape_contained(key) for key in self._jobs))
+
+    async def _scrape_contained(self, key: Key) -> None:
+        with self._containment.contain(key, Where.SCRAPE):
+            await self._scrape(key)
 
     async def _scrape(self, key: Key) -> None:
         resource = self._jobs.get(key)
@@ -109,6 +121,13 @@ class Scraper:
             skip = 2 ** min(state.failures - 1, 10) - 1
             state.skip = 1 if reachable else min(MAX_SKIPPED_ROUNDS, skip)
             return
+        if progress.ignored and progress.ignored != state.ignored:
+            state.ignored = progress.ignored
+            _log.warning(
+                "%s is no time in seconds since 1970; it is ignored",
+                progress.ignored,
+                extra={"key": key},
+            )
         state.progress = progress
         state.attempt = _attempt(resource)
         state.failures = 0

@@ -19,6 +19,7 @@ from pydantic import (
     model_validator,
 )
 
+from inception_operator.contract.decoding import UNREADABLE
 from inception_operator.contract.errors import SpecError
 from inception_operator.contract.names import (
     CHECKPOINT_MOUNT,
@@ -280,6 +281,9 @@ class Job(Model):
 
 def parse(resource: Json) -> Job:
     """The job that a custom resource describes; raises `SpecError` when it can never run."""
+    if UNREADABLE in resource:
+        path, problem = resource[UNREADABLE]
+        raise SpecError(str(path), f"{problem}; remove what no pod needs")
     spec = resource.get("spec") or {}
     if not isinstance(spec, dict):
         raise SpecError("spec", "must be an object")

@@ -1,0 +1,98 @@
+"""The HTTP session that kopf lists and watches with: it hands kopf nothing that kopf cannot take.
+
+kopf decodes every answer with ``json``, without a limit of its own: one resource of one user,
+nested 2,000 levels deep, raises RecursionError in its watcher, which ends the process and does so
+again after each restart. Its sessions may be ours, and aiohttp lets a session bring its own class
+of responses, so what is too much is replaced by a stub before kopf sees it
+(`contract.decoding`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from typing import Any, Final
+
+import aiohttp
+import kopf
+from typing_extensions import override
+
+from inception_operator.contract.decoding import (
+    MAX_ITEM_BYTES,
+    MalformedError,
+    decode_event,
+    decode_list,
+)
+
+from .client import decoded
+
+# A line with fewer opening brackets cannot be deep enough to trouble json (1,000 levels) or any
+# code of kopf's that copies what it holds.
+SHALLOW: Final = 300
+
+
+def make_session(info: kopf.ConnectionInfo) -> aiohttp.ClientSession:
+    """A session as kopf makes them from such a connection, but for the class of its responses."""
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=0, ssl=info.as_ssl_context()),
+        headers=info.as_http_headers(),
+        proxy=info.proxy_url,
+        trust_env=info.trust_env,
+        response_class=BoundedResponse,
+    )
+
+
+def bounded_line(line: bytes) -> bytes | None:
+    """A line of a watch that is safe to decode: itself, or one with a stub in the object's place.
+
+    None for a line that is no event at all.
+    """
+    if len(line) <= MAX_ITEM_BYTES and line.count(b"{") + line.count(b"[") < SHALLOW:
+        return line
+    try:
+        return json.dumps(decode_event(line), separators=(",", ":")).encode()
+    except MalformedError:
+        return None
+
+
+class _Lines:
+    """The body of a watch by whole lines, each of them bounded; otherwise as what it wraps."""
+
+    def __init__(self, content: aiohttp.StreamReader) -> None:
+        self._content = content
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._content, name)
+
+    async def iter_chunked(self, size: int) -> AsyncIterator[bytes]:
+        """Whole lines, one at a time. What is left without a line's end was cut off: it is dropped,
+        and comes again with the next watch.
+        """
+        begun: list[bytes] = []
+        async for data in self._content.iter_chunked(size):
+            first, *others = data.split(b"\n")
+            begun.append(first)
+            for following in others:
+                line = bounded_line(b"".join(begun))
+                begun = [following]
+                if line:
+                    yield line + b"\n"
+
+
+class BoundedResponse(aiohttp.ClientResponse):
+    """A response whose lists and watch events are bounded object by object."""
+
+    @override
+    async def start(self, connection: Any) -> BoundedResponse:
+        await super().start(connection)
+        self.content = _Lines(self.content)  # type: ignore[assignment]
+        return self
+
+    @override
+    async def json(self, **_: Any) -> Any:
+        """The decoded body. kopf asks for no other kind of answer than lists and discovery."""
+        try:
+            return await decoded(decode_list, await self.read())
+        except MalformedError as error:
+            # What kopf expects of a body that is not JSON, such as a proxy's page of HTML.
+            raise json.JSONDecodeError(str(error), "", 0) from error
