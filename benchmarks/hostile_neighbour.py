@@ -2,8 +2,8 @@
 
     python benchmarks/hostile_neighbour.py --trials 10
 
-The same jobs start alone and beside every resource of tests/support/hostile.py, in turns. Prints a
-Markdown table: seconds from the creation of a job of two pods to Running, and the operator's memory.
+The same jobs start alone and beside every resource of tests/support/hostile.py, in turns. Prints
+a Markdown table: seconds from the creation of a job of two pods to Running, and memory.
 """
 
 import argparse
