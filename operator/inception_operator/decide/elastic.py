@@ -97,7 +97,8 @@ def from_text(text: object) -> Members:
             return ()
         begin, end = int(first), int(last)
         # A status is anybody's to edit: "0-999999999" must not fill the memory.
-        end = min(end, begin + MAX_NODES)
+        if end - begin + len(members) >= MAX_NODES:
+            return ()
         members += range(begin, end + 1)
     if len(set(members)) < len(members):
         return ()
