@@ -240,7 +240,15 @@ CORPUS: Final[dict[str, tuple[bytes, ...]]] = {
         b'{"type":"ADDED","object":{"spec":',
     ),
     "error": (b'{"message":"no","reason":"AlreadyExists"}', _DEEP, b"<html>", b""),
-    "status-words": (b"0-3,5", "²".encode(), b"0-999999999", b"0-1,2-611401101", b"1-0", b"9" * 5000, b"2026-01-01"),
+    "status-words": (
+        b"0-3,5",
+        "²".encode(),
+        b"0-999999999",
+        b"0-1,2-611401101",
+        b"1-0",
+        b"9" * 5000,
+        b"2026-01-01",
+    ),
     "job": (
         b'{"template":{"spec":{"affinity":%s}}}' % (b'{"a":' * 150 + b"1" + b"}" * 150),
         b'{"template":{"spec":{"containers":[{"name":"trainer","command":["a"]}]}}}',
