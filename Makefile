@@ -132,14 +132,14 @@ e2e: venv ## Tests on a real node with real containers (root)
 lint: venv ## ruff, mypy, import-linter, yamllint, hadolint, shellcheck, codespell, generated files
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy operator/inception_operator trainer/inception_trainer localcluster demo
+	$(BIN)/mypy operator/inception_operator trainer/inception_trainer localcluster demo images/*.py
 	$(BIN)/mypy --python-version 3.10 trainer/inception_trainer/launcher
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/python manifests/generate_crd.py --check
 	$(BIN)/yamllint --strict .
 	$(BIN)/hadolint Dockerfile
 	$(BIN)/shellcheck .ci/run
-	$(BIN)/codespell README.md CONTRIBUTING.md CHANGELOG.md SECURITY.md docs operator trainer localcluster demo manifests
+	$(BIN)/codespell README.md CONTRIBUTING.md CHANGELOG.md SECURITY.md docs operator trainer localcluster demo images manifests
 
 .PHONY: sync
 sync: venv ## Bring generated files up to date: spec.training of the CRD, chart files, install.yaml, docs/{api,lifecycle,recipes,accelerators}.md
@@ -163,10 +163,18 @@ format: venv ## Format and fix what can be fixed
 wheels: $(CACHE)/venv-demo/.installed ## Download the wheels that the images are built from, for closed networks
 	@$(DEMO) wheels
 
+VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
+IMAGE_ARGS = --build-arg VERSION=$(VERSION) --build-arg REVISION=$(shell git rev-parse HEAD) \
+  --build-arg SOURCE_DATE_EPOCH=$(shell git log -1 --format=%ct)
 .PHONY: images
-images: venv ## Build both images with docker buildx
-	docker buildx build --target operator -t inception-operator:0.1.0 .
-	docker buildx build --target trainer -t inception-trainer:0.1.0 .
+images: ## Build both images with docker buildx, the same bits from the same commit (IMAGE_FLAGS=…)
+	docker buildx build $(IMAGE_ARGS) $(IMAGE_FLAGS) --target operator -t inception-operator:$(VERSION) .
+	docker buildx build $(IMAGE_ARGS) $(IMAGE_FLAGS) --target trainer -t inception-trainer:$(VERSION) .
+
+.PHONY: sbom
+sbom: ## Say what is in both images, in CycloneDX: out/sbom (IMAGE_FLAGS=… as for the images)
+	docker buildx build $(IMAGE_ARGS) $(IMAGE_FLAGS) --target operator-sbom --output out/sbom .
+	docker buildx build $(IMAGE_ARGS) $(IMAGE_FLAGS) --target trainer-sbom --output out/sbom .
 
 LOCK := uv pip compile -q --python-version 3.11 --generate-hashes --no-annotate --no-header --no-emit-index-url --no-emit-find-links
 .PHONY: lock
