@@ -5,6 +5,7 @@ Whether they are well formed and pinned is the linters' part (`make lint`).
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 import yaml
 
 ROOT: Final = Path(__file__).resolve().parents[2]
+LOADER: Final[Any] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 WORKFLOWS: Final = sorted((ROOT / ".github/workflows").glob("*.yml"))
 # What a job may do beyond reading the source; a job that is not named may do nothing.
 RIGHTS: Final = {
@@ -26,10 +28,16 @@ RIGHTS: Final = {
 }
 
 
+@functools.cache
+def workflow(path: Path) -> dict[str, Any]:
+    """A workflow as its file says it."""
+    return dict(yaml.load(path.read_text(), Loader=LOADER))
+
+
 def jobs() -> Iterator[tuple[str, str, dict[str, Any]]]:
     """Workflow, name and content of every job."""
     for path in WORKFLOWS:
-        for name, job in yaml.safe_load(path.read_text())["jobs"].items():
+        for name, job in workflow(path)["jobs"].items():
             yield path.stem, name, job
 
 
@@ -42,8 +50,8 @@ def commands() -> Iterator[str]:
 
 def test_a_job_may_only_do_what_is_listed_here() -> None:
     found = {
-        (workflow, name): rights
-        for workflow, name, job in jobs()
+        (stem, name): rights
+        for stem, name, job in jobs()
         if (rights := {key for key, value in job["permissions"].items() if value == "write"})
     }
     assert found == RIGHTS
@@ -51,7 +59,7 @@ def test_a_job_may_only_do_what_is_listed_here() -> None:
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
 def test_a_workflow_has_no_rights_of_its_own(path: Path) -> None:
-    assert yaml.safe_load(path.read_text())["permissions"] == {}
+    assert workflow(path)["permissions"] == {}
 
 
 def test_an_action_has_the_same_release_everywhere() -> None:
