@@ -20,7 +20,7 @@ OPERATOR_LIMIT: Final = 120 * 10**6
 REVISION: Final = "0123456789abcdef"
 # What no program, package or folder of the operator's image may be called.
 UNWANTED: Final = (
-    *("sh", "bash", "dash", "busybox", "apt", "apt-get", "dpkg", "pip", "pip3"),
+    *("sh", "bash", "dash", "busybox", "apt", "apt-get", "dpkg-deb", "pip", "pip3"),
     *("gcc", "cc", "ld", "as", "make", "perl"),
     *("setuptools", "wheel", "ensurepip", "pkg_resources", "__pip-runner__.py"),
     *("test", "tests", "v1_pod.py", "core_v1_api.py"),

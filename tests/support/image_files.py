@@ -99,6 +99,6 @@ def build_archive(
     build = local_build(image, lambda _: None)
     build = replace(build, build_args={**build.build_args, **arguments})
     command = [part for part in build_command(layout, build) if not part.startswith("--output=")]
-    exporter = ",".join(["type=oci", f"dest={archive}", *output])
+    exporter = ",".join(["type=oci", f"dest={archive}", "compression=uncompressed", *output])
     subprocess.run([*command, *flags, f"--output={exporter}"], check=True)
     return Archive(archive)
