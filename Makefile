@@ -52,11 +52,15 @@ $(CACHE)/scan/.installed: requirements/scan.txt requirements/uv.txt
 	@$(call make_venv,$(CACHE)/scan,requirements/scan.txt)
 	@touch $@
 
-$(CACHE)/tools/.installed: tools/go.mod tools/go.sum $(VENV)/.installed
-	@echo "== kube-linter, kube-score and actionlint into $(CACHE)/tools, built once, minutes =="
+# Each in a module of its own, since they want different releases of Kubernetes' packages.
+GO_TOOLS := actionlint kube-linter kube-score
+$(CACHE)/tools/.installed: $(foreach tool,$(GO_TOOLS),tools/go/$(tool)/go.mod tools/go/$(tool)/go.sum) $(VENV)/.installed
+	@echo "== $(GO_TOOLS) into $(CACHE)/tools, built once, minutes =="
 	@rm -rf $(CACHE)/tools
 	@go="$$($(BIN)/python -c 'import sys; from localcluster.toolchain import find_go; print(find_go(lambda line: print(line, file=sys.stderr)))')"; \
-	cd tools && env -u GOFLAGS GOWORK=off GOTOOLCHAIN=local CGO_ENABLED=0 GOBIN=$(CACHE)/tools "$$go" install -trimpath tool
+	for tool in $(GO_TOOLS); do \
+	  (cd tools/go/$$tool && env -u GOFLAGS GOWORK=off GOTOOLCHAIN=local CGO_ENABLED=0 GOBIN=$(CACHE)/tools "$$go" install -trimpath tool); \
+	done
 	@touch $@
 
 .PHONY: s3-server
@@ -80,7 +84,7 @@ train-local: venv ## The demo's training without Kubernetes, two processes under
 	$(BIN)/torchrun --standalone --nproc-per-node 2 -m inception_trainer train manifests/samples/local/bninception-digits.yaml
 
 .PHONY: test
-test: lint s3-server ## Everything that a change needs: lint, unit, trainer, chart, real API server, real node
+test: lint scan s3-server ## Everything that a change needs: lint, unit, trainer, chart, real API server, real node
 	@echo "== Unit, trainer and chart tests =="
 	$(BIN)/pytest -q -n 2 -m 'not nightly' --maxfail 10 --durations 15 tests/unit tests/trainer tests/chart
 	@$(BIN)/python tests/support/localcluster_proof.py check || $(MAKE) --no-print-directory localcluster-tests
@@ -88,7 +92,7 @@ test: lint s3-server ## Everything that a change needs: lint, unit, trainer, cha
 	$(BIN)/pytest -v -n 2 --dist loadscope -m 'not nightly' --maxfail 10 --durations 25 tests/integration tests/e2e
 
 .PHONY: test-all
-test-all: lint s3-server ## The same with all that proves something once more: every vendor, every row, localcluster itself
+test-all: lint scan s3-server ## The same with all that proves something once more: every vendor, every row, localcluster itself
 	@echo "== Unit, trainer and chart tests =="
 	$(BIN)/pytest -q -n 2 --maxfail 10 --durations 15 tests/unit tests/trainer tests/chart
 	@echo "== Tests on the real API server and on the real node =="
