@@ -72,6 +72,7 @@ COPY requirements/numpy1.txt requirements/torch.txt requirements/trainer.txt /op
 # Of /opt only what is ours is touched: a vendor's gigabytes would be copied into this layer. Some packages bring files that
 # no Python 3 compiles, which is no reason to stop.
 RUN --mount=type=bind,from=wheels,target=/wheels --mount=type=bind,source=images/contents.py,target=/contents.py \
+    export PYTHONDONTWRITEBYTECODE=1 PYTHONHASHSEED=0; \
     python3 -m venv --system-site-packages --without-pip /opt/venv; \
     python3 -m venv /tmp/pip; \
     pip="$(/tmp/pip/bin/python -c 'import pip; print(pip.__path__[0])')"; \
@@ -88,7 +89,7 @@ RUN --mount=type=bind,from=wheels,target=/wheels --mount=type=bind,source=images
     install "$@" -r /opt/inception/requirements/trainer.txt; \
     mkdir -p /usr/share/sbom; \
     /opt/venv/bin/python /contents.py --version "${VERSION}" trainer >/usr/share/sbom/inception-trainer.cdx.json; \
-    PYTHONHASHSEED=0 /opt/venv/bin/python -m compileall -q --invalidation-mode unchecked-hash /opt/venv || true; \
+    /opt/venv/bin/python -m compileall -q -f --invalidation-mode unchecked-hash /opt/venv || true; \
     rm -rf /tmp/pip; \
     find /opt/venv /opt/inception /usr/share/sbom -exec touch --no-dereference --date="@${SOURCE_DATE_EPOCH}" {} +
 
@@ -108,7 +109,7 @@ LABEL org.opencontainers.image.title="inception-trainer" \
       org.opencontainers.image.base.name="${BASE_IMAGE}"
 COPY trainer/inception_trainer /opt/inception/inception_trainer
 # Checked: an image that replaces a file of it must not run the byte code of the old one.
-RUN PYTHONHASHSEED=0 /opt/venv/bin/python -m compileall -q --invalidation-mode checked-hash /opt/inception/inception_trainer; \
+RUN PYTHONDONTWRITEBYTECODE=1 PYTHONHASHSEED=0 /opt/venv/bin/python -m compileall -q -f --invalidation-mode checked-hash /opt/inception/inception_trainer; \
     find /opt/inception -exec touch --no-dereference --date="@${SOURCE_DATE_EPOCH}" {} +
 ENV PATH=/opt/venv/bin:$PATH PYTHONPATH=/opt/inception PYTHONUNBUFFERED=1 USER=inception HOME=/tmp
 USER 10001:10001
