@@ -45,6 +45,24 @@ $(CACHE)/s3-server/.installed: requirements/s3-server.txt $(VENV)/.installed
 	@$(BIN)/python -m pip install --disable-pip-version-check --quiet --require-hashes --no-warn-conflicts --target $(CACHE)/s3-server -r requirements/s3-server.txt
 	@touch $@
 
+# Checkov has a hundred packages, many in other releases than ours.
+$(CACHE)/scan/.installed: requirements/scan.txt requirements/uv.txt
+	@echo "== Checkov into $(CACHE)/scan, 0.8 GB =="
+	@rm -rf $(CACHE)/scan
+	@$(call make_venv,$(CACHE)/scan,requirements/scan.txt)
+	@touch $@
+
+# Each in a module of its own, since they want different releases of Kubernetes' packages.
+GO_TOOLS := actionlint kube-linter kube-score
+$(CACHE)/tools/.installed: $(foreach tool,$(GO_TOOLS),tools/go/$(tool)/go.mod tools/go/$(tool)/go.sum) $(VENV)/.installed
+	@echo "== $(GO_TOOLS) into $(CACHE)/tools, built once, minutes =="
+	@rm -rf $(CACHE)/tools
+	@go="$$($(BIN)/python -c 'import sys; from localcluster.toolchain import find_go; print(find_go(lambda line: print(line, file=sys.stderr)))')"; \
+	for tool in $(GO_TOOLS); do \
+	  (cd tools/go/$$tool && env -u GOFLAGS GOWORK=off GOTOOLCHAIN=local CGO_ENABLED=0 GOBIN=$(CACHE)/tools "$$go" install -trimpath tool); \
+	done
+	@touch $@
+
 .PHONY: s3-server
 s3-server: $(CACHE)/s3-server/.installed ## What the tests of object stores need: an S3 server and its client
 
@@ -66,7 +84,7 @@ train-local: venv ## The demo's training without Kubernetes, two processes under
 	$(BIN)/torchrun --standalone --nproc-per-node 2 -m inception_trainer train manifests/samples/local/bninception-digits.yaml
 
 .PHONY: test
-test: lint s3-server ## Everything that a change needs: lint, unit, trainer, chart, real API server, real node
+test: lint scan s3-server ## Everything that a change needs: lint, unit, trainer, chart, real API server, real node
 	@echo "== Unit, trainer and chart tests =="
 	$(BIN)/pytest -q -n 2 -m 'not nightly' --maxfail 10 --durations 15 tests/unit tests/trainer tests/chart
 	@$(BIN)/python tests/support/localcluster_proof.py check || $(MAKE) --no-print-directory localcluster-tests
@@ -74,7 +92,7 @@ test: lint s3-server ## Everything that a change needs: lint, unit, trainer, cha
 	$(BIN)/pytest -v -n 2 --dist loadscope -m 'not nightly' --maxfail 10 --durations 25 tests/integration tests/e2e
 
 .PHONY: test-all
-test-all: lint s3-server ## The same with all that proves something once more: every vendor, every row, localcluster itself
+test-all: lint scan s3-server ## The same with all that proves something once more: every vendor, every row, localcluster itself
 	@echo "== Unit, trainer and chart tests =="
 	$(BIN)/pytest -q -n 2 --maxfail 10 --durations 15 tests/unit tests/trainer tests/chart
 	@echo "== Tests on the real API server and on the real node =="
@@ -129,17 +147,28 @@ e2e: venv ## Tests on a real node with real containers (root)
 	$(BIN)/pytest -v tests/e2e
 
 .PHONY: lint
-lint: venv ## ruff, mypy, import-linter, yamllint, hadolint, shellcheck, codespell, generated files
+lint: venv ## ruff, mypy, import-linter, yamllint, hadolint, shellcheck, zizmor, codespell, generated files
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy operator/inception_operator trainer/inception_trainer localcluster demo
+	$(BIN)/mypy operator/inception_operator trainer/inception_trainer localcluster demo images/*.py tools/scan.py
 	$(BIN)/mypy --python-version 3.10 trainer/inception_trainer/launcher
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/python manifests/generate_crd.py --check
 	$(BIN)/yamllint --strict .
 	$(BIN)/hadolint Dockerfile
 	$(BIN)/shellcheck .ci/run
-	$(BIN)/codespell README.md CONTRIBUTING.md CHANGELOG.md SECURITY.md docs operator trainer localcluster demo manifests
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-issue-config .github/ISSUE_TEMPLATE/config.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-issue-forms $(filter-out %/config.yml,$(wildcard .github/ISSUE_TEMPLATE/*.yml))
+	$(BIN)/zizmor --quiet --offline --persona=pedantic .github
+	$(BIN)/codespell README.md CONTRIBUTING.md CHANGELOG.md SECURITY.md docs operator trainer localcluster demo images manifests
+
+.PHONY: scan
+scan: venv $(CACHE)/scan/.installed $(CACHE)/tools/.installed ## Checkov, kube-linter and kube-score on the chart, actionlint on the workflows
+	HELM=$$($(BIN)/python -c 'from localcluster.components import build; print(build(["helm"])["helm"])') $(BIN)/python tools/scan.py \
+	  --checkov $(CACHE)/scan/bin/checkov --kube-linter $(CACHE)/tools/kube-linter --kube-score $(CACHE)/tools/kube-score
+	$(CACHE)/tools/actionlint
 
 .PHONY: sync
 sync: venv ## Bring generated files up to date: spec.training of the CRD, chart files, install.yaml, docs/{api,lifecycle,recipes,accelerators}.md
@@ -163,10 +192,28 @@ format: venv ## Format and fix what can be fixed
 wheels: $(CACHE)/venv-demo/.installed ## Download the wheels that the images are built from, for closed networks
 	@$(DEMO) wheels
 
+VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
+IMAGES ?= operator trainer
+IMAGE_BUILD = docker buildx build --build-arg VERSION=$(VERSION) --build-arg REVISION=$(shell git rev-parse HEAD) \
+  --build-arg SOURCE_DATE_EPOCH=$(shell git log -1 --format=%ct) $(IMAGE_FLAGS)
+
+.PHONY: version
+version: ## Say the version
+	@echo $(VERSION)
+
 .PHONY: images
-images: venv ## Build both images with docker buildx
-	docker buildx build --target operator -t inception-operator:0.1.0 .
-	docker buildx build --target trainer -t inception-trainer:0.1.0 .
+images: ## Build both images with docker buildx, the same bits from the same commit (IMAGES=operator, IMAGE_FLAGS=…)
+	for image in $(IMAGES); do $(IMAGE_BUILD) --target $$image -t inception-$$image:$(VERSION) .; done
+
+.PHONY: sbom
+sbom: ## Say what is in the images, in CycloneDX: out/sbom
+	for image in $(IMAGES); do $(IMAGE_BUILD) --target $$image-sbom --output out/sbom .; done
+
+.PHONY: push
+push: ## Build the images and push them to REGISTRY; their digests are in out/operator.json and out/trainer.json
+	mkdir -p out
+	for image in $(IMAGES); do $(IMAGE_BUILD) --target $$image --provenance=false --metadata-file out/$$image.json \
+	  --output type=image,name=$(REGISTRY)/inception-$$image:$(VERSION),push=true,rewrite-timestamp=true .; done
 
 LOCK := uv pip compile -q --python-version 3.11 --generate-hashes --no-annotate --no-header --no-emit-index-url --no-emit-find-links
 .PHONY: lock
@@ -176,6 +223,7 @@ lock: venv ## Pin all Python requirements again (LOCK_FLAGS=--upgrade for newer 
 	sed '/^python-dateutil==/,/[^\\]$$/d' requirements/dev.txt >$(CACHE)/constraints.txt
 	$(LOCK) $(LOCK_FLAGS) --extra trainer --extra s3 -c $(CACHE)/constraints.txt -o requirements/trainer.txt pyproject.toml
 	$(LOCK) $(LOCK_FLAGS) --extra s3 --extra s3-server -c $(CACHE)/constraints.txt -c requirements/trainer.txt -o requirements/s3-server.txt pyproject.toml
+	$(LOCK) $(LOCK_FLAGS) --extra scan -o requirements/scan.txt pyproject.toml
 	echo uv | $(LOCK) -c requirements/dev.txt -o requirements/uv.txt -
 	echo atheris | $(LOCK) -o requirements/fuzz.txt -
 	echo 'numpy<2' | $(LOCK) -o requirements/numpy1.txt -

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from localcluster.images import BaseImage
+    from localcluster.images import BaseImage, ImageBuild
     from localcluster.model import Layout
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -114,19 +114,29 @@ def local_wheels(image: str, progress: Progress) -> Path:
     return fetch_wheels(f"{image}-local", (lock,), progress, python)
 
 
-def build_local_image(layout: Layout, image: str, progress: Progress) -> bool:
-    """Build one image into a local node; False when it was up to date."""
+def local_build(image: str, progress: Progress) -> ImageBuild:
+    """How one image of a local node is built."""
     from localcluster import images
 
     base = base_of(image)
-    images.import_base(layout, base, progress)
-    build = images.ImageBuild(
+    return images.ImageBuild(
         tag=local_tag(image),
         context=ROOT,
         dockerfile=ROOT / "Dockerfile",
         target=image,
         build_args={"BASE_IMAGE": base.tag, "OPERATOR_BASE_IMAGE": base.tag},
         named_contexts={"wheels": local_wheels(image, progress)},
-        sources=(f"{image}/inception_{image}", *(f"requirements/{lock}" for lock in LOCKS[image])),
+        sources=(
+            f"{image}/inception_{image}",
+            "images",
+            *(f"requirements/{lock}" for lock in LOCKS[image]),
+        ),
     )
-    return images.build_image(layout, build, progress)
+
+
+def build_local_image(layout: Layout, image: str, progress: Progress) -> bool:
+    """Build one image into a local node; False when it was up to date."""
+    from localcluster import images
+
+    images.import_base(layout, base_of(image), progress)
+    return images.build_image(layout, local_build(image, progress), progress)
