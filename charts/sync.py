@@ -211,6 +211,7 @@ def install_manifest(helm: str) -> str:
 def _install_order(item: Mapping[str, Any]) -> tuple[int, str, str]:
     kinds = (
         "ServiceAccount",
+        "Lease",
         "ClusterRole",
         "ClusterRoleBinding",
         "Role",

@@ -53,7 +53,7 @@ def template(
         command = [
             helm,
             "template",
-            "release",
+            *(() if any(a.startswith("--name-template") for a in arguments) else ("release",)),
             str(CHART),
             "--namespace=system",
             f"--values={file}",

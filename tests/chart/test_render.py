@@ -50,6 +50,10 @@ VALUES: dict[str, dict[str, Any]] = {
             }
         ],
     },
+    "alone": {
+        "leaderElection": {"enabled": False},
+        "updateStrategy": {"type": "Recreate"},
+    },
     "namespaces": {"watchNamespaces": ["team-a", "team-b", "team-a"], "metrics": MONITORS},
     "namespaces and nodes": {"watchNamespaces": ["team-a"], "rbac": {"readNodes": True}},
     "full": {
@@ -190,8 +194,10 @@ def test_the_operator_understands_its_arguments(render: Render, name: str) -> No
     settings = settings_of(container)
     assert settings.http_port == 8080
     assert settings.notify_address == "[fd00::5]:8080"
-    assert settings.lease_namespace == "system"
-    assert settings.lease_name == ("other" if name == "full" else "inception-operator")
+    assert settings.lease_namespace == ("default" if name == "alone" else "system")
+    names = {"full": "other", "alone": "inception-operator"}
+    assert settings.lease_name == names.get(name, "release-inception-operator")
+    assert settings.leader_election == (name != "alone")
     assert settings.trainer_image == (
         "registry.example/trainer:9" if name == "full" else "inception-trainer:0.1.0"
     )
@@ -238,27 +244,62 @@ def test_rights_are_exactly_these(render: Render) -> None:
                 "apiGroups": [OUR_GROUP],
                 "resources": ["inceptiontrainings"],
                 "verbs": ["get", "list", "watch"],
-            }
+            },
+            {
+                "apiGroups": [OUR_GROUP],
+                "resources": ["inceptiontrainings/scale", "inceptiontrainings/status"],
+                "verbs": ["get"],
+            },
         ],
         "release-inception-operator-edit": [
             {
                 "apiGroups": [OUR_GROUP],
                 "resources": ["inceptiontrainings"],
                 "verbs": ["create", "update", "patch", "delete", "deletecollection"],
-            }
+            },
+            {
+                "apiGroups": [OUR_GROUP],
+                "resources": ["inceptiontrainings/scale"],
+                "verbs": ["update", "patch"],
+            },
         ],
     }
     assert only(objects, "Role")["rules"] == [
-        {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["create"]},
         {
             "apiGroups": ["coordination.k8s.io"],
             "resources": ["leases"],
-            "resourceNames": ["inception-operator"],
-            "verbs": ["get", "update", "patch"],
+            "resourceNames": ["release-inception-operator"],
+            "verbs": ["get", "update"],
         },
     ]
     # Only the first role is bound; the others are collected by the cluster's own roles.
     assert only(objects, "ClusterRoleBinding")["roleRef"]["name"] == "release-inception-operator"
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_the_lease_and_the_right_to_it_bear_the_name_that_the_operator_is_told(
+    render: Render, name: str
+) -> None:
+    objects = render(VALUES[name])
+    settings = settings_of(container_of(objects))
+    leases = {item["metadata"]["name"] for item in of_kind(objects, "Lease")}
+    assert leases == ({settings.lease_name} if settings.leader_election else set())
+    allowed = [
+        rule["resourceNames"]
+        for role in of_kind(objects, "Role")
+        for rule in role["rules"]
+        if rule["resources"] == ["leases"]
+    ]
+    has_rights = settings.leader_election and name != "minimal"
+    assert allowed == ([[settings.lease_name]] if has_rights else [])
+
+
+def test_two_releases_in_one_namespace_share_no_lease(render: Render) -> None:
+    leases = [
+        only(render({}, f"--name-template={name}"), "Lease")["metadata"]["name"]
+        for name in ("one", "two")
+    ]
+    assert leases == ["one-inception-operator", "two-inception-operator"]
 
 
 def test_a_list_of_namespaces_takes_the_place_of_cluster_wide_rights(render: Render) -> None:

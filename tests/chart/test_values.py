@@ -80,7 +80,7 @@ def test_a_misspelt_key_is_refused(template: Callable[..., Any], path: Path_) ->
         (("image", "pullPolicy"), "Sometimes"),
         (("logging", "level"), "loud"),
         (("crds", "enabled"), "yes"),
-        (("leaderElection", "leaseName"), ""),
+        (("leaderElection", "leaseName"), "Big One"),
         (("metrics", "trainer", "podMonitor", "interval"), "often"),
         (("networkPolicy", "apiServerPorts"), [0]),
         (("networkPolicy", "apiServerCIDRs"), ["everywhere"]),

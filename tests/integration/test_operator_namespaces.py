@@ -20,7 +20,7 @@ from trainings import Trainings, wait_for
 SYSTEM = "inception-few"
 LISTED, ELSEWHERE = ("inception-few-a", "inception-few-b"), "inception-few-elsewhere"
 CLUSTER_RIGHTS = ("ClusterRole", "ClusterRoleBinding")
-RIGHTS = ("ServiceAccount", "Role", "RoleBinding")
+RIGHTS = ("Lease", "ServiceAccount", "Role", "RoleBinding")
 pytestmark = pytest.mark.timeout(180)
 
 

@@ -35,6 +35,10 @@ app.kubernetes.io/component: operator
 {{- end }}
 {{- end }}
 
+{{- define "inception-operator.leaseName" -}}
+{{- .Values.leaderElection.leaseName | default (include "inception-operator.fullname" .) }}
+{{- end }}
+
 {{- define "inception-operator.image" -}}
 {{- with .Values.image }}
 {{- if .registry }}{{ .registry }}/{{ end }}{{ .repository }}:{{ .tag | default $.Chart.AppVersion }}{{ if .digest }}@{{ .digest }}{{ end }}
