@@ -3,8 +3,8 @@
 With ``--check`` it only says which of them drifted. Helm reads no file outside a chart, so the
 chart carries copies of the CRD and of the dashboards. The JSON schema of a row of the accelerator
 table is made from the operator's model, for the file beside the rows and for the schema of the
-chart's values. The table in the chart's README is made from the comments of values.yaml, and
-manifests/install.yaml from the rendered chart.
+chart's values, which also gets the types of Kubernetes that it names. The table in the chart's
+README is made from the comments of values.yaml, and manifests/install.yaml from the rendered chart.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from typing import Any
 
 import yaml
 
+from charts import kubernetes_types
 from inception_operator.accelerators import profile
 from inception_operator.accelerators.resolve import DIRECTORY as PROFILES
 
@@ -103,7 +104,11 @@ def values_schema() -> str:
         "required": [*(key for key in row["required"] if key != "name"), "unit"],
         "properties": row["properties"],
     }
+    kubernetes = re.findall(
+        rf'"#/\$defs/({kubernetes_types.PREFIX}\w+)"', json.dumps(values["properties"])
+    )
     definitions = values["$defs"] | row["$defs"] | {"profile": definition}
+    definitions |= kubernetes_types.definitions(kubernetes)
     values["properties"]["profiles"] = {
         "type": "object",
         "additionalProperties": {"$ref": "#/$defs/profile"},
