@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from localcluster import components
 from localcluster.cluster import Cluster
@@ -160,6 +161,15 @@ def test_people_with_the_roles_edit_and_admin_scale_jobs(
     installed.kubectl("scale", "itrain", "job", "--replicas=3", scope, "--as=person")
     size = ("get", "itrain", "job", scope, "--output=jsonpath={.spec.numNodes}")
     assert installed.kubectl(*size) == "3"
+
+
+def test_the_examples_on_artifact_hub_are_accepted(installed: Cluster, namespace: str) -> None:
+    chart = yaml.safe_load((CHART / "Chart.yaml").read_text(encoding="utf-8"))
+    examples = yaml.safe_load(chart["annotations"]["artifacthub.io/crdsExamples"])
+    assert len(examples) == 3
+    for example in examples:
+        dry = ("--dry-run=server", f"--namespace={namespace}", "--filename=-")
+        installed.kubectl("apply", "--server-side", *dry, input=json.dumps(example))
 
 
 @pytest.fixture
