@@ -22,6 +22,7 @@ CHART = ROOT / "charts" / "inception-operator"
 PROGRAM = CHART / "files" / "helm_test.py"
 ACCOUNT = "trainings-inception-operator-test"
 RIGHTS = ("ServiceAccount", "Role", "RoleBinding")
+pytestmark = pytest.mark.timeout(180)
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

@@ -22,7 +22,8 @@ SYSTEM = "inception-system"
 CRD = "inceptiontrainings.training.inception.dev"
 # What docs/install.md names. Helm 3 knows no conflicts of field managers.
 TAKE = {3: ("--take-ownership",), 4: ("--take-ownership", "--force-conflicts")}
-pytestmark = pytest.mark.timeout(180)
+# Each is some ten calls of programs that read the whole API first.
+pytestmark = pytest.mark.timeout(600)
 
 Helm = Callable[..., str]
 
@@ -103,6 +104,19 @@ def test_an_installation_of_kubectl_becomes_a_release(
     selector = "--selector=app.kubernetes.io/part-of=inception-training-operator"
     kinds = "deployments,services,leases,serviceaccounts,roles,rolebindings,clusterroles"
     assert training_api.kubectl("get", kinds, scope, selector, "--output=name") == ""
+    assert uid(training_api, namespace) == job
+
+
+def test_a_release_becomes_an_installation_of_kubectl(
+    training_api: Cluster, namespace: str, system: str, helm: Helm, major: int
+) -> None:
+    scope = f"--namespace={system}"
+    helm("install", "inception-operator", CHART, scope, *TAKE[major])
+    job = create_job(training_api, namespace)
+    helm("uninstall", "inception-operator", scope)
+    training_api.kubectl("apply", "--server-side", "--force-conflicts", f"--filename={INSTALL}")
+    for thing in ("deployment", "lease", "serviceaccount"):
+        assert release_of(training_api, thing, "inception-operator", scope) == ""
     assert uid(training_api, namespace) == job
 
 
