@@ -142,7 +142,7 @@ lint: venv ## ruff, mypy, import-linter, yamllint, hadolint, shellcheck, codespe
 	$(BIN)/codespell README.md CONTRIBUTING.md CHANGELOG.md SECURITY.md docs operator trainer localcluster demo manifests
 
 .PHONY: sync
-sync: venv ## Bring generated files up to date: spec.training of the CRD, chart files, install.yaml, docs/{api,lifecycle,recipes,accelerators}.md
+sync: venv ## Bring generated files up to date: spec.training of the CRD, chart files, install.yaml, kustomize, docs/{api,lifecycle,recipes,accelerators}.md
 	$(BIN)/python manifests/generate_crd.py
 	HELM=$$($(BIN)/python -c 'from localcluster.components import build; print(build(["helm"])["helm"])') $(BIN)/python charts/sync.py
 	$(BIN)/python docs/generate_api.py

@@ -164,6 +164,8 @@ CONTRADICTIONS = [
         {"test": {"namespace": "b"}, "watchNamespaces": ["a"]},
         "test.namespace: b is not in watchNamespaces",
     ),
+    ({"test": None}, "--reset-then-reuse-values in place of --reuse-values"),
+    ({"metrics": {"operator": {"serviceMonitor": None}}}, "--reset-then-reuse-values in place"),
     ({"networkPolicy": {"jobs": {"egress": [{}]}}}, "without networkPolicy.jobs.limitEgress"),
 ]
 

@@ -3,12 +3,20 @@ Values that contradict one another end the rendering, each with the remedy. What
 values.schema.json.
 */}}
 {{- define "inception-operator.checks" -}}
+{{- include "inception-operator.checkAge" . }}
 {{- include "inception-operator.checkElection" . }}
 {{- include "inception-operator.checkArguments" . }}
 {{- include "inception-operator.checkAvailability" . }}
 {{- include "inception-operator.checkMonitors" . }}
 {{- include "inception-operator.checkJobPolicy" . }}
 {{- include "inception-operator.checkTest" . }}
+{{- end }}
+
+{{- /* helm upgrade --reuse-values takes the old chart's defaults in place of this one's, where newer keys are missing. */}}
+{{- define "inception-operator.checkAge" -}}
+{{- if not (and .Values.test .Values.networkPolicy.jobs .Values.metrics.operator.serviceMonitor (hasKey .Values.leaderElection "enabled")) }}
+{{- fail "values of an older chart were taken as they are: give helm upgrade --reset-then-reuse-values in place of --reuse-values" }}
+{{- end }}
 {{- end }}
 
 {{- define "inception-operator.checkElection" -}}
