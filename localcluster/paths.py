@@ -43,10 +43,15 @@ def child_environment() -> dict[str, str]:
 
 
 def build_environment() -> dict[str, str]:
-    """The user's environment for Go, less what would change how our modules build."""
+    """The user's environment for Go, less what would change how our modules build.
+
+    Compilers live for seconds: without garbage collection below a gibibyte a build takes a fifth
+    less processor time (etcd on two cores: 168 and 136 s).
+    """
     kept = {
         name: value
         for name, value in os.environ.items()
         if name not in {"GOFLAGS", "GOOS", "GOARCH"}
     }
-    return {**kept, "GOWORK": "off", "GOTOOLCHAIN": "local"}
+    memory = {"GOGC": "off", "GOMEMLIMIT": "1GiB"}
+    return {**memory, **kept, "GOWORK": "off", "GOTOOLCHAIN": "local"}

@@ -13,6 +13,7 @@ from node_jobs import Jobs
 pytestmark = pytest.mark.timeout(1500)
 
 
+@pytest.mark.nightly
 def test_job_gets_its_devices(jobs: Jobs) -> None:
     jobs.apply("on-mlu", numNodes=1, accelerator={"profile": "cambricon", "devicesPerNode": 2})
     status = jobs.wait("on-mlu", "started", lambda s: s.get("nodes", {}).get("ready", 0) == 1)

@@ -34,6 +34,7 @@ def finished(jobs: Jobs, name: str) -> Json:
     return status
 
 
+@pytest.mark.nightly
 def test_operator_that_reaches_no_pod(jobs: Jobs) -> None:
     with operator_blind(jobs):
         jobs.apply("blind", training=TRAINING)

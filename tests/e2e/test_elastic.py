@@ -53,6 +53,7 @@ def test_scaling_while_training(jobs: Jobs) -> None:
     assert summary["attempts"] in (4, 5), jobs.story("scaled", jobs.status("scaled"))
 
 
+@pytest.mark.nightly
 def test_spare_takes_the_place_of_the_master(jobs: Jobs) -> None:
     elastic_job(jobs, "spared", 4, spareNodes=1)
     jobs.wait("spared", "spared by a warm pod", lambda s: s["nodes"]["spareReady"] == 1)

@@ -55,6 +55,7 @@ def test_killed_worker_process_restarts_warm(jobs: Jobs) -> None:
     assert victim in restarting[0]["message"]
 
 
+@pytest.mark.nightly
 def test_stopped_worker_process_is_found_and_restarts_warm(jobs: Jobs) -> None:
     jobs.apply("stopped-rank", failurePolicy={"progressDeadlineSeconds": 20})
     jobs.wait_checkpoint("stopped-rank")
@@ -93,6 +94,7 @@ def test_deleted_pod_is_replaced(jobs: Jobs) -> None:
     assert jobs.pod("deleted-pod", 1) == "deleted-pod-1-2"
 
 
+@pytest.mark.nightly
 def test_killed_operator_disturbs_nothing(jobs: Jobs) -> None:
     running_job(jobs, "no-operator")
     before = jobs.status("no-operator")

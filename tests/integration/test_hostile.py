@@ -8,20 +8,20 @@ from __future__ import annotations
 
 import json
 import re
+import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from fake_launcher import FakeLauncher
-from hostile import PAGES, RESOURCES, STATUSES, Hostile, Page, pods
+from hostile import PAGES, RESOURCES, STATUSES, Hostile, pods
 from inception_operator.contract import names
 from localcluster.apiclient import ApiClient, ApiError
 from localcluster.cluster import Cluster
 from operator_process import OperatorProcess
-from trainings import Trainings, wait_for
+from trainings import Json, Trainings, wait_for
 
 HOLD = {"kwok.localcluster/hold": "true"}
 pytestmark = pytest.mark.timeout(300)
@@ -30,10 +30,8 @@ pytestmark = pytest.mark.timeout(300)
 @pytest.fixture
 def operator(training_api: Cluster, tmp_path: Path) -> Iterator[OperatorProcess]:
     with OperatorProcess(training_api.kubeconfig, tmp_path / "operator.log") as process:
-        pid = process.pid
         yield process
         assert process.fetch("/healthz")[0] == 200
-        assert process.pid == pid
         assert process.metric("internal_errors_total") == 0, process.log
         assert "Traceback" not in process.log
 
@@ -41,10 +39,11 @@ def operator(training_api: Cluster, tmp_path: Path) -> Iterator[OperatorProcess]
 @pytest.fixture
 def neighbour(training_api: Cluster) -> Iterator[Trainings]:
     """Jobs of another tenant."""
-    training_api.kubectl("create", "namespace", "neighbour")
-    with Trainings(training_api, "neighbour") as found:
+    name = f"neighbour-{uuid.uuid4().hex[:8]}"
+    training_api.kubectl("create", "namespace", name)
+    with Trainings(training_api, name) as found:
         yield found
-    training_api.kubectl("delete", "namespace", "neighbour", "--wait=false")
+    training_api.kubectl("delete", "namespace", name, "--wait=false")
 
 
 def post(trainings: Trainings, row: Hostile) -> str | None:
@@ -59,9 +58,8 @@ def post(trainings: Trainings, row: Hostile) -> str | None:
     return None
 
 
-def said(trainings: Trainings, row: Hostile) -> str | None:
-    """Who tells the author of a row and what, None as long as nobody does."""
-    status = status_of(trainings, row.name)
+def said(status: Json) -> str | None:
+    """Who tells the author and what, None as long as nobody does."""
     conditions = {c["type"]: c for c in status.get("conditions") or ()}
     accepted, ready = conditions.get("Accepted", {}), conditions.get("PodsReady", {})
     if accepted.get("status") == "False":
@@ -71,12 +69,14 @@ def said(trainings: Trainings, row: Hostile) -> str | None:
     return "runs" if status.get("state") == "Running" else None
 
 
-def status_of(trainings: Trainings, name: str) -> dict[str, Any]:
-    """By the sub-resource's columns: the whole object may be too deep to decode."""
-    text = trainings.cluster.kubectl(
-        "get", "itrain", name, f"--namespace={trainings.namespace}", "--output=jsonpath={.status}"
-    )
-    return json.loads(text) if text else {}
+def all_said(trainings: Trainings) -> dict[str, str | None]:
+    """What the author of each resource is told; of the resources as a whole some are too deep."""
+    lines = trainings.cluster.kubectl(
+        *("get", "itrain", f"--namespace={trainings.namespace}"),
+        '--output=jsonpath={range .items[*]}{.metadata.name}{" "}{.status}{"\\n"}{end}',
+    ).splitlines()
+    pairs = [line.partition(" ") for line in lines]
+    return {name: said(json.loads(status or "{}")) for name, _, status in pairs}
 
 
 def test_every_author_is_told_and_no_neighbour_notices(
@@ -85,15 +85,21 @@ def test_every_author_is_told_and_no_neighbour_notices(
     refused = {row.name: post(trainings, row) for row in RESOURCES}
     neighbour.create("friendly")
     neighbour.wait_state("friendly", "Running")
-    wrong = {}
-    for row in RESOURCES:
-        words = refused[row.name]
-        if words is not None:
-            words = f"refused {words}"
-        else:
-            words = wait_for(f"{row.name} is told", lambda row=row: said(trainings, row))
-        if not re.match(row.outcome, " ".join(words.split())):
-            wrong[row.name] = (row.outcome, words[:300])
+
+    def everybody() -> dict[str, str | None] | None:
+        found = all_said(trainings)
+        return found if all(found.values()) else None
+
+    told = wait_for("everybody is told", everybody)
+    words = {
+        name: " ".join((told.get(name) or f"refused {text}").split())
+        for name, text in refused.items()
+    }
+    wrong = {
+        row.name: (row.outcome, words[row.name][:300])
+        for row in RESOURCES
+        if not re.match(row.outcome, words[row.name])
+    }
     assert not wrong, json.dumps(wrong, indent=1)
     # All of it is there at the start of the next process.
     operator.kill()
@@ -153,35 +159,40 @@ def test_pods_that_pose_as_workers_hurt_nobody(trainings: Trainings, neighbour: 
 
 
 @pytest.fixture
-def launcher() -> Iterator[FakeLauncher]:
+def launchers() -> Iterator[list[FakeLauncher]]:
     with ExitStack() as stack:
-        yield stack.enter_context(FakeLauncher("127.0.0.83"))
+        yield [
+            stack.enter_context(FakeLauncher(f"127.0.0.{90 + number}"))
+            for number in range(len(PAGES))
+        ]
 
 
-@pytest.mark.usefixtures("operator")
 def test_pages_of_a_program_hurt_nobody(
-    trainings: Trainings, neighbour: Trainings, launcher: FakeLauncher
+    trainings: Trainings,
+    neighbour: Trainings,
+    operator: OperatorProcess,
+    launchers: list[FakeLauncher],
 ) -> None:
-    trainings.create("job", nodes=1, annotations=HOLD, failurePolicy={"maxRestarts": 100})
-    wait_for("pods", lambda: len(trainings.pods("job")) == 1)
-    trainings.play_kubelet("job-0-1", launcher.ip, ready=True)
-    launcher.report = {"attempt": 1, "state": "Running"}
-    trainings.wait_state("job", "Running")
-    for number, page in enumerate(PAGES):
-        serve(launcher, page)
-        before = len(launcher.asked)
-        # The kubelet says that something has changed, so the launcher is asked.
-        trainings.play_kubelet("job-0-1", launcher.ip, ready=number % 2 == 0)
-        wait_for(f"page {number} is read", lambda before=before: len(launcher.asked) > before)
-    launcher.text, launcher.metrics = None, ""
+    jobs = [f"page-{number}" for number in range(len(PAGES))]
+    for job, launcher in zip(jobs, launchers, strict=True):
+        launcher.report = {"attempt": 1, "state": "Running"}
+        trainings.create(job, nodes=1, annotations=HOLD)
+        wait_for("pods", lambda job=job: len(trainings.pods(job)) == 1)
+        trainings.play_kubelet(f"{job}-0-1", launcher.ip, ready=True)
+    for job, launcher, page in zip(jobs, launchers, PAGES, strict=True):
+        trainings.wait_state(job, "Running")
+        launcher.text, launcher.metrics = page.status, page.metrics
+        launcher.asked.clear()
+        launcher.scraped.clear()
+        # The program's launcher has something to tell.
+        assert operator.post(f"/ring/{trainings.namespace}/{job}/{job}-0-1") == 202
+    for job, launcher in zip(jobs, launchers, strict=True):
+        wait_for(f"{job} is read", lambda launcher=launcher: launcher.asked and launcher.scraped)
     neighbour.create("friendly")
     neighbour.wait_state("friendly", "Running")
-    trainings.change("job", runPolicy={"suspend": True})
-    trainings.wait_state("job", "Suspended")
-
-
-def serve(launcher: FakeLauncher, page: Page) -> None:
-    launcher.text, launcher.metrics = page.status, page.metrics
+    for job in jobs:
+        trainings.change(job, runPolicy={"suspend": True})
+        trainings.wait_state(job, "Suspended")
 
 
 @pytest.mark.usefixtures("operator")

@@ -24,6 +24,7 @@ class FakeLauncher:
         self.text: str | None = None
         self.metrics = ""
         self.asked: list[float] = []
+        self.scraped: list[float] = []
         self._servers = [_server(self, port) for port in (names.LAUNCHER_PORT, names.METRICS_PORT)]
         self._threads = [
             threading.Thread(target=server.serve_forever, name=f"launcher-{ip}")
@@ -51,7 +52,10 @@ class FakeLauncher:
         if path == "/status":
             self.asked.append(time.monotonic())
             return json.dumps(self.report) if self.text is None else self.text
-        return self.metrics if path == "/metrics" else None
+        if path == "/metrics":
+            self.scraped.append(time.monotonic())
+            return self.metrics
+        return None
 
 
 def _server(launcher: FakeLauncher, port: int) -> ThreadingHTTPServer:

@@ -142,6 +142,16 @@ class OperatorProcess:
             with error:
                 return error.code, error.read().decode()
 
+    def post(self, path: str) -> int:
+        """POST to its HTTP server, without a body; the status."""
+        request = urllib.request.Request(f"http://127.0.0.1:{self._port}{path}", method="POST")
+        try:
+            with urllib.request.urlopen(request, timeout=10) as answer:
+                return int(answer.status)
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code
+
     def metric(self, series: str, /, **labels: str) -> float:
         """Sum of all samples of a series (without its prefix) that have these labels."""
         _, text = self.fetch("/metrics")

@@ -72,6 +72,7 @@ def _ranks(found: Gang, attempt: int) -> int:
     return wait_for("a rank", look)[0]
 
 
+@pytest.mark.nightly
 def test_fsdp_reports_its_progress_and_stops_gracefully(tmp_path: Path) -> None:
     latest = tmp_path / "checkpoint" / "latest"
     with gang(

@@ -51,6 +51,7 @@ def losses(path: Path) -> list[float]:
 
 
 @pytest.mark.timeout(300)
+@pytest.mark.nightly
 def test_compiled_trains_the_same_or_says_what_is_missing(tmp_path) -> None:
     gang = run(tmp_path / "compiled", "Compiled")
     if not compilers_are_there():

@@ -7,6 +7,8 @@ import time
 from collections.abc import Collection
 from typing import Any, cast
 
+import pytest
+
 from inception_operator.contract.errors import ConflictError, NotFoundError, RejectedError
 from inception_operator.contract.types import Json, Observation, Plan, PodView, Progress
 from inception_operator.decide.reconcile import Context
@@ -32,12 +34,17 @@ CREATE = ({"metadata": {"name": "job-0-1"}},)
 class FakeClient(Client):
     def __init__(self) -> None:
         self.fault: Exception | None = None
+        self.refused: str | None = None
+        self.statuses: list[Json] = []
         self.current: Json | None = job(version=20)
 
     async def apply_status(self, _resource: Any, body: Json) -> Json:
+        if self.refused in body["status"]:
+            raise RejectedError(422, f"status.{self.refused}: Too long")
         if self.fault:
             raise self.fault
-        return job(version=10, **body["status"])
+        self.statuses.append(body["status"])
+        return job(version=10 + len(self.statuses), **body["status"])
 
     async def create(self, _resource: Any, _namespace: str, _body: Json) -> Json:
         if self.fault:
@@ -64,18 +71,21 @@ class NoProgress:
 class Scripted(Controller):
     """A controller that decides what `script` says, and remembers what it saw."""
 
-    script: list[Plan]
+    script: list[Plan | Exception]
     seen: list[Observation]
 
     def decide(self, observation: Observation) -> Plan:
         self.seen.append(observation)
-        return self.script.pop(0)
+        step = self.script.pop(0)
+        if isinstance(step, Exception):
+            raise step
+        return step
 
 
 class Scene:
     """A controller whose decision is the next of `plans`."""
 
-    def __init__(self, *plans: Plan) -> None:
+    def __init__(self, *plans: Plan | Exception) -> None:
         self.client = FakeClient()
         self.jobs = JobCache()
         self.metrics = Metrics()
@@ -160,6 +170,44 @@ async def test_a_pod_that_notifies_is_asked_though_it_looks_well() -> None:
     await scene.controller.handle(KEY)
     await scene.handle()
     assert asked == ["job-0-1"], "once"
+
+
+async def test_a_decision_that_fails_is_told_to_the_author_and_tried_again(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    scene = Scene(*(ZeroDivisionError(str(number)) for number in range(3)), Plan())
+    assert await scene.controller.handle(KEY) == ERROR_BASE
+    (status,) = scene.client.statuses
+    assert status["state"] == "Rejected"
+    (condition,) = status["conditions"]
+    assert (condition["type"], condition["status"]) == ("Accepted", "False")
+    assert condition["reason"] == "InternalError"
+    assert "ZeroDivisionError at test_operator_controller.py:" in condition["message"]
+    assert await scene.controller.handle(KEY) == ERROR_BASE
+    assert await scene.controller.handle(KEY) == ERROR_BASE
+    assert len(scene.client.statuses) == 1, "it is said already"
+    assert len([r for r in caplog.records if "ZeroDivisionError" in r.getMessage()]) == 1
+    errors = "inception_operator_internal_errors_total"
+    assert scene.metrics.registry.get_sample_value(errors, {"where": "decision"}) == 3
+    assert await scene.handle() is None
+    assert scene.counted("error") == 3
+
+
+async def test_a_status_that_is_refused_is_told_in_one_that_is_not() -> None:
+    scene = Scene(Plan(status={"state": "Running", "rootCause": {"reason": "x"}}))
+    scene.client.refused = "rootCause"
+    assert await scene.handle() == ERROR_BASE
+    (status,) = scene.client.statuses
+    assert status["conditions"][0]["reason"] == "InternalError"
+    assert "status.rootCause: Too long" in status["conditions"][0]["message"]
+
+
+async def test_a_job_that_is_over_is_not_told_of_errors() -> None:
+    scene = Scene(ZeroDivisionError())
+    over = {"type": "Succeeded", "status": "True", "reason": "Completed", "message": ""}
+    scene.jobs.update(job(version=5, conditions=[over]))
+    assert await scene.handle() == ERROR_BASE
+    assert not scene.client.statuses
 
 
 async def test_a_stale_view_is_read_afresh_and_nothing_is_counted() -> None:
