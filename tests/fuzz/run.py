@@ -38,7 +38,7 @@ def main() -> None:
         f"-max_total_time={options.seconds}",
         f"-artifact_prefix={options.corpus}/crash-{options.target}-",
         "-max_len=20000",
-        "-timeout=10",
+        "-timeout=60",
         "-print_final_stats=1",
         "-verbosity=0",
     ]
