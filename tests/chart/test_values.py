@@ -12,18 +12,24 @@ from typing import Any
 import pytest
 import yaml
 
-from charts import sync
+from charts import kubernetes_types, plain, sync
 
-VALUES: dict[str, Any] = yaml.safe_load((sync.CHART / "values.yaml").read_text(encoding="utf-8"))
-SCHEMA: dict[str, Any] = json.loads((sync.CHART / "values.schema.json").read_text(encoding="utf-8"))
+VALUES: dict[str, Any] = yaml.safe_load((plain.CHART / "values.yaml").read_text(encoding="utf-8"))
+SCHEMA: dict[str, Any] = json.loads(
+    (plain.CHART / "values.schema.json").read_text(encoding="utf-8")
+)
 
 Path_ = tuple[str, ...]
 
 
 def resolve(schema: dict[str, Any]) -> dict[str, Any]:
+    """What a reference stands for; of several forms of a value, the map."""
     reference = schema.get("$ref", "")
+    if reference.startswith(f"#/$defs/{kubernetes_types.PREFIX}"):
+        return {}
     found: dict[str, Any] = SCHEMA["$defs"][reference.rsplit("/", 1)[1]] if reference else schema
-    return found
+    maps = [form for form in found.get("anyOf", ()) if form.get("type") == "object"]
+    return maps[0] if maps else found
 
 
 def closed(schema: dict[str, Any], path: Path_ = ()) -> Iterator[tuple[Path_, dict[str, Any]]]:
@@ -71,6 +77,110 @@ def test_a_misspelt_key_is_refused(template: Callable[..., Any], path: Path_) ->
     assert "additional properties 'misspelt' not allowed" in done.stderr
 
 
+def test_helm_3_refuses_misspelt_keys_and_contradictions_too(
+    template3: Callable[..., Any],
+) -> None:
+    version = "--kube-version=1.36"
+    assert (
+        "Additional property misspelt is not allowed" in template3({"misspelt": 1}, version).stderr
+    )
+    values, words = CONTRADICTIONS[0]
+    assert words in template3(values, version).stderr
+
+
+MISSPELT = {
+    "podSecurityContext": {"runAsNonroot": True},
+    "securityContext": {"capabilities": {"dropp": ["ALL"]}},
+    "affinity": {"nodeAffinity": {"required": {}}},
+    "tolerations": [{"keey": "a"}],
+    "topologySpreadConstraints": [
+        {"maxSkew": 1, "topologyKey": "z", "whenUnsatisfiable": "ScheduleAnyway", "minDomain": 2}
+    ],
+    "extraEnv": [{"name": "A", "valueFrom": {"secretRef": {"name": "s"}}}],
+    "networkPolicy": {"jobs": {"egress": [{"too": []}]}},
+    "extraObjects": [{"kind": "ConfigMap", "metadata": {"name": "x"}}],
+}
+
+
+@pytest.mark.parametrize("key", MISSPELT)
+def test_a_key_that_a_kubernetes_type_does_not_have_is_refused(
+    template: Callable[..., Any], key: str
+) -> None:
+    done = template({key: MISSPELT[key]})
+    assert done.returncode != 0
+    assert f"at '/{key}" in done.stderr
+
+
+def test_no_map_of_the_schema_takes_any_key() -> None:
+    """But labels, annotations and the like, whose values are typed, and whole objects of others."""
+    free = ("/object", "/object/metadata", "/global")
+
+    def check(schema: dict[str, Any], path: str) -> None:
+        if schema.get("type") == "object" and path not in free:
+            assert "additionalProperties" in schema, path
+        for key in ("properties", "$defs"):
+            for name, child in schema.get(key, {}).items():
+                check(child, f"{path}/{name}")
+        if isinstance(schema.get("items"), dict):
+            check(schema["items"], f"{path}/[]")
+        for number, form in enumerate(schema.get("anyOf", ())):
+            check(form, f"{path}/{number}")
+
+    check({key: value for key, value in SCHEMA.items() if key != "type"}, "")
+
+
+CONTRADICTIONS = [
+    ({"leaderElection": {"enabled": False}, "replicaCount": 2}, "replicaCount: 2 operators"),
+    ({"leaderElection": {"enabled": False}}, "updateStrategy.type: without leaderElection"),
+    ({"extraArgs": ["--no-leader-election"]}, "what the value leaderElection.enabled is for"),
+    ({"extraArgs": ["--namespaces=a"]}, "what the value watchNamespaces is for"),
+    ({"extraArgs": ["--http-port", "80"]}, "extraArgs: --http-port is fixed"),
+    ({"podDisruptionBudget": {"maxUnavailable": 0}}, "podDisruptionBudget.maxUnavailable: 0"),
+    ({"podDisruptionBudget": {"maxUnavailable": "0%"}}, "podDisruptionBudget.maxUnavailable: 0"),
+    (
+        {"updateStrategy": {"rollingUpdate": {"maxSurge": 0}}},
+        "maxSurge and maxUnavailable cannot both be 0",
+    ),
+    (
+        {
+            "metrics": {
+                "operator": {
+                    "podMonitor": {"enabled": True},
+                    "serviceMonitor": {"enabled": True},
+                }
+            }
+        },
+        "podMonitor and serviceMonitor",
+    ),
+    ({"networkPolicy": {"jobs": {"enabled": True}}}, "networkPolicy.jobs.namespaces: a Network"),
+    (
+        {
+            "networkPolicy": {"jobs": {"enabled": True, "namespaces": ["b"]}},
+            "watchNamespaces": ["a"],
+        },
+        "networkPolicy.jobs.namespaces: b is not in watchNamespaces",
+    ),
+    (
+        {"test": {"namespace": "b"}, "watchNamespaces": ["a"]},
+        "test.namespace: b is not in watchNamespaces",
+    ),
+    ({"test": None}, "--reset-then-reuse-values in place of --reuse-values"),
+    ({"metrics": {"operator": {"serviceMonitor": None}}}, "--reset-then-reuse-values in place"),
+    ({"networkPolicy": {"jobs": {"egress": [{}]}}}, "without networkPolicy.jobs.limitEgress"),
+]
+
+
+@pytest.mark.parametrize(
+    ("values", "words"), CONTRADICTIONS, ids=[words for _, words in CONTRADICTIONS]
+)
+def test_values_that_contradict_one_another_are_refused_with_the_remedy(
+    template: Callable[..., Any], values: dict[str, Any], words: str
+) -> None:
+    done = template(values)
+    assert done.returncode != 0
+    assert words in done.stderr
+
+
 @pytest.mark.parametrize(
     ("path", "value"),
     [
@@ -80,13 +190,16 @@ def test_a_misspelt_key_is_refused(template: Callable[..., Any], path: Path_) ->
         (("image", "pullPolicy"), "Sometimes"),
         (("logging", "level"), "loud"),
         (("crds", "enabled"), "yes"),
-        (("leaderElection", "leaseName"), ""),
+        (("leaderElection", "leaseName"), "Big One"),
         (("metrics", "trainer", "podMonitor", "interval"), "often"),
         (("networkPolicy", "apiServerPorts"), [0]),
         (("networkPolicy", "apiServerCIDRs"), ["everywhere"]),
         (("extraEnv",), [{"value": "x"}]),
         (("watchNamespaces",), ["Team A"]),
         (("trainerImage",), "two words"),
+        (("trainerImage", "digest"), "sha256:short"),
+        (("metrics", "trainer", "podMonitor", "sampleLimit"), -1),
+        (("tolerations",), [{"key": 3}]),
         (("profiles", "abacus", "unit"), 0),
         (("profiles", "abacus", "patterns"), ["abacus.com/.*"]),
         (("profiles", "abacus", "torch"), {"device": "bead"}),
@@ -121,7 +234,7 @@ def test_an_account_that_is_not_made_must_be_named(template: Callable[..., Any])
 def test_the_readme_describes_every_key() -> None:
     described = {
         key
-        for key, _, _ in sync.values_rows((sync.CHART / "values.yaml").read_text(encoding="utf-8"))
+        for key, _, _ in sync.values_rows((plain.CHART / "values.yaml").read_text(encoding="utf-8"))
     }
     for path in keys(VALUES, ()):
         # A key is described by itself, by a map that it stands in, or by the keys of the map that
@@ -133,7 +246,7 @@ def test_the_readme_describes_every_key() -> None:
 def test_the_readme_has_a_row_for_every_key() -> None:
     text = sync.README.read_text(encoding="utf-8")
     for key, _, description in sync.values_rows(
-        (sync.CHART / "values.yaml").read_text(encoding="utf-8")
+        (plain.CHART / "values.yaml").read_text(encoding="utf-8")
     ):
         assert f"| `{key}` |" in text
         assert description[0].isupper(), key
@@ -141,7 +254,7 @@ def test_the_readme_has_a_row_for_every_key() -> None:
 
 
 def test_versions_agree() -> None:
-    chart = yaml.safe_load((sync.CHART / "Chart.yaml").read_text(encoding="utf-8"))
-    project = (Path(sync.ROOT) / "pyproject.toml").read_text(encoding="utf-8")
+    chart = yaml.safe_load((plain.CHART / "Chart.yaml").read_text(encoding="utf-8"))
+    project = (Path(plain.ROOT) / "pyproject.toml").read_text(encoding="utf-8")
     assert f'version = "{chart["version"]}"' in project
     assert chart["version"] == chart["appVersion"]

@@ -8,8 +8,10 @@ import json
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 from localcluster import components
 from localcluster.cluster import Cluster
@@ -80,8 +82,8 @@ MAY = [
     ("delete", "pods", "-n=default"),
     ("watch", "pods", "-A"),
     ("create", "events", "-n=default"),
-    ("create", "leases.coordination.k8s.io", f"-n={SYSTEM}"),
-    ("patch", "leases.coordination.k8s.io/inception-operator", f"-n={SYSTEM}"),
+    ("get", "leases.coordination.k8s.io/inception-operator", f"-n={SYSTEM}"),
+    ("update", "leases.coordination.k8s.io/inception-operator", f"-n={SYSTEM}"),
 ]
 MAY_NOT = [
     ("get", "secrets", "-n=default"),
@@ -90,8 +92,9 @@ MAY_NOT = [
     ("deletecollection", CRD, "-n=default"),
     ("create", "pods", "--subresource=exec", "-n=default"),
     ("create", "serviceaccounts", "--subresource=token", f"-n={SYSTEM}"),
-    ("create", "leases.coordination.k8s.io", "-n=default"),
-    ("patch", "leases.coordination.k8s.io/other", f"-n={SYSTEM}"),
+    ("create", "leases.coordination.k8s.io", f"-n={SYSTEM}"),
+    ("update", "leases.coordination.k8s.io/other", f"-n={SYSTEM}"),
+    ("update", CRD, "--subresource=scale", "-n=default"),
     ("list", "nodes", "-A"),
 ]
 
@@ -107,6 +110,21 @@ def test_the_operator_may_do_its_work_and_no_more(
     assert installed.kubectl("auth", "can-i", *question, OPERATOR, check=False).strip() == answer
 
 
+def give_role(cluster: Cluster, namespace: str, role: str) -> None:
+    """Bind one of the cluster's roles to the user ``person`` in a namespace."""
+    cluster.kubectl(
+        "create",
+        "rolebinding",
+        "person",
+        f"--clusterrole={role}",
+        "--user=person",
+        f"--namespace={namespace}",
+    )
+    # The controller that collects rules into the cluster's roles takes a moment.
+    rules = f"--for=jsonpath={{.rules[?(@.apiGroups[0]=='{GROUP}')].apiGroups[0]}}={GROUP}"
+    cluster.kubectl("wait", f"clusterrole/{role}", rules, "--timeout=20s", check=False)
+
+
 @pytest.mark.parametrize(
     ("role", "verb", "answer"),
     [
@@ -119,19 +137,39 @@ def test_the_operator_may_do_its_work_and_no_more(
 def test_the_roles_of_the_cluster_learn_about_jobs(
     installed: Cluster, namespace: str, role: str, verb: str, answer: str
 ) -> None:
-    binding = (
-        "rolebinding",
-        "person",
-        f"--clusterrole={role}",
-        "--user=person",
-        f"--namespace={namespace}",
-    )
-    installed.kubectl("create", *binding)
-    # The controller that collects rules into the cluster's roles takes a moment.
-    rules = f"--for=jsonpath={{.rules[?(@.apiGroups[0]=='{GROUP}')].apiGroups[0]}}={GROUP}"
-    installed.kubectl("wait", f"clusterrole/{role}", rules, "--timeout=20s", check=False)
+    give_role(installed, namespace, role)
     question = ("auth", "can-i", verb, CRD, f"--namespace={namespace}", "--as=person")
     assert installed.kubectl(*question, check=False).strip() == answer
+
+
+def job_manifest(name: str, **spec: Any) -> str:
+    """A job of the digits recipe, as kubectl applies it."""
+    kind = {"apiVersion": f"{GROUP}/v1alpha1", "kind": "InceptionTraining"}
+    fields = {"training": {"recipe": "bninception-digits"}, **spec}
+    return json.dumps({**kind, "metadata": {"name": name}, "spec": fields})
+
+
+@pytest.mark.parametrize("role", ["edit", "admin"])
+def test_people_with_the_roles_edit_and_admin_scale_jobs(
+    installed: Cluster, namespace: str, role: str
+) -> None:
+    give_role(installed, namespace, role)
+    scope = f"--namespace={namespace}"
+    elastic = {"numNodes": 2, "elasticPolicy": {"minNodes": 1, "maxNodes": 4}}
+    job = job_manifest("job", **elastic)
+    installed.kubectl("apply", "--server-side", scope, "--filename=-", input=job)
+    installed.kubectl("scale", "itrain", "job", "--replicas=3", scope, "--as=person")
+    size = ("get", "itrain", "job", scope, "--output=jsonpath={.spec.numNodes}")
+    assert installed.kubectl(*size) == "3"
+
+
+def test_the_examples_on_artifact_hub_are_accepted(installed: Cluster, namespace: str) -> None:
+    chart = yaml.safe_load((CHART / "Chart.yaml").read_text(encoding="utf-8"))
+    examples = yaml.safe_load(chart["annotations"]["artifacthub.io/crdsExamples"])
+    assert len(examples) == 3
+    for example in examples:
+        dry = ("--dry-run=server", f"--namespace={namespace}", "--filename=-")
+        installed.kubectl("apply", "--server-side", *dry, input=json.dumps(example))
 
 
 @pytest.fixture
@@ -157,14 +195,8 @@ def test_jobs_live_through_upgrade_and_removal_of_a_release(
     helm("install", *release, "--take-ownership", "--force-conflicts")
     wait_served(control_plane)
     try:
-        kind = {
-            "apiVersion": f"{GROUP}/v1alpha1",
-            "kind": "InceptionTraining",
-            "metadata": {"name": "job"},
-        }
-        job = {**kind, "spec": {"training": {"recipe": "bninception-digits"}}}
         control_plane.kubectl(
-            "apply", "--server-side", scope, "--filename=-", input=json.dumps(job)
+            "apply", "--server-side", scope, "--filename=-", input=job_manifest("job")
         )
         get = ("get", "itrain", "job", scope, "--output=json")
         before = json.loads(control_plane.kubectl(*get))
@@ -179,7 +211,7 @@ def test_jobs_live_through_upgrade_and_removal_of_a_release(
         "uninstalling keeps the definition and the jobs"
     )
     kinds = "deployments,services,serviceaccounts,roles,rolebindings,configmaps,"
-    kinds += "clusterroles,clusterrolebindings,pdb"
+    kinds += "clusterroles,clusterrolebindings,pdb,leases"
     rest = control_plane.kubectl(
         "get",
         kinds,
@@ -189,3 +221,26 @@ def test_jobs_live_through_upgrade_and_removal_of_a_release(
         "--ignore-not-found",
     )
     assert rest == ""
+
+
+def test_two_releases_in_one_namespace_have_each_a_lease_and_no_right_to_the_other(
+    training_api: Cluster, namespace: str, helm: Callable[..., str]
+) -> None:
+    scope = f"--namespace={namespace}"
+    own = ("--set=crds.enabled=false,rbac.aggregateClusterRoles=false", scope)
+    releases = ("first", "second")
+    try:
+        for name in releases:
+            helm("install", name, str(CHART), *own, f"--set=watchNamespaces={{{namespace}}}")
+        for name in releases:
+            person = f"--as=system:serviceaccount:{namespace}:{name}-inception-operator"
+            for lease in releases:
+                kind = f"leases.coordination.k8s.io/{lease}-inception-operator"
+                may = training_api.kubectl(
+                    "auth", "can-i", "update", kind, scope, person, check=False
+                )
+                assert may.strip() == ("yes" if lease == name else "no")
+                training_api.kubectl("get", kind, scope)
+    finally:
+        for name in releases:
+            helm("uninstall", name, scope)

@@ -27,7 +27,15 @@ from operator_process import ROOT, OperatorProcess
 from trainings import Trainings, training, wait_for
 
 MANIFESTS = ROOT / "manifests"
-RIGHTS = ("Namespace", "ServiceAccount", "ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding")
+RIGHTS = (
+    "Namespace",
+    "Lease",
+    "ServiceAccount",
+    "ClusterRole",
+    "ClusterRoleBinding",
+    "Role",
+    "RoleBinding",
+)
 SYSTEM = "inception-system"
 pytestmark = pytest.mark.timeout(180)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from charts import sync
+from charts import plain
 from localcluster import components
 from localcluster.cluster import Cluster
 from localcluster.progress import to_stderr
@@ -20,7 +20,7 @@ from trainings import Trainings, wait_for
 SYSTEM = "inception-few"
 LISTED, ELSEWHERE = ("inception-few-a", "inception-few-b"), "inception-few-elsewhere"
 CLUSTER_RIGHTS = ("ClusterRole", "ClusterRoleBinding")
-RIGHTS = ("ServiceAccount", "Role", "RoleBinding")
+RIGHTS = ("Lease", "ServiceAccount", "Role", "RoleBinding")
 pytestmark = pytest.mark.timeout(180)
 
 
@@ -38,9 +38,9 @@ def kubeconfig(training_api: Cluster, tmp_path_factory: pytest.TempPathFactory) 
         training_api.kubectl("create", "namespace", name)
     helm = str(components.build(["helm"], to_stderr)["helm"])
     chosen = f"--set=watchNamespaces={{{','.join(LISTED)}}}"
-    objects = sync.render(helm, chosen, "--set=rbac.aggregateClusterRoles=false", namespace=SYSTEM)
+    objects = plain.render(helm, chosen, "--set=rbac.aggregateClusterRoles=false", namespace=SYSTEM)
     training_api.apply(*(item for item in objects if item["kind"] in RIGHTS))
-    token = training_api.kubectl("create", "token", sync.RELEASE, f"--namespace={SYSTEM}").strip()
+    token = training_api.kubectl("create", "token", plain.RELEASE, f"--namespace={SYSTEM}").strip()
     content = yaml.safe_load(training_api.kubeconfig.read_text())
     content["users"][0]["user"] = {"token": token}
     path = tmp_path_factory.mktemp("few") / "kubeconfig.yaml"
@@ -113,7 +113,9 @@ def test_nodes_are_read_only_with_a_right_of_its_own(
     helm = str(components.build(["helm"], to_stderr)["helm"])
     chosen = f"--set=watchNamespaces={{{','.join(LISTED)}}},rbac.readNodes=true,"
     chosen += "rbac.aggregateClusterRoles=false"
-    rights = [i for i in sync.render(helm, chosen, namespace=SYSTEM) if i["kind"] in CLUSTER_RIGHTS]
+    rights = [
+        i for i in plain.render(helm, chosen, namespace=SYSTEM) if i["kind"] in CLUSTER_RIGHTS
+    ]
     training_api.apply(*rights)
     try:
         with operator(kubeconfig, tmp_path / "with", *LISTED) as process:

@@ -79,6 +79,7 @@ def install(cluster: Cluster, say: Callable[[str], None]) -> Ready:
         Kube(cluster.kubeconfig, str(tools["helm"])),
         f"--set=image.registry=,image.repository={repository},image.tag={tag}",
         f"--set=trainerImage={local_tag('trainer')}",
+        "--set=test.timeoutSeconds=800",
         f"--set-json=profiles={json.dumps(profiles_of_the_node(cluster))}",
     )
     kube.run("rollout", "status", DEPLOYMENT, "-n", OPERATOR_NAMESPACE, "--timeout=180s")

@@ -13,6 +13,7 @@ from inception_operator.contract.errors import (
     ConflictError,
     LeadershipLostError,
     NotFoundError,
+    RejectedError,
     UnavailableError,
 )
 from inception_operator.contract.types import Json
@@ -29,6 +30,7 @@ class FakeLeases(Client):
         self.version = 0
         self.down = False
         self.hanging = False
+        self.may_create = True
 
     async def _arrive(self) -> None:
         if self.hanging:
@@ -54,6 +56,8 @@ class FakeLeases(Client):
         await self._arrive()
         if self.lease is not None:
             raise AlreadyExistsError(409, "there is one")
+        if not self.may_create:
+            raise RejectedError(403, "forbidden")
         return self._store(body)
 
     async def replace(self, kind: Kind, namespace: str, name: str, body: Json) -> Json:
@@ -206,6 +210,39 @@ def test_a_deleted_lease_is_made_again() -> None:
         assert not holding.done()
         assert leases.spec["holderIdentity"] == "one"
         holding.cancel()
+
+    run(main())
+
+
+def test_a_lease_without_a_holder_is_taken_as_the_chart_makes_it() -> None:
+    async def main() -> None:
+        leases = FakeLeases()
+        labels = {"app.kubernetes.io/managed-by": "Helm"}
+        leases._store({"metadata": {"name": "inception-operator", "labels": labels}})
+        leases.may_create = False
+        await leader(leases, "one").acquire()
+        assert leases.lease is not None
+        assert leases.spec["holderIdentity"] == "one"
+        assert leases.lease["metadata"]["labels"] == labels
+
+    run(main())
+
+
+def test_a_missing_lease_that_may_not_be_made_is_named_and_waited_for(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def main() -> None:
+        leases = FakeLeases()
+        leases.may_create = False
+        one = leader(leases, "one")
+        waiting = asyncio.create_task(one.acquire())
+        await asyncio.sleep(5)
+        assert not waiting.done()
+        assert "there is no Lease default/inception-operator" in caplog.text
+        assert "helm upgrade or kubectl apply" in caplog.text
+        leases._store({"metadata": {"name": "inception-operator"}})
+        await asyncio.sleep(5)
+        assert one.leading
 
     run(main())
 

@@ -209,6 +209,7 @@ def test_kubeconfig_falls_back_to_the_environment() -> None:
         ("--http-port", "70000"),
         ("--workers", "0"),
         ("--trainer-image", ""),
+        ("--trainer-pull-policy", "Sometimes"),
         ("--lease-name", ""),
         ("--advertise-address", "host"),
         ("--namespaces", ""),

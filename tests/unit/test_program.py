@@ -45,6 +45,14 @@ def env(pod: Json) -> dict[str, Any]:
     return {entry["name"]: entry.get("value") for entry in main(pod)["env"]}
 
 
+def test_the_metrics_port_is_named_by_the_template_of_a_program_only() -> None:
+    """Monitors scrape every pod that names the port."""
+    command = ["python", "t.py"]
+    assert [port["name"] for port in main(build(command=command))["ports"]] == ["launcher"]
+    metrics = {"name": "metrics", "containerPort": 8081}
+    assert metrics in main(build(command=command, ports=[metrics]))["ports"]
+
+
 @pytest.mark.parametrize(
     ("container", "command"),
     [

@@ -35,14 +35,29 @@ app.kubernetes.io/component: operator
 {{- end }}
 {{- end }}
 
-{{- define "inception-operator.image" -}}
-{{- with .Values.image }}
-{{- if .registry }}{{ .registry }}/{{ end }}{{ .repository }}:{{ .tag | default $.Chart.AppVersion }}{{ if .digest }}@{{ .digest }}{{ end }}
+{{- define "inception-operator.leaseName" -}}
+{{- .Values.leaderElection.leaseName | default (include "inception-operator.fullname" .) }}
+{{- end }}
+
+{{- /* An image reference of a map and the tag of the chart: list MAP TAG. */}}
+{{- define "inception-operator.imageReference" -}}
+{{- $tag := index . 1 }}
+{{- with index . 0 }}
+{{- if .registry }}{{ .registry }}/{{ end }}{{ .repository }}:{{ .tag | default $tag }}{{ if .digest }}@{{ .digest }}{{ end }}
 {{- end }}
 {{- end }}
 
+{{- define "inception-operator.image" -}}
+{{- include "inception-operator.imageReference" (list .Values.image .Chart.AppVersion) }}
+{{- end }}
+
+{{- /* A string is the whole reference, as in the chart's first versions. */}}
 {{- define "inception-operator.trainerImage" -}}
+{{- if kindIs "string" .Values.trainerImage }}
 {{- .Values.trainerImage | default (printf "inception-trainer:%s" .Chart.AppVersion) }}
+{{- else }}
+{{- include "inception-operator.imageReference" (list .Values.trainerImage .Chart.AppVersion) }}
+{{- end }}
 {{- end }}
 
 {{- /* The training pods that the operator looks after, as a peer of a NetworkPolicy. */}}
@@ -59,4 +74,40 @@ namespaceSelector:
 podSelector:
   matchLabels:
     app.kubernetes.io/name: inception-training
+{{- end }}
+
+{{- /* The pods of this release's operator, as a peer of a NetworkPolicy. */}}
+{{- define "inception-operator.operators" -}}
+namespaceSelector:
+  matchLabels:
+    kubernetes.io/metadata.name: {{ .Release.Namespace }}
+podSelector:
+  matchLabels:
+    {{- include "inception-operator.selectorLabels" . | nindent 4 }}
+{{- end }}
+
+{{- /* Limits of a scrape: a map with sampleLimit and labelLimit. Prometheus takes 0 for none. */}}
+{{- define "inception-operator.scrapeLimits" -}}
+sampleLimit: {{ int64 .sampleLimit }}
+labelLimit: {{ int64 .labelLimit }}
+{{- end }}
+
+{{- /* Where helm test trains: where the operator looks. */}}
+{{- define "inception-operator.testNamespace" -}}
+{{- $seen := .Values.watchNamespaces }}
+{{- $own := or (empty $seen) (has .Release.Namespace $seen) }}
+{{- .Values.test.namespace | default ($own | ternary .Release.Namespace (first $seen)) }}
+{{- end }}
+
+{{- /* No pod of a test is one of the operator's: services and policies must not select it. */}}
+{{- define "inception-operator.testLabels" -}}
+{{- merge (dict "app.kubernetes.io/component" "test") (include "inception-operator.labels" . | fromYaml) | toYaml }}
+{{- end }}
+
+{{- /* Annotations of an object that is there during helm test only, and stays when the test failed; the argument is its weight. */}}
+{{- define "inception-operator.testHook" -}}
+helm.sh/hook: test
+helm.sh/hook-weight: {{ . | quote }}
+helm.sh/hook-delete-policy: before-hook-creation,hook-succeeded
+helm.sh/hook-output-log-policy: hook-succeeded,hook-failed
 {{- end }}

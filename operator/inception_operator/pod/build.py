@@ -204,10 +204,7 @@ def _container(job: Job, image: str, pull_policy: str | None) -> Json:
         "name": CONTAINER,
         "image": image,
         "command": list(COMMAND),
-        "ports": [
-            {"name": "launcher", "containerPort": LAUNCHER_PORT, "protocol": "TCP"},
-            {"name": "metrics", "containerPort": METRICS_PORT, "protocol": "TCP"},
-        ],
+        "ports": _ports(job),
         "readinessProbe": {
             "httpGet": {"path": "/readyz", "port": LAUNCHER_PORT},
             "periodSeconds": 1,
@@ -225,6 +222,14 @@ def _container(job: Job, image: str, pull_policy: str | None) -> Json:
     if pull_policy:
         container["imagePullPolicy"] = pull_policy
     return container
+
+
+def _ports(job: Job) -> list[Json]:
+    ports = [{"name": "launcher", "containerPort": LAUNCHER_PORT, "protocol": "TCP"}]
+    if not job.program:
+        # Monitors find their targets by the port. A program that serves a page names it itself.
+        ports.append({"name": "metrics", "containerPort": METRICS_PORT, "protocol": "TCP"})
+    return ports
 
 
 def _volumes(job: Job, shm: str | None) -> list[Json]:

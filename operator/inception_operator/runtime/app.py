@@ -273,5 +273,6 @@ def _context(settings: Settings) -> Context:
     return Context(
         profiles=profiles,
         image=settings.trainer_image,
+        pull_policy=settings.trainer_pull_policy,
         notify_address=settings.notify_address,
     )

@@ -20,6 +20,7 @@ from inception_operator.contract.errors import (
     ConflictError,
     LeadershipLostError,
     NotFoundError,
+    RejectedError,
 )
 from inception_operator.contract.types import Json
 
@@ -128,10 +129,21 @@ class Leader:
         # A leader knows its Lease from its last write: one request for a renewal instead of two.
         lease = self._lease if self.leading and self._lease else await self._read()
         if lease is None:
-            return await self._client.create(LEASES, namespace, self._body(None))
+            return await self._make(namespace, name)
         if self._holder() not in ("", self._settings.identity) and not self._expired(lease):
             return lease
         return await self._client.replace(LEASES, namespace, name, self._body(lease))
+
+    async def _make(self, namespace: str, name: str) -> Json:
+        # Chart and manifests bring the Lease, so that the operator needs no right to create one.
+        try:
+            return await self._client.create(LEASES, namespace, self._body(None))
+        except RejectedError as error:
+            message = (
+                f"there is no Lease {namespace}/{name}, and the operator may not make it: "
+                f"helm upgrade or kubectl apply of the manifests brings it back ({error})"
+            )
+            raise RejectedError(error.status, message) from error
 
     async def _read(self) -> Json | None:
         try:

@@ -14,6 +14,7 @@ from typing import Literal
 from inception_operator.contract.errors import SettingsError
 
 LogFormat = Literal["json", "text"]
+PULL_POLICIES = ("Always", "IfNotPresent", "Never")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 _IMAGE = re.compile(r"\S+")
 _NAMESPACE = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
@@ -33,6 +34,7 @@ class Settings:
     """
 
     trainer_image: str
+    trainer_pull_policy: str | None = None
     http_host: str = "0.0.0.0"  # noqa: S104 - probes and Prometheus come from other hosts
     http_port: int = 8080
     advertise_address: str | None = None

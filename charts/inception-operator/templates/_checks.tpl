@@ -1,0 +1,88 @@
+{{- /*
+Values that contradict one another end the rendering, each with the remedy. What is wrong by itself is refused by
+values.schema.json.
+*/}}
+{{- define "inception-operator.checks" -}}
+{{- include "inception-operator.checkAge" . }}
+{{- include "inception-operator.checkElection" . }}
+{{- include "inception-operator.checkArguments" . }}
+{{- include "inception-operator.checkAvailability" . }}
+{{- include "inception-operator.checkMonitors" . }}
+{{- include "inception-operator.checkJobPolicy" . }}
+{{- include "inception-operator.checkTest" . }}
+{{- end }}
+
+{{- /* helm upgrade --reuse-values takes the old chart's defaults in place of this one's, where newer keys are missing. */}}
+{{- define "inception-operator.checkAge" -}}
+{{- if not (and .Values.test .Values.networkPolicy.jobs .Values.metrics.operator.serviceMonitor (hasKey .Values.leaderElection "enabled")) }}
+{{- fail "values of an older chart were taken as they are: give helm upgrade --reset-then-reuse-values in place of --reuse-values" }}
+{{- end }}
+{{- end }}
+
+{{- define "inception-operator.checkElection" -}}
+{{- if not .Values.leaderElection.enabled }}
+{{- if gt (int .Values.replicaCount) 1 }}
+{{- fail (printf "replicaCount: %d operators would act on the same jobs without leaderElection.enabled; enable it or take one replica" (int .Values.replicaCount)) }}
+{{- end }}
+{{- if ne .Values.updateStrategy.type "Recreate" }}
+{{- fail "updateStrategy.type: without leaderElection.enabled an upgrade has two operators at work for a moment; take Recreate" }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{- /* Arguments that the chart gives by other values: the last one would win without a word. */}}
+{{- define "inception-operator.checkArguments" -}}
+{{- $values := dict "--trainer-image" "trainerImage" "--trainer-pull-policy" "trainerImage.pullPolicy" "--lease-name" "leaderElection.leaseName" "--no-leader-election" "leaderElection.enabled" "--namespaces" "watchNamespaces" "--log-format" "logging.format" "--log-level" "logging.level" "--profiles-dir" "profiles" }}
+{{- $fixed := list "--http-port" "--advertise-address" "--lease-namespace" }}
+{{- range .Values.extraArgs }}
+{{- $option := splitList "=" . | first }}
+{{- with get $values $option }}
+{{- fail (printf "extraArgs: %s is what the value %s is for" $option .) }}
+{{- end }}
+{{- if has $option $fixed }}
+{{- fail (printf "extraArgs: %s is fixed, because ports, probes and policies of the chart rest on it" $option) }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{- define "inception-operator.checkAvailability" -}}
+{{- if and .Values.podDisruptionBudget.enabled (has (toString .Values.podDisruptionBudget.maxUnavailable) (list "0" "0%")) }}
+{{- fail "podDisruptionBudget.maxUnavailable: 0 would keep every node with an operator pod from being drained; take at least 1, or podDisruptionBudget.enabled=false" }}
+{{- end }}
+{{- $rolling := .Values.updateStrategy.rollingUpdate | default dict }}
+{{- $none := list "0" "0%" }}
+{{- if and (eq .Values.updateStrategy.type "RollingUpdate") (has (toString $rolling.maxSurge) $none) (has (toString $rolling.maxUnavailable) $none) }}
+{{- fail "updateStrategy.rollingUpdate: maxSurge and maxUnavailable cannot both be 0, because no pod could ever be replaced" }}
+{{- end }}
+{{- end }}
+
+{{- define "inception-operator.checkMonitors" -}}
+{{- if and .Values.metrics.operator.podMonitor.enabled .Values.metrics.operator.serviceMonitor.enabled }}
+{{- fail "metrics.operator: podMonitor and serviceMonitor would collect every series twice; enable one of them" }}
+{{- end }}
+{{- end }}
+
+{{- define "inception-operator.checkJobPolicy" -}}
+{{- with .Values.networkPolicy.jobs }}
+{{- if .enabled }}
+{{- if not (or .namespaces $.Values.watchNamespaces) }}
+{{- fail "networkPolicy.jobs.namespaces: a NetworkPolicy belongs to one namespace; name those with jobs, or set watchNamespaces" }}
+{{- end }}
+{{- range .namespaces }}
+{{- if and $.Values.watchNamespaces (not (has . $.Values.watchNamespaces)) }}
+{{- fail (printf "networkPolicy.jobs.namespaces: %s is not in watchNamespaces, so no job runs there" .) }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- if and .egress (not .limitEgress) }}
+{{- fail "networkPolicy.jobs.egress: has no effect without networkPolicy.jobs.limitEgress" }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{- define "inception-operator.checkTest" -}}
+{{- $namespace := include "inception-operator.testNamespace" . }}
+{{- if and .Values.watchNamespaces (not (has $namespace .Values.watchNamespaces)) }}
+{{- fail (printf "test.namespace: %s is not in watchNamespaces, so no job runs there" $namespace) }}
+{{- end }}
+{{- end }}
