@@ -159,6 +159,31 @@ def test_cut_connections_and_an_outage_lose_nothing(trainings: Trainings, tmp_pa
         assert operator.stop() == 0
 
 
+def test_an_operator_that_has_not_reached_the_api_server_is_not_ready(
+    trainings: Trainings, tmp_path: Path
+) -> None:
+    lease = f"lease-{uuid.uuid4().hex[:8]}"
+    with CutProxy(trainings.cluster.kubeconfig, tmp_path) as proxy:
+        operator = OperatorProcess(proxy.kubeconfig, tmp_path / "log", lease=lease)
+        with proxy.outage(), ExitStack() as until_it_works:
+            until_it_works.enter_context(operator.standing_by())
+            running = until_it_works.pop_all()
+            wait_for("the line", lambda: "has never answered" in operator.log)
+            # Long enough for several tries at the Lease.
+            time.sleep(5)
+            code, text = operator.fetch("/readyz")
+            assert code == 503
+            assert "the API server at https://127.0.0.1:" in text
+            assert "network policies" in text
+            assert operator.fetch("/healthz")[0] == 200, "a restart would not help"
+            assert operator.log.count("has never answered") == 1
+            assert "Traceback" not in operator.log
+        with running:
+            wait_for("readiness", lambda: operator.fetch("/readyz") == (200, "ok"))
+            trainings.create("job")
+            trainings.wait_state("job", "Running")
+
+
 @pytest.fixture
 def launchers() -> Iterator[list[FakeLauncher]]:
     with ExitStack() as stack:
