@@ -265,6 +265,32 @@ def test_a_launcher_that_rings_is_heard_before_its_readiness_drops(
         assert trainings.wait_state("job", "Running", attempt=2)["rootCause"]["pod"] == "job-1-1"
 
 
+@pytest.mark.nightly
+def test_a_job_whose_launchers_cannot_be_reached_ends(
+    trainings: Trainings, operator: OperatorProcess
+) -> None:
+    trainings.create("job", annotations=HOLD, failurePolicy={"maxRestarts": 0})
+    wait_for("pods", lambda: len(trainings.pods("job")) == 2)
+    for slot in (0, 1):
+        # Nobody listens there, as if a NetworkPolicy let only the kubelet in.
+        trainings.play_kubelet(f"job-{slot}-1", f"127.0.0.{91 + slot}", ready=True)
+    trainings.wait_state("job", "Running", attempt=1)
+
+    def is_told() -> bool:
+        conditions = trainings.status("job")["conditions"]
+        ready = next(c for c in conditions if c["type"] == "PodsReady")
+        return ready["status"] == "True" and "NetworkPolicies have to let" in ready["message"]
+
+    wait_for("the condition", is_told, seconds=50)
+    wait_for("the event", lambda: "LauncherUnreachable" in trainings.reasons("job"))
+    trainings.play_kubelet("job-1-1", "127.0.0.92", ready=False)
+    status = trainings.wait_state("job", "Failed", seconds=60)
+    cause = status["rootCause"]
+    assert (cause["reason"], cause["pod"]) == ("LauncherUnreachable", "job-1-1")
+    failed = next(c for c in status["conditions"] if c["type"] == "Failed")
+    assert failed["reason"] == "MaxRestartsExceeded"
+
+
 def test_an_unhealthy_device_costs_its_pod(
     trainings: Trainings, operator: OperatorProcess, launchers: list[FakeLauncher]
 ) -> None:
