@@ -60,6 +60,39 @@ def test_it_answers_on_both_families(server: Server, host: str) -> None:
     assert (status, json.loads(body)["state"]) == (200, "Failed")
 
 
+TOKEN = "d9f3ad6e-3a50-4a2a-8d27-5d6f0f5f1c11"
+
+
+@pytest.mark.parametrize(
+    ("token", "shown", "is_told"),
+    [
+        (TOKEN, f"Bearer {TOKEN}", True),
+        (TOKEN, f"Bearer {TOKEN[:-1]}", False),
+        (TOKEN, TOKEN, False),
+        (TOKEN, "Bearer ", False),
+        (TOKEN, "Bearer \xe9", False),
+        (TOKEN, None, False),
+        # The pod was made by an operator that shows none.
+        ("", None, True),
+        ("", f"Bearer {TOKEN}", True),
+    ],
+)
+def test_only_the_operator_is_told_what_ranks_wrote_to_stderr(
+    token: str, shown: str | None, is_told: bool
+) -> None:
+    board = Board(FAILED)
+    server = Server(0, board, token)
+    server.start()
+    url = f"http://127.0.0.1:{server.server_port}/status"
+    headers = {} if shown is None else {"Authorization": shown}
+    with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=10) as answer:
+        report = json.load(answer)
+    server.stop()
+    # What decides about restarts is the same for an operator of an older release.
+    assert report == FAILED.to_dict() | {"message": FAILED.message if is_told else None}
+    assert board.asked is is_told, "a stranger who asks is no operator that listens"
+
+
 def test_without_ipv6_it_answers_on_ipv4(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket, "has_dualstack_ipv6", lambda: False)
     server = Server(0, Board(FAILED))

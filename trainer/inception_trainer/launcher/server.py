@@ -1,9 +1,12 @@
 """The launcher's HTTP server: /status for the operator, /readyz and /healthz for the kubelet.
 
+Whoever reaches the port may ask; only the operator is told what the ranks wrote to stderr.
+
 The main loop publishes its report on a ``Board``; the server's threads only read. A launcher whose
 main loop stands still therefore still answers, and says on /healthz that it is not well.
 """
 
+import hmac
 import json
 import threading
 import time
@@ -32,7 +35,7 @@ class Board:
         self._reached = (0, 0)
         """An attempt and the furthest step of its ranks."""
         self.asked = False
-        """Somebody has read /status."""
+        """The operator has read /status."""
 
     def publish(self, report: Report, progress: Path | None) -> None:
         """Publish a report and name the file that holds the progress of its attempt."""
@@ -80,8 +83,9 @@ class Board:
 class Server(Listener):
     """Serves a board."""
 
-    def __init__(self, port: int, board: Board) -> None:
+    def __init__(self, port: int, board: Board, token: str = "") -> None:
         self.board = board
+        self.token = token
         super().__init__(port, _Handler)
 
     def start(self) -> None:
@@ -101,14 +105,26 @@ class _Handler(Handler):
         board = self.server.board
         match path:
             case "/status":
-                board.asked = True
-                self.answer(200, board.report().to_bytes(), "application/json")
+                report = board.report()
+                if self._is_operator():
+                    board.asked = True
+                else:
+                    report = replace(report, message=None)
+                self.answer(200, report.to_bytes(), "application/json")
             case "/readyz":
                 self._say(board.ready)
             case "/healthz":
                 self._say(board.healthy)
             case _:
                 self.answer(404, b"not found\n", "text/plain")
+
+    def _is_operator(self) -> bool:
+        token = self.server.token
+        if not token:
+            return True
+        shown = self.headers.get("Authorization", "")
+        expected = f"Bearer {token}"
+        return hmac.compare_digest(shown.encode("utf-8", "replace"), expected.encode())
 
     def _say(self, good: bool) -> None:
         self.answer(200 if good else 503, b"ok\n" if good else b"no\n", "text/plain")
