@@ -159,6 +159,31 @@ def test_cut_connections_and_an_outage_lose_nothing(trainings: Trainings, tmp_pa
         assert operator.stop() == 0
 
 
+def test_an_operator_that_has_not_reached_the_api_server_is_not_ready(
+    trainings: Trainings, tmp_path: Path
+) -> None:
+    lease = f"lease-{uuid.uuid4().hex[:8]}"
+    with CutProxy(trainings.cluster.kubeconfig, tmp_path) as proxy:
+        operator = OperatorProcess(proxy.kubeconfig, tmp_path / "log", lease=lease)
+        with proxy.outage(), ExitStack() as until_it_works:
+            until_it_works.enter_context(operator.standing_by())
+            running = until_it_works.pop_all()
+            wait_for("the line", lambda: "has never answered" in operator.log)
+            # Long enough for several tries at the Lease.
+            time.sleep(5)
+            code, text = operator.fetch("/readyz")
+            assert code == 503
+            assert "the API server at https://127.0.0.1:" in text
+            assert "network policies" in text
+            assert operator.fetch("/healthz")[0] == 200, "a restart would not help"
+            assert operator.log.count("has never answered") == 1
+            assert "Traceback" not in operator.log
+        with running:
+            wait_for("readiness", lambda: operator.fetch("/readyz") == (200, "ok"))
+            trainings.create("job")
+            trainings.wait_state("job", "Running")
+
+
 @pytest.fixture
 def launchers() -> Iterator[list[FakeLauncher]]:
     with ExitStack() as stack:
@@ -238,6 +263,32 @@ def test_a_launcher_that_rings_is_heard_before_its_readiness_drops(
         notify_and_wait(order["bell"], f"{trainings.namespace}/job", "job-1-1")
         follow(trainings, launchers, 2)
         assert trainings.wait_state("job", "Running", attempt=2)["rootCause"]["pod"] == "job-1-1"
+
+
+@pytest.mark.nightly
+def test_a_job_whose_launchers_cannot_be_reached_ends(
+    trainings: Trainings, operator: OperatorProcess
+) -> None:
+    trainings.create("job", annotations=HOLD, failurePolicy={"maxRestarts": 0})
+    wait_for("pods", lambda: len(trainings.pods("job")) == 2)
+    for slot in (0, 1):
+        # Nobody listens there, as if a NetworkPolicy let only the kubelet in.
+        trainings.play_kubelet(f"job-{slot}-1", f"127.0.0.{91 + slot}", ready=True)
+    trainings.wait_state("job", "Running", attempt=1)
+
+    def is_told() -> bool:
+        conditions = trainings.status("job")["conditions"]
+        ready = next(c for c in conditions if c["type"] == "PodsReady")
+        return ready["status"] == "True" and "NetworkPolicies have to let" in ready["message"]
+
+    wait_for("the condition", is_told, seconds=50)
+    wait_for("the event", lambda: "LauncherUnreachable" in trainings.reasons("job"))
+    trainings.play_kubelet("job-1-1", "127.0.0.92", ready=False)
+    status = trainings.wait_state("job", "Failed", seconds=60)
+    cause = status["rootCause"]
+    assert (cause["reason"], cause["pod"]) == ("LauncherUnreachable", "job-1-1")
+    failed = next(c for c in status["conditions"] if c["type"] == "Failed")
+    assert failed["reason"] == "MaxRestartsExceeded"
 
 
 def test_an_unhealthy_device_costs_its_pod(

@@ -172,7 +172,9 @@ class Gang:
         for launcher in self.launchers:
             launcher.close()
 
-    def assign(self, attempt: int, nproc: int = 1, graceful: bool = False) -> None:
+    def assign(
+        self, attempt: int, nproc: int = 1, graceful: bool = False, master: str = "127.0.0.1"
+    ) -> None:
         """Give every launcher its ranks of an attempt."""
         port = free_port()
         for rank, launcher in enumerate(self.launchers):
@@ -181,7 +183,7 @@ class Gang:
                 nodeRank=rank,
                 nnodes=len(self.launchers),
                 nprocPerNode=nproc,
-                masterAddr="127.0.0.1",
+                masterAddr=master,
                 masterPort=port,
                 graceful=graceful,
             )

@@ -22,6 +22,8 @@ TRAINER_IMAGE = "localhost/inception-trainer:test"
 START_SECONDS = 30.0
 _LISTENING = re.compile(r"listening on port (\d+)")
 _WRITES = ("create", "patch", "update", "delete")
+_PAGE_SECONDS = 1.1
+"""How long the operator may go on showing a page of metrics that it has made."""
 
 
 class OperatorProcess:
@@ -59,6 +61,7 @@ class OperatorProcess:
         self._temporary = log.with_name(f"{log.name}-tmp")
         self._process: subprocess.Popen[bytes] | None = None
         self._port = 0
+        self._next_page = 0.0
 
     def __enter__(self) -> OperatorProcess:
         self.start()
@@ -153,22 +156,24 @@ class OperatorProcess:
                 return error.code
 
     def metric(self, series: str, /, **labels: str) -> float:
-        """Sum of all samples of a series (without its prefix) that have these labels."""
-        _, text = self.fetch("/metrics")
-        return sum(
-            sample.value
-            for family in text_string_to_metric_families(text)
-            for sample in family.samples
-            if sample.name == f"inception_operator_{series}"
-            and labels.items() <= sample.labels.items()
-        )
+        """Sum of all samples of a series (without its prefix) that have these labels, as of now."""
+        return _total(self._page(), series, labels)
 
     def writes(self) -> float:
         """Requests so far that change something, its own Lease left out."""
-        total = sum(self.metric("api_requests_total", verb=verb) for verb in _WRITES)
-        return total - sum(
-            self.metric("api_requests_total", verb=verb, resource="leases") for verb in _WRITES
+        page = self._page()
+        return sum(
+            _total(page, "api_requests_total", {"verb": verb})
+            - _total(page, "api_requests_total", {"verb": verb, "resource": "leases"})
+            for verb in _WRITES
         )
+
+    def _page(self) -> str:
+        # A page that was made for the last question would not know of what has happened since.
+        time.sleep(max(0.0, self._next_page - time.monotonic()))
+        _, text = self.fetch("/metrics")
+        self._next_page = time.monotonic() + _PAGE_SECONDS
+        return text
 
     def rss_mib(self) -> float:
         """Resident memory now."""
@@ -195,3 +200,12 @@ class OperatorProcess:
                     f"the operator did not start (exit code {code}):\n{self._since(begin)}"
                 )
             time.sleep(0.02)
+
+
+def _total(page: str, series: str, labels: dict[str, str]) -> float:
+    return sum(
+        sample.value
+        for family in text_string_to_metric_families(page)
+        for sample in family.samples
+        if sample.name == f"inception_operator_{series}" and labels.items() <= sample.labels.items()
+    )

@@ -172,3 +172,14 @@ def test_packets(tmp_path: Path) -> None:
         assert wire.Request.from_dict(message["request"]) == REQUEST
         ours.shutdown(socket.SHUT_RDWR)
         assert wire.receive(theirs) is None
+
+
+@pytest.mark.parametrize(
+    ("host", "endpoint"),
+    [("10.0.0.1", "10.0.0.1:29501"), ("fd00::5", "[fd00::5]:29501"), ("job-0", "job-0:29501")],
+)
+def test_torch_reads_the_address_of_the_master_as_it_was_meant(host: str, endpoint: str) -> None:
+    from torch.distributed.elastic.rendezvous.utils import parse_rendezvous_endpoint
+
+    assert agent._endpoint(host, 29501) == endpoint
+    assert parse_rendezvous_endpoint(endpoint, 0) == (host, 29501)

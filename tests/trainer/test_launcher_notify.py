@@ -1,5 +1,6 @@
 """Notifications from the launcher to the operator."""
 
+import socket
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -8,6 +9,7 @@ from threading import Thread
 
 import pytest
 
+from inception_operator.runtime.settings import Settings
 from inception_trainer.launcher import notify
 from launchers import Gang, free_port
 
@@ -15,13 +17,19 @@ from launchers import Gang, free_port
 class Operator(HTTPServer):
     """Notes what is asked of it."""
 
-    def __init__(self) -> None:
+    def __init__(self, host: str = "127.0.0.1") -> None:
         self.heard: Queue[str] = Queue()
-        super().__init__(("127.0.0.1", 0), _Handler)
+        if ":" in host:
+            self.address_family = socket.AF_INET6
+        super().__init__((host, 0), _Handler)
 
     @property
     def address(self) -> str:
-        return f"127.0.0.1:{self.server_port}"
+        host = self.server_address[0]
+        # As the operator writes its own address.
+        return Settings(
+            trainer_image="-", advertise_address=str(host), http_port=self.server_port
+        ).notify_address
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -37,8 +45,8 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def operator() -> Iterator[Operator]:
-    server = Operator()
+def operator(request: pytest.FixtureRequest) -> Iterator[Operator]:
+    server = Operator(getattr(request, "param", "127.0.0.1"))
     thread = Thread(target=server.serve_forever, args=(0.05,))
     thread.start()
     yield server
@@ -47,6 +55,7 @@ def operator() -> Iterator[Operator]:
     server.server_close()
 
 
+@pytest.mark.parametrize("operator", ["127.0.0.1", "::1"], indirect=True)
 def test_a_notification_names_the_pod(operator: Operator) -> None:
     notify.notify(operator.address, "team-a/job", "job-0-1")
     assert operator.heard.get(timeout=10) == "/ring/team-a/job/job-0-1"

@@ -57,7 +57,8 @@ def test_two_nodes_recover_from_every_kind_of_death(gang: Gang) -> None:
     gang.assign(3)
     gang.first_steps(3, 2)
     gang.do(3, 1, "stop")
-    gang.assign(4)
+    # The same in a cluster whose pods have IPv6 addresses.
+    gang.assign(4, master="::1")
     gang.first_steps(4, 2)
 
     gang.assign(5, graceful=True)

@@ -18,3 +18,8 @@ def test_malformed_seconds_are_named() -> None:
         settings.SettingsError, match=r"INCEPTION_PROGRESS_DEADLINE_SECONDS: .*'soon'"
     ):
         settings.read([], {"INCEPTION_PROGRESS_DEADLINE_SECONDS": "soon"})
+
+
+def test_the_token_is_the_uid_of_the_pod() -> None:
+    assert settings.read([], {"INCEPTION_POD_UID": "uid-1"}).token == "uid-1"
+    assert settings.read([], {}).token == "", "an older operator made the pod"

@@ -215,11 +215,11 @@ def build_labels(sink: Prometheus) -> dict[str, str]:
     return family.samples[0].labels
 
 
-def scrape(port: int, path: str = "/metrics") -> str:
+def scrape(port: int, path: str = "/metrics", host: str = "127.0.0.1") -> str:
     deadline = time.monotonic() + 20
     while True:
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as response:
+            with urllib.request.urlopen(f"http://{host}:{port}{path}", timeout=5) as response:
                 return response.read().decode()
         except OSError:
             assert time.monotonic() < deadline
@@ -234,6 +234,15 @@ def test_port_that_is_busy_is_taken_later() -> None:
         sink = Prometheus(port)
         sink.start(INFO)
     assert "trainer_attempt 2.0" in scrape(port)
+    sink.close()
+
+
+def test_the_page_is_served_on_both_families() -> None:
+    port = free_port()
+    sink = Prometheus(port)
+    sink.start(INFO)
+    for host in ("127.0.0.1", "[::1]"):
+        assert "trainer_attempt 2.0" in scrape(port, host=host)
     sink.close()
 
 

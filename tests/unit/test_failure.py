@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -320,6 +321,31 @@ def test_not_responding(view: PodView, fails: bool) -> None:
     found = only(view, **late)
     assert (found is not None and found.reason == "NotResponding") is fails
     assert only(view, issued=NOW - timedelta(seconds=29)) is None
+
+
+@pytest.mark.parametrize(
+    ("view", "reason"),
+    [
+        (pod(ready=False, reachable=False, ready_changed=LATE), "NotResponding"),
+        (
+            pod(ready=False, reachable=False, ready_changed=LATE, never_reached=True),
+            "LauncherUnreachable",
+        ),
+        (replace(ended(1, reachable=False), report=Report(2, "Failed")), "NotResponding"),
+        (
+            replace(ended(1, reachable=False, never_reached=True), report=Report(2, "Failed")),
+            "LauncherUnreachable",
+        ),
+    ],
+    ids=["fell silent", "never heard", "fell silent and ended", "never heard and ended"],
+)
+def test_only_what_was_never_reached_counts(view: PodView, reason: str) -> None:
+    found = only(view, issued=NOW - timedelta(seconds=30))
+    assert found is not None
+    assert found.reason == reason
+    never = reason == "LauncherUnreachable"
+    assert ("NetworkPolicies" in found.message) is never
+    assert (action(found, None) is Action.RESTART) is never
 
 
 def test_long_messages_are_cut() -> None:

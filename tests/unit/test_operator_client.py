@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, suppress
 
 import pytest
 from aiohttp import web
@@ -230,3 +230,29 @@ async def test_a_torn_line_is_given_up() -> None:
     async with serving(handler) as (client, _):
         with pytest.raises(errors.UnavailableError):
             await read(client)
+
+
+@pytest.mark.parametrize(
+    ("code", "reached"),
+    [(200, True), (403, True), (404, True), (429, True), (401, False), (500, False), (503, False)],
+)
+async def test_contact_is_an_answer_to_us(code: int, reached: bool) -> None:
+    async def handler(_request: web.Request) -> web.StreamResponse:
+        return web.json_response({}) if code == 200 else failure(code)
+
+    async with serving(handler) as (client, _):
+        with suppress(errors.ApiError):
+            await client.get(PODS, "ns", "pod")
+        assert (client.contact.problem is None) is reached
+
+
+async def test_nobody_there_is_no_contact() -> None:
+    client = Client(Configuration(host="http://127.0.0.1:1"))
+    try:
+        with pytest.raises(errors.UnavailableError):
+            await client.get(PODS, "ns", "pod")
+        problem = client.contact.problem
+        assert problem is not None
+        assert "http://127.0.0.1:1" in problem
+    finally:
+        await client.close()

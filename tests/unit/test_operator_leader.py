@@ -10,6 +10,7 @@ import pytest
 from fake_time import now, run
 from inception_operator.contract.errors import (
     AlreadyExistsError,
+    ApiError,
     ConflictError,
     LeadershipLostError,
     NotFoundError,
@@ -31,6 +32,7 @@ class FakeLeases(Client):
         self.down = False
         self.hanging = False
         self.may_create = True
+        self.refusal: ApiError | None = None
 
     async def _arrive(self) -> None:
         if self.hanging:
@@ -39,6 +41,8 @@ class FakeLeases(Client):
             raise UnavailableError(503, "down")
 
     def _store(self, body: Json) -> Json:
+        if self.refusal is not None:
+            raise self.refusal
         self.version += 1
         self.lease = {
             **body,
@@ -254,5 +258,55 @@ def test_release_without_the_api_server_is_no_error() -> None:
         await one.acquire()
         leases.down = True
         await one.release()
+
+    run(main())
+
+
+def test_a_lease_that_may_not_be_written_is_told_once_with_the_remedy(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def main() -> None:
+        leases = FakeLeases()
+        leases.refusal = RejectedError(403, "leases is forbidden")
+        one = leader(leases, "one")
+        waiting = asyncio.create_task(one.acquire())
+        await asyncio.sleep(60)
+        assert one.problem is not None
+        assert "default/inception-operator" in one.problem
+        assert "give the operator its Role" in one.problem
+        assert [record.getMessage() for record in caplog.records] == [one.problem]
+        leases.refusal = None
+        await waiting
+        assert one.problem is None
+
+    run(main())
+
+
+def test_a_lease_in_a_namespace_that_does_not_exist_is_a_problem() -> None:
+    async def main() -> None:
+        leases = FakeLeases()
+        leases.refusal = NotFoundError(404, 'namespaces "nowhere" not found')
+        one = leader(leases, "one")
+        waiting = asyncio.create_task(one.acquire())
+        await asyncio.sleep(10)
+        assert one.problem is not None
+        assert "--lease-namespace" in one.problem
+        waiting.cancel()
+
+    run(main())
+
+
+def test_an_api_server_that_is_away_is_no_problem_of_the_election(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def main() -> None:
+        leases = FakeLeases()
+        leases.down = True
+        one = leader(leases, "one")
+        waiting = asyncio.create_task(one.acquire())
+        await asyncio.sleep(60)
+        assert one.problem is None
+        assert len(caplog.records) == 1
+        waiting.cancel()
 
     run(main())

@@ -47,15 +47,18 @@ class Launcher:
         self.metrics = "trainer_step 5\ntrainer_progress_ratio 0.5\n"
         self.pause = 0.0
         self.asked = 0
+        self.shown: list[str | None] = []
 
-    async def status(self, _request: web.Request) -> web.Response:
+    async def status(self, request: web.Request) -> web.Response:
         self.asked += 1
+        self.shown.append(request.headers.get("Authorization"))
         await asyncio.sleep(self.pause)
         return web.Response(
             text=self.answer if isinstance(self.answer, str) else json.dumps(self.answer)
         )
 
-    async def page(self, _request: web.Request) -> web.Response:
+    async def page(self, request: web.Request) -> web.Response:
+        assert "Authorization" not in request.headers
         return web.Response(text=self.metrics)
 
 
@@ -91,6 +94,14 @@ async def test_an_answer_is_kept_for_the_next_decision() -> None:
         assert (found.attempt, found.state, reachable, since) == (2, "Idle", True, None)
         asker.retain(KEY, ())
         assert asker.answer(KEY, view().uid) == (None, None, None)
+
+
+async def test_a_launcher_is_shown_the_uid_of_its_pod() -> None:
+    async with asking() as (asker, launcher):
+        assert await asker.refresh(KEY, [view()])
+        assert await asker.report("127.0.0.1", "another") is not None
+        assert await asker.metrics("127.0.0.1") is not None
+        assert launcher.shown == [f"Bearer {view().uid}", "Bearer another"]
 
 
 @pytest.mark.parametrize("nonsense", ["", "hello", "[]", '{"state": "Idle"}', "x" * 100_000])

@@ -133,6 +133,7 @@ def test_environment() -> None:
     assert values["INCEPTION_SHUTDOWN_SECONDS"] == "110"
     assert values["INCEPTION_METRICS_PORT"] == "8081"
     assert values["POD_IP"]["fieldRef"]["fieldPath"] == "status.podIP"
+    assert values["INCEPTION_POD_UID"]["fieldRef"]["fieldPath"] == "metadata.uid"
     assert values["HOME"] == "/tmp"
 
 

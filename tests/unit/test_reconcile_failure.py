@@ -407,6 +407,69 @@ def test_pod_that_has_gone_silent_is_replaced(sim: Sim) -> None:
     assert sim.counters == (2, 1, 0)
 
 
+def cut_off(sim: Sim) -> None:
+    """Time passes in a namespace whose NetworkPolicy keeps the operator from all pods; the kubelet
+    is let through.
+    """
+    for pod in sim.pods.values():
+        pod.reachable = False
+    sim.calm()
+
+
+def test_pods_that_were_never_reached_use_up_the_restarts() -> None:
+    sim = Sim(job(failurePolicy={"maxRestarts": 1}))
+    for _ in range(40):
+        sim.operate()
+        if sim.terminal:
+            break
+        cut_off(sim)
+        for pod in sim.pods.values():
+            sim.fail_ranks(pod, 1)
+        sim.tick(31)
+    assert sim.counters == (2, 1, 1)
+    failed = sim.full_condition("Failed")
+    assert (failed["status"], failed["reason"]) == ("True", "MaxRestartsExceeded")
+    assert "LauncherUnreachable of rank 0 in pod job-0-2" in failed["message"]
+    assert "NetworkPolicies have to let the operator to ports 8080 and 8081" in failed["message"]
+    assert sim.status["rootCause"]["reason"] == "LauncherUnreachable"
+
+
+def test_pods_that_run_unreached_are_told_of_with_the_remedy() -> None:
+    sim = Sim()
+    for _ in range(4):
+        sim.operate()
+        cut_off(sim)
+    assert sim.status["state"] == "Running"
+    sim.tick(31)
+    plan = sim.operate()
+    ready, reason, message = sim.pods_ready()
+    assert (ready, reason) == ("True", "AllPodsReady")
+    assert message.startswith("2 of 2 pods ready; the operator cannot reach the launcher of pod ")
+    assert "job-0-1 and 1 more on port 8080" in message
+    assert "NetworkPolicies" in message
+    assert sim.reasons.count("LauncherUnreachable") == 1
+    assert plan.requeue_after == 30, "it is looked again"
+    assert sim.settle() == 0
+    sim.tick(31)
+    assert sim.operate().empty
+    for pod in sim.pods.values():
+        pod.reachable = True
+    sim.operate()
+    assert sim.pods_ready()[2] == "2 of 2 pods ready"
+    assert sim.counters == (1, 0, 0)
+
+
+def test_an_elastic_job_is_told_of_pods_that_are_not_reached() -> None:
+    sim = Sim(job(elasticPolicy={"minNodes": 1}))
+    for _ in range(4):
+        sim.operate()
+        cut_off(sim)
+    sim.tick(31)
+    sim.operate()
+    assert "the operator cannot reach the launcher" in sim.pods_ready()[2]
+    assert sim.settle() == 0
+
+
 def test_surviving_silent_launcher_is_replaced_while_gathering(sim: Sim) -> None:
     sim.remove(sim.pod(1))
     sim.operate()

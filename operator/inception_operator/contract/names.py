@@ -71,6 +71,7 @@ class Reason:
     POD_CREATION_REJECTED: Final = "PodCreationRejected"
     ALL_PODS_READY: Final = "AllPodsReady"
     ENOUGH_PODS_READY: Final = "EnoughPodsReady"
+    LAUNCHER_UNREACHABLE: Final = "LauncherUnreachable"
     ATTEMPT_STARTED: Final = "AttemptStarted"
     ATTEMPT_RUNNING: Final = "AttemptRunning"
     ATTEMPT_ENDED: Final = "AttemptEnded"
@@ -115,6 +116,7 @@ class Cause:
     NODE_LOST: Final = "NodeLost"
     ADMISSION_ERROR: Final = "UnexpectedAdmissionError"
     NOT_RESPONDING: Final = "NotResponding"
+    LAUNCHER_UNREACHABLE: Final = "LauncherUnreachable"
     DEVICE_UNHEALTHY: Final = "DeviceUnhealthy"
 
 

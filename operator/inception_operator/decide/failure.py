@@ -18,7 +18,7 @@ from inception_operator.contract.types import Json, PodView, Report, VanishedPod
 from inception_operator.spec.failure_policy import WAIT, NodeLoss
 
 from . import liveness, slots
-from .liveness import SILENCE
+from .liveness import SILENCE, UNREACHED_REMEDY
 from .slots import Slots
 
 # Launchers tell of one accident within a second or two of one another.
@@ -301,8 +301,10 @@ def _ended(pod: PodView, view: AttemptView) -> Failure:
         text = pod.message or pod.disruption_reason or pod.reason or ""
     elif view.issued is not None and report is not None and 0 < report.attempt < view.attempt:
         # Its own failure has been counted in the attempt it belongs to.
-        reason = Cause.NOT_RESPONDING
+        reason = Cause.LAUNCHER_UNREACHABLE if pod.never_reached else Cause.NOT_RESPONDING
         text = "the pod ended before this attempt reached it"
+        if pod.never_reached:
+            text += f"; the operator has never reached its launcher: {UNREACHED_REMEDY}"
     elif code == 0:
         reason = Cause.ERROR
         text = "the container ended without having trained"
@@ -376,6 +378,13 @@ def _unresponsive(pod: PodView, view: AttemptView) -> Failure | None:
         text = liveness.lost_text(policy, pod)
         return _failure(pod, view, Cause.NODE_LOST, now, text)
     text = f"the launcher has not taken up attempt {view.attempt} within {SILENCE.seconds} s"
+    if pod.never_reached:
+        # A device or a node does not do that: it would happen to the next pod as well.
+        text = (
+            f"the launcher has not been ready for {SILENCE.seconds} s and the operator has never "
+            f"reached it on port 8080: {UNREACHED_REMEDY}"
+        )
+        return _failure(pod, view, Cause.LAUNCHER_UNREACHABLE, now, text)
     if not pod.reachable:
         text = f"the launcher has not been ready and has not answered for {SILENCE.seconds} s"
     return _failure(pod, view, Cause.NOT_RESPONDING, now, text)

@@ -147,8 +147,21 @@ def maintain_spares(view: JobView, draft: Draft, placed: Placement, plan: Plan) 
     plan |= _watch_gathering(view, draft, placed, plan, spares, lingering)
     availability = find_availability(view, placed, plan)
     reason, text = elastic.outlook(availability, _rejection(view, plan))
-    draft.describe_pods(reason, text)
-    return plan
+    members = placed.pods_of(placed.membership.members)
+    but, again = liveness.unreached(members, view.now)
+    draft.describe_pods(reason, text, but)
+    return plan | again
+
+
+def describe_members(view: JobView, draft: Draft, placed: Placement) -> Plan:
+    """Say of the pods of a running attempt that they are ready, and which ones only the kubelet
+    reaches.
+    """
+    members = placed.pods_of(placed.membership.members)
+    but, again = liveness.unreached(members, view.now)
+    size = len(placed.membership.members)
+    draft.describe_pods(Reason.ALL_PODS_READY, f"{size} of {size} pods ready", but)
+    return again
 
 
 def place_again(view: JobView, draft: Draft, plan: Plan) -> tuple[Plan, Placement]:

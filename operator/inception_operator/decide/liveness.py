@@ -21,6 +21,11 @@ from . import slots
 from .plans import delete_pods, requeue_in
 
 SILENCE: Final = timedelta(seconds=30)
+# How often a launcher that has never answered is asked again while its ranks run.
+UNREACHED_POLL: Final = 30.0
+UNREACHED_REMEDY: Final = (
+    "NetworkPolicies have to let the operator to ports 8080 and 8081 of the job's pods"
+)
 # Torch is imported on a busy node; afterwards silence is silence.
 WARM_UP: Final = timedelta(minutes=5)
 POLL: Final = 10.0
@@ -44,6 +49,30 @@ def unresponsive_at(pod: PodView, since: datetime, policy: NodeLoss = WAIT) -> d
     unready = pod.ready_changed or since
     unreachable = pod.unreachable_since or since
     return max(since, unready, unreachable) + SILENCE
+
+
+def unreached(pods: Iterable[PodView], now: datetime) -> tuple[str | None, Plan]:
+    """What is to be said of pods that are ready and that the operator has not reached for
+    `SILENCE`, None if there are none; and when to look again.
+    """
+    names: list[str] = []
+    pauses: list[float] = []
+    for pod in pods:
+        if not pod.never_reached or not pod.ready or pod.deleting or slots.finished(pod):
+            continue
+        due = (pod.unreachable_since or pod.ready_changed or now) + SILENCE
+        left = (due - now).total_seconds()
+        if left <= 0:
+            names.append(pod.name)
+        pauses.append(left if left > 0 else UNREACHED_POLL)
+    if not names:
+        return None, requeue_in(*pauses)
+    others = f" and {len(names) - 1} more" if len(names) > 1 else ""
+    text = (
+        f"the operator cannot reach the launcher of pod {names[0]}{others} on port 8080, learns "
+        f"late of failures and has no figures: {UNREACHED_REMEDY}"
+    )
+    return text, requeue_in(*pauses)
 
 
 def lost_at(policy: NodeLoss, pod: PodView) -> datetime | None:

@@ -23,7 +23,7 @@ def wants_report(resource: Json, pod: PodView) -> bool:
     """
     if not _is_active(resource) or not _can_answer(pod):
         return False
-    if not pod.ready or pod.reachable is None:
+    if not pod.ready or pod.reachable is None or pod.never_reached:
         return True
     assignment = pod.assignment
     if assignment is None or assignment.is_standby:

@@ -29,7 +29,14 @@ from inception_operator.spec.job import Job, managed_elsewhere, parse
 
 from . import elastic, failure, lifecycle, liveness, slots, success
 from .failure import AttemptView, Failure
-from .gather import gather_pods, maintain_spares, place_again, replace_pods, resize_if_due
+from .gather import (
+    describe_members,
+    gather_pods,
+    maintain_spares,
+    place_again,
+    replace_pods,
+    resize_if_due,
+)
 from .plans import delete_pods, requeue_in
 from .ranks import hand_out_ranks
 from .repair import repairs
@@ -40,7 +47,12 @@ from .view import Context, JobView, Placement, place_pods, view_attempt
 __all__ = ["Context", "reconcile"]
 
 # Failures of these kinds leave a pod behind that will not train again.
-_USELESS_AFTER = (Cause.NOT_RESPONDING, Cause.NODE_LOST, Cause.DEVICE_UNHEALTHY)
+_USELESS_AFTER = (
+    Cause.NOT_RESPONDING,
+    Cause.LAUNCHER_UNREACHABLE,
+    Cause.NODE_LOST,
+    Cause.DEVICE_UNHEALTHY,
+)
 
 
 def reconcile(observation: Observation, context: Context) -> Plan:
@@ -129,6 +141,8 @@ def _advance(view: JobView, draft: Draft) -> Plan:
     # 12. Hand out the ranks of the attempt that is issued, and watch over it.
     if draft.issued is not None:
         plan |= hand_out_ranks(view, draft, placed)
+        if job.elastic is None:
+            plan |= describe_members(view, draft, placed)
     return _conclude(view, draft, placed, plan)
 
 

@@ -297,9 +297,15 @@ class Draft:
         text = f"attempt {self.attempt} started on {size} nodes"
         self._announce(Reason.ATTEMPT_STARTED, text)
 
-    def describe_pods(self, reason: str, message: str) -> None:
-        """What is to be said about the pods of an attempt that has been issued."""
-        self._put(ConditionType.PODS_READY, TRUE, reason, message[:MAX_TEXT])
+    def describe_pods(self, reason: str, message: str, but: str | None = None) -> None:
+        """What is to be said about the pods of an attempt that has been issued; ``but`` is what is
+        wrong with some of them, which is also worth an event.
+        """
+        before = self.message(ConditionType.PODS_READY, reason) or ""
+        text = message if but is None else f"{message}; {but}"
+        self._put(ConditionType.PODS_READY, TRUE, reason, text[:MAX_TEXT])
+        if but is not None and but[:MAX_TEXT] not in before:
+            self._warn(Reason.LAUNCHER_UNREACHABLE, but)
 
     def resize(self, size: int) -> None:
         """End a healthy attempt for one with another number of nodes; that is no restart."""

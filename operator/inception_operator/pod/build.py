@@ -327,7 +327,13 @@ def _environment(job: Job, devices: Devices, grace: int) -> list[Json]:
     }
     if job.progress_deadline is not None:
         values["INCEPTION_PROGRESS_DEADLINE_SECONDS"] = str(job.progress_deadline)
-    fields = {"POD_NAME": "metadata.name", "POD_IP": "status.podIP", "NODE_NAME": "spec.nodeName"}
+    fields = {
+        "POD_NAME": "metadata.name",
+        "POD_IP": "status.podIP",
+        "NODE_NAME": "spec.nodeName",
+        # By it the launcher knows the operator.
+        "INCEPTION_POD_UID": "metadata.uid",
+    }
     return _variables(values.items()) + [
         {"name": name, "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": path}}}
         for name, path in fields.items()

@@ -112,6 +112,8 @@ def view(
         disruption_reason=_disruption(conditions.get("DisruptionTarget")),
         report=last_word or answer,
         reachable=reachable,
+        # The answers of a launcher are kept when it falls silent.
+        never_reached=reachable is False and answer is None,
         unreachable_since=unreachable_since,
         owner_uid=owner.get("uid") if owner else None,
         unhealthy=_unhealthy_text(status),

@@ -153,12 +153,13 @@ class App:
                 if self._settings.leader_election:
                     _spawn(group, "lease", self._leader.renew())
                 _spawn(group, "pods", self._pods.run())
-                _spawn(group, "jobs", self._watch_jobs())
                 _spawn(group, "events", self._events.run())
-                _spawn(group, "resync", self._resync.run())
                 _spawn(group, "scraper", self._scraper.run())
-                # Before all pods are listed, a missing one would look like a lost one.
+                # Before all pods are listed, a missing one would look like a lost one; and kopf
+                # gives up, in many words, where the API server is not reached within seconds.
                 await self._pods.wait_synced()
+                _spawn(group, "jobs", self._watch_jobs())
+                _spawn(group, "resync", self._resync.run())
                 for number in range(self._settings.workers):
                     _spawn(group, f"worker-{number}", work(self._queue, self._controller.handle))
                 _log.info("working")
@@ -232,6 +233,11 @@ class App:
         return None
 
     def _unready(self) -> str | None:
+        """Why this process could not do its work, or not take it over; else None."""
+        if (problem := self._client.contact.problem) is not None:
+            return problem
+        if not self._leading and (problem := self._leader.problem) is not None:
+            return problem
         if self._leading and (missing := self._pods.unsynced):
             return f"pods of {missing} are not listed yet"
         return None

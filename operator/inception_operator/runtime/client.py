@@ -37,6 +37,8 @@ from inception_operator.contract.errors import (
 )
 from inception_operator.contract.types import Json
 
+from .contact import Contact
+
 APPLY: Final = "application/apply-patch+yaml"
 MERGE: Final = "application/merge-patch+json"
 STRATEGIC: Final = "application/strategic-merge-patch+json"
@@ -111,6 +113,7 @@ class Client:
     ) -> None:
         # The package is typed only in part.
         self._api: Any = ApiClient(configuration)
+        self.contact = Contact(str(configuration.host))
         self._api.user_agent = f"inception-operator/{__version__}"
         self._count: Count = count or (lambda _verb, _kind, _code: None)
         self._slots = asyncio.Semaphore(concurrency)
@@ -330,10 +333,20 @@ class Client:
             text = await response.read() if status >= 400 else b""
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             self._count(verb, kind.plural, "none")
-            raise _unavailable(f"{verb} {path}", error) from error
+            unavailable = _unavailable(f"{verb} {path}", error)
+            self.contact.failed(unavailable.message)
+            raise unavailable from error
         self._count(verb, kind.plural, str(status))
+        refusal = None
         if status >= 400:
-            raise api_error(status, text, response.headers, f"{verb} {path}")
+            refusal = api_error(status, text, response.headers, f"{verb} {path}")
+        # Whoever is not known to the API server, or hears only of its trouble, has not reached it.
+        if refusal is not None and (status == 401 or status >= 500):
+            self.contact.failed(refusal.message)
+        else:
+            self.contact.answered()
+        if refusal is not None:
+            raise refusal
         return response
 
 

@@ -47,6 +47,9 @@ class Leader:
         self._seen: tuple[str, float] = ("", 0.0)
         self._renewed = 0.0
         self.leading = False
+        self._said: str | None = None
+        self.problem: str | None = None
+        """Why this process could not lead even if nobody else did, for people."""
 
     async def acquire(self) -> None:
         """Wait until this process leads."""
@@ -110,17 +113,38 @@ class Leader:
         started = self._clock()
         try:
             self._lease = await self._write()
-        except (ConflictError, NotFoundError):
-            # Somebody wrote or deleted it: read it again before the next try.
+        except ConflictError:
+            # Somebody wrote it: read it again before the next try.
             self._lease = None
+        except NotFoundError as error:
+            # Somebody deleted it, or its namespace does not exist.
+            self._lease = None
+            self._note(error)
         except ApiError as error:
-            _log.warning("leader election: %s", error)
+            self._note(error)
         else:
+            self._note(None)
             if self._holder() == self._settings.identity:
                 self._renewed = started
                 self.leading = True
                 return True
         return False
+
+    def _note(self, error: ApiError | None) -> None:
+        """Remember and log what stands in the way of the election; the same thing only once."""
+        if error is None:
+            self.problem = self._said = None
+            return
+        lease = f"{self._settings.lease_namespace}/{self._settings.lease_name}"
+        text = f"leader election with the Lease {lease}: {error}"
+        # An API server that does not answer is `Contact`'s matter.
+        if isinstance(error, NotFoundError):
+            self.problem = text = f"{text}; is --lease-namespace right?"
+        elif isinstance(error, RejectedError):
+            self.problem = text = f"{text}; give the operator its Role there"
+        if text != self._said:
+            self._said = text
+            _log.warning("%s", text)
 
     async def _write(self) -> Json:
         """Write ourselves into the Lease where that is allowed; returns the Lease as it is then."""

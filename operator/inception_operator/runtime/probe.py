@@ -7,9 +7,10 @@ on to other jobs, and the job comes back when the question has ended.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from types import MappingProxyType
 
 import aiohttp
 
@@ -27,6 +28,7 @@ MAX_METRICS_BYTES = 1024 * 1024
 PATIENCE = 0.03
 FIRST_PAUSE = 2.0
 MAX_PAUSE = 30.0
+NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -156,13 +158,13 @@ class Probe:
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError):
             return None
 
-    async def report(self, ip: str) -> Report | None:
+    async def report(self, ip: str, uid: str) -> Report | None:
         """What the launcher of a pod says now, or None if nothing comes in time.
 
         `answer` does not change: the scraper asks outside of any decision.
         """
         try:
-            return from_json(await self._get_status(ip))
+            return from_json(await self._get_status(ip, uid))
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError):
             return None
 
@@ -173,7 +175,7 @@ class Probe:
         last = self._answers.get(key, {}).get(pod.uid) or _Answer(None, reachable=True)
         since = last.since or datetime.now(UTC)
         try:
-            text = await self._get_status(pod.ip or "")
+            text = await self._get_status(pod.ip or "", pod.uid)
             answer = _Answer(from_json(text) or last.report, reachable=True)
         except TimeoutError:
             # Nobody is there. Asking again in every pass would slow all decisions on this job.
@@ -187,14 +189,20 @@ class Probe:
         # was under way.
         self._answers.setdefault(key, {})[pod.uid] = answer
 
-    async def _get_status(self, ip: str) -> str:
+    async def _get_status(self, ip: str, uid: str) -> str:
         url = f"http://{_host(ip)}:{self._launcher_port}/status"
-        return await self._get(url, STATUS_SECONDS, MAX_STATUS_BYTES)
+        # Strangers, who do not know the UID, are not told what the ranks wrote to stderr.
+        headers = {"Authorization": f"Bearer {uid}"}
+        return await self._get(url, STATUS_SECONDS, MAX_STATUS_BYTES, headers)
 
-    async def _get(self, url: str, seconds: float, limit: int) -> str:
+    async def _get(
+        self, url: str, seconds: float, limit: int, headers: Mapping[str, str] = NO_HEADERS
+    ) -> str:
         timeout = aiohttp.ClientTimeout(total=seconds)
         # No redirects: a pod must not send the operator to other addresses of the cluster.
-        async with self._session.get(url, timeout=timeout, allow_redirects=False) as response:
+        async with self._session.get(
+            url, headers=headers, timeout=timeout, allow_redirects=False
+        ) as response:
             if response.status != 200:
                 raise ValueError(f"{url}: status {response.status}")
             body = bytearray()

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from inception_operator.contract.progress import from_metrics, from_report
-from inception_operator.contract.types import Json, Progress
+from inception_operator.contract.types import Json, PodView, Progress
 from inception_operator.decide.questions import wants_progress
 from inception_operator.pod.view import view
 
@@ -105,15 +105,15 @@ class Scraper:
 
     async def _scrape(self, key: Key) -> None:
         resource = self._jobs.get(key)
-        ip = self._address(key, resource) if resource is not None else None
-        if resource is None or ip is None:
+        chief = self._chief(key, resource) if resource is not None else None
+        if resource is None or chief is None:
             return
         state = self._states.setdefault(key, _State())
         if state.skip > 0:
             state.skip -= 1
             return
         async with self._slots:
-            progress, reachable = await self._figures(ip, _attempt(resource))
+            progress, reachable = await self._figures(chief, _attempt(resource))
         if progress is None:
             # A pod nobody can reach must not take a slot in every round; a program that answers
             # may yet begin to write figures.
@@ -135,14 +135,15 @@ class Scraper:
             state.notified = time.monotonic()
             self._notify(key)
 
-    async def _figures(self, ip: str, attempt: int) -> tuple[Progress | None, bool]:
+    async def _figures(self, pod: PodView, attempt: int) -> tuple[Progress | None, bool]:
         """The figures, and whether anybody was there to ask."""
+        ip = pod.ip or ""
         text = await self._probe.metrics(ip)
         now = datetime.now(UTC)
         progress = from_metrics(text, now) if text is not None else None
         if progress is not None:
             return progress, True
-        report = await self._probe.report(ip)
+        report = await self._probe.report(ip, pod.uid)
         if report is None:
             return None, False
         # A launcher still reports the attempt before while its ranks start.
@@ -150,12 +151,12 @@ class Scraper:
             return None, True
         return from_report(report, now), True
 
-    def _address(self, key: Key, resource: Json) -> str | None:
-        """IP of the pod with rank 0, if the job runs."""
+    def _chief(self, key: Key, resource: Json) -> PodView | None:
+        """The pod with rank 0, if the job runs."""
         for raw in self._pods.pods(key):
             pod = view(raw)
             if pod is not None and wants_progress(resource, pod):
-                return pod.ip
+                return pod
         return None
 
 

@@ -2,14 +2,23 @@
 
 Health means that work moves, not that HTTP answers: a watch can be open for hours and deliver
 nothing. What is checked is up to the caller.
+
+Whoever reaches the port may ask, so nothing that is asked may cost much: `connections` bounds what
+can be held open, a connection is good for one request without a body, and the page of metrics is
+made once for all who ask at about the same time.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
+import time
 from collections.abc import Awaitable, Callable
+from typing import cast
 
 from aiohttp import web
+
+from .connections import BACKLOG, Connections, listening_socket
 
 Check = Callable[[], "str | None"]
 """Returns None when all is well, else what is wrong, for people."""
@@ -17,7 +26,22 @@ Check = Callable[[], "str | None"]
 Notify = Callable[[str, str, str], bool]
 """Told namespace, job and pod of a launcher; returns whether there is such a pod."""
 
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+PAGE_SECONDS = 1.0
+"""How old a page of metrics may be; Prometheus asks every 15 s or so."""
+PAGE_SHARE = 4
+"""A page is kept at least so many times as long as it took to make: scrapes in a row take a fifth
+of the time of one core at most.
+"""
+CHUNK_BYTES = 64 * 1024
+LOG_SECONDS = 60.0
+
+_log = logging.getLogger(__name__)
+# aiohttp logs each malformed request with a traceback: whoever reaches the port would fill the log.
+_ignored = logging.getLogger(f"{__name__}.requests")
+_ignored.disabled = True
 
 
 class Server:
@@ -32,44 +56,128 @@ class Server:
         ready: Check,
         metrics: Callable[[], bytes],
         notify: Notify,
+        connections: Connections | None = None,
     ) -> None:
         self._host = host
         self._requested_port = port
-        self._metrics = metrics
-        app = web.Application()
+        self._page = CachedPage(metrics)
+        self._connections = Connections() if connections is None else connections
+        self._error_logged: float | None = None
+        app = web.Application(middlewares=[self._once])
         app.router.add_get("/healthz", _checked(healthy))
         app.router.add_get("/readyz", _checked(ready))
-        app.router.add_get("/metrics", self._page)
+        app.router.add_get("/metrics", self._send_page)
         app.router.add_post("/ring/{namespace}/{job}/{pod}", _notified(notify))
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
+        self._runner = web.AppRunner(
+            app,
+            access_log=None,
+            logger=_ignored,
+            # The rest of a body that nobody reads is not waited for.
+            lingering_time=0,
+            shutdown_timeout=1.0,
+        )
+        self._listener: asyncio.Server | None = None
         self.port = port
 
     async def start(self) -> None:
         """Listen; ``port`` is then the real one, also where 0 was asked for."""
         await self._runner.setup()
-        await web.TCPSite(self._runner, self._host, self._requested_port).start()
-        self.port = self._runner.addresses[0][1]
+        protocols = self._connections.bound(cast("web.Server", self._runner.server))
+        listener = listening_socket(self._host, self._requested_port)
+        self.port = listener.getsockname()[1]
+        self._listener = await asyncio.get_running_loop().create_server(
+            protocols, sock=listener, backlog=BACKLOG
+        )
 
     async def close(self) -> None:
         """Stop listening."""
+        if self._listener is not None:
+            self._listener.close()
         await self._runner.cleanup()
 
-    async def _page(self, _request: web.Request) -> web.Response:
-        # Thousands of jobs take long to format; the event loop goes on meanwhile.
-        body = await asyncio.to_thread(self._metrics)
-        return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE})
+    @web.middleware
+    async def _once(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """One request for each connection, none with a body; errors of ours are logged seldom."""
+        response: web.StreamResponse
+        try:
+            if request.can_read_body:
+                response = web.Response(text="no request here has a body", status=413)
+            else:
+                response = await handler(request)
+        except web.HTTPException as refusal:
+            refusal.force_close()
+            raise
+        except ConnectionError:
+            # The other end has hung up.
+            raise
+        except Exception:
+            now = time.monotonic()
+            if self._error_logged is None or now - self._error_logged >= LOG_SECONDS:
+                self._error_logged = now
+                _log.exception("%s was not answered", request.path)
+            response = web.Response(status=500)
+        response.force_close()
+        return response
+
+    async def _send_page(self, request: web.Request) -> web.StreamResponse:
+        body = await self._page.get()
+        response = web.StreamResponse(headers={"Content-Type": CONTENT_TYPE})
+        response.content_length = len(body)
+        response.force_close()
+        await response.prepare(request)
+        if request.method == "HEAD":
+            return response
+        # In pieces, so that one who reads slowly holds a piece and not a page, and that others are
+        # answered in between.
+        view = memoryview(body)
+        for start in range(0, len(body), CHUNK_BYTES):
+            await response.write(view[start : start + CHUNK_BYTES])
+            await asyncio.sleep(0)
+        await response.write_eof()
+        return response
 
 
-def _checked(check: Check) -> Callable[[web.Request], Awaitable[web.Response]]:
-    async def answer(_request: web.Request) -> web.Response:
+class CachedPage:
+    """A page that takes long to make: off the event loop, and once for all who want it now."""
+
+    def __init__(
+        self, make: Callable[[], bytes], clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._make = make
+        self._clock = clock
+        self._page = b""
+        self._good_until: float | None = None
+        self._making: asyncio.Task[None] | None = None
+
+    async def get(self) -> bytes:
+        """The page, up to about a second old."""
+        if self._good_until is None or self._clock() >= self._good_until:
+            if self._making is None:
+                self._making = asyncio.create_task(self._renew(), name="metrics page")
+            # Who hangs up does not take the page from the others.
+            await asyncio.shield(self._making)
+        return self._page
+
+    async def _renew(self) -> None:
+        try:
+            began = self._clock()
+            self._page = await asyncio.to_thread(self._make)
+            took = self._clock() - began
+            self._good_until = self._clock() + max(PAGE_SECONDS, PAGE_SHARE * took)
+        finally:
+            self._making = None
+
+
+def _checked(check: Check) -> Handler:
+    async def answer(_request: web.Request) -> web.StreamResponse:
         problem = check()
         return web.Response(text=problem or "ok", status=503 if problem else 200)
 
     return answer
 
 
-def _notified(notify: Notify) -> Callable[[web.Request], Awaitable[web.Response]]:
-    async def answer(request: web.Request) -> web.Response:
+def _notified(notify: Notify) -> Handler:
+    async def answer(request: web.Request) -> web.StreamResponse:
         path = request.match_info
         exists = notify(path["namespace"], path["job"], path["pod"])
         # 202: the operator will ask the pod. It believes nothing of what a caller says.

@@ -35,7 +35,7 @@ class Settings:
 
     trainer_image: str
     trainer_pull_policy: str | None = None
-    http_host: str = "0.0.0.0"  # noqa: S104 - probes and Prometheus come from other hosts
+    http_host: str = "::"
     http_port: int = 8080
     advertise_address: str | None = None
     leader_election: bool = True

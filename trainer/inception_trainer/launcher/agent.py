@@ -169,7 +169,7 @@ def _config(kind: Callable[..., Any], request: Request) -> Any:
         "run_id": f"{request.job or 'job'}-{assignment.attempt}".replace("/", "-"),
         "role": "trainer",
         "rdzv_backend": "static",
-        "rdzv_endpoint": f"{assignment.master_addr}:{assignment.master_port}",
+        "rdzv_endpoint": _endpoint(assignment.master_addr, assignment.master_port),
         "rdzv_configs": {"rank": assignment.node_rank, "timeout": RENDEZVOUS_SECONDS},
         "max_restarts": 0,
         "monitor_interval": MONITOR_SECONDS,
@@ -190,6 +190,11 @@ def _config(kind: Callable[..., Any], request: Request) -> Any:
     config = kind(**options, numa_options=object())
     config.numa_options = None
     return config
+
+
+def _endpoint(host: str, port: int) -> str:
+    # IPv6 addresses are written in brackets where a port follows.
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 class _Ranks:

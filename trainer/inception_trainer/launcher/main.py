@@ -108,7 +108,7 @@ class Launcher:
             signal.signal(number, self._on_signal)
         # Ignored by default, and then the wake-up pipe would not be written to either.
         signal.signal(signal.SIGCHLD, lambda *_: None)
-        http = Server(self.options.port, self.board)
+        http = Server(self.options.port, self.board, self.options.token)
         http.start()
         try:
             self._start_server()

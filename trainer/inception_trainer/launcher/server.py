@@ -1,18 +1,19 @@
 """The launcher's HTTP server: /status for the operator, /readyz and /healthz for the kubelet.
 
+Whoever reaches the port may ask; only the operator is told what the ranks wrote to stderr.
+
 The main loop publishes its report on a ``Board``; the server's threads only read. A launcher whose
 main loop stands still therefore still answers, and says on /healthz that it is not well.
 """
 
-import contextlib
+import hmac
 import json
-import socket
 import threading
 import time
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+from .listener import Handler, Listener
 from .report import Report, with_progress
 
 STALL_SECONDS = 30.0
@@ -34,7 +35,7 @@ class Board:
         self._reached = (0, 0)
         """An attempt and the furthest step of its ranks."""
         self.asked = False
-        """Somebody has read /status."""
+        """The operator has read /status."""
 
     def publish(self, report: Report, progress: Path | None) -> None:
         """Publish a report and name the file that holds the progress of its attempt."""
@@ -79,32 +80,13 @@ class Board:
         return with_progress(report, _read(progress)) if progress is not None else report
 
 
-class Server(ThreadingHTTPServer):
-    """Serves a board on all addresses, IPv6 and IPv4."""
+class Server(Listener):
+    """Serves a board."""
 
-    allow_reuse_address = True
-    daemon_threads = True
-
-    def __init__(self, port: int, board: Board) -> None:
+    def __init__(self, port: int, board: Board, token: str = "") -> None:
         self.board = board
-        try:
-            self.address_family = socket.AF_INET6
-            super().__init__(("::", port), _Handler)
-        except OSError:
-            self.address_family = socket.AF_INET
-            super().__init__(("0.0.0.0", port), _Handler)  # noqa: S104
-
-    def server_bind(self) -> None:
-        """Bind to all addresses, and leave out HTTPServer's look-up of this host's name."""
-        # The look-up is a DNS query that may take seconds. Without IPV6_V6ONLY the socket takes
-        # IPv4 too, whatever /proc/sys/net/ipv6/bindv6only says.
-        if self.address_family == socket.AF_INET6:
-            self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self.socket.bind(self.server_address)
-        self.server_address = self.socket.getsockname()
-        self.server_name = "launcher"
-        self.server_port = self.server_address[1]
+        self.token = token
+        super().__init__(port, _Handler)
 
     def start(self) -> None:
         """Serve in a thread of its own."""
@@ -115,41 +97,37 @@ class Server(ThreadingHTTPServer):
         self.shutdown()
         self.server_close()
 
-    def handle_error(self, request: object, client_address: object) -> None:
-        """Say nothing: a client that hangs up is not worth a traceback."""
 
-
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(Handler):
     server: Server
-    # Seconds that a client may take to ask; its thread would else wait for ever.
-    timeout = 10
 
-    def do_GET(self) -> None:
+    def get(self, path: str) -> None:
         board = self.server.board
-        match self.path.partition("?")[0]:
+        match path:
             case "/status":
-                board.asked = True
-                self._answer(200, board.report().to_bytes(), "application/json")
+                report = board.report()
+                if self._is_operator():
+                    board.asked = True
+                else:
+                    report = replace(report, message=None)
+                self.answer(200, report.to_bytes(), "application/json")
             case "/readyz":
                 self._say(board.ready)
             case "/healthz":
                 self._say(board.healthy)
             case _:
-                self._answer(404, b"not found\n", "text/plain")
+                self.answer(404, b"not found\n", "text/plain")
+
+    def _is_operator(self) -> bool:
+        token = self.server.token
+        if not token:
+            return True
+        shown = self.headers.get("Authorization", "")
+        expected = f"Bearer {token}"
+        return hmac.compare_digest(shown.encode("utf-8", "replace"), expected.encode())
 
     def _say(self, good: bool) -> None:
-        self._answer(200 if good else 503, b"ok\n" if good else b"no\n", "text/plain")
-
-    def _answer(self, status: int, body: bytes, kind: str) -> None:
-        self.send_response(status)
-        self.send_header("Content-Type", kind)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        with contextlib.suppress(ConnectionError):
-            self.wfile.write(body)
-
-    def log_message(self, *_: object) -> None:
-        pass
+        self.answer(200 if good else 503, b"ok\n" if good else b"no\n", "text/plain")
 
 
 def _read(path: Path) -> object:

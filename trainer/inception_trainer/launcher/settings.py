@@ -37,6 +37,10 @@ class Settings:
     """``<namespace>/<name>``"""
     host: str = ""
     """The pod's name."""
+    token: str = ""
+    """What the operator shows to be told everything: the pod's UID, which only those know who may
+    read pods. Empty in pods of operators that show none: everybody is told everything.
+    """
 
 
 def read(argv: Sequence[str], environ: Mapping[str, str]) -> Settings:
@@ -58,6 +62,7 @@ def read(argv: Sequence[str], environ: Mapping[str, str]) -> Settings:
         progress_deadline=_seconds(environ, "INCEPTION_PROGRESS_DEADLINE_SECONDS", None),
         job=environ.get("INCEPTION_JOB", ""),
         host=environ.get("POD_NAME") or os.uname().nodename,
+        token=environ.get("INCEPTION_POD_UID", ""),
     )
 
 

@@ -8,9 +8,7 @@ speed.
 from __future__ import annotations
 
 import dataclasses
-import socketserver
 import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
@@ -19,6 +17,7 @@ from typing_extensions import override
 
 from inception_trainer import __version__
 from inception_trainer.checkpoint.base import SaveRecord
+from inception_trainer.launcher.listener import Handler, Listener
 from inception_trainer.log import logger
 from inception_trainer.reporting.outputs import replace_file
 from inception_trainer.reporting.records import (
@@ -52,24 +51,13 @@ is absent.
 """
 
 
-class _Server(ThreadingHTTPServer):
-    # A scraper that hangs must not keep the process.
-    daemon_threads = True
-
-    @override
-    def server_bind(self) -> None:
-        # HTTPServer would look its own name up, which blocks for seconds where there is no name
-        # service.
-        socketserver.TCPServer.server_bind(self)
-
-
 class Prometheus(Sink):
     """Serves ``/metrics`` on ``port`` (0: nowhere) and leaves a copy in ``snapshot`` at the end."""
 
     def __init__(self, port: int, snapshot: Path | None = None) -> None:
         self._port = port
         self._snapshot = snapshot
-        self._server: _Server | None = None
+        self._server: Listener | None = None
         self._closing = threading.Event()
         self._stepped = False
         # Not the library's own one: several of these live in one process of the tests, and its
@@ -253,9 +241,8 @@ class Prometheus(Sink):
         warned = False
         while not self._closing.is_set():
             try:
-                # The address may be in TIME_WAIT of the attempt before: HTTPServer sets
-                # SO_REUSEADDR.
-                self._server = _Server(("", self._port), _handler(self.registry))
+                # The address may be in TIME_WAIT of the attempt before: SO_REUSEADDR is set.
+                self._server = Listener(self._port, _handler(self.registry))
             except OSError as error:
                 if not warned:
                     logger.warning(
@@ -270,27 +257,13 @@ class Prometheus(Sink):
             return
 
 
-def _handler(registry: CollectorRegistry) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_GET(self) -> None:
-            """Answer with the metrics, for any path but ``/metrics`` with 404."""
-            if self.path.partition("?")[0] == "/metrics":
-                self._answer(200, CONTENT_TYPE_LATEST, generate_latest(registry))
-            else:
-                self._answer(404, "text/plain", b"try /metrics\n")
-
-        def _answer(self, status: int, content_type: str, body: bytes) -> None:
-            self.send_response(status)
-            self.send_header("Content-Type", content_type)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
+def _handler(registry: CollectorRegistry) -> type[Handler]:
+    class MetricsHandler(Handler):
         @override
-        def log_message(self, format: str, *args: object) -> None:
-            # Not on the log: a scrape every few seconds is no news.
-            pass
+        def get(self, path: str) -> None:
+            if path == "/metrics":
+                self.answer(200, generate_latest(registry), CONTENT_TYPE_LATEST)
+            else:
+                self.answer(404, b"try /metrics\n", "text/plain")
 
-    return Handler
+    return MetricsHandler

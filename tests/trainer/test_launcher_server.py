@@ -1,0 +1,133 @@
+"""The launcher's HTTP server, and what strangers can do to it."""
+
+import json
+import socket
+import urllib.request
+from collections.abc import Iterator
+
+import pytest
+
+from inception_trainer.launcher import listener
+from inception_trainer.launcher.report import Report, State
+from inception_trainer.launcher.server import Board, Server
+
+FAILED = Report(
+    attempt=3,
+    state=State.FAILED,
+    time=1767225600.123456,
+    exit_code=66,
+    rank=1,
+    reason="InputMissing",
+    message="InputMissingError: no such file\nTraceback …",
+    host="job-0-1",
+    step=120,
+)
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    server = Server(0, Board(FAILED))
+    server.start()
+    yield server
+    server.stop()
+
+
+def get(port: int, path: str, host: str = "127.0.0.1") -> tuple[int, bytes]:
+    with urllib.request.urlopen(f"http://{host}:{port}{path}", timeout=10) as answer:
+        return answer.status, answer.read()
+
+
+def connect(server: Server, sent: bytes = b"") -> socket.socket:
+    connection = socket.create_connection(("127.0.0.1", server.server_port), timeout=20)
+    connection.sendall(sent)
+    return connection
+
+
+def received(connection: socket.socket) -> bytes:
+    """Everything until the other end closes."""
+    parts = []
+    try:
+        while part := connection.recv(65536):
+            parts.append(part)
+    except ConnectionResetError:
+        pass
+    return b"".join(parts)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "[::1]"])
+def test_it_answers_on_both_families(server: Server, host: str) -> None:
+    status, body = get(server.server_port, "/status", host)
+    assert (status, json.loads(body)["state"]) == (200, "Failed")
+
+
+TOKEN = "d9f3ad6e-3a50-4a2a-8d27-5d6f0f5f1c11"
+
+
+@pytest.mark.parametrize(
+    ("token", "shown", "is_told"),
+    [
+        (TOKEN, f"Bearer {TOKEN}", True),
+        (TOKEN, f"Bearer {TOKEN[:-1]}", False),
+        (TOKEN, TOKEN, False),
+        (TOKEN, "Bearer ", False),
+        (TOKEN, "Bearer \xe9", False),
+        (TOKEN, None, False),
+        # The pod was made by an operator that shows none.
+        ("", None, True),
+        ("", f"Bearer {TOKEN}", True),
+    ],
+)
+def test_only_the_operator_is_told_what_ranks_wrote_to_stderr(
+    token: str, shown: str | None, is_told: bool
+) -> None:
+    board = Board(FAILED)
+    server = Server(0, board, token)
+    server.start()
+    url = f"http://127.0.0.1:{server.server_port}/status"
+    headers = {} if shown is None else {"Authorization": shown}
+    with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=10) as answer:
+        report = json.load(answer)
+    server.stop()
+    # What decides about restarts is the same for an operator of an older release.
+    assert report == FAILED.to_dict() | {"message": FAILED.message if is_told else None}
+    assert board.asked is is_told, "a stranger who asks is no operator that listens"
+
+
+def test_without_ipv6_it_answers_on_ipv4(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(socket, "has_dualstack_ipv6", lambda: False)
+    server = Server(0, Board(FAILED))
+    server.start()
+    assert get(server.server_port, "/healthz") == (200, b"ok\n")
+    server.stop()
+
+
+def test_a_probe_is_answered_while_strangers_hold_connections(server: Server) -> None:
+    half_open = b"GET /status HTTP/1.1\r\n"
+    held = [connect(server, half_open) for _ in range(listener.MAX_CONNECTIONS + 20)]
+    assert get(server.server_port, "/healthz") == (200, b"ok\n")
+    # Room was made by closing the oldest.
+    assert received(held[0]) == b""
+    for connection in held:
+        connection.close()
+
+
+def test_a_request_is_not_read_without_end(server: Server) -> None:
+    headers = b"X: " + b"y" * 60_000 + b"\r\n"
+    with connect(server, b"GET /healthz HTTP/1.1\r\n" + headers) as connection:
+        # What is beyond the bound counts as the end of the request.
+        assert received(connection)[:12] in (b"HTTP/1.0 200", b"")
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (b"POST /status HTTP/1.1\r\nContent-Length: 1000000\r\n\r\n", b"501"),
+        (b"GET /../../etc/passwd HTTP/1.1\r\n\r\n", b"404"),
+        (b"\x16\x03\x01\x02\x00\x01\r\n\r\n", b"400"),
+        (b"GET " + b"/" * 20_000 + b" HTTP/1.1\r\n\r\n", b""),
+    ],
+)
+def test_what_is_not_asked_for_is_refused(server: Server, sent: bytes, status: bytes) -> None:
+    with connect(server, sent) as connection:
+        assert status in received(connection)
+    assert get(server.server_port, "/healthz") == (200, b"ok\n")
