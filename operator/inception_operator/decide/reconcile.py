@@ -40,7 +40,12 @@ from .view import Context, JobView, Placement, place_pods, view_attempt
 __all__ = ["Context", "reconcile"]
 
 # Failures of these kinds leave a pod behind that will not train again.
-_USELESS_AFTER = (Cause.NOT_RESPONDING, Cause.NODE_LOST, Cause.DEVICE_UNHEALTHY)
+_USELESS_AFTER = (
+    Cause.NOT_RESPONDING,
+    Cause.NODE_LOST,
+    Cause.DEVICE_UNHEALTHY,
+    Cause.CONTRACT_MISMATCH,
+)
 
 
 def reconcile(observation: Observation, context: Context) -> Plan:
@@ -183,7 +188,11 @@ def _decide_restart(view: JobView, draft: Draft, placed: Placement, cause: Failu
 def _useless_pods(placed: Placement, failures: Sequence[Failure]) -> list[PodView]:
     """Pods that are still there, but of no use to the next attempt."""
     useless = {each.slot for each in failures if each.reason in _USELESS_AFTER}
-    return [pod for pod in placed.pods if pod.slot in useless and not pod.deleting]
+    return [
+        pod
+        for pod in placed.pods
+        if not pod.deleting and (pod.slot in useless or failure.misfit(pod))
+    ]
 
 
 def _requeue_at(due: datetime | None, now: datetime) -> Plan:
