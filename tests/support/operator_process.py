@@ -28,7 +28,7 @@ class OperatorProcess:
     """One run of ``python -m inception_operator``; a context manager that ends it.
 
     Without ``lease`` it works at once and alone; with the name of a Lease (in ``default``) it
-    stands for election.
+    stands for election. ``source`` is the folder of its package: another release's, for instance.
     """
 
     def __init__(
@@ -38,6 +38,7 @@ class OperatorProcess:
         *arguments: str,
         lease: str | None = None,
         program: Sequence[str] = ("-m", "inception_operator"),
+        source: Path = ROOT / "operator",
     ) -> None:
         election = ("--no-leader-election",) if lease is None else ("--lease-name", lease)
         self._argv = [
@@ -55,6 +56,7 @@ class OperatorProcess:
             *election,
             *arguments,
         ]
+        self._source = source
         self._log = log
         self._temporary = log.with_name(f"{log.name}-tmp")
         self._process: subprocess.Popen[bytes] | None = None
@@ -101,7 +103,7 @@ class OperatorProcess:
         self._temporary.mkdir(exist_ok=True)
         environment = {
             **os.environ,
-            "PYTHONPATH": str(ROOT / "operator"),
+            "PYTHONPATH": str(self._source),
             "PYTHONUNBUFFERED": "1",
             "TMPDIR": str(self._temporary),
         }
