@@ -16,7 +16,7 @@ from localcluster.cluster import Cluster
 from replicas import PodLedger, Replicas, Starts
 from trainings import Trainings
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(600)
 JOBS = 10
 
 

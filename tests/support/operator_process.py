@@ -19,7 +19,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 ROOT = Path(__file__).resolve().parents[2]
 TRAINER_IMAGE = "localhost/inception-trainer:test"
-START_SECONDS = 30.0
+START_SECONDS = 120.0
 _LISTENING = re.compile(r"listening on port (\d+)")
 _WRITES = ("create", "patch", "update", "delete")
 
@@ -112,7 +112,11 @@ class OperatorProcess:
                 self._argv, env=environment, stdout=output, stderr=output
             )
         wanted = "INFO    working" if wait_for_work else "listening on port"
-        self._wait_for(wanted, begin)
+        try:
+            self._wait_for(wanted, begin)
+        except AssertionError:
+            self.kill()
+            raise
         found = _LISTENING.search(self._since(begin))
         assert found is not None
         self._port = int(found.group(1))

@@ -19,7 +19,7 @@ from aiohttp import web
 from yarl import URL
 
 from inception_operator.runtime.client import load_configuration
-from inception_operator.runtime.fence import LEASE_GROUP, QUESTION_GROUPS, READS
+from inception_operator.runtime.fence import LEASE_GROUP, QUESTION_GROUPS, READS, group_of
 from inception_operator.runtime.job_watch import connection_info
 
 HOP_BY_HOP = {"connection", "content-length", "host", "keep-alive", "transfer-encoding"}
@@ -138,7 +138,10 @@ class RecordingProxy:
             write.forwarded = time.monotonic()
         headers = {k: v for k, v in request.headers.items() if k.lower() not in HOP_BY_HOP}
         url = URL(server.rstrip("/") + request.raw_path, encoded=True)
-        async with session.request(request.method, url, data=body, headers=headers) as answer:
+        # An empty body would get a type, for which the API server refuses a GET.
+        async with session.request(
+            request.method, url, data=body or None, headers=headers
+        ) as answer:
             if write is not None:
                 write.status = answer.status
             headers = {k: v for k, v in answer.headers.items() if k.lower() not in HOP_BY_HOP}
@@ -153,8 +156,7 @@ class RecordingProxy:
         return response
 
     def _record(self, request: web.Request) -> Write | None:
-        parts = request.path.split("/", 3)
-        group = parts[2] if parts[1] == "apis" else ""
+        group = group_of(request.path)
         if request.method in READS or group in QUESTION_GROUPS:
             return None
         write = Write(request.method, request.path, time.monotonic(), group == LEASE_GROUP)

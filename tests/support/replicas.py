@@ -10,6 +10,7 @@ import time
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from http.client import HTTPException
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -23,7 +24,7 @@ from operator_process import OperatorProcess
 from recording_proxy import RecordingProxy
 from trainings import Trainings, wait_for
 
-TAKE_OVER_SECONDS = 90.0
+TAKE_OVER_SECONDS = 180.0
 FAILS_EACH = 5
 """Every fifth job fails, is restarted twice and fails for good."""
 CREATORS = 4
@@ -167,6 +168,7 @@ class PodLedger:
         self._live: dict[tuple[str, str], set[str]] = defaultdict(set)
         self.uids: dict[str, set[str]] = defaultdict(set)
         self.twice: list[str] = []
+        self.gap = ""
 
     def start(self) -> None:
         """Look from now on; the thread ends with the process."""
@@ -177,9 +179,13 @@ class PodLedger:
         return sorted(name for name in list(self.uids) if name.rsplit("-", 2)[0] == job)
 
     def _watch(self) -> None:
-        while True:
-            for event in self._api.watch(self._path, 3600):
-                self.note(event["type"], event["object"])
+        try:
+            while True:
+                for event in self._api.watch(self._path, 3600):
+                    self.note(event["type"], event["object"])
+        except (OSError, HTTPException, ValueError) as error:
+            # The end of the cluster; any other one is a gap, which `Starts.mistakes` tells of.
+            self.gap = f"the pods are not watched any more: {error!r}"
 
     def note(self, kind: str, pod: dict[str, Any]) -> None:
         """One event of the watch."""
@@ -221,7 +227,7 @@ class Starts:
         else:
             self._trainings.create(name, nodes=2)
 
-    def wait(self, seconds: float = 180.0) -> None:
+    def wait(self, seconds: float = 300.0) -> None:
         """Wait until every one of them is where it must get."""
         wait_for("all jobs are where they must be", self._arrived, seconds, pause=0.5)
 
@@ -237,7 +243,7 @@ class Starts:
             pods = sorted(f"{name}-{slot}-{n + 1}" for slot in slots for n in range(attempts))
             if self._ledger.names(name) != pods:
                 found.append(f"{name}: pods {self._ledger.names(name)} in place of {pods}")
-        return found + [text for text in self._ledger.twice if text not in found]
+        return [*found, *self._ledger.twice, *filter(None, [self._ledger.gap])]
 
     def delete(self) -> None:
         """Remove them, so that the next ones start alone."""

@@ -59,9 +59,9 @@ class Fence:
 
     def check(self, method: str, path: str) -> None:
         """Raise LeadershipLostError for a write that must not be sent any more."""
-        if method in READS or _group(path) in QUESTION_GROUPS:
+        if method in READS or group_of(path) in QUESTION_GROUPS:
             return
-        if self._until is None and _group(path) == LEASE_GROUP:
+        if self._until is None and group_of(path) == LEASE_GROUP:
             return
         if self.remaining <= 0:
             raise LeadershipLostError(f"{method} {path} is not sent: the time to renew is over")
@@ -93,7 +93,7 @@ def fenced(fence: Fence) -> type[aiohttp.ClientRequest]:
     return FencedRequest
 
 
-def _group(path: str) -> str:
+def group_of(path: str) -> str:
     """The API group of a request: ``/apis/<group>/…``; the core group has none."""
     parts = path.split("/", 3)
     return parts[2] if len(parts) > 2 and parts[1] == "apis" else ""
