@@ -69,6 +69,7 @@ def fail_a_pod(trainings: Trainings, job: str, attempt: int) -> None:
     pod = max(name for name in trainings.pods(job) if name.startswith(f"{job}-1-"))
     trainings.annotate(pod, fail_after="1ms")
     trainings.wait_state(job, "Running", attempt=attempt)
+    wait_for("the failed pod is gone", lambda: len(trainings.pods(job)) == 2)
 
 
 def test_old_new_and_old_again_leave_running_jobs_alone(
