@@ -179,6 +179,10 @@ sync: venv ## Bring generated files up to date: spec.training of the CRD, chart 
 	$(BIN)/python docs/generate_recipes.py
 	$(BIN)/python docs/generate_accelerators.py
 
+.PHONY: release-snapshot
+release-snapshot: venv ## Keep the CRD and the commit of a release: later ones are held compatible with them
+	$(BIN)/python manifests/release_snapshot.py
+
 .PHONY: chart-test
 chart-test: venv ## Tests of chart, manifests, dashboards and profiles
 	$(BIN)/pytest -q -n 2 tests/chart

@@ -19,7 +19,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 ROOT = Path(__file__).resolve().parents[2]
 TRAINER_IMAGE = "localhost/inception-trainer:test"
-START_SECONDS = 30.0
+START_SECONDS = 120.0
 _LISTENING = re.compile(r"listening on port (\d+)")
 _WRITES = ("create", "patch", "update", "delete")
 _PAGE_SECONDS = 1.1
@@ -30,7 +30,7 @@ class OperatorProcess:
     """One run of ``python -m inception_operator``; a context manager that ends it.
 
     Without ``lease`` it works at once and alone; with the name of a Lease (in ``default``) it
-    stands for election.
+    stands for election. ``source`` is the folder of its package: another release's, for instance.
     """
 
     def __init__(
@@ -40,6 +40,7 @@ class OperatorProcess:
         *arguments: str,
         lease: str | None = None,
         program: Sequence[str] = ("-m", "inception_operator"),
+        source: Path = ROOT / "operator",
     ) -> None:
         election = ("--no-leader-election",) if lease is None else ("--lease-name", lease)
         self._argv = [
@@ -57,6 +58,7 @@ class OperatorProcess:
             *election,
             *arguments,
         ]
+        self._source = source
         self._log = log
         self._temporary = log.with_name(f"{log.name}-tmp")
         self._process: subprocess.Popen[bytes] | None = None
@@ -104,7 +106,7 @@ class OperatorProcess:
         self._temporary.mkdir(exist_ok=True)
         environment = {
             **os.environ,
-            "PYTHONPATH": str(ROOT / "operator"),
+            "PYTHONPATH": str(self._source),
             "PYTHONUNBUFFERED": "1",
             "TMPDIR": str(self._temporary),
         }
@@ -113,7 +115,11 @@ class OperatorProcess:
                 self._argv, env=environment, stdout=output, stderr=output
             )
         wanted = "INFO    working" if wait_for_work else "listening on port"
-        self._wait_for(wanted, begin)
+        try:
+            self._wait_for(wanted, begin)
+        except AssertionError:
+            self.kill()
+            raise
         found = _LISTENING.search(self._since(begin))
         assert found is not None
         self._port = int(found.group(1))

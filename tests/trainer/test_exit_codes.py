@@ -2,8 +2,11 @@
 
 import pytest
 
+from inception_operator.contract import version
+from inception_operator.contract.names import Cause
 from inception_operator.decide import failure
 from inception_trainer import errors
+from inception_trainer.launcher import contract
 from inception_trainer.launcher.exitcodes import REASONS, ExitCode, Reason, reason_of
 
 NAMED = [
@@ -34,3 +37,12 @@ def test_every_reason_of_the_trainer_belongs_to_one_of_its_errors() -> None:
 def test_the_operator_reads_the_codes_that_the_launcher_writes() -> None:
     assert {int(code): reason for code, reason in REASONS.items()} == failure._CAUSE_OF_CODE
     assert failure.STOPPED_CODE == ExitCode.STOPPED
+
+
+def test_operator_and_launcher_of_one_release_speak_the_same_version() -> None:
+    assert (version.CONTRACT, version.SPOKEN, version.UNSAID) == (
+        contract.CONTRACT,
+        contract.SPOKEN,
+        contract.UNSAID,
+    )
+    assert Reason.CONTRACT_MISMATCH == Cause.CONTRACT_MISMATCH

@@ -38,6 +38,24 @@ def test_unknown_keys_are_for_later_versions() -> None:
     assert parse(json.dumps(FULL | {"color": "red"})) == parse(json.dumps(FULL))
 
 
+def test_of_an_assignment_in_another_version_only_what_every_version_has_is_read() -> None:
+    of_tomorrow = {"attempt": 7, "contract": 2, "graceful": "whenever", "nnodes": {"min": 1}}
+    assignment = parse(json.dumps(of_tomorrow))
+    assert assignment == Assignment(7, contract=2)
+    assert not assignment.fits
+    assert not assignment.standby, "it is no order to stand by"
+    last = parse(json.dumps(of_tomorrow | {"end": True}))
+    assert last is not None
+    assert last.end, "a job that is over ends whoever speaks"
+
+
+@pytest.mark.parametrize("contract", [{}, {"contract": 1}])
+def test_an_operator_that_does_not_say_it_speaks_version_1(contract: dict[str, int]) -> None:
+    assignment = parse(json.dumps(FULL | contract))
+    assert assignment is not None
+    assert assignment.fits
+
+
 @pytest.mark.parametrize(
     ("change", "named"),
     [
@@ -53,6 +71,7 @@ def test_unknown_keys_are_for_later_versions() -> None:
         pytest.param({"masterPort": 70000}, "masterPort", id="port out of range"),
         pytest.param({"masterPort": 29503.5}, "masterPort", id="half a port"),
         pytest.param({"graceful": "yes"}, "graceful", id="graceful as text"),
+        pytest.param({"contract": "2"}, "contract", id="contract as text"),
     ],
 )
 def test_the_error_names_the_key(change: dict[str, object], named: str) -> None:

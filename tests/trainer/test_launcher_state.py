@@ -343,3 +343,34 @@ def test_an_older_attempt_never_runs_after_a_newer_one(
                 assert command.assignment.attempt == newest, "not the newest that was asked for"
                 started, free = command.assignment.attempt, False
         assert play.machine.report.attempt <= newest
+
+
+def foreign(attempt: int, end: bool = False) -> Assigned:
+    return Assigned(Assignment(attempt, contract=2, end=end))
+
+
+def test_an_assignment_in_another_version_is_refused_and_the_launcher_waits_for_others() -> None:
+    play = Play()(ServerReady(), Tick(asked=True), foreign(1))
+    report = play.machine.report
+    assert (report.state, report.attempt, report.exit_code) == (State.FAILED, 1, 78)
+    assert report.reason == "ContractMismatch"
+    assert "version 1 of the contract and the operator version 2" in (report.message or "")
+    assert play.last == ()
+    assert play(Assigned(run_of(2))).last == (Start(run_of(2)),)
+
+
+def test_a_refusal_ends_the_ranks_of_the_attempt_before() -> None:
+    play = running()(foreign(2))
+    assert play.last == (Kill(),)
+    assert play(Emptied()).state is State.FAILED
+    assert play.machine.report.attempt == 2
+
+
+def test_a_refusal_nobody_listens_to_ends_the_launcher_with_the_code_of_a_wrong_configuration() -> (
+    None
+):
+    assert Play()(ServerReady(), foreign(1)).last == (Exit(78),)
+
+
+def test_the_end_of_the_job_is_understood_in_every_version() -> None:
+    assert running()(foreign(1, end=True)).last == (Kill(),)

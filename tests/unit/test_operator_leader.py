@@ -19,6 +19,7 @@ from inception_operator.contract.errors import (
 )
 from inception_operator.contract.types import Json
 from inception_operator.runtime.client import Client, Kind
+from inception_operator.runtime.fence import Fence
 from inception_operator.runtime.leader import Leader
 from inception_operator.runtime.settings import Settings
 
@@ -79,7 +80,8 @@ class FakeLeases(Client):
 
 
 def leader(leases: FakeLeases, identity: str) -> Leader:
-    return Leader(leases, Settings(trainer_image="i", identity=identity), clock=now)
+    settings = Settings(trainer_image="i", identity=identity)
+    return Leader(leases, settings, Fence(now), clock=now)
 
 
 def test_the_first_takes_a_lease_that_does_not_exist() -> None:
@@ -135,7 +137,7 @@ def test_a_released_lease_is_taken_at_the_next_look() -> None:
         one, two = leader(leases, "one"), leader(leases, "two")
         await one.acquire()
         waiting = asyncio.create_task(two.acquire())
-        await asyncio.sleep(10)
+        await asyncio.sleep(5)
         await one.release()
         assert not one.leading
         released = now()
@@ -308,5 +310,56 @@ def test_an_api_server_that_is_away_is_no_problem_of_the_election(
         assert one.problem is None
         assert len(caplog.records) == 1
         waiting.cancel()
+
+    run(main())
+
+
+def test_a_leader_that_was_frozen_ends_without_another_word() -> None:
+    async def main() -> None:
+        leases = FakeLeases()
+        clock = [0.0]
+        settings = Settings(trainer_image="i", identity="one")
+        fence = Fence(lambda: clock[0])
+        one = Leader(leases, settings, fence, clock=lambda: clock[0])
+        await one.acquire()
+        assert fence.remaining == settings.lease_renew_deadline
+        version = leases.version
+        clock[0] = settings.lease_renew_deadline
+        assert not fence.remaining
+        with pytest.raises(LeadershipLostError, match="could not be renewed for 10 s"):
+            await one.renew()
+        await one.release()
+        assert leases.version == version, "neither renewed nor released"
+
+    run(main())
+
+
+def test_a_lease_whose_answer_came_late_gives_no_time_to_write() -> None:
+    class Late(FakeLeases):
+        async def _arrive(self) -> None:
+            await asyncio.sleep(12)
+
+    async def main() -> None:
+        fence = Fence(now)
+        one = Leader(Late(), Settings(trainer_image="i", identity="one"), fence, clock=now)
+        await one.acquire()
+        assert one.leading
+        assert not fence.remaining, "others count from the write, not from its answer"
+
+    run(main())
+
+
+def test_the_fence_moves_with_every_renewal_and_closes_with_the_release() -> None:
+    async def main() -> None:
+        leases = FakeLeases()
+        fence = Fence(now)
+        one = Leader(leases, Settings(trainer_image="i", identity="one"), fence, clock=now)
+        await one.acquire()
+        holding = asyncio.create_task(one.renew())
+        await asyncio.sleep(60)
+        assert fence.remaining > 7
+        holding.cancel()
+        await one.release()
+        assert not fence.remaining
 
     run(main())

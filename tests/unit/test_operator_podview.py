@@ -281,6 +281,7 @@ def test_hold_has_no_ranks_in_it() -> None:
         "attempt": 3,
         "nnodes": 0,
         "graceful": True,
+        "contract": 1,
     }
 
 

@@ -209,6 +209,7 @@ def test_assignment_from_birth() -> None:
         "masterAddr": "127.0.0.1",
         "masterPort": 29502,
         "graceful": False,
+        "contract": 1,
     }
     assert assignment.from_json(text) == order
 

@@ -14,6 +14,7 @@ from typing import Final
 from .decoding import MalformedError, decode, whole_number
 from .names import HOST_PORT_BASE, HOST_PORTS, MASTER_PORT_BASE
 from .types import Assignment, Json
+from .version import CONTRACT
 
 LOOPBACK: Final = "127.0.0.1"
 MAX_ATTEMPT: Final = 9_999_999
@@ -32,6 +33,7 @@ def to_json(assignment: Assignment) -> str:
         "attempt": assignment.attempt,
         "nnodes": assignment.nnodes,
         "graceful": assignment.graceful,
+        "contract": CONTRACT,
     }
     if assignment.end:
         data["end"] = True

@@ -85,6 +85,7 @@ class Reason:
     MAX_RESTARTS_EXCEEDED: Final = "MaxRestartsExceeded"
     PERMANENT_FAILURE: Final = "PermanentFailure"
     OUT_OF_MEMORY: Final = "OutOfMemory"
+    CONTRACT_MISMATCH: Final = "ContractMismatch"
     FAILURE_POLICY: Final = "FailurePolicy"
     INVALID_SPEC: Final = "InvalidSpec"
     INTERNAL_ERROR: Final = "InternalError"
@@ -107,6 +108,8 @@ class Cause:
     HANG: Final = "Hang"
     STOPPED: Final = "Stopped"
     CANNOT_RUN: Final = "CannotRun"
+    # Found by either end: see `version`.
+    CONTRACT_MISMATCH: Final = "ContractMismatch"
 
     # These are found by the operator, in pods and nodes.
     POD_DELETED: Final = "PodDeleted"

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+from . import version
 from .assignment import MAX_ATTEMPT
 from .decoding import MalformedError, decimal_number, decode, whole_number
 from .names import ReportState
@@ -56,6 +57,7 @@ def from_json(source: str | bytes | Mapping[str, Any] | None) -> Report | None:
         time=parse_time(data.get("time")),
         step=whole_number(data.get("step"), 0, MAX_STEP),
         metrics=_numbers(data.get("metrics")),
+        contract=whole_number(data.get("contract"), 1, version.MOST) or version.UNSAID,
     )
 
 

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from .version import UNSAID
+
 Json = dict[str, Any]
 
 
@@ -48,6 +50,7 @@ class Report:
 
     ``rank`` is the global rank that failed first on this node, ``time`` the moment of the failure.
     ``step`` and ``metrics`` are the latest figures, which local rank 0 leaves in a file.
+    ``contract`` is the version in which the launcher speaks (`version`).
     """
 
     attempt: int
@@ -59,6 +62,7 @@ class Report:
     time: datetime | None = None
     step: int | None = None
     metrics: Mapping[str, float] = field(default_factory=dict)
+    contract: int = UNSAID
 
 
 @dataclass(frozen=True)

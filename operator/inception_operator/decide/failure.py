@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Final
 
+from inception_operator.contract import version
 from inception_operator.contract.names import Cause, ReportState
 from inception_operator.contract.times import format_time
 from inception_operator.contract.types import Json, PodView, Report, VanishedPod
@@ -188,6 +189,11 @@ def must_wait(failures: Sequence[Failure], pods: Slots, view: AttemptView) -> bo
     return abs(view.now - first) < SETTLE
 
 
+def misfit(pod: PodView) -> str:
+    """Why this pod's launcher would misread an assignment; empty when it would not."""
+    return "" if pod.report is None else version.misfit(pod.report.contract)
+
+
 def was_graceful(cause: Json) -> bool:
     """Whether the other ranks of the attempt that this root cause ended can still save together."""
     return cause.get("reason") in _GRACEFUL and cause.get("message") != _GONE
@@ -221,7 +227,7 @@ def _of_slot(slot: int, pod: PodView | None, view: AttemptView) -> Failure | Non
         return _removed(pod, view)
     if takes_part and pod.unhealthy and not slots.finished(pod):
         return _unhealthy(pod, view, shown)
-    return shown or _unresponsive(pod, view)
+    return shown or _misfit(pod, view) or _unresponsive(pod, view)
 
 
 def _unhealthy(pod: PodView, view: AttemptView, shown: Failure | None) -> Failure:
@@ -367,6 +373,15 @@ def _cause_of_code(code: int | None) -> str:
         return _CAUSE_OF_CODE[code]
     # Container runtimes report a death by signal n as 128 + n.
     return Cause.SIGNAL if code > 128 else Cause.ERROR
+
+
+def _misfit(pod: PodView, view: AttemptView) -> Failure | None:
+    # Ranks that run are left alone: an operator that was rolled back must not end what its
+    # successor has started.
+    if slots.finished(pod) or slots.confirmed(pod, view.attempt):
+        return None
+    text = misfit(pod)
+    return _failure(pod, view, Cause.CONTRACT_MISMATCH, None, text) if text else None
 
 
 def _unresponsive(pod: PodView, view: AttemptView) -> Failure | None:

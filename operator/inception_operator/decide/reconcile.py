@@ -52,6 +52,7 @@ _USELESS_AFTER = (
     Cause.LAUNCHER_UNREACHABLE,
     Cause.NODE_LOST,
     Cause.DEVICE_UNHEALTHY,
+    Cause.CONTRACT_MISMATCH,
 )
 
 
@@ -197,7 +198,11 @@ def _decide_restart(view: JobView, draft: Draft, placed: Placement, cause: Failu
 def _useless_pods(placed: Placement, failures: Sequence[Failure]) -> list[PodView]:
     """Pods that are still there, but of no use to the next attempt."""
     useless = {each.slot for each in failures if each.reason in _USELESS_AFTER}
-    return [pod for pod in placed.pods if pod.slot in useless and not pod.deleting]
+    return [
+        pod
+        for pod in placed.pods
+        if not pod.deleting and (pod.slot in useless or failure.misfit(pod))
+    ]
 
 
 def _requeue_at(due: datetime | None, now: datetime) -> Plan:

@@ -171,18 +171,24 @@ def _default_action(cause: Failure, previous: Json | None) -> Action:
     if cause.reason == Cause.PEER_LOST:
         # Whatever code it ends with, it is a consequence.
         return Action.RESTART
+    if cause.reason == Cause.CONTRACT_MISMATCH:
+        # A pod from before an upgrade of the operator is replaced by one that fits; if that does
+        # not fit either, the image of the job is of another release.
+        repeated = _was(Cause.CONTRACT_MISMATCH, previous, cause.attempt - 1)
+        return Action.FAIL if repeated else Action.RESTART_IGNORING_LIMIT
     if cause.exit_code in PERMANENT_CODES:
         return Action.FAIL
-    if cause.reason == Cause.OOM_KILLED and _was_out_of_memory(previous, cause.attempt - 1):
+    if cause.reason == Cause.OOM_KILLED and _was(Cause.OOM_KILLED, previous, cause.attempt - 1):
         # Once may be bad luck with the neighbours of a node, twice in a row is the job itself.
         return Action.FAIL
     return Action.RESTART
 
 
-def _was_out_of_memory(cause: Json | None, attempt: int) -> bool:
+def _was(reason: str, cause: Json | None, attempt: int) -> bool:
+    """Whether the attempt ended for this reason."""
     if cause is None or cause.get("attempt") != attempt:
         return False
-    return bool(cause.get("reason") == Cause.OOM_KILLED)
+    return bool(cause.get("reason") == reason)
 
 
 def _reason_of_end(cause: Failure, rule: Rule | None) -> str:
@@ -191,4 +197,6 @@ def _reason_of_end(cause: Failure, rule: Rule | None) -> str:
         return Reason.FAILURE_POLICY
     if cause.reason == Cause.OOM_KILLED:
         return Reason.OUT_OF_MEMORY
+    if cause.reason == Cause.CONTRACT_MISMATCH:
+        return Reason.CONTRACT_MISMATCH
     return Reason.PERMANENT_FAILURE

@@ -33,6 +33,7 @@ from .client import JOBS, NODES, Client, load_configuration
 from .containment import Containment
 from .controller import Controller
 from .events import EventPoster
+from .fence import Fence
 from .job_cache import JobCache
 from .job_watch import make_registry, make_settings
 from .leader import Leader
@@ -75,7 +76,12 @@ class App:
         self._jobs = JobCache()
         self._metrics = Metrics(self._jobs.values)
         containment = Containment(self._metrics.count_error)
-        self._client = Client(configuration, self._metrics.count_request)
+        fence = Fence()
+        self._client = Client(
+            configuration,
+            self._metrics.count_request,
+            fence=fence if settings.leader_election else None,
+        )
         self._queue = WorkQueue(waited=self._metrics.wait.observe)
         notify = self._queue.add
 
@@ -108,7 +114,7 @@ class App:
             self._jobs, observer, applier, self._queue, self._metrics, containment, self._context
         )
 
-        self._leader = Leader(self._client, settings)
+        self._leader = Leader(self._client, settings, fence)
         self._server = Server(
             settings.http_host,
             settings.http_port,
@@ -164,10 +170,10 @@ class App:
                     _spawn(group, f"worker-{number}", work(self._queue, self._controller.handle))
                 _log.info("working")
         finally:
-            # The Lease last of what writes to jobs: the next leader begins at once.
+            # The Lease last of all that writes: the next leader begins at once.
             self._leading = False
-            await self._leader.release()
             await self._events.drain()
+            await self._leader.release()
 
     async def _check_namespaces(self) -> None:
         """Raise SettingsError for a namespace that the operator may not list."""

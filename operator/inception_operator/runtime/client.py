@@ -9,7 +9,9 @@ reflector and the Lease in their own ways.
 from __future__ import annotations
 
 import asyncio
+import copy
 import json
+import math
 from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +40,7 @@ from inception_operator.contract.errors import (
 from inception_operator.contract.types import Json
 
 from .contact import Contact
+from .fence import READS, Fence, fenced
 
 APPLY: Final = "application/apply-patch+yaml"
 MERGE: Final = "application/merge-patch+json"
@@ -103,14 +106,20 @@ async def load_configuration(kubeconfig: Path | None = None) -> Configuration:
 
 
 class Client:
-    """Requests to one API server."""
+    """Requests to one API server; with a ``fence``, writes only while that lets them pass."""
 
     def __init__(
         self,
         configuration: Configuration,
         count: Count | None = None,
         concurrency: int = CONCURRENCY,
+        fence: Fence | None = None,
     ) -> None:
+        self._fence = fence
+        if fence is not None:
+            configuration = copy.copy(configuration)
+            extra = configuration.client_session_kwargs or {}
+            configuration.client_session_kwargs = {**extra, "request_class": fenced(fence)}
         # The package is typed only in part.
         self._api: Any = ApiClient(configuration)
         self.contact = Contact(str(configuration.host))
@@ -327,7 +336,9 @@ class Client:
             auth_settings=["BearerToken"],
         )
         try:
-            response = await self._api.call_api(*request, _request_timeout=timeout)
+            response = await self._api.call_api(
+                *request, _request_timeout=self._bounded(method, path, timeout)
+            )
             # call_api does not raise on 4xx and 5xx; the body then says why.
             status: int = response.status
             text = await response.read() if status >= 400 else b""
@@ -348,6 +359,19 @@ class Client:
         if refusal is not None:
             raise refusal
         return response
+
+    def _bounded(
+        self, method: str, path: str, timeout: aiohttp.ClientTimeout
+    ) -> aiohttp.ClientTimeout:
+        """No write of a leader outlives its leadership: the API server drops a request whose
+        connection ends before it is carried out.
+        """
+        if self._fence is None or method in READS:
+            return timeout
+        self._fence.check(method, path)
+        remaining = self._fence.remaining or math.inf
+        total = min(timeout.total or math.inf, remaining)
+        return aiohttp.ClientTimeout(total=total, sock_connect=timeout.sock_connect)
 
 
 async def _read(response: aiohttp.ClientResponse, request: str) -> bytes:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 
-from inception_operator.contract.errors import OperatorError
+from inception_operator.contract.errors import LeadershipLostError, OperatorError
 
 from .workqueue import Key
 
@@ -44,9 +44,13 @@ class Containment:
 
     @contextmanager
     def contain(self, key: Key, where: Where) -> Iterator[None]:
-        """Keep an error of the block from whoever is around it."""
+        """Keep an error of the block from whoever is around it; the loss of the Lease is none of an
+        object's.
+        """
         try:
             yield
+        except LeadershipLostError:
+            raise
         except Exception as error:
             self.note(key, where, error)
 

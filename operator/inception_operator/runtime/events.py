@@ -11,7 +11,7 @@ import logging
 import uuid
 
 from inception_operator.contract import names
-from inception_operator.contract.errors import ApiError
+from inception_operator.contract.errors import ApiError, LeadershipLostError
 from inception_operator.contract.types import Event, Json
 
 from .client import EVENTS, Client
@@ -62,7 +62,7 @@ class EventPoster:
                 for lane in self._lanes:
                     while not lane.empty():
                         await self._send(lane.get_nowait())
-        except TimeoutError:
+        except (TimeoutError, LeadershipLostError):
             _log.info("some events were not posted before the end")
 
     async def _work(self, lane: asyncio.Queue[Json]) -> None:

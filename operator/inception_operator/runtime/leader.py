@@ -1,9 +1,9 @@
 """Leader election: one operator works at a time, the one that holds and renews a Lease.
 
 Who cannot renew in time must stop writing before the others may take over, so `Leader.renew` raises
-and the process ends. Clocks of different machines are never compared: a Lease counts as expired
-when this process has seen it unchanged for its duration. (``kubernetes.aio.leaderelection``
-compares clocks, and never gives a Lease back.)
+and the process ends; one that was frozen meanwhile is stopped by its `fence`. Clocks of different
+machines are never compared: a Lease counts as expired when this process has seen it unchanged for
+its duration. (``kubernetes.aio.leaderelection`` compares clocks, and never gives a Lease back.)
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import asyncio
 import datetime
 import logging
 import random
-import time
 from collections.abc import Callable
 
 from inception_operator.contract.errors import (
@@ -25,23 +24,26 @@ from inception_operator.contract.errors import (
 from inception_operator.contract.types import Json
 
 from .client import LEASES, Client
+from .fence import Fence, clock
 from .settings import Settings
 
 _log = logging.getLogger(__name__)
 
 
 class Leader:
-    """The election from the view of one process."""
+    """The election from the view of one process; moves the ``fence`` that the client stops at."""
 
     def __init__(
         self,
         client: Client,
         settings: Settings,
+        fence: Fence,
         *,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = clock,
     ) -> None:
         self._client = client
         self._settings = settings
+        self._fence = fence
         self._clock = clock
         self._lease: Json | None = None
         self._seen: tuple[str, float] = ("", 0.0)
@@ -68,10 +70,13 @@ class Leader:
         deadline = self._settings.lease_renew_deadline
         while True:
             await asyncio.sleep(self._settings.lease_retry_period)
-            remaining = deadline - (self._clock() - self._renewed)
+            silence = self._clock() - self._renewed
+            # After a freeze others may lead already: nothing more may be sent, not even a renewal.
+            if silence >= deadline:
+                self._lose(f"the Lease could not be renewed for {silence:.0f} s")
             # A request that hangs must not outlive the deadline.
             try:
-                async with asyncio.timeout(max(0.0, remaining)):
+                async with asyncio.timeout(deadline - silence):
                     renewed = await self._attempt()
             except TimeoutError:
                 renewed = False
@@ -84,7 +89,7 @@ class Leader:
 
     async def release(self) -> None:
         """Give the Lease back, so that the next operator takes over at once."""
-        if not self.leading or self._lease is None:
+        if not self.leading or self._lease is None or not self._fence.remaining:
             return
         self.leading = False
         body = {
@@ -95,11 +100,14 @@ class Leader:
             await self._client.replace(
                 LEASES, self._settings.lease_namespace, self._settings.lease_name, body
             )
-        except ApiError as error:
+        except (ApiError, LeadershipLostError) as error:
             _log.info("the Lease was not released: %s", error)
+        finally:
+            self._fence.close()
 
     def _lose(self, why: str) -> None:
         self.leading = False
+        self._fence.close()
         raise LeadershipLostError(
             f"{self._settings.lease_namespace}/{self._settings.lease_name}: {why}"
         )
@@ -127,6 +135,7 @@ class Leader:
             if self._holder() == self._settings.identity:
                 self._renewed = started
                 self.leading = True
+                self._fence.lead_until(started + self._settings.lease_renew_deadline)
                 return True
         return False
 

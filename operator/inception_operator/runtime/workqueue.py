@@ -12,7 +12,7 @@ import logging
 import random
 from collections.abc import Awaitable, Callable
 
-from inception_operator.contract.errors import OperatorError
+from inception_operator.contract.errors import LeadershipLostError, OperatorError
 
 Key = tuple[str, str]
 """Namespace and name of a job."""
@@ -158,11 +158,17 @@ class WorkQueue:
 
 
 async def work(queue: WorkQueue, handler: Handler) -> None:
-    """One worker: runs until cancelled; an error of the handler delays its key and nothing else."""
+    """One worker: runs until cancelled; an error of the handler delays its key and nothing else.
+
+    Raises LeadershipLostError when the handler does.
+    """
     while True:
         key = await queue.get()
         try:
             base = await handler(key)
+        except LeadershipLostError:
+            # Not the job's: nobody in this process may go on.
+            raise
         except Exception as error:
             delay = queue.retry(key)
             _log.warning(

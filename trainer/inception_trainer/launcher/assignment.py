@@ -8,6 +8,8 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from .contract import CONTRACT, SPOKEN, UNSAID
+
 
 class InvalidAssignmentError(ValueError):
     """The assignment is torn or breaks the contract; the message names the key."""
@@ -31,11 +33,20 @@ class Assignment:
     """``host:port`` of the operator, to be notified when ranks begin or end; empty: nobody is.
     In JSON its key is ``bell``.
     """
+    contract: int = CONTRACT
+    """The version in which the operator speaks. Of an assignment that does not fit, nothing but
+    ``attempt`` and ``end`` is read.
+    """
+
+    @property
+    def fits(self) -> bool:
+        """Tell whether this launcher understands it."""
+        return self.contract in SPOKEN
 
     @property
     def standby(self) -> bool:
         """Tell whether the slot shall stay warm without ranks."""
-        return self.nnodes == 0
+        return self.nnodes == 0 and self.fits
 
     @property
     def world_size(self) -> int:
@@ -53,9 +64,12 @@ def parse(text: str) -> Assignment | None:
         raise InvalidAssignmentError(f"not JSON: {error}") from error
     if not isinstance(raw, dict):
         raise InvalidAssignmentError("not a JSON object")
-    graceful = _boolean(raw, "graceful")
     end = _boolean(raw, "end")
     attempt = _integer(raw, "attempt", 1)
+    contract = _integer(raw, "contract", 1) if "contract" in raw else UNSAID
+    if contract not in SPOKEN:
+        return Assignment(attempt, end=end, contract=contract)
+    graceful = _boolean(raw, "graceful")
     nnodes = _integer(raw, "nnodes", 0)
     if nnodes == 0:
         return Assignment(attempt, graceful=graceful, end=end)

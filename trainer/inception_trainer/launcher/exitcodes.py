@@ -47,6 +47,7 @@ class Reason(StrEnum):
     HANG = "Hang"
     STOPPED = "Stopped"
     CANNOT_RUN = "CannotRun"
+    CONTRACT_MISMATCH = "ContractMismatch"
 
 
 REASONS: dict[int, Reason] = {

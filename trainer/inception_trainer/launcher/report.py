@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from .compat import UTC, StrEnum
+from .contract import CONTRACT
 
 TERMINATION_MESSAGE_BYTES = 4096
 CUT = " …"
@@ -57,6 +58,7 @@ class Report:
             "time": timestamp(self.time),
             "step": self.step,
             "metrics": self.metrics,
+            "contract": CONTRACT,
         }
 
     def to_bytes(self) -> bytes:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 
 from .assignment import Assignment, is_new
+from .contract import refusal
 from .exitcodes import ExitCode, Reason, signal_name
 from .outcome import Outcome, Result, judge
 from .report import Report, State
@@ -267,6 +268,8 @@ def _start_pending(machine: Machine, now: Now) -> Step:
     pending = machine.pending
     if pending is None or machine.ranks is not Ranks.NONE:
         return machine, ()
+    if not pending.fits:
+        return _refuse(_set(machine, pending=None), pending, now)
     if pending.standby:
         state = State.IDLE if machine.preloaded else State.STARTING
         return _report(_set(machine, pending=None), now, state, pending.attempt), ()
@@ -276,6 +279,18 @@ def _start_pending(machine: Machine, now: Now) -> Step:
         return _report(machine, now, State.STARTING, machine.report.attempt), ()
     machine = _set(machine, pending=None, running=pending, ranks=Ranks.RUNNING)
     return _report(machine, now, State.RUNNING, pending.attempt), (Start(pending),)
+
+
+def _refuse(machine: Machine, assignment: Assignment, now: Now) -> Step:
+    """Say that the operator's words cannot be understood, and wait for others."""
+    machine = _report(machine, now, State.FAILED, assignment.attempt)
+    report = dataclasses.replace(
+        machine.report,
+        exit_code=int(ExitCode.CONFIG),
+        reason=str(Reason.CONTRACT_MISMATCH),
+        message=refusal(assignment.contract),
+    )
+    return _tick(_set(machine, report=report, warm_until=now.monotonic + machine.keep_warm), now)
 
 
 def _ended(machine: Machine, outcome: Outcome, now: Now) -> Step:
