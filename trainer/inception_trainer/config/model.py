@@ -32,6 +32,13 @@ class ModelConfig:
     takes it from the file, which must have as many classes as the data; New starts it afresh.
     """
 
+    # Not in the fingerprint: it decides whether a file is read, never what it says.
+    allow_pickle: bool = key(False)
+    """AllowPickle lets a torch older than 2.10 read weights that are pickled and not this job's
+    own. The default is false, because code hidden in such a file may run there (CVE-2025-32434,
+    CVE-2026-24747); a .safetensors file and torch 2.10 or newer need no permission.
+    """
+
     dropout: float | None = key(None, at_least=0, below=1)
     """Dropout is the share of features before the last layer that training leaves out, a quoted
     decimal below 1. The default is "0.2" for inception_v3 and inception_v4 and "0.5" for
