@@ -71,7 +71,9 @@ def expected_accuracy(path: Path) -> tuple[float, float]:
 def test_evaluation_counts_every_image_once(trained, tmp_path, world) -> None:
     seen = tmp_path / "seen"
     job = config(
-        tmp_path, mode="Evaluate", model={"weights": str(weights(trained)), "allowPickle": True}
+        tmp_path,
+        mode="Evaluate",
+        model={"weights": str(weights(trained)), "foreignPickle": "Allow"},
     )
     assert trainer_ranks.run(tmp_path, job, world, seen=seen) == [0] * world
     assert trainer_ranks.seen_validation(seen) == list(range(12))
@@ -107,7 +109,7 @@ def test_evaluation_of_a_part_is_spread_over_the_whole(trained, tmp_path) -> Non
     job = config(
         tmp_path,
         mode="Evaluate",
-        model={"weights": str(weights(trained)), "allowPickle": True},
+        model={"weights": str(weights(trained)), "foreignPickle": "Allow"},
         evaluation={"maxSamples": 5},
     )
     assert trainer_ranks.run(tmp_path, job, 2, seen=seen) == [0, 0]
@@ -153,7 +155,7 @@ def test_evaluation_refuses_what_does_not_fit(trained, tmp_path, change, code, w
     given = (
         {}
         if "model" in change or not change
-        else {"model": {"weights": str(weights(trained)), "allowPickle": True}}
+        else {"model": {"weights": str(weights(trained)), "foreignPickle": "Allow"}}
     )
     gang = trainer_ranks.start(tmp_path, config(tmp_path, mode="Evaluate", **given, **change))
     assert gang.wait() == [code], gang.output()
@@ -164,7 +166,7 @@ def test_a_network_may_know_more_classes_than_the_data(trained, tmp_path) -> Non
     job = config(
         tmp_path,
         mode="Evaluate",
-        model={"weights": str(weights(trained)), "allowPickle": True},
+        model={"weights": str(weights(trained)), "foreignPickle": "Allow"},
         data={"numClasses": 3},
     )
     assert trainer_ranks.run(tmp_path, job) == [0]
@@ -273,7 +275,7 @@ def test_modes_stop_on_request(trained, tmp_path, mode) -> None:
     job = config(
         tmp_path,
         mode=mode,
-        model={"weights": str(weights(trained)), "allowPickle": True},
+        model={"weights": str(weights(trained)), "foreignPickle": "Allow"},
         batch={"global": 4, "perDevice": 2},
     )
     job["data"] = {**job["data"], "samples": 40_000}

@@ -82,7 +82,7 @@ def test_only_what_lies_in_the_jobs_own_directory_is_its_own(
 ) -> None:
     assert is_own(config(weights, root)) is own
     assert may_unpickle(config(weights, root)) is own
-    assert may_unpickle(config(weights, root, allowPickle=True))
+    assert may_unpickle(config(weights, root, foreignPickle="Allow"))
 
 
 def test_a_link_out_of_the_jobs_own_directory_is_not_its_own(tmp_path: Path) -> None:
@@ -116,7 +116,7 @@ def test_a_pickle_of_others_is_refused_with_the_remedies(
     text = str(caught.value)
     assert text.startswith(f"model.weights: {pickled} is a pickle of somebody else, and torch")
     assert f"torch {version} may run code that is hidden in it ({faults})" in text
-    assert text.index(".safetensors") < text.index("model.allowPickle")
+    assert text.index(".safetensors") < text.index("model.foreignPickle")
     assert "2.10 or newer" in text
 
 
@@ -131,7 +131,7 @@ def test_training_refuses_it_likewise(
     }
     with pytest.raises(ConfigError, match=NEW):
         build_network(from_mapping(job), 10, ALONE, CPU)
-    job["model"]["allowPickle"] = True  # type: ignore[index]
+    job["model"]["foreignPickle"] = "Allow"  # type: ignore[index]
     _, source = build_network(from_mapping(job), 10, ALONE, CPU)
     assert source is not None
 
@@ -141,7 +141,7 @@ def test_what_is_allowed_or_cannot_hold_code_or_is_the_jobs_own_is_read(
 ) -> None:
     evaluate(pickled, tmp_path / "job")
     monkeypatch.setattr(torch, "__version__", "2.1.0")
-    evaluate(pickled, tmp_path / "job", allowPickle=True)
+    evaluate(pickled, tmp_path / "job", foreignPickle="Allow")
     evaluate(pickled, pickled.parent)
     harmless = tmp_path / "weights.safetensors"
     save_file(models.create("bninception", 10).state_dict(), harmless)
@@ -162,10 +162,10 @@ def test_the_command_average_asks_for_the_same_permission(
 
 def test_the_permission_is_no_part_of_what_decides_a_training() -> None:
     plain, allowed = (
-        fingerprint(config("/w.pt", "/c", allowPickle=allowed)) for allowed in (False, True)
+        fingerprint(config("/w.pt", "/c", foreignPickle=word)) for word in ("Refuse", "Allow")
     )
     assert plain == allowed
-    assert not [key for key in plain if "allowPickle" in key]
+    assert not [key for key in plain if "foreignPickle" in key]
 
 
 def test_the_jobs_best_checkpoint_is_no_link_to_elsewhere(pickled: Path, tmp_path: Path) -> None:

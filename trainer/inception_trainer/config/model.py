@@ -33,10 +33,10 @@ class ModelConfig:
     """
 
     # Not in the fingerprint: it decides whether a file is read, never what it says.
-    allow_pickle: bool = key(False)
-    """AllowPickle lets a torch older than 2.10 read weights that are pickled and not this job's
-    own. The default is false, because code hidden in such a file may run there (CVE-2025-32434,
-    CVE-2026-24747); a .safetensors file and torch 2.10 or newer need no permission.
+    foreign_pickle: str = key("Refuse", choices=("Refuse", "Allow"), api=Api(max_length=8))
+    """ForeignPickle is what a torch older than 2.10 does with weights that are pickled and not this
+    job's own. Refuse, the default, reads none, because code hidden in such a file may run there
+    (CVE-2025-32434, CVE-2026-24747); Allow reads them. A .safetensors file needs no permission.
     """
 
     dropout: float | None = key(None, at_least=0, below=1)

@@ -475,7 +475,7 @@ def fingerprint(config: TrainingConfig) -> dict[str, Any]:
     plain = config.as_dict()
     counted = {name: plain.get(name) for name in FINGERPRINTED}
     counted["model"] = {
-        name: value for name, value in plain["model"].items() if name != "allowPickle"
+        name: value for name, value in plain["model"].items() if name != "foreignPickle"
     }
     # How samples are read changes none of them; nor does how a step's samples are divided.
     counted["data"] = {

@@ -24,7 +24,7 @@ FAULTS = (("CVE-2025-32434", (2, 6)), ("CVE-2026-24747", (2, 10)))
 """Known holes in ``weights_only=True``, each with the release of torch that closed it."""
 REMEDY = (
     "use a .safetensors file, which cannot hold code (trainings write final.safetensors), or torch "
-    "2.10 or newer; if you trust whoever made this one, set model.allowPickle to true (command "
+    "2.10 or newer; if you trust whoever made this one, set model.foreignPickle to Allow (command "
     "average: --allow-pickle)"
 )
 
@@ -56,7 +56,7 @@ def check_pickle(path: Path, torch_version: str) -> None:
 
 def may_unpickle(config: TrainingConfig) -> bool:
     """Whether the job's weights are its own, or its author vouches for them."""
-    return config.model.allow_pickle or is_own(config)
+    return config.model.foreign_pickle == "Allow" or is_own(config)
 
 
 def is_own(config: TrainingConfig) -> bool:
