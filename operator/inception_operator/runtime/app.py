@@ -274,4 +274,5 @@ def _context(settings: Settings) -> Context:
         profiles=profiles,
         image=settings.trainer_image,
         notify_address=settings.notify_address,
+        pod_policy=settings.pod_policy,
     )
