@@ -66,6 +66,10 @@ def test_a_level_allows_what_the_standards_allow_and_names_the_field(
             {"spec": {"containers": [{"name": "trainer", "securityContext": {"privileged": 0}}]}},
             "spec.containers[trainer].securityContext.privileged must be",
         ),
+        (
+            {"spec": {"initContainers": [{"name": "i", "securityContext": {"procMount": "x"}}]}},
+            "spec.initContainers[i].securityContext.procMount must be Default",
+        ),
         ({"spec": {"securityContext": [1]}}, "spec.securityContext must be an object"),
         ({"spec": {"securityContext": {"sysctls": {}}}}, "spec.securityContext.sysctls must be a"),
         (
