@@ -13,7 +13,7 @@ from pathlib import Path
 from . import __version__
 from .contract.errors import OperatorError, SettingsError
 from .runtime.logs import configure
-from .runtime.settings import LOG_LEVELS, PULL_POLICIES, Settings
+from .runtime.settings import LOG_LEVELS, POD_POLICIES, PULL_POLICIES, Settings
 
 
 def parse(argv: Sequence[str] | None, environment: dict[str, str]) -> Settings:
@@ -92,6 +92,12 @@ def _add_options(run: argparse.ArgumentParser, kubeconfig: str | None) -> None:
     )
     run.add_argument(
         "--workers", type=int, default=defaults.workers, help="jobs worked on at the same time"
+    )
+    run.add_argument(
+        "--pod-policy",
+        choices=POD_POLICIES,
+        default=defaults.pod_policy,
+        help="level of the Pod Security Standards that the pods of all jobs must keep to",
     )
     run.add_argument(
         "--namespaces",

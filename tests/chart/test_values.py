@@ -196,6 +196,8 @@ def test_values_that_contradict_one_another_are_refused_with_the_remedy(
         (("networkPolicy", "apiServerCIDRs"), ["everywhere"]),
         (("extraEnv",), [{"value": "x"}]),
         (("watchNamespaces",), ["Team A"]),
+        (("podPolicy",), "privileged"),
+        (("podPolicy",), True),
         (("trainerImage",), "two words"),
         (("trainerImage", "digest"), "sha256:short"),
         (("metrics", "trainer", "podMonitor", "sampleLimit"), -1),
@@ -223,6 +225,26 @@ def test_rows_of_the_accelerator_table_have_only_keys_that_are_known(
         done = template({"profiles": {"abacus": {**row, **more}}})
         assert done.returncode != 0
         assert "at '/profiles/abacus'" in done.stderr
+
+
+# YAML reads a bare off as false.
+@pytest.mark.parametrize(
+    ("policy", "arguments"),
+    [("off", []), (False, []), ("restricted", ["--pod-policy", "restricted"])],
+)
+def test_the_pod_policy_reaches_the_operator(
+    template: Callable[..., Any], policy: Any, arguments: list[str]
+) -> None:
+    done = template({"podPolicy": policy})
+    assert done.returncode == 0, done.stderr
+    (deployment,) = (
+        each
+        for each in yaml.safe_load_all(done.stdout)
+        if each is not None and each["kind"] == "Deployment"
+    )
+    given = deployment["spec"]["template"]["spec"]["containers"][0]["args"]
+    start = given.index("--pod-policy") if "--pod-policy" in given else len(given)
+    assert given[start : start + 2] == arguments
 
 
 def test_an_account_that_is_not_made_must_be_named(template: Callable[..., Any]) -> None:

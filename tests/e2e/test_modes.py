@@ -16,7 +16,7 @@ from node_jobs import Jobs
 pytestmark = pytest.mark.timeout(1500)
 
 DIGITS = {"recipe": "bninception-digits"}
-WEIGHTS = {"model": {"weights": "/checkpoint/trained/checkpoints/best.pt"}}
+WEIGHTS = {"model": {"weights": "/checkpoint/trained/checkpoints/final.safetensors"}}
 
 
 def use(jobs: Jobs, name: str, nodes: int, training: dict[str, Any]) -> dict[str, Any]:

@@ -69,6 +69,7 @@ class Sim:
 
     def __init__(self, resource: Json | None = None) -> None:
         self.job = resource if resource is not None else job()
+        self.context = CONTEXT
         self.now = START
         self.accelerator = self.job["spec"].get("accelerator")
         self.pods: dict[str, Pod] = {}
@@ -176,7 +177,7 @@ class Sim:
         """
         if self.deleted:
             return Plan()
-        plan = reconcile(self.observe(), CONTEXT)
+        plan = reconcile(self.observe(), self.context)
         try:
             self._apply(plan, crash_after)
         except CrashError:

@@ -40,6 +40,7 @@ TESTS = (
     "test_modes.py",
     "test_optimisation.py",
     "test_order.py",
+    "test_pickles.py",
     "test_ranks.py",
     "test_resume.py",
     "test_sinks.py",

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import threading
 from pathlib import Path
 
@@ -105,6 +106,70 @@ def test_damaged_pointer_does_not_matter(writer, tmp_path, content) -> None:
     save(writer, 1, 2)
     (tmp_path / "latest.json").write_bytes(content)
     assert writer.load()["progress"] == {"step": 2}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../other/checkpoints/step-000000009.pt",
+        "checkpoints/../../other/checkpoints/step-000000009.pt",
+        "{other}/checkpoints/step-000000009.pt",
+        "s3://bucket/other/checkpoints/step-000000009.pt",
+        "file://{other}/checkpoints/step-000000009.pt",
+        "checkpoints/best.pt",
+        "checkpoints/step-000000009.pt\0",
+        "checkpoints/step-000000009.pt\n",
+        "checkpoints/" + "x" * 5000,
+        "",
+    ],
+)
+def test_the_pointer_never_leads_out_of_the_folder(tmp_path, caplog, name) -> None:
+    other = FolderCheckpoints(tmp_path / "other", 1, keep=2)
+    other.acquire()
+    save(other, 9)
+    writer = FolderCheckpoints(tmp_path / "job", 1, keep=2)
+    writer.acquire()
+    save(writer, 1)
+    pointer = json.loads((tmp_path / "other" / "latest.json").read_text())
+    pointer["file"] = name.format(other=tmp_path / "other")
+    (tmp_path / "job" / "latest.json").write_text(json.dumps(pointer))
+    assert writer.load()["progress"] == {"step": 1}
+    assert "which is no checkpoint of" in caplog.text
+
+
+def test_a_pointer_that_is_nested_without_end_does_not_matter(writer, tmp_path) -> None:
+    save(writer, 1)
+    (tmp_path / "latest.json").write_text("[" * 100_000)
+    assert writer.load()["progress"] == {"step": 1}
+
+
+def test_a_checkpoint_is_no_link_out_of_the_folder_and_no_pipe(tmp_path) -> None:
+    other = FolderCheckpoints(tmp_path / "other", 1, keep=2)
+    other.acquire()
+    save(other, 9)
+    writer = FolderCheckpoints(tmp_path / "job", 1, keep=2)
+    writer.acquire()
+    foreign = tmp_path / "other" / "checkpoints" / "step-000000009.pt"
+    for suffix in ("", ".sha256"):
+        link = tmp_path / "job" / "checkpoints" / f"{foreign.name}{suffix}"
+        link.symlink_to(f"{foreign}{suffix}")
+    (tmp_path / "job" / "latest.json").write_bytes((tmp_path / "other/latest.json").read_bytes())
+    with pytest.raises(DataError, match=r"step-000000009\.pt: it is a link that leads out of"):
+        writer.load()
+    pipe = tmp_path / "job" / "checkpoints" / "step-000000010.pt"
+    os.mkfifo(pipe)
+    pipe.with_name(f"{pipe.name}.sha256").write_bytes(checksums.entry("0" * 64, pipe.name))
+    with pytest.raises(DataError, match=r"step-000000010\.pt: it is no file"):
+        writer.load()
+
+
+def test_a_folder_that_is_itself_a_link_is_no_other_folder(tmp_path) -> None:
+    (tmp_path / "large-disk").mkdir()
+    (tmp_path / "job").symlink_to(tmp_path / "large-disk")
+    writer = FolderCheckpoints(tmp_path / "job", 1, keep=2)
+    writer.acquire()
+    save(writer, 1)
+    assert writer.load()["progress"] == {"step": 1}
 
 
 def test_all_damaged_is_no_silent_beginning(writer, tmp_path) -> None:
@@ -297,9 +362,9 @@ def test_the_final_weights_are_there_as_safetensors(writer, tmp_path, averaged, 
     path = tmp_path / "checkpoints" / "final.safetensors"
     assert hashlib.sha256(path.read_bytes()).hexdigest() in checksums.beside(path).read_text()
     network = models.create("bninception", 4)
-    assert load_weights(network, "bninception", path).normalization == INCEPTION
+    assert load_weights(network, "bninception", path, may_unpickle=True).normalization == INCEPTION
     assert {float(value.float().mean()) for value in network.state_dict().values()} == {expected}
-    file = open_weights("bninception", path)
+    file = open_weights("bninception", path, may_unpickle=True)
     assert (file.content["class_names"], file.content["progress"]["step"]) == (list("abcd"), 7)
     assert file.content["preprocessing"]["imageSize"] == 64
 
@@ -312,7 +377,7 @@ def test_damaged_weights_are_refused(writer, tmp_path, name) -> None:
     with pytest.raises(
         DataError, match=rf"{name} is damaged: its SHA-256 is .*{name}\.sha256 says"
     ):
-        open_weights("bninception", tmp_path / "checkpoints" / name)
+        open_weights("bninception", tmp_path / "checkpoints" / name, may_unpickle=True)
 
 
 def test_a_reader_finds_the_checksum_of_the_best_at_every_moment_of_its_replacement(

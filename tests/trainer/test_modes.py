@@ -18,9 +18,11 @@ import trainer_ranks
 from inception_trainer import models
 from inception_trainer.config.training import from_mapping, merge
 from inception_trainer.data import open_splits
+from inception_trainer.errors import ConfigError
 from inception_trainer.modes.benchmark import spread
 from inception_trainer.modes.largest import LIMIT, largest
 from inception_trainer.train.step import Normalise
+from inception_trainer.weights.pickles import faults_of
 from trainer_ranks import TINY
 
 pytestmark = pytest.mark.timeout(300)
@@ -68,7 +70,11 @@ def expected_accuracy(path: Path) -> tuple[float, float]:
 @pytest.mark.parametrize("world", [1, 2, 5])
 def test_evaluation_counts_every_image_once(trained, tmp_path, world) -> None:
     seen = tmp_path / "seen"
-    job = config(tmp_path, mode="Evaluate", model={"weights": str(weights(trained))})
+    job = config(
+        tmp_path,
+        mode="Evaluate",
+        model={"weights": str(weights(trained)), "foreignPickle": "Allow"},
+    )
     assert trainer_ranks.run(tmp_path, job, world, seen=seen) == [0] * world
     assert trainer_ranks.seen_validation(seen) == list(range(12))
     assert not list(trainer_ranks.seen_samples(seen))
@@ -85,12 +91,25 @@ def test_evaluation_counts_every_image_once(trained, tmp_path, world) -> None:
     assert (result["weightsStep"], result["accuracyTop5"]) == (6, 1.0)
 
 
+def test_the_checkpoint_of_another_job_is_read_by_a_torch_that_is_safe_with_it(
+    trained, tmp_path
+) -> None:
+    job = config(tmp_path, mode="Evaluate", model={"weights": str(weights(trained))})
+    refused = bool(faults_of(str(torch.__version__)))
+    assert trainer_ranks.run(tmp_path, job) == [ConfigError.exit_code if refused else 0]
+    # It holds the same weights, and no release of torch has anything against it.
+    harmless = weights(trained).with_suffix(".safetensors")
+    job = config(tmp_path / "again", mode="Evaluate", model={"weights": str(harmless)})
+    assert trainer_ranks.run(tmp_path, job) == [0]
+    assert summary(tmp_path / "again", "Evaluate")["weightsStep"] == 6
+
+
 def test_evaluation_of_a_part_is_spread_over_the_whole(trained, tmp_path) -> None:
     seen = tmp_path / "seen"
     job = config(
         tmp_path,
         mode="Evaluate",
-        model={"weights": str(weights(trained))},
+        model={"weights": str(weights(trained)), "foreignPickle": "Allow"},
         evaluation={"maxSamples": 5},
     )
     assert trainer_ranks.run(tmp_path, job, 2, seen=seen) == [0, 0]
@@ -133,7 +152,11 @@ def test_evaluation_reports_progress_and_leaves_the_training_alone(trained) -> N
     ids=["none", "missing", "more", "other"],
 )
 def test_evaluation_refuses_what_does_not_fit(trained, tmp_path, change, code, words) -> None:
-    given = {} if "model" in change or not change else {"model": {"weights": str(weights(trained))}}
+    given = (
+        {}
+        if "model" in change or not change
+        else {"model": {"weights": str(weights(trained)), "foreignPickle": "Allow"}}
+    )
     gang = trainer_ranks.start(tmp_path, config(tmp_path, mode="Evaluate", **given, **change))
     assert gang.wait() == [code], gang.output()
     assert words in json.loads((tmp_path / "error-0.json").read_text())["message"]["message"]
@@ -141,7 +164,10 @@ def test_evaluation_refuses_what_does_not_fit(trained, tmp_path, change, code, w
 
 def test_a_network_may_know_more_classes_than_the_data(trained, tmp_path) -> None:
     job = config(
-        tmp_path, mode="Evaluate", model={"weights": str(weights(trained))}, data={"numClasses": 3}
+        tmp_path,
+        mode="Evaluate",
+        model={"weights": str(weights(trained)), "foreignPickle": "Allow"},
+        data={"numClasses": 3},
     )
     assert trainer_ranks.run(tmp_path, job) == [0]
 
@@ -249,7 +275,7 @@ def test_modes_stop_on_request(trained, tmp_path, mode) -> None:
     job = config(
         tmp_path,
         mode=mode,
-        model={"weights": str(weights(trained))},
+        model={"weights": str(weights(trained)), "foreignPickle": "Allow"},
         batch={"global": 4, "perDevice": 2},
     )
     job["data"] = {**job["data"], "samples": 40_000}

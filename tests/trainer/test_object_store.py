@@ -240,6 +240,25 @@ def test_an_unreadable_record_is_named(place) -> None:
         begun(root, 2)
 
 
+@pytest.mark.parametrize(
+    "name", ["../00000001/x.pt", "/etc/passwd", "a/b.pt", "", "..", "x::s3://other/x.pt", "x" * 300]
+)
+def test_a_record_never_leads_out_of_its_folder(place, name) -> None:
+    root = place()
+    writer = begun(root, 1)
+    writer.commit(small_checkpoint(1, 1), 1, True, True)
+    path = root / "attempts" / "00000001" / "record.json"
+    for key in ("kept", "best", "final", "weights"):
+        record = json.loads(writer._record.encode())
+        changed = record[key][0] if key == "kept" else record[key]
+        changed["file"] = name
+        path.write_bytes(json.dumps(record).encode())
+        with pytest.raises(DataError, match="is no name of an object of this attempt"):
+            begun(root, 2)
+    with pytest.raises(DataError, match="is no name of an object of this attempt"):
+        object_store.best_of(root)
+
+
 def test_nothing_there(place) -> None:
     root = place()
     assert object_store.best_of(root) is None

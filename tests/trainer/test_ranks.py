@@ -243,7 +243,11 @@ def test_weights_bring_their_inputs_along_over_restarts(tmp_path) -> None:
     torch.save(
         {"state_dict": state, "preprocessing": INCEPTION.as_dict()}, tmp_path / "weights.pth.tar"
     )
-    model = {"name": "resnet50", "weights": str(tmp_path / "weights.pth.tar")}
+    model = {
+        "name": "resnet50",
+        "weights": str(tmp_path / "weights.pth.tar"),
+        "foreignPickle": "Allow",
+    }
     own = config(tmp_path / "job", model=model, batch={"global": 16}, epochs=1)
     stop_at(trainer_ranks.start(tmp_path / "job", own, 2), 1)
     first = summary(tmp_path / "job")

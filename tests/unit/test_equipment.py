@@ -21,6 +21,7 @@ ROWS: dict[str, Json] = {
 }
 # What only the user knows.
 NAMED = {"tecorigin": ({"resourceName": "example.com/sdaa"}, {"numProcPerNode": 4})}
+SMALL = {"cpu": "100m", "memory": "256Mi"}
 # Rows that need more than Pod Security "restricted" allows; each says why.
 BEYOND_RESTRICTED = {"hygon"}
 FULL: Json = {
@@ -74,10 +75,13 @@ def template(**container: Any) -> Json:
 def test_each_row_requests_its_devices_alike_and_nothing_else(name: str) -> None:
     pod, row = of_row(name), TABLE[name]
     if not row.has_devices:
-        assert "resources" not in trainer(pod)
+        assert trainer(pod)["resources"] == {"requests": SMALL}
         return
     resource = row.resource or "example.com/sdaa"
-    assert trainer(pod)["resources"] == {"requests": {resource: "1"}, "limits": {resource: "1"}}
+    assert trainer(pod)["resources"] == {
+        "requests": {**SMALL, resource: "1"},
+        "limits": {resource: "1"},
+    }
     assert [t["key"] for t in pod["spec"]["tolerations"]] == [t.key for t in row.tolerations]
 
 
@@ -105,7 +109,7 @@ def test_pods_are_restricted_but_for_the_rows_that_say_why(name: str) -> None:
 def test_a_row_can_bring_all_that_a_device_may_need() -> None:
     pod = build({"profile": "full", "devicesPerNode": 2})
     spec, main = pod["spec"], trainer(pod)
-    assert main["resources"]["requests"] == main["resources"]["limits"]
+    assert main["resources"]["requests"] == {**SMALL, **main["resources"]["limits"]}
     assert main["resources"]["limits"] == {
         "example.com/card": "2",
         "rdma/hca": "1",
@@ -159,7 +163,9 @@ def test_networks_of_the_template_are_requested_and_limited_alike(side: str) -> 
     whole = {"vpc.amazonaws.com/efa": 4, "hugepages-2Mi": "5128Mi"}
     pod = build({"profile": "cpu"}, template(resources={side: {"cpu": 2, **whole}}))
     other = "limits" if side == "requests" else "requests"
-    assert trainer(pod)["resources"] == {side: {"cpu": 2, **whole}, other: whole}
+    resources = {side: {"cpu": 2, **whole}, other: whole}
+    resources["requests"] = {"memory": "256Mi", **resources["requests"]}
+    assert trainer(pod)["resources"] == resources
 
 
 def test_rows_of_a_directory_replace_those_of_the_table(tmp_path: Path) -> None:

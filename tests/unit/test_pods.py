@@ -107,7 +107,8 @@ def test_what_every_pod_has() -> None:
     assert pod["metadata"]["annotations"] == {"sidecar.istio.io/inject": "false"}
     assert (spec["restartPolicy"], spec["terminationGracePeriodSeconds"]) == ("Never", 120)
     assert spec["enableServiceLinks"] is False
-    assert {"name": "shm", "emptyDir": {"medium": "Memory"}} in spec["volumes"]
+    assert {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": "64Gi"}} in spec["volumes"]
+    assert {"name": "tmp", "emptyDir": {"sizeLimit": "20Gi"}} in spec["volumes"]
     assert {mount["mountPath"] for mount in main["volumeMounts"]} == {
         "/dev/shm",
         "/tmp",
@@ -226,8 +227,47 @@ def test_devices_are_requested_and_limited_alike() -> None:
     ]
 
 
-def test_cpu_requests_no_device() -> None:
-    assert "resources" not in container(build())
+SMALL = {"cpu": "100m", "memory": "256Mi"}
+
+
+@pytest.mark.parametrize(
+    ("resources", "requests"),
+    [
+        (None, SMALL),
+        ({"requests": None, "limits": None}, SMALL),
+        ({"requests": {"cpu": 2}}, {"cpu": 2, "memory": "256Mi"}),
+        ({"limits": {"memory": "64Mi"}}, {"cpu": "100m"}),
+        ({"limits": {"cpu": "50m", "memory": "64Mi"}}, {}),
+        ({"requests": {"ephemeral-storage": "1Gi"}}, {"ephemeral-storage": "1Gi", **SMALL}),
+    ],
+    ids=["nothing", "nulls", "one", "one-limit", "limits", "another"],
+)
+def test_a_little_is_requested_of_what_the_template_does_not_speak_of(
+    resources: Json | None, requests: Json
+) -> None:
+    template = {} if resources is None else {"template": trainer(resources=resources)}
+    given = container(build(**template)).get("resources", {})
+    assert (given.get("requests") or {}) == requests
+    assert (given.get("limits") or {}) == ((resources or {}).get("limits") or {})
+
+
+def test_a_pod_that_is_sized_as_a_whole_gets_no_requests_of_ours() -> None:
+    whole = {"requests": {"cpu": "1"}, "limits": {"memory": "1Gi"}}
+    pod = build(template={"spec": {"resources": whole}})
+    assert "resources" not in container(pod)
+    assert {"name": "shm", "emptyDir": {"medium": "Memory"}} in pod["spec"]["volumes"]
+
+
+def test_shared_memory_is_bounded_by_the_memory_limit_where_there_is_one() -> None:
+    limited = trainer(resources={"limits": {"memory": "8Gi"}})
+    volumes = build(template=limited)["spec"]["volumes"]
+    assert {"name": "shm", "emptyDir": {"medium": "Memory"}} in volumes
+
+
+def test_the_template_may_give_volumes_of_ours_another_size() -> None:
+    large = {"name": "tmp", "emptyDir": {"sizeLimit": "500Gi"}}
+    volumes = build(template={"spec": {"volumes": [large]}})["spec"]["volumes"]
+    assert [each for each in volumes if each["name"] == "tmp"] == [large]
 
 
 @pytest.mark.parametrize(

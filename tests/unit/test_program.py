@@ -111,16 +111,19 @@ def test_the_launcher_comes_from_an_init_container() -> None:
     assert {"name": "inception-launcher", "mountPath": MOUNT, "readOnly": True} in main(pod)[
         "volumeMounts"
     ]
-    assert {"name": "inception-launcher", "emptyDir": {}} in pod["spec"]["volumes"]
+    volume = {"name": "inception-launcher", "emptyDir": {"sizeLimit": "64Mi"}}
+    assert volume in pod["spec"]["volumes"]
 
 
 @pytest.mark.parametrize(
     ("resources", "copied"),
     [
-        pytest.param(None, {"requests": {}, "limits": {}}, id="best effort"),
         pytest.param(
-            {"requests": {"cpu": "100m"}, "limits": {"memory": "1Gi", "ephemeral-storage": "9Gi"}},
-            {"requests": {"cpu": "100m"}, "limits": {"memory": "1Gi"}},
+            None, {"requests": {"cpu": "100m", "memory": "256Mi"}, "limits": {}}, id="nothing"
+        ),
+        pytest.param(
+            {"requests": {"cpu": "200m"}, "limits": {"memory": "1Gi", "ephemeral-storage": "9Gi"}},
+            {"requests": {"cpu": "200m"}, "limits": {"memory": "1Gi"}},
             id="burstable",
         ),
         pytest.param(

@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if options.command == "recipes":
             return _recipes()
         if options.command == "average":
-            return _average(options.files, options.output)
+            return _average(options.files, options.output, options.allow_pickle)
         if options.command == "compare":
             return _compare(options.runs)
         return _run(options.command, options.config, options.set)
@@ -95,6 +95,11 @@ def _parser() -> argparse.ArgumentParser:
     average.add_argument(
         "--output", required=True, type=Path, help="file to write: .pt or .safetensors"
     )
+    average.add_argument(
+        "--allow-pickle",
+        action="store_true",
+        help="read .pt files with torch before 2.10, too, where code hidden in them may run",
+    )
     comparing = commands.add_parser("compare", help="where two runs differ, and what came out")
     comparing.add_argument(
         "runs", nargs=2, type=Path, metavar="RUN", help="output or checkpoint folder of a run"
@@ -110,11 +115,11 @@ def _recipes() -> int:
     return 0
 
 
-def _average(files: list[Path], output: Path) -> int:
+def _average(files: list[Path], output: Path, allow_pickle: bool) -> int:
     environment.prepare()
     from .weights.average import write_mean
 
-    print(write_mean(files, output))
+    print(write_mean(files, output, may_unpickle=allow_pickle))
     return 0
 
 

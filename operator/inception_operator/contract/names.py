@@ -69,6 +69,7 @@ class Reason:
     IMAGE_PULL_FAILED: Final = "ImagePullFailed"
     CONTAINER_CONFIG_ERROR: Final = "ContainerConfigError"
     POD_CREATION_REJECTED: Final = "PodCreationRejected"
+    POD_POLICY_VIOLATION: Final = "PodPolicyViolation"
     ALL_PODS_READY: Final = "AllPodsReady"
     ENOUGH_PODS_READY: Final = "EnoughPodsReady"
     LAUNCHER_UNREACHABLE: Final = "LauncherUnreachable"
@@ -149,6 +150,14 @@ class PodPlacement:
 
     ANY: Final = "Any"
     ONE_PER_NODE: Final = "OnePerNode"
+
+
+class PodPolicy:
+    """``--pod-policy``: the level of the Pod Security Standards that all pods must keep to."""
+
+    OFF: Final = "off"
+    BASELINE: Final = "baseline"
+    RESTRICTED: Final = "restricted"
 
 
 class ReportState:

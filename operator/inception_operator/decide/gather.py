@@ -74,7 +74,7 @@ def gather_pods(
     members, left = elastic.starting_members(
         availability,
         since=draft.waiting_since or view.now,
-        rejected=bool(view.observation.rejection),
+        rejected=bool(view.violation or view.observation.rejection),
     )
     if members and not lingering:
         plan, placed = _issue(view, draft, plan, members)
@@ -94,6 +94,8 @@ def gather_pods(
         draft,
         lingering,
     )
+    if view.violation and plan.create:
+        reason, text = Reason.POD_POLICY_VIOLATION, view.violation
     draft.wait(reason, text)
     plan |= _watch_gathering(view, draft, placed, plan, present, lingering)
     return plan, placed
@@ -111,7 +113,7 @@ def resize_if_due(
         availability,
         issued=draft.issued or view.now,
         nodes=draft.nodes,
-        rejected=bool(view.observation.rejection),
+        rejected=bool(view.violation or view.observation.rejection),
     )
     if left is not None:
         plan |= requeue_in(left)
@@ -146,7 +148,8 @@ def maintain_spares(view: JobView, draft: Draft, placed: Placement, plan: Plan) 
     lingering = _lingering_pods(view)
     plan |= _watch_gathering(view, draft, placed, plan, spares, lingering)
     availability = find_availability(view, placed, plan)
-    reason, text = elastic.outlook(availability, _rejection(view, plan))
+    obstacle = view.violation if plan.create else None
+    reason, text = elastic.outlook(availability, obstacle or _rejection(view, plan))
     members = placed.pods_of(placed.membership.members)
     but, again = liveness.unreached(members, view.now)
     draft.describe_pods(reason, text, but)
@@ -275,7 +278,8 @@ def _lingering_pods(view: JobView) -> list[PodView]:
 
 def _rejection(view: JobView, plan: Plan) -> str | None:
     """Why the API server refused the last pod, where this plan makes pods again."""
-    return view.observation.rejection if plan.create else None
+    # Those that break the operator's own policy are not sent, so there is nothing to try again.
+    return view.observation.rejection if plan.create and not view.violation else None
 
 
 def _fill_slots(

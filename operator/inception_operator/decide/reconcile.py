@@ -27,7 +27,7 @@ from inception_operator.pod.resource_claims import build_templates
 from inception_operator.spec.failure_policy import Action
 from inception_operator.spec.job import Job, managed_elsewhere, parse
 
-from . import elastic, failure, lifecycle, liveness, slots, success
+from . import elastic, failure, lifecycle, liveness, pod_policy, slots, success
 from .failure import AttemptView, Failure
 from .gather import (
     describe_members,
@@ -73,14 +73,16 @@ def reconcile(observation: Observation, context: Context) -> Plan:
         return plan | lifecycle.finish(resource, draft, pods, now)
     draft.restore(latest_attempt(pods))
 
-    # 3. Parse the spec, or refuse it and wait for another one.
+    # 3. Parse the spec, or refuse it and wait for another one. A pod that the operator's policy
+    # does not allow is never made.
     try:
         job = parse(resource)
         devices = resolve(job, context.profiles)
     except SpecError as error:
         return plan | lifecycle.refuse(resource, draft, pods, error, now)
-    _accept(job, draft, context)
-    view = JobView(resource, job, devices, pods, observation, context)
+    violation = pod_policy.find_violation(job, devices, context)
+    _accept(job, draft, context, violation)
+    view = JobView(resource, job, devices, pods, observation, context, violation)
     return plan | _advance(view, draft)
 
 
@@ -147,11 +149,15 @@ def _advance(view: JobView, draft: Draft) -> Plan:
     return _conclude(view, draft, placed, plan)
 
 
-def _accept(job: Job, draft: Draft, context: Context) -> None:
+def _accept(job: Job, draft: Draft, context: Context, violation: str | None) -> None:
     but = None
     if job.node_loss.seconds and not context.sees_nodes:
         but = liveness.BLIND
-    draft.accept(but)
+    if violation is not None:
+        # No end of the decision: what runs already goes on, and may succeed or be suspended.
+        draft.reject(violation, Reason.POD_POLICY_VIOLATION)
+    else:
+        draft.accept(but)
     if job.elastic is None or draft.issued is None:
         return
     members = elastic.from_text(draft.nodes.get("members"))
@@ -241,7 +247,7 @@ def _finish(view: JobView, draft: Draft, placed: Placement) -> Plan:
 def _conclude(view: JobView, draft: Draft, placed: Placement, plan: Plan) -> Plan:
     """The job goes on: the plan with the status that it leads to."""
     _describe(view, draft, placed, plan)
-    plan |= draft.plan()
+    plan = pod_policy.drop_forbidden(plan, view.context.pod_policy) | draft.plan()
     if plan.create:
         # They may be there already; asking for them costs less than knowing that.
         plan = replace(plan, claim_templates=build_templates(view.job))

@@ -217,22 +217,24 @@ class Draft:
     def accept(self, but: str | None = None) -> None:
         """The spec can be carried out, but for what the operator has no rights to."""
         refused = conditions.is_false(self._conditions, ConditionType.ACCEPTED)
-        broken = refused and self.reason(ConditionType.ACCEPTED) == Reason.INTERNAL_ERROR
+        before = self.reason(ConditionType.ACCEPTED)
         text = "the spec can be carried out"
         if but:
             text += f", but {but}"
         self._put(ConditionType.ACCEPTED, TRUE, Reason.ACCEPTED, text)
         if refused:
             text = "the spec has been corrected and can be carried out"
-            if broken:
+            if before == Reason.INTERNAL_ERROR:
                 text = "the operator takes care of the job again"
+            elif before == Reason.POD_POLICY_VIOLATION:
+                text = "the job's pods keep to the operator's pod policy now"
             self._announce(Reason.ACCEPTED, text)
 
-    def reject(self, message: str) -> None:
+    def reject(self, message: str, reason: str = Reason.INVALID_SPEC) -> None:
         """The spec cannot be carried out; another one may."""
         message = message[:MAX_TEXT]
-        if self._put(ConditionType.ACCEPTED, FALSE, Reason.INVALID_SPEC, message):
-            self._warn(Reason.INVALID_SPEC, message)
+        if self._put(ConditionType.ACCEPTED, FALSE, reason, message):
+            self._warn(reason, message)
 
     def break_off(self, message: str) -> None:
         """The operator itself has failed at this job; it tries again."""
@@ -280,7 +282,9 @@ class Draft:
         said_before = self.message(ConditionType.PODS_READY, reason) is not None
         self._unready(reason, message)
         # Counts and names within one reason change often; only a new reason is worth an event.
-        if not said_before and reason != Reason.WAITING_FOR_PODS:
+        # Of the pod policy the event on Accepted has told.
+        quiet = reason in (Reason.WAITING_FOR_PODS, Reason.POD_POLICY_VIOLATION)
+        if not said_before and not quiet:
             self._warn(reason, message)
 
     def issue(self, size: int, nodes: Json) -> None:

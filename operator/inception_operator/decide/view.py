@@ -12,6 +12,7 @@ from datetime import datetime
 
 from inception_operator.accelerators.profile import Profile
 from inception_operator.accelerators.resolve import Devices
+from inception_operator.contract.names import PodPolicy
 from inception_operator.contract.types import Json, Observation, Plan, PodView
 from inception_operator.spec.job import Job
 
@@ -32,12 +33,13 @@ class Context:
     pull_policy: str | None = None
     notify_address: str = ""
     sees_nodes: bool = True
+    pod_policy: str = PodPolicy.OFF
 
 
 @dataclass(frozen=True)
 class JobView:
     """What one decision is made from; ``resource`` is the custom resource that ``job`` was parsed
-    from, ``pods`` are all that belong to it.
+    from, ``pods`` are all that belong to it. ``violation`` says why none may be made any more.
     """
 
     resource: Json
@@ -46,6 +48,7 @@ class JobView:
     pods: tuple[PodView, ...]
     observation: Observation
     context: Context
+    violation: str | None = None
 
     @property
     def now(self) -> datetime:

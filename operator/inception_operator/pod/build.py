@@ -31,6 +31,7 @@ from inception_operator.contract.types import Assignment, Json
 from inception_operator.spec.job import Job
 
 from . import identity, program
+from .defaults import request_defaults, shm_volume, tmp_volume
 from .devices import apply_profile, request_devices
 from .resource_claims import attach_claims
 
@@ -233,11 +234,7 @@ def _ports(job: Job) -> list[Json]:
 
 
 def _volumes(job: Job, shm: str | None) -> list[Json]:
-    limit = {"sizeLimit": shm} if shm else {}
-    volumes: list[Json] = [
-        {"name": "shm", "emptyDir": {"medium": "Memory", **limit}},
-        {"name": "tmp", "emptyDir": {}},
-    ]
+    volumes = [shm_volume(job, shm), tmp_volume()]
     if job.checkpoint is not None and job.checkpoint.volume_claim_name:
         claim = {"claimName": job.checkpoint.volume_claim_name}
         volumes.append({"name": "checkpoint", "persistentVolumeClaim": claim})
@@ -269,6 +266,7 @@ def _enforce(spec: Json, job: Job, devices: Devices) -> None:
         {"name": "assignment", "mountPath": ASSIGNMENT_MOUNT, "readOnly": True},
     ]
     request_devices(container, devices)
+    request_defaults(spec, container)
     attach_claims(spec, container, job)
     environment = _environment(job, devices, int(spec["terminationGracePeriodSeconds"]))
     defaults = _default_environment(devices, container)

@@ -19,6 +19,8 @@ from inception_operator.contract.names import (
 from inception_operator.contract.types import Json
 from inception_operator.spec.job import Job
 
+from .defaults import LAUNCHER_LIMIT
+
 INSTALL: Final = ("python3", "-m", "inception_trainer.launcher.install", LAUNCHER_MOUNT)
 _PYTHON: Final = re.compile(r"(.*/)?python(\d+(\.\d+)?)?")
 
@@ -44,7 +46,8 @@ def inject_launcher(pod: Json, job: Job, image: str, pull_policy: str | None) ->
         *(each for each in container["volumeMounts"] if each["mountPath"] != LAUNCHER_MOUNT),
         mount | {"readOnly": True},
     ]
-    pod["volumes"] = [*pod["volumes"], {"name": LAUNCHER_VOLUME, "emptyDir": {}}]
+    volume = {"name": LAUNCHER_VOLUME, "emptyDir": {"sizeLimit": LAUNCHER_LIMIT}}
+    pod["volumes"] = [*pod["volumes"], volume]
     # First, so that a pod that cannot have its launcher does no other work before.
     resources = container.get("resources") or {}
     installer = _init_container(image, pull_policy, mount, resources)

@@ -287,4 +287,5 @@ def _context(settings: Settings) -> Context:
         image=settings.trainer_image,
         pull_policy=settings.trainer_pull_policy,
         notify_address=settings.notify_address,
+        pod_policy=settings.pod_policy,
     )

@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Literal
 
 from inception_operator.contract.errors import SettingsError
+from inception_operator.contract.names import PodPolicy
 
 LogFormat = Literal["json", "text"]
 PULL_POLICIES = ("Always", "IfNotPresent", "Never")
 LOG_LEVELS = ("debug", "info", "warning", "error")
+POD_POLICIES = (PodPolicy.OFF, PodPolicy.BASELINE, PodPolicy.RESTRICTED)
 _IMAGE = re.compile(r"\S+")
 _NAMESPACE = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 
@@ -55,6 +57,7 @@ class Settings:
     max_watch_age: float = 180.0
     max_key_age: float = 120.0
     namespaces: tuple[str, ...] = ()
+    pod_policy: str = PodPolicy.OFF
     identity: str = field(default_factory=_identity)
 
     def __post_init__(self) -> None:
@@ -71,6 +74,8 @@ class Settings:
         self._check(self.workers >= 1, "--workers", "at least 1")
         self._check(self.log_level in LOG_LEVELS, "--log-level", f"one of {', '.join(LOG_LEVELS)}")
         self._check(self.log_format in ("json", "text"), "--log-format", "json or text")
+        policies = f"one of {', '.join(POD_POLICIES)}"
+        self._check(self.pod_policy in POD_POLICIES, "--pod-policy", policies)
         self._check(
             bool(self.lease_namespace and self.lease_name),
             "--lease-namespace and --lease-name",

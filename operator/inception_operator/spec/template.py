@@ -99,6 +99,7 @@ class PodSpec(Model):
     init_containers: list[Named] | None = None
     priority_class_name: str | None = None
     resource_claims: list[Named] | None = None
+    resources: Resources | None = None
     restart_policy: str | None = None
     termination_grace_period_seconds: int | None = None
     tolerations: list[Json] | None = None

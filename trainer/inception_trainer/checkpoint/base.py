@@ -168,6 +168,8 @@ def decode(data: bytes, checksum: str) -> Checkpoint:
     if actual != checksum:
         raise ValueError(f"its SHA-256 is {actual[:12]}..., not {checksum[:12]}...")
     # weights_only: whoever can write to the folder must not be able to run code in the trainer.
+    # Before torch 2.10 that is no full protection (weights.pickles): there only the job itself may
+    # be able to write, because without reading its checkpoints it could not go on at all.
     checkpoint: Checkpoint = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     if checkpoint.get("format") != FORMAT:
         raise ValueError(f"its format is {checkpoint.get('format')!r}, this version reads {FORMAT}")

@@ -9,7 +9,8 @@ Layout below ``checkpoint.path`` (docs/architecture/names.md)::
                                     best.pt, final.pt and final.safetensors likewise
 
 A file appears under its name only once its bytes and its checksum are on the disk. Nothing is
-unpickled beyond tensors and plain values (``weights_only=True``).
+unpickled beyond tensors and plain values (``weights_only=True``), and nothing is read that lies
+outside the folder, whatever ``latest.json`` or a link says.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -33,6 +35,9 @@ from .base import DAMAGE_ERRORS, Checkpoint, CheckpointWriter, SaveRecord, all_d
 from .checksums import HashingFile
 from .fence import Fence, attempts, sync_file, sync_folder
 from .safetensors_file import encode_weights
+
+CHECKPOINT_NAME = re.compile(r"checkpoints/step-[0-9]{1,20}\.pt")
+"""What ``latest.json`` may name: nothing above the folder, no absolute path, no URL."""
 
 
 class FolderCheckpoints(CheckpointWriter):
@@ -83,7 +88,7 @@ class FolderCheckpoints(CheckpointWriter):
         problems: list[str] = []
         for path, checksum in self._candidates():
             try:
-                return decode(path.read_bytes(), checksum)
+                return decode(self._read(path), checksum)
             except (OSError, *DAMAGE_ERRORS) as error:
                 problems.append(f"{path.name}: {error}")
                 logger.warning(
@@ -166,14 +171,27 @@ class FolderCheckpoints(CheckpointWriter):
             self._fence.remove(self._folder / name)
             self._fence.remove(self._folder / f"{name}.sha256")
 
+    def _read(self, path: Path) -> bytes:
+        """A checkpoint's bytes; ValueError for what is no file, or a link that leads elsewhere."""
+        if leads_out(path, self.root):
+            raise ValueError(f"it is a link that leads out of {self.root}")
+        # A pipe of that name would never end.
+        if not path.is_file():
+            raise ValueError("it is no file")
+        return path.read_bytes()
+
     def _candidates(self) -> Iterator[tuple[Path, str]]:
         """Checkpoints with their checksums, in the order in which they are to be tried."""
         latest = _read_json(self.root / "latest.json")
         newest = None
         # Somebody may have edited the file, or removed the checkpoint.
         if latest and {"file", "sha256"} <= latest.keys():
-            newest = self.root / str(latest["file"])
-            if newest.is_file():
+            name = str(latest["file"])
+            if CHECKPOINT_NAME.fullmatch(name) is None:
+                logger.warning(
+                    "latest.json names %.200r, which is no checkpoint of %s", name, self.root
+                )
+            elif (newest := self.root / name).is_file():
                 yield newest, str(latest["sha256"])
         paths = sorted(self._folder.glob("step-*.pt"), reverse=True)
         for path in paths:
@@ -192,6 +210,11 @@ class FolderCheckpoints(CheckpointWriter):
         # Drafts lie in the folder of their attempt now; those of early versions lay here.
         for path in self._folder.glob(".*.tmp"):
             path.unlink(missing_ok=True)
+
+
+def leads_out(path: Path, folder: Path) -> bool:
+    """Whether a path ends outside a folder when every link on its way is followed."""
+    return not path.resolve().is_relative_to(folder.resolve())
 
 
 def check_fingerprint(saved: Mapping[str, Any], current: Mapping[str, Any], root: object) -> None:
@@ -225,7 +248,7 @@ def _read_json(path: Path) -> dict[str, Any] | None:
     """An object in a small file; None for a file that is missing or holds no object."""
     try:
         data = json.loads(path.read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     if not isinstance(data, dict):
         return None

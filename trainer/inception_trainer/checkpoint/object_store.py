@@ -23,8 +23,9 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import re
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
@@ -39,6 +40,7 @@ from .base import DAMAGE_ERRORS, Checkpoint, CheckpointWriter, SaveRecord, all_d
 from .checksums import HashingFile
 from .safetensors_file import encode_weights
 
+PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,200}")
 TRIES = 10
 """How often the current attempt is looked up again because a newer one has replaced it."""
 
@@ -51,6 +53,18 @@ class StoredObject:
     """Its name below the folder of the attempt."""
     sha256: str
     step: int
+
+    @classmethod
+    def decode(cls, entry: Mapping[str, Any]) -> StoredObject:
+        """An entry of record.json; raises ValueError or TypeError.
+
+        Only plain names: with "..", "/" or "::" a record could lead to other jobs' objects, which
+        this one would read, copy and in the end remove.
+        """
+        stored = cls(**entry)
+        if PLAIN_NAME.fullmatch(stored.file) is None:
+            raise ValueError(f"{stored.file[:200]!r} is no name of an object of this attempt")
+        return stored
 
 
 @dataclass(frozen=True)
@@ -77,11 +91,11 @@ class Record:
         """A record from the content of record.json; raises ValueError, KeyError or TypeError."""
         content = json.loads(data)
         single = {
-            name: StoredObject(**content[name])
+            name: StoredObject.decode(content[name])
             for name in ("best", "final", "weights")
             if content[name]
         }
-        kept = tuple(StoredObject(**entry) for entry in content["kept"])
+        kept = tuple(StoredObject.decode(entry) for entry in content["kept"])
         return cls(kept, **single)
 
 
@@ -240,7 +254,7 @@ def current_attempt(attempts: Remote) -> CurrentAttempt | None:
         except FileNotFoundError:
             # It has only claimed so far, or was pruned.
             continue
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             # Going back to an older attempt by ourselves would lose work without a word.
             raise DataError(
                 f"{folder}/record.json cannot be read: {error!r}; "

@@ -32,6 +32,13 @@ class ModelConfig:
     takes it from the file, which must have as many classes as the data; New starts it afresh.
     """
 
+    # Not in the fingerprint: it decides whether a file is read, never what it says.
+    foreign_pickle: str = key("Refuse", choices=("Refuse", "Allow"), api=Api(max_length=8))
+    """ForeignPickle is what a torch older than 2.10 does with weights that are pickled and not this
+    job's own. Refuse, the default, reads none, because code hidden in such a file may run there
+    (CVE-2025-32434, CVE-2026-24747); Allow reads them. A .safetensors file needs no permission.
+    """
+
     dropout: float | None = key(None, at_least=0, below=1)
     """Dropout is the share of features before the last layer that training leaves out, a quoted
     decimal below 1. The default is "0.2" for inception_v3 and inception_v4 and "0.5" for

@@ -474,6 +474,9 @@ def fingerprint(config: TrainingConfig) -> dict[str, Any]:
     """What decides the result of a training: a checkpoint continues only under the same values."""
     plain = config.as_dict()
     counted = {name: plain.get(name) for name in FINGERPRINTED}
+    counted["model"] = {
+        name: value for name, value in plain["model"].items() if name != "foreignPickle"
+    }
     # How samples are read changes none of them; nor does how a step's samples are divided.
     counted["data"] = {
         name: value

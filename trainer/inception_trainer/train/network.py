@@ -19,6 +19,7 @@ from inception_trainer.comm import Comm
 from inception_trainer.config.training import TrainingConfig
 from inception_trainer.device import Accelerator
 from inception_trainer.weights.load import WeightsSource, load_weights, local_file
+from inception_trainer.weights.pickles import may_unpickle
 
 from .compiling import compile_if_asked
 from .syncnorm import synchronize_batch_norms
@@ -80,7 +81,13 @@ def _load(network: nn.Module, config: TrainingConfig, comm: Comm) -> WeightsSour
     new_classifier = config.model.classifier == "New"
 
     def load() -> WeightsSource:
-        return load_weights(network, name, local_file(source), new_classifier=new_classifier)
+        return load_weights(
+            network,
+            name,
+            local_file(source),
+            new_classifier=new_classifier,
+            may_unpickle=may_unpickle(config),
+        )
 
     return comm.from_first(load)
 

@@ -24,7 +24,7 @@ SUFFIXES = (".pt", ".safetensors")
 FEWEST = 2
 
 
-def write_mean(paths: Sequence[Path], output: Path) -> str:
+def write_mean(paths: Sequence[Path], output: Path, *, may_unpickle: bool = False) -> str:
     """Average the files into ``output``; returns a line for people.
 
     Batch norm statistics are averaged like weights. Raises UsageError, InputMissing, DataError, and
@@ -39,7 +39,7 @@ def write_mean(paths: Sequence[Path], output: Path) -> str:
         raise InputMissing(f"--output: {output} cannot be written: no folder {output.parent}")
     if output.exists():
         raise UsageError(f"--output: {output} is there already; name another file or remove it")
-    files = [open_weights(None, path) for path in paths]
+    files = [open_weights(None, path, may_unpickle=may_unpickle) for path in paths]
     for file in files[1:]:
         _check_pair(files[0], file)
     newest = max(files, key=lambda file: file.step)

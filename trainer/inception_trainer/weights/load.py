@@ -24,6 +24,7 @@ from inception_trainer.stores import place, temporary_folder
 
 from . import layouts
 from .layouts import Layout
+from .pickles import check_pickle
 
 COUNTER = "num_batches_tracked"
 """Batch norm's counter of batches, which files of early PyTorch versions lack."""
@@ -89,14 +90,19 @@ def local_file(text: str) -> Path:
 
 
 def load_weights(
-    network: nn.Module, name: str, path: Path, *, new_classifier: bool = False
+    network: nn.Module,
+    name: str,
+    path: Path,
+    *,
+    new_classifier: bool = False,
+    may_unpickle: bool = False,
 ) -> WeightsSource:
     """Fill ``network``, the model ``name``, with the weights of a file.
 
     With ``new_classifier`` the classifier keeps its random weights. Raises what
     :func:`open_weights` raises, and ConfigError listing the names that do not fit.
     """
-    file = open_weights(name, path)
+    file = open_weights(name, path, may_unpickle=may_unpickle)
     network_state = network.state_dict()
     weights = dict(file.state)
     if not _keys_below(network_state, layouts.AUXILIARY):
@@ -116,13 +122,15 @@ def load_weights(
     return file.source
 
 
-def open_weights(name: str | None, path: Path) -> WeightFile:
+def open_weights(name: str | None, path: Path, *, may_unpickle: bool = False) -> WeightFile:
     """Read a weight file of the model ``name`` (None: of any), onto the CPU.
 
-    Nothing beyond tensors and plain values is unpickled. Raises InputMissing, DataError for a file
-    that cannot be read, ConfigError for weights of another network.
+    Nothing beyond tensors and plain values is unpickled, and nothing at all by a torch that may run
+    what a pickle holds, unless ``may_unpickle`` says that the file is trusted. Raises InputMissing,
+    DataError for a file that cannot be read, ConfigError for one that must not be read and for
+    weights of another network.
     """
-    content = _read(path)
+    content = _read(path, may_unpickle)
     raw_state = _state_dict(content, path)
     layout = layouts.detect(raw_state)
     if layout is None:
@@ -145,7 +153,7 @@ def open_weights(name: str | None, path: Path) -> WeightFile:
     return WeightFile(path, layout.model, state, content, source)
 
 
-def _read(path: Path) -> Mapping[str, Any]:
+def _read(path: Path, may_unpickle: bool) -> Mapping[str, Any]:
     if not path.is_file():
         raise InputMissing(f"model.weights: no file {path}")
     try:
@@ -153,6 +161,8 @@ def _read(path: Path) -> Mapping[str, Any]:
         if path.suffix == ".safetensors":
             content: Any = safetensors_file.read(path)
         else:
+            if not may_unpickle:
+                check_pickle(path, str(torch.__version__))
             content = torch.load(path, "cpu", weights_only=True)
     except TrainerError:
         raise

@@ -23,10 +23,12 @@ from inception_trainer.config.normalization import Normalization
 from inception_trainer.config.training import TrainingConfig
 from inception_trainer.data import Splits
 from inception_trainer.errors import ConfigError, InputMissing
+from inception_trainer.log import logger
 from inception_trainer.stores import Remote, is_url, place, temporary_folder
 
 from .exported_network import SUFFIXES, ExportedFile, ExportedNetwork, open_exported
 from .load import OWN_LAYOUT, load_weights, local_file, open_weights
+from .pickles import check_within, is_own, may_unpickle
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,7 @@ def weight_file(config: TrainingConfig) -> Path:
     ]
     for path in candidates:
         if path.is_file():
+            check_within(path, folder.parent)
             return path
     raise InputMissing(
         f"model.weights: not set, and {folder} holds no checkpoint; name the file to use"
@@ -122,6 +125,12 @@ def open_trained(
     path = comm.from_first(lambda: weight_file(config))
     # Mode Export needs the network itself: an exported file cannot be exported once more.
     if path.suffix in SUFFIXES and config.mode != "Export":
+        if comm.is_first and not is_own(config):
+            logger.warning(
+                "model.weights: %s is a program, not weights: whatever it does, it does with the "
+                "rights of this job; take it from where you would take an image",
+                path,
+            )
         exported = open_exported(path)
         return ExportedNetwork(exported).eval(), _of_exported_file(exported, config)
     trained = comm.from_first(lambda: _of_weight_file(config))
@@ -131,7 +140,10 @@ def open_trained(
     network.to_empty(device="cpu")
     for buffer in network.buffers():  # files may leave out the counters of batch norm
         buffer.zero_()
-    comm.from_first(lambda: load_weights(network, trained.model, trained.path))
+    may_be_read = may_unpickle(config)
+    comm.from_first(
+        lambda: load_weights(network, trained.model, trained.path, may_unpickle=may_be_read)
+    )
     network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     comm.broadcast_tensors([*network.parameters(), *network.buffers()])
     return network.eval(), trained
@@ -167,7 +179,9 @@ def _of_exported_file(exported: ExportedFile, config: TrainingConfig) -> Trained
 
 def _of_weight_file(config: TrainingConfig) -> TrainedModel:
     """What is known of the configuration's weight file."""
-    file = open_weights(models.canonical(config.model.name), weight_file(config))
+    file = open_weights(
+        models.canonical(config.model.name), weight_file(config), may_unpickle=may_unpickle(config)
+    )
     is_own = file.source.layout == OWN_LAYOUT
     content: Mapping[str, Any] = file.content if is_own else {}
     return TrainedModel(
