@@ -133,7 +133,9 @@ def render(helm: str, values: Mapping[str, Any], manifest: Path) -> None:
     file = manifest.with_suffix(".values.json")
     file.write_text(json.dumps(values), encoding="utf-8")
     chart = str(ROOT / "charts/inception-operator")
-    command = [helm, "template", "release", chart, "--namespace=system", f"--values={file}"]
+    # What is installed: the pod of `helm test` lives for a minute, when somebody asks for it.
+    command = [helm, "template", "release", chart, "--namespace=system", "--skip-tests"]
+    command.append(f"--values={file}")
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     manifest.write_text(done.stdout, encoding="utf-8")
 

@@ -208,7 +208,11 @@ def test_a_pod_claims_devices_for_its_trainer_and_asks_for_no_extended_resource(
         },
         {"name": "mine", "resourceClaimTemplateName": "big-gpus"},
     ]
-    assert resources == {"limits": {"cpu": "8"}, "claims": [{"name": "gpus"}, {"name": "mine"}]}
+    assert resources == {
+        "limits": {"cpu": "8"},
+        "requests": {"memory": "256Mi"},
+        "claims": [{"name": "gpus"}, {"name": "mine"}],
+    }
     assert {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"} in spec[
         "tolerations"
     ]
