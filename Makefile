@@ -84,7 +84,7 @@ train-local: venv ## The demo's training without Kubernetes, two processes under
 	$(BIN)/torchrun --standalone --nproc-per-node 2 -m inception_trainer train manifests/samples/local/bninception-digits.yaml
 
 .PHONY: test
-test: lint scan s3-server ## Everything that a change needs: lint, unit, trainer, chart, real API server, real node
+test: lint s3-server ## Everything that a change needs: lint, unit, trainer, chart, real API server, real node
 	@echo "== Unit, trainer and chart tests =="
 	$(BIN)/pytest -q -n 2 -m 'not nightly' --maxfail 10 --durations 15 tests/unit tests/trainer tests/chart
 	@$(BIN)/python tests/support/localcluster_proof.py check || $(MAKE) --no-print-directory localcluster-tests
