@@ -47,7 +47,7 @@ $(CACHE)/s3-server/.installed: requirements/s3-server.txt $(VENV)/.installed
 
 # Checkov has a hundred packages, many in other releases than ours.
 $(CACHE)/scan/.installed: requirements/scan.txt requirements/uv.txt
-	@echo "== Checkov into $(CACHE)/scan, 0.8 GB =="
+	@echo "== Checkov into $(CACHE)/scan, 0.2 GB =="
 	@rm -rf $(CACHE)/scan
 	@$(call make_venv,$(CACHE)/scan,requirements/scan.txt)
 	@touch $@
