@@ -38,6 +38,7 @@ def finished(jobs: Jobs, name: str, epochs: int) -> dict[str, Any]:
     return summary
 
 
+@pytest.mark.nightly
 def test_scaling_while_training(jobs: Jobs) -> None:
     elastic_job(jobs, "scaled", 8, minNodes=1, maxNodes=4)
     first = jobs.pod("scaled", 0)

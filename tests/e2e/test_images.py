@@ -63,6 +63,7 @@ def test_nothing_in_the_operators_image_can_be_written_but_tmp(files: list[Entry
     assert [f.name for f in files if f.mode & (stat.S_ISUID | stat.S_ISGID)] == []
 
 
+@pytest.mark.nightly
 def test_both_images_say_what_they_are_and_run_as_the_same_user(
     operator: Archive, node_cluster: Cluster, tmp_path: Path
 ) -> None:

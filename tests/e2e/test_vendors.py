@@ -132,6 +132,7 @@ def broken_mlu(jobs: Jobs) -> Iterator[Path]:
     path.unlink(missing_ok=True)
 
 
+@pytest.mark.nightly
 def test_a_device_that_breaks_while_training_ends_the_attempt_and_is_named(
     jobs: Jobs, broken_mlu: Path
 ) -> None:
