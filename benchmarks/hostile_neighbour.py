@@ -7,7 +7,6 @@ a Markdown table: seconds from the creation of a job of two pods to Running, and
 """
 
 import argparse
-import json
 import os
 import statistics
 import sys
@@ -41,9 +40,8 @@ def submit(cluster: Cluster) -> int:
     path = f"/apis/{names.API_VERSION}/namespaces/hostile/{names.PLURAL}"
     taken = 0
     for row in RESOURCES:
-        head = {"apiVersion": names.API_VERSION, "kind": names.KIND, "metadata": {"name": row.name}}
         with suppress(ApiError):
-            api.content("POST", path, f'{json.dumps(head)[:-1]}, "spec": {row.text}}}'.encode())
+            api.content("POST", path, row.body)
             taken += 1
     return taken
 

@@ -26,7 +26,10 @@ def parse(argv: Sequence[str] | None, environment: dict[str, str]) -> Settings:
     run = commands.add_parser(
         "run", help="run the operator", formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
-    _add_options(run, environment.get("KUBECONFIG") or None)
+    # Defaults are those of Settings, which validates: they are written down once.
+    defaults = Settings(trainer_image="-")
+    _add_options_of_jobs(run, defaults)
+    _add_options_of_the_process(run, defaults, environment.get("KUBECONFIG") or None)
     values = vars(parser.parse_args(argv))
     del values["command"]
     values["namespaces"] = _names(values["namespaces"])
@@ -36,9 +39,7 @@ def parse(argv: Sequence[str] | None, environment: dict[str, str]) -> Settings:
         parser.error(str(error))
 
 
-def _add_options(run: argparse.ArgumentParser, kubeconfig: str | None) -> None:
-    # Defaults are those of Settings, which validates: they are written down once.
-    defaults = Settings(trainer_image="-")
+def _add_options_of_jobs(run: argparse.ArgumentParser, defaults: Settings) -> None:
     run.add_argument(
         "--trainer-image", required=True, help="image of the bundled trainer and launcher"
     )
@@ -47,6 +48,26 @@ def _add_options(run: argparse.ArgumentParser, kubeconfig: str | None) -> None:
         choices=PULL_POLICIES,
         help="when nodes pull the images of jobs; default: as Kubernetes decides by the tag",
     )
+    run.add_argument(
+        "--profiles-dir", type=Path, help="directory with further accelerator profiles"
+    )
+    run.add_argument(
+        "--pod-policy",
+        choices=POD_POLICIES,
+        default=defaults.pod_policy,
+        help="level of the Pod Security Standards that the pods of all jobs must keep to",
+    )
+    run.add_argument(
+        "--namespaces",
+        action="append",
+        default=[],
+        help="only these, by comma; without it all of them",
+    )
+
+
+def _add_options_of_the_process(
+    run: argparse.ArgumentParser, defaults: Settings, kubeconfig: str | None
+) -> None:
     run.add_argument(
         "--http-port",
         type=int,
@@ -70,9 +91,6 @@ def _add_options(run: argparse.ArgumentParser, kubeconfig: str | None) -> None:
         help="work at once, alone",
     )
     run.add_argument(
-        "--profiles-dir", type=Path, help="directory with further accelerator profiles"
-    )
-    run.add_argument(
         "--kubeconfig",
         type=Path,
         default=kubeconfig,
@@ -92,18 +110,6 @@ def _add_options(run: argparse.ArgumentParser, kubeconfig: str | None) -> None:
     )
     run.add_argument(
         "--workers", type=int, default=defaults.workers, help="jobs worked on at the same time"
-    )
-    run.add_argument(
-        "--pod-policy",
-        choices=POD_POLICIES,
-        default=defaults.pod_policy,
-        help="level of the Pod Security Standards that the pods of all jobs must keep to",
-    )
-    run.add_argument(
-        "--namespaces",
-        action="append",
-        default=[],
-        help="only these, by comma; without it all of them",
     )
 
 

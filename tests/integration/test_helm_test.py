@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -66,13 +67,19 @@ def run_program(
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
 
+def grant_rights(api: Cluster, helm: str, namespace: str) -> dict[str, Any]:
+    """Give the namespace the rights of the test, as the hook does; returns its job."""
+    objects = objects_of_the_test(helm, namespace)
+    api.apply(*(item for item in objects if item["kind"] in RIGHTS))
+    (config,) = (item for item in objects if item["kind"] == "ConfigMap")
+    job: dict[str, Any] = json.loads(config["data"]["job.json"])  # type: ignore[index]
+    return job
+
+
 def test_a_job_runs_to_its_end_with_these_rights_and_is_gone(
     training_api: Cluster, namespace: str, helm: str, tmp_path: Path
 ) -> None:
-    objects = objects_of_the_test(helm, namespace)
-    training_api.apply(*(item for item in objects if item["kind"] in RIGHTS))
-    (config,) = (item for item in objects if item["kind"] == "ConfigMap")
-    job = json.loads(config["data"]["job.json"])  # type: ignore[index]
+    job = grant_rights(training_api, helm, namespace)
     # The fake node ends the pod, where a real one would train.
     metadata = {"annotations": {"kwok.localcluster/succeed-after": "100ms"}}
     job["spec"]["template"]["metadata"] = metadata
@@ -93,10 +100,7 @@ def test_a_job_runs_to_its_end_with_these_rights_and_is_gone(
 def test_without_an_operator_it_says_so(
     training_api: Cluster, namespace: str, helm: str, tmp_path: Path
 ) -> None:
-    objects = objects_of_the_test(helm, namespace)
-    training_api.apply(*(item for item in objects if item["kind"] in RIGHTS))
-    (config,) = (item for item in objects if item["kind"] == "ConfigMap")
-    job = json.loads(config["data"]["job.json"])  # type: ignore[index]
+    job = grant_rights(training_api, helm, namespace)
     done = run_program(training_api, namespace, job, tmp_path, "2")
     assert done.returncode == 1
     assert "no operator has looked at the job" in done.stdout

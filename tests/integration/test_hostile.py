@@ -50,9 +50,8 @@ def post(trainings: Trainings, row: Hostile) -> str | None:
     """Create the resource of a row; returns the words of a refusal."""
     api = ApiClient(trainings.cluster.kubeconfig)
     path = f"/apis/{names.API_VERSION}/namespaces/{trainings.namespace}/{names.PLURAL}"
-    head = {"apiVersion": names.API_VERSION, "kind": names.KIND, "metadata": {"name": row.name}}
     try:
-        api.content("POST", path, f'{json.dumps(head)[:-1]}, "spec": {row.text}}}'.encode())
+        api.content("POST", path, row.body)
     except ApiError as error:
         return str(error)
     return None

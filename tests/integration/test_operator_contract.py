@@ -186,13 +186,7 @@ def test_the_installed_rights_are_enough(
         limited_kubeconfig, tmp_path / "log", *arguments, lease="inception-operator"
     )
     with operator:
-        trainings.create("job")
-        trainings.wait_state("job", "Running")
-        trainings.annotate("job-1-1", fail_after="1ms")
-        trainings.wait_state("job", "Running", attempt=2)
-        trainings.change("job", runPolicy={"suspend": True})
-        trainings.wait_state("job", "Suspended")
-        wait_for("events", lambda: "Suspended" in trainings.reasons("job"))
+        trainings.fail_and_suspend("job")
         assert operator.metric("api_requests_total", code="403") == 0
         assert operator.stop() == 0
 

@@ -146,13 +146,7 @@ def test_without_the_right_to_finalizers_no_pod_is_made_where_owners_are_checked
 
 def live(trainings: Trainings) -> None:
     """A failure, a suspension, and an end with a time to live."""
-    trainings.create("job")
-    trainings.wait_state("job", "Running")
-    trainings.annotate("job-1-1", fail_after="1ms")
-    trainings.wait_state("job", "Running", attempt=2)
-    trainings.change("job", runPolicy={"suspend": True})
-    trainings.wait_state("job", "Suspended")
-    wait_for("events", lambda: "Suspended" in trainings.reasons("job"))
+    trainings.fail_and_suspend("job")
     trainings.create("short", annotations=ENDS_WELL, runPolicy={"ttlSecondsAfterFinished": 0})
     wait_for("the end", lambda: trainings.gone("short"))
 

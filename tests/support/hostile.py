@@ -27,14 +27,14 @@ class Hostile:
     text: str
 
     @property
-    def teller(self) -> str:
-        """Who tells the author."""
-        return self.outcome.partition(" ")[0]
-
-    @property
-    def words(self) -> str:
-        """What the author reads."""
-        return self.outcome.partition(" ")[2]
+    def body(self) -> bytes:
+        """The resource, as it is sent."""
+        head = {
+            "apiVersion": names.API_VERSION,
+            "kind": names.KIND,
+            "metadata": {"name": self.name},
+        }
+        return f'{json.dumps(head)[:-1]}, "spec": {self.text}}}'.encode()
 
 
 def arrays(levels: int) -> str:

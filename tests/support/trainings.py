@@ -186,6 +186,16 @@ class Trainings:
         text = (found["metadata"].get("annotations") or {}).get(names.ANNOTATION_ASSIGNMENT)
         return json.loads(text) if text else None
 
+    def fail_and_suspend(self, name: str) -> None:
+        """A job whose second pod fails once and that is then suspended, events and all."""
+        self.create(name)
+        self.wait_state(name, "Running")
+        self.annotate(f"{name}-1-1", fail_after="1ms")
+        self.wait_state(name, "Running", attempt=2)
+        self.change(name, runPolicy={"suspend": True})
+        self.wait_state(name, "Suspended")
+        wait_for("events", lambda: "Suspended" in self.reasons(name))
+
     def reasons(self, name: str) -> list[str]:
         """Reasons of the events on a training, in order."""
         items = self._api.request("GET", f"{self._core}/events")["items"]

@@ -12,7 +12,6 @@ half as long as ``json``.
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterator
 from typing import Any, Final
@@ -55,21 +54,15 @@ def decode(text: str | bytes) -> Any:
 
 def decode_object(text: bytes) -> Json:
     """One object of the API server, or a stub of it; raises `MalformedError` if it is neither."""
-    if len(text) <= MAX_ITEM_BYTES:
-        try:
-            return _as_object(from_json(text))
-        except ValueError:
-            pass
-    return _stub(text)
+    whole = _whole(text, MAX_ITEM_BYTES)
+    return _stub(text) if whole is None else whole
 
 
 def decode_event(text: bytes) -> Json:
     """One line of a watch, with a stub for an object that cannot be decoded."""
-    if len(text) <= MAX_ITEM_BYTES:
-        try:
-            return _as_object(from_json(text))
-        except ValueError:
-            pass
+    whole = _whole(text, MAX_ITEM_BYTES)
+    if whole is not None:
+        return whole
     members = _members(text)
     event = {key: decode(value) for key, value in members.items() if key != "object"}
     if "object" in members:
@@ -79,11 +72,9 @@ def decode_event(text: bytes) -> Json:
 
 def decode_list(text: bytes) -> Json:
     """A page of a list, with a stub for each of its objects that cannot be decoded."""
-    if len(text) <= MAX_LIST_BYTES:
-        try:
-            return _as_object(from_json(text))
-        except ValueError:
-            pass
+    whole = _whole(text, MAX_LIST_BYTES)
+    if whole is not None:
+        return whole
     members = _members(text)
     page = {key: decode(value) for key, value in members.items() if key != "items"}
     items = members.get("items", b"null")
@@ -109,16 +100,15 @@ def decimal_number(value: object) -> float | None:
         return None
 
 
-def finite_number(value: object) -> float | None:
-    """The same, but None for NaN and the infinities: a number such as 1e999 decodes to one."""
-    number = decimal_number(value)
-    return number if number is not None and math.isfinite(number) else None
-
-
-def _as_object(value: Any) -> Json:
-    if not isinstance(value, dict):
-        raise MalformedError("not an object")
-    return value
+def _whole(text: bytes, most: int) -> Json | None:
+    """The object, decoded in one go; None where that cannot be done."""
+    if len(text) > most:
+        return None
+    try:
+        value = from_json(text)
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) else None
 
 
 def _stub(text: bytes) -> Json:

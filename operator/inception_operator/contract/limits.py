@@ -66,6 +66,12 @@ def clip(status: Json) -> Json:
     return {key: _clip(key, value) for key, value in status.items()}
 
 
+def cut_text(text: str, most: int) -> str:
+    """At most so many characters of a text, all of which can be written."""
+    # One that cannot be encoded would be refused as well: half of a pair of UTF-16, for one.
+    return text[:most].encode("utf-8", "replace").decode("utf-8")
+
+
 def _clip(path: str, value: Any) -> Any:
     limit = LIMITS.get(path)
     if isinstance(value, dict):
@@ -74,8 +80,7 @@ def _clip(path: str, value: Any) -> Any:
         most = limit if isinstance(limit, int) else None
         return [_clip(path, each) for each in value[:most]]
     if isinstance(value, str) and isinstance(limit, int):
-        # A text that cannot be encoded would be refused too: half of a pair of UTF-16, for one.
-        return value[:limit].encode("utf-8", "replace").decode("utf-8")
+        return cut_text(value, limit)
     if isinstance(value, int) and isinstance(limit, tuple):
         return max(limit[0], min(limit[1], value))
     return value

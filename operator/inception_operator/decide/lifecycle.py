@@ -66,9 +66,10 @@ def break_off(resource: Json, error: BaseException, now: datetime) -> Plan:
     draft = Draft(resource, now)
     if draft.terminal:
         return Plan()
-    draft.break_off(
+    draft.reject(
         f"the operator failed at this job and tries again: {describe_error(error)}; other jobs are "
-        "not affected, what runs is left alone; please report it"
+        "not affected, what runs is left alone; please report it",
+        Reason.INTERNAL_ERROR,
     )
     return draft.plan()
 

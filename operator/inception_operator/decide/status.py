@@ -236,12 +236,6 @@ class Draft:
         if self._put(ConditionType.ACCEPTED, FALSE, reason, message):
             self._warn(reason, message)
 
-    def break_off(self, message: str) -> None:
-        """The operator itself has failed at this job; it tries again."""
-        message = message[:MAX_TEXT]
-        if self._put(ConditionType.ACCEPTED, FALSE, Reason.INTERNAL_ERROR, message):
-            self._warn(Reason.INTERNAL_ERROR, message)
-
     def start(self) -> None:
         """Pods are wanted: for the first time, or again after a suspension."""
         if self.is_true(ConditionType.SUSPENDED):

@@ -30,7 +30,6 @@ from inception_operator.decide.reconcile import Context
 
 from .apply import Applier
 from .client import JOBS, NODES, Client, load_configuration
-from .containment import Containment
 from .controller import Controller
 from .events import EventPoster
 from .fence import Fence
@@ -75,7 +74,7 @@ class App:
 
         self._jobs = JobCache()
         self._metrics = Metrics(self._jobs.values)
-        containment = Containment(self._metrics.count_error)
+        containment = self._metrics.containment
         fence = Fence()
         self._client = Client(
             configuration,

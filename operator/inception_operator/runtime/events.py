@@ -12,6 +12,7 @@ import uuid
 
 from inception_operator.contract import names
 from inception_operator.contract.errors import ApiError, LeadershipLostError
+from inception_operator.contract.limits import cut_text
 from inception_operator.contract.types import Event, Json
 
 from .client import EVENTS, Client
@@ -96,8 +97,7 @@ def _body(resource: Json, event: Event, instance: str) -> Json:
         },
         "type": event.type,
         "reason": event.reason,
-        # What cannot be encoded is replaced: half of a pair of UTF-16 in a message of the user's.
-        "message": event.message[:MAX_MESSAGE].encode("utf-8", "replace").decode("utf-8"),
+        "message": cut_text(event.message, MAX_MESSAGE),
         "firstTimestamp": now,
         "lastTimestamp": now,
         "count": 1,

@@ -87,8 +87,8 @@ class Metrics:
             self.reconciles.labels(result)
         for where in Where:
             self.internal_errors.labels(where)
-        containment = Containment(self.count_error)
-        self.registry.register(_JobCollector(resources, containment))
+        self.containment = Containment(self.count_error)
+        self.registry.register(_JobCollector(resources, self.containment))
 
     def count_request(self, verb: str, resource: str, code: str) -> None:
         """Count one request to the API server; ``code`` is ``none`` when there was no answer."""
