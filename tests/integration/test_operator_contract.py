@@ -175,7 +175,7 @@ def limited_kubeconfig(
     path = tmp_path_factory.mktemp("limited") / "kubeconfig.yaml"
     path.write_text(yaml.safe_dump(kubeconfig))
     yield path
-    training_api.kubectl("delete", "namespace", SYSTEM, "--wait=false")
+    training_api.kubectl("delete", "namespace", SYSTEM, "--timeout=50s")
 
 
 def test_the_installed_rights_are_enough(

@@ -65,7 +65,7 @@ def audited(
     # Off by default, on in OpenShift and hardened clusters: only with it finalizers matter.
     with audited_api(training_api, ACCOUNT, folder, "OwnerReferencesPermissionEnforcement") as api:
         yield api
-    training_api.kubectl("delete", "namespace", SYSTEM, "--wait=false")
+    training_api.kubectl("delete", "namespace", SYSTEM, "--timeout=50s")
 
 
 @pytest.fixture
