@@ -2,10 +2,11 @@
 
 Real control plane, fake nodes. In each round so many jobs are created, every fifth of which fails
 and restarts twice; while they start, the leader is killed (SIGKILL), frozen (SIGSTOP until the
-other one works, then SIGCONT), cut off from the API server without a word (what it sent meanwhile
-arrives after the take-over) or drained (SIGTERM). A round must end without a pod made twice, with
-exact counters, and with a former leader that sent nothing once its time was over; otherwise the
-drill ends with 1. Prints a Markdown table. `python benchmarks/leader_drill.py`
+other one works, then SIGCONT), cut off from the API server without a word (nothing arrives until
+the other one works, as where a network drops all packets) or drained (SIGTERM). A round must end
+without a pod made twice, with exact counters, and with a former leader that sent nothing once its
+time was over; otherwise the drill ends with 1. Prints a Markdown table.
+`python benchmarks/leader_drill.py`
 """
 
 import argparse

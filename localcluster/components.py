@@ -50,12 +50,14 @@ class Component:
         ldflags = ["-s", "-w"]
         if self.module == "kubernetes":
             ldflags += version_ldflags(pinned_version(self.folder, _KUBERNETES))
-        fixed = ("-mod=readonly", "-buildvcs=false", "-trimpath", "-pgo=off", _NO_DEBUG_DATA)
+        fixed = ("-mod=readonly", "-buildvcs=false", "-trimpath", "-pgo=off", _COMPILER_FLAGS)
         return (*fixed, *tags, "-ldflags", " ".join(ldflags))
 
 
-# The linker would drop it (-s -w); not to make it saves a seventh of the time.
-_NO_DEBUG_DATA = "-gcflags=all=-dwarf=false"
+# Debug data the linker would drop (-s -w); not to make it saves a seventh of the time. Without
+# inlining (-l) packages compile in four fifths of the time; what the programs lose does not show
+# beside what they wait for.
+_COMPILER_FLAGS = "-gcflags=all=-dwarf=false -l"
 _CONTAINERD_TAGS = ("no_btrfs", "no_devmapper", "no_zfs")
 _CNI = "github.com/containernetworking/plugins/plugins"
 

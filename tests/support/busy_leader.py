@@ -1,11 +1,13 @@
 """A leader that writes as fast as it can, as a process to be frozen: ``python busy_leader.py URL``.
 
-Its Lease is a short one: it may write for two seconds after a renewal.
+Its Lease is a short one: it may write for two seconds after a renewal. With a second argument it
+leads without an election and creates one pod of so many bytes.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 import sys
 from contextlib import suppress
 
@@ -22,12 +24,24 @@ RENEW_DEADLINE = 2.0
 LOST = 3
 
 
+def client_of(url: str, fence: Fence) -> Client:
+    """A client of a server without TLS."""
+    configuration = Configuration(host=url)
+    configuration.client_session_kwargs = {"trust_env": False}
+    return Client(configuration, fence=fence)
+
+
+async def create_large(url: str, size: int) -> None:
+    """Create one pod of ``size`` bytes."""
+    fence = Fence()
+    fence.lead_until(math.inf)
+    await client_of(url, fence).create(PODS, "ns", {"metadata": {"name": "x" * size}})
+
+
 async def main(url: str) -> int:
     """Lead and write until the Lease is lost; answers the exit code."""
     fence = Fence()
-    configuration = Configuration(host=url)
-    configuration.client_session_kwargs = {"trust_env": False}
-    client = Client(configuration, fence=fence)
+    client = client_of(url, fence)
     settings = Settings(
         trainer_image="-",
         lease_duration=3.0,
@@ -57,4 +71,7 @@ async def main(url: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(asyncio.run(main(sys.argv[1])))
+    if len(sys.argv) > 2:
+        asyncio.run(create_large(sys.argv[1], int(sys.argv[2])))
+    else:
+        sys.exit(asyncio.run(main(sys.argv[1])))

@@ -1,10 +1,11 @@
 """A proxy in front of the API server that knows every request of one client, and can cut it off
-without a word: what it sends then arrives late, as after a break of the network.
+without a word, as a network does that drops all packets or a proxy that keeps them.
 """
 
 from __future__ import annotations
 
 import asyncio
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -22,6 +23,8 @@ from inception_operator.runtime.client import load_configuration
 from inception_operator.runtime.fence import LEASE_GROUP, QUESTION_GROUPS, READS, group_of
 from inception_operator.runtime.job_watch import connection_info
 
+TCP_CLOSE = 7
+"""The state of a connection that was reset, of the kernel's `tcp_states.h`."""
 HOP_BY_HOP = {"connection", "content-length", "host", "keep-alive", "transfer-encoding"}
 
 
@@ -53,6 +56,7 @@ class RecordingProxy:
         self._started = threading.Event()
         self._thread = threading.Thread(target=self._serve, name="recording-proxy")
         self._end = asyncio.Event()
+        self._keeps = False
         self._open = asyncio.Event()
         self._open.set()
 
@@ -72,8 +76,13 @@ class RecordingProxy:
         self._thread.join(30)
 
     @contextmanager
-    def cut(self) -> Iterator[None]:
-        """Nothing gets through in either direction; at the end all that was sent meanwhile does."""
+    def cut(self, *, keeps: bool = False) -> Iterator[None]:
+        """Nothing gets through in either direction; at the end what was sent meanwhile does.
+
+        That is, of connections that are still there: what a kernel tries again and again to deliver
+        ends with the connection. A proxy on the way that has taken it ``keeps`` it all the same.
+        """
+        self._keeps = keeps
         self._loop.call_soon_threadsafe(self._open.clear)
         try:
             yield
@@ -133,7 +142,8 @@ class RecordingProxy:
     ) -> web.StreamResponse:
         body = await request.read()
         write = self._record(request)
-        await self._open.wait()
+        if not self._open.is_set() and await self._reset_meanwhile(request) and not self._keeps:
+            return web.Response()
         if write is not None:
             write.forwarded = time.monotonic()
         headers = {k: v for k, v in request.headers.items() if k.lower() not in HOP_BY_HOP}
@@ -154,6 +164,17 @@ class RecordingProxy:
                     await response.write(chunk)
                 await response.write_eof()
         return response
+
+    async def _reset_meanwhile(self, request: web.Request) -> bool:
+        """Wait for the end of the cut; whether the client's kernel has given the connection up."""
+        if request.transport is None:
+            return True
+        # A descriptor of its own, which is still there when the server has closed its one.
+        with request.transport.get_extra_info("socket").dup() as connection:
+            await self._open.wait()
+            # A connection that was closed in peace still waits for our own close.
+            state: int = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
+        return state == TCP_CLOSE
 
     def _record(self, request: web.Request) -> Write | None:
         group = group_of(request.path)

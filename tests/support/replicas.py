@@ -119,16 +119,19 @@ class Replicas:
         self._ended_in_silence(leader, thawed)
         return seconds
 
-    def cut_off(self) -> float:
-        """Nothing it sends arrives until the other one works; then all of it does."""
+    def cut_off(self, *, keeps: bool = False) -> float:
+        """Nothing it sends arrives until the other one works, by which time it has ended; with
+        ``keeps`` all of it arrives then, from a proxy on the way.
+        """
         leader, other = self.leader_and_other()
         moment = time.monotonic()
-        with leader.proxy.cut():
+        with leader.proxy.cut(keeps=keeps):
             seconds = self._taken_over(other, moment)
             # Its last renewal was before the cut: by then it must have given up, a third of the
             # Lease's duration before the other one may begin.
             self._ended_in_silence(leader, moment + Settings.lease_renew_deadline, restart=False)
-        wait_for("what was held arrives", lambda: not self.held(leader, moment, open_ones=True))
+        if keeps:
+            wait_for("what was held arrives", lambda: not self.held(leader, moment, open_ones=True))
         leader.start(wait_for_work=False)
         return seconds
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import socket
 import sys
 import time
 from collections.abc import AsyncIterator
@@ -176,6 +177,33 @@ async def test_nobody_in_the_process_goes_on_after_the_loss() -> None:
         raise LeadershipLostError("over")
 
 
+async def test_what_could_not_be_sent_is_forgotten_with_the_process() -> None:
+    # An API server that takes the connection and reads nothing: most of the body stays in the
+    # kernel of the client, as all of it does when the network drops packets.
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        script = Path(busy_leader.__file__)
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, str(script), url, str(LARGE)
+        )
+        try:
+            connection, _ = await asyncio.get_running_loop().run_in_executor(None, listener.accept)
+            with connection:
+                # The head and some of the body: the rest follows as far as the buffers go.
+                assert connection.recv(1000)
+                await asyncio.sleep(0.5)
+                process.kill()
+                await process.wait()
+                with pytest.raises(ConnectionResetError):
+                    while connection.recv(2**20):
+                        pass
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+
+
+LARGE = 64 * 2**20
 BUSY = 50
 """After so many writes it is right in the middle of them."""
 

@@ -3,14 +3,17 @@
 A process can be frozen for any time between two instructions: a stopped container, a paused or
 suspended machine, a starved CPU. When it goes on, another one leads, and what it was about to send
 rests on a view of long ago. So the time is looked at once more when a request is handed to its
-connection, after all waiting for a slot, a connection or TLS. What is already on its way then, or
-is frozen within the last microseconds, is up to the preconditions of each request: the version of a
-status, the uid of a pod, a name that is taken.
+connection, after all waiting for a slot, a connection or TLS. What the kernel could not deliver by
+then, because the network was down, is thrown away with its connection. What has left this machine,
+or is frozen within the last microseconds, is up to the preconditions of each request: the version
+of a status, the uid of a pod, a name that is taken.
 """
 
 from __future__ import annotations
 
 import math
+import socket
+import struct
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
@@ -28,6 +31,8 @@ LEASE_GROUP: Final = "coordination.k8s.io"
 # Creating a review asks a question: nothing is stored.
 QUESTION_GROUPS: Final = ("authentication.k8s.io", "authorization.k8s.io")
 READS: Final = ("GET", "HEAD", "OPTIONS")
+RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
+"""SO_LINGER with no time to linger."""
 
 
 def clock() -> float:
@@ -74,6 +79,8 @@ def fenced(fence: Fence) -> type[aiohttp.ClientRequest]:
         @override
         async def send(self, conn: Connection) -> aiohttp.ClientResponse:
             fence.check(self.method, self.url.path)
+            if self.method not in READS:
+                _forget_unsent_on_close(conn)
             return await super().send(conn)
 
         @override
@@ -91,6 +98,18 @@ def fenced(fence: Fence) -> type[aiohttp.ClientRequest]:
             await super().write_bytes(writer, conn, *arguments)
 
     return FencedRequest
+
+
+def _forget_unsent_on_close(conn: Connection) -> None:
+    """Have the kernel drop what it still holds when the connection, or the process, ends.
+
+    By default it goes on sending for minutes after both, and a creation, which has no precondition
+    but its name, would arrive long after somebody else has taken over.
+    """
+    transport = conn.transport
+    channel = None if transport is None else transport.get_extra_info("socket")
+    if channel is not None:
+        channel.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
 
 
 def group_of(path: str) -> str:
