@@ -183,9 +183,7 @@ async def test_what_could_not_be_sent_is_forgotten_with_the_process() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         script = Path(busy_leader.__file__)
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, str(script), url, str(LARGE)
-        )
+        process = await asyncio.create_subprocess_exec(sys.executable, str(script), url, str(LARGE))
         try:
             connection, _ = await asyncio.get_running_loop().run_in_executor(None, listener.accept)
             with connection:
@@ -195,12 +193,16 @@ async def test_what_could_not_be_sent_is_forgotten_with_the_process() -> None:
                 process.kill()
                 await process.wait()
                 with pytest.raises(ConnectionResetError):
-                    while connection.recv(2**20):
-                        pass
+                    _read_to_the_end(connection)
         finally:
             if process.returncode is None:
                 process.kill()
                 await process.wait()
+
+
+def _read_to_the_end(connection: socket.socket) -> None:
+    while connection.recv(2**20):
+        pass
 
 
 LARGE = 64 * 2**20
