@@ -9,20 +9,20 @@ from functools import partial
 
 from demo.images import IMAGES
 
-# What each part is expected to add to a cold start on two cores that have nothing else to do: the
-# programs of a Go module, an image, and what comes after both. Estimates, which only the lines on
-# the screen use.
+# What each part is expected to add to a cold start on two cores: the programs of a Go module, an
+# image, and what comes after both. The first one waits for the base images and downloads that are
+# made beside it. Estimates, which only the lines on the screen use.
 SECONDS = {
-    "containerd": 90,
-    "buildkit": 60,
-    "runc": 10,
+    "containerd": 220,
+    "buildkit": 80,
+    "runc": 15,
     "cni": 5,
     "etcd": 30,
-    "kubernetes": 270,
+    "kubernetes": 330,
     "pause": 1,
     "operator": 20,
     "trainer": 60,
-    "cluster and job": 120,
+    "cluster and job": 150,
 }
 
 
