@@ -1,116 +1,198 @@
-"""How fast a job comes back: from the kill to the first training step of the next attempt, on a
-real node.
+"""How fast a job comes back, and how much of its work it does again: from a disturbance to the
+first step of the next attempt, and to the first step that had not been done before.
 
-    python -m benchmarks.recovery --trials 50 --kind process
-    python -m benchmarks.recovery --trials 50 --kind pod
-    python -m benchmarks.recovery --trials 50 --kind spare
-    python -m benchmarks.recovery --trials 50 --kind spare-lost
+    python -m benchmarks.recovery --only rank pod pod-spare --trials 100 --json recovery.json
+    python -m benchmarks.recovery --only launcher-kill launcher-term fork-server --trials 30
+    python -m benchmarks.recovery --only rank --program own --trials 50 --peer torchrun
 
-Two pods of the real trainer (digits, gloo, checkpoint load) on one node cluster, which is brought
-up and removed. Kind `spare` deletes pods of a job that has a hot spare: their ranks still save
-together with the others if they can. With `spare-lost` all processes of the pod are killed before,
-as when its node loses its power. All moments come from one machine's clock: the kill from inside
-the pod (or just before the delete call), watches of the pods and of the job as the API server tells
-them, and the first step from the trainer's own timestamp.
+The reference job trains BN-Inception on 4,000 PNG files with loader workers and the checkpoints
+that a job has by default (manifests/samples/bninception-digits-folder.yaml), in two pods or four on
+the local cluster, which is brought up and removed. Each kind of disturbance has a job of its own,
+which is hurt again and again, each time after some new steps, and then runs to its end: there the
+samples must be those of all steps once, and parameters and optimizer are compared bit by bit with
+those of a job that nobody disturbed.
+
+Moments are of one machine's clock: watches of the API server, and the heartbeats of the ranks, read
+a hundred times a second. With --program own the job runs a plain DDP program in the place of the
+trainer (benchmarks/recovery_program.py), and with --peer torchrun the same program runs without
+any cluster, its ranks killed under torchrun's own restarts.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import statistics
+import os
+import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
 
-from benchmarks.recovery_tools import KILL, Moments, first_step, quantile, watching
-from localcluster import faults
+from benchmarks.recovery_cluster import ClusterTraining
+from benchmarks.recovery_jobs import ROOT, NotExactError, ReferenceJobs, compare
+from benchmarks.recovery_kinds import KINDS
+from benchmarks.recovery_report import document, table
+from benchmarks.recovery_torchrun import TorchrunTraining
+from benchmarks.recovery_trials import Plan, Result
 from localcluster.cluster import Cluster
 from localcluster.model import ClusterSpec
 from node_jobs import Jobs, install
 
-JOB = "recovery"
-SPARED = ("spare", "spare-lost")
-TITLES = {
-    "process": "process killed (SIGKILL of a rank)",
-    "pod": "pod deleted (`--force`)",
-    "spare": "pod deleted (`--force`), spare at hand",
-    "spare-lost": "pod lost (all its processes killed), spare at hand",
-}
+UNDISTURBED = "undisturbed"
+IMAGES = ROOT / "benchmarks" / "data" / "digits_folder.py"
 
 
-def trial(jobs: Jobs, kind: str, victim_rank: int) -> dict[str, float]:
-    """One kill; seconds from it to each moment."""
-    attempt = int(jobs.status(JOB)["attempt"]) + 1
-    moments = Moments(attempt, nodes=2)
-    if kind in SPARED:
-        jobs.wait(JOB, "spared", lambda status: status["nodes"]["spareReady"] == 1)
-    victim = jobs.pod(JOB, jobs.members(JOB)[victim_rank])
-    uid = next(
-        pod["metadata"]["uid"] for pod in jobs.pods(JOB) if pod["metadata"]["name"] == victim
-    )
-    with watching(jobs, JOB, moments):
-        if kind == "process":
-            killed = float(jobs.python(victim, KILL))
-        else:
-            killed = time.time()
-            if kind == "spare-lost":
-                faults.kill(uid)
-            jobs.kubectl("delete", "pod", victim, "--force", "--grace-period=0")
-        step = first_step(jobs, JOB, attempt)
-    return {
-        **{name: moment - killed for name, moment in moments.found.items()},
-        "first step": step - killed,
-    }
+def say(line: str) -> None:
+    print(f"{time.strftime('%H:%M:%S')} {line}", file=sys.stderr, flush=True)
 
 
-def table(kind: str, results: list[dict[str, float]]) -> str:
-    """A Markdown table of the moments after the kill."""
-    rows = [
-        f"| {TITLES[kind]}, {len(results)} trials, s after it | p50 | p95 | max |",
-        "|---|---|---|---|",
-    ]
-    for name in ("seen", "decided", "assigned", "first step"):
-        values = [result[name] for result in results if name in result]
-        if values:
-            figures = (statistics.median(values), quantile(values, 0.95), max(values))
-            rows.append(f"| {name} | " + " | ".join(f"{figure:.2f}" for figure in figures) + " |")
-    return "\n".join(rows)
+@dataclass
+class Benchmark:
+    """The kinds to measure, one after the other."""
+
+    options: argparse.Namespace
+    plan: Plan
+    results: list[Result] = field(default_factory=list)
+    undisturbed_step_seconds: float = 0.0
+
+    def run_on_cluster(self) -> None:
+        """Measure all kinds on jobs of a cluster of their own."""
+        options = self.options
+        with Cluster.up(ClusterSpec(name=f"recovery-{os.getpid()}"), say) as cluster:
+            install(cluster, say)
+            reference = ReferenceJobs(
+                Jobs(cluster, "default"),
+                options.pods,
+                self.plan.steps(),
+                own=options.program == "own",
+                overlay=options.spec,
+            )
+            reference.write_images()
+            if options.compare:
+                self._undisturbed(reference)
+            for kind in options.only:
+                self._kind(reference, kind)
+
+    def _undisturbed(self, reference: ReferenceJobs) -> None:
+        say(f"{reference.steps} steps that nobody disturbs")
+        reference.apply(UNDISTURBED)
+        with ClusterTraining(reference, UNDISTURBED, spare=False, say=say) as training:
+            training.wait_succeeded()
+            self.undisturbed_step_seconds = training.book.step_seconds()
+        say(f"a step takes {self.undisturbed_step_seconds:.3f} s")
+        reference.check_samples(UNDISTURBED)
+
+    def _kind(self, reference: ReferenceJobs, name: str) -> None:
+        kind = KINDS[name]
+        policy = dict(kind.failure_policy)
+        if self.options.deadline:
+            policy["progressDeadlineSeconds"] = self.options.deadline
+        reference.apply(name, spare=kind.spare, **policy)
+        with ClusterTraining(reference, name, spare=kind.spare, say=say) as training:
+            relief = "rank" if kind.relieved else None
+            trials = training.trials(name, self.plan, relief=relief)
+            training.wait_succeeded()
+        result = Result(kind.title, name, trials, step_seconds=training.book.step_seconds())
+        if not self._check_samples(reference, name):
+            result.samples_exact = False
+        elif not reference.own:
+            result.samples_exact = True
+        if self.options.compare:
+            result.differences = compare(
+                reference.final_checkpoint(UNDISTURBED), reference.final_checkpoint(name)
+            )
+        self._show(result)
+        reference.remove(name)
+
+    def _check_samples(self, reference: ReferenceJobs, name: str) -> bool:
+        try:
+            reference.check_samples(name)
+        except NotExactError as error:
+            say(str(error))
+            return False
+        return True
+
+    def run_torchrun(self) -> None:
+        """Kill ranks under torchrun alone."""
+        with tempfile.TemporaryDirectory(prefix="recovery-") as scratch:
+            folder = Path(scratch)
+            subprocess.run([sys.executable, str(IMAGES), str(folder / "digits")], check=True)
+            with self._torchrun(folder, "disturbed") as training:
+                trials = training.trials("rank", self.plan)
+                training.wait_succeeded()
+            title = "SIGKILL of a rank, torchrun alone"
+            result = Result(title, "torchrun", trials, step_seconds=training.book.step_seconds())
+            if self.options.compare:
+                with self._torchrun(folder, UNDISTURBED) as undisturbed:
+                    undisturbed.wait_succeeded()
+                result.differences = compare(
+                    undisturbed.final_checkpoint(), training.final_checkpoint()
+                )
+            self._show(result)
+
+    @contextmanager
+    def _torchrun(self, folder: Path, name: str) -> Iterator[TorchrunTraining]:
+        with TorchrunTraining(
+            folder / name, folder / "digits", self.options.pods, self.plan.steps(), say
+        ) as training:
+            yield training
+
+    def _show(self, result: Result) -> None:
+        """Print what there is after every kind: a later one may fail."""
+        self.results.append(result)
+        print(table(self.results), flush=True)
+        if self.options.json:
+            options = {name: str(value) for name, value in vars(self.options).items()}
+            content = document(self.results, options, self.undisturbed_step_seconds)
+            self.options.json.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
-def main() -> None:
+def parse() -> argparse.Namespace:
+    """The command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--trials", type=int, default=50)
-    parser.add_argument("--kind", choices=TITLES, action="append")
+    parser.add_argument(
+        "--only",
+        choices=KINDS,
+        nargs="+",
+        default=None,
+        metavar="KIND",
+        help=f"of {', '.join(KINDS)}; all, or with --peer none",
+    )
+    parser.add_argument("--trials", type=int, default=10, help="of each kind")
+    parser.add_argument("--pods", type=int, choices=(2, 4), default=2)
+    parser.add_argument("--program", choices=("trainer", "own"), default="trainer")
+    parser.add_argument("--peer", choices=("torchrun",), help="rank kills without a cluster, too")
+    parser.add_argument("--between", type=int, default=10, help="mean number of new steps between")
+    parser.add_argument("--seed", type=int, default=1, help="of the numbers of steps between")
+    parser.add_argument("--patience", type=float, default=300, help="seconds for one recovery")
+    parser.add_argument("--deadline", type=int, help="failurePolicy.progressDeadlineSeconds")
+    parser.add_argument(
+        "--spec", type=json.loads, default={}, help="JSON that is merged into the spec of all jobs"
+    )
+    parser.add_argument("--json", type=Path, help="file for all that was measured")
+    parser.add_argument(
+        "--no-compare", dest="compare", action="store_false", help="no undisturbed run"
+    )
     options = parser.parse_args()
+    if options.only is None:
+        options.only = [] if options.peer else list(KINDS)
+    return options
 
-    def say(line: str) -> None:
-        print(line, file=sys.stderr, flush=True)
 
-    with Cluster.up(ClusterSpec(name="recovery"), say) as cluster:
-        install(cluster, say)
-        jobs = Jobs(cluster, "default")
-        for kind in options.kind or TITLES:
-            training = {"recipe": "bninception-digits", "epochs": 100000, "logEverySteps": 5}
-            jobs.apply(
-                JOB,
-                training=training,
-                checkpoint={"volumeClaimName": JOB, "everySeconds": 2, "keep": 2},
-                failurePolicy={"maxRestarts": 1000},
-                **({"elasticPolicy": {"spareNodes": 1}} if kind in SPARED else {}),
-            )
-            first_step(jobs, JOB, int(jobs.status(JOB).get("attempt", 1)))
-            jobs.wait_checkpoint(JOB)
-            results = []
-            for number in range(options.trials):
-                results.append(trial(jobs, kind, number % 2))
-                say(f"{kind} {number + 1}/{options.trials}: " + json.dumps(results[-1]))
-                # Time for another checkpoint: a job that only repeats steps is slowed down on
-                # purpose.
-                time.sleep(4.0)
-            print(table(kind, results), flush=True)
-            jobs.kubectl("delete", "itrain,pvc", JOB, "--wait=true", "--timeout=180s")
+def main() -> None:
+    options = parse()
+    plan = Plan.drawn(options.trials, options.between, options.seed, options.patience)
+    benchmark = Benchmark(options, plan)
+    if options.only:
+        benchmark.run_on_cluster()
+    if options.peer:
+        benchmark.run_torchrun()
 
 
 if __name__ == "__main__":

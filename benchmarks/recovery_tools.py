@@ -1,17 +1,15 @@
-"""What the benchmarks of recovery share: watches on one clock, the moments of one kill, and
-quantiles.
+"""What the benchmarks of recovery share: watches on one clock, steps that a program of one's own
+has written down, and quantiles.
 """
 
 from __future__ import annotations
 
 import json
-import re
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,12 +17,9 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "operator"))
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "support"))
 
+from benchmarks.recovery_records import StepRecord
 from localcluster.cluster import Cluster
-from node_jobs import Jobs
 
-ASSIGNMENT = "training.inception.dev/assignment"
-FIRST_STEP = re.compile(r"^trainer_first_step_timestamp_seconds ([0-9.e+]+)$", re.MULTILINE)
-ATTEMPT = re.compile(r"^trainer_attempt ([0-9.e+]+)$", re.MULTILINE)
 KILL = """
 import glob, os, signal, time
 newest = max(glob.glob('/tmp/**/pid-0', recursive=True), key=os.path.getmtime)
@@ -65,76 +60,46 @@ class Watch:
             self.process.wait()
 
 
-class Moments:
-    """First moments of one trial, filled by the watches."""
+class FileSteps:
+    """The steps that ranks of recovery_program leave in files: `<attempt>-<rank>`, the process
+    number in the first line, then time and number of each step.
+    """
 
-    def __init__(self, attempt: int, nodes: int) -> None:
-        self.attempt, self.nodes = attempt, nodes
-        self.found: dict[str, float] = {}
-        self.assigned: set[str] = set()
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._read: dict[str, int] = {}
+        """Lines of each file that were given before."""
 
-    def note(self, name: str, moment: float) -> None:
-        self.found.setdefault(name, moment)
+    def drain(self) -> Iterator[StepRecord]:
+        """The steps since the last call."""
+        paths = sorted(self._folder.glob("*-*"), key=_attempt_and_rank)
+        newest = max((_attempt_and_rank(path)[0] for path in paths), default=0)
+        for path in paths:
+            # Ranks of an attempt before the last one have ended long ago.
+            if path.name in self._read and _attempt_and_rank(path)[0] < newest - 1:
+                continue
+            lines = self._lines(path)
+            seen = max(1, self._read.get(path.name, 1))
+            attempt, rank = _attempt_and_rank(path)
+            for line in lines[seen:]:
+                moment, step = line.split()
+                yield StepRecord(float(moment), attempt, f"rank {rank}", int(step))
+            self._read[path.name] = max(seen, len(lines))
 
-    def see_pod(self, event: dict[str, Any], moment: float) -> None:
-        pod = event["object"]
-        ready = {c["type"]: c["status"] for c in pod["status"].get("conditions", ())}.get("Ready")
-        if event["type"] == "DELETED" or ready == "False" or "deletionTimestamp" in pod["metadata"]:
-            self.note("seen", moment)
-        assignment = json.loads(pod["metadata"].get("annotations", {}).get(ASSIGNMENT, "{}"))
-        if assignment.get("attempt", 0) >= self.attempt and assignment.get("nnodes"):
-            self.assigned.add(pod["metadata"]["name"])
-            if len(self.assigned) == self.nodes:
-                self.note("assigned", moment)
+    def process(self, rank: int) -> int | None:
+        """The process number of a rank of the newest attempt, where it is told."""
+        paths = [path for path in self._folder.glob("*-*") if _attempt_and_rank(path)[1] == rank]
+        lines = self._lines(max(paths, key=_attempt_and_rank)) if paths else []
+        return int(lines[0]) if lines else None
 
-    def see_job(self, event: dict[str, Any], moment: float) -> None:
-        if event["object"].get("status", {}).get("attempt", 0) >= self.attempt:
-            self.note("decided", moment)
-
-
-def first_step(jobs: Jobs, job: str, attempt: int, seconds: float = 120) -> float:
-    """The trainer's own time of the first step of an attempt; raises TimeoutError."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        try:
-            master = jobs.pod(job, jobs.members(job)[0])
-            path = f"/api/v1/namespaces/{jobs.namespace}/pods/{master}:8081/proxy/metrics"
-            text = jobs.kubectl("get", "--raw", path)
-        except Exception:
-            time.sleep(0.3)
-            continue
-        number, moment = ATTEMPT.search(text), FIRST_STEP.search(text)
-        if number and moment and int(float(number[1])) >= attempt and float(moment[1]) > 0:
-            return float(moment[1])
-        time.sleep(0.3)
-    raise TimeoutError(f"attempt {attempt} made no step within {seconds:.0f} s\n{jobs.logs(job)}")
+    def _lines(self, path: Path) -> list[str]:
+        # The last line may still be being written.
+        return path.read_text(encoding="ascii").split("\n")[:-1]
 
 
-@contextmanager
-def watching(jobs: Jobs, job: str, moments: Moments) -> Iterator[None]:
-    """Fill the moments from watches of the job and of its pods."""
-    selector = f"training.inception.dev/job={job}"
-    watches = [
-        Watch(
-            jobs.cluster,
-            ("pods", "-n", jobs.namespace, "-l", selector, "--watch-only"),
-            moments.see_pod,
-        ),
-        Watch(
-            jobs.cluster,
-            ("inceptiontrainings", job, "-n", jobs.namespace, "--watch-only"),
-            moments.see_job,
-        ),
-    ]
-    for watch in watches:
-        watch.start()
-    # A watch that is not open yet would miss the beginning.
-    time.sleep(0.7)
-    try:
-        yield
-    finally:
-        for watch in watches:
-            watch.stop()
+def _attempt_and_rank(path: Path) -> tuple[int, int]:
+    attempt, _, rank = path.name.partition("-")
+    return int(attempt), int(rank)
 
 
 def quantile(values: list[float], share: float) -> float:

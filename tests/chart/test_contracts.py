@@ -133,7 +133,8 @@ def test_samples_are_understood_by_operator_and_trainer(name: str) -> None:
     devices = resolve.resolve(job, resolve.load_profiles())
     assert devices.nproc == (job.num_proc_per_node or max(devices.count, 1))
     if job.program:
-        compile(objects(SAMPLES[name], "ConfigMap")[0]["data"]["train.py"], "train.py", "exec")
+        (program,) = objects(SAMPLES[name], "ConfigMap")[0]["data"].items()
+        compile(program[1], program[0], "exec")
         return
     training = config.from_mapping(build.configuration(job, devices))
     assert training.batch.global_ % (job.num_nodes * devices.nproc) == 0
