@@ -23,6 +23,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -186,6 +187,8 @@ def parse() -> argparse.Namespace:
 
 
 def main() -> None:
+    # As an exception, so that what was started is ended.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     options = parse()
     plan = Plan.drawn(options.trials, options.between, options.seed, options.patience)
     benchmark = Benchmark(options, plan)

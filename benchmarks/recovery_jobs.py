@@ -29,7 +29,9 @@ first.
 """
 PROGRAM = ROOT / "benchmarks" / "recovery_program.py"
 GLOBAL_BATCH = 64
-STEPS_OF_AN_EPOCH = 3200 // GLOBAL_BATCH
+IMAGES = 4000
+STEPS_OF_AN_EPOCH = (IMAGES - IMAGES // 5) // GLOBAL_BATCH
+"""A fifth of the images is held out."""
 MANY_RESTARTS = 1000
 
 
@@ -76,6 +78,11 @@ class ReferenceJobs:
 
     def apply(self, name: str, *, spare: bool = False, **failure_policy: Any) -> None:
         """Start a job of this name."""
+        manifest = self.manifest(name, spare=spare, **failure_policy)
+        self.jobs.kubectl("apply", "-f", "-", stdin=json.dumps(manifest))
+
+    def manifest(self, name: str, *, spare: bool = False, **failure_policy: Any) -> Json:
+        """The sample at this size and length, with a name of its own."""
         sample = documents(REFERENCE)["InceptionTraining"]
         policy = {"maxRestarts": MANY_RESTARTS, **failure_policy}
         changes: Json = {"numNodes": self.pods, "failurePolicy": policy}
@@ -87,8 +94,7 @@ class ReferenceJobs:
         spec = merged(merged(sample["spec"], changes), self.overlay)
         if self.own:
             spec = self._with_program(spec)
-        manifest = {**sample, "metadata": {"name": name}, "spec": spec}
-        self.jobs.kubectl("apply", "-f", "-", stdin=json.dumps(manifest))
+        return {**sample, "metadata": {"name": name}, "spec": spec}
 
     def _with_program(self, spec: Json) -> Json:
         """The spec with the program of one's own in the place of the bundled trainer."""

@@ -4,7 +4,6 @@ on loopback as nodes of one rank each, and start their ranks anew when one ends 
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 import signal
@@ -63,15 +62,11 @@ class TorchrunTraining(Training):
         return self
 
     def __exit__(self, *_: object) -> None:
-        ranks = [self._files.process(rank) for rank in range(self.ranks)]
+        # Not SIGKILL: an agent that is killed leaves its rank behind, which would never end.
         for agent in self._agents:
-            agent.kill()
+            agent.terminate()
+        for agent in self._agents:
             agent.wait()
-        for rank in ranks:
-            # An agent that is killed leaves its rank behind, which would never end.
-            with contextlib.suppress(ProcessLookupError):
-                if rank is not None:
-                    os.kill(rank, signal.SIGKILL)
 
     def _environment(self) -> dict[str, str]:
         # One thread a rank, as a pod has with its limit of one core; loopback, as pods have theirs.

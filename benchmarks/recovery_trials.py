@@ -66,9 +66,9 @@ class Plan:
 
     def steps(self) -> int:
         """How long a training must be for all of it. Each disturbance takes some steps more: those
-        until it is noticed, and those between its kind's relief.
+        until it is noticed, and those until what was replaced is back.
         """
-        return 40 + sum(self.gaps) + 12 * len(self.gaps)
+        return 20 + sum(self.gaps) + 15 * len(self.gaps)
 
 
 class Training(abc.ABC):

@@ -140,6 +140,12 @@ def test_samples_are_understood_by_operator_and_trainer(name: str) -> None:
     assert training.batch.global_ % (job.num_nodes * devices.nproc) == 0
 
 
+def test_the_sample_of_a_data_set_runs_the_script_of_the_benchmarks() -> None:
+    (program,) = objects(SAMPLES["digits-folder"], "ConfigMap")
+    script = ROOT / "benchmarks" / "data" / "digits_folder.py"
+    assert program["data"] == {script.name: script.read_text(encoding="utf-8")}
+
+
 def test_there_is_a_sample_of_every_vendor() -> None:
     wanted = {row.name for row in resolve.load_profiles().values() if row.has_devices}
     found = {path.stem for path in FOLDER.glob("accelerators/*.yaml")}

@@ -1,4 +1,4 @@
-"""The benchmark of recovery counts from step records what a disturbance cost."""
+"""The benchmark of recovery counts what a disturbance cost from the steps that it saw."""
 
 from __future__ import annotations
 
