@@ -28,17 +28,15 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks.recovery_cluster import ClusterTraining
 from benchmarks.recovery_jobs import ROOT, NotExactError, ReferenceJobs, compare
-from benchmarks.recovery_kinds import KINDS
+from benchmarks.recovery_kinds import KINDS, Kind
 from benchmarks.recovery_report import document, table
 from benchmarks.recovery_torchrun import TorchrunTraining
-from benchmarks.recovery_trials import Plan, Result
+from benchmarks.recovery_trials import DidNotComeError, Plan, Result
 from localcluster.cluster import Cluster
 from localcluster.model import ClusterSpec
 from node_jobs import Jobs, install
@@ -68,7 +66,8 @@ class Benchmark:
             reference = ReferenceJobs(
                 Jobs(cluster, "default"),
                 options.pods,
-                self.plan.steps(),
+                # One length for all, so that one undisturbed job serves them.
+                self.plan.steps(spare=any(KINDS[kind].spare for kind in options.only)),
                 own=options.program == "own",
                 overlay=options.spec,
             )
@@ -85,7 +84,8 @@ class Benchmark:
             training.wait_succeeded()
             self.undisturbed_step_seconds = training.book.step_seconds()
         say(f"a step takes {self.undisturbed_step_seconds:.3f} s")
-        reference.check_samples(UNDISTURBED)
+        if not reference.own:
+            reference.check_samples(UNDISTURBED)
 
     def _kind(self, reference: ReferenceJobs, name: str) -> None:
         kind = KINDS[name]
@@ -94,22 +94,31 @@ class Benchmark:
             policy["progressDeadlineSeconds"] = self.options.deadline
         reference.apply(name, spare=kind.spare, **policy)
         with ClusterTraining(reference, name, spare=kind.spare, say=say) as training:
-            relief = "rank" if kind.relieved else None
-            trials = training.trials(name, self.plan, relief=relief)
-            training.wait_succeeded()
-        result = Result(kind.title, name, trials, step_seconds=training.book.step_seconds())
-        if not self._check_samples(reference, name):
-            result.samples_exact = False
-        elif not reference.own:
-            result.samples_exact = True
-        if self.options.compare:
+            result = self._disturb(training, name, kind)
+        if result.failure is None and not reference.own:
+            # A program of one's own counts no samples; its parameters tell.
+            result.samples_exact = self._has_all_samples(reference, name)
+        if result.failure is None and self.options.compare:
             result.differences = compare(
                 reference.final_checkpoint(UNDISTURBED), reference.final_checkpoint(name)
             )
         self._show(result)
         reference.remove(name)
 
-    def _check_samples(self, reference: ReferenceJobs, name: str) -> bool:
+    def _disturb(self, training: ClusterTraining, name: str, kind: Kind) -> Result:
+        """All trials, then the rest of the training; what was measured until a failure counts."""
+        result = Result(kind.title, name, training.trials)
+        try:
+            training.run_trials(name, self.plan, relief="rank" if kind.relieved else None)
+            training.wait_succeeded()
+        except (DidNotComeError, TimeoutError) as error:
+            # The other kinds have jobs of their own.
+            say(str(error))
+            result.failure = str(error).partition("\n")[0]
+        result.step_seconds = training.book.step_seconds()
+        return result
+
+    def _has_all_samples(self, reference: ReferenceJobs, name: str) -> bool:
         try:
             reference.check_samples(name)
         except NotExactError as error:
@@ -123,10 +132,10 @@ class Benchmark:
             folder = Path(scratch)
             subprocess.run([sys.executable, str(IMAGES), str(folder / "digits")], check=True)
             with self._torchrun(folder, "disturbed") as training:
-                trials = training.trials("rank", self.plan)
+                training.run_trials("rank", self.plan)
                 training.wait_succeeded()
-            title = "SIGKILL of a rank, torchrun alone"
-            result = Result(title, "torchrun", trials, step_seconds=training.book.step_seconds())
+            result = Result("SIGKILL of a rank, torchrun alone", "torchrun", training.trials)
+            result.step_seconds = training.book.step_seconds()
             if self.options.compare:
                 with self._torchrun(folder, UNDISTURBED) as undisturbed:
                     undisturbed.wait_succeeded()
@@ -135,12 +144,9 @@ class Benchmark:
                 )
             self._show(result)
 
-    @contextmanager
-    def _torchrun(self, folder: Path, name: str) -> Iterator[TorchrunTraining]:
-        with TorchrunTraining(
-            folder / name, folder / "digits", self.options.pods, self.plan.steps(), say
-        ) as training:
-            yield training
+    def _torchrun(self, folder: Path, name: str) -> TorchrunTraining:
+        steps = self.plan.steps()
+        return TorchrunTraining(folder / name, folder / "digits", self.options.pods, steps, say)
 
     def _show(self, result: Result) -> None:
         """Print what there is after every kind: a later one may fail."""
@@ -186,7 +192,7 @@ def parse() -> argparse.Namespace:
     return options
 
 
-def main() -> None:
+def main() -> int:
     # As an exception, so that what was started is ended.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     options = parse()
@@ -196,7 +202,8 @@ def main() -> None:
         benchmark.run_on_cluster()
     if options.peer:
         benchmark.run_torchrun()
+    return 0 if all(result.is_well for result in benchmark.results) else 1
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

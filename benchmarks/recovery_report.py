@@ -84,4 +84,6 @@ def _end(result: Result) -> str:
         said.append(f"{statistics_differ:.0f} batch norm statistics differ")
     if skipped:
         said.append(f"{skipped} STEPS SKIPPED")
+    if result.failure:
+        said.append(f"FAILED: {result.failure}")
     return ", ".join(said)

@@ -5,7 +5,6 @@ on loopback as nodes of one rank each, and start their ranks anew when one ends 
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -125,10 +124,6 @@ class TorchrunTraining(Training):
     def final_checkpoint(self) -> Path:
         """The snapshot, once all steps are done."""
         return self.folder / "snapshot.pt"
-
-    def remove(self) -> None:
-        """Remove all files."""
-        shutil.rmtree(self.folder, ignore_errors=True)
 
     def _processes(self) -> dict[int, int]:
         """The living ranks of the newest attempt."""

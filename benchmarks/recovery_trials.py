@@ -19,6 +19,8 @@ RUNNING_SECONDS = 900.0
 """How long a training may take to get as far as the next disturbance."""
 RESERVE_STEPS = 5
 """No disturbance so close to the end that the training could be over before it shows."""
+STEPS_UNNOTICED, STEPS_OF_A_SPARE = 15, 75
+"""What a disturbance costs of the steps of a training, at most."""
 Say = Callable[[str], None]
 
 
@@ -64,11 +66,12 @@ class Plan:
         dice = random.Random(seed)  # noqa: S311
         return cls([dice.randint(1, 2 * between - 1) for _ in range(trials)], patience)
 
-    def steps(self) -> int:
+    def steps(self, *, spare: bool = False) -> int:
         """How long a training must be for all of it. Each disturbance takes some steps more: those
-        until it is noticed, and those until what was replaced is back.
+        until it is noticed, and with a ``spare`` those until there is a new one.
         """
-        return 20 + sum(self.gaps) + 15 * len(self.gaps)
+        more = STEPS_OF_A_SPARE if spare else STEPS_UNNOTICED
+        return 20 + sum(self.gaps) + more * len(self.gaps)
 
 
 class Training(abc.ABC):
@@ -79,6 +82,8 @@ class Training(abc.ABC):
         self.steps = steps
         self.book = StepBook()
         self.say = say
+        self.trials: list[Trial] = []
+        """All measured disturbances so far."""
 
     @abc.abstractmethod
     def drain(self) -> Iterable[StepRecord]:
@@ -100,9 +105,8 @@ class Training(abc.ABC):
     def story(self) -> str:
         """What to show when something did not come."""
 
-    def trials(self, kind: str, plan: Plan, *, relief: str | None = None) -> list[Trial]:
+    def run_trials(self, kind: str, plan: Plan, *, relief: str | None = None) -> None:
         """Disturb the training as planned, each time another rank."""
-        found: list[Trial] = []
         dice = random.Random(len(plan.gaps))  # noqa: S311
         for number, gap in enumerate(plan.gaps):
             if self.book.furthest() + gap > self.steps - RESERVE_STEPS:
@@ -111,12 +115,11 @@ class Training(abc.ABC):
             self._run_on(gap)
             # Disturbances must hit every phase of a step.
             time.sleep(dice.uniform(0, self.book.step_seconds()))
-            found.append(self.disturb(kind, number % self.ranks, plan.patience))
-            self.say(f"{kind} {number + 1}/{len(plan.gaps)}: {found[-1]}")
+            self.trials.append(self.disturb(kind, number % self.ranks, plan.patience))
+            self.say(f"{kind} {number + 1}/{len(plan.gaps)}: {self.trials[-1]}")
             if relief is not None:
                 self._run_on(1)
                 self.disturb(relief, number % self.ranks, plan.patience)
-        return found
 
     def update(self) -> None:
         """Look at everything, the steps last."""
@@ -166,6 +169,8 @@ class Result:
     differences: dict[str, dict[str, float]] = field(default_factory=dict)
     """As recovery_compare counts them; empty where no undisturbed training was made."""
     step_seconds: float = 0.0
+    failure: str | None = None
+    """Why the training did not get to its end."""
 
     @property
     def parameters_equal(self) -> bool | None:
@@ -173,3 +178,13 @@ class Result:
         if not self.differences:
             return None
         return not any(self.differences[name]["differ"] for name in ("parameters", "optimizer"))
+
+    @property
+    def is_well(self) -> bool:
+        """Whether nothing was lost and nothing done wrongly."""
+        return (
+            self.failure is None
+            and self.samples_exact is not False
+            and self.parameters_equal is not False
+            and all(trial.recovered and not trial.skipped_steps for trial in self.trials)
+        )

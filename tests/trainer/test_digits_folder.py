@@ -4,23 +4,16 @@ checkpoints of the benchmark are compared.
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
 
+from benchmarks.data import digits_folder
 from benchmarks.recovery_compare import compare
 from inception_trainer.config.training import from_mapping
 from inception_trainer.data import open_splits
-
-SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "data" / "digits_folder.py"
-
-
-def write(folder: Path, *more: str) -> str:
-    argv = [sys.executable, str(SCRIPT), str(folder), "--images", "200", *more]
-    return subprocess.run(argv, check=True, capture_output=True, text=True).stdout
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -28,26 +21,37 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
-def test_the_trainer_reads_what_the_script_has_written(tmp_path: Path) -> None:
-    write(tmp_path / "digits")
-    splits = open_splits(
-        from_mapping({"data": {"kind": "ImageFolder", "path": str(tmp_path / "digits")}})
-    )
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("images") / "digits"
+    digits_folder.write(folder, images=200, side=32, seed=0)
+    return folder
+
+
+def test_the_trainer_reads_what_the_script_has_written(digits: Path) -> None:
+    splits = open_splits(from_mapping({"data": {"kind": "ImageFolder", "path": str(digits)}}))
     assert (len(splits.train), len(splits.val)) == (160, 40)
     assert splits.class_names == tuple("0123456789")
-    assert [path.name for path in tmp_path.iterdir()] == ["digits"]
 
 
-def test_the_same_numbers_give_the_same_files(tmp_path: Path) -> None:
-    write(tmp_path / "one")
-    write(tmp_path / "same")
-    write(tmp_path / "other", "--seed", "1")
-    one = contents(tmp_path / "one")
-    assert one == contents(tmp_path / "same")
-    assert one != contents(tmp_path / "other")
-    said = write(tmp_path / "one", "--seed", "1")
-    assert "is there already" in said
-    assert one == contents(tmp_path / "one")
+def test_the_same_numbers_give_the_same_files(digits: Path, tmp_path: Path) -> None:
+    digits_folder.write(tmp_path / "same", images=200, side=32, seed=0)
+    digits_folder.write(tmp_path / "other", images=200, side=32, seed=1)
+    assert contents(tmp_path / "same") == contents(digits) != contents(tmp_path / "other")
+
+
+def test_a_folder_that_is_there_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "digits"
+    monkeypatch.setattr(sys, "argv", ["digits_folder.py", str(folder), "--images", "20"])
+    digits_folder.main()
+    before = contents(folder)
+    assert (len(before), [path.name for path in tmp_path.iterdir()]) == (20, ["digits"])
+    monkeypatch.setattr(sys, "argv", ["digits_folder.py", str(folder), "--images", "40"])
+    digits_folder.main()
+    assert "is there already" in capsys.readouterr().out
+    assert contents(folder) == before
 
 
 def state(parameter: float, momentum: float, mean: float) -> dict[str, object]:

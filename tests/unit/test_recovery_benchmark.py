@@ -113,7 +113,7 @@ def test_a_plan_is_the_same_for_the_same_seed_and_fits_its_steps() -> None:
     assert plan == Plan.drawn(20, 10, seed=3, patience=60)
     assert plan != Plan.drawn(20, 10, seed=4, patience=60)
     assert 1 <= min(plan.gaps) <= max(plan.gaps) <= 19
-    assert plan.steps() > sum(plan.gaps)
+    assert plan.steps(spare=True) > plan.steps() > sum(plan.gaps)
 
 
 RECOVERED = Trial("rank", 0, 0.1, 0.2, 0.3, 1.0, 2.0, repeated_steps=4, attempts=1)
@@ -146,13 +146,15 @@ LOST = Trial("rank", 1, 0.1)
             Result("killed", "rank", [Trial("rank", 0, first_new_step=1.0, skipped_steps=2)]),
             ["2 STEPS SKIPPED"],
         ),
+        (Result("killed", "rank", [RECOVERED], failure="it is over"), ["FAILED: it is over"]),
     ],
-    ids=["well", "one lost", "samples", "optimizer", "steps skipped"],
+    ids=["well", "one lost", "samples", "optimizer", "steps skipped", "failed"],
 )
 def test_the_table_tells_what_was_measured(result: Result, words: list[str]) -> None:
     text = table([result])
     assert [word for word in words if word not in text] == []
     assert len({line.count("|") for line in text.splitlines()}) == 1
+    assert result.is_well is (words[-1] == "samples exact |")
     assert json.loads(json.dumps(document([result], {}, 0.2)))["results"][0]["kind"] == "rank"
 
 
