@@ -1,15 +1,23 @@
 """When ranks count as hanging, and which of them is blamed."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from inception_trainer.launcher.hang_detector import (
-    DEFAULT_SECONDS,
-    PATIENCE,
+    FEW,
+    MARGIN,
+    PAUSE_FLOORS,
+    START_FLOORS,
+    STEP_FLOOR_SECONDS,
+    GivenDeadline,
     HangDetector,
     HangEvidence,
     Heartbeat,
+    LearnedDeadline,
+    RankHealth,
     choose_blamed,
-    hang_deadline,
+    choose_deadline,
     parse_heartbeat,
     parse_progress,
 )
@@ -20,7 +28,7 @@ SLOW = Heartbeat("s", 1, 1, patient=True)
 
 def watch(*looks: tuple[float, dict[int, Heartbeat | None]], bundled: bool = True) -> HangDetector:
     """Look every second in between, as the launcher does more or less."""
-    detector = HangDetector(10, bundled=bundled)
+    detector = HangDetector(GivenDeadline(10), bundled=bundled)
     now, seen = 0.0, dict[int, Heartbeat | None]()
     for moment, heartbeats in looks:
         while now + 1 < moment:
@@ -68,7 +76,7 @@ def test_other_programs_are_watched_from_their_first_sign_of_life() -> None:
 
 
 def test_time_in_which_the_launcher_stood_still_too_does_not_count() -> None:
-    detector = HangDetector(10, bundled=True)
+    detector = HangDetector(GivenDeadline(10), bundled=True)
     detector.observe({0: BEFORE}, 0)
     detector.observe({0: BEFORE}, 3600)
     assert not detector.hangs()
@@ -85,7 +93,7 @@ def test_ranks_that_are_to_go_are_suspect_earlier() -> None:
 
 
 def test_a_stopped_rank_is_not_slow() -> None:
-    detector = HangDetector(10, bundled=True)
+    detector = HangDetector(GivenDeadline(10), bundled=True)
     for now in range(10):
         detector.observe({0: SLOW}, now, stopped={0})
         assert not detector.hangs()
@@ -120,13 +128,86 @@ def test_progress_file(text: str, step: int | None) -> None:
     assert parse_progress(text, "1").step == step
 
 
-@pytest.mark.parametrize(
-    ("wanted", "bundled", "deadline"),
-    [(60, True, 60), (60, False, 60), (None, True, DEFAULT_SECONDS), (None, False, None)],
+WORKING = Heartbeat("w", 5, 9, paced=True)
+PAUSING = Heartbeat("p", 5, 9, patient=True, paced=True)
+UNPACED = Heartbeat("u", 5, 9)
+STARTING = Heartbeat("0", 0, 0, patient=True, paced=True)
+STEP, PAUSE, START = (
+    STEP_FLOOR_SECONDS,
+    STEP_FLOOR_SECONDS * PAUSE_FLOORS,
+    STEP_FLOOR_SECONDS * START_FLOORS,
 )
-def test_default(wanted: float | None, bundled: bool, deadline: float | None) -> None:
-    assert hang_deadline(wanted, bundled) == deadline
-    assert PATIENCE > 1
+
+
+def learned(*silences: tuple[Heartbeat | None, float]) -> LearnedDeadline:
+    deadline = LearnedDeadline()
+    for heartbeat, silence in silences:
+        deadline.learn(RankHealth(heartbeat, 0.0), silence)
+    return deadline
+
+
+@pytest.mark.parametrize(
+    ("silences", "heartbeat", "seconds"),
+    [
+        pytest.param([], WORKING, STEP, id="nothing is known yet"),
+        pytest.param([], PAUSING, PAUSE, id="a pause"),
+        pytest.param([], STARTING, START, id="before the first step"),
+        pytest.param([], None, START, id="before any sign of life"),
+        pytest.param([], UNPACED, PAUSE, id="a program that announces no pauses"),
+        pytest.param([(WORKING, 0.2)] * 50, WORKING, STEP, id="fast steps"),
+        pytest.param([(WORKING, 0.2)] * 50 + [(WORKING, 20.0)], WORKING, 200, id="a slow step"),
+        pytest.param([(WORKING, 0.2)] * 50 + [(PAUSING, 20.0)], WORKING, STEP, id="after a pause"),
+        pytest.param([(PAUSING, 90.0)], PAUSING, 900, id="slow pauses"),
+        pytest.param([(STARTING, 500.0), (None, 500.0)], PAUSING, PAUSE, id="a slow start"),
+        pytest.param([(PAUSING, 100.0)], WORKING, 1000, id="slow steps, of which few are known"),
+        pytest.param([(UNPACED, 100.0)] * FEW, UNPACED, 1000, id="pauses that nobody announced"),
+    ],
+)
+def test_a_deadline_is_learned(
+    silences: list[tuple[Heartbeat | None, float]], heartbeat: Heartbeat | None, seconds: float
+) -> None:
+    assert learned(*silences).seconds(RankHealth(heartbeat, 0.0)) == seconds
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from([WORKING, PAUSING, UNPACED]), st.floats(0.2, 900))),
+    st.sampled_from([WORKING, PAUSING, UNPACED, STARTING, None]),
+)
+def test_a_learned_deadline_leaves_room_for_what_has_been_seen(
+    silences: list[tuple[Heartbeat, float]], heartbeat: Heartbeat | None
+) -> None:
+    deadline = learned(*silences)
+    limit = deadline.seconds(RankHealth(heartbeat, 0.0))
+    assert limit >= STEP_FLOOR_SECONDS
+    assert all(limit >= MARGIN * silence for seen, silence in silences if seen is heartbeat)
+    stopped = deadline.seconds(RankHealth(heartbeat, 0.0, stopped=True))
+    assert stopped == deadline.of_step, "what is stopped is not slow"
+    assert deadline.of_step <= limit or heartbeat in (PAUSING, STARTING, None)
+
+
+@pytest.mark.parametrize("step_seconds", [0.5, 40.0, 110.0, 500.0])
+def test_steps_that_are_always_as_slow_never_hang(step_seconds: float) -> None:
+    detector = HangDetector(LearnedDeadline(), bundled=True)
+    # As the bundled trainer does it: before the second step everything is announced as long.
+    step, count, now, since = 0, 0, 0.0, 0.0
+    while step < 20:
+        now += 0.2
+        if now - since >= step_seconds:
+            since, step, count = now, step + 1, count + 1
+        heartbeat = Heartbeat(f"{count}", step, count, patient=step < 2, paced=True)
+        detector.observe({0: heartbeat}, now)
+        assert not detector.hangs(), f"after step {step}"
+
+
+@pytest.mark.parametrize("of_job", [0, 60, None])
+def test_the_deadline_of_the_job_comes_first(of_job: float | None) -> None:
+    deadline = choose_deadline(of_job, floor=5)
+    if of_job == 0:
+        assert deadline is None, "switched off"
+        return
+    assert deadline is not None
+    assert deadline.of_step == (of_job or 5)
+    assert isinstance(deadline, GivenDeadline) is (of_job is not None)
 
 
 def rank(local: int, count: int = 5, *, stopped: bool = False, waits: bool = False) -> HangEvidence:

@@ -45,6 +45,35 @@ def test_descendants_include_those_that_left_the_group() -> None:
         linux.kill([process.pid, grandchild])
 
 
+FAMILY = """
+import os, sys, time
+os.setsid()
+def fork(then):
+    pid = os.fork()
+    if pid == 0:
+        then()
+        os._exit(0)
+    return pid
+def have_a_child(stay):
+    print(fork(lambda: time.sleep(600)), flush=True)
+    stay()
+os.waitpid(fork(lambda: have_a_child(lambda: None)), 0)
+fork(lambda: have_a_child(lambda: time.sleep(600)))
+sys.stdin.read()
+"""
+
+
+def test_orphans_of_a_session_are_those_whose_parents_have_ended() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", FAMILY], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as leader:
+        assert leader.stdout is not None
+        orphan = int(leader.stdout.readline())
+        child_of_a_living = int(leader.stdout.readline())
+        assert linux.orphans(leader.pid) == {orphan}
+        linux.kill([orphan, child_of_a_living, *linux.descendants(leader.pid)])
+
+
 def test_signals_to_the_dead_are_ignored() -> None:
     process = subprocess.Popen([sys.executable, "-c", ""])
     process.wait()

@@ -42,6 +42,7 @@ def test_shape_of_the_contract() -> None:
         "time": "2026-01-01T00:00:00.123456Z",
         "step": 120,
         "metrics": {"loss": 0.1},
+        "leaving": False,
         "contract": 1,
     }
 

@@ -1,6 +1,6 @@
 """The launcher's decisions."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 from hypothesis import given, settings
@@ -137,9 +137,9 @@ def test_warm_recovery() -> None:
     assert running()(failed(1), Emptied(), Assigned(run_of(2))).last == (Start(run_of(2)),)
 
 
-def test_superseded_ranks_are_killed_at_once() -> None:
+def test_superseded_ranks_are_killed_once_they_have_kept_what_they_know() -> None:
     play = running()(Assigned(run_of(2)))
-    assert play.last == (Kill(),)
+    assert play.last == (Kill(after_copy=True),)
     assert play(Emptied()).last == (Start(run_of(2)),)
 
 
@@ -159,7 +159,8 @@ def test_graceful_stop_is_bounded() -> None:
 
 
 def test_a_ruder_assignment_cuts_a_graceful_stop_short() -> None:
-    assert running()(Assigned(run_of(2, graceful=True)), Assigned(run_of(3))).last == (Kill(),)
+    play = running()(Assigned(run_of(2, graceful=True)), Assigned(run_of(3)))
+    assert play.last == (Kill(after_copy=True),)
 
 
 def test_standby_keeps_warm_and_acknowledges() -> None:
@@ -172,7 +173,7 @@ def test_standby_keeps_warm_and_acknowledges() -> None:
 
 def test_standby_in_the_running_attempt() -> None:
     play = running()(Assigned(standby_of(1)))
-    assert play.last == (Kill(),)
+    assert play.last == (Kill(after_copy=True),)
     assert play(Emptied()).state is State.IDLE
     assert play(Assigned(run_of(1))).last == (Start(run_of(1)),)
 
@@ -206,6 +207,23 @@ def test_sigterm_while_running_saves_and_stops() -> None:
     play(ended(1, Result.STOPPED), Emptied())
     assert play.state is State.STOPPED
     assert play.exit_code == 75
+
+
+def test_sigterm_is_told_while_the_ranks_still_save() -> None:
+    play = running()
+    assert not play.machine.report.leaving
+    play.now = 7
+    report = play(Terminate()).machine.report
+    assert (report.state, report.leaving, report.time) == (State.RUNNING, True, 1007)
+    assert not report.ready, "it takes no further attempt"
+    assert play(ended(1, Result.STOPPED)).machine.report.leaving
+
+
+def test_sigterm_changes_nothing_about_a_failure_that_has_been_told() -> None:
+    play = running()(failed(1), Emptied())
+    before = play.machine.report
+    play.now = 7
+    assert play(Terminate()).machine.report == replace(before, leaving=True)
 
 
 def test_sigterm_that_costs_peers_is_still_a_stop() -> None:
@@ -361,7 +379,7 @@ def test_an_assignment_in_another_version_is_refused_and_the_launcher_waits_for_
 
 def test_a_refusal_ends_the_ranks_of_the_attempt_before() -> None:
     play = running()(foreign(2))
-    assert play.last == (Kill(),)
+    assert play.last == (Kill(after_copy=True),)
     assert play(Emptied()).state is State.FAILED
     assert play.machine.report.attempt == 2
 

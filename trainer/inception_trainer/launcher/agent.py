@@ -16,15 +16,14 @@ import signal
 import socket
 import time
 from collections.abc import Callable
-from multiprocessing.context import ForkProcess
 from pathlib import Path
 from typing import Any
 
-from . import rank
+from . import last_copy, linux, rank
 from .assignment import Assignment
 from .exitcodes import ExitCode, is_peer_loss
-from .linux import die_with_parent
 from .outcome import Failure, Outcome, Result
+from .rank_process import RankProcess
 from .wire import Request
 
 MONITOR_SECONDS = 0.02
@@ -75,7 +74,7 @@ def _detach() -> None:
     """Become a process group of its own, without what the fork server set up for itself."""
     # The launcher kills the whole group at once.
     os.setsid()
-    die_with_parent()
+    linux.die_with_parent()
     # A signal here must not wake the fork server, whose pipe this process has inherited.
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -207,7 +206,9 @@ class _Ranks:
     def __init__(self, request: Request) -> None:
         self._request = request
         self._folder = Path(request.folder)
-        self._processes: list[ForkProcess] = []
+        self._processes: list[RankProcess] = []
+        self._asked: set[int] = set()
+        """Process numbers of those that were asked for a last copy."""
         self._killed: set[int] = set()
         """Process numbers of those that have not ended by themselves."""
         self._seen: dict[int, float] = {}
@@ -220,10 +221,15 @@ class _Ranks:
 
         # torch.multiprocessing makes its processes by the context's attribute and ends them by
         # terminate(); there is no hook for either.
-        class Rank(ForkProcess):
+        class Rank(RankProcess):
             def start(self) -> None:
                 super().start()
                 register(self)
+
+            def join(self, timeout: float | None = None) -> None:
+                super().join(timeout)
+                if self.exitcode:
+                    _kill_orphans()
 
             def run(self) -> None:
                 # In the rank itself everything is as if the agent had never been.
@@ -242,14 +248,27 @@ class _Ranks:
 
     def finish(self) -> None:
         """End all ranks after the first failure; torch elastic would give the others 30 seconds."""
+        # When the first failure was noticed counts, not when the others have ended.
+        self._failures()
         deadline = time.monotonic() + SETTLE_SECONDS
         while self._unfinished() and self._worth_waiting(deadline):
             time.sleep(0.01)
+        if not self._request.program:
+            self._take_last_copies()
         self._failures()
         for process in self._processes:
             if process.is_alive():
                 self._killed.add(process.pid or 0)
                 process.kill()
+
+    def _take_last_copies(self) -> None:
+        """Give the living ranks of the bundled trainer the time to keep what they know."""
+        asked = {process.pid or 0 for process in self._unfinished()} - self._asked - self._killed
+        self._asked |= asked
+        last_copy.ask_for(asked)
+        deadline = time.monotonic() + last_copy.SECONDS
+        while asked and self._unfinished() and time.monotonic() < deadline:
+            time.sleep(0.01)
 
     def outcome(self) -> Outcome:
         """Say how the attempt ended."""
@@ -269,17 +288,26 @@ class _Ranks:
                 return True
         return all(failure.peer_lost for failure in failures) and time.monotonic() < deadline
 
-    def _unfinished(self) -> bool:
+    def _unfinished(self) -> list[RankProcess]:
         # A rank that has written its note is as good as ended.
-        alive = (local for local, process in enumerate(self._processes) if process.is_alive())
-        return any(rank.read_note(self._folder, local) is None for local in alive)
+        return [
+            process
+            for local, process in enumerate(self._processes)
+            if process.is_alive() and rank.read_note(self._folder, local) is None
+        ]
 
     def _failures(self) -> list[Failure]:
         return [
             self._failure(local, process.exitcode)
             for local, process in enumerate(self._processes)
-            if process.pid not in self._killed and process.exitcode
+            if process.exitcode and not self._was_ended(process)
         ]
+
+    def _was_ended(self, process: RankProcess) -> bool:
+        """Tell whether a rank has ended because it had to, not by itself."""
+        if process.pid in self._asked and process.exitcode == -last_copy.SIGNAL:
+            return True
+        return process.pid in self._killed
 
     def _failure(self, local: int, exit_code: int) -> Failure:
         # A rank that a signal killed leaves no note.
@@ -293,6 +321,15 @@ class _Ranks:
             message=note.get("message", ""),
             peer_lost=note.get("peerLost", False),
         )
+
+
+def _kill_orphans() -> None:
+    """Kill what ended ranks have left behind, their loader workers above all.
+
+    They hold the rank's connections too: until they are gone, ranks of other nodes wait for one
+    that is dead.
+    """
+    linux.kill(linux.orphans(os.getpid()))
 
 
 def _no_ranks(request: Request, error: Exception) -> Outcome:

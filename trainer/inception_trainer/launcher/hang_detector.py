@@ -1,22 +1,43 @@
 """Decides which ranks are silent for too long, and which of them the others wait for. No I/O.
 
 ``hang_monitor`` reads the heartbeats and acts on what is decided here. A rank is watched from its
-first heartbeat on; one of the bundled trainer from its start. Where a rank says so, and while the
-bundled trainer starts, it may stay silent ``PATIENCE`` times as long.
+first heartbeat on; one of the bundled trainer from its start. How long it may be silent is what the
+job says (``GivenDeadline``), else what its own steps have taken (``LearnedDeadline``).
 """
 
 import json
+from collections import deque
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 PATIENCE = 10
 """How many deadlines the start of an attempt, an evaluation or a checkpoint may take."""
+MARGIN = 10
+"""How many times as long as the slowest before it a step may take where nobody names a deadline."""
+STEP_FLOOR_SECONDS = 60.0
+"""The least learned deadline: file servers and switches recover within it, and people do not wait
+much longer for the news.
+"""
+PAUSE_FLOORS = 10
+"""How many floors a pause takes at least, ten minutes: one that is announced (an evaluation, a
+checkpoint, a compilation), or any of a program that does not say which of its steps are pauses.
+"""
+START_FLOORS = 30
+"""The same for the way to the first step, half an hour: to list a large data set on a cold file
+server takes longer than any pause afterwards, and an attempt that is ended there gets no further
+the next time.
+"""
+REMEMBERED = 1000
+"""Signs of life whose distances a learned deadline looks back on; with short steps, minutes."""
+FEW = 10
+"""Until so many are known, pauses count too: the first steps are announced as such, and may be the
+only ones from which to learn how slow steps are here.
+"""
 LONGEST_GAP_SECONDS = 5.0
 """Between two looks; time beyond it, in which the launcher too stood still, is not held against the
 ranks.
 """
-DEFAULT_SECONDS = 1800.0
-"""The deadline of the bundled trainer unless the job names one."""
 SUSPICIOUS_SHARE = 0.5
 """Ranks that are to be killed anyway show their stacks first when they have been silent for this
 share of the deadline.
@@ -34,6 +55,8 @@ class Heartbeat:
     """Heartbeats so far: batches and steps."""
     patient: bool = False
     """The rank announced that the next one may take long."""
+    paced: bool = False
+    """It says of every heartbeat whether the next one may."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +93,7 @@ def parse_heartbeat(text: str, changed: str) -> Heartbeat:
         step=numbers[0] if numbers else None,
         count=numbers[-1] if numbers else 0,
         patient=fields[2:3] == ["long"],
+        paced=fields[2:3] in (["long"], ["step"]),
     )
 
 
@@ -84,14 +108,78 @@ def parse_progress(text: str, changed: str) -> Heartbeat:
     return Heartbeat(mark=f"{changed} {text}", step=number, count=number or 0)
 
 
-def hang_deadline(of_job: float | None, bundled: bool) -> float | None:
-    """Give the seconds of silence that make a hang: the job's, else the default of the bundled
-    trainer, else none.
-    """
-    if of_job is not None:
-        return of_job
-    # How long a step of somebody else's program may take is not ours to guess.
-    return DEFAULT_SECONDS if bundled else None
+class Deadline(Protocol):
+    """For how many seconds a rank may give no sign of life."""
+
+    @property
+    def of_step(self) -> float:
+        """Give the limit for a rank that is at work."""
+
+    def seconds(self, health: RankHealth) -> float:
+        """Give the limit for a rank as it is now."""
+
+    def learn(self, before: RankHealth, silence: float) -> None:
+        """Note that a rank gave a sign of life after so many seconds."""
+
+
+class GivenDeadline:
+    """What the job says, and ``PATIENCE`` times as much for starts and announced pauses."""
+
+    def __init__(self, seconds: float) -> None:
+        self.of_step = seconds
+
+    def seconds(self, health: RankHealth) -> float:
+        """Give the limit for a rank as it is now."""
+        # What is stopped is not slow, whatever it announced.
+        slow = not health.stopped and (health.heartbeat is None or health.heartbeat.patient)
+        return self.of_step * (PATIENCE if slow else 1)
+
+    def learn(self, before: RankHealth, silence: float) -> None:
+        """Nothing: the job knows."""
+
+
+class LearnedDeadline:
+    """``MARGIN`` times the slowest of the last steps on this node, but never less than a floor."""
+
+    def __init__(self, floor: float = STEP_FLOOR_SECONDS) -> None:
+        self._floor = floor
+        self._steps: deque[float] = deque(maxlen=REMEMBERED)
+        self._pauses: deque[float] = deque(maxlen=REMEMBERED)
+
+    @property
+    def of_step(self) -> float:
+        """Give the limit for a rank that is at work."""
+        few = len(self._steps) < FEW
+        known = [*self._steps, *self._pauses] if few else self._steps
+        return max(self._floor, MARGIN * max(known, default=0.0))
+
+    def seconds(self, health: RankHealth) -> float:
+        """Give the limit for a rank as it is now."""
+        heartbeat = health.heartbeat
+        if health.stopped:
+            # What is stopped is not slow, whatever it announced.
+            return self.of_step
+        pause = max(self._floor * PAUSE_FLOORS, MARGIN * max(self._pauses, default=0.0))
+        if heartbeat is None or heartbeat.step == 0:
+            return max(self._floor * START_FLOORS, pause)
+        if heartbeat.patient:
+            return pause
+        return self.of_step if heartbeat.paced else max(self.of_step, pause)
+
+    def learn(self, before: RankHealth, silence: float) -> None:
+        """Note that a rank gave a sign of life after so many seconds."""
+        heartbeat = before.heartbeat
+        if heartbeat is None or heartbeat.count == 0:
+            # What comes before the first batch does not come again.
+            return
+        (self._pauses if heartbeat.patient else self._steps).append(silence)
+
+
+def choose_deadline(of_job: float | None, floor: float) -> Deadline | None:
+    """Take what the job says, 0 for none at all, else a deadline that learns."""
+    if of_job is None:
+        return LearnedDeadline(floor)
+    return GivenDeadline(of_job) if of_job > 0 else None
 
 
 def choose_blamed(ranks: Sequence[HangEvidence]) -> HangEvidence:
@@ -106,8 +194,8 @@ def choose_blamed(ranks: Sequence[HangEvidence]) -> HangEvidence:
 class HangDetector:
     """Knows the silence of every rank of one attempt on this node."""
 
-    def __init__(self, deadline: float, *, bundled: bool) -> None:
-        self.deadline = deadline
+    def __init__(self, deadline: Deadline, *, bundled: bool) -> None:
+        self._deadline = deadline
         self._bundled = bundled
         # A clock of its own, which does not run on while the launcher itself is stopped: after a
         # frozen node or a paused virtual machine no rank has had time to give a sign of life.
@@ -140,6 +228,7 @@ class HangDetector:
         mark = before.heartbeat.mark if before.heartbeat is not None else None
         if heartbeat is None or heartbeat.mark == mark:
             return replace(before, stopped=stopped)
+        self._deadline.learn(before, self._clock - before.since)
         return RankHealth(heartbeat, self._clock, stopped)
 
     def silence(self, local: int) -> float:
@@ -149,7 +238,7 @@ class HangDetector:
     def hangs(self) -> bool:
         """Tell whether a rank has been silent for longer than it may."""
         return any(
-            self.silence(local) >= self.deadline * _patience(health)
+            self.silence(local) >= self._deadline.seconds(health)
             for local, health in self._watched()
         )
 
@@ -158,7 +247,8 @@ class HangDetector:
         is killed.
         """
         return any(
-            self.silence(local) >= self.deadline * SUSPICIOUS_SHARE for local, _ in self._watched()
+            self.silence(local) >= self._deadline.of_step * SUSPICIOUS_SHARE
+            for local, _ in self._watched()
         )
 
     def _watched(self) -> list[tuple[int, RankHealth]]:
@@ -168,11 +258,3 @@ class HangDetector:
             for local, health in self.ranks.items()
             if health.heartbeat is not None or self._bundled
         ]
-
-
-def _patience(health: RankHealth) -> int:
-    if health.stopped:
-        # What is stopped is not slow, whatever it announced.
-        return 1
-    starts = health.heartbeat is None
-    return PATIENCE if starts or (health.heartbeat and health.heartbeat.patient) else 1

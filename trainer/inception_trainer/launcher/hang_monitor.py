@@ -16,6 +16,7 @@ from pathlib import Path
 from . import rank, stacks
 from .exitcodes import ExitCode
 from .hang_detector import (
+    Deadline,
     HangDetector,
     HangEvidence,
     Heartbeat,
@@ -91,7 +92,7 @@ class Finding:
 class HangMonitor:
     """Watches, then asks for the stacks, then waits for other nodes, then gives the outcome."""
 
-    def __init__(self, request: Request, deadline: float) -> None:
+    def __init__(self, request: Request, deadline: Deadline) -> None:
         self._request = request
         self._folder = Path(request.folder)
         self._bundled = not request.program
@@ -167,17 +168,12 @@ class HangMonitor:
 
     def _look(self, now: float) -> None:
         self._looked_at = now
-        states: dict[int, str] = {}
-        living: dict[int, int] = {}
-        for local, pid in rank.processes(self._folder).items():
-            states[local] = stacks.state_of(pid)
-            # A rank with a note has finished; its process may take a while to unload torch.
-            if states[local] not in _GONE and rank.read_note(self._folder, local) is None:
-                living[local] = pid
-        stopped = {local for local in living if states[local] in _STOPPED_BY_SIGNAL}
-        heartbeats = {local: self._heartbeat(local) for local in living}
+        self._pids = living(self._request)
+        stopped = {
+            local for local, pid in self._pids.items() if stacks.state_of(pid) in _STOPPED_BY_SIGNAL
+        }
+        heartbeats = {local: self._heartbeat(local) for local in self._pids}
         self._detector.observe(heartbeats, now, stopped)
-        self._pids = living
 
     def _heartbeat(self, local: int) -> Heartbeat | None:
         heartbeat = _read(rank.heartbeat_path(self._folder, local))
@@ -242,6 +238,17 @@ class HangMonitor:
             count=without if heartbeat is None else heartbeat.count,
             waits=not finding.stopped and stacks.waits_for_peers(finding.stack),
         )
+
+
+def living(request: Request) -> dict[int, int]:
+    """Give the process numbers of the ranks that have not ended, by local rank."""
+    folder = Path(request.folder)
+    # A rank with a note has finished; its process may take a while to unload torch.
+    return {
+        local: pid
+        for local, pid in rank.processes(folder).items()
+        if stacks.state_of(pid) not in _GONE and rank.read_note(folder, local) is None
+    }
 
 
 def begun(request: Request) -> bool:

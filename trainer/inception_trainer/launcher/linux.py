@@ -5,11 +5,23 @@ import ctypes
 import os
 import signal
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _CGROUP = Path("/sys/fs/cgroup")
+
+
+@dataclass(frozen=True)
+class _Process:
+    """A line of the process table."""
+
+    pid: int
+    parent: int
+    session: int
+    ended: bool
+    """Nobody has collected it yet."""
 
 
 def become_subreaper() -> None:
@@ -31,10 +43,10 @@ def descendants(root: int, spare: Iterable[int] = ()) -> set[int]:
     # what they leave behind becomes a child of the subreaper.
     children: dict[int, list[int]] = {}
     left_out = set(spare)
-    for pid, parent, zombie in _processes():
-        children.setdefault(parent, []).append(pid)
-        if zombie:
-            left_out.add(pid)
+    for process in _processes():
+        children.setdefault(process.parent, []).append(process.pid)
+        if process.ended:
+            left_out.add(process.pid)
     below: set[int] = set()
     queue = [root]
     while queue:
@@ -42,6 +54,17 @@ def descendants(root: int, spare: Iterable[int] = ()) -> set[int]:
             below.add(pid)
             queue.append(pid)
     return below - left_out
+
+
+def orphans(leader: int) -> set[int]:
+    """List the living processes of a session whose parents have ended: its leader, which is left
+    out too, is no ancestor of theirs any more.
+    """
+    # In this order: what a member forks meanwhile is in the second list alone.
+    members = {
+        process.pid for process in _processes() if process.session == leader and not process.ended
+    }
+    return members - descendants(leader) - {leader}
 
 
 def kill(pids: Iterable[int]) -> None:
@@ -89,19 +112,17 @@ def _counter(path: Path, key: str) -> int | None:
     return None
 
 
-def _processes() -> Iterable[tuple[int, int, bool]]:
-    """Give process number, that of the parent, and whether it has ended, of all processes."""
+def _processes() -> Iterable[_Process]:
+    """Read the process table."""
     for entry in os.scandir("/proc"):
         if not entry.name.isdigit():
             continue
         with contextlib.suppress(OSError, IndexError, ValueError):
             stat = Path(entry.path, "stat").read_text(encoding="utf-8", errors="replace")
             # The name in brackets may hold anything, so what follows is counted from its last
-            # bracket.
+            # bracket: state, parent, process group, session.
             fields = stat[stat.rindex(")") + 2 :].split()
-            state = fields[0]
-            parent = int(fields[1])
-            yield int(entry.name), parent, state in "ZX"
+            yield _Process(int(entry.name), int(fields[1]), int(fields[3]), fields[0] in "ZX")
 
 
 def _prctl(option: int, value: int) -> None:

@@ -21,11 +21,11 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from . import forkserver, linux, notify, rank, settings, state, wire
+from . import forkserver, last_copy, linux, notify, rank, settings, state, wire
 from .assignment import Assignment, InvalidAssignmentError, parse
 from .exitcodes import ExitCode, Reason, signal_name
-from .hang_detector import hang_deadline
-from .hang_monitor import HangMonitor, begun
+from .hang_detector import choose_deadline
+from .hang_monitor import HangMonitor, begun, living
 from .outcome import Failure, Outcome, Result
 from .report import Report, State, termination_message
 from .server import Board, Server
@@ -88,6 +88,8 @@ class Launcher:
         self._agent: int | None = None
         """Process number and process group of the agent."""
         self._killing = False
+        self._copy_until = float("-inf")
+        """Until when ranks that are to be killed may write a last copy of their state."""
         self._sigterms = 0
         """Signals that are not yet told to the machine."""
         self._oom_kills = 0
@@ -239,11 +241,17 @@ class Launcher:
                 # Popen would wait for it again and find nothing.
                 self._server.returncode = code
                 self._server = None
-                # Its last words are still in the socket, "broken" for one.
-                while self._channel is not None:
-                    self._receive()
+                self._hear_last_words()
                 self._forget_agent()
                 self._feed(state.ServerDied(code, self._broken, self._oom_killed()))
+
+    def _hear_last_words(self) -> None:
+        """Read what the dead fork server had sent, "broken" for one, and close the socket."""
+        # Not to its end, which comes when the last agent, rank and loader worker that hold the
+        # other end are gone.
+        while self._channel is not None and select.select([self._channel], [], [], 0)[0]:
+            self._receive()
+        self._close_channel()
 
     def _forget_agent(self) -> None:
         self._agent_requested = False
@@ -266,9 +274,11 @@ class Launcher:
         if request is not None and request.assignment.attempt == report.attempt:
             progress = request.progress_file
         self.board.publish(report, progress)
-        if report.state in (State.FAILED, State.STOPPED):
+        if report.leaving or report.state in (State.FAILED, State.STOPPED):
             self._notify_operator()
         words = [f"attempt {report.attempt}: {report.state}"]
+        if report.leaving:
+            words.append("and about to end")
         if report.exit_code is not None:
             words.append(f"{report.reason or ''} exit code {report.exit_code}")
         if report.rank is not None:
@@ -288,8 +298,10 @@ class Launcher:
                 self._start(assignment)
             case state.AskStop():
                 self._ask_stop()
-            case state.Kill():
+            case state.Kill(after_copy):
                 self._killing = True
+                if after_copy:
+                    self._take_last_copies()
                 if self._hang_monitor is not None:
                     self._hang_monitor.before_kill(time.monotonic())
             case state.Exit(code):
@@ -315,8 +327,7 @@ class Launcher:
         folder = tempfile.mkdtemp(prefix=f"attempt-{assignment.attempt}-", dir=self._folder)
         self._request = wire.Request(assignment, folder, self.options.program, self.options.job)
         self._tails = Tails(Path(folder), assignment.nproc_per_node)
-        bundled = not self.options.program
-        deadline = hang_deadline(self.options.progress_deadline, bundled=bundled)
+        deadline = choose_deadline(self.options.progress_deadline, self.options.hang_floor)
         if deadline is None:
             self._hang_monitor = None
         else:
@@ -351,11 +362,19 @@ class Launcher:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGTERM)
 
+    def _take_last_copies(self) -> None:
+        """Have the ranks of the bundled trainer keep what they know before they are killed."""
+        if self._request is not None and not self.options.program:
+            last_copy.ask_for(living(self._request).values())
+            self._copy_until = time.monotonic() + last_copy.SECONDS
+
     def _kill_processes(self) -> bool:
         """Kill what is left of the attempt; true when nothing was left and nothing can appear any
         more.
         """
         if self._hang_monitor is not None and self._hang_monitor.showing:
+            return False
+        if time.monotonic() < self._copy_until and self._request and living(self._request):
             return False
         spare = [self._server.pid] if self._server is not None else []
         left = linux.descendants(os.getpid(), spare)

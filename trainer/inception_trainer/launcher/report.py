@@ -26,7 +26,7 @@ class State(StrEnum):
 
     @property
     def ready(self) -> bool:
-        """Tell what ``/readyz`` answers in this state."""
+        """Tell what ``/readyz`` answers in this state while the launcher stays."""
         return self in (State.IDLE, State.RUNNING, State.SUCCEEDED)
 
 
@@ -44,6 +44,13 @@ class Report:
     host: str = ""
     step: int | None = None
     metrics: dict[str, Any] = dataclasses.field(default_factory=dict)
+    leaving: bool = False
+    """The launcher was told to end and takes no further attempt."""
+
+    @property
+    def ready(self) -> bool:
+        """Tell what ``/readyz`` answers."""
+        return self.state.ready and not self.leaving
 
     def to_dict(self) -> dict[str, Any]:
         """Make the JSON object of the contract."""
@@ -58,6 +65,7 @@ class Report:
             "time": timestamp(self.time),
             "step": self.step,
             "metrics": self.metrics,
+            "leaving": self.leaving,
             "contract": CONTRACT,
         }
 

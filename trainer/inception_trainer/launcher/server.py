@@ -65,7 +65,7 @@ class Board:
     def ready(self) -> bool:
         """Tell what /readyz answers."""
         with self._lock:
-            return self._report.state.ready
+            return self._report.ready
 
     def report(self) -> Report:
         """Give the published report with the latest progress."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from . import torchrun
+from .hang_detector import STEP_FLOOR_SECONDS
 
 
 class SettingsError(ValueError):
@@ -32,7 +33,9 @@ class Settings:
     shutdown: float = 110.0
     """Seconds that ranks may take to save and stop when asked to."""
     progress_deadline: float | None = None
-    """Seconds that a rank may give no heartbeat; None: as ``hang_detector.hang_deadline`` says."""
+    """Seconds that a rank may give no heartbeat; 0: any number, None: as its own steps tell."""
+    hang_floor: float = STEP_FLOOR_SECONDS
+    """The least number of seconds that is learned from them."""
     job: str = ""
     """``<namespace>/<name>``"""
     host: str = ""
@@ -60,6 +63,7 @@ def read(argv: Sequence[str], environ: Mapping[str, str]) -> Settings:
         keep_warm=_seconds(environ, "INCEPTION_WARM_HOLD_SECONDS", Settings.keep_warm),
         shutdown=_seconds(environ, "INCEPTION_SHUTDOWN_SECONDS", Settings.shutdown),
         progress_deadline=_seconds(environ, "INCEPTION_PROGRESS_DEADLINE_SECONDS", None),
+        hang_floor=_seconds(environ, "INCEPTION_HANG_FLOOR_SECONDS", Settings.hang_floor),
         job=environ.get("INCEPTION_JOB", ""),
         host=environ.get("POD_NAME") or os.uname().nodename,
         token=environ.get("INCEPTION_POD_UID", ""),

@@ -96,7 +96,11 @@ class AskStop:
 
 @dataclass(frozen=True)
 class Kill:
-    """Remove every process of the attempt, until none is left."""
+    """Remove every process of the attempt, until none is left; ``after_copy``: its ranks live, and
+    the next attempt wants to go on from what they know.
+    """
+
+    after_copy: bool = False
 
 
 @dataclass(frozen=True)
@@ -203,7 +207,13 @@ def _set(machine: Machine, **changes: object) -> Machine:
 
 
 def _report(machine: Machine, now: Now, state: State, attempt: int) -> Machine:
-    report = Report(attempt=attempt, state=state, time=now.wall, host=machine.report.host)
+    report = Report(
+        attempt=attempt,
+        state=state,
+        time=now.wall,
+        host=machine.report.host,
+        leaving=machine.terminating,
+    )
     return _set(machine, report=report, warm_until=None)
 
 
@@ -248,7 +258,7 @@ def _assigned(machine: Machine, assignment: Assignment, now: Now) -> Step:
     if machine.ranks is Ranks.KILLING:
         return machine, ()
     if not assignment.graceful:
-        return _kill(machine)
+        return _set(machine, ranks=Ranks.KILLING), (Kill(after_copy=True),)
     return _ask_stop(machine, now)
 
 
@@ -356,7 +366,13 @@ def _emptied(machine: Machine, now: Now) -> Step:
 def _terminate(machine: Machine, now: Now, *, graceful: bool = True) -> Step:
     again = machine.terminating
     if not again:
-        machine = _set(machine, lifetime=Lifetime.TERMINATING, pending=None)
+        # Said at once, not with the end of the ranks: the next attempt must not be given to this
+        # launcher, and once they have ended there may be no time left to say so.
+        report = dataclasses.replace(machine.report, leaving=True)
+        if report.exit_code is None:
+            report = dataclasses.replace(report, time=now.wall)
+        lifetime = Lifetime.TERMINATING
+        machine = _set(machine, lifetime=lifetime, pending=None, report=report)
     match machine.ranks:
         case Ranks.KILLING:
             return machine, ()
