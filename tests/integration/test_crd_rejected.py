@@ -70,9 +70,9 @@ REJECTED: dict[str, tuple[Spec, str]] = {
         {"training": {**RECIPE, "optimizer": {"momentum": "1"}}},
         "spec.training.optimizer.momentum in body should match",
     ),
-    "hasty watchdog": (
-        {"training": RECIPE, "failurePolicy": {"progressDeadlineSeconds": 9}},
-        "spec.failurePolicy.progressDeadlineSeconds in body should be greater than or equal to 10",
+    "watchdog without patience": (
+        {"training": RECIPE, "failurePolicy": {"progressDeadlineSeconds": -1}},
+        "spec.failurePolicy.progressDeadlineSeconds in body should be greater than or equal to 0",
     ),
     "crop of more than the image": (
         {"training": {**RECIPE, "data": {"evaluationCropRatio": "1.1"}}},

@@ -147,6 +147,11 @@ class Sim:
             copy.deepcopy(self.job), views, self.now, rejection=self.rejection, gone=dict(self.gone)
         )
 
+    def hear(self, pod: Pod) -> Report:
+        """The operator asks a launcher that has notified it."""
+        self.answers[pod.uid] = (pod.report, True)
+        return pod.report
+
     def _with_node(self, pod: PodView) -> PodView:
         if not wants_node(self.job, pod, self.now):
             return pod
@@ -301,7 +306,7 @@ class Sim:
         assigned = pod.assigned
         idle = (
             pod.phase == "Running" and pod.report.state != ReportState.SUCCEEDED and not pod.stuck
-        )
+        ) and not pod.report.leaving
         if assigned is None or not idle or pod.lost or pod.deletion_deadline is not None:
             return
         if assigned.end:
@@ -355,8 +360,15 @@ class Sim:
             message="because\nof it",
             time=time,
             step=pod.report.step,
+            leaving=pod.report.leaving,
         )
         self._ready(pod, False)
+
+    def terminate(self, pod: Pod) -> None:
+        """SIGTERM reaches the launcher, whose ranks begin to save; `leave` has it end."""
+        if pod.phase == "Running" and not pod.lost and not pod.report.leaving:
+            pod.report = replace(pod.report, leaving=True, time=self.now)
+            self._ready(pod, False)
 
     def hang(self, pod: Pod, told: int) -> None:
         """One rank hangs; its launcher says since when, up to ``told`` others that theirs wait."""
@@ -422,7 +434,12 @@ class Sim:
                 self.exit(pod)
 
     def leave(self, pod: Pod) -> None:
-        """The launcher ends after its success."""
+        """The launcher ends after its success, or once all ranks have stopped for its sake."""
+        if pod.report.leaving and not pod.stuck:
+            for other in self.pods.values():
+                if other.report.attempt == pod.report.attempt:
+                    self.fail_ranks(other, 75)
+            self.exit(pod)
         if pod.report.state == ReportState.SUCCEEDED and not pod.stuck:
             self.exit(pod)
 

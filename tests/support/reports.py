@@ -18,5 +18,6 @@ def to_json(report: Report) -> Json:
         "time": None if report.time is None else report.time.isoformat().replace("+00:00", "Z"),
         "step": report.step,
         "metrics": dict(report.metrics),
+        "leaving": report.leaving,
         "contract": report.contract,
     }

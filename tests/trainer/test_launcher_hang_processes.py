@@ -74,6 +74,21 @@ def test_a_stopped_rank_is_found_and_removed(gang: Gang) -> None:
     assert "in all_reduce" in log
 
 
+@of(1, INCEPTION_PROGRESS_DEADLINE_SECONDS="", INCEPTION_HANG_FLOOR_SECONDS="2")
+def test_a_stopped_rank_is_found_although_nobody_has_named_a_deadline(gang: Gang) -> None:
+    (launcher,) = gang.launchers
+    gang.assign(1, nproc=2)
+    launcher.wait_state("Running", 1)
+    pids = gang.first_steps(1, 2)
+    wait_for("steps from which to learn", lambda: (launcher.status()["step"] or 0) > 50)
+    os.kill(pids[1], signal.SIGSTOP)
+    report = launcher.wait_state("Failed", 1)
+    assert (report["reason"], report["exitCode"], report["rank"]) == ("Hang", 70, 1)
+    assert "rank 1 is stopped by a signal after step " in report["message"]
+    gang.assign(2, nproc=2)
+    gang.first_steps(2, 2)
+
+
 DEADLOCK = """
 import os, pathlib, threading
 def tell(step):

@@ -1,5 +1,7 @@
 """Ranks of the bundled trainer keep what they know before they are killed."""
 
+import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -58,6 +60,20 @@ def test_ranks_that_are_superseded_or_put_on_standby_keep_what_they_know(gang: G
     gang.stand_by(3)
     launcher.wait_state("Idle", 3)
     assert copies(gang) == {"copy-1-0", "copy-1-1", "copy-2-0", "copy-2-1"}
+
+
+@with_ranks_that(TINY_COPY="take", INCEPTION_HANG_FLOOR_SECONDS="4")
+def test_a_rank_that_lives_when_another_hangs_keeps_what_it_knows(gang: Gang) -> None:
+    (launcher,) = gang.launchers
+    gang.assign(1, nproc=2)
+    launcher.wait_state("Running", 1)
+    pids = gang.first_steps(1, 2)
+    os.kill(pids[1], signal.SIGSTOP)
+    report = launcher.wait_state("Failed", 1)
+    assert (report["reason"], report["exitCode"], report["rank"]) == ("Hang", 70, 1)
+    gang.assign(2, nproc=2)
+    gang.first_steps(2, 2)
+    assert copies(gang) == {"copy-1-0"}
 
 
 @with_ranks_that(TINY_COPY="deaf")

@@ -163,6 +163,12 @@ def test_a_ruder_assignment_cuts_a_graceful_stop_short() -> None:
     assert play.last == (Kill(after_copy=True),)
 
 
+def test_ranks_that_hang_are_killed_once_the_others_have_kept_what_they_know() -> None:
+    play = running()(failed(1, code=70))
+    assert play.last == (Kill(after_copy=True),)
+    assert (play.state, play.exit_code) == (State.FAILED, 70)
+
+
 def test_standby_keeps_warm_and_acknowledges() -> None:
     play = running()(Assigned(standby_of(2, graceful=True)), ended(1, Result.STOPPED), Emptied())
     assert (play.state, play.machine.report.attempt, play.exit_code) == (State.IDLE, 2, None)

@@ -68,9 +68,9 @@ REFUSED = [
         {"failurePolicy": {"maxRestarts": -1}}, "spec.failurePolicy.maxRestarts", id="negative"
     ),
     pytest.param(
-        {"failurePolicy": {"progressDeadlineSeconds": 9}},
-        "spec.failurePolicy.progressDeadlineSeconds: 9 is not a number from 10 to 604800",
-        id="hasty",
+        {"failurePolicy": {"progressDeadlineSeconds": -1}},
+        "spec.failurePolicy.progressDeadlineSeconds: -1 is not a number from 0 to 604800",
+        id="no deadline",
     ),
     pytest.param({"training": []}, "spec.training: must be an object", id="list"),
     pytest.param(

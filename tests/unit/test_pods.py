@@ -173,8 +173,8 @@ def test_trainer_is_told_what_to_expect(accelerator: Json, nproc: Any, expected:
 
 @pytest.mark.parametrize(
     ("policy", "seconds"),
-    [({}, None), ({"progressDeadlineSeconds": 90}, "90")],
-    ids=["absent", "given"],
+    [({}, None), ({"progressDeadlineSeconds": 90}, "90"), ({"progressDeadlineSeconds": 0}, "0")],
+    ids=["absent", "given", "switched off"],
 )
 def test_deadline_for_progress_reaches_the_launcher(policy: Json, seconds: str | None) -> None:
     assert env(build(failurePolicy=policy)).get("INCEPTION_PROGRESS_DEADLINE_SECONDS") == seconds

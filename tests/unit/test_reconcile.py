@@ -387,3 +387,27 @@ def test_pods_belong_to_the_job(sim: Sim) -> None:
     (owner,) = sim.pod(0).raw["metadata"]["ownerReferences"]
     assert (owner["apiVersion"], owner["uid"]) == (API_VERSION, "job-uid")
     assert owner["controller"] is owner["blockOwnerDeletion"] is True
+
+
+PROGRAM = {"spec": {"containers": [{"name": "trainer", "command": ["python", "train.py"]}]}}
+
+
+@pytest.mark.parametrize(
+    ("spec", "but"),
+    [
+        pytest.param({}, "", id="the bundled trainer"),
+        pytest.param(
+            {"failurePolicy": {"progressDeadlineSeconds": 0}}, "hangs are not looked for", id="off"
+        ),
+        pytest.param(
+            {"training": {}, "template": PROGRAM}, "the program's signs of life", id="a program"
+        ),
+    ],
+)
+def test_the_condition_says_where_hangs_may_go_unnoticed(spec: Json, but: str) -> None:
+    sim = Sim(job(**spec))
+    sim.run_until("Running")
+    message = sim.full_condition("Running")["message"]
+    assert message.startswith("attempt 1 is running")
+    assert but in message
+    assert (message == "attempt 1 is running") == (not but)

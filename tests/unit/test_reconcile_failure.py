@@ -42,6 +42,49 @@ def test_failed_ranks_restart_in_the_same_pods(sim: Sim, code: int, counted: int
     assert sim.condition("Restarting") == "False"
 
 
+@pytest.mark.parametrize("heard", ["before the ranks end", "with the end of its ranks"])
+@pytest.mark.parametrize("kubelet", ["has seen it", "has not looked yet"])
+def test_one_sigterm_to_one_launcher_is_one_attempt(sim: Sim, heard: str, kubelet: str) -> None:
+    told, other = sim.pod(0), sim.pod(1)
+    sim.terminate(told)
+    told.ready = kubelet == "has not looked yet"
+    if heard == "before the ranks end":
+        assert sim.hear(told).leaving
+        plan = sim.operate()
+        touched = (*plan.assign, *plan.delete, *plan.create)
+        assert not touched, "they are saving"
+        assert sim.counters == (1, 0, 0)
+    sim.tick()
+    sim.fail_ranks(other, 75)
+    if heard == "with the end of its ranks":
+        sim.fail_ranks(told, 75)
+        sim.hear(told)
+        told.ready = kubelet == "has not looked yet"
+    plan = sim.operate()
+    assert sim.counters == (2, 1, 0)
+    cause = sim.status["rootCause"]
+    assert (cause["pod"], cause["exitCode"], cause["reason"]) == ("job-0-1", 75, "Stopped")
+    assert told.name not in plan.delete, "a second SIGTERM would cut its saving short"
+    assert sim.condition("PodsReady") == "False", "an attempt must not be given to it"
+    sim.tick()
+    sim.leave(told)
+    sim.operate()
+    assert sorted(sim.pods) == ["job-0-1", "job-0-2", "job-1-1"]
+    sim.run_until("Running")
+    assert sim.counters == (2, 1, 0)
+
+
+def test_a_launcher_without_ranks_that_was_told_to_end_takes_no_attempt(sim: Sim) -> None:
+    sim.fail_ranks(sim.pod(1), 7)
+    sim.terminate(sim.pod(0))
+    sim.hear(sim.pod(0))
+    sim.operate()
+    assert sim.counters == (2, 1, 1)
+    assert sim.condition("PodsReady") == "False"
+    sim.run_until("Running")
+    assert sim.counters == (2, 1, 1)
+
+
 @pytest.mark.parametrize("code", [64, 65, 66, 78, 126, 127])
 def test_hopeless_codes_end_the_job_at_once(sim: Sim, code: int) -> None:
     sim.fail_ranks(sim.pod(0), code)

@@ -58,6 +58,8 @@ ON_POD: dict[str, Callable[[Sim, Pod, int], None]] = {
         pod, ("EvictionByEvictionAPI", "DeletionByTaintManager")[n % 2]
     ),
     "remove": lambda sim, pod, n: sim.remove(pod),
+    "terminate": lambda sim, pod, n: sim.terminate(pod),
+    "hear": lambda sim, pod, n: sim.hear(pod) if pod.reachable and not pod.over else None,
     # That a container has ended may show later than what the others say about it.
     "finish": lambda sim, pod, n: sim.finish(pod, seen=bool(n % 2)),
     # A launcher that hangs and cannot be asked either looks well as long as its probe says so.

@@ -58,6 +58,7 @@ def from_json(source: str | bytes | Mapping[str, Any] | None) -> Report | None:
         step=whole_number(data.get("step"), 0, MAX_STEP),
         metrics=_numbers(data.get("metrics")),
         contract=whole_number(data.get("contract"), 1, version.MOST) or version.UNSAID,
+        leaving=data.get("leaving") is True,
     )
 
 

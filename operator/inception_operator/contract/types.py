@@ -50,7 +50,8 @@ class Report:
 
     ``rank`` is the global rank that failed first on this node, ``time`` the moment of the failure.
     ``step`` and ``metrics`` are the latest figures, which local rank 0 leaves in a file.
-    ``contract`` is the version in which the launcher speaks (`version`).
+    ``contract`` is the version in which the launcher speaks (`version`). One that is ``leaving``
+    was told to end and takes no further attempt.
     """
 
     attempt: int
@@ -63,6 +64,7 @@ class Report:
     step: int | None = None
     metrics: Mapping[str, float] = field(default_factory=dict)
     contract: int = UNSAID
+    leaving: bool = False
 
 
 @dataclass(frozen=True)

@@ -64,6 +64,7 @@ _GRACEFUL: Final = frozenset((Cause.POD_DELETED, Cause.DISRUPTED, Cause.STOPPED)
 # on at once.
 _SHARED: Final = frozenset((Cause.PEER_LOST, Cause.STOPPED, Cause.HANG))
 _GONE: Final = "the pod is gone"
+_TOLD_TO_END: Final = "SIGTERM reached the launcher of this pod"
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,8 @@ class Failure:
     exit_code: int | None = None
     message: str = ""
     conditions: tuple[tuple[str, str], ...] = ()
+    told_to_end: bool = False
+    """Its launcher got a signal to end, and with it all ranks of the attempt."""
 
     @property
     def text(self) -> str:
@@ -154,7 +157,28 @@ def collect(pods: Slots, view: AttemptView) -> tuple[Failure, ...]:
         failure = _of_slot(slot, pod, view)
         if failure is not None:
             failures.append(failure)
+    # A launcher that was told to end is a failure only once ranks have ended: until then they save,
+    # and that its pod is being deleted may be about to show.
+    if failures:
+        failures += _not_yet_ended(pods, view, {failure.slot for failure in failures})
     return tuple(failures)
+
+
+def _not_yet_ended(pods: Slots, view: AttemptView, known: set[int]) -> list[Failure]:
+    """The failures of launchers that were told to end and whose ranks are about to."""
+    failures = []
+    for slot, pod in enumerate(pods):
+        if pod is None or slot in known or not view.involves(slot):
+            continue
+        report = pod.report
+        if report is not None and report.attempt == view.attempt and slots.told_to_end(pod):
+            failures.append(
+                replace(
+                    _failure(pod, view, Cause.STOPPED, report.time, _TOLD_TO_END, STOPPED_CODE),
+                    told_to_end=True,
+                )
+            )
+    return failures
 
 
 def root_cause(failures: Sequence[Failure]) -> Failure:
@@ -202,8 +226,10 @@ def was_graceful(cause: Json) -> bool:
 def _remoteness(failure: Failure) -> int:
     """How many steps away from its own cause a failure of this kind is."""
     if failure.reason == Cause.PEER_LOST:
-        return 2
-    return 1 if failure.reason == Cause.STOPPED else 0
+        return 3
+    if failure.reason == Cause.STOPPED:
+        return 1 if failure.told_to_end else 2
+    return 0
 
 
 def _of_slot(slot: int, pod: PodView | None, view: AttemptView) -> Failure | None:
@@ -285,17 +311,11 @@ def _reported(pod: PodView, report: Report, view: AttemptView) -> Failure:
     if report.state == ReportState.STOPPED:
         reason = Cause.STOPPED
         code = STOPPED_CODE if code is None else code
-    failure = _failure(
-        pod,
-        view,
-        report.reason or reason,
-        report.time or pod.finished,
-        report.message or pod.message or "",
-        code,
-    )
-    if report.rank is None:
-        return failure
-    return replace(failure, rank=report.rank)
+    told_to_end = report.leaving and report.state == ReportState.STOPPED
+    text = report.message or pod.message or (_TOLD_TO_END if told_to_end else "")
+    failure = _failure(pod, view, report.reason or reason, report.time or pod.finished, text, code)
+    rank = failure.rank if report.rank is None else report.rank
+    return replace(failure, rank=rank, told_to_end=told_to_end)
 
 
 def _ended(pod: PodView, view: AttemptView) -> Failure:

@@ -12,6 +12,7 @@ from typing import Final
 
 from inception_operator.contract import assignment
 from inception_operator.contract.types import Assignment, Plan, PodView
+from inception_operator.spec.job import Job
 
 from . import failure, liveness, reminders, slots
 from .plans import requeue_in
@@ -41,8 +42,17 @@ def hand_out_ranks(view: JobView, draft: Draft, placed: Placement) -> Plan:
             assign[pod.name] = replace(again, reminder=number)
     first = placed.first
     if first is not None and slots.acknowledged(first, attempt):
-        draft.run()
+        draft.run(_unwatched(view.job))
     return Plan(assign=assign) | _watch_attempt(view, draft, placed)
+
+
+def _unwatched(job: Job) -> str | None:
+    """Which hangs of the job's ranks nobody will find; None where all are found."""
+    if job.progress_deadline == 0:
+        return "hangs are not looked for, as spec.failurePolicy.progressDeadlineSeconds is 0"
+    if job.program:
+        return "hangs are found by the program's signs of life, if it gives any"
+    return None
 
 
 def assignment_of(view: JobView, draft: Draft, placed: Placement, rank: int) -> Assignment:

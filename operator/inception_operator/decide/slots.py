@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable
 from datetime import datetime, timedelta
 from typing import Final
 
-from inception_operator.contract.names import Cause, Phase, ReportState
+from inception_operator.contract.names import GRACE_SECONDS, Cause, Phase, ReportState
 from inception_operator.contract.types import PodView
 
 # A pod may outlive its deletion deadline by so much: the kubelet still has to confirm the end.
@@ -109,7 +109,7 @@ def succeeded(pod: PodView, attempt: int) -> bool:
 
 def available(pod: PodView) -> bool:
     """A launcher is up and can take an assignment."""
-    if pod.deleting or finished(pod):
+    if pod.deleting or finished(pod) or told_to_end(pod):
         return False
     if pod.phase != Phase.RUNNING or not pod.ip:
         return False
@@ -121,6 +121,13 @@ def available(pod: PodView) -> bool:
     if pod.ready:
         return True
     return pod.reachable is not False and state in _LAUNCHER_UP
+
+
+def told_to_end(pod: PodView) -> bool:
+    """Something other than the operator has told its launcher to end: it takes no further attempt,
+    and ends as soon as its ranks have saved.
+    """
+    return pod.report is not None and pod.report.leaving
 
 
 def confirmed(pod: PodView, attempt: int) -> bool:
@@ -149,16 +156,24 @@ def acknowledged(pod: PodView, attempt: int) -> bool:
 
 
 def lingering(pod: PodView, now: datetime) -> bool:
-    """Being deleted but still allowed to save its state: the next attempt must not start over its
-    head.
+    """Being deleted or told to end, but still allowed to save its state: the next attempt must not
+    start over its head.
     """
-    if not pod.deleting or not busy(pod):
+    if not busy(pod):
         return False
+    if not pod.deleting:
+        return told_to_end(pod) and not _is_late(pod, now)
     lost = pod.disruption_reason in _NODE_GONE or pod.reason == Cause.NODE_LOST
     if lost and not pod.ready:
         return False
     deadline = pod.deletion_deadline
     return deadline is not None and now < deadline + LINGER_SLACK
+
+
+def _is_late(pod: PodView, now: datetime) -> bool:
+    """Whether a launcher that was told to end should have ended by now."""
+    told = pod.report.time if pod.report is not None else None
+    return told is None or now >= told + timedelta(seconds=GRACE_SECONDS) + LINGER_SLACK
 
 
 def stuck(pod: PodView, now: datetime) -> bool:

@@ -313,11 +313,12 @@ class Draft:
         self._stop_running(Reason.RESIZED, ended)
         self._announce(Reason.RESIZED, ended)
 
-    def run(self) -> None:
-        """The ranks of the attempt are running."""
+    def run(self, but: str | None = None) -> None:
+        """The ranks of the attempt are running; ``but`` says what may go unnoticed."""
         text = f"attempt {self.attempt} is running"
         self._put(ConditionType.RESTARTING, FALSE, Reason.ATTEMPT_RUNNING, text)
-        if self._put(ConditionType.RUNNING, TRUE, Reason.ATTEMPT_RUNNING, text):
+        full = text if but is None else f"{text}; {but}"
+        if self._put(ConditionType.RUNNING, TRUE, Reason.ATTEMPT_RUNNING, full):
             self._announce(Reason.ATTEMPT_RUNNING, text)
 
     def restart(self, cause: Failure, restart: Restart) -> None:

@@ -191,7 +191,7 @@ class Job(Model):
     max_restarts: Annotated[int, Within(0, 2**31 - 1)] = Field(
         default=DEFAULT_MAX_RESTARTS, validation_alias=AliasPath("failurePolicy", "maxRestarts")
     )
-    progress_deadline: Annotated[int, Within(10, MAX_PROGRESS_DEADLINE)] | None = Field(
+    progress_deadline: Annotated[int, Within(0, MAX_PROGRESS_DEADLINE)] | None = Field(
         default=None, validation_alias=AliasPath("failurePolicy", "progressDeadlineSeconds")
     )
     failure_rules: Annotated[tuple[Rule, ...], AS_TUPLE, AfterValidator(check_rules)] = Field(

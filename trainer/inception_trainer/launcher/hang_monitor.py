@@ -105,6 +105,7 @@ class HangMonitor:
         """Living ranks at the last look; those that are asked for stacks once they are."""
         self._texts: dict[int, str] = {}
         self._outcome: Outcome | None = None
+        self._blamed: int | None = None
         self._blamed_waits = False
 
     @property
@@ -120,6 +121,13 @@ class HangMonitor:
         present = time.time()
         failures = tuple(replace(failure, time=present) for failure in self._outcome.failures)
         return replace(self._outcome, failures=failures)
+
+    @property
+    def hanging(self) -> int | None:
+        """Give the local rank that hangs; None as long as none does, or where all wait for ranks of
+        other nodes.
+        """
+        return None if self._blamed_waits else self._blamed
 
     @property
     def step(self) -> int:
@@ -221,6 +229,7 @@ class HangMonitor:
     def _blame_one_of(self, findings: list[Finding]) -> None:
         blamed = choose_blamed([self._evidence(finding) for finding in findings])
         finding = next(finding for finding in findings if finding.local_rank == blamed.local_rank)
+        self._blamed = blamed.local_rank
         self._blamed_waits = blamed.waits
         began = time.time() - finding.silence
         failure = Failure(ExitCode.HANG, began, finding.rank, "Hang", describe(finding))

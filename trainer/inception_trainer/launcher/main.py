@@ -364,9 +364,15 @@ class Launcher:
 
     def _take_last_copies(self) -> None:
         """Have the ranks of the bundled trainer keep what they know before they are killed."""
-        if self._request is not None and not self.options.program:
-            last_copy.ask_for(living(self._request).values())
-            self._copy_until = time.monotonic() + last_copy.SECONDS
+        if self._request is None or self.options.program:
+            return
+        ranks = living(self._request)
+        hanging = self._hang_monitor.hanging if self._hang_monitor is not None else None
+        if hanging in ranks:
+            # The others wait for it, and answer as soon as it is gone.
+            linux.kill([ranks.pop(hanging)])
+        last_copy.ask_for(ranks.values())
+        self._copy_until = time.monotonic() + last_copy.SECONDS
 
     def _kill_processes(self) -> bool:
         """Kill what is left of the attempt; true when nothing was left and nothing can appear any

@@ -318,7 +318,9 @@ def _ended(machine: Machine, outcome: Outcome, now: Now) -> Step:
     verdict = judge(outcome, now.wall)
     machine = _fail(machine, now, verdict.message, verdict.exit_code, verdict.reason)
     report = dataclasses.replace(machine.report, rank=verdict.rank, time=verdict.time)
-    return _kill(_set(machine, report=report))
+    # After another failure the agent has ended the ranks already, those of a hang live.
+    kill = Kill(after_copy=verdict.reason is Reason.HANG)
+    return _set(machine, report=report, ranks=Ranks.KILLING), (kill,)
 
 
 def _lost_peers_while_stopping(machine: Machine, outcome: Outcome, now: Now) -> bool:
