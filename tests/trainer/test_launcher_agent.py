@@ -13,7 +13,7 @@ import pytest
 from torch import distributed
 from torch.distributed.elastic.rendezvous import static_tcp_rendezvous
 
-from inception_trainer.launcher import agent, forkserver, wire
+from inception_trainer.launcher import agent, forkserver, plain_store, wire
 from inception_trainer.launcher.assignment import Assignment
 
 REQUEST = wire.Request(Assignment(3, 1, 2, 4, "10.0.0.1", 29503), "/tmp/a", ("x:y",), "team/digits")
@@ -91,7 +91,7 @@ def test_a_torch_without_libuv_gets_the_plain_store(
         monkeypatch.setattr(place, "TCPStore", store)
     monkeypatch.setenv("USE_LIBUV", "unset")
     monkeypatch.delenv("USE_LIBUV")
-    agent._avoid_missing_libuv()
+    plain_store.avoid_missing_libuv(foreign=False)
     assert os.environ.get("USE_LIBUV") == choice
     if choice:
         for place in places[1:]:
@@ -105,7 +105,7 @@ def test_another_trouble_with_the_store_is_told(monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr(distributed, "TCPStore", store)
     with pytest.raises(RuntimeError, match="no network"):
-        agent._avoid_missing_libuv()
+        plain_store.avoid_missing_libuv(foreign=False)
 
 
 def test_environment_of_the_attempt() -> None:

@@ -265,6 +265,21 @@ def test_a_foreign_program_saves_on_sigterm(gang: Gang) -> None:
     assert all((gang.folder / f"saved-{rank}").exists() for rank in range(2))
 
 
+@of(2)
+def test_a_launcher_that_was_told_to_end_says_so_and_the_other_stays(gang: Gang) -> None:
+    first, second = gang.launchers
+    gang.assign(1)
+    for launcher in gang.launchers:
+        launcher.wait_state("Running", 1)
+    gang.first_steps(1, 2)
+    first.terminate()
+    report = second.wait_state("Stopped", 1)
+    assert (report["exitCode"], report["leaving"]) == (75, False)
+    assert first.wait_exit() == 75
+    word = first.last_word()
+    assert (word["state"], word["attempt"], word["leaving"]) == ("Stopped", 1, True)
+
+
 DEAF = """
 import os, pathlib, signal, time
 signal.signal(signal.SIGTERM, signal.SIG_IGN)

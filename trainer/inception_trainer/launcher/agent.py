@@ -7,8 +7,6 @@ replaced in this process: its exit barrier, its waiting for the store, and how i
 """
 
 import contextlib
-import functools
-import importlib
 import logging
 import multiprocessing
 import os
@@ -19,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from . import last_copy, linux, rank
+from . import last_copy, linux, plain_store, rank
 from .assignment import Assignment
 from .exitcodes import ExitCode, is_peer_loss
 from .outcome import Failure, Outcome, Result
@@ -107,9 +105,15 @@ def _launch(request: Request) -> dict[int, Any]:
     from torch.distributed.elastic.agent.server.local_elastic_agent import LocalElasticAgent
     from torch.distributed.launcher import api
 
-    _avoid_missing_libuv()
+    ranks_make_store = plain_store.avoid_missing_libuv(foreign=bool(request.program))
 
     class Agent(LocalElasticAgent):
+        def __init__(self, spec: Any, *arguments: Any, **options: Any) -> None:
+            if ranks_make_store:
+                # Otherwise the port of the agents' store counts, whatever the rendezvous says.
+                spec.master_port = None
+            super().__init__(spec, *arguments, **options)
+
         def _exit_barrier(self) -> None:
             # Whatever goes wrong now, the ranks have already ended with success.
             with contextlib.suppress(Exception):
@@ -135,26 +139,6 @@ def _let_store_host_leave_last(store: Any, assignment: Assignment) -> None:
     while waits and ended < assignment.nnodes and time.monotonic() < deadline:
         time.sleep(MONITOR_SECONDS)
         ended = store.add("inception/ended", 0)
-
-
-def _avoid_missing_libuv() -> None:
-    """Take the plain store where torch was built without libuv, as Debian's is; torch fails there
-    instead.
-    """
-    from torch.distributed import TCPStore  # type: ignore[attr-defined]
-
-    try:
-        TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False, use_libuv=True)
-    except TypeError:
-        return  # a torch from before libuv
-    except RuntimeError as error:
-        if "libuv" not in str(error).lower():
-            raise
-        # Older releases heed the variable only in some of the places where they make a store.
-        os.environ["USE_LIBUV"] = "0"
-        for name in ("rendezvous", "elastic.rendezvous.static_tcp_rendezvous"):
-            module = importlib.import_module(f"torch.distributed.{name}")
-            vars(module)["TCPStore"] = functools.partial(TCPStore, use_libuv=False)
 
 
 def _config(kind: Callable[..., Any], request: Request) -> Any:
