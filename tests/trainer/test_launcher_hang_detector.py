@@ -1,5 +1,7 @@
 """When ranks count as hanging, and which of them is blamed."""
 
+import math
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -153,14 +155,16 @@ def learned(*silences: tuple[Heartbeat | None, float]) -> LearnedDeadline:
         pytest.param([], PAUSING, PAUSE, id="a pause"),
         pytest.param([], STARTING, START, id="before the first step"),
         pytest.param([], None, START, id="before any sign of life"),
-        pytest.param([], UNPACED, PAUSE, id="a program that announces no pauses"),
+        pytest.param([], UNPACED, math.inf, id="a program that has told of itself once"),
+        pytest.param([(UNPACED, 0.2)], UNPACED, START, id="a program that announces no pauses"),
         pytest.param([(WORKING, 0.2)] * 50, WORKING, STEP, id="fast steps"),
         pytest.param([(WORKING, 0.2)] * 50 + [(WORKING, 20.0)], WORKING, 200, id="a slow step"),
         pytest.param([(WORKING, 0.2)] * 50 + [(PAUSING, 20.0)], WORKING, STEP, id="after a pause"),
         pytest.param([(PAUSING, 90.0)], PAUSING, 900, id="slow pauses"),
         pytest.param([(STARTING, 500.0), (None, 500.0)], PAUSING, PAUSE, id="a slow start"),
         pytest.param([(PAUSING, 100.0)], WORKING, 1000, id="slow steps, of which few are known"),
-        pytest.param([(UNPACED, 100.0)] * FEW, UNPACED, 1000, id="pauses that nobody announced"),
+        pytest.param([(UNPACED, 2400.0)], UNPACED, 24000, id="a program that tells of epochs"),
+        pytest.param([(WORKING, 100.0)] * FEW, WORKING, 1000, id="slow steps"),
     ],
 )
 def test_a_deadline_is_learned(

@@ -6,6 +6,7 @@ job says (``GivenDeadline``), else what its own steps have taken (``LearnedDeadl
 """
 
 import json
+import math
 from collections import deque
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -20,13 +21,13 @@ STEP_FLOOR_SECONDS = 60.0
 much longer for the news.
 """
 PAUSE_FLOORS = 10
-"""How many floors a pause takes at least, ten minutes: one that is announced (an evaluation, a
-checkpoint, a compilation), or any of a program that does not say which of its steps are pauses.
+"""How many floors a pause takes at least that was announced (an evaluation, a checkpoint, a
+compilation): ten minutes.
 """
 START_FLOORS = 30
 """The same for the way to the first step, half an hour: to list a large data set on a cold file
 server takes longer than any pause afterwards, and an attempt that is ended there gets no further
-the next time.
+the next time. And for every silence of a program that announces none: it may be an evaluation.
 """
 REMEMBERED = 1000
 """Signs of life whose distances a learned deadline looks back on; with short steps, minutes."""
@@ -160,16 +161,19 @@ class LearnedDeadline:
             # What is stopped is not slow, whatever it announced.
             return self.of_step
         pause = max(self._floor * PAUSE_FLOORS, MARGIN * max(self._pauses, default=0.0))
-        if heartbeat is None or heartbeat.step == 0:
+        if heartbeat is None or (heartbeat.paced and heartbeat.step == 0):
             return max(self._floor * START_FLOORS, pause)
         if heartbeat.patient:
             return pause
-        return self.of_step if heartbeat.paced else max(self.of_step, pause)
+        if heartbeat.paced:
+            return self.of_step
+        # It may tell of itself once in an epoch: before the second time there is nothing to go by.
+        return max(self.of_step, self._floor * START_FLOORS) if self._steps else math.inf
 
     def learn(self, before: RankHealth, silence: float) -> None:
         """Note that a rank gave a sign of life after so many seconds."""
         heartbeat = before.heartbeat
-        if heartbeat is None or heartbeat.count == 0:
+        if heartbeat is None or (heartbeat.paced and heartbeat.count == 0):
             # What comes before the first batch does not come again.
             return
         (self._pauses if heartbeat.patient else self._steps).append(silence)
