@@ -71,6 +71,33 @@ def test_a_killed_rank_is_noticed_everywhere_while_its_loader_workers_live(
     gang.first_steps(2, 2)
 
 
+HOLDING = """
+import time
+class Waiting:
+    def __del__(self):
+        time.sleep(600)
+def train():
+    waiting = Waiting()
+    %s
+train()
+"""
+
+
+@pytest.mark.parametrize(
+    ("end", "code"),
+    [("raise ValueError('bad luck')", 1), ("raise SystemExit(7)", 7)],
+    ids=["an error", "an exit"],
+)
+def test_a_rank_that_fails_does_not_wait_for_what_its_objects_wait_for(
+    tmp_path: Path, end: str, code: int
+) -> None:
+    script = tmp_path / "holding.py"
+    script.write_text(HOLDING % end, encoding="utf-8")
+    with Gang(tmp_path, program=[sys.executable, str(script)]) as gang:
+        gang.assign(1)
+        assert gang.launchers[0].wait_exit() == code
+
+
 @pytest.mark.parametrize(
     "gang", [{"program": ["loading_program:train"]}], indirect=True, ids=["1 launcher"]
 )

@@ -32,6 +32,10 @@ programs of others, which might find modules of ours in the place of their own.
 """
 _FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 _MESSAGE_CHARACTERS = 2000
+_last_error: list[BaseException] = []
+"""What ended the program. Kept until the process leaves: its frames hold loader iterators and
+process groups, whose destructors wait for workers and peers, a loader's five seconds for each.
+"""
 
 
 class CannotRunError(Exception):
@@ -141,8 +145,12 @@ def run(program: Sequence[str]) -> tuple[int, str, str]:
     try:
         call(program)
     except SystemExit as end:
-        return _exit_status(end.code)
+        status = _exit_status(end.code)
+        if status[0] not in (ExitCode.DONE, ExitCode.STOPPED):
+            _last_error.append(end)
+        return status
     except BaseException as error:
+        _last_error.append(error)
         # The bundled trainer's own errors say what to do; a traceback would bury that.
         kind = type(error).__name__
         code = getattr(error, "exit_code", None)
