@@ -86,6 +86,7 @@ STATUS: dict[str, Any] = {
     "selector": "training.inception.dev/job=job",
     "accelerator": "cambricon.com/mlu x2",
     "model": "bninception",
+    "checkpointPath": "s3://runs/default/job",
     "startTime": "2026-01-01T00:00:00Z",
     "conditions": [
         {

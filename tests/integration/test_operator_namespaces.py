@@ -4,6 +4,7 @@ elsewhere.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -92,6 +93,25 @@ def test_jobs_of_listed_namespaces_run_and_others_are_ignored(
         assert process.metric("api_requests_total", code="201") > 0
         assert process.stop() == 0
         assert "orbidden" not in process.log, "kopf's own requests are allowed too"
+
+
+def test_jobs_of_one_name_have_places_of_their_own_in_a_store(
+    kubeconfig: Path, places: dict[str, Trainings], tmp_path: Path
+) -> None:
+    with operator(kubeconfig, tmp_path / "log", *LISTED):
+        for name in LISTED:
+            places[name].create("job", checkpoint={"uri": "s3://runs"})
+        for name in LISTED:
+            trainings = places[name]
+            trainings.wait_state("job", "Running")
+            path = f"s3://runs/{name}/job"
+            assert trainings.status("job")["checkpointPath"] == path
+            container = trainings.pods("job")["job-0-1"]["spec"]["containers"][0]
+            values = {entry["name"]: entry.get("value") for entry in container["env"]}
+            assert json.loads(values["INCEPTION_CONFIG"])["checkpoint"]["path"] == path
+            metadata = trainings.get("job")["metadata"]
+            assert values["INCEPTION_JOB_UID"] == metadata["uid"]
+            assert values["INCEPTION_JOB_CREATED"] == metadata["creationTimestamp"]
 
 
 def accepted(trainings: Trainings) -> str:

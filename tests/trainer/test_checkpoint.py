@@ -6,19 +6,24 @@ import os
 import threading
 from pathlib import Path
 
+import fsspec.config
 import pytest
 import torch
 from torch import nn
 
 from inception_trainer import models
 from inception_trainer.checkpoint import checksums, folder
-from inception_trainer.checkpoint.base import FORMAT
+from inception_trainer.checkpoint.base import FORMAT, FailedSave
 from inception_trainer.checkpoint.folder import FolderCheckpoints, check_fingerprint
+from inception_trainer.checkpoint.owner import Owner
 from inception_trainer.comm import Comm
 from inception_trainer.config.normalization import INCEPTION
+from inception_trainer.config.settings import from_environment
 from inception_trainer.config.training import from_mapping
 from inception_trainer.device import Accelerator
 from inception_trainer.errors import ConfigError, DataError, Fenced, NonFiniteLoss
+from inception_trainer.reporting.records import Bus
+from inception_trainer.train.build import open_store
 from inception_trainer.train.state import Snapshot, TrainingState
 from inception_trainer.train.step import OptimizerStep
 from inception_trainer.weights.load import load_weights, open_weights
@@ -231,12 +236,12 @@ def test_same_attempt_may_come_again_and_no_number_means_the_next(writer, tmp_pa
 
 
 def test_write_error_is_raised_by_the_next_call(writer, monkeypatch) -> None:
-    def full(*_arguments):
-        raise OSError(28, "No space left on device")
+    def forbidden(*_arguments):
+        raise OSError(13, "Permission denied")
 
-    monkeypatch.setattr(folder, "_write_tensors", full)
+    monkeypatch.setattr(folder, "_write_tensors", forbidden)
     writer.save(small_checkpoint(1), 1)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(OSError, match="Permission denied"):
         writer.wait()
 
 
@@ -397,3 +402,57 @@ def test_a_reader_finds_the_checksum_of_the_best_at_every_moment_of_its_replacem
     save(writer, 2, best=True)
     assert checked.count("best.pt") == 2
     assert len(checksums.recorded(best)) == 1
+
+
+# The environment of a pod.
+
+POD = {
+    "INCEPTION_ATTEMPT": "2",
+    "INCEPTION_JOB": "team-a/digits",
+    "INCEPTION_JOB_UID": "0a1b",
+    "INCEPTION_JOB_CREATED": "2026-11-30T03:33:11Z",
+}
+
+
+@pytest.mark.parametrize("path", ["{}/place", "memory://runs/place", "file://{}/place"])
+def test_the_pod_of_a_job_writes_in_the_name_of_its_uid(tmp_path, path) -> None:
+    config = from_mapping(
+        {"data": {"kind": "Synthetic"}, "checkpoint": {"path": path.format(tmp_path)}}
+    )
+    bus, told = Bus(), []
+    bus.checkpoint_failed = told.append  # type: ignore[method-assign]
+    store = open_store(config, from_environment(POD), bus)
+    assert store is not None
+    assert store.acquire() == 2
+    assert store._owner == Owner.of(2, "team-a/digits", "0a1b", "2026-11-30T03:33:11Z")
+    assert store._owner.job == "team-a/digits"
+    assert store.other is None
+    store.failed(FailedSave(1, "full"))
+    assert told == [FailedSave(1, "full")]
+    assert open_store(config, from_environment(POD | {"RANK": "1"}), bus) is None
+
+
+@pytest.mark.parametrize("store", ["file://{}/{}", "local://{}/{}"])
+def test_a_job_made_anew_finds_what_its_predecessor_left_without_a_namespace(
+    tmp_path, store, monkeypatch
+) -> None:
+    """Through the variables of the pod, in a folder and in a store."""
+    monkeypatch.setitem(fsspec.config.conf, "local", {"auto_mkdir": True})
+    flat, own = (store.format(tmp_path, name) for name in ("digits", "team-a/digits"))
+
+    def opened(path: str, **environ: str):
+        config = from_mapping({"data": {"kind": "Synthetic"}, "checkpoint": {"path": path}})
+        found = open_store(config, from_environment(environ), Bus())
+        assert found is not None
+        found.acquire()
+        return found, found.load()
+
+    old, _ = opened(flat, INCEPTION_ATTEMPT="3")
+    save(old, 7)
+    anew, checkpoint = opened(own, **POD, INCEPTION_OTHER_CHECKPOINT_PATH=flat)
+    assert checkpoint["progress"]["step"] == 7
+    save(anew, 8)
+    _, checkpoint = opened(own, **POD, INCEPTION_OTHER_CHECKPOINT_PATH=flat)
+    assert checkpoint["progress"]["step"] == 8
+    _, checkpoint = opened(flat, INCEPTION_ATTEMPT="4")
+    assert checkpoint["progress"]["step"] == 7

@@ -5,16 +5,20 @@ stopped.
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from inception_trainer.checkpoint.folder import FolderCheckpoints
-from inception_trainer.errors import Fenced
-from interruption import Interruption, small_checkpoint
+from inception_trainer.checkpoint.owner import Owner, parse_owner
+from inception_trainer.errors import ConfigError, Fenced
+from interruption import ANEW, FIRST, LINES, NEIGHBOUR, Interruption, small_checkpoint
 
 OPERATIONS = (
     "open",
@@ -42,8 +46,14 @@ def interrupt() -> Iterator[Callable[[int, Callable[[], Any]], Interruption]]:
     _hooks.clear()
 
 
-def store(root: Path, attempt: int) -> FolderCheckpoints:
-    return FolderCheckpoints(root, attempt, keep=1)
+def store(root: Path, owner: Owner) -> FolderCheckpoints:
+    return FolderCheckpoints(root, None, keep=1, owner=owner)
+
+
+@pytest.fixture(params=LINES)
+def line(request: pytest.FixtureRequest) -> list[Owner]:
+    """An owner, its successor, and the successor of that."""
+    return LINES[request.param]
 
 
 def save(writer: FolderCheckpoints, step: int, number: int) -> None:
@@ -57,26 +67,30 @@ def files(root: Path) -> dict[str, bytes]:
 
 
 class Successor:
-    """Attempt 2: takes the folder and saves at the given step; remembers what there was then."""
+    """Takes the folder and saves at the given step; remembers what there was then."""
 
-    def __init__(self, root: Path, step: int) -> None:
-        self.root, self.step, self.left = root, step, {}
+    def __init__(self, root: Path, owner: Owner, step: int) -> None:
+        self.root, self.owner, self.step, self.left = root, owner, step, {}
 
     def __call__(self) -> None:
-        writer = store(self.root, 2)
-        writer.acquire()
+        writer = store(self.root, self.owner)
+        assert writer.acquire() == self.owner.attempt
         writer.load()
         save(writer, self.step, 2)
         self.left = files(self.root)
 
 
-@pytest.mark.parametrize("step", [20, 15], ids=["same step", "a step before"])
-def test_a_save_that_was_interrupted_anywhere_changes_nothing(tmp_path, interrupt, step) -> None:
+@pytest.mark.parametrize(
+    ("line", "step"), [*((key, 20) for key in LINES), ("one job", 15)], indirect=["line"]
+)
+def test_a_save_that_was_interrupted_anywhere_changes_nothing(
+    tmp_path, interrupt, line, step
+) -> None:
     """The successor's checkpoint, pointer, best, final and lease stay, byte for byte."""
     interrupted = 0
     for number in range(200):
         root = tmp_path / str(number)
-        zombie, successor = store(root, 1), Successor(root, step)
+        zombie, successor = store(root, line[0]), Successor(root, line[1], step)
         zombie.acquire()
         save(zombie, 10, 1)
         happened = interrupt(number, successor)
@@ -91,10 +105,12 @@ def test_a_save_that_was_interrupted_anywhere_changes_nothing(tmp_path, interrup
         interrupted += 1
         assert files(root) == successor.left, f"operation {number} of an older attempt went through"
         assert json.loads((root / "latest.json").read_text())["step"] == step
-        with pytest.raises(Fenced):
-            store(root, 1).acquire()
-        assert store(root, 3).acquire() == 3
-        newest = store(root, 3).load()
+        # What knows no UID goes on in the name of the newest: its own number is all it has.
+        if line[0].uid or line[0].attempt < line[1].attempt:
+            with pytest.raises(Fenced):
+                store(root, line[0]).acquire()
+        assert store(root, line[2]).acquire() == line[2].attempt
+        newest = store(root, line[2]).load()
         assert newest is not None
         assert newest["model"]["w"][0] == 2
         # Only what was already over could end well.
@@ -102,15 +118,16 @@ def test_a_save_that_was_interrupted_anywhere_changes_nothing(tmp_path, interrup
     assert interrupted > 10
 
 
-def test_taking_the_folder_late_changes_nothing(tmp_path, interrupt) -> None:
-    """Attempt 1 is stopped while it takes the folder; attempt 2 keeps the lease."""
+@pytest.mark.parametrize("line", [key for key in LINES if "0.1" not in key], indirect=True)
+def test_taking_the_folder_late_changes_nothing(tmp_path, interrupt, line) -> None:
+    """An attempt is stopped while it takes the folder; its successor keeps the lease."""
     interrupted = 0
     for number in range(100):
         root = tmp_path / str(number)
-        store(root, 0).acquire()
-        successor = Successor(root, 5)
+        store(root, line[0]).acquire()
+        successor = Successor(root, line[2], 5)
         happened = interrupt(number, successor)
-        zombie = store(root, 1)
+        zombie = store(root, line[1])
         try:
             zombie.acquire()
             with_right = True
@@ -119,7 +136,7 @@ def test_taking_the_folder_late_changes_nothing(tmp_path, interrupt) -> None:
         if not happened.happened:
             break
         interrupted += 1
-        assert json.loads((root / "lease.json").read_text()) == {"attempt": 2}
+        assert Owner.from_dict(json.loads((root / "lease.json").read_text())) == line[2]
         if with_right:
             zombie.save(small_checkpoint(20, 1), 20)
             with pytest.raises(Fenced):
@@ -128,10 +145,150 @@ def test_taking_the_folder_late_changes_nothing(tmp_path, interrupt) -> None:
     assert interrupted > 5
 
 
+@pytest.mark.parametrize(
+    ("mine", "other"), [(FIRST, NEIGHBOUR), (NEIGHBOUR, FIRST)], ids=["older", "newer"]
+)
+def test_two_jobs_that_begin_at_once_never_both_have_the_folder(
+    tmp_path, interrupt, mine, other
+) -> None:
+    """The other job begins and saves at any moment while this one takes the folder."""
+    outcomes = set()
+    for number in range(100):
+        root = tmp_path / str(number)
+        left: dict[str, bytes] = {}
+        others = store(root, Owner.of(1, *other))
+
+        def begin(others=others, left=left, root=root) -> None:
+            try:
+                others.acquire()
+                save(others, 5, 2)
+                left.update(files(root))
+            except (ConfigError, Fenced):
+                pass
+
+        happened = interrupt(number, begin)
+        try:
+            ours = store(root, Owner.of(1, *mine))
+            ours.acquire()
+            save(ours, 10, 1)
+            has_it = True
+        except (ConfigError, Fenced):
+            has_it = False
+        if not happened.happened:
+            break
+        others.save(small_checkpoint(20, 2), 20)
+        try:
+            others.wait()
+            other_has_it = True
+        except Fenced:
+            other_has_it = False
+        assert not (has_it and other_has_it)
+        if has_it:
+            assert json.loads((root / "latest.json").read_text())["step"] == 10
+        # Whoever comes again is told of the one who has it.
+        owner = Owner.from_dict(json.loads((root / "lease.json").read_text()))
+        loser = other if owner is not None and owner.job == mine[0] else mine
+        with pytest.raises(ConfigError, match=f"belongs to job {owner and owner.job} "):
+            store(root, Owner.of(2, *loser)).acquire()
+        outcomes.add((has_it, other_has_it))
+    assert outcomes == {(True, False), (False, True)}
+
+
+def test_a_job_made_anew_goes_on_at_once_and_the_one_before_never_again(tmp_path) -> None:
+    """Attempts of a deleted job are fenced, however high their numbers are."""
+    save(began(tmp_path, Owner.of(12, *FIRST)), 10, 1)
+    again = began(tmp_path, Owner.of(1, *ANEW))
+    found = again.load()
+    assert found is not None
+    assert found["progress"]["step"] == 10
+    for attempt in (12, 13, 99):
+        with pytest.raises(
+            Fenced, match=r"attempt 1 of job default/test \(UID 0a1b-anew\) owns "
+        ) as refusal:
+            store(tmp_path, Owner.of(attempt, *FIRST)).acquire()
+        assert f"attempt {attempt} of job default/test (UID 0a1b-first) must" in str(refusal.value)
+    save(again, 20, 2)
+
+
+def test_a_folder_of_another_job_is_refused_until_somebody_gives_it_away(tmp_path) -> None:
+    """A finished or suspended job keeps its folder: nobody can tell from files that it is gone."""
+    save(began(tmp_path, Owner.of(3, *FIRST)), 10, 1)
+    left = files(tmp_path)
+    with pytest.raises(ConfigError, match="belongs to job default/test ") as refusal:
+        store(tmp_path, Owner.of(1, *NEIGHBOUR)).acquire()
+    assert "give job team-b/test another place" in str(refusal.value)
+    assert "if job default/test is gone, remove lease.json and .writers there" in str(refusal.value)
+    assert refusal.value.exit_code == 78
+    assert files(tmp_path) == left
+    (tmp_path / "lease.json").unlink()
+    shutil.rmtree(tmp_path / ".writers")
+    found = began(tmp_path, Owner.of(1, *NEIGHBOUR)).load()
+    assert found is not None
+    assert found["progress"]["step"] == 10
+
+
+def test_a_folder_of_version_0_1_goes_to_the_first_job_that_asks(tmp_path) -> None:
+    (tmp_path / ".writers" / "4").mkdir(parents=True)
+    (tmp_path / "lease.json").write_text('{"attempt": 4}')
+    assert began(tmp_path, Owner.of(1, *FIRST))._owner == Owner.of(1, *FIRST)
+    assert [path.name for path in (tmp_path / ".writers").iterdir()] == [
+        "1.20261130T033311Z.0a1b-first.default.test"
+    ]
+    with pytest.raises(ConfigError, match="belongs to job default/test "):
+        store(tmp_path, Owner.of(9, *NEIGHBOUR)).acquire()
+
+
+def test_a_run_without_a_uid_goes_on_in_the_name_of_the_newest(tmp_path) -> None:
+    """A run by hand on the folder of a job is its successor, as it was before there were UIDs."""
+    began(tmp_path, Owner.of(3, *FIRST))
+    by_hand = began(tmp_path, Owner.of(None))
+    assert by_hand._owner == Owner.of(4, *FIRST)
+    with pytest.raises(Fenced, match="attempt 4 owns"):
+        store(tmp_path, Owner.of(3)).acquire()
+    assert began(tmp_path, Owner.of(5))._owner == Owner.of(5, *FIRST)
+
+
+@given(
+    st.builds(
+        lambda attempt, job: Owner.of(attempt, *job),
+        st.integers(1, 10**9),
+        st.sampled_from([("",), FIRST, ANEW, NEIGHBOUR, ("", "uid")]),
+    )
+)
+def test_the_name_of_a_folder_says_all_of_its_owner(owner: Owner) -> None:
+    for digits in (1, 8):
+        read = parse_owner(owner.encode(digits))
+        assert read == owner
+        assert read.job == owner.job
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["", "x", "-1", "1.x.uid.a.b", "1..a/b.c.d", "1...a.b", "1..uid.a.b.c", "9" * 30, "\u0663"],
+)
+def test_other_names_are_no_owners(name: str) -> None:
+    assert parse_owner(name) is None
+
+
+@pytest.mark.parametrize(
+    ("job", "uid", "created"),
+    [("a/b", "../x", ""), ("a/../b", "uid", ""), ("a/b", "uid", "yesterday"), ("a", "uid", "")],
+)
+def test_an_environment_that_is_not_the_operators_is_refused(job, uid, created) -> None:
+    with pytest.raises(ConfigError, match="not what the operator writes"):
+        Owner.of(1, job, uid, created)
+
+
+def began(root: Path, owner: Owner) -> FolderCheckpoints:
+    writer = store(root, owner)
+    writer.acquire()
+    return writer
+
+
 def test_leftovers_of_older_attempts_go(tmp_path) -> None:
     for attempt in (1, 2, 3):
-        store(tmp_path, attempt).acquire()
+        began(tmp_path, Owner.of(attempt))
         (tmp_path / ".writers" / str(attempt) / "half.tmp").write_bytes(b"half")
     assert [path.name for path in (tmp_path / ".writers").iterdir()] == ["3"]
-    store(tmp_path, 3).acquire()
+    began(tmp_path, Owner.of(3))
     assert list((tmp_path / ".writers" / "3").iterdir()) == []

@@ -12,12 +12,13 @@ from typing import Any
 
 import pytest
 
-from inception_trainer.checkpoint import object_store
+from inception_trainer.checkpoint import base, object_store
 from inception_trainer.checkpoint.base import SaveRecord
 from inception_trainer.checkpoint.object_store import ObjectStoreCheckpoints
-from inception_trainer.errors import DataError, Fenced, StoreFailed
+from inception_trainer.checkpoint.owner import Owner
+from inception_trainer.errors import ConfigError, DataError, Fenced, StorageFailed, StoreFailed
 from inception_trainer.stores import Remote
-from interruption import Interruption, small_checkpoint
+from interruption import ANEW, FIRST, LINES, NEIGHBOUR, Interruption, small_checkpoint
 from object_store import STORES, new_place
 
 pytestmark = pytest.mark.timeout(300)
@@ -34,30 +35,33 @@ def place(
 
 def checkpoints_in(
     root: Remote,
-    attempt: int | None,
+    owner: Owner | int | None,
     keep: int = 1,
     saved: Callable[[SaveRecord], None] | None = None,
 ) -> ObjectStoreCheckpoints:
-    return ObjectStoreCheckpoints(root, attempt, keep, saved)
+    """``owner`` may be the number of an attempt of a run that knows no UID."""
+    known = owner if isinstance(owner, Owner) else Owner.of(owner)
+    return ObjectStoreCheckpoints(root, None, keep, saved, known)
 
 
-def begun(root: Remote, attempt: int | None, keep: int = 1) -> ObjectStoreCheckpoints:
-    writer = checkpoints_in(root, attempt, keep)
+def begun(root: Remote, owner: Owner | int | None, keep: int = 1) -> ObjectStoreCheckpoints:
+    writer = checkpoints_in(root, owner, keep)
     writer.acquire()
     writer.load()
     return writer
 
 
-def step_and_writer(root: Remote, attempt: int) -> tuple[int, int] | None:
-    reader = checkpoints_in(root, attempt)
+def step_and_writer(root: Remote, owner: Owner | int) -> tuple[int, int] | None:
+    reader = checkpoints_in(root, owner)
     reader.acquire()
     found = reader.load()
     return None if found is None else (found["progress"]["step"], int(found["model"]["w"][0]))
 
 
-def objects(root: Remote, attempt: int) -> dict[str, bytes]:
+def objects(root: Remote, owner: Owner | int) -> dict[str, bytes]:
     """All that readers of this attempt look at."""
-    folder = root / "attempts" / f"{attempt:08d}"
+    known = owner if isinstance(owner, Owner) else Owner.of(owner)
+    folder = root / "attempts" / known.encode(8)
     return {name: (folder / name).read_bytes() for name in folder.names()}
 
 
@@ -90,18 +94,26 @@ def everywhere(place: Callable[[], Remote]) -> Iterator[tuple[int, Remote]]:
         yield number, place()
 
 
-def test_a_save_that_was_interrupted_anywhere_changes_nothing(place, interrupt) -> None:
-    """Attempt 2 takes over and saves while 1 is in the middle of a save, which then goes on."""
+@pytest.fixture(params=LINES)
+def line(request: pytest.FixtureRequest) -> list[Owner]:
+    """An owner, its successor, and the successor of that."""
+    return LINES[request.param]
+
+
+def test_a_save_that_was_interrupted_anywhere_changes_nothing(place, interrupt, line) -> None:
+    """The successor takes over and saves while an attempt is in the middle of a save, which then
+    goes on.
+    """
     interrupted = 0
     for number, root in everywhere(place):
-        zombie = begun(root, 1)
+        zombie = begun(root, line[0])
         zombie.commit(small_checkpoint(10, 1), 10, True, False)
         left: dict[str, bytes] = {}
 
         def takeover(root: Remote = root, left: dict[str, bytes] = left) -> None:
-            successor = begun(root, 2)
+            successor = begun(root, line[1])
             successor.commit(small_checkpoint(15, 2), 15, True, True)
-            left.update(objects(root, 2))
+            left.update(objects(root, line[1]))
 
         happened = interrupt(number, takeover)
         zombie.save(small_checkpoint(20, 1), 20, best=True, final=True)
@@ -110,15 +122,75 @@ def test_a_save_that_was_interrupted_anywhere_changes_nothing(place, interrupt) 
         if not happened.happened:
             break
         interrupted += 1
-        assert objects(root, 2) == left, f"operation {number} of an older attempt went through"
+        assert objects(root, line[1]) == left, (
+            f"operation {number} of an older attempt went through"
+        )
         with pytest.raises(Fenced):
             zombie.commit(small_checkpoint(30, 1), 30, True, True)
-        with pytest.raises(Fenced):
-            checkpoints_in(root, 1).acquire()
+        # What knows no UID goes on in the name of the newest: its own number is all it has.
+        if line[0].uid or line[0].attempt < line[1].attempt:
+            with pytest.raises(Fenced):
+                checkpoints_in(root, line[0]).acquire()
         assert object_store.best_of(root) is not None
-        assert step_and_writer(root, 3) == (15, 2)
-        assert [name for attempt in (1, 2) for name in objects(root, attempt)] == []
+        assert step_and_writer(root, line[2]) == (15, 2)
+        assert [name for owner in line[:2] for name in objects(root, owner)] == []
     assert interrupted > 5
+
+
+@pytest.mark.parametrize(
+    ("mine", "other"), [(FIRST, NEIGHBOUR), (NEIGHBOUR, FIRST)], ids=["older", "newer"]
+)
+def test_two_jobs_that_begin_at_once_never_both_have_the_place(
+    place, interrupt, mine, other
+) -> None:
+    """The other job begins and saves at any moment while this one does."""
+    outcomes = set()
+    for number, root in everywhere(place):
+        has_it = dict.fromkeys(("mine", "other"), False)
+
+        def begin(who: str, job: tuple[str, ...], has_it: Any = has_it, root: Any = root) -> None:
+            with contextlib.suppress(ConfigError, Fenced):
+                begun(root, Owner.of(1, *job)).commit(small_checkpoint(5, 1), 5, True, True)
+                has_it[who] = True
+
+        happened = interrupt(number, lambda begin=begin: begin("other", other))
+        begin("mine", mine)
+        if not happened.happened:
+            break
+        assert not all(has_it.values())
+        outcomes.add((has_it["mine"], has_it["other"]))
+        if any(has_it.values()):
+            owner, loser = (mine, other) if has_it["mine"] else (other, mine)
+            with pytest.raises(ConfigError, match=f"belongs to job {owner[0]} "):
+                checkpoints_in(root, Owner.of(2, *loser)).acquire()
+        else:
+            # Both have seen the other: whoever comes next is not kept out by what they left.
+            begun(root, Owner.of(2, *mine))
+    assert {(True, False), (False, True)} <= outcomes
+
+
+def test_a_job_made_anew_goes_on_at_once_and_the_one_before_never_again(place) -> None:
+    root = place()
+    begun(root, Owner.of(12, *FIRST)).commit(small_checkpoint(10, 1), 10, True, False)
+    assert step_and_writer(root, Owner.of(1, *ANEW)) == (10, 1)
+    for attempt in (12, 13, 99):
+        with pytest.raises(Fenced, match=r"attempt 1 of job default/test \(UID 0a1b-anew\) owns "):
+            checkpoints_in(root, Owner.of(attempt, *FIRST)).acquire()
+
+
+def test_a_place_of_another_job_is_refused_until_somebody_gives_it_away(place) -> None:
+    root = place()
+    owner = Owner.of(3, *FIRST)
+    begun(root, owner).commit(small_checkpoint(10, 1), 10, True, False)
+    left = objects(root, owner)
+    with pytest.raises(ConfigError, match="belongs to job default/test ") as refusal:
+        begun(root, Owner.of(1, *NEIGHBOUR))
+    folder = root / "attempts" / owner.encode(8)
+    assert f"if job default/test is gone, remove {folder}" in str(refusal.value)
+    assert objects(root, owner) == left
+    for name in folder.names():
+        (folder / name).remove()
+    assert step_and_writer(root, Owner.of(1, *NEIGHBOUR)) is None
 
 
 @pytest.mark.parametrize("saves", [0, 1], ids=["nothing before", "a checkpoint before"])
@@ -200,7 +272,7 @@ def test_keep_best_final_and_weights(place) -> None:
     assert found is not None
     assert found[0].startswith("step-000000002-")
     successor = begun(root, None, keep=2)
-    assert successor._attempt == 2
+    assert successor._owner.attempt == 2
     record = json.loads(objects(root, 2)["record.json"])
     assert [entry["step"] for entry in record["kept"]] == [5]
     assert (record["best"]["step"], record["final"]["step"]) == (2, 5)
@@ -259,6 +331,72 @@ def test_a_record_never_leads_out_of_its_folder(place, name) -> None:
         object_store.best_of(root)
 
 
+def test_a_full_store_gives_up_its_oldest_checkpoints_first(place, monkeypatch) -> None:
+    """The store takes no third checkpoint beside two; the only one is never given up."""
+    root = place()
+    writer = begun(root, Owner.of(1, *FIRST), keep=3)
+    original = Remote.write
+    most = {"checkpoints": 2}
+
+    def bounded(path: Remote, fill: Any) -> None:
+        names = [name for name in path.parent.names() if name.endswith(".pt")]
+        if len(names) >= most["checkpoints"]:
+            raise StoreFailed(f"{path}: OSError: 507 Insufficient Storage")
+        original(path, fill)
+
+    monkeypatch.setattr(Remote, "write", bounded)
+    kept = []
+    for step in (1, 2, 3, 4):
+        writer.save(small_checkpoint(step, 1), step)
+        writer.wait()
+        kept.append([entry.step for entry in writer._record.kept])
+    assert kept == [[1], [1, 2], [2, 3], [3, 4]]
+    most["checkpoints"] = 1
+    monkeypatch.setattr(base, "RETRY_PAUSES", ())
+    writer.save(small_checkpoint(5, 1), 5)
+    with pytest.raises(StorageFailed, match="make room, or raise the quota"):
+        writer.wait()
+    assert step_and_writer(root, Owner.of(2, *FIRST)) == (4, 1)
+
+
+def test_a_job_made_anew_goes_on_from_where_version_0_1_kept_its_checkpoints(place) -> None:
+    old, root = place(), place()
+    begun(old, 3).commit(small_checkpoint(10, 1), 10, True, False)
+    anew = checkpoints_in(root, Owner.of(1, *FIRST))
+    anew.other = old
+    anew.acquire()
+    found = anew.load()
+    assert found is not None
+    assert found["progress"]["step"] == 10
+    anew.commit(small_checkpoint(20, 1), 20, True, False)
+    # What lies at the old place stays, and nobody looks at it again.
+    assert step_and_writer(old, 4) == (10, 1)
+    later = checkpoints_in(root, Owner.of(2, *FIRST))
+    later.other = old
+    later.acquire()
+    found = later.load()
+    assert found is not None
+    assert found["progress"]["step"] == 20
+
+
+@pytest.mark.parametrize("known", ["its owner", "who has finished there"])
+def test_what_another_job_has_left_at_the_old_place_is_not_taken(place, known) -> None:
+    old, root = place(), place()
+    neighbours = small_checkpoint(10, 1)
+    owner = Owner.of(3)
+    if known == "its owner":
+        owner = Owner.of(3, *NEIGHBOUR)
+    else:
+        neighbours["progress"]["summary"] = {"job": NEIGHBOUR[0]}
+    begun(old, owner).commit(neighbours, 10, True, True)
+    left = objects(old, owner)
+    anew = checkpoints_in(root, Owner.of(1, *FIRST))
+    anew.other = old
+    anew.acquire()
+    assert anew.load() is None
+    assert objects(old, owner) == left
+
+
 def test_nothing_there(place) -> None:
     root = place()
     assert object_store.best_of(root) is None
@@ -268,7 +406,7 @@ def test_nothing_there(place) -> None:
 
 
 def test_a_save_reports_and_raises(place, monkeypatch) -> None:
-    root, saved = place(), []
+    root, saved, failed = place(), [], []
     writer = checkpoints_in(root, 1, saved=saved.append)
     writer.acquire()
     writer.load()
@@ -281,7 +419,10 @@ def test_a_save_reports_and_raises(place, monkeypatch) -> None:
         raise StoreFailed("no room")
 
     monkeypatch.setattr(Remote, "write", full)
+    monkeypatch.setattr(base, "RETRY_PAUSES", (0.01,))
+    writer.failed = failed.append
     writer.save(small_checkpoint(2, 1), 2)
-    with pytest.raises(StoreFailed, match="no room"):
+    with pytest.raises(StorageFailed, match=r"step 2 cannot be written .*no room"):
         writer.wait()
+    assert [record.step for record in failed] == [2, 2]
     assert step_and_writer(root, 2) == (1, 1)

@@ -23,7 +23,7 @@ import torch
 
 import cifar_files
 import trainer_ranks
-from inception_trainer import models, stores
+from inception_trainer import models, storage, stores
 from inception_trainer.checkpoint import checksums
 from inception_trainer.checkpoint.object_store import best_of
 from inception_trainer.config.training import from_mapping, merge
@@ -208,6 +208,7 @@ def test_a_store_that_fails_makes_no_image_corrupt(
     train = opened("ImageFolder", memory).train
     fs, _ = stores.filesystem(memory)
     monkeypatch.setattr(type(fs), "cat_file", failing(error))
+    monkeypatch.setattr(storage, "PATIENCE", 0.2)
     with pytest.raises(expected, match=words):
         train.batch(np.arange(2), 0)
 

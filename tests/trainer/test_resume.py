@@ -155,3 +155,40 @@ def test_a_job_on_files_continues_bit_by_bit(
     assert 0 < stopped < final(whole)["progress"]["step"]
     assert trainer_ranks.run(parts, config(parts, **own), 2, attempt=2) == [0, 0]
     assert_same_result(whole, parts)
+
+
+def of_job(uid: str, created: str, job: str = "default/test") -> dict[str, str]:
+    return {
+        "INCEPTION_JOB": job,
+        "INCEPTION_JOB_UID": uid,
+        "INCEPTION_JOB_CREATED": f"2026-11-30T{created}Z",
+    }
+
+
+def test_a_job_made_anew_finishes_what_the_one_before_began(tmp_path) -> None:
+    """Real ranks: the new job's first attempt goes on where the old one's fourth was stopped; from
+    then on the old one is fenced, and a neighbour is refused.
+    """
+    job = tmp_path / "job"
+    before, anew = of_job("0a1b", "03:33:11"), of_job("0c2d", "03:40:00")
+
+    def start(attempt: int, environment: dict[str, str]) -> trainer_ranks.Gang:
+        folder = tmp_path / f"{environment['INCEPTION_JOB_UID']}-{attempt}"
+        return trainer_ranks.start(
+            folder, config(job, epochs=20), attempt=attempt, small=True, environment=environment
+        )
+
+    gang = start(4, before)
+    gang.until((job / "latest.json").exists)
+    gang.signal(signal.SIGTERM)
+    assert gang.wait() == [75]
+    stopped = json.loads((job / "latest.json").read_text())["step"]
+    gang = start(1, anew)
+    assert gang.wait() == [0]
+    assert f"continuing at step {stopped} " in gang.output()
+    gang = start(5, before)
+    assert gang.wait() == [1]
+    assert "Fenced: attempt 1 of job default/test (UID 0c2d) owns" in gang.output()
+    gang = start(1, of_job("0e3f", "03:50:00", "team-b/test"))
+    assert gang.wait() == [78]
+    assert f"ConfigError: checkpoint.path: {job} belongs to job default/test" in gang.output()

@@ -46,6 +46,13 @@ def test_metrics_page() -> None:
     }
 
 
+def test_a_checkpoint_that_could_not_be_written_is_seen() -> None:
+    for value, failing in (("0.0", False), ("1.0", True)):
+        found = progress.from_metrics(f"{PAGE}trainer_checkpoint_failing {value}\n", NOW)
+        assert found is not None
+        assert found.checkpoint_failing is failing
+
+
 def test_pages_without_figures() -> None:
     assert progress.from_metrics("", NOW) is None
     assert progress.from_metrics("python_info 1\n", NOW) is None

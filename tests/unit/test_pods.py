@@ -22,7 +22,13 @@ TABLE = load_profiles()
 
 
 def build(slot: int = 0, attempt: int = 1, order: Any = None, **spec: Any) -> Json:
-    metadata = {"name": "digits", "namespace": "team", "uid": "u-1", "generation": 1}
+    metadata = {
+        "name": "digits",
+        "namespace": "team",
+        "uid": "u-1",
+        "creationTimestamp": "2026-11-30T03:33:11Z",
+        "generation": 1,
+    }
     job = parse(
         {"metadata": metadata, "spec": {"training": {"recipe": "bninception-digits"}, **spec}}
     )
@@ -131,6 +137,8 @@ def test_environment() -> None:
         "output": {"path": "/checkpoint/digits/output"},
     }
     assert values["INCEPTION_JOB"] == "team/digits"
+    assert values["INCEPTION_JOB_UID"] == "u-1"
+    assert values["INCEPTION_JOB_CREATED"] == "2026-11-30T03:33:11Z"
     assert values["INCEPTION_SHUTDOWN_SECONDS"] == "110"
     assert values["INCEPTION_METRICS_PORT"] == "8081"
     assert values["POD_IP"]["fieldRef"]["fieldPath"] == "status.podIP"
@@ -190,8 +198,9 @@ def test_checkpoint_path_of_the_template(path: str) -> None:
 def test_checkpoint_in_a_store() -> None:
     pod = build(checkpoint={"uri": "s3://bucket/runs/"})
     config = json.loads(env(pod)["INCEPTION_CONFIG"])
-    assert config["checkpoint"]["path"] == "s3://bucket/runs/digits"
-    assert config["output"]["path"] == "s3://bucket/runs/digits/output"
+    assert config["checkpoint"]["path"] == "s3://bucket/runs/team/digits"
+    assert config["output"]["path"] == "s3://bucket/runs/team/digits/output"
+    assert env(pod)["INCEPTION_OTHER_CHECKPOINT_PATH"] == "s3://bucket/runs/digits"
     assert "/checkpoint" not in {mount["mountPath"] for mount in container(pod)["volumeMounts"]}
 
 

@@ -12,7 +12,7 @@ Floors, each importing only those below it::
     checkpoint                    checkpoints in folders and object stores
     data, models, device          samples, networks, the accelerator
     config                        the configuration, checked
-    comm, stores, log, errors     small things that all of them use
+    comm, stores, storage, errors small things that all of them use, log too
 
 ``launcher`` and ``preload`` stand beside them: the launcher starts ranks and imports none of this.
 Importing this package imports neither torch nor numpy.

@@ -10,7 +10,8 @@
     ├── Stopped            75   saved and ended because someone asked for it
     ├── ConfigError        78   the configuration is wrong; names the key, the value and the remedy
     ├── Fenced              1   a newer attempt owns the checkpoint folder
-    ├── StoreFailed         1   an object store refused or did not answer; trying again may help
+    ├── StorageFailed       1   files cannot be read or written just now; trying again may help
+    │   └── StoreFailed      1   an object store refused or did not answer
     ├── NonFiniteLoss       1   the loss or a weight became NaN or infinite
     └── RanksDiverged       1   the ranks no longer hold the same weights
 
@@ -69,7 +70,11 @@ class Fenced(TrainerError):  # noqa: N818 - the name of the contract
     """A newer attempt owns the checkpoint folder: this one must not write."""
 
 
-class StoreFailed(TrainerError):  # noqa: N818 - the name of the contract
+class StorageFailed(TrainerError):  # noqa: N818 - the name of the contract
+    """Files could not be read or written for a while; the message names the error and the path."""
+
+
+class StoreFailed(StorageFailed):
     """An object store refused a request or did not answer."""
 
 

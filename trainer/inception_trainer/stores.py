@@ -46,6 +46,16 @@ def place(text: str) -> AnyPath:
     return Remote(text) if is_url(text) else Path(text.removeprefix(FILE))
 
 
+def check_answers(text: str) -> None:
+    """Raise the OSError of a local path that cannot even be looked at, unless it is just not there.
+
+    ``is_dir`` and ``is_file`` answer False for it, in some versions of Python.
+    """
+    if not is_url(text):
+        with suppress(FileNotFoundError, NotADirectoryError, ValueError):
+            Path(text.removeprefix(FILE)).stat()
+
+
 @contextmanager
 def translated_errors(url: str) -> Iterator[None]:
     """Raise what fsspec raises as ConfigError (no credentials) or StoreFailed (may pass).

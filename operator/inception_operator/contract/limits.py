@@ -42,6 +42,7 @@ LIMITS: Final[dict[str, int | tuple[int, int]]] = {
     "selector": 256,
     "accelerator": 384,
     "model": 64,
+    "checkpointPath": 1280,
     "trainerStatus.progressPercentage": (0, 100),
     "trainerStatus.estimatedRemainingSeconds": _INT64,
     "trainerStatus.epoch": _INT32,

@@ -76,6 +76,7 @@ class Reason:
     ATTEMPT_STARTED: Final = "AttemptStarted"
     ATTEMPT_RUNNING: Final = "AttemptRunning"
     ATTEMPT_ENDED: Final = "AttemptEnded"
+    CHECKPOINT_FAILING: Final = "CheckpointFailing"
     BACK_OFF: Final = "BackOff"
     RESIZED: Final = "Resized"
     RESTARTING: Final = "Restarting"

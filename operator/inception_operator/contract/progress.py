@@ -32,6 +32,7 @@ _READ: Final = tuple(
         "accuracy_ratio",
         "loss",
         "samples_seen",
+        "checkpoint_failing",
         _CHECKPOINT,
     )
 )
@@ -63,6 +64,7 @@ def from_metrics(text: str, now: datetime) -> Progress | None:
         loss=figures.any_number("loss"),
         samples_seen=figures.whole("samples_seen"),
         last_checkpoint=last_checkpoint,
+        checkpoint_failing=bool(figures.number("checkpoint_failing")),
         # The usual mistake is milliseconds.
         ignored=PREFIX + _CHECKPOINT if checkpoint and last_checkpoint is None else "",
     )

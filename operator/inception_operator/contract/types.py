@@ -136,8 +136,9 @@ class VanishedPod:
 class Progress:
     """The latest training figures of rank 0, from its ``/metrics`` page or its launcher's report.
 
-    Ratios are 0 to 1; ``loss`` may be NaN or infinite, which users must see. ``ignored`` names a
-    series whose value is none.
+    Ratios are 0 to 1; ``loss`` may be NaN or infinite, which users must see. With
+    ``checkpoint_failing`` the last checkpoint could not be written. ``ignored`` names a series
+    whose value is none.
     """
 
     time: datetime
@@ -151,6 +152,7 @@ class Progress:
     loss: float | None = None
     samples_seen: int | None = None
     last_checkpoint: datetime | None = None
+    checkpoint_failing: bool = False
     ignored: str = ""
 
 

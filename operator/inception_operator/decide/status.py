@@ -26,6 +26,10 @@ from .restart_policy import Counters, Restart
 NORMAL: Final = "Normal"
 WARNING: Final = "Warning"
 MAX_TEXT: Final = 2048
+_UNSAVED: Final = (
+    ", but its last checkpoint could not be written to {path}; training goes on, and the next one "
+    "tries again: make room there, or raise the quota (the log of its first pod says more)"
+)
 # Not true any more once no rank runs.
 _SPEED: Final = ("samplesPerSecond", "estimatedRemainingSeconds")
 # What this operator writes; server-side apply leaves other fields to whoever put them there.
@@ -45,6 +49,7 @@ _KEYS: Final = frozenset(
         "selector",
         "accelerator",
         "model",
+        "checkpointPath",
         "trainerStatus",
         "rootCause",
     )
@@ -317,8 +322,21 @@ class Draft:
         """The ranks of the attempt are running; ``but`` says what may go unnoticed."""
         text = f"attempt {self.attempt} is running"
         self._put(ConditionType.RESTARTING, FALSE, Reason.ATTEMPT_RUNNING, text)
-        full = text if but is None else f"{text}; {but}"
-        if self._put(ConditionType.RUNNING, TRUE, Reason.ATTEMPT_RUNNING, full):
+        failing = text + _UNSAVED.format(path=self._new.get("checkpointPath", ""))
+        before = self.message(ConditionType.RUNNING, Reason.ATTEMPT_RUNNING) or ""
+        # Without figures nobody knows: what was said last stays.
+        was_failing = is_failing = before.startswith(failing)
+        if self._figures is not None:
+            is_failing = self._figures.checkpoint_failing
+        said = failing if is_failing else text
+        full = said if but is None else f"{said}; {but}"
+        if not self._put(ConditionType.RUNNING, TRUE, Reason.ATTEMPT_RUNNING, full):
+            return
+        if is_failing:
+            self._warn(Reason.CHECKPOINT_FAILING, said)
+        elif was_failing:
+            self._announce(Reason.ATTEMPT_RUNNING, f"{text}, and its checkpoints are written again")
+        else:
             self._announce(Reason.ATTEMPT_RUNNING, text)
 
     def restart(self, cause: Failure, restart: Restart) -> None:
@@ -371,6 +389,13 @@ class Draft:
         self._put(ConditionType.SUCCEEDED, FALSE, reason, message)
         self._put(ConditionType.FAILED, TRUE, reason, message)
         self._warn(reason, message)
+
+    def keep_checkpoints_at(self, path: str | None) -> None:
+        """Where the job's checkpoints lie, from before its first pod on for all its life."""
+        if path is None:
+            self._forget("checkpointPath")
+        else:
+            self._new["checkpointPath"] = path
 
     def describe(self, *, nodes: Json, selector: str, accelerator: str, model: str) -> None:
         """The columns for people, and what the scale sub-resource reads."""

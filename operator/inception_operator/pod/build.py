@@ -151,7 +151,7 @@ def configuration(job: Job, devices: Devices) -> Json:
         **{key: value for key, value in optional.items() if value},
     }
     if job.checkpoint is not None:
-        directory = job.checkpoint.directory(job.name)
+        directory = job.checkpoint_path
         config["checkpoint"] = {"path": directory, **job.checkpoint.options}
         config["output"] = {"path": f"{directory}/output"}
     return config
@@ -319,12 +319,18 @@ def _environment(job: Job, devices: Devices, grace: int) -> list[Json]:
     values = {
         "INCEPTION_CONFIG": config,
         "INCEPTION_JOB": f"{job.namespace}/{job.name}",
+        # By these a job made anew is told from the one before of the same name.
+        "INCEPTION_JOB_UID": job.uid,
+        "INCEPTION_JOB_CREATED": job.created,
         "INCEPTION_METRICS_PORT": str(METRICS_PORT),
         "INCEPTION_SHUTDOWN_SECONDS": str(max(1, grace - SHUTDOWN_RESERVE)),
         **program.environment(job),
     }
     if job.progress_deadline is not None:
         values["INCEPTION_PROGRESS_DEADLINE_SECONDS"] = str(job.progress_deadline)
+    if not job.program and job.other_checkpoint_path is not None:
+        # No key of the configuration: a trainer image of version 0.1 would refuse it.
+        values["INCEPTION_OTHER_CHECKPOINT_PATH"] = job.other_checkpoint_path
     fields = {
         "POD_NAME": "metadata.name",
         "POD_IP": "status.podIP",

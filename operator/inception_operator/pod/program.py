@@ -58,8 +58,8 @@ def environment(job: Job) -> dict[str, str]:
     """What a program may want to know besides the variables of torchrun."""
     values = {}
     # The bundled trainer reads the same from INCEPTION_CONFIG.
-    if job.program and job.checkpoint is not None:
-        values["INCEPTION_CHECKPOINT_PATH"] = job.checkpoint.directory(job.name)
+    if job.program and job.checkpoint_path is not None:
+        values["INCEPTION_CHECKPOINT_PATH"] = job.checkpoint_path
     if job.success_policy == SuccessPolicy.CHIEF:
         values["INCEPTION_SUCCESS_POLICY"] = job.success_policy
     return values

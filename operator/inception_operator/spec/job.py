@@ -101,8 +101,17 @@ class Checkpoint(Model):
         }
         return {key: value for key, value in options.items() if value is not None}
 
-    def directory(self, job: str) -> str:
-        """The directory of one job, which no other job writes to: a path in the pod, or a URI."""
+    def directory(self, namespace: str, job: str) -> str:
+        """The directory of one job, which no other job writes to: a path in the pod, or a URI.
+
+        A store is the same place for all namespaces, a claim and a volume of the template are not.
+        """
+        if self.uri is not None:
+            return f"{self.uri.rstrip('/')}/{namespace}/{job}"
+        return self.flat_directory(job)
+
+    def flat_directory(self, job: str) -> str:
+        """The same where the namespace is not part of it, as up to version 0.1 in stores, too."""
         root = self.path or self.uri or CHECKPOINT_MOUNT
         return f"{root.rstrip('/')}/{job}"
 
@@ -171,6 +180,7 @@ class Job(Model):
     ]
     namespace: str = Field(validation_alias=AliasPath("metadata", "namespace"))
     uid: str = Field(validation_alias=AliasPath("metadata", "uid"))
+    created: str = Field(default="", validation_alias=AliasPath("metadata", "creationTimestamp"))
     template: Annotated[Json, AfterValidator(check_template)] = Field(default_factory=dict)
     image: str | None = None
     training: Json = Field(default_factory=dict)
@@ -178,6 +188,8 @@ class Job(Model):
     num_nodes: Nodes = 1
     num_proc_per_node: Annotated[Processes | None, BeforeValidator(_auto_is_none)] = None
     checkpoint: Annotated[Checkpoint | None, BeforeValidator(_empty_is_none)] = None
+    recorded_path: str | None = Field(default=None, validation_alias="recordedCheckpointPath")
+    began_before: bool = Field(default=False, validation_alias="beganBefore")
     run_policy: RunPolicy = RunPolicy()
     suspend: bool = Field(default=False, validation_alias=AliasPath("runPolicy", "suspend"))
     scheduling: Scheduling = Field(
@@ -265,6 +277,31 @@ class Job(Model):
         return _pod(self.template)
 
     @property
+    def checkpoint_path(self) -> str | None:
+        """The job's directory of ``spec.checkpoint``, the same all its life; None without one.
+
+        A job that version 0.1 began stays where it is: some of its pods may be of that time, and
+        programs of others do not look anywhere else.
+        """
+        if self.checkpoint is None:
+            return None
+        flat = self.checkpoint.flat_directory(self.name)
+        if self.recorded_path == flat or (self.began_before and self.recorded_path is None):
+            return flat
+        return self.checkpoint.directory(self.namespace, self.name)
+
+    @property
+    def other_checkpoint_path(self) -> str | None:
+        """Where a job of this name may have left checkpoints besides; None in a place that has no
+        path of two kinds.
+        """
+        if self.checkpoint is None or self.checkpoint.uri is None:
+            return None
+        flat = self.checkpoint.flat_directory(self.name)
+        own = self.checkpoint.directory(self.namespace, self.name)
+        return own if self.checkpoint_path == flat else flat
+
+    @property
     def host_network(self) -> bool:
         """Whether the pods share the network of their nodes."""
         return bool(self.pod_overlay.get("hostNetwork"))
@@ -292,6 +329,7 @@ def parse(resource: Json) -> Job:
     source |= {key: spec[key] for key in _RAW if spec.get(key) is not None}
     # Last, so that a field of the spec cannot pose as the metadata.
     source["metadata"] = resource.get("metadata")
+    source |= _checkpoint_history(resource)
     try:
         return Job.model_validate(source, by_name=False)
     except ValidationError as error:
@@ -316,6 +354,19 @@ def run_policy(resource: Json) -> RunPolicy:
         return RunPolicy.model_validate(_without_nulls(source), by_name=False)
     except ValidationError:
         return RunPolicy()
+
+
+def _checkpoint_history(resource: Json) -> Json:
+    """What the status says about the place of the job's checkpoints.
+
+    Version 0.1 wrote no ``checkpointPath``; from the first pods on a later one always does.
+    """
+    status = resource.get("status") or {}
+    path = status.get("checkpointPath")
+    return {
+        "recordedCheckpointPath": path if isinstance(path, str) else None,
+        "beganBefore": path is None and "startTime" in status,
+    }
 
 
 def _without_nulls(value: Any) -> Any:

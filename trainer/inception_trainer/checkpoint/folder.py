@@ -2,8 +2,8 @@
 
 Layout below ``checkpoint.path`` (docs/architecture/names.md)::
 
-    lease.json                      {"attempt": 3}: who may write, for people
-    .writers/3/                     what makes it so: see `fence`
+    lease.json                      {"attempt": 3, "uid": ..., "job": ...}: who may write
+    .writers/3.<created>.<uid>.<namespace>.<name>/   what makes it so: see `fence`
     latest.json                     {"file": ..., "sha256": ..., "step": ...}, written last
     checkpoints/step-000000120.pt   with step-000000120.pt.sha256 beside it;
                                     best.pt, final.pt and final.safetensors likewise
@@ -15,11 +15,13 @@ outside the folder, whatever ``latest.json`` or a link says.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
 import re
 import shutil
+import stat
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -29,11 +31,21 @@ from typing_extensions import override
 
 from inception_trainer.errors import ConfigError
 from inception_trainer.log import logger
+from inception_trainer.storage import describe, lacks_room, patiently
 
 from . import checksums
-from .base import DAMAGE_ERRORS, Checkpoint, CheckpointWriter, SaveRecord, all_damaged, decode
+from .base import (
+    DAMAGE_ERRORS,
+    Checkpoint,
+    CheckpointWriter,
+    SaveRecord,
+    all_damaged,
+    decode,
+    job_of,
+)
 from .checksums import HashingFile
-from .fence import Fence, attempts, sync_file, sync_folder
+from .fence import Fence, sync_file, sync_folder, writers
+from .owner import Owner
 from .safetensors_file import encode_weights
 
 CHECKPOINT_NAME = re.compile(r"checkpoints/step-[0-9]{1,20}\.pt")
@@ -49,46 +61,49 @@ class FolderCheckpoints(CheckpointWriter):
         attempt: int | None,
         keep: int,
         saved: Callable[[SaveRecord], None] | None = None,
+        owner: Owner | None = None,
     ) -> None:
         super().__init__(root, saved)
         self.root: Path = root
         self._folder = root / "checkpoints"
         self._keep = keep
-        self._attempt = attempt
-        self._fence = Fence(root, attempt or 0)
+        self._owner = owner or Owner.of(attempt)
+        self._fence = Fence(root, self._owner)
+        self._whole: str | None = None
+        """Name of the checkpoint that was read or written last: the one to go on from."""
 
     @override
     def acquire(self) -> int:
-        """Take the lease and return this attempt's number; Fenced when a newer attempt holds it.
+        """Take the lease and return this attempt's number.
 
-        Without a number of its own (a run outside the cluster) it is the successor of the last run.
+        Raises Fenced when a newer attempt holds it, ConfigError when another job does. Without a
+        number of its own (a run outside the cluster) it is the successor of the last run.
         """
         self._folder.mkdir(parents=True, exist_ok=True)
-        lease_holder = self._lease_holder()
-        attempt = self._attempt
-        if attempt is None:
-            newest = max([lease_holder, *attempts(self.root)])
-            attempt = newest + 1
-        self._attempt = attempt
-        self._fence = Fence(self.root, attempt, lease_holder)
+        lease = self._lease_holder()
+        before = () if lease is None else (lease,)
+        self._owner = self._owner.among((*before, *writers(self.root)))
+        self._fence = Fence(self.root, self._owner, lease)
         try:
             self._fence.take()
-            if lease_holder != attempt:
-                lease = json.dumps({"attempt": attempt}).encode()
-                self._fence.write(self.root / "lease.json", lease)
+            if lease != self._owner:
+                self._write_lease()
         except OSError:
             # A successor took the folder from which this attempt writes.
             self._fence.check()
             raise
         self._remove_leftovers()
-        return attempt
+        return self._owner.attempt
 
     @override
     def load(self) -> Checkpoint | None:
         problems: list[str] = []
         for path, checksum in self._candidates():
             try:
-                return decode(self._read(path), checksum)
+                data = patiently(functools.partial(self._read, path), path)
+                checkpoint = decode(data, checksum)
+                self._whole = path.name
+                return checkpoint
             except (OSError, *DAMAGE_ERRORS) as error:
                 problems.append(f"{path.name}: {error}")
                 logger.warning(
@@ -96,7 +111,21 @@ class FolderCheckpoints(CheckpointWriter):
                 )
         if problems:
             raise all_damaged(self._folder, problems)
-        return None
+        return self._load_from_elsewhere()
+
+    def _load_from_elsewhere(self) -> Checkpoint | None:
+        """The newest checkpoint of this job in its ``other`` place, which stays as it is."""
+        if not isinstance(self.other, Path):
+            return None
+        elsewhere = FolderCheckpoints(self.other, None, self._keep)
+        holder = elsewhere._lease_holder()
+        if holder is not None and holder.is_of_another_job(self._owner):
+            return None
+        checkpoint = elsewhere.load()
+        if checkpoint is None or job_of(checkpoint) not in ("", self._owner.job):
+            return None
+        logger.info("there is nothing at %s yet: going on from %s", self.root, self.other)
+        return checkpoint
 
     @override
     def check_fence(self) -> None:
@@ -106,6 +135,28 @@ class FolderCheckpoints(CheckpointWriter):
     def commit(self, checkpoint: Checkpoint, step: int, best: bool, final: bool) -> int:
         # Saves work that is in vain; what keeps an older attempt from writing is the fence itself.
         self._fence.check()
+        try:
+            return self._write_files(checkpoint, step, best, final)
+        except BaseException:
+            # Half a checkpoint must not take the room of the next one.
+            self._fence.discard_drafts()
+            raise
+
+    @override
+    def make_room(self) -> bool:
+        self._fence.check()
+        for path in sorted(self._folder.glob("step-*.pt")):
+            # Without one to go on from, nobody knows which of them is whole.
+            if self._whole is None or path.name == self._whole:
+                continue
+            logger.warning(
+                "no room for another checkpoint at %s: removing %s", self.root, path.name
+            )
+            self._remove(path.name)
+            return not path.exists()
+        return False
+
+    def _write_files(self, checkpoint: Checkpoint, step: int, best: bool, final: bool) -> int:
         name = f"step-{step:09d}.pt"
         draft = self._fence.draft(name)
         size, checksum = _write_tensors(checkpoint, draft)
@@ -121,8 +172,22 @@ class FolderCheckpoints(CheckpointWriter):
         # Last, so that it never names a checkpoint that a power failure could take back.
         latest = {"file": f"checkpoints/{name}", "sha256": checksum, "step": step}
         self._fence.write(self.root / "latest.json", json.dumps(latest).encode())
+        self._whole = name
         self._prune(name)
         return size
+
+    def _write_lease(self) -> None:
+        """Say in lease.json who owns the folder."""
+        content = json.dumps(self._owner.as_dict()).encode()
+        try:
+            self._fence.write(self.root / "lease.json", content)
+        except OSError as error:
+            if not lacks_room(error):
+                raise
+            # The writer's own folder says the same, and a full disk must not end the job before
+            # it has done anything.
+            logger.warning("no room for lease.json at %s: %s", self.root, describe(error))
+            self._fence.discard_drafts()
 
     def _alias(self, name: str, alias: str, checksum: str) -> None:
         """Give a checkpoint a second name, which readers may be using for another one."""
@@ -168,15 +233,18 @@ class FolderCheckpoints(CheckpointWriter):
         # After going back to an older checkpoint the newest one written is not the highest step.
         others = [name for name in steps if name != newest]
         for name in others[: max(0, len(steps) - self._keep)]:
-            self._fence.remove(self._folder / name)
-            self._fence.remove(self._folder / f"{name}.sha256")
+            self._remove(name)
+
+    def _remove(self, name: str) -> None:
+        self._fence.remove(self._folder / name)
+        self._fence.remove(self._folder / f"{name}.sha256")
 
     def _read(self, path: Path) -> bytes:
         """A checkpoint's bytes; ValueError for what is no file, or a link that leads elsewhere."""
         if leads_out(path, self.root):
             raise ValueError(f"it is a link that leads out of {self.root}")
         # A pipe of that name would never end.
-        if not path.is_file():
+        if not stat.S_ISREG(path.stat().st_mode):
             raise ValueError("it is no file")
         return path.read_bytes()
 
@@ -200,11 +268,9 @@ class FolderCheckpoints(CheckpointWriter):
             for checksum in checksums.recorded(path):
                 yield path, checksum
 
-    def _lease_holder(self) -> int:
-        """The attempt that lease.json names; 0 where it names none."""
-        lease = _read_json(self.root / "lease.json") or {}
-        attempt = lease.get("attempt")
-        return attempt if isinstance(attempt, int) else 0
+    def _lease_holder(self) -> Owner | None:
+        """The attempt that lease.json names; None where it names none."""
+        return Owner.from_dict(_read_json(self.root / "lease.json") or {})
 
     def _remove_leftovers(self) -> None:
         # Drafts lie in the folder of their attempt now; those of early versions lay here.
@@ -247,7 +313,7 @@ def _write_tensors(checkpoint: Checkpoint, path: Path) -> tuple[int, str]:
 def _read_json(path: Path) -> dict[str, Any] | None:
     """An object in a small file; None for a file that is missing or holds no object."""
     try:
-        data = json.loads(path.read_bytes())
+        data = json.loads(patiently(path.read_bytes, path))
     except (OSError, ValueError, RecursionError):
         return None
     if not isinstance(data, dict):

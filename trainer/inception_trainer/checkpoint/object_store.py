@@ -3,10 +3,13 @@
 Stores have no rename that could keep a dead attempt out, as ``fence`` does in folders. Layout below
 ``checkpoint.path`` (docs/architecture/names.md)::
 
-    attempts/00000003/claim.json                    this attempt wants to be the writer
-    attempts/00000003/record.json                   it is: what it has, all below its own folder
-    attempts/00000003/step-000000120-5f2c9a01.pt    named once, never written again
-    attempts/00000003/final-5f2c9a01.safetensors
+    attempts/<owner>/claim.json                    this attempt wants to be the writer
+    attempts/<owner>/record.json                   it is: what it has, all below its own folder
+    attempts/<owner>/step-000000120-5f2c9a01.pt    named once, never written again
+    attempts/<owner>/final-5f2c9a01.safetensors
+
+``<owner>`` is the attempt and its job, ``00000003.<created>.<uid>.<namespace>.<name>``, or
+``00000003`` where no UID is known (:mod:`.owner`).
 
 An attempt writes below its own folder only. It begins by copying what it continues from into it,
 and then writes its record. Readers follow the newest attempt that has a record, the current one,
@@ -26,18 +29,29 @@ import json
 import re
 import uuid
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 import torch
 from typing_extensions import override
 
-from inception_trainer.errors import DataError, Fenced, StoreFailed
+from inception_trainer.errors import ConfigError, DataError, Fenced, StoreFailed
 from inception_trainer.log import logger
+from inception_trainer.storage import patiently
 from inception_trainer.stores import Remote
 
-from .base import DAMAGE_ERRORS, Checkpoint, CheckpointWriter, SaveRecord, all_damaged, decode
+from .base import (
+    DAMAGE_ERRORS,
+    Checkpoint,
+    CheckpointWriter,
+    SaveRecord,
+    all_damaged,
+    decode,
+    job_of,
+)
 from .checksums import HashingFile
+from .owner import Owner, check_newest, parse_owner, refused
 from .safetensors_file import encode_weights
 
 PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,200}")
@@ -103,8 +117,11 @@ class Record:
 class CurrentAttempt:
     """The newest attempt that has a record."""
 
+    owner: Owner
     folder: Remote
     record: Record
+    is_elsewhere: bool = False
+    """Whether it is in the place that all namespaces had in common up to version 0.1."""
 
 
 class ObjectStoreCheckpoints(CheckpointWriter):
@@ -116,22 +133,31 @@ class ObjectStoreCheckpoints(CheckpointWriter):
         attempt: int | None,
         keep: int,
         saved: Callable[[SaveRecord], None] | None = None,
+        owner: Owner | None = None,
     ) -> None:
         super().__init__(root, saved)
         self._attempts = root / "attempts"
-        self._attempt = attempt
+        self._owner = owner or Owner.of(attempt)
         self._keep = keep
         self._record = Record()
 
     @override
     def acquire(self) -> int:
-        if self._attempt is None:
-            self._attempt = max(_numbers(self._attempts), default=0) + 1
+        self._owner = self._owner.among(_owners(self._attempts))
+        self._refuse_other_jobs()
         self.check_fence()
-        (self._folder / "claim.json").write_bytes(json.dumps({"attempt": self._attempt}).encode())
-        # Again: of two that claim at once, the older one sees the newer.
-        self.check_fence()
-        return self._attempt
+        claim = self._folder / "claim.json"
+        claim.write_bytes(json.dumps(self._owner.as_dict()).encode())
+        try:
+            # Again: of two that claim at once, the older one sees the newer, and of two jobs one at
+            # least sees the other.
+            self._refuse_other_jobs()
+            self.check_fence()
+        except (ConfigError, Fenced) as error:
+            claim.remove()
+            # It may be that both jobs are refused: the next attempt of either finds out.
+            raise Fenced(str(error)) from None
+        return self._owner.attempt
 
     @override
     def load(self) -> Checkpoint | None:
@@ -140,7 +166,7 @@ class ObjectStoreCheckpoints(CheckpointWriter):
         Writes this attempt's record, which makes it the current one; only then may it save.
         """
         for tries_left in reversed(range(TRIES)):
-            current = current_attempt(self._attempts)
+            current = current_attempt(self._attempts) or self._attempt_elsewhere()
             try:
                 checkpoint, record = self._take_over(current, last_try=not tries_left)
             except FileNotFoundError:
@@ -160,12 +186,14 @@ class ObjectStoreCheckpoints(CheckpointWriter):
 
         No protection, but news: nobody reads what this attempt would write.
         """
-        newest = max(_numbers(self._attempts), default=0)
-        if self._attempt is not None and newest > self._attempt:
-            raise Fenced(
-                f"attempt {newest} owns {self.root}; "
-                f"attempt {self._attempt} must not write there any more"
-            )
+        check_newest(self._owner, _owners(self._attempts), self.root)
+
+    def _refuse_other_jobs(self) -> None:
+        for other in _owners(self._attempts):
+            folder = _attempt_folder(self._attempts, other)
+            # Some stores list folders in which nothing is any more.
+            if other.is_of_another_job(self._owner) and folder.names():
+                raise refused(self._owner, other, self.root, f"remove {folder}")
 
     @override
     def commit(self, checkpoint: Checkpoint, step: int, best: bool, final: bool) -> int:
@@ -191,9 +219,22 @@ class ObjectStoreCheckpoints(CheckpointWriter):
         self._prune()
         return size
 
+    @override
+    def make_room(self) -> bool:
+        self.check_fence()
+        if len(self._record.kept) < 2:
+            return False
+        oldest, *kept = self._record.kept
+        logger.warning("no room for another checkpoint at %s: removing %s", self.root, oldest.file)
+        # The record first: it must never name what is not there.
+        self._write_record(dataclasses.replace(self._record, kept=tuple(kept)))
+        if oldest.file not in self._record.objects():
+            (self._folder / oldest.file).remove()
+        return True
+
     @property
     def _folder(self) -> Remote:
-        return _attempt_folder(self._attempts, self._attempt or 0)
+        return _attempt_folder(self._attempts, self._owner)
 
     def _upload(
         self, name: str, step: int, write: Callable[[Any], object]
@@ -205,7 +246,13 @@ class ObjectStoreCheckpoints(CheckpointWriter):
             hashing.append(HashingFile(file))
             write(hashing[0])
 
-        (self._folder / name).write(fill)
+        try:
+            (self._folder / name).write(fill)
+        except StoreFailed:
+            # A part of it may be there, and must not take the room of the next one.
+            with suppress(StoreFailed):
+                (self._folder / name).remove()
+            raise
         return StoredObject(name, hashing[0].digest.hexdigest(), step), hashing[0].size
 
     def _write_record(self, record: Record) -> None:
@@ -222,11 +269,25 @@ class ObjectStoreCheckpoints(CheckpointWriter):
         if current is None or not current.record.kept:
             return None, Record()
         checkpoint, stored = _first_whole(current, last_try=last_try)
+        if current.is_elsewhere and job_of(checkpoint) not in ("", self._owner.job):
+            return None, Record()
         record = dataclasses.replace(current.record, kept=(stored,))
         if str(current.folder) != str(self._folder):
             for name in record.objects():
                 (current.folder / name).copy(self._folder / name)
         return checkpoint, record
+
+    def _attempt_elsewhere(self) -> CurrentAttempt | None:
+        """The newest attempt of this job in its ``other`` place, whose objects are copied from it
+        like those of any other attempt.
+        """
+        if not isinstance(self.other, Remote):
+            return None
+        current = current_attempt(self.other / "attempts")
+        if current is None or current.owner.is_of_another_job(self._owner):
+            return None
+        logger.info("there is nothing at %s yet: looking at %s", self.root, self.other)
+        return dataclasses.replace(current, is_elsewhere=True)
 
     def _prune(self) -> None:
         """Remove what the record does not name, and all of older attempts."""
@@ -234,10 +295,10 @@ class ObjectStoreCheckpoints(CheckpointWriter):
             needed = {"claim.json", "record.json", *self._record.objects()}
             for name in set(self._folder.names()) - needed:
                 (self._folder / name).remove()
-            for number in _numbers(self._attempts):
+            for other in _owners(self._attempts):
                 # Never of newer ones: this attempt may be the dead one.
-                if number < (self._attempt or 0):
-                    folder = _attempt_folder(self._attempts, number)
+                if other < self._owner and not other.is_of_another_job(self._owner):
+                    folder = _attempt_folder(self._attempts, other)
                     for name in folder.names():
                         (folder / name).remove()
         except StoreFailed as error:
@@ -247,10 +308,11 @@ class ObjectStoreCheckpoints(CheckpointWriter):
 
 def current_attempt(attempts: Remote) -> CurrentAttempt | None:
     """The newest attempt that has a record, which is the only one to read."""
-    for number in sorted(_numbers(attempts), reverse=True):
-        folder = _attempt_folder(attempts, number)
+    for owner in sorted(_owners(attempts), reverse=True):
+        folder = _attempt_folder(attempts, owner)
         try:
-            return CurrentAttempt(folder, Record.decode((folder / "record.json").read_bytes()))
+            record = Record.decode((folder / "record.json").read_bytes())
+            return CurrentAttempt(owner, folder, record)
         except FileNotFoundError:
             # It has only claimed so far, or was pruned.
             continue
@@ -297,7 +359,7 @@ def _first_whole(current: CurrentAttempt, *, last_try: bool) -> tuple[Checkpoint
     for stored in reversed(current.record.kept):
         path = current.folder / stored.file
         try:
-            return decode(path.read_bytes(), stored.sha256), stored
+            return decode(patiently(path.read_bytes, path), stored.sha256), stored
         except (*DAMAGE_ERRORS, FileNotFoundError) as error:
             if isinstance(error, FileNotFoundError) and not last_try:
                 raise
@@ -306,10 +368,12 @@ def _first_whole(current: CurrentAttempt, *, last_try: bool) -> tuple[Checkpoint
     raise all_damaged(current.folder, problems)
 
 
-def _attempt_folder(attempts: Remote, number: int) -> Remote:
+def _attempt_folder(attempts: Remote, owner: Owner) -> Remote:
     # Eight digits: people and listings see them in order.
-    return attempts / f"{number:08d}"
+    return attempts / owner.encode(digits=8)
 
 
-def _numbers(attempts: Remote) -> list[int]:
-    return [int(name) for name in attempts.names() if name.isdigit()]
+def _owners(attempts: Remote) -> list[Owner]:
+    """The attempts that have a folder."""
+    owners = (parse_owner(name) for name in attempts.names())
+    return [owner for owner in owners if owner is not None]

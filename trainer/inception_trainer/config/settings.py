@@ -29,10 +29,18 @@ class Settings:
     """Where local rank 0 leaves step and metrics for the launcher."""
     heartbeat_file: Path | None = None
     """Where this rank leaves signs of life for the launcher's watchdog."""
+    other_checkpoints: str | None = None
+    """Where else a job of this name may have left checkpoints: where version 0.1 kept those in
+    stores, without the namespace.
+    """
     metrics_port: int = METRICS_OFF
     """Where local rank 0 serves ``/metrics``; 0: nowhere."""
     job: str = ""
-    """``<namespace>/<name>``, for log lines."""
+    """``<namespace>/<name>``, for log lines and as an owner of the checkpoint folder."""
+    job_uid: str = ""
+    """UID of the job: a job made anew has the same name and another UID."""
+    job_created: str = ""
+    """When the job was created, as Kubernetes writes it."""
     rank: int = 0
     world_size: int = 1
     local_rank: int = 0
@@ -63,8 +71,11 @@ def from_environment(environ: Mapping[str, str] | None = None) -> Settings:
         stop_file=_path(env, "INCEPTION_STOP_FILE"),
         progress_file=_path(env, "INCEPTION_PROGRESS_FILE"),
         heartbeat_file=_path(env, "INCEPTION_HEARTBEAT_FILE"),
+        other_checkpoints=env.get("INCEPTION_OTHER_CHECKPOINT_PATH") or None,
         metrics_port=_number(env, "INCEPTION_METRICS_PORT", METRICS_OFF),
         job=env.get("INCEPTION_JOB", ""),
+        job_uid=env.get("INCEPTION_JOB_UID", ""),
+        job_created=env.get("INCEPTION_JOB_CREATED", ""),
         rank=_number(env, "RANK", 0),
         world_size=world,
         local_rank=_number(env, "LOCAL_RANK", 0),

@@ -11,6 +11,8 @@ from typing_extensions import override
 
 from inception_trainer.config.training import CIFAR, TrainingConfig
 from inception_trainer.errors import ConfigError
+from inception_trainer.storage import patiently
+from inception_trainer.stores import check_answers
 
 from .augment import Augment
 from .base import Batch, Dataset, Splits
@@ -40,6 +42,14 @@ def open_splits(config: TrainingConfig) -> Splits:
 
 
 def _open(config: TrainingConfig) -> Splits:
+    path = config.data.path or ""
+    # All of it again, lists and indices included: opening leaves nothing behind.
+    return patiently(lambda: _open_kind(config), f"data.path: {path}")
+
+
+def _open_kind(config: TrainingConfig) -> Splits:
+    if config.data.path is not None:
+        check_answers(config.data.path)
     # Imported where they are used: each kind needs other packages, and a job uses one kind.
     if config.data.kind == "Digits":
         from .digits import open_digits

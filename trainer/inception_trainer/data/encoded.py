@@ -20,6 +20,7 @@ from typing_extensions import override
 from inception_trainer.config.training import DataConfig
 from inception_trainer.errors import DataError, InputMissing
 from inception_trainer.log import logger
+from inception_trainer.storage import patiently
 from inception_trainer.stores import Remote, is_url
 
 from .augment import Augment
@@ -119,8 +120,10 @@ class EncodedImages(Dataset):
         draws = None
         if epoch is not None:
             draws = uniforms(np.array([index]), self._seed, epoch, 5)[0].tolist()
+        # What storage does not give is no fault of the image: only what was read can be broken.
+        data = patiently(lambda: self._samples.read(index), self._samples.name(index))
         try:
-            image = self._decoder(self._samples.read(index), self._side, draws)
+            image = self._decoder(data, self._side, draws)
         except BROKEN:
             return torch.full((3, self._side, self._side), GREY, dtype=torch.uint8), UNREADABLE
         if epoch is not None and self.augment is not None:

@@ -9,7 +9,8 @@ from pathlib import PurePath
 from inception_trainer.config.normalization import IMAGENET, Normalization
 from inception_trainer.config.training import DataConfig, TrainingConfig
 from inception_trainer.errors import InputMissing
-from inception_trainer.stores import AnyPath, Remote
+from inception_trainer.storage import patiently
+from inception_trainer.stores import AnyPath, Remote, check_answers
 
 from .base import Dataset, Splits
 from .build import open_splits
@@ -38,6 +39,11 @@ def image_files(path: AnyPath) -> list[AnyPath]:
     """The file, or all images below the folder in the order of their names; InputMissing when there
     are none.
     """
+    return patiently(lambda: _find_images(path), f"inference.path: {path}")
+
+
+def _find_images(path: AnyPath) -> list[AnyPath]:
+    check_answers(str(path))
     if path.is_file():
         return [path]
     # A store lists all its objects with one call, whatever the depth; they come sorted.

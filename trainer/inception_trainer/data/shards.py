@@ -93,8 +93,13 @@ class Shards(Samples):
         path = self._paths[shard]
         if is_url(path):
             return Remote(path).read_range(offset, size)
-        # Positioned: the workers of a rank share the file's position after their fork.
-        return os.pread(self._open(shard), size, offset)
+        try:
+            # Positioned: the workers of a rank share the file's position after their fork.
+            return os.pread(self._open(shard), size, offset)
+        except OSError:
+            # After ESTALE only another opening helps.
+            self._open.forget(shard)
+            raise
 
     def _shard(self, index: int) -> int:
         return int(np.searchsorted(self._ends, index, "right"))
@@ -119,6 +124,11 @@ class _Descriptors:
                 del opened[next(iter(opened))]
             opened[shard] = _Descriptor(self._paths[shard])
         return opened[shard].number
+
+    def forget(self, shard: int) -> None:
+        """Let the next read of this thread open the shard again."""
+        opened: dict[int, _Descriptor] = getattr(self._local, "opened", {})
+        opened.pop(shard, None)
 
 
 class _Descriptor:

@@ -13,6 +13,8 @@ from typing import Any
 from torch import Tensor
 from torch.utils import data as torch_data
 
+from inception_trainer.errors import TrainerError
+
 from .base import Batch
 
 Key = tuple[int, int | None]
@@ -32,13 +34,13 @@ class Workers:
     ):
         self._keys = _KeyBatches()
         loader: Any = torch_data.DataLoader(
-            _SamplesByKey(read),
+            _SamplesByKey(_returning_errors(read)),
             batch_sampler=self._keys,
             num_workers=count,
             # Forked, whatever Python's default is: a worker is there at once, with torch imported.
             multiprocessing_context="fork",
             persistent_workers=True,
-            collate_fn=join,
+            collate_fn=_passing_errors(join),
             worker_init_fn=_ignore_sigterm,
         )
         self._loader = loader
@@ -50,8 +52,7 @@ class Workers:
         # get the keys of the next epoch.
         self._keys.batches = keys
         self._iterator = iter(self._loader)
-        iterator: Iterator[Batch] = self._iterator
-        return iterator
+        return _raising_errors(self._iterator)
 
     def close(self) -> None:
         """End the processes now, not when the garbage collector finds them."""
@@ -73,14 +74,51 @@ class _KeyBatches(torch_data.Sampler[list[Key]]):
         return len(self.batches)
 
 
-class _SamplesByKey(torch_data.Dataset[Sample]):
+class _SamplesByKey(torch_data.Dataset[Sample | TrainerError]):
     """Lets a DataLoader address samples by their keys."""
 
-    def __init__(self, read: Callable[[int, int | None], Sample]) -> None:
+    def __init__(self, read: Callable[[int, int | None], Sample | TrainerError]) -> None:
         self._read = read
 
-    def __getitem__(self, key: Key) -> Sample:
+    def __getitem__(self, key: Key) -> Sample | TrainerError:
         return self._read(*key)
+
+
+# What a worker raises arrives as a text with its traceback. Errors that are meant for people are
+# handed over as they are.
+
+
+def _returning_errors(
+    read: Callable[[int, int | None], Sample],
+) -> Callable[[int, int | None], Sample | TrainerError]:
+    def read_or_error(index: int, epoch: int | None) -> Sample | TrainerError:
+        try:
+            return read(index, epoch)
+        except TrainerError as error:
+            return error
+
+    return read_or_error
+
+
+def _passing_errors(
+    join: Callable[[list[Sample]], Batch],
+) -> Callable[[list[Sample | TrainerError]], Batch | TrainerError]:
+    def join_or_error(samples: list[Sample | TrainerError]) -> Batch | TrainerError:
+        read: list[Sample] = []
+        for sample in samples:
+            if isinstance(sample, TrainerError):
+                return sample
+            read.append(sample)
+        return join(read)
+
+    return join_or_error
+
+
+def _raising_errors(batches: Iterator[Batch | TrainerError]) -> Iterator[Batch]:
+    for batch in batches:
+        if isinstance(batch, TrainerError):
+            raise batch
+        yield batch
 
 
 def _ignore_sigterm(_worker: int) -> None:

@@ -24,7 +24,7 @@ from inception_trainer.config.training import AcceleratorConfig
 from inception_trainer.errors import ConfigError
 from inception_trainer.log import logger
 
-from . import plugins, precision
+from . import nodes, plugins, precision
 from .choice import Choice, choose
 from .figures import Figures, Reader
 from .hostmemory import keep_freed_memory
@@ -100,6 +100,20 @@ def resolve(config: AcceleratorConfig, requested: str, settings: Settings) -> Ac
     ``requested`` is the configuration's precision, Auto included. Raises ConfigError when the
     accelerator is not there: falling back to the CPU is never silent.
     """
+    closed = nodes.explain_closed() if config.device not in (None, CPU) else ""
+    if closed and settings.local_rank == 0:
+        logger.warning("%s", closed)
+    try:
+        return _resolve(config, requested, settings)
+    except Exception as error:
+        if not closed:
+            raise
+        # Vendors' libraries have errors of their own, which do not name the reason.
+        text = str(error) if isinstance(error, ConfigError) else f"{type(error).__name__}: {error}"
+        raise ConfigError(f"{text}; {closed}") from error
+
+
+def _resolve(config: AcceleratorConfig, requested: str, settings: Settings) -> Accelerator:
     choice = choose(config, requested)
     if choice.device == CPU or settings.pinned:
         torch.set_num_threads(threads_per_rank(settings))

@@ -17,7 +17,7 @@ from inception_trainer.config.training import AcceleratorConfig
 from inception_trainer.errors import ConfigError
 from inception_trainer.log import logger
 
-from . import plugins, table
+from . import nodes, plugins, table
 from .table import CPU, DeviceType
 
 
@@ -64,6 +64,9 @@ def choose(config: AcceleratorConfig, precision: str) -> Choice:
         logger.warning(
             "NO ACCELERATOR FOUND: training on the CPU; set accelerator.device to ask for one"
         )
+        closed = nodes.explain_closed()
+        if closed:
+            logger.warning("%s", closed)
     return _row(config, device or CPU)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from typing_extensions import override
 
-from inception_trainer.checkpoint.base import SaveRecord
+from inception_trainer.checkpoint.base import FailedSave, SaveRecord
 from inception_trainer.config.normalization import IMAGENET, Normalization
 from inception_trainer.device import Figures
 from inception_trainer.log import logger
@@ -158,6 +158,9 @@ class Sink:
     def checkpoint(self, record: SaveRecord) -> None:
         """Called from the writer thread after every finished checkpoint."""
 
+    def checkpoint_failed(self, record: FailedSave) -> None:
+        """Called from the writer thread for every checkpoint that could not be written."""
+
     def end(self, record: EndRecord) -> None:
         """Called once, when the run is finished or stopped."""
 
@@ -194,6 +197,10 @@ class Bus(Sink):
     @override
     def checkpoint(self, record: SaveRecord) -> None:
         self._call_each(lambda sink: sink.checkpoint(record))
+
+    @override
+    def checkpoint_failed(self, record: FailedSave) -> None:
+        self._call_each(lambda sink: sink.checkpoint_failed(record))
 
     @override
     def end(self, record: EndRecord) -> None:

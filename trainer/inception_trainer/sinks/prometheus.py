@@ -16,7 +16,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from typing_extensions import override
 
 from inception_trainer import __version__
-from inception_trainer.checkpoint.base import SaveRecord
+from inception_trainer.checkpoint.base import FailedSave, SaveRecord
 from inception_trainer.launcher.listener import Handler, Listener
 from inception_trainer.log import logger
 from inception_trainer.reporting.outputs import replace_file
@@ -92,6 +92,9 @@ class Prometheus(Sink):
         self._saved = gauge(
             "checkpoint_last_success_timestamp_seconds", "When the last checkpoint was complete"
         )
+        self._unsaved = gauge(
+            "checkpoint_failing", "1 while the last checkpoint could not be written"
+        )
         self._size = gauge("checkpoint_size_bytes", "Size of the last checkpoint")
         self._devices = {
             name: gauge(f"device_{name}", text, ("device",)) for name, text in DEVICE_GAUGES.items()
@@ -127,6 +130,11 @@ class Prometheus(Sink):
             "trainer_checkpoint_duration_seconds",
             "Time from the request of a checkpoint until it is on the disk",
             buckets=CHECKPOINT_BUCKETS,
+            registry=registry,
+        )
+        self._unsaved_total = Counter(
+            "trainer_checkpoint_failures",
+            "Checkpoints that could not be written; training went on",
             registry=registry,
         )
         self._stalled = Counter(
@@ -208,6 +216,12 @@ class Prometheus(Sink):
         self._stalled.inc(record.stalled_seconds)
         self._size.set(record.size)
         self._saved.set_to_current_time()
+        self._unsaved.set(0)
+
+    @override
+    def checkpoint_failed(self, record: FailedSave) -> None:
+        self._unsaved.set(1)
+        self._unsaved_total.inc()
 
     @override
     def end(self, record: EndRecord) -> None:

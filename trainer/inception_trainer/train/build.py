@@ -19,6 +19,7 @@ from inception_trainer import models
 from inception_trainer.checkpoint.base import CheckpointWriter
 from inception_trainer.checkpoint.folder import FolderCheckpoints
 from inception_trainer.checkpoint.object_store import ObjectStoreCheckpoints
+from inception_trainer.checkpoint.owner import Owner
 from inception_trainer.comm import Comm
 from inception_trainer.config.normalization import Normalization, choose
 from inception_trainer.config.settings import Settings
@@ -95,9 +96,17 @@ def open_store(config: TrainingConfig, settings: Settings, bus: Bus) -> Checkpoi
         return None
     root = place(config.checkpoint.path)
     keep = config.checkpoint.keep
+    attempt = settings.attempt
+    owner = Owner.of(attempt, settings.job, settings.job_uid, settings.job_created)
+    store: CheckpointWriter
     if isinstance(root, Remote):
-        return ObjectStoreCheckpoints(root, settings.attempt, keep, bus.checkpoint)
-    return FolderCheckpoints(root, settings.attempt, keep, bus.checkpoint)
+        store = ObjectStoreCheckpoints(root, attempt, keep, bus.checkpoint, owner)
+    else:
+        store = FolderCheckpoints(root, attempt, keep, bus.checkpoint, owner)
+    store.failed = bus.checkpoint_failed
+    if settings.other_checkpoints is not None:
+        store.other = place(settings.other_checkpoints)
+    return store
 
 
 def _plan(setup: RunSetup, store: CheckpointWriter | None) -> TrainingPlan:

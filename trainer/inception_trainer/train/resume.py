@@ -13,14 +13,13 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from inception_trainer.checkpoint.base import Checkpoint, CheckpointWriter
+from inception_trainer.checkpoint.base import Checkpoint, CheckpointWriter, cannot_use
 from inception_trainer.checkpoint.folder import check_fingerprint
 from inception_trainer.comm import Comm
 from inception_trainer.config.normalization import Normalization
 from inception_trainer.config.settings import Settings
 from inception_trainer.config.training import TrainingConfig
 from inception_trainer.data import Splits
-from inception_trainer.errors import InputMissing
 from inception_trainer.log import logger
 from inception_trainer.reporting.progress import Progress
 
@@ -65,9 +64,7 @@ def begin_loading(store: CheckpointWriter | None, settings: Settings) -> Loading
         try:
             return store.acquire(), store.load()
         except OSError as error:
-            raise InputMissing(
-                f"checkpoint.path: {store.root} cannot be used: {error.strerror or error}"
-            ) from None
+            raise cannot_use(store.root, error) from None
 
     return _in_background(load, "checkpoint-loader")
 
