@@ -215,8 +215,9 @@ def waiting_for(
             written = draft.message(ConditionType.PODS_READY, reason)
             return reason, _steady_text(failing, written)
     for pod in staying:
-        if pod.trouble is not None and starting.is_overdue(pod, now):
-            return Reason.POD_START_FAILED, f"pod {pod.name}: {pod.trouble}"
+        trouble = starting.trouble(pod, now)
+        if trouble is not None:
+            return Reason.POD_START_FAILED, f"pod {pod.name}: {trouble}"
     for pod in staying:
         if pod.unschedulable_message is not None:
             return Reason.UNSCHEDULABLE, f"pod {pod.name}: {pod.unschedulable_message}"

@@ -35,6 +35,11 @@ def hears_events(pod: PodView, now: datetime) -> bool:
     return bool(pod.node) and is_overdue(pod, now)
 
 
+def trouble(pod: PodView, now: datetime) -> str | None:
+    """What events say keeps the pod from starting; None once it has started or says it itself."""
+    return pod.trouble if is_overdue(pod, now) else None
+
+
 def look_again(pods: Iterable[PodView], now: datetime) -> Plan:
     """When to look at pods again that have not started: no watch event tells of their events."""
     pauses = []

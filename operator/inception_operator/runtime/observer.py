@@ -62,10 +62,10 @@ class Observer:
         self._notifications.answered(key, heard)
         # The answers above decide which nodes matter, so the pods are looked at again.
         now = datetime.now(UTC)
-        unsure = [pod for pod in self._views(key) if wants_node(resource, pod, now)]
+        pods = tuple(self._views(key))
+        unsure = [pod for pod in pods if wants_node(resource, pod, now)]
         await self._nodes.refresh({pod.node for pod in unsure if pod.node})
-        late = [pod for pod in self._views(key) if wants_events(resource, pod, now)]
-        await self._events.refresh(key, late)
+        await self._events.refresh(key, [pod for pod in pods if wants_events(resource, pod, now)])
         return True
 
     def observe(self, key: Key, resource: Json, rejection: str | None) -> Observation:
