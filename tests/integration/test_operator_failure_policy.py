@@ -206,7 +206,8 @@ def test_a_rule_decides_by_what_the_failure_says(
     follow(trainings, launchers, 2)
     status = trainings.status("job")
     assert (status["restarts"], status["restartsCountTowardsMax"]) == (1, 0)
-    assert "rule flaky of spec.failurePolicy" in trainings.condition("job", "Restarting")["message"]
+    cause = status["rootCause"]
+    assert cause["message"] == "RuntimeError: x\nUncorrectable ECC error"
 
 
 def test_a_pattern_that_is_none_is_refused_by_its_field(

@@ -33,7 +33,6 @@ GROW_EVERY: Final = timedelta(seconds=30)
 RETRY: Final = timedelta(seconds=30)
 # A pod that starts takes the cores that the ranks of a new attempt come back with.
 HEAD_START: Final = timedelta(seconds=5)
-_ON_ITS_WAY: Final = frozenset((None, "ContainerCreating", "PodInitializing"))
 
 Members = tuple[int, ...]
 
@@ -355,7 +354,7 @@ def _seconds_to_arrivals(
 def _seconds_to_arrival(pod: PodView, now: datetime, patience: timedelta) -> float:
     if pod.deleting or slots.finished(pod):
         return 0.0
-    if pod.created is None or pod.waiting_reason not in _ON_ITS_WAY:
+    if pod.created is None or starting.is_blocked(pod):
         return 0.0
     age = now - pod.created
     limit = PLACEMENT if pod.node is None else patience

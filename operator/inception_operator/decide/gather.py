@@ -35,19 +35,10 @@ _IMAGE_REASONS: Final = frozenset(
         "InvalidImageName",
         "ErrImageNeverPull",
         "ImageInspectError",
+        "ImageVolumeMountFailed",
+        "RegistryUnavailable",
+        "SignatureValidationFailed",
     )
-)
-_CONFIG_REASONS: Final = frozenset(
-    (
-        "CreateContainerConfigError",
-        "CreateContainerError",
-        "CreatePodSandboxError",
-        "RunContainerError",
-    )
-)
-_REASON_OF_CAUSES: Final = (
-    (Reason.IMAGE_PULL_FAILED, _IMAGE_REASONS),
-    (Reason.CONTAINER_CONFIG_ERROR, _CONFIG_REASONS),
 )
 
 
@@ -209,8 +200,13 @@ def waiting_for(
         return Reason.WAITING_FOR_PODS, f"waiting for pod {first.name} to save and end"
     if rejection:
         return Reason.POD_CREATION_REJECTED, rejection
-    for reason, causes in _REASON_OF_CAUSES:
-        failing = [pod for pod in staying if pod.waiting_reason in causes]
+    blocked = [pod for pod in staying if starting.is_blocked(pod)]
+    for reason, about_image in (
+        (Reason.IMAGE_PULL_FAILED, True),
+        # The kubelet has many more words for it, and new ones with each release.
+        (Reason.CONTAINER_CONFIG_ERROR, False),
+    ):
+        failing = [pod for pod in blocked if (pod.waiting_reason in _IMAGE_REASONS) is about_image]
         if failing:
             written = draft.message(ConditionType.PODS_READY, reason)
             return reason, _steady_text(failing, written)

@@ -35,6 +35,11 @@ def hears_events(pod: PodView, now: datetime) -> bool:
     return bool(pod.node) and is_overdue(pod, now)
 
 
+def is_blocked(pod: PodView) -> bool:
+    """Whether the kubelet says in the pod itself why a container does not start."""
+    return pod.waiting_reason not in _IN_TURN
+
+
 def trouble(pod: PodView, now: datetime) -> str | None:
     """What events say keeps the pod from starting; None once it has started or says it itself."""
     return pod.trouble if is_overdue(pod, now) else None
@@ -71,6 +76,6 @@ def silence(pods: Iterable[PodView], now: datetime) -> str | None:
 def _due(pod: PodView) -> datetime | None:
     if pod.phase != Phase.PENDING or pod.deleting or slots.finished(pod) or pod.created is None:
         return None
-    if pod.unschedulable_message is not None or pod.waiting_reason not in _IN_TURN:
+    if pod.unschedulable_message is not None or is_blocked(pod):
         return None
     return pod.created + PATIENCE
