@@ -149,6 +149,8 @@ class Campaign:
             checkpoint={"volumeClaimName": job, "everySeconds": 2, "keep": 2},
             failurePolicy={
                 "maxRestarts": 1000,
+                # The ledger counts over the whole life: ten years.
+                "resetAfterSeconds": 315_360_000,
                 "progressDeadlineSeconds": WATCHDOG_SECONDS,
                 "nodeLostSeconds": 2,
                 "nodeLostPolicy": "ForceDeletePods",

@@ -174,6 +174,7 @@ def test_the_main_sample_fits_a_machine_with_two_cores() -> None:
         "accelerator.profile",
         "numNodes",
         "failurePolicy.maxRestarts",
+        "failurePolicy.resetAfterSeconds",
         "runPolicy.suspend",
         "successPolicy",
     ],
@@ -189,6 +190,7 @@ def test_defaults_of_the_api_are_those_of_the_operator(path: str) -> None:
             "accelerator.profile": job.accelerator.profile,
             "numNodes": job.num_nodes,
             "failurePolicy.maxRestarts": job.max_restarts,
+            "failurePolicy.resetAfterSeconds": job.reset_after,
             "runPolicy.suspend": job.suspend,
             "successPolicy": job.success_policy,
         }[path]

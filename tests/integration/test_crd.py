@@ -30,7 +30,7 @@ def test_defaults_are_stored(training_api: Cluster) -> None:
         "numProcPerNode": "auto",
         "checkpoint": {"path": "/x", "everySeconds": 60, "keep": 3},
         "runPolicy": {"suspend": False, "cleanPodPolicy": "None"},
-        "failurePolicy": {"maxRestarts": 10},
+        "failurePolicy": {"maxRestarts": 10, "resetAfterSeconds": 600},
         "successPolicy": "All",
     }
 
@@ -72,6 +72,8 @@ STATUS: dict[str, Any] = {
     "attempt": 2,
     "restarts": 1,
     "restartsCountTowardsMax": 1,
+    "progressSeconds": 90,
+    "nonFiniteStep": 100,
     "failuresInARow": 1,
     "furthest": {"attempt": 2, "step": 120},
     "nextAttemptTime": "2026-01-01T00:00:00Z",
@@ -113,6 +115,7 @@ STATUS: dict[str, Any] = {
     },
     "rootCause": {
         "attempt": 1,
+        "step": 120,
         "pod": "job-1-1",
         "node": "node-a",
         "rank": 1,
@@ -151,7 +154,7 @@ def test_status_and_spec_are_written_apart(training_api: Cluster, namespace: str
         training_api, namespace, {"status": STATUS, "spec": {"failurePolicy": {"maxRestarts": 0}}}
     )
     assert stored["status"] == STATUS, "every field that the operator writes has a place"
-    assert stored["spec"]["failurePolicy"] == {"maxRestarts": 10}
+    assert stored["spec"]["failurePolicy"] == {"maxRestarts": 10, "resetAfterSeconds": 600}
     assert stored["metadata"]["generation"] == 1
 
 

@@ -139,7 +139,7 @@ def test_life_cycle_and_limits_change_at_any_time(training_api: Cluster, namespa
         namespace,
         {**BEFORE, "failurePolicy": {"maxRestarts": 3}, "runPolicy": {"suspend": True}},
     )
-    assert stored["spec"]["failurePolicy"] == {"maxRestarts": 3}
+    assert stored["spec"]["failurePolicy"] == {"maxRestarts": 3, "resetAfterSeconds": 600}
     assert stored["metadata"]["generation"] == 2
 
 
@@ -189,7 +189,7 @@ def test_deadline_for_progress_changes_only_while_suspended(
     suspended = {**BEFORE, "runPolicy": {"suspend": True}}
     write(training_api, namespace, {**suspended, "failurePolicy": old})
     stored = write(training_api, namespace, {**suspended, "failurePolicy": new})
-    assert stored["spec"]["failurePolicy"] == new
+    assert stored["spec"]["failurePolicy"] == {"resetAfterSeconds": 600, **new}
 
 
 def test_suspending_and_changing_at_once_is_rejected(training_api: Cluster, namespace: str) -> None:

@@ -235,8 +235,20 @@ REJECTED: dict[str, tuple[Spec, str]] = {
     ),
     "rule without a criterion": (
         rules({"name": "a", "action": "Fail"}),
-        "spec.failurePolicy.rules needs at least one of onExitCodes, onReasons and "
-        "onPodConditions in each rule",
+        "spec.failurePolicy.rules needs at least one of onExitCodes, onReasons, onPodConditions "
+        "and onMessagePatterns in each rule",
+    ),
+    "no pattern": (
+        rules({"name": "a", "action": "Fail", "onMessagePatterns": [""]}),
+        "spec.failurePolicy.rules[0].onMessagePatterns[0] in body should be at least 1 chars long",
+    ),
+    "long pattern": (
+        rules({"name": "a", "action": "Fail", "onMessagePatterns": ["a" * 257]}),
+        "spec.failurePolicy.rules[0].onMessagePatterns[0]: Too long: may not be more than 256",
+    ),
+    "budget that is full again at once": (
+        {"training": RECIPE, "failurePolicy": {"resetAfterSeconds": 0}},
+        "spec.failurePolicy.resetAfterSeconds in body should be greater than or equal to 1",
     ),
     "rules of one name": (
         rules(

@@ -77,6 +77,30 @@ def test_a_replacement_that_is_refused_waits_and_counts_nothing(trainings: Train
     assert (status["restarts"], status["restartsCountTowardsMax"]) == (1, 0)
 
 
+def test_a_secret_that_does_not_exist_is_quoted_from_the_kubelets_event(
+    trainings: Trainings,
+) -> None:
+    trainings.create("job", nodes=1, annotations={"kwok.localcluster/hold": "true"})
+    wait_for("the pod", lambda: trainings.pods("job"))
+    words = 'MountVolume.SetUp failed for volume "token" : secret "missing" not found'
+    trainings.warn("job-0-1", "FailedMount", words)
+
+    def told() -> Json | None:
+        found = trainings.condition("job", "PodsReady")
+        return found if found.get("reason") == "PodStartFailed" else None
+
+    condition = wait_for("the words of the kubelet", told, seconds=40)
+    assert condition["status"] == "False"
+    assert condition["message"] == f"pod job-0-1: FailedMount: {words}"
+    wait_for("the event", lambda: "PodStartFailed" in trainings.reasons("job"))
+    trainings.cluster.kubectl(
+        *("annotate", "pod", "job-0-1", f"--namespace={trainings.namespace}"),
+        "kwok.localcluster/hold-",
+    )
+    status = trainings.wait_state("job", "Running", seconds=40)
+    assert (status["attempt"], status["restarts"]) == (1, 0)
+
+
 def test_pods_of_our_own_making_pass_the_strictest_level(trainings: Trainings) -> None:
     restrict(trainings, "restricted")
     trainings.create("job")

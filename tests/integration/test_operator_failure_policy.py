@@ -63,7 +63,9 @@ def follow(trainings: Trainings, launchers: list[FakeLauncher], attempt: int) ->
     trainings.wait_state("job", "Running", attempt=attempt)
 
 
-def fail(trainings: Trainings, launcher: FakeLauncher, attempt: int, code: int) -> None:
+def fail(
+    trainings: Trainings, launcher: FakeLauncher, attempt: int, code: int, **fields: Any
+) -> None:
     """Rank 1 ends with this code."""
     now = datetime.now(UTC).isoformat()
     report = {
@@ -74,7 +76,7 @@ def fail(trainings: Trainings, launcher: FakeLauncher, attempt: int, code: int) 
         "reason": "Error",
         "time": now,
     }
-    launcher.report = {**report, "message": "because"}
+    launcher.report = {**report, "message": "because", **fields}
     trainings.play_kubelet("job-1-1", launcher.ip, ready=False)
 
 
@@ -130,6 +132,96 @@ def test_pauses_grow_and_outlive_the_operator(
             assert datetime.now(UTC) >= datetime.fromisoformat(waiting["nextAttemptTime"])
         assert trainings.status("job")["restartsCountTowardsMax"] == 5
     assert sorted(trainings.pods("job")) == ["job-0-1", "job-1-1"], "the pods stayed"
+
+
+def test_a_loss_that_is_no_number_at_the_same_step_twice_ends_the_job(
+    trainings: Trainings, operator: OperatorProcess, launchers: list[FakeLauncher]
+) -> None:
+    words = "NonFiniteLoss: the loss became nan within the 50 steps before step {} (x)"
+    begin(trainings, launchers)
+    for attempt, step in ((1, 500), (2, 550)):
+        said = {"reason": "NonFinite", "message": words.format(step), "step": 450}
+        fail(trainings, launchers[1], attempt, 79, **said)
+        follow(trainings, launchers, attempt + 1)
+        status = trainings.status("job")
+        assert (status["nonFiniteStep"], status["rootCause"]["step"]) == (step, step)
+    fail(trainings, launchers[1], 3, 79, reason="NonFinite", message=words.format(550))
+    trainings.wait_state("job", "Failed")
+    failed = trainings.condition("job", "Failed")
+    assert failed["reason"] == "NonFinite"
+    assert "it is the second time at step 550" in failed["message"]
+    assert "lower the learning rate" in failed["message"]
+
+
+def test_the_budget_is_full_again_after_progress_whoever_leads(
+    trainings: Trainings, launchers: list[FakeLauncher], tmp_path: Path
+) -> None:
+    with OperatorProcess(trainings.cluster.kubeconfig, tmp_path / "log") as operator:
+        begin(trainings, launchers, maxRestarts=1, resetAfterSeconds=3)
+        fail(trainings, launchers[1], 1, 1, step=10)
+        follow(trainings, launchers, 2)
+        status = trainings.status("job")
+        assert (status["restarts"], status["restartsCountTowardsMax"]) == (1, 1)
+        operator.kill()
+        operator.start()
+        # Rank 0 tells the figures of a program.
+        launchers[0].report = {"attempt": 2, "state": "Running", "step": 20, "metrics": {}}
+        wait_for(
+            "the budget is full",
+            lambda: trainings.status("job")["restartsCountTowardsMax"] == 0,
+            seconds=60,
+        )
+        fail(trainings, launchers[1], 2, 1, step=20)
+        follow(trainings, launchers, 3)
+        # Nothing new this time: the budget of one restart is used up.
+        fail(trainings, launchers[1], 3, 1, step=20)
+        trainings.wait_state("job", "Failed")
+        status = trainings.status("job")
+        assert (status["restarts"], status["restartsCountTowardsMax"]) == (2, 1)
+        assert trainings.condition("job", "Failed")["reason"] == "MaxRestartsExceeded"
+        assert "Traceback" not in operator.log
+
+
+def test_a_pod_beyond_its_own_limit_uses_up_the_budget(
+    trainings: Trainings, operator: OperatorProcess, launchers: list[FakeLauncher]
+) -> None:
+    words = 'Container trainer exceeded its local ephemeral storage limit "50Mi". '
+    begin(trainings, launchers, maxRestarts=0)
+    trainings.evict("job-1-1", words)
+    trainings.wait_state("job", "Failed")
+    cause = trainings.status("job")["rootCause"]
+    assert (cause["reason"], cause["pod"], cause["message"]) == ("LimitExceeded", "job-1-1", words)
+    failed = trainings.condition("job", "Failed")
+    assert failed["reason"] == "MaxRestartsExceeded"
+    assert failed["message"].endswith(words)
+
+
+def test_a_rule_decides_by_what_the_failure_says(
+    trainings: Trainings, operator: OperatorProcess, launchers: list[FakeLauncher]
+) -> None:
+    flaky = {"name": "flaky", "action": "RestartIgnoringLimit"}
+    rules = [{**flaky, "onMessagePatterns": ["(?i)uncorrectable ecc"]}]
+    begin(trainings, launchers, maxRestarts=0, rules=rules)
+    fail(trainings, launchers[1], 1, 1, message="RuntimeError: x\nUncorrectable ECC error")
+    follow(trainings, launchers, 2)
+    status = trainings.status("job")
+    assert (status["restarts"], status["restartsCountTowardsMax"]) == (1, 0)
+    cause = status["rootCause"]
+    assert cause["message"] == "RuntimeError: x\nUncorrectable ECC error"
+
+
+def test_a_pattern_that_is_none_is_refused_by_its_field(
+    trainings: Trainings, operator: OperatorProcess
+) -> None:
+    rule = {"name": "a", "action": "Fail", "onMessagePatterns": ["fine", "(a"]}
+    trainings.create("job", failurePolicy={"rules": [rule]})
+    trainings.wait_state("job", "Rejected")
+    accepted = trainings.condition("job", "Accepted")
+    assert (accepted["status"], accepted["reason"]) == ("False", "InvalidSpec")
+    assert accepted["message"].startswith(
+        "spec.failurePolicy.rules[0].onMessagePatterns[1]: is no regular expression: unclosed group"
+    )
+    assert trainings.pods("job") == {}
 
 
 @pytest.fixture

@@ -103,6 +103,7 @@ def test_each_right_is_used_and_none_is_missing(
     run_into_a_name_that_is_taken(trainings)
     ask_for_a_node(trainings)
     ask_for_claims(trainings)
+    ask_for_events(trainings)
     run_into_a_conflict(trainings, operator)
     assert operator.stop() == 0
     requests = audited.requests()
@@ -176,6 +177,19 @@ def ask_for_a_node(trainings: Trainings) -> None:
         "a node", lambda: all(pod["spec"].get("nodeName") for pod in trainings.pods("far").values())
     )
     trainings.play_kubelet("far-0-1", "127.0.0.1", ready=False)
+
+
+def ask_for_events(trainings: Trainings) -> None:
+    """A pod that does not start, of which the kubelet tells in an event."""
+    hold = {"kwok.localcluster/hold": "true"}
+    trainings.create("stuck", nodes=1, annotations=hold)
+    wait_for("the pod", lambda: trainings.pods("stuck"))
+    trainings.warn("stuck-0-1", "FailedMount", "no such Secret")
+    wait_for(
+        "the words of the event",
+        lambda: "no such Secret" in trainings.condition("stuck", "PodsReady").get("message", ""),
+        seconds=40,
+    )
 
 
 def ask_for_claims(trainings: Trainings) -> None:

@@ -43,6 +43,7 @@ REASONS = {
     70: "Hang",
     75: "Stopped",
     78: "ConfigError",
+    79: "NonFinite",
 }
 
 
@@ -384,6 +385,11 @@ class Sim:
             if other.report.attempt == pod.report.attempt:
                 self.fail_ranks(other, 70)
 
+    def diverge(self, pod: Pod, step: int) -> None:
+        """The loss of a pod's ranks is no number at a step."""
+        self.fail_ranks(pod, 79)
+        pod.report = replace(pod.report, message=f"the loss became nan before step {step} (x)")
+
     def step(self, pod: Pod, number: int) -> None:
         """The ranks of a pod get to a step, which its next report says."""
         if pod.training:
@@ -443,10 +449,10 @@ class Sim:
         if pod.report.state == ReportState.SUCCEEDED and not pod.stuck:
             self.exit(pod)
 
-    def refuse(self, pod: Pod, reason: str) -> None:
+    def refuse(self, pod: Pod, reason: str, message: str = "") -> None:
         """The kubelet or the node ends the pod without a container status."""
         if not pod.over:
-            pod.phase, pod.reason = "Failed", reason
+            pod.phase, pod.reason, pod.message = "Failed", reason, message
             self._ready(pod, False)
 
     def delete(self, pod: Pod, grace: int | None = None) -> None:

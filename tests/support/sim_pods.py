@@ -35,6 +35,7 @@ class Pod:
     ready_changed: datetime = START
     conditions: list[Json] = field(default_factory=list)
     reason: str | None = None
+    message: str = ""
     exit_code: int | None = None
     terminated_reason: str | None = None
     last_word: Report | None = None
@@ -147,6 +148,6 @@ class Pod:
             resource = {"name": "cambricon.com/mlu", "resources": devices}
             pod["status"]["containerStatuses"][0]["allocatedResourcesStatus"] = [resource]
         if self.reason:
-            pod["status"]["reason"] = self.reason
+            pod["status"] |= {"reason": self.reason, "message": self.message}
             pod["status"].pop("containerStatuses")
         return pod

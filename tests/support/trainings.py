@@ -204,6 +204,43 @@ class Trainings:
             e["reason"] for e in sorted(mine, key=lambda e: int(e["metadata"]["resourceVersion"]))
         ]
 
+    def warn(self, pod: str, reason: str, message: str) -> None:
+        """Write an event of the kubelet about a pod."""
+        found = self._api.request("GET", f"{self._core}/pods/{pod}")["metadata"]
+        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        involved = {"apiVersion": "v1", "kind": "Pod", "name": pod, "uid": found["uid"]}
+        body = {
+            "metadata": {"generateName": f"{pod}.", "namespace": self.namespace},
+            "involvedObject": {**involved, "namespace": self.namespace},
+            "type": "Warning",
+            "reason": reason,
+            "message": message,
+            "source": {"component": "kubelet"},
+            "firstTimestamp": now,
+            "lastTimestamp": now,
+        }
+        self._api.request(
+            "POST", f"{self._core}/events", {"apiVersion": "v1", "kind": "Event", **body}
+        )
+
+    def evict(self, pod: str, message: str) -> None:
+        """Write the status of a pod that the kubelet has evicted."""
+        path = f"{self._core}/pods/{pod}"
+
+        def written() -> bool:
+            found = self._api.request("GET", path)
+            found["status"] |= {"phase": "Failed", "reason": "Evicted", "message": message}
+            found["status"].pop("containerStatuses", None)
+            try:
+                self._api.request("PUT", f"{path}/status", found)
+            except ApiError as error:
+                if error.status == 409:
+                    return False
+                raise
+            return True
+
+        wait_for(f"the status of {pod} is written", written)
+
     def quota(self, pods: int) -> None:
         """Allow no more than so many pods."""
         body = {"metadata": {"name": "pods"}, "spec": {"hard": {"pods": str(pods)}}}

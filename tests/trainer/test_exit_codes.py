@@ -24,7 +24,8 @@ NAMED = [
 def test_the_launcher_calls_a_code_of_the_trainer_as_its_error_is_called(
     error: type[errors.TrainerError],
 ) -> None:
-    assert reason_of(error.exit_code) == error.__name__
+    # Weights become infinite, too, so the reason is the wider word.
+    assert reason_of(error.exit_code) == error.__name__.removesuffix("Loss")
 
 
 def test_every_reason_of_the_trainer_belongs_to_one_of_its_errors() -> None:

@@ -216,7 +216,7 @@ def test_older_attempt_cannot_start(tmp_path) -> None:
         ({"accelerator": {"module": "torch_nowhere", "device": "mlu"}}, 78, "torch_nowhere"),
         (
             {"optimizer": {"learningRate": 1e9}, "schedule": {"name": "Constant"}},
-            1,
+            79,
             "NonFiniteLoss",
         ),
     ],

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from inception_operator.contract.types import Json
 from inception_operator.decide import backoff
 from inception_operator.decide.backoff import Streak
-from inception_operator.decide.restart_policy import Counters, Restart
+from inception_operator.decide.budget import Counters
+from inception_operator.decide.restart_policy import Restart
 from inception_operator.spec.failure_policy import Action
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)

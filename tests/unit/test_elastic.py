@@ -295,6 +295,14 @@ def test_what_the_api_server_refuses_is_not_waited_for() -> None:
             ("EnoughPodsReady", "2 of 3 nodes, growing when 1 more pod is ready: no room"),
         ),
         (
+            availability((0, 1), (0, 1), 3, s2=coming(2, 10, trouble="FailedMount: no Secret")),
+            None,
+            (
+                "EnoughPodsReady",
+                "2 of 3 nodes, growing when 1 more pod is ready: FailedMount: no Secret",
+            ),
+        ),
+        (
             availability((0, 1), (0, 1), 3, s2=None),
             "over quota",
             ("EnoughPodsReady", "2 of 3 nodes, growing when 1 more pod is ready: over quota"),
@@ -305,7 +313,7 @@ def test_what_the_api_server_refuses_is_not_waited_for() -> None:
             ("EnoughPodsReady", "2 of 3 nodes, growing to 3 shortly"),
         ),
     ],
-    ids=["full", "small", "no room", "quota", "growing"],
+    ids=["full", "small", "no room", "no Secret", "quota", "growing"],
 )
 def test_what_people_read(
     seen: Availability, rejection: str | None, words: tuple[str, str]

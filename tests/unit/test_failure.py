@@ -9,10 +9,16 @@ from typing import Any
 import pytest
 
 from inception_operator.contract.assignment import work
+from inception_operator.contract.names import Cause
 from inception_operator.contract.types import PodView, Report
-from inception_operator.decide import failure
+from inception_operator.decide import failure, imposed
+from inception_operator.decide.budget import Budget, Counters
 from inception_operator.decide.failure import AttemptView, Failure
-from inception_operator.decide.restart_policy import Counters, EndedAttempt, decide_restart
+from inception_operator.decide.restart_policy import (
+    INFRASTRUCTURE,
+    EndedAttempt,
+    decide_restart,
+)
 from inception_operator.spec.failure_policy import Action
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -48,7 +54,8 @@ def only(view: PodView | None, **fields: Any) -> Failure | None:
 
 def action(cause: Failure, previous: dict[str, Any] | None) -> Action:
     """What follows where there are no rules and the limit is far away."""
-    return decide_restart(EndedAttempt(cause), previous, (), 99, Counters(), NOW).action
+    budget = Budget(99, 600)
+    return decide_restart(EndedAttempt(cause), previous, (), budget, Counters(), NOW).action
 
 
 def ended(code: int | None, **fields: Any) -> PodView:
@@ -107,7 +114,13 @@ ENDINGS = [
         id="out of cpu",
     ),
     pytest.param(
-        ended(None, reason="DeadlineExceeded"), "PodFailed", Action.RESTART, id="any reason"
+        ended(None, reason="SysctlForbidden"), "PodFailed", Action.RESTART, id="any reason"
+    ),
+    pytest.param(
+        ended(75, reason="DeadlineExceeded"), "LimitExceeded", Action.RESTART, id="own deadline"
+    ),
+    pytest.param(
+        ended(79, message="the loss became nan"), "NonFinite", Action.RESTART, id="not a number"
     ),
     pytest.param(None, "PodDeleted", Action.RESTART_IGNORING_LIMIT, id="gone"),
     pytest.param(
@@ -129,6 +142,79 @@ def test_table(view: PodView | None, reason: str, follows: Action) -> None:
     assert found.reason == reason
     assert action(found, None) is follows
     assert (found.attempt, found.rank) == (3, 0)
+
+
+# Word for word as the kubelet's eviction manager and its node shutdown manager write them.
+EVICTIONS = [
+    ('Container trainer exceeded its local ephemeral storage limit "50Mi". ', "LimitExceeded"),
+    (
+        "Pod ephemeral local storage usage exceeds the total limit of containers 50Mi. ",
+        "LimitExceeded",
+    ),
+    ('Usage of EmptyDir volume "scratch" exceeds the limit "10Mi". ', "LimitExceeded"),
+    (
+        "The node was low on resource: ephemeral-storage. Threshold quantity: 10Gi, available: 9Gi."
+        " Container trainer was using 5Gi, request is 0, has larger consumption of "
+        "ephemeral-storage. ",
+        "Evicted",
+    ),
+    (
+        "The node was low on resource: memory. Container trainer was using 20Gi, which exceeds its "
+        "request of 0. ",
+        "Evicted",
+    ),
+    ("The node had condition: [DiskPressure]. ", "Evicted"),
+    ("", "Evicted"),
+]
+
+
+@pytest.mark.parametrize(("words", "reason"), EVICTIONS)
+def test_only_a_pod_beyond_its_own_limit_is_to_blame_for_its_eviction(
+    words: str, reason: str
+) -> None:
+    found = only(ended(137, reason="Evicted", message=words))
+    assert found is not None
+    assert found.reason == reason
+    assert found.message == (words or "Evicted")
+    counts = Action.RESTART if reason == "LimitExceeded" else Action.RESTART_IGNORING_LIMIT
+    assert action(found, None) is counts
+
+
+def test_every_disruption_and_every_reason_of_a_pod_has_one_cause() -> None:
+    blameless = INFRASTRUCTURE | {Cause.LIMIT_EXCEEDED}
+    for reason, cause in imposed.CAUSE_OF_POD_REASON.items():
+        found = only(ended(137, reason=reason))
+        assert found is not None
+        assert found.reason == cause
+        assert cause in blameless
+    for reason, cause in imposed.CAUSE_OF_DISRUPTION.items():
+        found = only(ended(137, disruption_reason=reason))
+        assert found is not None
+        assert found.reason == cause
+        assert cause in INFRASTRUCTURE
+        leaving = only(pod(deleting=True, disruption_reason=reason))
+        assert leaving is not None
+        assert leaving.reason == ("NodeLost" if cause == "NodeLost" else "Disrupted")
+
+
+@pytest.mark.parametrize(
+    ("reason", "message", "step"),
+    [
+        ("NonFinite", "NonFiniteLoss: nan within the 50 steps before step 550 (x); y", 550),
+        ("NonFinite", "a weight became NaN\nthe loss at step 7", 500),
+        ("NonFinite", "step 99999999999999999999", 500),
+        ("Error", "failed in step 550", 500),
+    ],
+    ids=["named", "only in the last lines", "no number of a step", "another reason"],
+)
+def test_the_step_of_a_loss_that_is_no_number_is_the_one_that_it_names(
+    reason: str, message: str, step: int
+) -> None:
+    report = Report(3, "Failed", exit_code=79, reason=reason, message=message, time=NOW, step=500)
+    found = only(pod(report=report, ready=False))
+    assert found is not None
+    assert found.step == step
+    assert found.to_json()["step"] == step
 
 
 def test_report_says_who_and_why() -> None:

@@ -140,14 +140,15 @@ def test_pre_running_deadline_ends_a_job_that_cannot_gather_with_the_words_of_th
 ):
     sim = Sim(job(2, runPolicy={"preRunningDeadlineSeconds": 60}))
     sim.operate()
-    sim.pods["job-1-1"].conditions = [
-        {
-            "type": "PodScheduled",
-            "status": "False",
-            "reason": "Unschedulable",
-            "message": "0/3 nodes are available",
-        }
-    ]
+    for pod in sim.pods.values():
+        pod.conditions = [
+            {
+                "type": "PodScheduled",
+                "status": "False",
+                "reason": "Unschedulable",
+                "message": "0/3 nodes are available",
+            }
+        ]
     assert sim.operate().requeue_after == 60
     seconds(sim, 59)
     assert not sim.terminal
@@ -157,7 +158,7 @@ def test_pre_running_deadline_ends_a_job_that_cannot_gather_with_the_words_of_th
     assert (failed["status"], failed["reason"]) == ("True", "PreRunningDeadlineExceeded")
     assert failed["message"] == (
         "not all pods were ready within 60 s (spec.runPolicy.preRunningDeadlineSeconds): "
-        "Unschedulable: pod job-1-1: 0/3 nodes are available"
+        "Unschedulable: pod job-0-1: 0/3 nodes are available"
     )
     assert sorted(plan.delete) == ["job-0-1", "job-1-1"]
     assert sim.reasons[-1] == "PreRunningDeadlineExceeded"
@@ -211,10 +212,10 @@ def test_pre_running_deadline_begins_anew_with_a_resume() -> None:
 
 
 def test_the_nearest_deadline_wakes_the_operator() -> None:
-    sim = Sim(job(2, runPolicy={"preRunningDeadlineSeconds": 60, "activeDeadlineSeconds": 40}))
-    assert sim.operate().requeue_after == 40
-    sim.edit(runPolicy={"preRunningDeadlineSeconds": 30, "activeDeadlineSeconds": 40})
-    assert sim.operate().requeue_after == 30
+    sim = Sim(job(2, runPolicy={"preRunningDeadlineSeconds": 60, "activeDeadlineSeconds": 8}))
+    assert sim.operate().requeue_after == 8
+    sim.edit(runPolicy={"preRunningDeadlineSeconds": 5, "activeDeadlineSeconds": 8})
+    assert sim.operate().requeue_after == 5
 
 
 # --- after the end --------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ from inception_operator.contract.types import PodView
 from inception_operator.decide.liveness import POLL, lost_at
 from inception_operator.decide.questions import wants_node
 from inception_operator.decide.reconcile import reconcile
+from inception_operator.decide.starting import PATIENCE
 from inception_operator.runtime.nodes import Nodes
 from inception_operator.spec.failure_policy import NodeLoss
 from inception_operator.spec.job import parse
@@ -281,8 +282,11 @@ def test_pod_of_an_earlier_attempt_that_never_started_is_given_up_too() -> None:
 def test_pods_that_do_not_start_are_looked_after_while_their_nodes_are_well() -> None:
     sim = Sim(job(2, failurePolicy={"nodeLostSeconds": 20}))
     sim.operate()
-    assert sim.operate().requeue_after == 20
-    sim.tick(25)
+    # Their events are asked for first.
+    assert sim.operate().requeue_after == PATIENCE.total_seconds()
+    sim.tick(12)
+    assert sim.operate().requeue_after == 20 - 12
+    sim.tick(13)
     assert sim.operate().requeue_after == POLL
     assert sim.counters == (1, 0, 0)
 

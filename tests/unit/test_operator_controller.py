@@ -22,6 +22,7 @@ from inception_operator.runtime.metrics import Metrics
 from inception_operator.runtime.nodes import Nodes
 from inception_operator.runtime.observer import Observer
 from inception_operator.runtime.pod_cache import PodCache
+from inception_operator.runtime.pod_events import PodEvents
 from inception_operator.runtime.probe import Probe
 from inception_operator.runtime.scraper import Scraper
 from inception_operator.runtime.workqueue import ERROR_BASE, Key, WorkQueue
@@ -96,7 +97,8 @@ class Scene:
         self.probe = Probe(self.queue.add, clock=time.monotonic)
         self.jobs.update(job())
         nodes = Nodes(self.client, time.monotonic)
-        observer = Observer(self.pods, self.probe, cast(Scraper, self.progress), nodes)
+        events = PodEvents(self.client, time.monotonic)
+        observer = Observer(self.pods, self.probe, cast(Scraper, self.progress), nodes, events)
         events = EventPoster(self.client, containment, "me")
         applier = Applier(self.client, self.jobs, self.pods, events, self.metrics)
         context = Context(profiles={}, image="image")

@@ -199,6 +199,16 @@ WAITING = [
         "ContainerConfigError",
         "pod job-1-1: s",
     ),
+    (
+        {"waiting_reason": "SignatureValidationFailed", "waiting_message": "who signed it?"},
+        "ImagePullFailed",
+        "pod job-1-1: who signed it?",
+    ),
+    (
+        {"waiting_reason": "AnErrorOfTheNextRelease", "waiting_message": "s"},
+        "ContainerConfigError",
+        "pod job-1-1: s",
+    ),
     ({"waiting_reason": "ContainerCreating"}, "WaitingForPods", "0 of 2 pods ready"),
 ]
 

@@ -15,13 +15,9 @@ from inception_operator.contract.errors import SpecError
 from inception_operator.contract.names import Cause, Reason
 from inception_operator.contract.types import Json
 from inception_operator.decide.backoff import Streak
+from inception_operator.decide.budget import Budget, Counters
 from inception_operator.decide.failure import Failure
-from inception_operator.decide.restart_policy import (
-    Counters,
-    EndedAttempt,
-    Restart,
-    decide_restart,
-)
+from inception_operator.decide.restart_policy import EndedAttempt, Restart, decide_restart
 from inception_operator.spec.failure_policy import Action, Rule
 from inception_operator.spec.job import parse
 
@@ -30,8 +26,16 @@ CRD = Path(__file__).parents[2] / "manifests" / "crd.yaml"
 DRAIN = {"type": "DisruptionTarget"}
 
 
-def cause(code: int | None = 7, reason: str = "Error", **conditions: str) -> Failure:
-    return Failure(3, 0, reason, NOW, exit_code=code, conditions=tuple(conditions.items()))
+def cause(
+    code: int | None = 7,
+    reason: str = "Error",
+    *,
+    message: str = "",
+    step: int | None = None,
+    **conditions: str,
+) -> Failure:
+    pairs = tuple(conditions.items())
+    return Failure(3, 0, reason, NOW, exit_code=code, message=message, conditions=pairs, step=step)
 
 
 def rule(name: str = "mine", action: str = "Fail", **matchers: Any) -> dict[str, Any]:
@@ -54,7 +58,7 @@ def decide(
     limit: int = 10,
 ) -> Restart:
     return decide_restart(
-        EndedAttempt(failure), previous, parse_rules(sources), limit, counters, NOW
+        EndedAttempt(failure), previous, parse_rules(sources), Budget(limit, 600), counters, NOW
     )
 
 
@@ -131,6 +135,52 @@ def test_the_message_says_what_happened_and_why_the_job_ends() -> None:
     )
 
 
+NAN: dict[str, Any] = {"code": 79, "reason": "NonFinite"}
+
+
+@pytest.mark.parametrize(
+    ("step", "before", "action"),
+    [(500, 500, FAIL), (500, 450, COUNTS), (500, None, COUNTS), (None, 500, COUNTS)],
+    ids=["same step", "another step", "first time", "no step known"],
+)
+def test_a_loss_that_is_no_number_twice_at_the_same_step_ends_the_job(
+    step: int | None, before: int | None, action: Action
+) -> None:
+    failure = cause(**NAN, message="loss is nan", step=step)
+    restart = decide(failure, counters=Counters(non_finite_step=before))
+    assert restart.action is action
+    if action is FAIL:
+        assert restart.reason == Reason.NON_FINITE
+        assert "it is the second time at step 500" in restart.message
+        assert "lower the learning rate" in restart.message
+    else:
+        assert restart.counters.non_finite_step == (before if step is None else step)
+
+
+def test_other_failures_in_between_do_not_hide_that_it_is_the_same_step() -> None:
+    first = decide(cause(**NAN, step=500))
+    between = decide(cause(1), counters=Counters.of(first.to_status()))
+    status = between.to_status()
+    assert status["nonFiniteStep"] == 500
+    assert decide(cause(**NAN, step=500), counters=Counters.of(status)).action is FAIL
+
+
+def test_a_rule_decides_about_a_loss_that_is_no_number() -> None:
+    patient = rule("patient", "Restart", onReasons=["NonFinite"])
+    restart = decide(cause(**NAN, step=5), patient, counters=Counters(non_finite_step=5))
+    assert (restart.action, restart.rule) == (COUNTS, "patient")
+    assert "second time" not in restart.message
+
+
+def test_a_pod_beyond_its_own_limit_counts_and_ends_with_the_words_of_the_kubelet() -> None:
+    words = 'Container trainer exceeded its local ephemeral storage limit "50Mi".'
+    failure = cause(137, "LimitExceeded", message=words)
+    assert decide(failure).action is COUNTS
+    end = decide(failure, counters=Counters(counted=3), limit=3)
+    assert end.reason == Reason.MAX_RESTARTS_EXCEEDED
+    assert end.message.endswith(words)
+
+
 def test_the_third_failure_in_a_row_is_paused() -> None:
     second, third = (Counters(streak=Streak(failures, attempt=1)) for failures in (1, 2))
     assert decide(cause(1), counters=second).not_before is None
@@ -144,7 +194,7 @@ def test_the_third_failure_in_a_row_is_paused() -> None:
 def test_an_attempt_that_got_somewhere_ends_the_streak() -> None:
     ended = EndedAttempt(cause(1), reached=5, ran=timedelta(seconds=9))
     counters = Counters(streak=Streak(7, attempt=1))
-    restart = decide_restart(ended, None, (), 10, counters, NOW)
+    restart = decide_restart(ended, None, (), Budget(10, 600), counters, NOW)
     assert restart.counters.streak == Streak(1, attempt=3, step=5)
     assert restart.to_status() == {
         "restarts": 1,
@@ -181,6 +231,11 @@ def test_an_attempt_that_got_somewhere_ends_the_streak() -> None:
             {**codes("In", 7), "onReasons": ["Hang"], "onPodConditions": [DRAIN]},
             False,
         ),
+        (cause(message="ECC error 7\nmore"), {"onMessagePatterns": ["lost", "ECC .*[0-9]"]}, True),
+        (cause(message="first\nCUDA"), {"onMessagePatterns": ["^CUDA"]}, False),
+        (cause(message="first\nCUDA"), {"onMessagePatterns": ["(?m)^CUDA"]}, True),
+        (cause(), {"onMessagePatterns": ["a"]}, False),
+        (cause(message="a"), {**codes("In", 8), "onMessagePatterns": ["a"]}, False),
     ],
     ids=[
         *("in", "not in the list", "outside", "inside", "no code", "code 0"),
@@ -194,6 +249,7 @@ def test_an_attempt_that_got_somewhere_ends_the_streak() -> None:
             "no condition",
         ),
         *("both", "one of two", "two of three"),
+        *("pattern", "begin of the text", "begin of a line", "no message", "pattern alone"),
     ],
 )
 def test_matching(failure: Failure, matchers: dict[str, Any], matches: bool) -> None:
@@ -259,6 +315,18 @@ def test_reason_of_the_end(failure: Failure, sources: list[dict[str, Any]], reas
     [
         ([rule()], r"rules\[0\]: matches nothing; add onExitCodes"),
         (
+            [rule(onMessagePatterns=["ok", "(a"])],
+            r"rules\[0\]\.onMessagePatterns\[1\]: is no regular expression: unclosed group",
+        ),
+        (
+            [rule(onMessagePatterns=["a"] * 5)],
+            r"rules\[0\]\.onMessagePatterns: must have at most 4 entries",
+        ),
+        (
+            [rule(str(number), onMessagePatterns=["a"] * 4) for number in range(6)],
+            "rules: at most 20 message patterns",
+        ),
+        (
             [rule(**codes("In", 1)), rule(onReasons=["Hang"])],
             "rules: the names of rules must differ",
         ),
@@ -272,7 +340,10 @@ def test_reason_of_the_end(failure: Failure, sources: list[dict[str, Any]], reas
         ([rule(**codes("In"))], r"onExitCodes\.values: must be one or more"),
         ([rule(str(number), **codes("In", 1)) for number in range(21)], "rules: at most 20 rules"),
     ],
-    ids=["no matcher", "same name", "no name", "action", "operator", "code 0", "no code", "many"],
+    ids=[
+        *("no matcher", "pattern", "patterns of a rule", "patterns of all", "same name"),
+        *("no name", "action", "operator", "code 0", "no code", "many"),
+    ],
 )
 def test_rules_that_cannot_be_are_refused(sources: list[dict[str, Any]], words: str) -> None:
     with pytest.raises(SpecError, match=words):

@@ -9,15 +9,16 @@
     ├── InputMissing       66   a file or folder that the configuration names does not exist
     ├── Stopped            75   saved and ended because someone asked for it
     ├── ConfigError        78   the configuration is wrong; names the key, the value and the remedy
+    ├── NonFiniteLoss      79   the loss or a weight became NaN or infinite
     ├── Fenced              1   a newer attempt owns the checkpoint folder
     ├── StorageFailed       1   files cannot be read or written just now; trying again may help
     │   └── StoreFailed      1   an object store refused or did not answer
-    ├── NonFiniteLoss       1   the loss or a weight became NaN or infinite
     └── RanksDiverged       1   the ranks no longer hold the same weights
 
-Codes 64, 65, 66 and 78 tell the operator that trying again cannot help. Where there is a name for
-it, the numbers are those of BSD's ``sysexits.h`` (EX_USAGE, EX_DATAERR, EX_NOINPUT, EX_TEMPFAIL,
-EX_CONFIG): programs written for other purposes use the same.
+Codes 64, 65, 66 and 78 tell the operator that trying again cannot help, 79 that it does not help
+twice at the same step. Where there is a name for it, the numbers are those of BSD's ``sysexits.h``
+(EX_USAGE, EX_DATAERR, EX_NOINPUT, EX_TEMPFAIL, EX_CONFIG): programs written for other purposes use
+the same.
 """
 
 from __future__ import annotations
@@ -79,7 +80,9 @@ class StoreFailed(StorageFailed):
 
 
 class NonFiniteLoss(TrainerError):  # noqa: N818 - the name of the contract
-    """The loss or a weight became NaN or infinite."""
+    """The loss or a weight became NaN or infinite; the message names the step as ``step 550``."""
+
+    exit_code = 79
 
 
 class RanksDiverged(TrainerError):  # noqa: N818 - the name of the contract

@@ -68,6 +68,7 @@ class Reason:
     UNSCHEDULABLE: Final = "Unschedulable"
     IMAGE_PULL_FAILED: Final = "ImagePullFailed"
     CONTAINER_CONFIG_ERROR: Final = "ContainerConfigError"
+    POD_START_FAILED: Final = "PodStartFailed"
     POD_CREATION_REJECTED: Final = "PodCreationRejected"
     POD_POLICY_VIOLATION: Final = "PodPolicyViolation"
     ALL_PODS_READY: Final = "AllPodsReady"
@@ -88,6 +89,7 @@ class Reason:
     PERMANENT_FAILURE: Final = "PermanentFailure"
     OUT_OF_MEMORY: Final = "OutOfMemory"
     CONTRACT_MISMATCH: Final = "ContractMismatch"
+    NON_FINITE: Final = "NonFinite"
     FAILURE_POLICY: Final = "FailurePolicy"
     INVALID_SPEC: Final = "InvalidSpec"
     INTERNAL_ERROR: Final = "InternalError"
@@ -110,6 +112,7 @@ class Cause:
     HANG: Final = "Hang"
     STOPPED: Final = "Stopped"
     CANNOT_RUN: Final = "CannotRun"
+    NON_FINITE: Final = "NonFinite"
     # Found by either end: see `version`.
     CONTRACT_MISMATCH: Final = "ContractMismatch"
 
@@ -117,6 +120,7 @@ class Cause:
     POD_DELETED: Final = "PodDeleted"
     POD_FAILED: Final = "PodFailed"
     EVICTED: Final = "Evicted"
+    LIMIT_EXCEEDED: Final = "LimitExceeded"
     DISRUPTED: Final = "Disrupted"
     NODE_LOST: Final = "NodeLost"
     ADMISSION_ERROR: Final = "UnexpectedAdmissionError"

@@ -82,7 +82,7 @@ class PodView:
     to end at ``deletion_requested`` and is killed at ``deletion_deadline``. ``node_lost_since`` is
     since when its node has not been ready, None when it is or nobody has asked. ``orphan_of`` is
     the uid of the job that this operator made the pod for, when the pod has no controller any more.
-    ``unhealthy`` names its broken devices.
+    ``unhealthy`` names its broken devices, ``trouble`` is what events say keeps it from starting.
     """
 
     name: str
@@ -121,6 +121,7 @@ class PodView:
     unreachable_since: datetime | None = None
     node_lost_since: datetime | None = None
     unhealthy: str | None = None
+    trouble: str | None = None
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from inception_operator.contract.names import Phase, Reason
 from inception_operator.contract.types import Json, PodView
 from inception_operator.spec.job import MAX_NODES, Job
 
-from . import slots
+from . import slots, starting
 
 # The losses of one accident are seen together, and a pod without a node for so long has nowhere to
 # go.
@@ -33,7 +33,6 @@ GROW_EVERY: Final = timedelta(seconds=30)
 RETRY: Final = timedelta(seconds=30)
 # A pod that starts takes the cores that the ranks of a new attempt come back with.
 HEAD_START: Final = timedelta(seconds=5)
-_ON_ITS_WAY: Final = frozenset((None, "ContainerCreating", "PodInitializing"))
 
 Members = tuple[int, ...]
 
@@ -253,7 +252,7 @@ def outlook(availability: Availability, rejection: str | None) -> tuple[str, str
     missing = desired - size
     pods = "pod is" if missing == 1 else "pods are"
     text += f" when {missing} more {pods} ready"
-    obstacle = rejection or _first_unschedulable(availability.pods.values())
+    obstacle = rejection or _first_obstacle(availability)
     if obstacle:
         text += f": {obstacle}"
     return Reason.ENOUGH_PODS_READY, text
@@ -321,10 +320,14 @@ def head_start(attempt: int, issued: datetime | None, now: datetime) -> float:
     return max(0.0, left.total_seconds())
 
 
-def _first_unschedulable(pods: Iterable[PodView | None]) -> str | None:
-    for pod in pods:
-        if pod is not None and pod.unschedulable_message:
-            return pod.unschedulable_message
+def _first_obstacle(availability: Availability) -> str | None:
+    """The words of whoever keeps a pod from starting."""
+    for pod in availability.pods.values():
+        if pod is None:
+            continue
+        words = pod.unschedulable_message or starting.trouble(pod, availability.now)
+        if words:
+            return words
     return None
 
 
@@ -351,7 +354,7 @@ def _seconds_to_arrivals(
 def _seconds_to_arrival(pod: PodView, now: datetime, patience: timedelta) -> float:
     if pod.deleting or slots.finished(pod):
         return 0.0
-    if pod.created is None or pod.waiting_reason not in _ON_ITS_WAY:
+    if pod.created is None or starting.is_blocked(pod):
         return 0.0
     age = now - pod.created
     limit = PLACEMENT if pod.node is None else patience

@@ -7,6 +7,7 @@ table), and from what the cluster states about a pod. What follows from a root c
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -18,7 +19,7 @@ from inception_operator.contract.times import format_time
 from inception_operator.contract.types import Json, PodView, Report, VanishedPod
 from inception_operator.spec.failure_policy import WAIT, NodeLoss
 
-from . import liveness, slots
+from . import imposed, liveness, slots
 from .liveness import SILENCE, UNREACHED_REMEDY
 from .slots import Slots
 
@@ -37,25 +38,9 @@ _CAUSE_OF_CODE: Final = {
     70: Cause.HANG,
     75: Cause.STOPPED,
     78: Cause.CONFIG_ERROR,
+    79: Cause.NON_FINITE,
     126: Cause.CANNOT_RUN,
     127: Cause.CANNOT_RUN,
-}
-# The kubelet, its node shutdown manager and the node controller write these into status.reason.
-_CAUSE_OF_POD_REASON: Final = {
-    "Evicted": Cause.EVICTED,
-    "Terminated": Cause.EVICTED,
-    "Shutdown": Cause.EVICTED,
-    "NodeShutdown": Cause.EVICTED,
-    "NodeLost": Cause.NODE_LOST,
-    "UnexpectedAdmissionError": Cause.ADMISSION_ERROR,
-    "NodeAffinity": Cause.ADMISSION_ERROR,
-    "Preempting": Cause.EVICTED,
-}
-_CAUSE_OF_CONTAINER_REASON: Final = {
-    "OOMKilled": Cause.OOM_KILLED,
-    "ContainerStatusUnknown": Cause.NODE_LOST,
-    "ContainerCannotRun": Cause.CANNOT_RUN,
-    "StartError": Cause.CANNOT_RUN,
 }
 # After these all ranks are still there and can save together before they end.
 _GRACEFUL: Final = frozenset((Cause.POD_DELETED, Cause.DISRUPTED, Cause.STOPPED))
@@ -65,11 +50,15 @@ _GRACEFUL: Final = frozenset((Cause.POD_DELETED, Cause.DISRUPTED, Cause.STOPPED)
 _SHARED: Final = frozenset((Cause.PEER_LOST, Cause.STOPPED, Cause.HANG))
 _GONE: Final = "the pod is gone"
 _TOLD_TO_END: Final = "SIGTERM reached the launcher of this pod"
+# A number that fits into the status.
+_STEP: Final = re.compile(r"\bstep ([0-9]{1,18})\b")
 
 
 @dataclass(frozen=True)
 class Failure:
-    """The end of one slot in one attempt; ``conditions`` are type and status of the pod's."""
+    """The end of one slot in one attempt; ``conditions`` are type and status of the pod's, ``step``
+    is the last one that it is known to have made or, of a loss that is no number, that it names.
+    """
 
     attempt: int
     slot: int
@@ -83,6 +72,7 @@ class Failure:
     conditions: tuple[tuple[str, str], ...] = ()
     told_to_end: bool = False
     """Its launcher got a signal to end, and with it all ranks of the attempt."""
+    step: int | None = None
 
     @property
     def text(self) -> str:
@@ -107,6 +97,7 @@ class Failure:
             "pod": self.pod,
             "node": self.node,
             "rank": self.rank,
+            "step": self.step,
             "exitCode": self.exit_code,
             "reason": self.reason,
             "message": self.message[:MAX_MESSAGE] or None,
@@ -273,7 +264,7 @@ def _shown(pod: PodView, view: AttemptView, involved: bool) -> Failure | None:
     ended = slots.finished(pod)
     if report is not None and report.attempt == view.attempt:
         spoke = report.state in (ReportState.FAILED, ReportState.STOPPED)
-        if spoke and not (ended and _imposed(pod)):
+        if spoke and not (ended and imposed.cause(pod)):
             return _reported(pod, report, view)
     if not ended:
         return None
@@ -314,16 +305,26 @@ def _reported(pod: PodView, report: Report, view: AttemptView) -> Failure:
     told_to_end = report.leaving and report.state == ReportState.STOPPED
     text = report.message or pod.message or (_TOLD_TO_END if told_to_end else "")
     failure = _failure(pod, view, report.reason or reason, report.time or pod.finished, text, code)
+    step = report.step or None
+    if failure.reason == Cause.NON_FINITE:
+        # The figures are older: they are written after steps that went well.
+        step = _step_in(failure.message) or step
     rank = failure.rank if report.rank is None else report.rank
-    return replace(failure, rank=rank, told_to_end=told_to_end)
+    return replace(failure, rank=rank, step=step, told_to_end=told_to_end)
+
+
+def _step_in(message: str) -> int | None:
+    """The step that the first line of a message names."""
+    found = _STEP.search(message.partition("\n")[0])
+    return None if found is None else int(found[1])
 
 
 def _ended(pod: PodView, view: AttemptView) -> Failure:
     """The failure that the end of a container without a report of this attempt is."""
     code, report = pod.exit_code, pod.report
-    imposed = _imposed(pod)
-    if imposed:
-        reason = imposed
+    stated = imposed.cause(pod)
+    if stated:
+        reason = stated
         text = pod.message or pod.disruption_reason or pod.reason or ""
     elif view.issued is not None and report is not None and 0 < report.attempt < view.attempt:
         # Its own failure has been counted in the attempt it belongs to.
@@ -340,18 +341,6 @@ def _ended(pod: PodView, view: AttemptView) -> Failure:
         said = report.message if report is not None else None
         text = said or pod.message or pod.terminated_reason or ""
     return _failure(pod, view, reason, pod.finished, text, code)
-
-
-def _imposed(pod: PodView) -> str | None:
-    """A cause that the cluster states and that overrules exit codes."""
-    if pod.disruption_reason is not None:
-        return _cause_of_disruption(pod.disruption_reason, Cause.EVICTED)
-    reason = pod.reason or ""
-    cause = _CAUSE_OF_POD_REASON.get(reason)
-    if cause is None and pod.exit_code is None and reason.startswith("OutOf"):
-        # OutOfcpu, OutOfmemory, OutOfnvidia.com/gpu: the kubelet found its node full.
-        cause = Cause.ADMISSION_ERROR
-    return cause or _CAUSE_OF_CONTAINER_REASON.get(pod.terminated_reason or "")
 
 
 def _gone(slot: int, view: AttemptView) -> Failure:
@@ -374,17 +363,12 @@ def _gone(slot: int, view: AttemptView) -> Failure:
 def _removed(pod: PodView, view: AttemptView) -> Failure:
     asked, disruption = pod.deletion_requested, pod.disruption_reason
     if disruption is not None:
-        reason = _cause_of_disruption(disruption, Cause.DISRUPTED)
+        reason = imposed.cause_of_deletion(disruption)
         return _failure(pod, view, reason, asked, disruption)
     text = "the pod was deleted"
     if pod.finalizers:
         text += f" and is held by {', '.join(pod.finalizers)}"
     return _failure(pod, view, Cause.POD_DELETED, asked, text)
-
-
-def _cause_of_disruption(reason: str, otherwise: str) -> str:
-    # The node controller taints the node of a kubelet that does not report any more.
-    return Cause.NODE_LOST if reason == "DeletionByTaintManager" else otherwise
 
 
 def _cause_of_code(code: int | None) -> str:

@@ -16,7 +16,7 @@ from inception_operator.contract.times import parse_time
 from inception_operator.contract.types import Json, Plan, PodView
 from inception_operator.pod.build import build_pod
 
-from . import elastic, liveness, slots
+from . import elastic, liveness, slots, starting
 from .elastic import Members
 from .plans import delete_pods, is_leaving, requeue_in
 from .ranks import assignment_of, stand_by
@@ -35,19 +35,10 @@ _IMAGE_REASONS: Final = frozenset(
         "InvalidImageName",
         "ErrImageNeverPull",
         "ImageInspectError",
+        "ImageVolumeMountFailed",
+        "RegistryUnavailable",
+        "SignatureValidationFailed",
     )
-)
-_CONFIG_REASONS: Final = frozenset(
-    (
-        "CreateContainerConfigError",
-        "CreateContainerError",
-        "CreatePodSandboxError",
-        "RunContainerError",
-    )
-)
-_REASON_OF_CAUSES: Final = (
-    (Reason.IMAGE_PULL_FAILED, _IMAGE_REASONS),
-    (Reason.CONTAINER_CONFIG_ERROR, _CONFIG_REASONS),
 )
 
 
@@ -93,6 +84,7 @@ def gather_pods(
         _rejection(view, plan),
         draft,
         lingering,
+        view.now,
     )
     if view.violation and plan.create:
         reason, text = Reason.POD_POLICY_VIOLATION, view.violation
@@ -195,6 +187,7 @@ def waiting_for(
     rejection: str | None,
     draft: Draft,
     lingering: Sequence[PodView],
+    now: datetime,
 ) -> tuple[str, str]:
     """Why an attempt is still gathering, as reason and message of PodsReady: the most telling
     reason, the one a person can act on first.
@@ -207,11 +200,20 @@ def waiting_for(
         return Reason.WAITING_FOR_PODS, f"waiting for pod {first.name} to save and end"
     if rejection:
         return Reason.POD_CREATION_REJECTED, rejection
-    for reason, causes in _REASON_OF_CAUSES:
-        failing = [pod for pod in staying if pod.waiting_reason in causes]
+    blocked = [pod for pod in staying if starting.is_blocked(pod)]
+    for reason, about_image in (
+        (Reason.IMAGE_PULL_FAILED, True),
+        # The kubelet has many more words for it, and new ones with each release.
+        (Reason.CONTAINER_CONFIG_ERROR, False),
+    ):
+        failing = [pod for pod in blocked if (pod.waiting_reason in _IMAGE_REASONS) is about_image]
         if failing:
             written = draft.message(ConditionType.PODS_READY, reason)
             return reason, _steady_text(failing, written)
+    for pod in staying:
+        trouble = starting.trouble(pod, now)
+        if trouble is not None:
+            return Reason.POD_START_FAILED, f"pod {pod.name}: {trouble}"
     for pod in staying:
         if pod.unschedulable_message is not None:
             return Reason.UNSCHEDULABLE, f"pod {pod.name}: {pod.unschedulable_message}"
@@ -220,6 +222,9 @@ def waiting_for(
     if held is not None:
         holders = ", ".join(held.finalizers)
         text += f"; pod {held.name} was deleted and is held by {holders}"
+    silence = starting.silence(staying, now)
+    if silence is not None:
+        text += f"; {silence}"
     return Reason.WAITING_FOR_PODS, text
 
 
@@ -339,7 +344,7 @@ def _watch_gathering(
     draft: Draft,
     placed: Placement,
     plan: Plan,
-    present: Iterable[PodView],
+    present: Sequence[PodView],
     lingering: Iterable[PodView],
 ) -> Plan:
     """When to look again at pods whose next change no watch event tells of."""
@@ -354,4 +359,4 @@ def _watch_gathering(
         if deadline is not None:
             left = deadline + slots.LINGER_SLACK - view.now
             pauses.append(left.total_seconds())
-    return requeue_in(*pauses)
+    return requeue_in(*pauses) | starting.look_again(present, view.now)

@@ -1,4 +1,4 @@
-"""Whom to ask before deciding: which launchers, which metrics, which nodes.
+"""Whom to ask before deciding: which launchers, which metrics, which nodes, whose events.
 
 Every question costs a request, so these are asked only where the answer can change a decision.
 They are put to the raw resource, before it is parsed: the edge asks before it decides.
@@ -13,7 +13,7 @@ from inception_operator.contract.names import ConditionType, Phase
 from inception_operator.contract.types import Json, PodView
 from inception_operator.spec.job import managed_elsewhere
 
-from . import lifecycle, reminders, slots
+from . import lifecycle, reminders, slots, starting
 from .liveness import earliest_loss
 
 
@@ -67,6 +67,13 @@ def wants_node(resource: Json, pod: PodView, now: datetime) -> bool:
         return due is not None and now >= due
     # A launcher that answers speaks for its node too.
     return pod.reachable is False and pod.exit_code is None
+
+
+def wants_events(resource: Json, pod: PodView, now: datetime) -> bool:
+    """Whether to ask for the events of this pod before deciding: only where nothing else says why
+    it does not start.
+    """
+    return _is_active(resource) and starting.hears_events(pod, now)
 
 
 def _is_active(resource: Json) -> bool:

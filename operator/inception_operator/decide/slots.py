@@ -14,6 +14,8 @@ from typing import Final
 from inception_operator.contract.names import GRACE_SECONDS, Cause, Phase, ReportState
 from inception_operator.contract.types import PodView
 
+from .imposed import NODE_GONE
+
 # A pod may outlive its deletion deadline by so much: the kubelet still has to confirm the end.
 LINGER_SLACK: Final = timedelta(seconds=5)
 _LAUNCHER_UP: Final = frozenset(
@@ -24,7 +26,6 @@ _LAUNCHER_UP: Final = frozenset(
         ReportState.STOPPED,
     )
 )
-_NODE_GONE: Final = frozenset(("DeletionByTaintManager",))
 
 # By slot number; None where there is no pod or no such slot.
 Slots = tuple[PodView | None, ...]
@@ -163,7 +164,7 @@ def lingering(pod: PodView, now: datetime) -> bool:
         return False
     if not pod.deleting:
         return told_to_end(pod) and not _is_late(pod, now)
-    lost = pod.disruption_reason in _NODE_GONE or pod.reason == Cause.NODE_LOST
+    lost = pod.disruption_reason in NODE_GONE or pod.reason == Cause.NODE_LOST
     if lost and not pod.ready:
         return False
     deadline = pod.deletion_deadline

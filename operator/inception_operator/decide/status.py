@@ -19,9 +19,10 @@ from inception_operator.contract.names import ConditionType, Reason
 from inception_operator.contract.times import format_time, parse_time
 from inception_operator.contract.types import Event, Json, Plan, PodView, Progress
 
-from . import avoided_nodes, backoff
+from . import avoided_nodes, backoff, budget
+from .budget import Counters
 from .failure import Failure
-from .restart_policy import Counters, Restart
+from .restart_policy import Restart
 
 NORMAL: Final = "Normal"
 WARNING: Final = "Warning"
@@ -41,8 +42,7 @@ _KEYS: Final = frozenset(
         "startTime",
         "completionTime",
         "attempt",
-        "restarts",
-        "restartsCountTowardsMax",
+        *budget.KEYS,
         *backoff.KEYS,
         avoided_nodes.KEY,
         "nodes",
@@ -271,7 +271,8 @@ class Draft:
         if self.started:
             self._new["attempt"] = self.attempt + 1
             self._new["startTime"] = self._now
-        self._forget(*backoff.KEYS)
+        # What makes the loss no number may have been mended meanwhile.
+        self._forget(*backoff.KEYS, budget.NON_FINITE)
         self._put(ConditionType.SUSPENDED, FALSE, Reason.RESUMED, "the job has been resumed")
         self._announce(Reason.RESUMED, f"resumed with attempt {self.attempt}")
 
@@ -349,11 +350,16 @@ class Draft:
         self._new["attempt"] = self.attempt + 1
         self._unready(Reason.ATTEMPT_ENDED, ended)
         self._stop_running(Reason.ATTEMPT_ENDED, ended)
-        self._forget(*backoff.KEYS)
+        self._forget(*backoff.KEYS, budget.PROGRESS)
         self._new |= restart.to_status()
         text = restart.message[:MAX_TEXT]
         self._put(ConditionType.RESTARTING, TRUE, restart.reason, text)
         self._warn(restart.reason, text)
+
+    def forget_restarts(self) -> None:
+        """The job has got on since its latest restart: none of them counts any more."""
+        self._new["restartsCountTowardsMax"] = 0
+        self._forget(budget.PROGRESS)
 
     def back_off(self) -> float:
         """Seconds until the next attempt may begin, and PodsReady says so; 0 when nothing waits."""

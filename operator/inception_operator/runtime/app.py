@@ -42,6 +42,7 @@ from .metrics_access import MetricsAccess
 from .nodes import Nodes
 from .observer import Observer
 from .pod_cache import PodCache
+from .pod_events import PodEvents
 from .probe import Probe
 from .resync import Resync
 from .scraper import Scraper
@@ -110,7 +111,8 @@ class App:
 
         # What works on a key: observe, decide, apply.
         nodes = Nodes(self._client, time.monotonic)
-        observer = Observer(self._pods, self._probe, self._scraper, nodes)
+        pod_events = PodEvents(self._client, time.monotonic)
+        observer = Observer(self._pods, self._probe, self._scraper, nodes, pod_events)
         self._events = EventPoster(self._client, containment, settings.identity)
         applier = Applier(self._client, self._jobs, self._pods, self._events, self._metrics)
         self._controller = Controller(

@@ -149,7 +149,7 @@ _GAUGES = {
     ),
     "restarts": (
         "job_restarts",
-        "Restarts so far, by whether they count towards the limit.",
+        "Restarts so far, by whether they count towards the limit: until the job has got on.",
         (*_JOB, "counted"),
     ),
     "progress": (

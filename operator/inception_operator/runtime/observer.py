@@ -1,6 +1,7 @@
 """Gathers what a decision is made from: pods, their launchers' answers, node states, figures.
 
-Caches come first. Only pods that have something to tell are asked, and only nodes that may be lost.
+Caches come first. Only pods that have something to tell are asked, only nodes that may be lost, and
+events only about pods that do not start.
 """
 
 from __future__ import annotations
@@ -11,13 +12,14 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from inception_operator.contract.types import Json, Observation, PodView
-from inception_operator.decide.questions import wants_node, wants_report
+from inception_operator.decide.questions import wants_events, wants_node, wants_report
 from inception_operator.pod.view import view
 
 from .nodes import Nodes
 from .notifications import Notifications
 from .objects import name_of, uid_of
 from .pod_cache import PodCache
+from .pod_events import PodEvents
 from .probe import Probe
 from .scraper import Scraper
 from .workqueue import Key
@@ -26,11 +28,14 @@ from .workqueue import Key
 class Observer:
     """Makes an `Observation` of a job."""
 
-    def __init__(self, pods: PodCache, probe: Probe, scraper: Scraper, nodes: Nodes) -> None:
+    def __init__(
+        self, pods: PodCache, probe: Probe, scraper: Scraper, nodes: Nodes, events: PodEvents
+    ) -> None:
         self._pods = pods
         self._probe = probe
         self._scraper = scraper
         self._nodes = nodes
+        self._events = events
         self._notifications = Notifications(time.monotonic)
 
     def notify(self, key: Key, pod_name: str) -> bool | None:
@@ -44,7 +49,7 @@ class Observer:
         return None
 
     async def ask(self, key: Key, resource: Json) -> bool:
-        """Ask pods and nodes; False when an answer is still to come."""
+        """Ask pods, nodes and events; False when an answer is still to come."""
         pods = tuple(self._views(key))
         uids = {pod.uid for pod in pods}
         self._probe.retain(key, uids)
@@ -57,8 +62,10 @@ class Observer:
         self._notifications.answered(key, heard)
         # The answers above decide which nodes matter, so the pods are looked at again.
         now = datetime.now(UTC)
-        unsure = [pod for pod in self._views(key) if wants_node(resource, pod, now)]
+        pods = tuple(self._views(key))
+        unsure = [pod for pod in pods if wants_node(resource, pod, now)]
         await self._nodes.refresh({pod.node for pod in unsure if pod.node})
+        await self._events.refresh(key, [pod for pod in pods if wants_events(resource, pod, now)])
         return True
 
     def observe(self, key: Key, resource: Json, rejection: str | None) -> Observation:
@@ -77,6 +84,7 @@ class Observer:
         """Drop what was kept about a job that is gone."""
         self._scraper.forget(key)
         self._probe.retain(key, ())
+        self._events.forget(key)
         self._notifications.retain(key, ())
 
     def _views(self, key: Key) -> Iterator[PodView]:
@@ -86,4 +94,8 @@ class Observer:
                 continue
             pod = replace(pod, ran_before=self._pods.ran_before(key, pod.uid))
             lost = self._nodes.lost_since(pod.node)
-            yield pod if lost is None else replace(pod, node_lost_since=lost)
+            trouble = self._events.trouble(key, pod.uid)
+            if lost is None and trouble is None:
+                yield pod
+            else:
+                yield replace(pod, node_lost_since=lost, trouble=trouble)

@@ -13,9 +13,14 @@ from typing import Annotated, Final, Self
 
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
+from . import patterns
 from .validation import AS_TUPLE, Model, OneOf, Remedy, Within, refusal
 
 MAX_RULES: Final = 20
+MAX_PATTERNS: Final = 4
+"""Of one rule."""
+MAX_ALL_PATTERNS: Final = 20
+"""Of all rules of a job."""
 MAX_SECONDS: Final = 86_400
 KEEP: Final = "KeepPods"
 FORCE_DELETE: Final = "ForceDeletePods"
@@ -84,33 +89,54 @@ class Rule(Model):
     pod_conditions: Annotated[tuple[PodCondition, ...], AS_TUPLE] = Field(
         default=(), validation_alias="onPodConditions"
     )
+    message_patterns: Annotated[
+        tuple[Annotated[str, AfterValidator(patterns.check)], ...], AS_TUPLE
+    ] = Field(default=(), validation_alias="onMessagePatterns", max_length=MAX_PATTERNS)
 
     @model_validator(mode="after")
     def _matches_something(self) -> Self:
-        if self.exit_codes is None and not self.reasons and not self.pod_conditions:
-            raise refusal("matches nothing; add onExitCodes, onReasons or onPodConditions")
+        others = (self.reasons, self.pod_conditions, self.message_patterns)
+        if self.exit_codes is None and not any(others):
+            raise refusal(
+                "matches nothing; add onExitCodes, onReasons, onPodConditions or onMessagePatterns"
+            )
         return self
 
     def matches(
-        self, exit_code: int | None, reason: str, conditions: Collection[tuple[str, str]]
+        self,
+        exit_code: int | None,
+        reason: str,
+        conditions: Collection[tuple[str, str]],
+        message: str,
     ) -> bool:
         """Whether the rule decides about a root cause.
 
-        ``conditions`` are type and status of the conditions of the pod that failed.
+        ``conditions`` are type and status of the conditions of the pod that failed, ``message`` is
+        what the status says of the cause.
         """
         if self.exit_codes is not None and not self.exit_codes.matches(exit_code):
             return False
         if self.reasons and reason not in self.reasons:
             return False
-        if not self.pod_conditions:
+        if self.pod_conditions and not any(
+            (each.type, each.status) in conditions for each in self.pod_conditions
+        ):
+            return False
+        # Last, because it costs most.
+        if not self.message_patterns:
             return True
-        return any((each.type, each.status) in conditions for each in self.pod_conditions)
+        return any(patterns.found(pattern, message) for pattern in self.message_patterns)
 
 
 def check_rules(rules: tuple[Rule, ...]) -> tuple[Rule, ...]:
     """Refuse more rules than allowed, and two of one name."""
     if len(rules) > MAX_RULES:
         raise refusal(f"at most {MAX_RULES} rules are possible; merge some")
+    if sum(len(rule.message_patterns) for rule in rules) > MAX_ALL_PATTERNS:
+        raise refusal(
+            f"at most {MAX_ALL_PATTERNS} message patterns are possible in all rules; merge some "
+            "with |"
+        )
     # Events name the rule that decided, and nobody could tell which of two it was.
     names = {rule.name for rule in rules}
     if len(names) < len(rules):

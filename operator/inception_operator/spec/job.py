@@ -42,6 +42,9 @@ MAX_PROCESSES: Final = 64
 MAX_SECONDS: Final = 315_360_000
 MAX_SPARES: Final = 100
 DEFAULT_MAX_RESTARTS: Final = 10
+# A loop of crashes ends within minutes, and what lasts as long as this is none: the kubelet forgets
+# its own back-off after ten minutes, too.
+DEFAULT_RESET_AFTER: Final = 600
 MAX_PROGRESS_DEADLINE: Final = 604800
 DEFAULT_MODEL: Final = "bninception"
 CLEAN_POD_POLICIES: Final = (CleanPodPolicy.NONE, CleanPodPolicy.RUNNING, CleanPodPolicy.ALL)
@@ -203,6 +206,10 @@ class Job(Model):
     max_restarts: Annotated[int, Within(0, 2**31 - 1)] = Field(
         default=DEFAULT_MAX_RESTARTS, validation_alias=AliasPath("failurePolicy", "maxRestarts")
     )
+    reset_after: Seconds = Field(
+        default=DEFAULT_RESET_AFTER,
+        validation_alias=AliasPath("failurePolicy", "resetAfterSeconds"),
+    )
     progress_deadline: Annotated[int, Within(0, MAX_PROGRESS_DEADLINE)] | None = Field(
         default=None, validation_alias=AliasPath("failurePolicy", "progressDeadlineSeconds")
     )
@@ -265,6 +272,13 @@ class Job(Model):
     def program(self) -> tuple[str, ...]:
         """The user's own command line; empty for the bundled trainer."""
         return _program(self.template)
+
+    @property
+    def tells_steps(self) -> bool:
+        """Whether its attempts are known to tell their steps: the bundled trainer does while it
+        trains.
+        """
+        return not self.program and self.training.get("mode", "Train") == "Train"
 
     @property
     def trainer_overlay(self) -> Json:

@@ -25,6 +25,8 @@ class ExitCode(IntEnum):
     HANG = 70
     STOPPED = 75
     CONFIG = 78
+    # The first one behind those of sysexits.h.
+    NON_FINITE = 79
     # A shell's words for a command that it cannot run.
     NOT_EXECUTABLE = 126
     NOT_FOUND = 127
@@ -47,6 +49,7 @@ class Reason(StrEnum):
     HANG = "Hang"
     STOPPED = "Stopped"
     CANNOT_RUN = "CannotRun"
+    NON_FINITE = "NonFinite"
     CONTRACT_MISMATCH = "ContractMismatch"
 
 
@@ -55,6 +58,7 @@ REASONS: dict[int, Reason] = {
     ExitCode.DATA: Reason.DATA_ERROR,
     ExitCode.INPUT_MISSING: Reason.INPUT_MISSING,
     ExitCode.CONFIG: Reason.CONFIG_ERROR,
+    ExitCode.NON_FINITE: Reason.NON_FINITE,
     ExitCode.HANG: Reason.HANG,
     ExitCode.STOPPED: Reason.STOPPED,
     ExitCode.NOT_EXECUTABLE: Reason.CANNOT_RUN,
