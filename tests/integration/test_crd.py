@@ -110,6 +110,7 @@ STATUS: dict[str, Any] = {
         "accuracyTop5": "0.999",
         "loss": "0.101",
         "samplesSeen": 7680,
+        "repeatedSteps": 0,
         "lastCheckpointTime": "2026-01-01T00:00:00Z",
         "lastUpdatedTime": "2026-01-01T00:00:00.123456Z",
     },

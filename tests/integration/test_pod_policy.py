@@ -116,7 +116,7 @@ def test_the_cpu_sample_is_admitted_where_pods_are_restricted(
     for pod in trainings.pods("bare").values():
         assert pod["spec"]["containers"][0]["resources"]["requests"] == {
             "cpu": "100m",
-            "memory": "256Mi",
+            "memory": "430Mi",
         }
 
 

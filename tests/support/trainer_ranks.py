@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,9 @@ CONTEXT.set_forkserver_preload(
 
 VALIDATION = -1
 """Stands for an epoch where samples are evaluated."""
+
+UID = "0f7e2b1c-5a53-4c55-9b57-2f6f0b0c7a11"
+"""Of the job whose ranks are in pods."""
 
 TINY: dict[str, Any] = {
     "data": {"kind": "Synthetic", "imageSize": 32, "numClasses": 4, "samples": 48},
@@ -91,11 +94,14 @@ def start(
     *,
     small: bool = False,
     environment: dict[str, str] | None = None,
+    pods: Sequence[Path] = (),
+    faults: Mapping[int, str] | None = None,
 ) -> Gang:
     """Start ``world`` ranks; ``seen`` is a folder where each leaves the samples it was given.
 
     With ``small``, bninception means the network of ``small_network``. ``environment`` adds
-    variables.
+    variables. ``pods`` puts every rank into a pod of its own, whose shared memory is that folder.
+    ``faults`` says where ranks die: ``<point> <count>``, as in ``killed_ranks``.
     """
     folder.mkdir(parents=True, exist_ok=True)
     gang = Gang(folder)
@@ -123,6 +129,16 @@ def start(
             "TORCHELASTIC_ERROR_FILE": str(error_file),
         }
         own["INCEPTION_HEARTBEAT_FILE"] = str(folder / f"heartbeat-{rank}")
+        if pods:
+            own |= {
+                "INCEPTION_JOB_UID": UID,
+                "LOCAL_RANK": "0",
+                "LOCAL_WORLD_SIZE": "1",
+                "POD_MEMORY": str(pods[rank]),
+            }
+            if rank:
+                own["INCEPTION_PROGRESS_FILE"] = str(folder / f"progress-{rank}.json")
+        own["RANK_FAULT"] = (faults or {}).get(rank, "")
         process = CONTEXT.Process(target=_rank, args=(base | own, str(folder), str(seen or "")))
         process.start()
         gang.processes.append(process)
@@ -163,6 +179,17 @@ def _rank(environment: dict[str, str], folder: str, seen: str) -> None:
     sys.stdout, sys.stderr = log, log
     if seen:
         _record_samples(Path(seen))
+    if environment.get("POD_MEMORY"):
+        from inception_trainer.checkpoint import memory
+        from inception_trainer.train import intervals
+
+        memory.ROOT = Path(environment["POD_MEMORY"])
+        intervals.CopyClock.SHORTEST_SECONDS = 0.0
+    if environment["RANK_FAULT"]:
+        import killed_ranks
+
+        point, count = environment["RANK_FAULT"].rsplit(" ", 1)
+        killed_ranks.arm(point, int(count))
     if environment["SMALL_NETWORK"]:
         import small_network
 

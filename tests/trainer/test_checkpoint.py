@@ -68,6 +68,17 @@ def test_round_trip_and_retention(writer, tmp_path) -> None:
     assert (latest["file"], latest["step"]) == ("checkpoints/step-000000003.pt", 3)
 
 
+def test_the_newest_step_is_known_without_reading_a_checkpoint(writer, tmp_path) -> None:
+    assert writer.newest_step() == -1
+    save(writer, 1, 12, 3)
+    for path in (tmp_path / "checkpoints").glob("*.pt"):
+        path.write_bytes(b"")
+    # The last one written, whatever its number.
+    assert writer.newest_step() == 3
+    (tmp_path / "latest.json").unlink()
+    assert writer.newest_step() == 12
+
+
 def test_a_checkpoint_of_an_earlier_version_loads_with_keys_that_nobody_reads_now(writer) -> None:
     writer.save(small_checkpoint(1) | {"rng": {"torch": torch.get_rng_state()}}, 1)
     writer.wait()

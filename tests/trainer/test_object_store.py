@@ -65,6 +65,24 @@ def objects(root: Remote, owner: Owner | int) -> dict[str, bytes]:
     return {name: (folder / name).read_bytes() for name in folder.names()}
 
 
+def test_what_is_there_is_taken_over_unread_when_the_state_comes_from_elsewhere(place) -> None:
+    root = place()
+    first = begun(root, 1)
+    assert first.newest_step() == -1
+    first.save(small_checkpoint(5, 1), 5, best=True)
+    first.wait()
+    second = checkpoints_in(root, 2)
+    second.acquire()
+    assert second.newest_step() == 5
+    second.adopt_in_background()
+    second.wait()
+    assert step_and_writer(root, 3) == (5, 1)
+    third = begun(root, 4)
+    third.save(small_checkpoint(9, 4), 9)
+    third.wait()
+    assert step_and_writer(root, 5) == (9, 4)
+
+
 @pytest.fixture
 def interrupt(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, Callable[[], Any]], Interruption]:
     hooks: list[Interruption] = []

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from inception_trainer.checkpoint.base import SaveRecord
+from inception_trainer.checkpoint.base import MemoryCopyRecord, SaveRecord
 from inception_trainer.config.settings import Settings, from_environment
 from inception_trainer.device import Figures
 from inception_trainer.log import logger
@@ -289,6 +289,18 @@ def raport(folder: Path) -> list[dict]:
     lines = (folder / "raport.json").read_text().splitlines()
     assert all(line.startswith("DLLL ") for line in lines)
     return [json.loads(line[5:]) for line in lines]
+
+
+def test_copies_in_memory_and_repeated_steps_are_told() -> None:
+    sink = Prometheus(0)
+    bus = Bus([sink])
+    bus.start(dataclasses.replace(INFO, repeated_steps=3))
+    bus.memory_copy(MemoryCopyRecord(120, 91_000_000, 0.25))
+    value = sink.registry.get_sample_value
+    assert value("trainer_repeated_steps_total") == 3
+    figures = ("step", "bytes", "seconds")
+    found = [value(f"trainer_memory_snapshot_{name}") for name in figures]
+    assert found == [120, 91_000_000, 0.25]
 
 
 def test_raport_lines(tmp_path) -> None:

@@ -210,7 +210,7 @@ def test_a_pod_claims_devices_for_its_trainer_and_asks_for_no_extended_resource(
     ]
     assert resources == {
         "limits": {"cpu": "8"},
-        "requests": {"memory": "256Mi"},
+        "requests": {"memory": "430Mi"},
         "claims": [{"name": "gpus"}, {"name": "mine"}],
     }
     assert {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"} in spec[

@@ -21,7 +21,7 @@ ROWS: dict[str, Json] = {
 }
 # What only the user knows.
 NAMED = {"tecorigin": ({"resourceName": "example.com/sdaa"}, {"numProcPerNode": 4})}
-SMALL = {"cpu": "100m", "memory": "256Mi"}
+SMALL = {"cpu": "100m", "memory": "430Mi"}
 # Rows that need more than Pod Security "restricted" allows; each says why.
 BEYOND_RESTRICTED = {"hygon"}
 FULL: Json = {
@@ -164,7 +164,7 @@ def test_networks_of_the_template_are_requested_and_limited_alike(side: str) -> 
     pod = build({"profile": "cpu"}, template(resources={side: {"cpu": 2, **whole}}))
     other = "limits" if side == "requests" else "requests"
     resources = {side: {"cpu": 2, **whole}, other: whole}
-    resources["requests"] = {"memory": "256Mi", **resources["requests"]}
+    resources["requests"] = {"memory": "430Mi", **resources["requests"]}
     assert trainer(pod)["resources"] == resources
 
 

@@ -22,6 +22,7 @@ trainer_accuracy_ratio{k="1",split="train"} 0.5
 trainer_samples_per_second 812.34
 trainer_estimated_remaining_seconds 59.6
 trainer_samples_seen 7680.0
+trainer_repeated_steps_total 3.0
 trainer_checkpoint_last_success_timestamp_seconds 1.767268800e+09
 trainer_step_duration_seconds_bucket{part="data",le="0.1"} 5.0
 python_info{version="3.11"} 1.0
@@ -41,6 +42,7 @@ def test_metrics_page() -> None:
         "accuracyTop5": "0.9990",
         "loss": "0.1235",
         "samplesSeen": 7680,
+        "repeatedSteps": 3,
         "lastCheckpointTime": "2026-01-01T12:00:00Z",
         "lastUpdatedTime": "2026-01-01T12:00:00Z",
     }

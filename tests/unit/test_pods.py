@@ -236,7 +236,8 @@ def test_devices_are_requested_and_limited_alike() -> None:
     ]
 
 
-SMALL = {"cpu": "100m", "memory": "256Mi"}
+SMALL = {"cpu": "100m", "memory": "430Mi"}
+"""Of which 174 MiB for two copies of the state in shared memory."""
 
 
 @pytest.mark.parametrize(
@@ -244,7 +245,7 @@ SMALL = {"cpu": "100m", "memory": "256Mi"}
     [
         (None, SMALL),
         ({"requests": None, "limits": None}, SMALL),
-        ({"requests": {"cpu": 2}}, {"cpu": 2, "memory": "256Mi"}),
+        ({"requests": {"cpu": 2}}, {"cpu": 2, "memory": "430Mi"}),
         ({"limits": {"memory": "64Mi"}}, {"cpu": "100m"}),
         ({"limits": {"cpu": "50m", "memory": "64Mi"}}, {}),
         ({"requests": {"ephemeral-storage": "1Gi"}}, {"ephemeral-storage": "1Gi", **SMALL}),
@@ -258,6 +259,22 @@ def test_a_little_is_requested_of_what_the_template_does_not_speak_of(
     given = container(build(**template)).get("resources", {})
     assert (given.get("requests") or {}) == requests
     assert (given.get("limits") or {}) == ((resources or {}).get("limits") or {})
+
+
+@pytest.mark.parametrize(
+    ("changes", "memory"),
+    [
+        ({"training": {"model": {"name": "inception_v3"}, "data": {"kind": "Digits"}}}, "620Mi"),
+        ({"training": {"recipe": "inceptionv4-digits"}}, "908Mi"),
+        ({"training": {"recipe": "resnet50-imagenet"}}, "648Mi"),
+        ({"training": {"recipe": "bninception-digits", "mode": "Evaluate"}}, "256Mi"),
+        ({"checkpoint": {"uri": "s3://b/runs", "memory": "Never"}}, "256Mi"),
+        ({"checkpoint": {"uri": "s3://b/runs", "memory": "Auto"}}, "430Mi"),
+    ],
+    ids=["v3", "v4 by recipe", "ResNet by recipe", "no training", "Never", "Auto"],
+)
+def test_two_copies_of_the_state_are_part_of_the_memory_request(changes: Json, memory: str) -> None:
+    assert container(build(**changes))["resources"]["requests"]["memory"] == memory
 
 
 def test_a_pod_that_is_sized_as_a_whole_gets_no_requests_of_ours() -> None:

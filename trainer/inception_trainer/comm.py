@@ -57,21 +57,23 @@ class Comm:
         dist.all_gather(parts, values)
         return torch.stack(parts)
 
-    def broadcast(self, values: Tensor) -> None:
-        """Overwrite ``values`` with rank 0's; any device."""
+    def broadcast(self, values: Tensor, source: int = 0) -> None:
+        """Overwrite ``values`` with those of rank ``source``; any device."""
         if self.world_size > 1:
-            dist.broadcast(values, 0)
+            dist.broadcast(values, source)
 
     @torch.no_grad()
-    def broadcast_tensors(self, tensors: Sequence[Tensor]) -> None:
-        """Overwrite every rank's ``tensors`` with rank 0's; every rank must call it."""
+    def broadcast_tensors(self, tensors: Sequence[Tensor], source: int = 0) -> None:
+        """Overwrite every rank's ``tensors`` with those of rank ``source``; every rank must call
+        it.
+        """
         if self.world_size == 1:
             return
         # One collective per type instead of one per tensor: a network has hundreds of them.
         for kind in sorted({tensor.dtype for tensor in tensors}, key=str):
             same = [tensor for tensor in tensors if tensor.dtype == kind]
             flat = torch.cat([tensor.flatten() for tensor in same])
-            self.broadcast(flat)
+            self.broadcast(flat, source)
             parts = torch.split(flat, [tensor.numel() for tensor in same])
             for tensor, part in zip(same, parts, strict=True):
                 tensor.copy_(part.view_as(tensor))
@@ -80,16 +82,20 @@ class Comm:
         """Rank 0 produces a small picklable value, all ranks return it; its exception is raised on
         every rank.
         """
+        return self.from_rank(0, produce)
+
+    def from_rank(self, source: int, produce: Callable[[], T]) -> T:
+        """Like :meth:`from_first`, from another rank."""
         if self.world_size == 1:
             return produce()
         # Both travel in one broadcast: ranks that wait for a value that never comes would hang.
         box: list[Any] = [None, None]
-        if self.is_first:
+        if self.rank == source:
             try:
                 box[0] = produce()
             except Exception as error:
                 box[1] = error
-        dist.broadcast_object_list(box, 0, device=torch.device("cpu"))
+        dist.broadcast_object_list(box, source, device=torch.device("cpu"))
         if box[1] is not None:
             raise box[1]
         value: T = box[0]

@@ -54,6 +54,7 @@ LIMITS: Final[dict[str, int | tuple[int, int]]] = {
     "trainerStatus.accuracyTop5": 32,
     "trainerStatus.loss": 32,
     "trainerStatus.samplesSeen": _INT64,
+    "trainerStatus.repeatedSteps": _INT64,
     "rootCause.attempt": _INT32,
     "rootCause.pod": 253,
     "rootCause.node": 253,

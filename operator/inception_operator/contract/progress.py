@@ -33,6 +33,7 @@ _READ: Final = tuple(
         "loss",
         "samples_seen",
         "checkpoint_failing",
+        "repeated_steps_total",
         _CHECKPOINT,
     )
 )
@@ -63,6 +64,7 @@ def from_metrics(text: str, now: datetime) -> Progress | None:
         accuracy_top5=figures.number("accuracy_ratio", split="val", k="5"),
         loss=figures.any_number("loss"),
         samples_seen=figures.whole("samples_seen"),
+        repeated_steps=figures.whole("repeated_steps_total"),
         last_checkpoint=last_checkpoint,
         checkpoint_failing=bool(figures.number("checkpoint_failing")),
         # The usual mistake is milliseconds.
@@ -84,6 +86,7 @@ def from_report(report: Report, now: datetime) -> Progress:
         accuracy_top5=figures.get("accuracyTop5"),
         loss=report.metrics.get("loss"),
         samples_seen=_to_int(figures.get("samplesSeen")),
+        repeated_steps=_to_int(figures.get("repeatedSteps")),
     )
 
 
@@ -102,6 +105,7 @@ def to_json(progress: Progress) -> Json:
         "accuracyTop5": _decimal(progress.accuracy_top5, 4),
         "loss": _decimal(progress.loss, 4),
         "samplesSeen": _whole(progress.samples_seen),
+        "repeatedSteps": _whole(progress.repeated_steps),
         "lastCheckpointTime": format_time(last_checkpoint) if last_checkpoint else None,
         _TIME: format_time(progress.time),
     }

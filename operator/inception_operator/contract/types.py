@@ -152,6 +152,7 @@ class Progress:
     accuracy_top5: float | None = None
     loss: float | None = None
     samples_seen: int | None = None
+    repeated_steps: int | None = None
     last_checkpoint: datetime | None = None
     checkpoint_failing: bool = False
     ignored: str = ""

@@ -266,7 +266,7 @@ def _enforce(spec: Json, job: Job, devices: Devices) -> None:
         {"name": "assignment", "mountPath": ASSIGNMENT_MOUNT, "readOnly": True},
     ]
     request_devices(container, devices)
-    request_defaults(spec, container)
+    request_defaults(spec, container, job)
     attach_claims(spec, container, job)
     environment = _environment(job, devices, int(spec["terminationGracePeriodSeconds"]))
     defaults = _default_environment(devices, container)

@@ -13,14 +13,19 @@ from typing import Final
 from inception_operator.contract.types import Json
 from inception_operator.spec.job import Job
 
-REQUESTS: Final = {"cpu": "100m", "memory": "256Mi"}
+CPU_REQUEST: Final = "100m"
+MEMORY_REQUEST_MIB: Final = 256
+COPY_MIB: Final = {"inceptionv4": 326, "resnet50": 196, "inceptionv3": 182, "": 87}
+"""What a copy of the state in the pod's shared memory takes: weights and momentum, by the beginning
+of the network's name.
+"""
 TMP_LIMIT: Final = "20Gi"
 SHM_LIMIT: Final = "64Gi"
 LAUNCHER_LIMIT: Final = "64Mi"
 """The launcher is a few hundred kilobytes of Python."""
 
 
-def request_defaults(pod: Json, container: Json) -> None:
+def request_defaults(pod: Json, container: Json, job: Job) -> None:
     """Request CPU and memory for the container that trains, each only where nothing is said of it.
 
     A limit alone is a request, too: the API server copies it.
@@ -31,9 +36,21 @@ def request_defaults(pod: Json, container: Json) -> None:
     resources = container.get("resources") or {}
     requests = resources.get("requests") or {}
     stated = requests.keys() | (resources.get("limits") or {}).keys()
-    missing = {name: amount for name, amount in REQUESTS.items() if name not in stated}
+    memory = MEMORY_REQUEST_MIB + _copies_mib(job)
+    amounts = {"cpu": CPU_REQUEST, "memory": f"{memory}Mi"}
+    missing = {name: amount for name, amount in amounts.items() if name not in stated}
     if missing:
         container["resources"] = {**resources, "requests": {**missing, **requests}}
+
+
+def _copies_mib(job: Job) -> int:
+    """What the two copies of the state take that the bundled trainer keeps in /dev/shm, in MiB."""
+    never = job.checkpoint is not None and job.checkpoint.memory == "Never"
+    if never or job.program or job.training.get("mode", "Train") != "Train":
+        return 0
+    # Recipes begin with the name of their network, without its underscore.
+    network = job.model.replace("_", "")
+    return 2 * next(size for name, size in COPY_MIB.items() if network.startswith(name))
 
 
 def shm_volume(job: Job, limit_of_row: str | None) -> Json:

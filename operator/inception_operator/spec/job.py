@@ -82,6 +82,7 @@ class Checkpoint(Model):
     every_steps: int | None = None
     every_seconds: int | None = None
     keep: int | None = None
+    memory: str | None = None
 
     @model_validator(mode="after")
     def _has_one_place(self) -> Self:
@@ -96,11 +97,14 @@ class Checkpoint(Model):
 
     @property
     def options(self) -> Json:
-        """How often to save and how many to keep, as the trainer's configuration names it."""
+        """How often to save and how many to keep, on disk and in memory, as the trainer's
+        configuration names it.
+        """
         options = {
             "everySteps": self.every_steps,
             "everySeconds": self.every_seconds,
             "keep": self.keep,
+            "memory": self.memory,
         }
         return {key: value for key, value in options.items() if value is not None}
 

@@ -65,6 +65,17 @@ class SaveRecord:
 
 
 @dataclass(frozen=True)
+class MemoryCopyRecord:
+    """A copy of the state in the pod's memory, for the metrics."""
+
+    step: int
+    size: int
+    """In bytes."""
+    seconds: float
+    """From the step boundary until it could be used."""
+
+
+@dataclass(frozen=True)
 class _SaveRequest:
     """What the writer thread is to do; ``started`` is of the monotonic clock."""
 
@@ -109,6 +120,32 @@ class CheckpointWriter(abc.ABC):
 
         Raises DataError when there are checkpoints and all of them are damaged.
         """
+
+    @abc.abstractmethod
+    def newest_step(self) -> int:
+        """The step of the newest checkpoint without reading it, -1 when there is none yet.
+
+        Whether it is whole is not known until it is loaded.
+        """
+
+    @abc.abstractmethod
+    def adopt(self) -> None:
+        """Begin with what is there, without reading it: the state comes from somewhere else.
+
+        Takes the place of :meth:`load`.
+        """
+
+    def adopt_in_background(self) -> None:
+        """Call :meth:`adopt` as a save would be done; the next one waits for it."""
+
+        def work() -> None:
+            try:
+                self.adopt()
+            except BaseException as error:
+                self._failure = error
+
+        self._thread = threading.Thread(target=work, name="checkpoint-writer", daemon=True)
+        self._thread.start()
 
     @abc.abstractmethod
     def check_fence(self) -> None:

@@ -50,6 +50,7 @@ from .safetensors_file import encode_weights
 
 CHECKPOINT_NAME = re.compile(r"checkpoints/step-[0-9]{1,20}\.pt")
 """What ``latest.json`` may name: nothing above the folder, no absolute path, no URL."""
+STEP_NAME = re.compile(r"step-([0-9]{1,20})\.pt")
 
 
 class FolderCheckpoints(CheckpointWriter):
@@ -126,6 +127,18 @@ class FolderCheckpoints(CheckpointWriter):
             return None
         logger.info("there is nothing at %s yet: going on from %s", self.root, self.other)
         return checkpoint
+
+    @override
+    def newest_step(self) -> int:
+        for path, _ in self._candidates():
+            match = STEP_NAME.fullmatch(path.name)
+            if match:
+                return int(match[1])
+        return -1
+
+    @override
+    def adopt(self) -> None:
+        """Nothing: a save needs none of what is there."""
 
     @override
     def check_fence(self) -> None:

@@ -165,10 +165,24 @@ class ObjectStoreCheckpoints(CheckpointWriter):
 
         Writes this attempt's record, which makes it the current one; only then may it save.
         """
+        return self._begin(reads=True)
+
+    @override
+    def newest_step(self) -> int:
+        current = current_attempt(self._attempts)
+        if current is None or not current.record.kept:
+            return -1
+        return current.record.kept[-1].step
+
+    @override
+    def adopt(self) -> None:
+        self._begin(reads=False)
+
+    def _begin(self, *, reads: bool) -> Checkpoint | None:
         for tries_left in reversed(range(TRIES)):
             current = current_attempt(self._attempts) or self._attempt_elsewhere()
             try:
-                checkpoint, record = self._take_over(current, last_try=not tries_left)
+                checkpoint, record = self._take_over(current, reads=reads, last_try=not tries_left)
             except FileNotFoundError:
                 # Its objects are removed once a newer attempt has begun: either that is us no more,
                 # or look again.
@@ -260,18 +274,25 @@ class ObjectStoreCheckpoints(CheckpointWriter):
         self._record = record
 
     def _take_over(
-        self, current: CurrentAttempt | None, *, last_try: bool
+        self, current: CurrentAttempt | None, *, reads: bool, last_try: bool
     ) -> tuple[Checkpoint | None, Record]:
-        """The newest checkpoint of an attempt that is whole, and this attempt's first record.
+        """The newest checkpoint of an attempt that is whole, and this attempt's first record; with
+        ``reads`` false no checkpoint, and the record names all that are there.
 
         Copies what the record names; FileNotFoundError when some of it is gone meanwhile.
         """
         if current is None or not current.record.kept:
             return None, Record()
-        checkpoint, stored = _first_whole(current, last_try=last_try)
-        if current.is_elsewhere and job_of(checkpoint) not in ("", self._owner.job):
+        checkpoint = None
+        record = current.record
+        if reads:
+            checkpoint, stored = _first_whole(current, last_try=last_try)
+            if current.is_elsewhere and job_of(checkpoint) not in ("", self._owner.job):
+                return None, Record()
+            record = dataclasses.replace(record, kept=(stored,))
+        elif current.is_elsewhere:
+            # Nobody has seen whose it is.
             return None, Record()
-        record = dataclasses.replace(current.record, kept=(stored,))
         if str(current.folder) != str(self._folder):
             for name in record.objects():
                 (current.folder / name).copy(self._folder / name)

@@ -23,6 +23,9 @@ class CheckpointConfig:
     # By time too, because a step may take a millisecond or a minute.
     every_seconds: float = key(60.0, at_least=0)
     keep: int = key(3, at_least=1)
+    # Copies in the shared memory of the pod, besides: also without a path. Not "Off", which YAML
+    # reads as false.
+    memory: str = key("Auto", choices=("Auto", "Never"))
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,8 @@ that a snapshot of the training is copied into.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,10 +28,39 @@ def use(device: torch.device) -> None:
 
 def mark(device: torch.device) -> Callable[[], None]:
     """A function that returns once all copies queued so far have arrived, for any thread."""
-    event = torch.cuda.Event()  # type: ignore[no-untyped-call]
-    event.record(torch.cuda.current_stream(device))
-    wait: Callable[[], None] = event.synchronize
+    wait: Callable[[], None] = event(device).synchronize
     return wait
+
+
+def event(device: torch.device) -> Any:
+    """A place in the device's queue: ``query()`` says whether all before it is done,
+    ``synchronize()`` waits for it.
+    """
+    place = torch.cuda.Event()  # type: ignore[no-untyped-call]
+    place.record(torch.cuda.current_stream(device))
+    return place
+
+
+def own_queue(device: torch.device) -> AbstractContextManager[object]:
+    """A queue beside the device's own one, which may stand still: what is copied inside does not
+    wait for it.
+    """
+    if not has_async_copy(device):
+        return nullcontext()
+    queue = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    context: AbstractContextManager[object] = torch.cuda.stream(queue)
+    return context
+
+
+def register(memory: Tensor) -> bool:
+    """Let the device copy into host memory that others have allocated; False where it cannot."""
+    try:
+        status = torch.cuda.cudart().cudaHostRegister(  # type: ignore[no-untyped-call]
+            memory.data_ptr(), memory.numel() * memory.element_size(), 0
+        )
+        return int(status) == 0
+    except (AttributeError, RuntimeError, TypeError):
+        return False
 
 
 class HostCopies:

@@ -50,6 +50,8 @@ class Progress:
     """Unreadable ones among them."""
     skipped_steps: int = 0
     """Steps whose FP16 gradients overflowed, so that they changed nothing."""
+    repeated_steps: int = 0
+    """Steps that a restart had to do again, as far as the ranks know."""
     evaluated_step: int = -1
     """The step of the last evaluation, -1 before the first."""
     accuracy_top1: float = 0.0

@@ -14,7 +14,7 @@ from typing import Any
 
 from typing_extensions import override
 
-from inception_trainer.checkpoint.base import FailedSave, SaveRecord
+from inception_trainer.checkpoint.base import FailedSave, MemoryCopyRecord, SaveRecord
 from inception_trainer.config.normalization import IMAGENET, Normalization
 from inception_trainer.device import Figures
 from inception_trainer.log import logger
@@ -58,6 +58,8 @@ class RunInfo:
     train_samples: int = 0
     """Size of the training split."""
     evaluation_samples: int = 0
+    repeated_steps: int = 0
+    """Steps that restarts of the job had to do again."""
 
 
 @dataclass(frozen=True)
@@ -161,6 +163,9 @@ class Sink:
     def checkpoint_failed(self, record: FailedSave) -> None:
         """Called from the writer thread for every checkpoint that could not be written."""
 
+    def memory_copy(self, record: MemoryCopyRecord) -> None:
+        """Called from a thread after every finished copy in memory; must be cheap."""
+
     def end(self, record: EndRecord) -> None:
         """Called once, when the run is finished or stopped."""
 
@@ -201,6 +206,10 @@ class Bus(Sink):
     @override
     def checkpoint_failed(self, record: FailedSave) -> None:
         self._call_each(lambda sink: sink.checkpoint_failed(record))
+
+    @override
+    def memory_copy(self, record: MemoryCopyRecord) -> None:
+        self._call_each(lambda sink: sink.memory_copy(record))
 
     @override
     def end(self, record: EndRecord) -> None:

@@ -46,6 +46,7 @@ class ProgressFile(Sink):
     def start(self, info: RunInfo) -> None:
         self._total_steps = info.total_steps
         self._steps_per_epoch = info.steps_per_epoch
+        self._metrics["repeatedSteps"] = info.repeated_steps
         # The status of the job must not lose the accuracy that an earlier attempt has measured.
         if info.evaluated is not None:
             top1, top5 = info.evaluated

@@ -16,7 +16,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from typing_extensions import override
 
 from inception_trainer import __version__
-from inception_trainer.checkpoint.base import FailedSave, SaveRecord
+from inception_trainer.checkpoint.base import FailedSave, MemoryCopyRecord, SaveRecord
 from inception_trainer.launcher.listener import Handler, Listener
 from inception_trainer.log import logger
 from inception_trainer.reporting.outputs import replace_file
@@ -96,6 +96,13 @@ class Prometheus(Sink):
             "checkpoint_failing", "1 while the last checkpoint could not be written"
         )
         self._size = gauge("checkpoint_size_bytes", "Size of the last checkpoint")
+        self._copied_step = gauge(
+            "memory_snapshot_step", "Step of the last copy in the memory of this pod"
+        )
+        self._copy_seconds = gauge(
+            "memory_snapshot_seconds", "Time from that step until the copy could be used"
+        )
+        self._copy_size = gauge("memory_snapshot_bytes", "Size of that copy")
         self._devices = {
             name: gauge(f"device_{name}", text, ("device",)) for name, text in DEVICE_GAUGES.items()
         }
@@ -117,6 +124,11 @@ class Prometheus(Sink):
         self._skipped_steps = Gauge(
             "trainer_skipped_steps",
             "Steps of the job whose FP16 gradients overflowed",
+            registry=registry,
+        )
+        self._repeated = Counter(
+            "trainer_repeated_steps",
+            "Steps that restarts of the job had to do again, over all attempts",
             registry=registry,
         )
         self._duration = Histogram(
@@ -157,6 +169,7 @@ class Prometheus(Sink):
         """Fill in what is known and serve the port, from a thread."""
         self._info = info
         self._attempt.set(info.attempt)
+        self._repeated.inc(info.repeated_steps)
         # What an earlier attempt measured: the curve must not fall to 0 with every restart.
         if info.evaluated is not None:
             self._set_validation(*info.evaluated)
@@ -222,6 +235,12 @@ class Prometheus(Sink):
     def checkpoint_failed(self, record: FailedSave) -> None:
         self._unsaved.set(1)
         self._unsaved_total.inc()
+
+    @override
+    def memory_copy(self, record: MemoryCopyRecord) -> None:
+        self._copied_step.set(record.step)
+        self._copy_seconds.set(record.seconds)
+        self._copy_size.set(record.size)
 
     @override
     def end(self, record: EndRecord) -> None:

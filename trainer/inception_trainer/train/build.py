@@ -18,6 +18,8 @@ from torch import nn
 from inception_trainer import models
 from inception_trainer.checkpoint.base import CheckpointWriter
 from inception_trainer.checkpoint.folder import FolderCheckpoints
+from inception_trainer.checkpoint.memory import MemoryFolder, open_folder
+from inception_trainer.checkpoint.memory_statistics import StatisticsFile
 from inception_trainer.checkpoint.object_store import ObjectStoreCheckpoints
 from inception_trainer.checkpoint.owner import Owner
 from inception_trainer.comm import Comm
@@ -32,11 +34,14 @@ from inception_trainer.reporting.records import Bus, EndRecord, RunInfo
 from inception_trainer.stores import Remote, place
 
 from .batches import TrainingBatches
+from .boundary import ordered
 from .evaluation import Evaluator
+from .last_copy import LastCopySignal
 from .loop import Trainer, TrainingRun
+from .memory import MemoryCopies
 from .network import build_network, count_parameters, prepare_for_training
-from .results import run_info
-from .resume import ResumePoint, agree_on_start, begin_loading, restore_state
+from .results import memory_header, run_info
+from .resume import ResumePoint, Search, agree_on_start, restore_state
 from .setup import RunSetup, set_up_run
 from .state import TrainingState
 from .step import Normalise, OptimizerStep, TrainStep
@@ -53,6 +58,7 @@ class TrainingPlan:
     setup: RunSetup
     store: CheckpointWriter | None
     """On rank 0 of a job that has a checkpoint folder."""
+    memory: MemoryFolder | None
     splits: Splits
     comm: Comm
     batch: BatchPlan
@@ -65,13 +71,21 @@ def run(config: TrainingConfig, settings: Settings) -> dict[str, Any]:
 
     Raises the errors of :mod:`inception_trainer.errors`; Stopped after a graceful stop.
     """
+    # Before sinks and others start threads.
+    last_copy = LastCopySignal() if keeps_copies(config, settings) else None
     with set_up_run(config, settings, config.output.path) as setup:
         store = open_store(config, settings, setup.bus)
+        memory = open_memory(config, settings)
         with _finish_write_on_failure(store):
-            plan = _plan(setup, store)
+            plan = _plan(setup, store, memory)
             # Loader workers end before the process group does: they have its sockets open.
             with closing(plan.splits):
-                summary = _finished_before(plan) or Trainer(build_training(plan)).run()
+                summary = _finished_before(plan)
+                if summary is None:
+                    training = build_training(plan)
+                    if last_copy is not None:
+                        last_copy.call(training.memory.leave)
+                    summary = Trainer(training).run()
             plan.comm.close()
             return summary
 
@@ -109,16 +123,48 @@ def open_store(config: TrainingConfig, settings: Settings, bus: Bus) -> Checkpoi
     return store
 
 
-def _plan(setup: RunSetup, store: CheckpointWriter | None) -> TrainingPlan:
+def keeps_copies(config: TrainingConfig, settings: Settings) -> bool:
+    """Whether the pod is to keep copies in memory; outside of the operator's pods nobody can say of
+    which job they would be.
+    """
+    return config.checkpoint.memory == "Auto" and bool(settings.job_uid and settings.attempt)
+
+
+def open_memory(config: TrainingConfig, settings: Settings) -> MemoryFolder | None:
+    """Where the pod keeps copies in memory; None where there are none."""
+    if not keeps_copies(config, settings):
+        return None
+    return open_folder(settings.job_uid, settings.attempt or 1)
+
+
+def _plan(
+    setup: RunSetup, store: CheckpointWriter | None, memory: MemoryFolder | None
+) -> TrainingPlan:
     config = setup.config
     batch = batch_plan(config.batch, setup.settings.world_size)
     # These three take as long as the longest of them, not as all together.
-    loading = begin_loading(store, setup.settings)
+    search = Search(store, memory, setup.settings)
     splits = open_splits(config)
     length = LengthPlan.of(config, len(splits.train))
     comm = setup.join_ranks()
-    start = agree_on_start(comm, loading, config, splits)
-    return TrainingPlan(setup, store, splits, comm, batch, length, start)
+    start = agree_on_start(comm, search, config, splits)
+    memory = take_over_memory(memory, search, start, setup.settings)
+    return TrainingPlan(setup, store, memory, splits, comm, batch, length, start)
+
+
+def take_over_memory(
+    memory: MemoryFolder | None, search: Search, start: ResumePoint, settings: Settings
+) -> MemoryFolder | None:
+    """Make this attempt the one that writes to the pod's memory; None where it cannot."""
+    if memory is None or settings.local_rank != 0:
+        return memory
+    kept = search.memory.result().copy
+    try:
+        memory.take_over(start.progress.step, kept, settings.local_world_size)
+    except OSError as error:
+        logger.warning("no memory copies: %s: %s", memory.path, error)
+        return None
+    return memory
 
 
 def _finished_before(plan: TrainingPlan) -> dict[str, Any] | None:
@@ -126,6 +172,9 @@ def _finished_before(plan: TrainingPlan) -> dict[str, Any] | None:
     progress = plan.start.progress
     is_evaluated = progress.evaluated_step == progress.step
     if not progress.summary or not is_evaluated or progress.step != plan.length.total_steps:
+        return None
+    if plan.start.from_memory:
+        # What a finished job leaves on the disk was perhaps still being written.
         return None
     progress.history.restarts.pop()
     logger.info("finished before, at step %d: nothing to do", progress.step)
@@ -156,6 +205,7 @@ def _run_info(plan: TrainingPlan, parameters: int) -> RunInfo:
         evaluated=evaluated,
         train_samples=len(plan.splits.train),
         evaluation_samples=len(plan.splits.val),
+        repeated_steps=progress.repeated_steps,
     )
 
 
@@ -175,6 +225,7 @@ def build_training(plan: TrainingPlan) -> TrainingRun:
         _run_info(plan, count_parameters(network)), normalization=normalization, weights=weights
     )
     _announce(plan, info)
+    memory = _memory_copies(plan, state, info)
     heartbeat = Heartbeat(plan.setup.settings.heartbeat_file)
     return TrainingRun(
         **vars(plan.setup),
@@ -194,13 +245,49 @@ def build_training(plan: TrainingPlan) -> TrainingRun:
         ),
         state=state,
         train_step=TrainStep(
-            trained, optimizer_step, accelerator, normalise, plan.batch, config, comm
+            trained,
+            optimizer_step,
+            accelerator,
+            normalise,
+            plan.batch,
+            config,
+            comm,
+            memory.begin_update,
         ),
         evaluator=_evaluator(plan, optimizer_step, network, normalise),
         progress=plan.start.progress,
         store=plan.store,
+        starts_saved=plan.start.resumes and not plan.start.from_memory,
+        memory=memory,
         heartbeat=heartbeat,
     )
+
+
+def _memory_copies(plan: TrainingPlan, state: TrainingState, info: RunInfo) -> MemoryCopies:
+    setup, folder = plan.setup, plan.memory
+    copies = MemoryCopies(state, setup.accelerator.device, setup.bus.memory_copy)
+    if folder is None:
+        return copies
+    settings = setup.settings
+    try:
+        statistics = StatisticsFile(
+            folder.statistics(settings.local_rank),
+            folder.attempt,
+            settings.rank,
+            settings.world_size,
+            list(ordered(state.statistics()).values()),
+        )
+    except OSError as error:
+        logger.warning("no memory copies: %s: %s", folder.path, error.strerror)
+        return copies
+    copies.begin(
+        folder,
+        statistics,
+        memory_header(setup.config, info, plan.splits),
+        plan.start.progress,
+        writes=settings.local_rank == 0,
+    )
+    return copies
 
 
 def _network(plan: TrainingPlan) -> tuple[nn.Module, Normalization, str | None]:
@@ -215,6 +302,7 @@ def _network(plan: TrainingPlan) -> tuple[nn.Module, Normalization, str | None]:
         plan.setup.accelerator.device,
         saved=None if start.payload is None else start.payload["model"],
         resumes=start.resumes,
+        source=start.source,
     )
     of_weights = loaded.normalization if loaded else None
     normalization = choose(config.data.normalization, plan.splits.normalization, of_weights)
@@ -264,4 +352,7 @@ def _announce(plan: TrainingPlan, info: RunInfo) -> None:
         info.total_steps,
     )
     if not config.checkpoint.path:
-        logger.warning("checkpoint.path is not set: this run cannot be continued")
+        logger.warning(
+            "checkpoint.path is not set: this run cannot be continued%s",
+            "" if plan.memory is None else " once all of its pods are gone",
+        )

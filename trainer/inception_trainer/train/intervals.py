@@ -1,4 +1,4 @@
-"""Clocks of the training loop: of the log interval, and of the saves.
+"""Clocks of the training loop: of the log interval, of the saves, and of the copies in memory.
 
 What a restart must not lose (the time of all attempts together) is in ``reporting/progress.py``.
 """
@@ -67,3 +67,31 @@ class SaveClock:
         return bool(self._every_seconds) and time.monotonic() - self._at >= (
             self._every_seconds or 0.0
         )
+
+
+class CopyClock:
+    """When the next periodic copy in memory is due: so seldom that copies take one hundredth of the
+    training's time, but at least every ``LONGEST_SECONDS``.
+    """
+
+    SHARE = 0.01
+    SHORTEST_SECONDS = 1.0
+    LONGEST_SECONDS = 10.0
+
+    def __init__(self) -> None:
+        self._at = time.monotonic()
+        self._cost = 0.0
+
+    def add_cost(self, seconds: float) -> None:
+        """The copy that was begun last has held up the training so long."""
+        self._cost += seconds
+
+    def restart(self) -> None:
+        """A copy is begun."""
+        self._at = time.monotonic()
+        self._cost = 0.0
+
+    def is_due(self) -> bool:
+        """Whether it is time for the next one."""
+        seconds = max(self.SHORTEST_SECONDS, min(self.LONGEST_SECONDS, self._cost / self.SHARE))
+        return time.monotonic() - self._at >= seconds

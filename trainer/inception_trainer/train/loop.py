@@ -30,6 +30,7 @@ from inception_trainer.reporting.records import (
 from .batches import TrainingBatches
 from .evaluation import Evaluation, Evaluator
 from .intervals import LogInterval, SaveClock
+from .memory import MemoryCopies
 from .profiler import Trace
 from .results import (
     checkpoint_content,
@@ -44,7 +45,7 @@ from .setup import RunSetup
 from .state import TrainingState
 from .step import StepStats, TrainStep
 
-STOP, SAVE = "stop", "save"
+STOP, SAVE, COPY = "stop", "save", "copy"
 WARMUP_STEPS = 2
 """First steps of a process that no speed counts: memory is allocated, kernels are chosen."""
 
@@ -65,6 +66,9 @@ class TrainingRun(RunSetup):
     progress: Progress
     store: CheckpointWriter | None
     """On rank 0 of a job that has a checkpoint folder."""
+    starts_saved: bool
+    """Whether the state at the start is that of a checkpoint in that folder."""
+    memory: MemoryCopies
     heartbeat: Heartbeat
 
 
@@ -74,12 +78,12 @@ class Trainer:
     def __init__(self, run: TrainingRun) -> None:
         self._run = run
         self._progress = run.progress
-        self._agreement = Agreement(run.comm, (STOP, SAVE))
+        self._agreement = Agreement(run.comm, (STOP, SAVE, COPY))
         # As if this process had run since the first attempt began: the time of all of them.
         self._began = time.monotonic() - run.progress.wall_seconds
         self._interval = LogInterval()
         checkpoint = run.config.checkpoint
-        saved_step = run.progress.step if run.info.start_step else -1
+        saved_step = run.progress.step if run.starts_saved else -1
         self._saves = SaveClock(saved_step, checkpoint.every_steps, checkpoint.every_seconds)
         ranks = pod_ranks(run, run.comm)
         self._pod_batch = run.batch.samples_of(ranks)
@@ -102,7 +106,8 @@ class Trainer:
         """
         # From here on there is something to save, so a signal is only remembered.
         self._run.stop.arm()
-        with self._trace, self._run.batches:
+        # Innermost: the first to see an error, before loader workers are waited for.
+        with self._trace, self._run.batches, self._run.memory as memory:
             while True:
                 decided = self._agreement.decided()
                 if STOP in decided or (self._evaluation_due() and not self._evaluate()):
@@ -111,9 +116,15 @@ class Trainer:
                     return self._finish()
                 if SAVE in decided or self._saves.is_due_after(self._progress.step):
                     self._save()
+                if COPY in decided:
+                    memory.copy()
                 # Travels while the step computes; all ranks read it at the next boundary.
                 self._agreement.propose(
-                    {STOP: self._run.stop.requested(), SAVE: self._time_to_save()}
+                    {
+                        STOP: self._run.stop.requested(),
+                        SAVE: self._time_to_save(),
+                        COPY: self._run.comm.is_first and memory.is_due(),
+                    }
                 )
                 self._step()
 
@@ -125,9 +136,11 @@ class Trainer:
         with self._trace.step(progress.step + 1) as recorded:
             batches = run.batches.from_step(progress.step)
             waited, computed = run.train_step.step(batches, progress.step, rate)
-        progress.step += 1
+            progress.step += 1
+            progress.samples_seen += run.config.batch.global_
+            progress.wall_seconds = self._wall_seconds()
+            run.memory.finished(progress)
         run.heartbeat.step(progress.step)
-        progress.samples_seen += run.config.batch.global_
         self._interval.add_step()
         # After the first step: sinks that are slow to start must not delay it.
         run.bus.start(run.info)
@@ -176,6 +189,7 @@ class Trainer:
             ]
         )
         self._run.bus.log(record)
+        self._run.memory.noted(progress)
         interval.restart()
 
     def _record(self, stats: StepStats, rate: float, speed: float) -> LogRecord:
@@ -223,6 +237,7 @@ class Trainer:
         result = run.evaluator.run(self._asked_to_stop)
         if result is not None:
             self._keep(result)
+        run.memory.changed(progress)
         self._interval.restart()
         return result is not None
 

@@ -33,14 +33,15 @@ def build_network(
     *,
     saved: Mapping[str, Tensor] | None = None,
     resumes: bool = False,
+    source: int = 0,
     auxiliary: bool = True,
 ) -> tuple[nn.Module, WeightsSource | None]:
     """The network of ``model.name`` on ``device``, channels last, equal on all ranks.
 
-    Its weights are those of ``saved`` when the job ``resumes`` (only rank 0 has them), else those
-    of ``model.weights``, else random ones that depend on the seed alone. Without ``auxiliary`` it
-    lacks the head that only training uses. Also returns what is known of the file of weights, None
-    where none was read. Every rank must call it.
+    Its weights are those of ``saved`` when the job ``resumes`` (only rank ``source`` has them),
+    else those of ``model.weights``, else random ones that depend on the seed alone. Without
+    ``auxiliary`` it lacks the head that only training uses. Also returns what is known of the file
+    of weights, None where none was read. Every rank must call it.
     """
     if comm.is_first and not resumes:
         torch.manual_seed(config.seed)
@@ -60,7 +61,7 @@ def build_network(
     if config.model.batch_norm == "Synchronized" and comm.world_size > 1:
         synchronize_batch_norms(network)
     network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    comm.broadcast_tensors([*network.parameters(), *network.buffers()])
+    comm.broadcast_tensors([*network.parameters(), *network.buffers()], source)
     return network, loaded
 
 

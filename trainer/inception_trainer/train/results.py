@@ -6,6 +6,7 @@ Each has one function, so that all modes report the same keys in the same way.
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import torch
@@ -189,6 +190,7 @@ def training_summary(
         evaluatedStep=progress.evaluated_step,
         skippedSamples=progress.skipped_samples,
         skippedSteps=progress.skipped_steps,
+        repeatedSteps=progress.repeated_steps,
         epochs=round(progress.step / info.steps_per_epoch, 6),
         globalBatch=info.global_batch,
         imagesPerSecond=round(progress.images_per_second, 3),
@@ -220,6 +222,20 @@ def checkpoint_content(
         "world_size": info.world_size,
         "precision": info.precision,
     }
+
+
+def memory_header(config: TrainingConfig, info: RunInfo, splits: Splits) -> dict[str, Any]:
+    """What the memory copies of a process have in common, as JSON has it."""
+    header = {
+        "format": FORMAT,
+        "version": __version__,
+        "fingerprint": full_fingerprint(config, splits),
+        "preprocessing": {**info.normalization.as_dict(), "imageSize": config.data.image_size},
+        "weights": info.weights,
+        "world_size": info.world_size,
+    }
+    plain: dict[str, Any] = json.loads(json.dumps(header))
+    return plain
 
 
 def full_fingerprint(config: TrainingConfig, splits: Splits) -> dict[str, Any]:

@@ -94,11 +94,49 @@ class TrainingState:
             tensors["scaler"] = self._optimizer_step.scaler.state_dict()
         return Snapshot(tensors, complete)
 
+    def learned(self) -> dict[str, Tensor]:
+        """All tensors that an optimizer step changes, themselves and not copies: they are equal on
+        all ranks. ``<part>/<name>``, the parts as in a checkpoint.
+        """
+        parts: dict[str, dict[str, Tensor]] = {"model": dict(self.model.named_parameters())}
+        parts |= {part: dict(self._buffers(part)) for part in OPTIMIZER_PARTS}
+        if self._average is not None:
+            parts["average"] = dict(self._average.named_parameters())
+        return {
+            f"{part}/{name}": tensor.detach()
+            for part, tensors in parts.items()
+            for name, tensor in tensors.items()
+        }
+
+    def statistics(self) -> dict[str, Tensor]:
+        """All batch norm statistics and their counters, themselves and not copies: those of this
+        rank. Named as in :meth:`learned`.
+        """
+        networks = {"model": self.model, "average": self._average}
+        return {
+            f"{part}/{name}": tensor
+            for part, network in networks.items()
+            if network is not None
+            for name, tensor in network.named_buffers()
+        }
+
+    def optimizer_state(self) -> dict[str, Any]:
+        """What a copy holds of the optimizer beside tensors, as plain values."""
+        state: dict[str, Any] = {"optimizer": self._optimizer_step.name}
+        if self._optimizer_step.scaler is not None:
+            state["scaler"] = self._optimizer_step.scaler.state_dict()
+        return state
+
     def begin_average(
-        self, saved: Mapping[str, Any] | None, *, present: bool, saved_ranks: int
+        self,
+        saved: Mapping[str, Any] | None,
+        *,
+        present: bool,
+        saved_ranks: int,
+        source: int = 0,
     ) -> None:
         """Begin the running average at the network's weights, or where a checkpoint has one
-        (``present``, on all ranks) at the ``saved`` one that rank 0 holds.
+        (``present``, on all ranks) at the ``saved`` one that rank ``source`` holds.
         """
         average = self._optimizer_step.average
         if average is None:
@@ -108,7 +146,8 @@ class TrainingState:
             return
         if saved is not None:
             average.model.load_state_dict(saved["model"])
-        self._comm.broadcast_tensors([*average.model.parameters(), *average.model.buffers()])
+        tensors = [*average.model.parameters(), *average.model.buffers()]
+        self._comm.broadcast_tensors(tensors, source)
         per_rank = None if saved is None else saved["rank_statistics"]
         self._restore_statistics(average.model, per_rank, saved_ranks)
 
@@ -117,9 +156,11 @@ class TrainingState:
         if self._optimizer_step.scaler is not None and saved is not None:
             self._optimizer_step.scaler.load_state_dict(dict(saved))
 
-    def restore_optimizer(self, saved: Mapping[str, Any] | None, parts: Sequence[str]) -> None:
-        """Give every rank the optimizer state that rank 0 ``saved``; ``parts`` (equal on all ranks)
-        says what of it.
+    def restore_optimizer(
+        self, saved: Mapping[str, Any] | None, parts: Sequence[str], source: int = 0
+    ) -> None:
+        """Give every rank the optimizer state that rank ``source`` has in ``saved``; ``parts``
+        (equal on all ranks) says what of it.
         """
         parameters = dict(self.model.named_parameters())
         device = next(iter(parameters.values())).device
@@ -131,7 +172,7 @@ class TrainingState:
             if saved is not None:
                 for name, buffer in buffers.items():
                     buffer.copy_(saved[part][name])
-            self._comm.broadcast(flat)
+            self._comm.broadcast(flat, source)
             for name, buffer in buffers.items():
                 state = self._optimizer_step.optimizer.state[parameters[name]]
                 state[OPTIMIZER_PARTS[part]] = buffer
@@ -154,6 +195,26 @@ class TrainingState:
         per_rank = per_rank.contiguous()
         self._comm.broadcast(per_rank)
         _write_statistics(model, model.state_dict(), per_rank[self._comm.rank])
+
+    def restore_own_statistics(self, own: Tensor | None) -> int:
+        """Give each rank its ``own`` batch norm statistics, all of its networks' in one vector;
+        those that have none get the mean of the others. Every rank must call it.
+
+        Returns how many have none. Where nobody has any, those stay that came with the networks.
+        """
+        networks = [model for model in (self.model, self._average) if model is not None]
+        sizes = [_read_statistics(model).numel() for model in networks]
+        if own is not None and own.numel() != sum(sizes):
+            own = None
+        known = torch.tensor([float(own is not None)])
+        values = torch.zeros(sum(sizes)) if own is None else own
+        rows = self._comm.gather(torch.cat((known, values)))
+        having = rows[rows[:, 0] > 0, 1:]
+        if len(having):
+            values = having.mean(0) if own is None else own
+            for model, part in zip(networks, torch.split(values, sizes), strict=True):
+                _write_statistics(model, model.state_dict(), part)
+        return len(rows) - len(having)
 
     def average_statistics(self) -> None:
         """Make the batch norm statistics equal on all ranks; every rank must call it."""

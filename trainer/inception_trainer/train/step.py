@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -169,9 +169,12 @@ class TrainStep:
         plan: BatchPlan,
         config: TrainingConfig,
         comm: Comm,
+        before_update: Callable[[], None] = lambda: None,
     ) -> None:
+        """``before_update`` is called when all that is left of a step is to change the weights."""
         self._model = model
         self._optimizer_step = optimizer_step
+        self._before_update = before_update
         self._accelerator = accelerator
         self._normalise = normalise
         self._plan = plan
@@ -207,6 +210,7 @@ class TrainStep:
             waited += time.perf_counter() - asked
             with self._gradient_sync(micro_batch == last):
                 self._forward_backward(batch, lam)
+        self._before_update()
         self._optimizer_step.apply(rate, step + 1)
         computed = time.perf_counter() - began - waited
         self._data_seconds += waited
