@@ -34,6 +34,7 @@ def parse(argv: Sequence[str] | None, environment: dict[str, str]) -> Settings:
     values = vars(parser.parse_args(argv))
     del values["command"]
     values["namespaces"] = _names(values["namespaces"])
+    values["leave_on"] = _names(values["leave_on"]) or defaults.leave_on
     try:
         return Settings(**values)
     except SettingsError as error:
@@ -57,6 +58,13 @@ def _add_options_of_jobs(run: argparse.ArgumentParser, defaults: Settings) -> No
         choices=POD_POLICIES,
         default=defaults.pod_policy,
         help="level of the Pod Security Standards that the pods of all jobs must keep to",
+    )
+    run.add_argument(
+        "--leave-on",
+        action="append",
+        default=[],
+        help="signs by which jobs leave a node, by comma: default, none, cordon, taint=KEY, "
+        "taint=KEY:EFFECT, condition=TYPE, condition=TYPE=STATUS; -SIGN takes one off again",
     )
     run.add_argument(
         "--namespaces",

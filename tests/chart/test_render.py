@@ -132,7 +132,7 @@ def test_rights_are_exactly_these(render: Render) -> None:
     assert cluster == {
         "release-inception-operator": [
             *JOB_RULES,
-            {"apiGroups": [""], "resources": ["nodes"], "verbs": ["get"]},
+            {"apiGroups": [""], "resources": ["nodes"], "verbs": ["get", "list", "watch"]},
         ],
         "release-inception-operator-view": [
             {
@@ -222,7 +222,9 @@ def test_a_list_of_namespaces_takes_the_place_of_cluster_wide_rights(render: Ren
 def test_a_right_to_nodes_can_be_added_to_a_list_of_namespaces(render: Render) -> None:
     objects = render(VALUES["namespaces and nodes"])
     role = only(objects, "ClusterRole", "-nodes")
-    assert role["rules"] == [{"apiGroups": [""], "resources": ["nodes"], "verbs": ["get"]}]
+    assert role["rules"] == [
+        {"apiGroups": [""], "resources": ["nodes"], "verbs": ["get", "list", "watch"]}
+    ]
     binding = only(objects, "ClusterRoleBinding", "-nodes")
     assert binding["roleRef"]["name"] == role["metadata"]["name"]
     assert [subject["name"] for subject in binding["subjects"]] == ["release-inception-operator"]

@@ -221,6 +221,8 @@ def test_values_that_contradict_one_another_are_refused_with_the_remedy(
         (("watchNamespaces",), ["Team A"]),
         (("podPolicy",), "privileged"),
         (("podPolicy",), True),
+        (("leaveOn",), ["drain"]),
+        (("leaveOn",), "cordon"),
         (("trainerImage",), "two words"),
         (("trainerImage", "digest"), "sha256:short"),
         (("metrics", "trainer", "podMonitor", "sampleLimit"), -1),
@@ -267,6 +269,32 @@ def test_the_pod_policy_reaches_the_operator(
     )
     given = deployment["spec"]["template"]["spec"]["containers"][0]["args"]
     start = given.index("--pod-policy") if "--pod-policy" in given else len(given)
+    assert given[start : start + 2] == arguments
+
+
+@pytest.mark.parametrize(
+    ("signs", "arguments"),
+    [
+        ([], []),
+        (["none"], ["--leave-on", "none"]),
+        (
+            ["default", "-cordon", "condition=GpuXid"],
+            ["--leave-on", "default,-cordon,condition=GpuXid"],
+        ),
+    ],
+)
+def test_the_signs_of_nodes_that_go_reach_the_operator(
+    template: Callable[..., Any], signs: list[str], arguments: list[str]
+) -> None:
+    done = template({"leaveOn": signs})
+    assert done.returncode == 0, done.stderr
+    (deployment,) = (
+        each
+        for each in yaml.safe_load_all(done.stdout)
+        if each is not None and each["kind"] == "Deployment"
+    )
+    given = deployment["spec"]["template"]["spec"]["containers"][0]["args"]
+    start = given.index("--leave-on") if "--leave-on" in given else len(given)
     assert given[start : start + 2] == arguments
 
 

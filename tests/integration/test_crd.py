@@ -77,6 +77,7 @@ STATUS: dict[str, Any] = {
     "failuresInARow": 1,
     "furthest": {"attempt": 2, "step": 120},
     "nextAttemptTime": "2026-01-01T00:00:00Z",
+    "nextMoveTime": "2026-01-01T00:00:00Z",
     "nodes": {
         "desired": 2,
         "ready": 2,

@@ -128,6 +128,8 @@ def test_nodes_are_read_only_with_a_right_of_its_own(
             trainings
         )
         assert process.log.count("nodes cannot be read") == 1
+        wait_for("it is said", lambda: "planned moves are off" in process.log)
+        assert process.metric("planned_moves") == 0
         assert process.metric("api_requests_total", code="403") == 0
 
     helm = str(components.build(["helm"], to_stderr)["helm"])
@@ -141,6 +143,7 @@ def test_nodes_are_read_only_with_a_right_of_its_own(
         with operator(kubeconfig, tmp_path / "with", *LISTED) as process:
             wait_for("no complaint", lambda: accepted(trainings) == "the spec can be carried out")
             assert "nodes cannot be read" not in process.log
+            wait_for("nodes are watched", lambda: process.metric("planned_moves") == 1)
     finally:
         for item in rights:
             training_api.kubectl("delete", item["kind"], item["metadata"]["name"])

@@ -84,6 +84,7 @@ class Sim:
         self.quota: int | None = None
         self.capacity: int | None = None
         self.lost_nodes: dict[str, datetime] = {}
+        self.leaving: dict[str, str] = {}
         self.rejection: str | None = None
         self.misled = False
         self.deleted = False
@@ -145,7 +146,12 @@ class Sim:
                 self.answers[pod.uid] = (pod.report, True) if pod.reachable else (known, False)
         views = tuple(self._with_node(self._view(pod)) for pod in self.pods.values())
         return Observation(
-            copy.deepcopy(self.job), views, self.now, rejection=self.rejection, gone=dict(self.gone)
+            copy.deepcopy(self.job),
+            views,
+            self.now,
+            rejection=self.rejection,
+            gone=dict(self.gone),
+            leaving=tuple(sorted({pod.node for pod in views if pod.node and pod.leaving})),
         )
 
     def hear(self, pod: Pod) -> Report:
@@ -154,9 +160,18 @@ class Sim:
         return pod.report
 
     def _with_node(self, pod: PodView) -> PodView:
+        pod = replace(pod, leaving=self.leaving.get(pod.node or ""))
         if not wants_node(self.job, pod, self.now):
             return pod
         return replace(pod, node_lost_since=self.lost_nodes.get(pod.node or ""))
+
+    def cordon(self, pod: Pod, why: str = "cordoned") -> None:
+        """Somebody says that the pod's node is about to go."""
+        self.leaving[pod.node] = why
+
+    def uncordon(self, pod: Pod) -> None:
+        """The pod's node stays after all."""
+        self.leaving.pop(pod.node, None)
 
     def lose_node(self, pod: Pod) -> None:
         """The pod's node goes silent: nothing on it answers, obeys or ends any more."""

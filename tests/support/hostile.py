@@ -242,6 +242,7 @@ STATUSES: Final = (
     {"nodes": {"members": "0-999999999"}},
     {"nodes": {"members": "9" * 8000}},
     {"startTime": "9999-12-31T23:59:59-23:59", "nextAttemptTime": "9999-12-31T23:59:59Z"},
+    {"nextMoveTime": "2998-12-31T23:59:59Z"},
     {"startTime": "0001-01-01T00:00:00+23:59", "completionTime": "0001-01-01T00:00:00Z"},
     {"furthest": {"attempt": 2**31 - 1, "step": 2**63 - 1}, "failuresInARow": 2**31 - 1},
     {"conditions": [], "attempt": 0},

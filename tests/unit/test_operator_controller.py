@@ -19,6 +19,7 @@ from inception_operator.runtime.controller import AGAIN_BASE, Controller
 from inception_operator.runtime.events import EventPoster
 from inception_operator.runtime.job_cache import JobCache
 from inception_operator.runtime.metrics import Metrics
+from inception_operator.runtime.node_watch import LeavingNodes
 from inception_operator.runtime.nodes import Nodes
 from inception_operator.runtime.observer import Observer
 from inception_operator.runtime.pod_cache import PodCache
@@ -98,7 +99,8 @@ class Scene:
         self.jobs.update(job())
         nodes = Nodes(self.client, time.monotonic)
         events = PodEvents(self.client, time.monotonic)
-        observer = Observer(self.pods, self.probe, cast(Scraper, self.progress), nodes, events)
+        progress = cast(Scraper, self.progress)
+        observer = Observer(self.pods, self.probe, progress, nodes, events, LeavingNodes())
         events = EventPoster(self.client, containment, "me")
         applier = Applier(self.client, self.jobs, self.pods, events, self.metrics)
         context = Context(profiles={}, image="image")

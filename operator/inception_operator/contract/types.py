@@ -83,6 +83,7 @@ class PodView:
     since when its node has not been ready, None when it is or nobody has asked. ``orphan_of`` is
     the uid of the job that this operator made the pod for, when the pod has no controller any more.
     ``unhealthy`` names its broken devices, ``trouble`` is what events say keeps it from starting.
+    ``leaving`` says why its node is about to go; None while it stays, or nobody knows.
     """
 
     name: str
@@ -122,6 +123,7 @@ class PodView:
     node_lost_since: datetime | None = None
     unhealthy: str | None = None
     trouble: str | None = None
+    leaving: str | None = None
 
 
 @dataclass(frozen=True)
@@ -164,7 +166,8 @@ class Observation:
 
     ``resource`` is the custom resource as JSON. ``rejection`` is the API server's text when it
     refused the last pod creation. ``gone`` maps slot to the latest of its pods that was seen to
-    vanish, as far as this process remembers.
+    vanish, as far as this process remembers. ``leaving`` are nodes that are about to go, those of
+    the job's own pods first; ``nodes_known`` is False until they have been looked at once.
     """
 
     resource: Json
@@ -173,6 +176,8 @@ class Observation:
     progress: Progress | None = None
     rejection: str | None = None
     gone: Mapping[int, VanishedPod] = field(default_factory=dict)
+    leaving: tuple[str, ...] = ()
+    nodes_known: bool = True
 
 
 @dataclass(frozen=True)

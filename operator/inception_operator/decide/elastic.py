@@ -122,7 +122,7 @@ def find_membership(
         return Membership(everybody, everybody)
     living: dict[int, PodView] = {}
     taken: set[int] = set()
-    for slot, pod in slots.newest(pods).items():
+    for slot, pod in slots.holders(pods, attempt).items():
         if pod.deleting:
             if pod.incarnation == attempt:
                 taken.add(slot)
@@ -346,12 +346,15 @@ def _seconds_to_arrivals(
             # It is made in this very pass, unless the API server refuses.
             left = 0.0 if rejected else PLACEMENT.total_seconds()
         else:
-            left = _seconds_to_arrival(pod, availability.now, patience)
+            left = seconds_to_arrival(pod, availability.now, patience)
         seconds = max(seconds, left)
     return seconds
 
 
-def _seconds_to_arrival(pod: PodView, now: datetime, patience: timedelta) -> float:
+def seconds_to_arrival(pod: PodView, now: datetime, patience: timedelta) -> float:
+    """For how many seconds it is worth waiting for a pod that is not ready yet; a pod without a
+    node has nowhere to go.
+    """
     if pod.deleting or slots.finished(pod):
         return 0.0
     if pod.created is None or starting.is_blocked(pod):

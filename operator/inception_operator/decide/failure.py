@@ -348,6 +348,9 @@ def _gone(slot: int, view: AttemptView) -> Failure:
     # has just begun has not seen which.
     first = VanishedPod(f"{view.job}-{slot}-1", 1) if view.attempt == 1 else None
     seen = view.gone.get(slot, first)
+    if seen is not None and seen.incarnation > view.attempt:
+        # A replacement for the attempt to come; of the pod itself nothing is known.
+        seen = first
     return Failure(
         attempt=view.attempt,
         slot=slot,

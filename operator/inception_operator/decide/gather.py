@@ -7,13 +7,13 @@ deleted counts as gone. They change the draft only through its transitions.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Final
 
 from inception_operator.contract.names import ConditionType, Phase, Reason
 from inception_operator.contract.times import parse_time
-from inception_operator.contract.types import Json, Plan, PodView
+from inception_operator.contract.types import Assignment, Json, Plan, PodView
 from inception_operator.pod.build import build_pod
 
 from . import elastic, liveness, slots, starting
@@ -60,7 +60,7 @@ def gather_pods(
         plan |= stand_by(draft, present)
         return plan | requeue_in(pause), placed
 
-    lingering = _lingering_pods(view)
+    lingering = lingering_pods(view)
     availability = find_availability(view, placed, plan)
     members, left = elastic.starting_members(
         availability,
@@ -73,7 +73,9 @@ def gather_pods(
         return plan, placed
 
     # The pod of a one-node job is born with its assignment, so making it is issuing the attempt.
-    if not (view.starts_assigned and lingering):
+    # And where enough are there that only wait for others to save, what is missing are spares.
+    complete = len(members) >= view.job.num_nodes
+    if not (lingering and (view.starts_assigned or complete)):
         plan |= _fill_slots(view, draft, placed, plan, placed.membership.pool)
     if left is not None:
         plan |= requeue_in(left)
@@ -109,7 +111,7 @@ def resize_if_due(
     )
     if left is not None:
         plan |= requeue_in(left)
-    if not members or _lingering_pods(view):
+    if not members or lingering_pods(view):
         return plan, placed
     pods = placed.pods_of(placed.membership.members)
     if any(slots.finished(pod) for pod in pods):
@@ -137,7 +139,7 @@ def maintain_spares(view: JobView, draft: Draft, placed: Placement, plan: Plan) 
     plan |= _fill_spares(view, draft, placed, plan)
     plan |= stand_by(draft, spares)
 
-    lingering = _lingering_pods(view)
+    lingering = lingering_pods(view)
     plan |= _watch_gathering(view, draft, placed, plan, spares, lingering)
     availability = find_availability(view, placed, plan)
     obstacle = view.violation if plan.create else None
@@ -274,7 +276,7 @@ def _is_dead(spare: PodView, view: JobView) -> bool:
     return liveness.is_dead_spare(spare, view.job.node_loss, view.now)
 
 
-def _lingering_pods(view: JobView) -> list[PodView]:
+def lingering_pods(view: JobView) -> list[PodView]:
     """Pods whose ranks may still save; those on a lost node are not waited for."""
     loss = view.job.node_loss
     lingering = [pod for pod in view.pods if slots.lingering(pod, view.now)]
@@ -321,21 +323,36 @@ def _fill_spares(view: JobView, draft: Draft, placed: Placement, plan: Plan) -> 
 
 
 def _new_pod(view: JobView, draft: Draft, placed: Placement, slot: int) -> Json:
-    job, context = view.job, view.context
-    image = job.image or job.trainer_overlay.get("image") or context.image
     first_assignment = None
     if view.starts_assigned:
         first_assignment = assignment_of(view, draft, placed, slot)
+    avoid = {*draft.avoided, *view.observation.leaving}
+    return build_slot(view, slot, draft.attempt, first_assignment, avoid=avoid)
+
+
+def build_slot(
+    view: JobView,
+    slot: int,
+    attempt: int,
+    first_assignment: Assignment | None = None,
+    *,
+    avoid: Collection[str] = (),
+    exclude: Collection[str] = (),
+) -> Json:
+    """The pod of a slot with what the operator brings to it; `build_pod` has the words."""
+    job, context = view.job, view.context
+    image = job.image or job.trainer_overlay.get("image") or context.image
     return build_pod(
         job,
         view.devices,
         slot,
-        draft.attempt,
+        attempt,
         image=image,
         launcher_image=context.image,
         assignment=first_assignment,
         pull_policy=context.pull_policy,
-        avoid=draft.avoided,
+        avoid=avoid,
+        exclude=exclude,
     )
 
 

@@ -5,7 +5,7 @@ persisted as True and every slot is told its ranks. Whatever goes wrong ends the
 and the next one gathers, mostly from the same pods. All counters are in the status, which is
 written before anything acts on them, so a pass may break off anywhere.
 
-`reconcile` is a list of twelve steps that are taken from top to bottom. A step is decided in the
+`reconcile` is a list of thirteen steps that are taken from top to bottom. A step is decided in the
 module that it calls; here is their order, and what ends the list early. Each adds to two things:
 the draft, which is the status as it is to be written, and the plan, which is frozen and merged with
 ``|``. Later steps see what earlier ones have put into either, and nothing else.
@@ -38,6 +38,7 @@ from .gather import (
     replace_pods,
     resize_if_due,
 )
+from .moves import leave_if_due
 from .plans import delete_pods, requeue_in
 from .ranks import hand_out_ranks
 from .repair import repairs
@@ -72,7 +73,7 @@ def reconcile(observation: Observation, context: Context) -> Plan:
     draft = Draft(resource, now, observation.progress)
     if draft.terminal:
         return plan | lifecycle.finish(resource, draft, pods, now)
-    draft.restore(latest_attempt(pods))
+    draft.restore(latest_attempt(pods, draft.attempt))
 
     # 3. Parse the spec, or refuse it and wait for another one. A pod that the operator's policy
     # does not allow is never made.
@@ -131,19 +132,22 @@ def _advance(view: JobView, draft: Draft) -> Plan:
     # 9. Gather: fill the slots, and issue the attempt once all its launchers are up.
     if draft.issued is None:
         plan, placed = gather_pods(view, draft, placed, plan)
-    # 10. Or resize an elastic attempt that runs, and keep its spares warm.
-    elif job.elastic is not None:
+    # 10. Or see to it that members leave nodes that are about to go, which may end the attempt.
+    else:
+        plan = leave_if_due(view, draft, placed, plan)
+    # 11. Resize an elastic attempt that runs, and keep its spares warm.
+    if draft.issued is not None and job.elastic is not None:
         plan, placed = resize_if_due(view, draft, placed, plan)
         plan = maintain_spares(view, draft, placed, plan)
 
-    # 11. End it if it has waited for its pods for too long; after 9, which may have ended the wait.
+    # 12. End it if it has waited for its pods for too long; after 9, which may have ended the wait.
     due = lifecycle.pre_running_deadline(job.run_policy, draft)
     if due is not None and due <= now:
         text = lifecycle.pre_running_text(job.run_policy, draft)
         return _fail(view, draft, placed, Reason.PRE_RUNNING_DEADLINE_EXCEEDED, text)
     plan |= _requeue_at(due, now)
 
-    # 12. Hand out the ranks of the attempt that is issued, and watch over it.
+    # 13. Hand out the ranks of the attempt that is issued, and watch over it.
     if draft.issued is not None:
         plan |= hand_out_ranks(view, draft, placed)
         plan |= _forget_restarts_after_progress(view, draft, placed)

@@ -36,11 +36,24 @@ def owned(pods: Iterable[PodView], uid: str) -> tuple[PodView, ...]:
     return tuple(pod for pod in pods if uid in (pod.owner_uid, pod.orphan_of))
 
 
-def newest(pods: Iterable[PodView]) -> dict[int, PodView]:
-    """The newest pod of each slot."""
+def holders(pods: Iterable[PodView], attempt: int) -> dict[int, PodView]:
+    """The pod that fills each slot in this attempt: the newest one, unless that is a replacement
+    which was made for the attempt to come, or which cannot take over yet.
+    """
     by_slot: dict[int, PodView] = {}
     for pod in sorted(pods, key=_newest_first):
-        by_slot.setdefault(pod.slot, pod)
+        newer = by_slot.get(pod.slot)
+        if pod.incarnation <= attempt and (newer is None or _gives_way(newer, pod, attempt)):
+            by_slot[pod.slot] = pod
+    return by_slot
+
+
+def replacements(pods: Iterable[PodView], attempt: int) -> dict[int, PodView]:
+    """The pod of each slot that was made for the attempt to come (see `moves`)."""
+    by_slot: dict[int, PodView] = {}
+    for pod in sorted(pods, key=_newest_first):
+        if pod.incarnation > attempt:
+            by_slot.setdefault(pod.slot, pod)
     return by_slot
 
 
@@ -49,12 +62,26 @@ def _newest_first(pod: PodView) -> tuple[int, str]:
     return -pod.incarnation, pod.name
 
 
-def arrange(pods: Iterable[PodView], pool: Collection[int]) -> tuple[Slots, tuple[PodView, ...]]:
-    """The newest pod of each slot of the pool, and the surplus: older ones and those of other
-    slots.
+def _gives_way(newer: PodView, older: PodView, attempt: int) -> bool:
+    """Whether a replacement leaves the slot to the pod that it was made for, because an attempt
+    that ended meanwhile has brought it forward.
+    """
+    if older.deleting or finished(older) or newer.assignment is not None:
+        return False
+    # Ranks that still run are faster told to begin anew than waited for.
+    return given(older, attempt) or busy(older) or not available(newer)
+
+
+def arrange(
+    pods: Iterable[PodView],
+    pool: Collection[int],
+    attempt: int,
+) -> tuple[Slots, tuple[PodView, ...]]:
+    """The pod that fills each slot of the pool, and the surplus: the others of these slots and
+    those of other slots.
     """
     pods = tuple(pods)
-    chosen = {slot: pod for slot, pod in newest(pods).items() if slot in pool}
+    chosen = {slot: pod for slot, pod in holders(pods, attempt).items() if slot in pool}
     surplus = [pod for pod in pods if chosen.get(pod.slot) is not pod]
     filled = [chosen.get(slot) for slot in range(max(pool) + 1)]
     return tuple(filled), tuple(surplus)

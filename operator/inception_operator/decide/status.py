@@ -16,7 +16,7 @@ from inception_operator.contract import conditions, progress
 from inception_operator.contract.conditions import FALSE, TRUE
 from inception_operator.contract.limits import clip
 from inception_operator.contract.names import ConditionType, Reason
-from inception_operator.contract.times import format_time, parse_time
+from inception_operator.contract.times import format_time, parse_time, whole_seconds
 from inception_operator.contract.types import Event, Json, Plan, PodView, Progress
 
 from . import avoided_nodes, backoff, budget
@@ -31,6 +31,7 @@ _UNSAVED: Final = (
     ", but its last checkpoint could not be written to {path}; training goes on, and the next one "
     "tries again: make room there, or raise the quota (the log of its first pod says more)"
 )
+NEXT_MOVE: Final = "nextMoveTime"
 # Not true any more once no rank runs.
 _SPEED: Final = ("samplesPerSecond", "estimatedRemainingSeconds")
 # What this operator writes; server-side apply leaves other fields to whoever put them there.
@@ -45,6 +46,7 @@ _KEYS: Final = frozenset(
         *budget.KEYS,
         *backoff.KEYS,
         avoided_nodes.KEY,
+        NEXT_MOVE,
         "nodes",
         "selector",
         "accelerator",
@@ -78,6 +80,7 @@ class Draft:
         self._now = format_time(now)
         self._figures = figures
         self._events: list[Event] = []
+        self._departure: tuple[str, str] | None = None
 
     @property
     def attempt(self) -> int:
@@ -249,7 +252,7 @@ class Draft:
 
     def suspend(self) -> None:
         """No pods until the user says so."""
-        self._forget("nextAttemptTime")
+        self._forget("nextAttemptTime", NEXT_MOVE)
         text = "the job is suspended"
         self._unready(Reason.SUSPENDED, text)
         self._stop_running(Reason.SUSPENDED, text)
@@ -293,7 +296,7 @@ class Draft:
         ``size`` is its number of nodes, ``nodes`` what ``status.nodes`` is to say of them.
         """
         avoided = avoided_nodes.drop_expired(self._new, self._time)
-        self._forget(avoided_nodes.KEY)
+        self._forget(avoided_nodes.KEY, NEXT_MOVE)
         self._new |= avoided
         self._new["nodes"] = self.nodes | nodes
         ready = f"{size} of {size} pods ready"
@@ -305,6 +308,11 @@ class Draft:
         """What is to be said about the pods of an attempt that has been issued; ``but`` is what is
         wrong with some of them, which is also worth an event.
         """
+        if self._departure is not None:
+            reason, text = self._departure
+            message = f"{message}; {text}"
+            if self.reason(ConditionType.PODS_READY) != reason:
+                self._tell_departure(reason, text)
         before = self.message(ConditionType.PODS_READY, reason) or ""
         text = message if but is None else f"{message}; {but}"
         self._put(ConditionType.PODS_READY, TRUE, reason, text[:MAX_TEXT])
@@ -314,10 +322,47 @@ class Draft:
     def resize(self, size: int) -> None:
         """End a healthy attempt for one with another number of nodes; that is no restart."""
         ended = f"attempt {self.attempt} ended to go on with {size} nodes"
+        self._departure = None
         self._new["attempt"] = self.attempt + 1
         self._unready(Reason.RESIZED, ended)
         self._stop_running(Reason.RESIZED, ended)
         self._announce(Reason.RESIZED, ended)
+
+    def depart(self, reason: str, text: str) -> None:
+        """What `describe_pods` is to say besides: members are on nodes that are about to go."""
+        self._departure = (reason, text)
+
+    def _tell_departure(self, reason: str, text: str) -> None:
+        text = text[:MAX_TEXT]
+        if reason == Reason.CANNOT_LEAVE_NODE:
+            self._warn(reason, text)
+        else:
+            self._announce(reason, text)
+
+    def stop_departing(self) -> None:
+        """No member has to leave its node any more."""
+        self._forget(NEXT_MOVE)
+
+    @property
+    def next_move(self) -> datetime | None:
+        """No replacement is made before this time; None when one may be made at once."""
+        due = parse_time(self._new.get(NEXT_MOVE))
+        return due if due is not None and due > self._time else None
+
+    def postpone_move(self, pause: timedelta) -> None:
+        """A replacement was given up: the next one is made after a pause."""
+        self._new[NEXT_MOVE] = format_time(whole_seconds(self._time) + pause)
+
+    def move(self, text: str) -> None:
+        """End a healthy attempt for one on other nodes; that is no restart."""
+        ended = f"attempt {self.attempt} ended: {text}"[:MAX_TEXT]
+        self._departure = None
+        self._new["attempt"] = self.attempt + 1
+        self._forget(NEXT_MOVE)
+        self._unready(Reason.MOVED, ended)
+        self._stop_running(Reason.MOVED, ended)
+        self._put(ConditionType.RESTARTING, TRUE, Reason.MOVED, ended)
+        self._announce(Reason.MOVED, ended)
 
     def run(self, but: str | None = None) -> None:
         """The ranks of the attempt are running; ``but`` says what may go unnoticed."""
@@ -429,7 +474,7 @@ class Draft:
 
     def _end(self, reason: str, message: str) -> None:
         self._new["completionTime"] = self._now
-        self._forget("nextAttemptTime")
+        self._forget("nextAttemptTime", NEXT_MOVE)
         if self.is_true(ConditionType.SUSPENDED):
             self._put(ConditionType.SUSPENDED, FALSE, reason, message)
         self._unready(reason, message)

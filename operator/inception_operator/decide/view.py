@@ -111,7 +111,11 @@ def place_pods(view: JobView, draft: Draft) -> Placement:
         draft.attempt,
         issued=draft.issued is not None,
     )
-    filled, surplus = slots.arrange(view.pods, membership.pool)
+    filled, surplus = slots.arrange(view.pods, membership.pool, draft.attempt)
+    if draft.issued is not None:
+        # Replacements wait for the attempt to come beside the one that runs.
+        waiting = slots.replacements(view.pods, draft.attempt).values()
+        surplus = tuple(pod for pod in surplus if pod not in waiting)
     return Placement(membership, filled, surplus)
 
 
@@ -134,6 +138,9 @@ def find_availability(view: JobView, placed: Placement, plan: Plan) -> Availabil
     job = view.job
     pods = {slot: placed.pod_of(slot) for slot in placed.membership.pool}
     ready = sorted(slot for slot, pod in pods.items() if pod is not None and _can_train(pod, plan))
+    staying = [slot for slot in ready if not _leaves(pods[slot])]
+    if len(staying) >= job.num_nodes:
+        ready = staying
     return Availability(
         membership=placed.membership,
         pods=pods,
@@ -142,6 +149,11 @@ def find_availability(view: JobView, placed: Placement, plan: Plan) -> Availabil
         least=job.num_nodes if job.elastic is None else job.elastic.min_nodes,
         now=view.now,
     )
+
+
+def _leaves(pod: PodView | None) -> bool:
+    """Whether its node is about to go: a pod to be used where there are no others."""
+    return pod is not None and pod.leaving is not None
 
 
 def _can_train(pod: PodView, plan: Plan) -> bool:

@@ -74,16 +74,20 @@ def build_pod(
     assignment: Assignment | None = None,
     pull_policy: str | None = None,
     avoid: Collection[str] = (),
+    exclude: Collection[str] = (),
 ) -> Json:
     """The pod of one slot, made for an attempt; it may start with its ``assignment``.
 
     ``launcher_image`` brings the launcher into a pod whose image is somebody else's. The pod stays
-    away from the nodes to ``avoid`` where there are others.
+    away from the nodes to ``avoid`` where there are others, and from those to ``exclude`` in any
+    case.
     """
     name = pod_name(job.name, slot, attempt)
     spec = merge(_base_spec(job, devices, image, pull_policy), job.pod_overlay)
     _enforce(spec, job, devices)
     _place(spec, job, avoid)
+    if exclude:
+        _exclude(spec, exclude)
     if job.program:
         program.inject_launcher(spec, job, launcher_image, pull_policy)
     return {
@@ -291,12 +295,32 @@ def _place(pod: Json, job: Job, avoid: Collection[str]) -> None:
         _add_term(pod, "podAntiAffinity", _REQUIRED, apart)
     if avoid:
         # A wish, not a demand: with no other node the job goes on where it can.
-        elsewhere = [
-            {"key": "metadata.name", "operator": "NotIn", "values": [node]}
-            for node in sorted(avoid)
-        ]
-        away = {"weight": 100, "preference": {"matchFields": elsewhere}}
+        away = {"weight": 100, "preference": {"matchFields": _elsewhere(avoid)}}
         _add_term(pod, "nodeAffinity", _PREFERRED, away)
+
+
+def _elsewhere(nodes: Collection[str]) -> list[Json]:
+    # One node each: that is all the API allows.
+    return [
+        {"key": "metadata.name", "operator": "NotIn", "values": [node]} for node in sorted(nodes)
+    ]
+
+
+def _exclude(pod: Json, nodes: Collection[str]) -> None:
+    """Demand other nodes, in each of the user's own terms: it is enough that one of them fits."""
+    affinity = pod.get("affinity") or {}
+    of_nodes = affinity.get("nodeAffinity") or {}
+    selector = of_nodes.get(_REQUIRED) or {}
+    # A term that says nothing fits no node, and has to stay so.
+    listed: list[Json] = selector.get("nodeSelectorTerms") or [{"matchFields": []}]
+    terms = [
+        {**term, "matchFields": [*(term.get("matchFields") or ()), *_elsewhere(nodes)]}
+        if term
+        else term
+        for term in listed
+    ]
+    selector = {**selector, "nodeSelectorTerms": terms}
+    pod["affinity"] = {**affinity, "nodeAffinity": {**of_nodes, _REQUIRED: selector}}
 
 
 def _add_term(pod: Json, kind: str, strength: str, term: Json) -> None:

@@ -71,15 +71,17 @@ def owner(job: str, uid: str) -> Json:
     }
 
 
-def latest_attempt(pods: Iterable[PodView]) -> int:
-    """The greatest attempt that any pod has seen, 0 without pods.
+def latest_attempt(pods: Iterable[PodView], written: int) -> int:
+    """The greatest attempt that any pod has seen, 0 without pods; ``written`` is the status's.
 
     The status is written before pods learn of an attempt, so one with a smaller attempt was wiped
     or restored by hand.
     """
     attempts = [0]
     for pod in pods:
-        attempts.append(pod.incarnation)
+        # A replacement is made for the attempt to come and waits for it without an assignment.
+        if pod.assignment is not None or pod.incarnation != written + 1 or not written:
+            attempts.append(pod.incarnation)
         attempts += [each.attempt for each in (pod.assignment, pod.report) if each is not None]
     return max(attempts)
 

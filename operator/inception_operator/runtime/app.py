@@ -10,7 +10,7 @@ import asyncio
 import logging
 import signal
 import time
-from collections.abc import Coroutine
+from collections.abc import Collection, Coroutine
 from dataclasses import replace
 from typing import Any
 
@@ -39,6 +39,7 @@ from .job_watch import make_registry, make_settings
 from .leader import Leader
 from .metrics import Metrics
 from .metrics_access import MetricsAccess
+from .node_watch import LeavingNodes, NodeWatch
 from .nodes import Nodes
 from .observer import Observer
 from .pod_cache import PodCache
@@ -99,6 +100,12 @@ class App:
             interval=settings.resync_seconds,
             namespaces=settings.namespaces,
         )
+        self._leaving = LeavingNodes()
+        self._signs = settings.leave_signs
+        self._leaving.known = not self._signs
+        self._node_watch = NodeWatch(
+            self._client, self._wake_jobs_on, containment, self._signs, self._leaving
+        )
         self._scraper = Scraper(
             self._jobs,
             self._pods,
@@ -112,7 +119,9 @@ class App:
         # What works on a key: observe, decide, apply.
         nodes = Nodes(self._client, time.monotonic)
         pod_events = PodEvents(self._client, time.monotonic)
-        observer = Observer(self._pods, self._probe, self._scraper, nodes, pod_events)
+        observer = Observer(
+            self._pods, self._probe, self._scraper, nodes, pod_events, self._leaving
+        )
         self._events = EventPoster(self._client, containment, settings.identity)
         applier = Applier(self._client, self._jobs, self._pods, self._events, self._metrics)
         self._controller = Controller(
@@ -174,6 +183,8 @@ class App:
                 await self._pods.wait_synced()
                 _spawn(group, "jobs", self._watch_jobs())
                 _spawn(group, "resync", self._resync.run())
+                if self._signs:
+                    _spawn(group, "nodes", self._node_watch.run())
                 for number in range(self._settings.workers):
                     _spawn(group, f"worker-{number}", work(self._queue, self._controller.handle))
                 _log.info("working")
@@ -205,6 +216,11 @@ class App:
         if not sees:
             _log.warning("nodes cannot be read: failurePolicy.nodeLostSeconds has no effect")
         self._controller.context = replace(self._context, sees_nodes=sees)
+
+    def _wake_jobs_on(self, nodes: Collection[str]) -> None:
+        """Nodes are about to go, or stay after all."""
+        for key in self._pods.jobs_on(nodes):
+            self._queue.add(key)
 
     async def _watch_jobs(self) -> None:
         ready = asyncio.Event()
@@ -262,6 +278,8 @@ class App:
         metrics.depth.set(self._queue.depth)
         metrics.oldest.set(self._queue.oldest_age)
         metrics.leader.set(int(self._leading))
+        metrics.planned_moves.set(int(self._leading and self._node_watch.working))
+        metrics.leaving_nodes.set(len(self._leaving))
         metrics.watch_age.labels("pods").set(self._pods.age if self._leading else 0)
         metrics.watch_age.labels("inceptiontrainings").set(self._resync.age if self._leading else 0)
         return metrics.page()

@@ -170,9 +170,10 @@ class Client:
         *,
         metadata_only: bool = False,
         namespace: str | None = None,
+        limit: int = PAGE,
     ) -> AsyncGenerator[Json, None]:
         """All pages of a list; their ``metadata.resourceVersion`` is the same on each."""
-        token, limit = "", PAGE
+        token = ""
         while True:
             # Pages and not objects: who keeps a part of each must not hold 10,000 whole ones.
             try:

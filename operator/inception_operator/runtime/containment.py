@@ -27,6 +27,7 @@ class Where(StrEnum):
 
     DECISION = "decision"
     POD = "pod"
+    NODE = "node"
     SCRAPE = "scrape"
     EVENT = "event"
     METRICS = "metrics"

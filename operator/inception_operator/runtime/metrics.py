@@ -78,6 +78,14 @@ class Metrics:
             "resource",
         )
         self.leader = self._gauge("leader", "1 while this process may write.")
+        self.planned_moves = self._gauge(
+            "planned_moves",
+            "1 while nodes are watched, so that jobs leave those that are about to go.",
+        )
+        self.leaving_nodes = self._gauge(
+            "leaving_nodes",
+            "Nodes that are about to go.",
+        )
         build_info = self._gauge("build_info", "Version of the operator.", "version")
         build_info.labels(__version__).set(1)
         # rate() and alerts see nothing of a counter whose first value is 1: all begin at 0.

@@ -15,6 +15,7 @@ from inception_operator.contract.types import Json, Observation, PodView
 from inception_operator.decide.questions import wants_events, wants_node, wants_report
 from inception_operator.pod.view import view
 
+from .node_watch import LeavingNodes
 from .nodes import Nodes
 from .notifications import Notifications
 from .objects import name_of, uid_of
@@ -29,13 +30,20 @@ class Observer:
     """Makes an `Observation` of a job."""
 
     def __init__(
-        self, pods: PodCache, probe: Probe, scraper: Scraper, nodes: Nodes, events: PodEvents
+        self,
+        pods: PodCache,
+        probe: Probe,
+        scraper: Scraper,
+        nodes: Nodes,
+        events: PodEvents,
+        leaving: LeavingNodes,
     ) -> None:
         self._pods = pods
         self._probe = probe
         self._scraper = scraper
         self._nodes = nodes
         self._events = events
+        self._leaving = leaving
         self._notifications = Notifications(time.monotonic)
 
     def notify(self, key: Key, pod_name: str) -> bool | None:
@@ -78,6 +86,8 @@ class Observer:
             progress=self._scraper.progress(key),
             rejection=rejection,
             gone=self._pods.gone(key),
+            nodes_known=self._leaving.known,
+            leaving=self._leaving.named({pod.node for pod in pods if pod.node and pod.leaving}),
         )
 
     def forget(self, key: Key) -> None:
@@ -93,9 +103,8 @@ class Observer:
             if pod is None:
                 continue
             pod = replace(pod, ran_before=self._pods.ran_before(key, pod.uid))
-            lost = self._nodes.lost_since(pod.node)
+            lost, leaving = self._nodes.lost_since(pod.node), self._leaving.why(pod.node)
             trouble = self._events.trouble(key, pod.uid)
-            if lost is None and trouble is None:
-                yield pod
-            else:
-                yield replace(pod, node_lost_since=lost, trouble=trouble)
+            if (lost, leaving, trouble) != (None, None, None):
+                pod = replace(pod, node_lost_since=lost, leaving=leaving, trouble=trouble)
+            yield pod

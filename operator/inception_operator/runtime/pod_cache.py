@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from inception_operator.contract.types import Json, VanishedPod
 
@@ -36,6 +36,10 @@ class PodCache:
         reflector = self._reflectors.get(None) or self._reflectors.get(key[0])
         # Of a namespace that is not watched a stranger may ask, who notifies.
         return () if reflector is None else reflector.pods(key)
+
+    def jobs_on(self, nodes: Collection[str]) -> set[Key]:
+        """The jobs with pods on these nodes."""
+        return {key for each in self._reflectors.values() for key in each.jobs_on(nodes)}
 
     def gone(self, key: Key) -> Mapping[int, VanishedPod]:
         """The latest pod of each slot of a job that vanished."""

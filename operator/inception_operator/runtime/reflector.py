@@ -1,4 +1,4 @@
-"""Keeps a trimmed copy of every pod of ours by list and watch: what client-go calls a reflector.
+"""Keeps a trimmed copy of every pod of ours by list and watch (`list_watch`).
 
 A relist replaces the view and reports what vanished meanwhile, which kopf does not do. Answers to
 our own writes are merged at once, so a decision never rests on a view older than what this process
@@ -8,14 +8,14 @@ has done itself. Every change becomes the key of the pod's job (`workqueue`).
 from __future__ import annotations
 
 import asyncio
-import logging
-import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import aclosing
 
+from typing_extensions import override
+
 from inception_operator.contract import names
-from inception_operator.contract.errors import ApiError, GoneError
+from inception_operator.contract.errors import ApiError
 from inception_operator.contract.names import Phase
 from inception_operator.contract.types import Json, VanishedPod
 from inception_operator.pod.identity import identity
@@ -23,6 +23,7 @@ from inception_operator.pod.view import trim_pod
 
 from .client import PODS, Client
 from .containment import Containment, Where
+from .list_watch import ListWatch
 from .objects import Tombstones, key_of, name_of, uid_of, version_of
 from .workqueue import Key
 
@@ -31,17 +32,10 @@ STRAYS = f"{names.LABEL_JOB},{names.LABEL_ROLE}!={names.ROLE_WORKER}"
 """Selector of pods with our job label but without the role label, which somebody removed by hand.
 The watch cannot see them; a relist finds them.
 """
-IDLE_SECONDS = 90.0
-"""The API server sends a bookmark about once a minute; longer silence means a dead connection."""
-WATCH_SECONDS = 300
-MAX_BACKOFF = 30.0
-RECONNECT_PAUSE = 0.05
 TOMBSTONES = 20_000
 
-_log = logging.getLogger(__name__)
 
-
-class PodReflector:
+class PodReflector(ListWatch):
     """The pods of all jobs of one namespace, or of all namespaces, by job."""
 
     def __init__(
@@ -53,24 +47,28 @@ class PodReflector:
         namespace: str | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._client = client
+        query = {"labelSelector": SELECTOR}
+        super().__init__(client, PODS, query, namespace=namespace, clock=clock)
         self._notify = notify
         self._containment = containment
-        self._namespace = namespace
-        self._clock = clock
         self._pods: dict[Key, dict[str, Json]] = {}
         self._deleted = Tombstones(TOMBSTONES)
         self._gone: dict[Key, dict[int, VanishedPod]] = {}
         self._ran_before: set[str] = set()
-        self._last_sign = clock()
-        self._version: str | None = None
-        self._failures = 0
         self._group: asyncio.TaskGroup | None = None
         self.synced = asyncio.Event()
 
     def pods(self, key: Key) -> tuple[Json, ...]:
         """The trimmed pods of one job."""
         return tuple(self._pods.get(key, {}).values())
+
+    def jobs_on(self, nodes: Collection[str]) -> set[Key]:
+        """The jobs with pods on these nodes."""
+        return {
+            key
+            for key, pods in self._pods.items()
+            if any(pod["spec"].get("nodeName") in nodes for pod in pods.values())
+        }
 
     def gone(self, key: Key) -> Mapping[int, VanishedPod]:
         """The latest pod of each slot that vanished while this process watched."""
@@ -79,11 +77,6 @@ class PodReflector:
     def ran_before(self, uid: str) -> bool:
         """Whether the pod ran, or had ended, when this process first saw it."""
         return uid in self._ran_before
-
-    @property
-    def age(self) -> float:
-        """Seconds since the watch showed a sign of life."""
-        return self._clock() - self._last_sign
 
     def merge(self, raw: Json) -> None:
         """Take over a pod from the answer to our own write.
@@ -106,40 +99,13 @@ class PodReflector:
             self._group = group
             await self._list_and_watch()
 
-    async def _list_and_watch(self) -> None:
-        while True:
-            try:
-                if self._version is None:
-                    self._version = await self._relist()
-                await self._follow(self._version)
-                # A server that ends every watch at once must not be asked in a tight loop.
-                await asyncio.sleep(RECONNECT_PAUSE)
-            except GoneError as error:
-                # etcd keeps old versions for five minutes: after a longer gap only a list helps.
-                _log.info("the pod watch starts anew: %s", error)
-                self._version = None
-            except ApiError as error:
-                pause = max(self._pause(), error.retry_after or 0.0)
-                _log.warning("the pod watch is broken, again in %.1f s: %s", pause, error)
-                await asyncio.sleep(pause)
-
-    def _pause(self) -> float:
-        pause = min(MAX_BACKOFF, 0.2 * 2.0 ** min(self._failures, 20))
-        self._failures += 1
-        # Jitter: all operators lose the same API server at the same moment.
-        return pause * (0.75 + 0.25 * random.random())  # noqa: S311
-
+    @override
     async def _relist(self) -> str:
-        """Replace the view by a list and report every difference.
-
-        Returns the resourceVersion to watch from.
-        """
         listed: dict[Key, dict[str, Json]] = {}
         # Strays first: a pod that gets its role back between the two lists is then in both.
         await self._list(STRAYS, listed)
         version = await self._list(SELECTOR, listed)
         self._replace(listed, int(version))
-        self._last_sign = self._clock()
         self.synced.set()
         return version
 
@@ -179,29 +145,12 @@ class PodReflector:
         for key in changed:
             self._notify(key)
 
-    async def _follow(self, version: str) -> None:
-        """Apply watch events until the server ends the stream."""
-        # Spread, so that not all watches of a cluster come back in the same second.
-        seconds = int(WATCH_SECONDS * (0.9 + 0.2 * random.random()))  # noqa: S311
-        query = {
-            "labelSelector": SELECTOR,
-            "resourceVersion": version,
-            "timeoutSeconds": str(seconds),
-        }
-        events = self._client.watch(PODS, query, IDLE_SECONDS, self._namespace)
-        async with aclosing(events):
-            async for event in events:
-                raw = event["object"]
-                if event["type"] != "BOOKMARK":
-                    with self._containment.contain(key_of(raw), Where.POD):
-                        self._take(event["type"], raw)
-                # Bookmarks too: they move the version on while nothing else happens.
-                self._version = raw["metadata"]["resourceVersion"]
-                self._last_sign = self._clock()
-                self._failures = 0
-        self._last_sign = self._clock()
-
+    @override
     def _take(self, event_type: str, raw: Json) -> None:
+        with self._containment.contain(key_of(raw), Where.POD):
+            self._take_pod(event_type, raw)
+
+    def _take_pod(self, event_type: str, raw: Json) -> None:
         if event_type == "DELETED":
             # A watch with a selector says DELETED also when an object no longer matches it: the
             # pod has vanished, or somebody took its role label away.

@@ -13,6 +13,7 @@ from typing import Literal
 
 from inception_operator.contract.errors import SettingsError
 from inception_operator.contract.names import PodPolicy
+from inception_operator.decide.leave_signs import DEFAULT, LeaveSigns, parse_signs
 
 LogFormat = Literal["json", "text"]
 PULL_POLICIES = ("Always", "IfNotPresent", "Never")
@@ -61,6 +62,7 @@ class Settings:
     max_key_age: float = 120.0
     namespaces: tuple[str, ...] = ()
     pod_policy: str = PodPolicy.OFF
+    leave_on: tuple[str, ...] = (DEFAULT,)
     identity: str = field(default_factory=_identity)
 
     def __post_init__(self) -> None:
@@ -91,6 +93,10 @@ class Settings:
                 "--namespaces",
                 f"names of namespaces, not {name!r}",
             )
+        try:
+            parse_signs(self.leave_on)
+        except ValueError as error:
+            raise SettingsError(f"--leave-on: {error}") from error
         # A leader must have given up before others may take its Lease.
         ordered = 0 < self.lease_retry_period < self.lease_renew_deadline < self.lease_duration
         self._check(ordered, "lease times", "retry period < renew deadline < duration")
@@ -113,6 +119,11 @@ class Settings:
             "--metrics-port",
             "another port than --http-port",
         )
+
+    @property
+    def leave_signs(self) -> LeaveSigns:
+        """By which signs of a node jobs leave it."""
+        return parse_signs(self.leave_on)
 
     @property
     def notify_address(self) -> str:
