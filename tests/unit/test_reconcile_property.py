@@ -154,6 +154,15 @@ LIFE_STEPS = st.lists(
     st.tuples(st.sampled_from(LIFE), st.integers(0, 11)), min_size=20, max_size=40
 )
 
+# Short stories about everything seldom come to the end of a move.
+MOVES = (
+    *("cordon", "cordon", "work", "work", "work", "calm", "calm", "crash", "pass"),
+    *("fail", "disrupt", "remove", "exit", "lose", "capacity", "quota", "scale", "later"),
+)
+MOVE_STEPS = st.lists(
+    st.tuples(st.sampled_from(MOVES), st.integers(0, 11)), min_size=20, max_size=50
+)
+
 
 @st.composite
 def elastic_jobs(draw: st.DrawFn) -> Json:
@@ -543,6 +552,14 @@ def converges(sim: Sim, steps: list[tuple[str, int]], running: bool) -> None:
     assert {
         k: v for k, v in sim.status.items() if k not in ("observedGeneration", "conditions")
     } == {k: v for k, v in finished.items() if k not in ("observedGeneration", "conditions")}
+
+
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(resource=st.integers(1, 3).map(lambda n: job(n, **SAVES)) | elastic_jobs(), steps=MOVE_STEPS)
+def test_any_history_of_nodes_that_are_about_to_go_converges(
+    resource: Json, steps: list[tuple[str, int]]
+) -> None:
+    converges(Sim(resource), steps, running=True)
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
