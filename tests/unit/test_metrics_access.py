@@ -88,7 +88,7 @@ def door() -> Door:
         "Bearer ",
         "Basic good",
         "good",
-        "Bearer caf\u00e9",
+        "Bearer \u00e9t\u00e9",
         "Bearer \udc80",
         f"Bearer {'x' * (MAX_TOKEN + 1)}",
     ],
