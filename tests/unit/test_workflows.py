@@ -6,7 +6,10 @@ Whether they are well formed and pinned is the linters' part (`make lint`).
 from __future__ import annotations
 
 import functools
+import os
 import re
+import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -107,3 +110,25 @@ def test_dependency_updates_cover_every_folder_of_go_modules() -> None:
     modules = {path.parent for path in ROOT.glob("[a-z]*/**/go.mod")}
     assert modules
     assert modules - covered == set()
+
+
+def test_the_base_of_both_images_is_pinned_again_by_one_command(tmp_path: Path) -> None:
+    digest = f"sha256:{'0123456789abcdef' * 4}"
+    # Answers as the registry would; nothing else of Docker is asked.
+    docker = tmp_path / "docker"
+    docker.write_text(f'#!/bin/sh\necho "$@" >asked\necho {digest}\n')
+    docker.chmod(0o755)
+    shutil.copy(ROOT / "Dockerfile", tmp_path)
+    pinned = r"(?m)^ARG \w*BASE_IMAGE=(\S+)@(sha256:[0-9a-f]{64})$"
+    before = re.findall(pinned, (ROOT / "Dockerfile").read_text())
+    tags = {tag for tag, _ in before}
+    assert len(before) == 2
+    assert len(tags) == 1
+
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    command = ["make", f"--makefile={ROOT / 'Makefile'}", "base"]
+    subprocess.run(command, cwd=tmp_path, env={**os.environ, "PATH": path}, check=True)
+    after = re.findall(pinned, (tmp_path / "Dockerfile").read_text())
+    assert after == [(tag, digest) for tag, _ in before]
+    asked = (tmp_path / "asked").read_text()
+    assert asked == f"buildx imagetools inspect {tags.pop()} --format {{{{.Manifest.Digest}}}}\n"
