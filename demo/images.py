@@ -20,21 +20,28 @@ ROOT = Path(__file__).resolve().parent.parent
 VERSION = "0.1.0"
 IMAGES = ("operator", "trainer")
 LOCKS = {"operator": ("operator.txt",), "trainer": ("torch.txt", "trainer.txt")}
+# Of an image of a local node: the lock of its packages, and the Python of its base.
+LOCAL_LOCKS = {"operator": ("operator.txt", "3.11"), "trainer": ("trainer.txt", "3.13")}
 GLIBC_MINORS = (5, 12, 17, 24, 26, 27, 28, 31, 34)
 Progress = Callable[[str], None]
 
 
 def fetch_wheels(
-    name: str, locks: tuple[str, ...], progress: Progress, python: str | None = None
+    name: str,
+    locks: tuple[str, ...],
+    progress: Progress,
+    python: str | None = None,
+    source: Path = ROOT,
 ) -> Path:
     """Download the wheels of some locks into the cache, for builds without an index; once for the
     same locks.
 
-    `python` is the version they are for, such as 3.13; None for the one that runs this.
+    `python` is the version they are for, such as 3.13; None for the one that runs this. `source` is
+    the folder of the source whose locks they are.
     """
     from localcluster.locks import held
 
-    files = [ROOT / "requirements" / lock for lock in locks]
+    files = [source / "requirements" / lock for lock in locks]
     digest = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
     folder = Path(os.environ.get("INCEPTION_CACHE", ROOT / ".cache")) / "wheels" / name
     # Two that start together need the same ones.
@@ -110,7 +117,7 @@ def base_of(image: str) -> BaseImage:
 
 def local_wheels(image: str, progress: Progress) -> Path:
     """The folder of wheels for an image of a local node, which are for the Python of its base."""
-    lock, python = {"operator": ("operator.txt", "3.11"), "trainer": ("trainer.txt", "3.13")}[image]
+    lock, python = LOCAL_LOCKS[image]
     return fetch_wheels(f"{image}-local", (lock,), progress, python)
 
 
