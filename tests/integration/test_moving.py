@@ -14,6 +14,7 @@ import pytest
 
 import helm_versions
 from localcluster.cluster import Cluster
+from releases import LAST, unpack
 
 ROOT = Path(__file__).resolve().parents[2]
 CHART = str(ROOT / "charts" / "inception-operator")
@@ -133,6 +134,34 @@ def test_a_release_is_followed_by_one_of_another_name(
     helm("install", "second", CHART, scope, *TAKE[major])
     assert release_of(training_api, "crd", CRD) == "second"
     helm("uninstall", "second", scope)
+    assert uid(training_api, namespace) == job
+
+
+@pytest.fixture(scope="module")
+def last_chart(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The chart of the last release."""
+    source = unpack(LAST, tmp_path_factory.mktemp(LAST), "charts")
+    return str(source / "charts" / "inception-operator")
+
+
+def test_a_downgrade_by_the_last_releases_chart_can_leave_the_definition_as_it_is(
+    training_api: Cluster, namespace: str, helm: Helm, major: int, last_chart: str
+) -> None:
+    scope, reuse = f"--namespace={namespace}", "--reset-then-reuse-values"
+    image = ("get", "deployment", scope, "--output=jsonpath={.items[0].spec.template.spec..image}")
+    definition = ("get", "crd", CRD, "--output=jsonpath={.spec}")
+    helm("install", "trainings", CHART, scope, *TAKE[major], "--set=image.tag=new")
+    job = create_job(training_api, namespace)
+    newest = training_api.kubectl(*definition)
+
+    helm("upgrade", "trainings", last_chart, scope, reuse, "--set=crds.enabled=false,image.tag=old")
+    assert training_api.kubectl(*image) == "inception-operator:old"
+    assert training_api.kubectl(*definition) == newest
+    helm("upgrade", "trainings", CHART, scope, reuse, "--set=crds.enabled=true,image.tag=new")
+    assert training_api.kubectl(*image) == "inception-operator:new"
+    assert training_api.kubectl(*definition) == newest
+    assert release_of(training_api, "crd", CRD) == "trainings"
+    helm("uninstall", "trainings", scope)
     assert uid(training_api, namespace) == job
 
 
