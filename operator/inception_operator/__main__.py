@@ -30,6 +30,7 @@ def parse(argv: Sequence[str] | None, environment: dict[str, str]) -> Settings:
     defaults = Settings(trainer_image="-")
     _add_options_of_jobs(run, defaults)
     _add_options_of_the_process(run, defaults, environment.get("KUBECONFIG") or None)
+    _add_options_of_metrics(run, defaults)
     values = vars(parser.parse_args(argv))
     del values["command"]
     values["namespaces"] = _names(values["namespaces"])
@@ -110,6 +111,25 @@ def _add_options_of_the_process(
     )
     run.add_argument(
         "--workers", type=int, default=defaults.workers, help="jobs worked on at the same time"
+    )
+
+
+def _add_options_of_metrics(run: argparse.ArgumentParser, defaults: Settings) -> None:
+    run.add_argument(
+        "--metrics-secure",
+        action="store_true",
+        help="serve /metrics on --metrics-port alone, over TLS, to those whom the API server lets",
+    )
+    run.add_argument(
+        "--metrics-port",
+        type=int,
+        default=defaults.metrics_port,
+        help="port of /metrics with --metrics-secure",
+    )
+    run.add_argument(
+        "--metrics-cert-path",
+        type=Path,
+        help="folder of tls.crt and tls.key, which are read again when they change",
     )
 
 

@@ -23,7 +23,7 @@ from inception_operator.spec.job import parse
 ROOT = Path(__file__).resolve().parents[2]
 FIRST, LAST = 29, 37
 VERSIONS = [f"1.{minor}" for minor in range(FIRST, LAST + 1)]
-FOREIGN_GROUPS = ("monitoring.coreos.com",)
+FOREIGN_GROUPS = ("cert-manager.io", "monitoring.coreos.com")
 SAMPLES = sorted((ROOT / "manifests" / "samples").rglob("*.yaml"))
 # Claims of devices are said to need a newer version.
 CLAIMS_FROM = 34

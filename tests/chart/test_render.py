@@ -50,7 +50,9 @@ def test_no_two_objects_share_a_name(objects: list[Object]) -> None:
 def test_pods_meet_the_restricted_profile(objects: list[Object]) -> None:
     pod = pod_of(objects)["spec"]
     assert not any(pod.get(key) for key in ("hostNetwork", "hostPID", "hostIPC"))
-    assert all(volume.keys() <= {"name", "emptyDir", "configMap"} for volume in pod["volumes"])
+    assert all(
+        volume.keys() <= {"name", "emptyDir", "configMap", "secret"} for volume in pod["volumes"]
+    )
     context = pod["securityContext"]
     assert context["runAsNonRoot"] is True
     assert min(context["runAsUser"], context["runAsGroup"]) >= 10000
@@ -67,7 +69,9 @@ def test_pods_meet_the_restricted_profile(objects: list[Object]) -> None:
 
 def test_probes_and_ports_fit_the_operator(objects: list[Object]) -> None:
     container = container_of(objects)
-    assert {port["name"]: port["containerPort"] for port in container["ports"]} == {"http": 8080}
+    ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+    assert ports.pop("http") == 8080
+    assert ports == ({"metrics": 8443} if settings_of(container).metrics_secure else {})
     paths = {
         key: container[key]["httpGet"]
         for key in ("startupProbe", "livenessProbe", "readinessProbe")
@@ -231,7 +235,7 @@ def test_a_right_to_nodes_can_be_added_to_a_list_of_namespaces(render: Render) -
 def test_no_right_is_a_wildcard_or_reads_secrets(objects: list[Object]) -> None:
     for role in (*of_kind(objects, "ClusterRole"), *of_kind(objects, "Role")):
         for rule in role["rules"]:
-            words = {*rule["apiGroups"], *rule["resources"], *rule["verbs"]}
+            words = {word for key in rule for word in rule[key]}
             assert not any("*" in word for word in words)
             assert not words & {
                 "secrets",

@@ -152,6 +152,29 @@ CONTRADICTIONS = [
         },
         "podMonitor and serviceMonitor",
     ),
+    ({"metrics": {"operator": {"secure": None}}}, "--reset-then-reuse-values in place"),
+    ({"extraArgs": ["--metrics-secure"]}, "the value metrics.operator.secure.enabled is for"),
+    ({"extraArgs": ["--metrics-port=1"]}, "extraArgs: --metrics-port is fixed"),
+    ({"metrics": {"operator": {"secure": {"enabled": True}}}}, "TLS needs a certificate"),
+    (
+        {"metrics": {"operator": {"secure": {"certManager": {"enabled": True}}}}},
+        "no effect without metrics.operator.secure.enabled",
+    ),
+    (
+        {"metrics": {"operator": {"secure": {"enabled": True, "certManager": {"enabled": True}}}}},
+        "secure.certManager.issuerRef: name the Issuer",
+    ),
+    (
+        {
+            "metrics": {
+                "operator": {
+                    "secure": {"enabled": True, "secretName": "tls"},
+                    "podMonitor": {"enabled": True},
+                }
+            }
+        },
+        "metrics.operator.podMonitor: reads tokens from Secrets only",
+    ),
     ({"networkPolicy": {"jobs": {"enabled": True}}}, "networkPolicy.jobs.namespaces: a Network"),
     (
         {

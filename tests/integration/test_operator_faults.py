@@ -16,7 +16,7 @@ import pytest
 
 from cut_proxy import CutProxy
 from fake_launcher import FakeLauncher
-from inception_trainer.launcher.notify import notify_and_wait
+from inception_trainer.launcher import notify
 from launchers import free_port
 from localcluster.cluster import Cluster
 from operator_process import OperatorProcess
@@ -243,8 +243,13 @@ def test_a_failed_rank_is_answered_on_the_same_pods(
 
 
 def test_a_launcher_that_rings_is_heard_before_its_readiness_drops(
-    trainings: Trainings, launchers: list[FakeLauncher], tmp_path: Path
+    trainings: Trainings,
+    launchers: list[FakeLauncher],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    # A launcher rings once and gives up after a second: its readiness drops then, here it does not.
+    monkeypatch.setattr(notify, "TIMEOUT_SECONDS", 30.0)
     port = free_port()
     bell = ("--http-port", str(port), "--advertise-address", "127.0.0.1")
     with OperatorProcess(trainings.cluster.kubeconfig, tmp_path / "operator.log", *bell):
@@ -260,7 +265,7 @@ def test_a_launcher_that_rings_is_heard_before_its_readiness_drops(
             "rank": 1,
             "reason": "Signal",
         }
-        notify_and_wait(order["bell"], f"{trainings.namespace}/job", "job-1-1")
+        notify.notify_and_wait(order["bell"], f"{trainings.namespace}/job", "job-1-1")
         follow(trainings, launchers, 2)
         assert trainings.wait_state("job", "Running", attempt=2)["rootCause"]["pod"] == "job-1-1"
 
@@ -289,6 +294,23 @@ def test_a_job_whose_launchers_cannot_be_reached_ends(
     assert (cause["reason"], cause["pod"]) == ("LauncherUnreachable", "job-1-1")
     failed = next(c for c in status["conditions"] if c["type"] == "Failed")
     assert failed["reason"] == "MaxRestartsExceeded"
+
+
+@pytest.mark.nightly
+def test_a_launcher_that_fell_silent_while_the_operator_was_replaced_does_not_count(
+    trainings: Trainings, launchers: list[FakeLauncher], tmp_path: Path
+) -> None:
+    operator = OperatorProcess(trainings.cluster.kubeconfig, tmp_path / "operator.log")
+    with operator:
+        start_with(trainings, launchers)
+        operator.kill()
+        # Nobody listens there, as if the node had died.
+        trainings.play_kubelet("job-1-1", "127.0.0.93", ready=False)
+        operator.start()
+        cause = wait_for("the cause", lambda: trainings.status("job").get("rootCause"), seconds=60)
+        assert (cause["reason"], cause["pod"]) == ("NotResponding", "job-1-1")
+        status = trainings.status("job")
+        assert (status["restarts"], status["restartsCountTowardsMax"]) == (1, 0)
 
 
 def test_an_unhealthy_device_costs_its_pod(

@@ -16,6 +16,13 @@ MONITORS = {
     for name in ("operator", "trainer")
 }
 SERVICE_MONITOR = {"operator": {"serviceMonitor": {"enabled": True, "sampleLimit": 0}}}
+CERTIFICATE = {"enabled": True, "issuerRef": {"name": "ours", "kind": "ClusterIssuer"}}
+SECURE = {
+    "operator": {
+        "secure": {"enabled": True, "certManager": CERTIFICATE},
+        "serviceMonitor": {"enabled": True},
+    }
+}
 ABACUS = {
     "resource": "example.com/abacus",
     "unit": 1,
@@ -46,6 +53,7 @@ VALUES: dict[str, dict[str, Any]] = {
         "trainerImage": {"registry": "registry.example", "tag": "9", "pullPolicy": "Always"},
         "metrics": SERVICE_MONITOR,
     },
+    "secure": {"metrics": SECURE, "networkPolicy": {"enabled": True}},
     "namespaces": {
         "watchNamespaces": ["team-a", "team-b", "team-a"],
         "metrics": MONITORS,

@@ -79,6 +79,7 @@ class Sim:
         self.statuses: list[Json] = []
         self.written: list[datetime] = []
         self.answers: dict[str, tuple[Report | None, bool]] = {}
+        self.ran_before: set[str] = set()
         self.quota: int | None = None
         self.capacity: int | None = None
         self.lost_nodes: dict[str, datetime] = {}
@@ -169,7 +170,7 @@ class Sim:
         answer = self.answers.get(pod.uid, (None, None))
         view = podview.view(podview.trim_pod(pod.to_api()), *answer)
         assert view is not None
-        return view
+        return replace(view, ran_before=pod.uid in self.ran_before)
 
     def operate(self, crash_after: int | None = None) -> Plan:
         """One pass; with ``crash_after`` the operator dies after that many writes and forgets
@@ -181,10 +182,15 @@ class Sim:
         try:
             self._apply(plan, crash_after)
         except CrashError:
-            self.answers.clear()
-            self.gone.clear()
-            self.rejection = None
+            self.forget()
         return plan
+
+    def forget(self) -> None:
+        """Another process takes over: it knows what is stored, and sees which pods run already."""
+        self.answers.clear()
+        self.gone.clear()
+        self.rejection = None
+        self.ran_before = {pod.uid for pod in self.pods.values() if pod.phase != "Pending"}
 
     def settle(self, limit: int = 6) -> int:
         """Pass after pass while the world stands still, until one decides nothing; answers how many

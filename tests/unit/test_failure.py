@@ -336,8 +336,32 @@ def test_not_responding(view: PodView, fails: bool) -> None:
             replace(ended(1, reachable=False, never_reached=True), report=Report(2, "Failed")),
             "LauncherUnreachable",
         ),
+        (
+            pod(
+                ready=False,
+                reachable=False,
+                ready_changed=LATE,
+                never_reached=True,
+                ran_before=True,
+            ),
+            "NotResponding",
+        ),
+        (
+            replace(
+                ended(1, reachable=False, never_reached=True, ran_before=True),
+                report=Report(2, "Failed"),
+            ),
+            "NotResponding",
+        ),
     ],
-    ids=["fell silent", "never heard", "fell silent and ended", "never heard and ended"],
+    ids=[
+        "fell silent",
+        "never heard",
+        "fell silent and ended",
+        "never heard and ended",
+        "perhaps heard by an earlier operator",
+        "perhaps heard by an earlier operator and ended",
+    ],
 )
 def test_only_what_was_never_reached_counts(view: PodView, reason: str) -> None:
     found = only(view, issued=NOW - timedelta(seconds=30))

@@ -217,6 +217,8 @@ def test_kubeconfig_falls_back_to_the_environment() -> None:
         ("--namespaces", "a,B"),
         ("--namespaces", "a.b"),
         ("--namespaces", "x" * 64),
+        ("--metrics-port", "-1"),
+        ("--metrics-cert-path", "folder"),
     ],
 )
 def test_bad_values_are_named(option: str, value: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -224,6 +226,28 @@ def test_bad_values_are_named(option: str, value: str, capsys: pytest.CaptureFix
         parse(["run", "--trainer-image", "i", option, value], {})
     assert caught.value.code == 2
     assert option in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ([], "--metrics-cert-path with the folder of tls.crt and tls.key beside it"),
+        (["--metrics-cert-path", "f", "--metrics-port", "8080"], "another port than --http-port"),
+    ],
+)
+def test_a_guard_without_what_it_needs_is_refused(
+    options: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        parse(["run", "--trainer-image", "i", "--metrics-secure", *options], {})
+    assert words in capsys.readouterr().err
+
+
+def test_the_guard_of_the_metrics_becomes_settings() -> None:
+    secure = ("--metrics-secure", "--metrics-cert-path", "folder")
+    settings = parse(["run", "--trainer-image", "i", *secure], {})
+    assert (settings.metrics_secure, settings.metrics_port) == (True, 8443)
+    assert settings.metrics_cert_path == Path("folder")
 
 
 def test_lease_times_must_fit_together() -> None:

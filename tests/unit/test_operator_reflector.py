@@ -233,6 +233,23 @@ def test_a_dead_pod_does_not_come_back_with_a_late_answer() -> None:
     observe(listed(pod()), watched(("DELETED", pod(version=55)), None), act=act)
 
 
+def test_only_a_pod_that_was_seen_before_it_ran_is_known_from_its_birth() -> None:
+    old, born = pod(ip="1.2.3.4"), pod("job-1-1", version=11)
+    runs = pod("job-1-1", ip="1.2.3.5", version=12)
+    successor = pod("job-0-1", uid="successor", version=13)
+    reflector, _, _ = observe(
+        listed(old),
+        watched(("ADDED", born), ("MODIFIED", runs), ("MODIFIED", pod(ip="1.2.3.4", version=12))),
+    )
+    assert reflector.ran_before("job-0-1-uid")
+    assert not reflector.ran_before("job-1-1-uid")
+    reflector.merge(successor)
+    assert not reflector.ran_before("successor")
+    assert not reflector.ran_before("job-0-1-uid"), "forgotten with the pod"
+    reflector.remove(JOB, "job-1-1", "job-1-1-uid")
+    assert not reflector.ran_before("job-1-1-uid")
+
+
 def test_the_latest_pod_of_a_slot_that_vanished_is_remembered() -> None:
     async def main() -> None:
         reflector = PodReflector(FakeSource(), lambda _key: None, strict_containment())

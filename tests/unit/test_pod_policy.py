@@ -14,12 +14,15 @@ from hypothesis import strategies as st
 from cluster_sim import CONTEXT, Sim, job
 from inception_operator.accelerators.resolve import load_profiles, resolve
 from inception_operator.contract.errors import SpecError
-from inception_operator.contract.types import Json
+from inception_operator.contract.types import Json, Observation
+from inception_operator.decide import pod_policy
+from inception_operator.decide.reconcile import reconcile
 from inception_operator.pod import policy
 from inception_operator.pod.build import build_pod
 from inception_operator.pod.policy import explain, find_violations
 from inception_operator.spec.job import parse
 from pod_policy_cases import CASES, LEVELS, OFF, Case, allowed
+from sim_pods import START
 
 TABLE = load_profiles()
 HOST = {"spec": {"hostNetwork": True}}
@@ -230,3 +233,45 @@ def test_a_job_that_breaks_the_policy_can_be_suspended_and_runs_out_of_time() ->
     world.suspend(True)
     world.settle()
     assert world.condition("Suspended") == "True"
+
+
+def test_a_pod_is_built_for_the_policy_once_for_each_version_of_the_spec(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    built = 0
+    build_pod = pod_policy.build_pod
+
+    def counting(*arguments: Any, **options: Any) -> Json:
+        nonlocal built
+        built += 1
+        return build_pod(*arguments, **options)
+
+    monkeypatch.setattr(pod_policy, "build_pod", counting)
+    world = sim("restricted")
+    world.run_until("Running")
+    for _ in range(20):
+        world.operate()
+    assert built == 1
+    world.edit(template={"spec": {"hostNetwork": True}})
+    for _ in range(20):
+        world.operate()
+    assert built == 2
+    accepted = world.full_condition("Accepted")
+    assert (accepted["status"], accepted["reason"]) == ("False", "PodPolicyViolation")
+    # Another operator, with a policy of its own, looks for itself.
+    world.context = replace(world.context, pod_policy="off")
+    world.operate()
+    assert world.condition("Accepted") == "True"
+    world.context = replace(world.context, pod_policy="baseline")
+    world.operate()
+    assert (built, world.condition("Accepted")) == (3, "False")
+
+
+def test_what_is_remembered_of_jobs_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pod_policy, "REMEMBERED", 3)
+    context = replace(CONTEXT, pod_policy="baseline")
+    for number in range(10):
+        resource = job()
+        resource["metadata"]["uid"] = f"uid-{number}"
+        reconcile(Observation(resource, (), START), context)
+    assert set(context.violations) == {"uid-7", "uid-8", "uid-9"}

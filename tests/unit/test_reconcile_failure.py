@@ -434,6 +434,37 @@ def test_pods_that_were_never_reached_use_up_the_restarts() -> None:
     assert sim.status["rootCause"]["reason"] == "LauncherUnreachable"
 
 
+def test_a_launcher_that_falls_silent_while_the_operator_is_replaced_does_not_count() -> None:
+    sim = Sim(job(failurePolicy={"maxRestarts": 0}))
+    sim.run_until("Running")
+    sim.forget()
+    for pod in sim.pods.values():
+        pod.reachable = False
+        sim._ready(pod, False)
+    sim.operate()
+    sim.tick(31)
+    sim.operate()
+    assert sim.counters == (2, 1, 0)
+    assert sim.status["rootCause"]["reason"] == "NotResponding"
+
+
+def test_what_an_operator_has_not_seen_start_counts_from_its_successor_on() -> None:
+    """Behind a NetworkPolicy a new operator learns of it with the pods that it makes itself."""
+    sim = Sim(job(failurePolicy={"maxRestarts": 0}))
+    sim.run_until("Running")
+    sim.forget()
+    for _ in range(40):
+        sim.operate()
+        if sim.terminal:
+            break
+        cut_off(sim)
+        for pod in sim.pods.values():
+            sim.fail_ranks(pod, 1)
+        sim.tick(31)
+    assert sim.counters == (2, 1, 0)
+    assert sim.status["rootCause"]["reason"] == "LauncherUnreachable"
+
+
 def test_pods_that_run_unreached_are_told_of_with_the_remedy() -> None:
     sim = Sim()
     for _ in range(4):

@@ -8,13 +8,14 @@ values.schema.json.
 {{- include "inception-operator.checkArguments" . }}
 {{- include "inception-operator.checkAvailability" . }}
 {{- include "inception-operator.checkMonitors" . }}
+{{- include "inception-operator.checkSecureMetrics" . }}
 {{- include "inception-operator.checkJobPolicy" . }}
 {{- include "inception-operator.checkTest" . }}
 {{- end }}
 
 {{- /* helm upgrade --reuse-values takes the old chart's defaults in place of this one's, where newer keys are missing. */}}
 {{- define "inception-operator.checkAge" -}}
-{{- if not (and .Values.test .Values.networkPolicy.jobs .Values.metrics.operator.serviceMonitor (hasKey .Values.leaderElection "enabled")) }}
+{{- if not (and .Values.test .Values.networkPolicy.jobs .Values.metrics.operator.serviceMonitor .Values.metrics.operator.secure (hasKey .Values.leaderElection "enabled")) }}
 {{- fail "values of an older chart were taken as they are: give helm upgrade --reset-then-reuse-values in place of --reuse-values" }}
 {{- end }}
 {{- end }}
@@ -32,8 +33,8 @@ values.schema.json.
 
 {{- /* Arguments that the chart gives by other values: the last one would win without a word. */}}
 {{- define "inception-operator.checkArguments" -}}
-{{- $values := dict "--trainer-image" "trainerImage" "--trainer-pull-policy" "trainerImage.pullPolicy" "--lease-name" "leaderElection.leaseName" "--no-leader-election" "leaderElection.enabled" "--namespaces" "watchNamespaces" "--log-format" "logging.format" "--log-level" "logging.level" "--profiles-dir" "profiles" }}
-{{- $fixed := list "--http-port" "--advertise-address" "--lease-namespace" }}
+{{- $values := dict "--trainer-image" "trainerImage" "--trainer-pull-policy" "trainerImage.pullPolicy" "--lease-name" "leaderElection.leaseName" "--no-leader-election" "leaderElection.enabled" "--namespaces" "watchNamespaces" "--log-format" "logging.format" "--log-level" "logging.level" "--profiles-dir" "profiles" "--metrics-secure" "metrics.operator.secure.enabled" "--metrics-cert-path" "metrics.operator.secure.secretName" }}
+{{- $fixed := list "--http-port" "--metrics-port" "--advertise-address" "--lease-namespace" }}
 {{- range .Values.extraArgs }}
 {{- $option := splitList "=" . | first }}
 {{- with get $values $option }}
@@ -59,6 +60,24 @@ values.schema.json.
 {{- define "inception-operator.checkMonitors" -}}
 {{- if and .Values.metrics.operator.podMonitor.enabled .Values.metrics.operator.serviceMonitor.enabled }}
 {{- fail "metrics.operator: podMonitor and serviceMonitor would collect every series twice; enable one of them" }}
+{{- end }}
+{{- end }}
+
+{{- define "inception-operator.checkSecureMetrics" -}}
+{{- $podMonitor := .Values.metrics.operator.podMonitor.enabled }}
+{{- with .Values.metrics.operator.secure }}
+{{- if and .enabled (not .secretName) (not .certManager.enabled) }}
+{{- fail "metrics.operator.secure: TLS needs a certificate; name its Secret in secretName, or let cert-manager fill one with certManager.enabled" }}
+{{- end }}
+{{- if and .certManager.enabled (not .enabled) }}
+{{- fail "metrics.operator.secure.certManager: has no effect without metrics.operator.secure.enabled" }}
+{{- end }}
+{{- if and .certManager.enabled (not .certManager.issuerRef.name) }}
+{{- fail "metrics.operator.secure.certManager.issuerRef: name the Issuer or ClusterIssuer of the certificate" }}
+{{- end }}
+{{- if and .enabled $podMonitor (not .token.secretName) }}
+{{- fail "metrics.operator.podMonitor: reads tokens from Secrets only; name one in metrics.operator.secure.token, or take serviceMonitor" }}
+{{- end }}
 {{- end }}
 {{- end }}
 

@@ -92,6 +92,45 @@ sampleLimit: {{ int64 .sampleLimit }}
 labelLimit: {{ int64 .labelLimit }}
 {{- end }}
 
+{{- /* The Secret with the certificate of /metrics. */}}
+{{- define "inception-operator.metricsSecret" -}}
+{{- .Values.metrics.operator.secure.secretName | default (printf "%s-metrics-tls" (include "inception-operator.fullname" .)) }}
+{{- end }}
+
+{{- /* The name in that certificate: of the Service. */}}
+{{- define "inception-operator.metricsHost" -}}
+{{ include "inception-operator.fullname" . }}-metrics.{{ .Release.Namespace }}.svc
+{{- end }}
+
+{{- /* How a monitor reads the operator's page: list ROOT INTERVAL. */}}
+{{- define "inception-operator.metricsEndpoint" -}}
+{{- $root := index . 0 }}
+{{- $secure := $root.Values.metrics.operator.secure }}
+port: {{ $secure.enabled | ternary "metrics" "http" }}
+path: /metrics
+interval: {{ index . 1 }}
+# The operator's series say the namespace and name of the job they are about.
+honorLabels: true
+{{- if $secure.enabled }}
+scheme: https
+{{- if $secure.token.secretName }}
+authorization:
+  type: Bearer
+  credentials:
+    name: {{ $secure.token.secretName }}
+    key: {{ $secure.token.key }}
+{{- else }}
+bearerTokenFile: /var/run/secrets/kubernetes.io/serviceaccount/token
+{{- end }}
+tlsConfig:
+  serverName: {{ include "inception-operator.metricsHost" $root }}
+  ca:
+    secret:
+      name: {{ $secure.ca.secretName | default (include "inception-operator.metricsSecret" $root) }}
+      key: {{ $secure.ca.key }}
+{{- end }}
+{{- end }}
+
 {{- /* Where helm test trains: where the operator looks. */}}
 {{- define "inception-operator.testNamespace" -}}
 {{- $seen := .Values.watchNamespaces }}

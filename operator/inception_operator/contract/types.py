@@ -73,8 +73,9 @@ class PodView:
     ``waiting_reason`` and ``waiting_message`` those of a waiting one. ``report`` is the termination
     message if there is one, else the latest answer of ``/status``. ``reachable`` is None until the
     operator has tried to ask; ``unreachable_since`` is the first of the tries that have failed in a
-    row; one that was ``never_reached`` has answered none of them yet. ``conditions`` are type and
-    status of all of them, ``labels`` our own ones.
+    row; one that was ``never_reached`` has answered none of them yet. One that ``ran_before`` this
+    process first saw it may have answered another operator. ``conditions`` are type and status of
+    all of them, ``labels`` our own ones.
     ``ready_changed`` is the last transition of the Ready condition. A pod being deleted was asked
     to end at ``deletion_requested`` and is killed at ``deletion_deadline``. ``node_lost_since`` is
     since when its node has not been ready, None when it is or nobody has asked. ``orphan_of`` is
@@ -106,6 +107,7 @@ class PodView:
     # Three values on purpose: never asked (None) must not count as silent (False).
     reachable: bool | None = None
     never_reached: bool = False
+    ran_before: bool = False
     owner_uid: str | None = None
     conditions: tuple[tuple[str, str], ...] = ()
     orphan_of: str | None = None

@@ -307,9 +307,10 @@ def _ended(pod: PodView, view: AttemptView) -> Failure:
         text = pod.message or pod.disruption_reason or pod.reason or ""
     elif view.issued is not None and report is not None and 0 < report.attempt < view.attempt:
         # Its own failure has been counted in the attempt it belongs to.
-        reason = Cause.LAUNCHER_UNREACHABLE if pod.never_reached else Cause.NOT_RESPONDING
+        cut_off = liveness.is_cut_off(pod)
+        reason = Cause.LAUNCHER_UNREACHABLE if cut_off else Cause.NOT_RESPONDING
         text = "the pod ended before this attempt reached it"
-        if pod.never_reached:
+        if cut_off:
             text += f"; the operator has never reached its launcher: {UNREACHED_REMEDY}"
     elif code == 0:
         reason = Cause.ERROR
@@ -393,7 +394,7 @@ def _unresponsive(pod: PodView, view: AttemptView) -> Failure | None:
         text = liveness.lost_text(policy, pod)
         return _failure(pod, view, Cause.NODE_LOST, now, text)
     text = f"the launcher has not taken up attempt {view.attempt} within {SILENCE.seconds} s"
-    if pod.never_reached:
+    if liveness.is_cut_off(pod):
         # A device or a node does not do that: it would happen to the next pod as well.
         text = (
             f"the launcher has not been ready for {SILENCE.seconds} s and the operator has never "

@@ -75,6 +75,15 @@ def unreached(pods: Iterable[PodView], now: datetime) -> tuple[str | None, Plan]
     return text, requeue_in(*pauses)
 
 
+def is_cut_off(pod: PodView) -> bool:
+    """Whether nobody has ever reached this launcher: its silence then tells of the network and not
+    of a device or node, and would be the same with the next pod.
+    """
+    # What an operator has learned goes with its process. Of a pod that ran before, an earlier one
+    # may have heard, and a restart that counts must not rest on what is not known.
+    return pod.never_reached and not pod.ran_before
+
+
 def lost_at(policy: NodeLoss, pod: PodView) -> datetime | None:
     """When the pod counts as lost with its node; None while a witness speaks for it."""
     seconds, node_lost = policy.seconds, pod.node_lost_since

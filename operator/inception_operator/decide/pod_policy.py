@@ -9,21 +9,41 @@ another policy. What runs already when a policy is introduced is left to run.
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Final
 
 from inception_operator.accelerators.resolve import Devices
 from inception_operator.contract.names import PodPolicy
-from inception_operator.contract.types import Plan
+from inception_operator.contract.types import Json, Plan
 from inception_operator.pod.build import build_pod
 from inception_operator.pod.policy import explain, find_violations
 from inception_operator.spec.job import Job
 
 from .view import Context
 
+REMEMBERED: Final = 20_000
 
-def find_violation(job: Job, devices: Devices, context: Context) -> str | None:
-    """Why no pod of the job may be made; None when the policy allows them."""
+
+def find_violation(resource: Json, job: Job, devices: Devices, context: Context) -> str | None:
+    """Why no pod of the job may be made; None when the policy allows them.
+
+    A pod is built once for each version of the spec: everything else is the same for all decisions
+    of a process, and most of these make no pod.
+    """
     if context.pod_policy == PodPolicy.OFF:
         return None
+    uid = resource["metadata"]["uid"]
+    generation = resource["metadata"].get("generation", 0)
+    known = context.violations.pop(uid, None)
+    if known is None or known[0] != generation:
+        known = (generation, _look(job, devices, context))
+    # The latest last: jobs that are gone are the first to be forgotten.
+    context.violations[uid] = known
+    if len(context.violations) > REMEMBERED:
+        del context.violations[next(iter(context.violations))]
+    return known[1]
+
+
+def _look(job: Job, devices: Devices, context: Context) -> str | None:
     # Images, names and assignments play no part in any level.
     pod = build_pod(job, devices, 0, 1, image=context.image, launcher_image=context.image)
     violations = find_violations(pod, context.pod_policy)

@@ -80,7 +80,7 @@ def reconcile(observation: Observation, context: Context) -> Plan:
         devices = resolve(job, context.profiles)
     except SpecError as error:
         return plan | lifecycle.refuse(resource, draft, pods, error, now)
-    violation = pod_policy.find_violation(job, devices, context)
+    violation = pod_policy.find_violation(resource, job, devices, context)
     _accept(job, draft, context, violation)
     view = JobView(resource, job, devices, pods, observation, context, violation)
     return plan | _advance(view, draft)

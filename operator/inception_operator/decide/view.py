@@ -7,7 +7,7 @@ Both are frozen. The only thing that changes while a decision is made is the dra
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from inception_operator.accelerators.profile import Profile
@@ -34,6 +34,10 @@ class Context:
     notify_address: str = ""
     sees_nodes: bool = True
     pod_policy: str = PodPolicy.OFF
+    # What `pod_policy` has found out: generation and violation by the uid of a job.
+    violations: dict[str, tuple[int, str | None]] = field(
+        default_factory=dict, init=False, compare=False, repr=False
+    )
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ from inception_operator.contract.errors import (
 from inception_operator.decide.reconcile import Context
 
 from .apply import Applier
+from .certificate import Certificate
 from .client import JOBS, NODES, Client, load_configuration
 from .controller import Controller
 from .events import EventPoster
@@ -37,13 +38,14 @@ from .job_cache import JobCache
 from .job_watch import make_registry, make_settings
 from .leader import Leader
 from .metrics import Metrics
+from .metrics_access import MetricsAccess
 from .nodes import Nodes
 from .observer import Observer
 from .pod_cache import PodCache
 from .probe import Probe
 from .resync import Resync
 from .scraper import Scraper
-from .server import Server
+from .server import Guard, Server
 from .settings import Settings
 from .workqueue import WorkQueue, work
 
@@ -68,6 +70,8 @@ class App:
     def __init__(self, settings: Settings, configuration: Configuration) -> None:
         self._settings = settings
         self._context = _context(settings)
+        path = settings.metrics_cert_path
+        certificate = None if path is None else Certificate(path)
         self._configuration = configuration
         self._stop = asyncio.Event()
         self._leading = False
@@ -121,6 +125,7 @@ class App:
             ready=self._unready,
             metrics=self._page,
             notify=self._controller.notify,
+            guard=_guard(settings, certificate, self._client),
         )
 
     async def run(self) -> None:
@@ -128,6 +133,8 @@ class App:
         await self._server.start()
         self._take_signals()
         _log.info("listening on port %d", self._server.port)
+        if self._settings.metrics_secure:
+            _log.info("/metrics is on port %d, over TLS", self._server.metrics_port)
         operating = asyncio.create_task(self._operate(), name="operator")
         stopping = asyncio.create_task(self._stop.wait(), name="stop")
         try:
@@ -267,6 +274,13 @@ async def _forever(name: str, coroutine: Coroutine[Any, Any, Any]) -> None:
     # kopf ends when it is told to stop, and says then why in its own log.
     if name != "jobs":
         raise OperatorError(f"task {name} ended")
+
+
+def _guard(settings: Settings, certificate: Certificate | None, client: Client) -> Guard | None:
+    """What /metrics is guarded by; None where whoever reaches the port may read it."""
+    if certificate is None:
+        return None
+    return Guard(settings.metrics_port, certificate, MetricsAccess(client))
 
 
 def _context(settings: Settings) -> Context:

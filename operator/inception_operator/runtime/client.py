@@ -87,6 +87,8 @@ EVENTS: Final = Kind("", "v1", "events")
 CLAIM_TEMPLATES: Final = Kind("resource.k8s.io", "v1", "resourceclaimtemplates")
 LEASES: Final = Kind("coordination.k8s.io", "v1", "leases")
 REVIEWS: Final = Kind("authorization.k8s.io", "v1", "selfsubjectaccessreviews")
+ACCESS_REVIEWS: Final = Kind("authorization.k8s.io", "v1", "subjectaccessreviews")
+TOKEN_REVIEWS: Final = Kind("authentication.k8s.io", "v1", "tokenreviews")
 
 
 async def load_configuration(kubeconfig: Path | None = None) -> Configuration:
@@ -200,13 +202,15 @@ class Client:
     async def allowed(self, verb: str, kind: Kind) -> bool:
         """Whether RBAC lets the operator do this to a kind, in all namespaces if it has any."""
         attributes = {"verb": verb, "group": kind.group, "resource": kind.plural}
-        body = {
-            "apiVersion": REVIEWS.api_version,
-            "kind": "SelfSubjectAccessReview",
-            "spec": {"resourceAttributes": attributes},
-        }
-        answer = await self._request("create", "POST", REVIEWS, REVIEWS.path(), body=body)
-        return bool((answer.get("status") or {}).get("allowed"))
+        spec = {"resourceAttributes": attributes}
+        answer = await self.review(REVIEWS, "SelfSubjectAccessReview", spec)
+        return bool(answer.get("allowed"))
+
+    async def review(self, kind: Kind, name: str, spec: Json) -> Json:
+        """Ask the API server a question of this kind; the status of the answer."""
+        body = {"apiVersion": kind.api_version, "kind": name, "spec": spec}
+        answer = await self._request("create", "POST", kind, kind.path(), body=body)
+        return answer.get("status") or {}
 
     async def replace(self, kind: Kind, namespace: str, name: str, body: Json) -> Json:
         """Update with the resourceVersion of ``body`` as precondition."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 from collections.abc import Callable
 from typing import cast
 
@@ -25,6 +26,7 @@ CONNECTION_SECONDS = 10.0
 MAX_REQUEST_BYTES = 16 * 1024
 """A token and the headers of proxies fit several times."""
 BACKLOG = 128
+"""Connections that the kernel holds until they are let in."""
 
 
 def listening_socket(host: str, port: int) -> socket.socket:
@@ -59,9 +61,17 @@ class Connections:
     def __len__(self) -> int:
         return self._count
 
-    def bound(self, factory: Callable[[], asyncio.Protocol]) -> Callable[[], asyncio.Protocol]:
-        """The same protocols, each of them within the bounds."""
-        return lambda: _BoundedProtocol(factory(), self)
+    def bound(
+        self, factory: Callable[[], asyncio.Protocol], tls: ssl.SSLContext | None = None
+    ) -> Callable[[], asyncio.Protocol]:
+        """The same protocols, each of them within the bounds; with ``tls`` behind it."""
+        return lambda: _BoundedProtocol(factory(), self, tls)
+
+    def abort_all(self) -> None:
+        """Close all of them at once."""
+        for connections in list(self._by_address.values()):
+            for connection in list(connections):
+                connection.abort()
 
     def add(self, connection: _BoundedProtocol) -> None:
         """Let a new connection in, in place of another one if there are too many."""
@@ -83,19 +93,30 @@ class Connections:
 
 
 class _BoundedProtocol(asyncio.Protocol):
-    """Hands everything to another protocol, for so long and so many bytes."""
+    """Hands everything to another protocol, for so long and so many bytes.
 
-    def __init__(self, inner: asyncio.Protocol, connections: Connections) -> None:
+    TLS begins here and not in the event loop's server, which would tell of a connection only after
+    its handshake: those that never end theirs would not be counted.
+    """
+
+    def __init__(
+        self, inner: asyncio.Protocol, connections: Connections, tls: ssl.SSLContext | None
+    ) -> None:
         self._inner = inner
         self._connections = connections
+        self._tls = tls
         self._transport: asyncio.Transport | None = None
         self._deadline: asyncio.TimerHandle | None = None
+        self._handshake: asyncio.Task[None] | None = None
+        self._is_open = False
+        # What comes with the end of a handshake, before `_shake_hands` goes on.
+        self._early: list[bytes] = []
         self._received = 0
         self.address = ""
 
     def abort(self) -> None:
         """Close the connection at once; what was not sent is dropped."""
-        self._connections.remove(self)
+        self._forget()
         if self._transport is not None:
             self._transport.abort()
 
@@ -108,26 +129,32 @@ class _BoundedProtocol(asyncio.Protocol):
         self._connections.add(self)
         loop = asyncio.get_running_loop()
         self._deadline = loop.call_later(self._connections.seconds, self.abort)
-        self._inner.connection_made(transport)
+        if self._tls is None:
+            self._open(transport)
+        else:
+            # Whatever comes is for TLS, which listens from the next turn of the event loop on.
+            self._transport.pause_reading()
+            self._handshake = loop.create_task(self._shake_hands(self._transport, self._tls))
 
     @override
     def connection_lost(self, exc: Exception | None) -> None:
-        self._connections.remove(self)
-        if self._deadline is not None:
-            self._deadline.cancel()
-        self._inner.connection_lost(exc)
+        self._forget()
+        if self._is_open:
+            self._inner.connection_lost(exc)
 
     @override
     def data_received(self, data: bytes) -> None:
         self._received += len(data)
         if self._received > self._connections.max_bytes:
             self.abort()
-            return
-        self._inner.data_received(data)
+        elif self._is_open:
+            self._inner.data_received(data)
+        else:
+            self._early.append(data)
 
     @override
     def eof_received(self) -> bool | None:
-        return self._inner.eof_received()
+        return self._inner.eof_received() if self._is_open else None
 
     @override
     def pause_writing(self) -> None:
@@ -136,3 +163,27 @@ class _BoundedProtocol(asyncio.Protocol):
     @override
     def resume_writing(self) -> None:
         self._inner.resume_writing()
+
+    async def _shake_hands(self, transport: asyncio.Transport, tls: ssl.SSLContext) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            secured = await loop.start_tls(transport, self, tls, server_side=True)
+        except OSError:
+            # Whoever does not speak TLS, or not ours; nothing that the log should be filled with.
+            self.abort()
+            return
+        # None where the connection is lost already.
+        if secured is not None and not secured.is_closing():
+            self._open(secured)
+
+    def _open(self, transport: asyncio.BaseTransport) -> None:
+        self._is_open = True
+        self._inner.connection_made(transport)
+        early, self._early = self._early, []
+        for data in early:
+            self._inner.data_received(data)
+
+    def _forget(self) -> None:
+        self._connections.remove(self)
+        if self._deadline is not None:
+            self._deadline.cancel()

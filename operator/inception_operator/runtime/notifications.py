@@ -22,7 +22,7 @@ class Notifications:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._pending: dict[Key, dict[str, int]] = {}
+        self._pending: dict[Key, dict[str, float]] = {}
         self._last: dict[Key, dict[str, float]] = {}
 
     def add(self, key: Key, uid: str) -> bool:
@@ -32,22 +32,21 @@ class Notifications:
         if uid in last and now < last[uid] + PAUSE:
             return False
         last[uid] = now
-        counts = self._pending.setdefault(key, {})
-        counts[uid] = counts.get(uid, 0) + 1
+        self._pending.setdefault(key, {})[uid] = now
         return True
 
-    def pending(self, key: Key) -> Mapping[str, int]:
-        """How many notifications of each pod of a job wait, by UID."""
+    def pending(self, key: Key) -> Mapping[str, float]:
+        """When the pods of a job that wait have last notified, by UID."""
         return dict(self._pending.get(key, {}))
 
-    def answered(self, key: Key, asked: Mapping[str, int]) -> None:
-        """These pods have been asked; ``asked`` is what `pending` said before."""
-        counts = self._pending.get(key, {})
-        for uid, count in asked.items():
+    def answered(self, key: Key, heard: Mapping[str, float]) -> None:
+        """These pods have been heard since; ``heard`` is a part of what `pending` said before."""
+        times = self._pending.get(key, {})
+        for uid, time in heard.items():
             # Another one came while the pod was being asked: its answer may be older than that.
-            if counts.get(uid) == count:
-                del counts[uid]
-        if not counts:
+            if times.get(uid) == time:
+                del times[uid]
+        if not times:
             self._pending.pop(key, None)
 
     def retain(self, key: Key, uids: Collection[str]) -> None:
@@ -57,11 +56,11 @@ class Notifications:
 
 
 def _retain(
-    by_job: dict[Key, dict[str, int]] | dict[Key, dict[str, float]],
+    by_job: dict[Key, dict[str, float]],
     key: Key,
     uids: Collection[str],
 ) -> None:
-    pods: dict[str, int] | dict[str, float] = by_job.get(key, {})
+    pods = by_job.get(key, {})
     for uid in set(pods) - set(uids):
         del pods[uid]
     if not pods:

@@ -51,9 +51,10 @@ class Observer:
         self._notifications.retain(key, uids)
         notified = self._notifications.pending(key)
         due = [pod for pod in pods if pod.uid in notified or wants_report(resource, pod)]
-        if due and not await self._probe.refresh(key, due):
+        if due and not await self._probe.refresh(key, due, notified):
             return False
-        self._notifications.answered(key, notified)
+        heard = {uid: when for uid, when in notified.items() if not self._probe.is_silent(key, uid)}
+        self._notifications.answered(key, heard)
         # The answers above decide which nodes matter, so the pods are looked at again.
         now = datetime.now(UTC)
         unsure = [pod for pod in self._views(key) if wants_node(resource, pod, now)]
@@ -83,5 +84,6 @@ class Observer:
             pod = view(raw, *self._probe.answer(key, uid_of(raw)))
             if pod is None:
                 continue
+            pod = replace(pod, ran_before=self._pods.ran_before(key, pod.uid))
             lost = self._nodes.lost_since(pod.node)
             yield pod if lost is None else replace(pod, node_lost_since=lost)

@@ -41,6 +41,10 @@ class PodCache:
         """The latest pod of each slot of a job that vanished."""
         return self._reflector_of(key[0]).gone(key)
 
+    def ran_before(self, key: Key, uid: str) -> bool:
+        """Whether a pod of a job ran, or had ended, when this process first saw it."""
+        return self._reflector_of(key[0]).ran_before(uid)
+
     def merge(self, raw: Json) -> None:
         """Take over a pod from the answer to our own write."""
         # The answer to a delete may be a Status instead of the Pod.

@@ -28,6 +28,7 @@ MAX_METRICS_BYTES = 1024 * 1024
 PATIENCE = 0.03
 FIRST_PAUSE = 2.0
 MAX_PAUSE = 30.0
+NOBODY: Mapping[str, float] = MappingProxyType({})
 NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
 
@@ -35,13 +36,14 @@ NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 class _Answer:
     """What one pod has said, and how well it can be reached.
 
-    ``since`` is when it stopped answering, ``ready`` whether it was ready when it was asked. After
-    a time-out it is left alone until ``again`` (by the clock of `Probe`), or until it becomes
-    ready; ``pause`` is how long.
+    ``since`` is when it stopped answering, ``ready`` whether it was ready when it was asked, which
+    was when the request ``began``. After a time-out it is left alone until ``again``, or until it
+    becomes ready or notifies; ``pause`` is how long. Both times are of the clock of `Probe`.
     """
 
     report: Report | None
     reachable: bool
+    began: float
     since: datetime | None = None
     again: float = 0.0
     pause: float = 0.0
@@ -50,10 +52,13 @@ class _Answer:
 
 @dataclass(frozen=True)
 class _Round:
-    """Requests to several pods of one job that are under way, and the UIDs of these pods."""
+    """Requests to several pods of one job that are under way, the UIDs of these pods, and when the
+    requests began.
+    """
 
     requests: asyncio.Future[list[None]]
     uids: frozenset[str]
+    began: float
 
 
 class Probe:
@@ -86,8 +91,13 @@ class Probe:
         await asyncio.gather(*pending, return_exceptions=True)
         await self._session.close()
 
-    async def refresh(self, key: Key, pods: Collection[PodView]) -> bool:
+    async def refresh(
+        self, key: Key, pods: Collection[PodView], notified: Mapping[str, float] = NOBODY
+    ) -> bool:
         """Ask all these pods of one job at once; True if `answer` now tells what they say.
+
+        ``notified`` tells by UID when pods have said that they have news: no answer to a question
+        from before that is taken for it.
 
         Healthy pods answer within milliseconds. Where one does not, the result is False, the
         requests go on in the background and ``notify`` is called when they end: a worker that
@@ -96,7 +106,7 @@ class Probe:
         asked: set[str] = set()
         while True:
             # A round may be left from an earlier pass; the pods of this one may be others.
-            round_ = self._rounds.get(key) or self._begin_round(key, pods, asked)
+            round_ = self._rounds.get(key) or self._begin_round(key, pods, asked, notified)
             if round_ is None:
                 return True
             await asyncio.wait((round_.requests,), timeout=PATIENCE)
@@ -105,22 +115,29 @@ class Probe:
                 return False
             del self._rounds[key]
             round_.requests.result()
-            asked |= round_.uids
+            began = round_.began
+            asked |= {uid for uid in round_.uids if notified.get(uid, began) <= began}
 
     def _begin_round(
-        self, key: Key, pods: Collection[PodView], asked: Collection[str]
+        self,
+        key: Key,
+        pods: Collection[PodView],
+        asked: Collection[str],
+        notified: Mapping[str, float],
     ) -> _Round | None:
         """Ask those pods that are due and not in ``asked``; None if there are none."""
         answers = self._answers.get(key, {})
         due = [
             pod
             for pod in pods
-            if pod.ip and pod.uid not in asked and self._due(pod, answers.get(pod.uid))
+            if pod.ip
+            and pod.uid not in asked
+            and self._due(pod, answers.get(pod.uid), notified.get(pod.uid))
         ]
         if not due:
             return None
-        requests = asyncio.gather(*(self._ask(key, pod) for pod in due))
-        round_ = _Round(requests, frozenset(pod.uid for pod in due))
+        requests = asyncio.gather(*(self._ask(key, pod, pod.uid in notified) for pod in due))
+        round_ = _Round(requests, frozenset(pod.uid for pod in due), self._clock())
         self._rounds[key] = round_
         return round_
 
@@ -133,6 +150,11 @@ class Probe:
         if answer is None:
             return None, None, None
         return answer.report, answer.reachable, answer.since
+
+    def is_silent(self, key: Key, uid: str) -> bool:
+        """Whether a pod has let the latest question to it run into a time-out."""
+        answer = self._answers.get(key, {}).get(uid)
+        return answer is not None and answer.pause > 0
 
     def retain(self, key: Key, uids: Collection[str]) -> None:
         """Forget all pods of a job but these."""
@@ -168,23 +190,31 @@ class Probe:
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError):
             return None
 
-    def _due(self, pod: PodView, answer: _Answer | None) -> bool:
-        return answer is None or answer.again <= self._clock() or (pod.ready and not answer.ready)
+    def _due(self, pod: PodView, answer: _Answer | None, notified: float | None) -> bool:
+        if answer is None or answer.again <= self._clock():
+            return True
+        if notified is not None and answer.began < notified:
+            return True
+        return pod.ready and not answer.ready
 
-    async def _ask(self, key: Key, pod: PodView) -> None:
-        last = self._answers.get(key, {}).get(pod.uid) or _Answer(None, reachable=True)
+    async def _ask(self, key: Key, pod: PodView, has_news: bool) -> None:
+        began = self._clock()
+        last = self._answers.get(key, {}).get(pod.uid) or _Answer(None, True, began)
         since = last.since or datetime.now(UTC)
         try:
             text = await self._get_status(pod.ip or "", pod.uid)
-            answer = _Answer(from_json(text) or last.report, reachable=True)
+            answer = _Answer(from_json(text) or last.report, True, began)
         except TimeoutError:
             # Nobody is there. Asking again in every pass would slow all decisions on this job.
             pause = min(MAX_PAUSE, last.pause * 2 or FIRST_PAUSE)
             again = self._clock() + pause
-            answer = _Answer(last.report, False, since, again, pause, ready=pod.ready)
+            answer = _Answer(last.report, False, began, since, again, pause, ready=pod.ready)
+            if has_news:
+                # On a busy node; nothing else need tell of it while it stays ready.
+                asyncio.get_running_loop().call_later(pause, self._notify, key)
         except (aiohttp.ClientError, OSError, ValueError):
             # Refused at once: a container that starts or has ended. Asking again costs nothing.
-            answer = _Answer(last.report, False, since)
+            answer = _Answer(last.report, False, began, since)
         # Looked up only now: the job's answers may have been dropped and begun anew while this one
         # was under way.
         self._answers.setdefault(key, {})[pod.uid] = answer

@@ -16,6 +16,7 @@ from contextlib import aclosing
 
 from inception_operator.contract import names
 from inception_operator.contract.errors import ApiError, GoneError
+from inception_operator.contract.names import Phase
 from inception_operator.contract.types import Json, VanishedPod
 from inception_operator.pod.identity import identity
 from inception_operator.pod.view import trim_pod
@@ -60,6 +61,7 @@ class PodReflector:
         self._pods: dict[Key, dict[str, Json]] = {}
         self._deleted = Tombstones(TOMBSTONES)
         self._gone: dict[Key, dict[int, VanishedPod]] = {}
+        self._ran_before: set[str] = set()
         self._last_sign = clock()
         self._version: str | None = None
         self._failures = 0
@@ -73,6 +75,10 @@ class PodReflector:
     def gone(self, key: Key) -> Mapping[int, VanishedPod]:
         """The latest pod of each slot that vanished while this process watched."""
         return self._gone.get(key, {})
+
+    def ran_before(self, uid: str) -> bool:
+        """Whether the pod ran, or had ended, when this process first saw it."""
+        return uid in self._ran_before
 
     @property
     def age(self) -> float:
@@ -221,6 +227,11 @@ class PodReflector:
         cached = pods.get(name_of(pod))
         if cached is not None and version_of(cached) >= version_of(pod):
             return False
+        is_first = cached is None or uid_of(cached) != uid_of(pod)
+        if is_first and (pod["status"].get("phase") or Phase.PENDING) != Phase.PENDING:
+            self._ran_before.add(uid_of(pod))
+        if is_first and cached is not None:
+            self._ran_before.discard(uid_of(cached))
         pods[name_of(pod)] = pod
         return True
 
@@ -254,7 +265,9 @@ class PodReflector:
         self._notify(key)
 
     def _drop(self, key: Key, name: str) -> None:
-        self._remember(key, self._pods[key].pop(name))
+        pod = self._pods[key].pop(name)
+        self._ran_before.discard(uid_of(pod))
+        self._remember(key, pod)
         if not self._pods[key]:
             del self._pods[key]
 

@@ -39,6 +39,9 @@ class Settings:
     trainer_pull_policy: str | None = None
     http_host: str = "::"
     http_port: int = 8080
+    metrics_secure: bool = False
+    metrics_port: int = 8443
+    metrics_cert_path: Path | None = None
     advertise_address: str | None = None
     leader_election: bool = True
     lease_namespace: str = "default"
@@ -65,6 +68,7 @@ class Settings:
             bool(_IMAGE.fullmatch(self.trainer_image)), "--trainer-image", "an image reference"
         )
         self._check(0 <= self.http_port < 65536, "--http-port", "a port from 0 to 65535")
+        self._check_metrics()
         self._check(_is_address(self.advertise_address), "--advertise-address", "an IP address")
         # Port 0 lets the kernel choose one, which launchers could not be told in time.
         can_be_notified = self.advertise_address is None or self.http_port > 0
@@ -90,6 +94,25 @@ class Settings:
         # A leader must have given up before others may take its Lease.
         ordered = 0 < self.lease_retry_period < self.lease_renew_deadline < self.lease_duration
         self._check(ordered, "lease times", "retry period < renew deadline < duration")
+
+    def _check_metrics(self) -> None:
+        self._check(0 <= self.metrics_port < 65536, "--metrics-port", "a port from 0 to 65535")
+        if not self.metrics_secure:
+            # It would look as if the page had a guard.
+            self._check(
+                self.metrics_cert_path is None, "--metrics-cert-path", "--metrics-secure beside it"
+            )
+            return
+        self._check(
+            self.metrics_cert_path is not None,
+            "--metrics-secure",
+            "--metrics-cert-path with the folder of tls.crt and tls.key beside it",
+        )
+        self._check(
+            self.metrics_port == 0 or self.metrics_port != self.http_port,
+            "--metrics-port",
+            "another port than --http-port",
+        )
 
     @property
     def notify_address(self) -> str:
