@@ -1,4 +1,6 @@
-"""`helm test` on the real node: one job that really trains."""
+"""`helm test` on the real node: one job that really trains, where the Pod Security Standard
+`restricted` is enforced.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +20,8 @@ def test_helm_test_trains_and_leaves_nothing(
 ) -> None:
     helm = helm_versions.runner(major, node_cluster.kubeconfig)
     scope = f"--namespace={OPERATOR_NAMESPACE}"
+    restricted = "pod-security.kubernetes.io/enforce=restricted"
+    node_cluster.kubectl("label", "--overwrite", "namespace", OPERATOR_NAMESPACE, restricted)
     said = helm("test", "inception-operator", scope, "--timeout=15m")
     assert "Phase:          Succeeded" in said
     node_cluster.kubectl("wait", "itrain", "--all", "--for=delete", scope, "--timeout=120s")

@@ -82,6 +82,9 @@ MAY = [
     ("delete", "pods", "-n=default"),
     ("watch", "pods", "-A"),
     ("create", "events", "-n=default"),
+    ("list", "events", "-n=default"),
+    ("list", "nodes", "-A"),
+    ("watch", "nodes", "-A"),
     ("get", "leases.coordination.k8s.io/inception-operator", f"-n={SYSTEM}"),
     ("update", "leases.coordination.k8s.io/inception-operator", f"-n={SYSTEM}"),
 ]
@@ -95,7 +98,8 @@ MAY_NOT = [
     ("create", "leases.coordination.k8s.io", f"-n={SYSTEM}"),
     ("update", "leases.coordination.k8s.io/other", f"-n={SYSTEM}"),
     ("update", CRD, "--subresource=scale", "-n=default"),
-    ("list", "nodes", "-A"),
+    ("patch", "nodes", "-A"),
+    ("get", "nodes", "--subresource=proxy", "-A"),
 ]
 
 
