@@ -10,6 +10,7 @@ import pytest
 
 from inception_trainer.launcher import hang_monitor, rank, stacks, wire
 from inception_trainer.launcher.assignment import Assignment
+from inception_trainer.launcher.hang_detector import GivenDeadline
 from inception_trainer.launcher.hang_monitor import LINGER_SECONDS, SHOW_SECONDS, HangMonitor
 from launchers import ROOT, wait_for
 
@@ -76,7 +77,7 @@ def new_monitor(
     folder: Path, deadline: float = 8, program: tuple[str, ...] = ("x",)
 ) -> HangMonitor:
     request = wire.Request(Assignment(3, 1, 2, 1, "10.0.0.1", 29503), str(folder), program)
-    return HangMonitor(request, deadline)
+    return HangMonitor(request, GivenDeadline(deadline))
 
 
 @pytest.mark.parametrize(
