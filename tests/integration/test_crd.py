@@ -28,7 +28,7 @@ def test_defaults_are_stored(training_api: Cluster) -> None:
         "accelerator": {"profile": "cpu"},
         "numNodes": 1,
         "numProcPerNode": "auto",
-        "checkpoint": {"path": "/x", "everySeconds": 60, "keep": 3},
+        "checkpoint": {"path": "/x", "everySeconds": 60, "keep": 3, "memory": "Auto"},
         "runPolicy": {"suspend": False, "cleanPodPolicy": "None"},
         "failurePolicy": {"maxRestarts": 10, "resetAfterSeconds": 600},
         "successPolicy": "All",
