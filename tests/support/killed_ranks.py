@@ -106,15 +106,28 @@ def _statistics(due: Pass, act: Act) -> None:
     _before(StatisticsFile, "finish", due, act)
 
 
+def _copy_every(seconds: float) -> None:
+    """Periodic copies by the clock of a test, whose steps take milliseconds."""
+    from inception_trainer.train.intervals import CopyClock
+
+    CopyClock.SHORTEST_SECONDS = CopyClock.LONGEST_SECONDS = seconds
+
+
+def _living(_due: Pass, _act: Act) -> None:
+    _copy_every(0.15)
+
+
 def _copying(due: Pass, act: Act) -> None:
     from inception_trainer.train import memory
 
+    _copy_every(0.0)
     _before(memory, "copy_to_view", due, act)
 
 
 def _committing(due: Pass, act: Act) -> None:
     from inception_trainer.checkpoint import memory_file
 
+    _copy_every(0.0)
     # Tensors and header are written, the prefix is not.
     _before(memory_file.Prefix, "encode", due, act)
 
@@ -150,6 +163,8 @@ def _room(due: Pass, act: Act) -> None:
 
 
 POINTS: dict[str, Callable[[Pass, Act], None]] = {
+    # Dies nowhere, and copies often.
+    "living": _living,
     "forward": _forward,
     "exchange": _exchange,
     "optimizer": _optimizer,

@@ -280,7 +280,7 @@ def test_an_error_in_the_middle_of_the_optimizer_leaves_no_copy_of_it(pods, undi
 
 def periodic(pods: Pods, *numbers: int) -> trainer_ranks.Gang:
     """An attempt that has gone a few steps beyond a periodic copy."""
-    gang = pods.start(*numbers)
+    gang = pods.start(*numbers, **{f"rank{rank}": "living 1" for rank in range(len(numbers))})
     gang.until(lambda: bool(pods.copy_steps(numbers[0])) and gang.progress()["step"] >= 4)
     gang.signal(signal.SIGKILL)
     assert gang.wait() == [-signal.SIGKILL] * len(numbers)
