@@ -159,6 +159,7 @@ def _beginning(due: Pass, act: Act) -> None:
 def _room(due: Pass, act: Act) -> None:
     from inception_trainer.checkpoint import memory
 
+    _copy_every(0.0)
     _before(memory, "lack_of_room", due, act)
 
 
