@@ -5,6 +5,7 @@ all.
 from __future__ import annotations
 
 import json
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -252,6 +253,19 @@ def test_rows_of_the_accelerator_table_have_only_keys_that_are_known(
         assert "at '/profiles/abacus'" in done.stderr
 
 
+def operator_option(done: subprocess.CompletedProcess[str], option: str) -> list[str]:
+    """An option of the rendered operator with its value; nothing where it is not given."""
+    assert done.returncode == 0, done.stderr
+    (deployment,) = (
+        each
+        for each in yaml.safe_load_all(done.stdout)
+        if each is not None and each["kind"] == "Deployment"
+    )
+    given: list[str] = deployment["spec"]["template"]["spec"]["containers"][0]["args"]
+    start = given.index(option) if option in given else len(given)
+    return given[start : start + 2]
+
+
 # YAML reads a bare off as false.
 @pytest.mark.parametrize(
     ("policy", "arguments"),
@@ -261,15 +275,7 @@ def test_the_pod_policy_reaches_the_operator(
     template: Callable[..., Any], policy: Any, arguments: list[str]
 ) -> None:
     done = template({"podPolicy": policy})
-    assert done.returncode == 0, done.stderr
-    (deployment,) = (
-        each
-        for each in yaml.safe_load_all(done.stdout)
-        if each is not None and each["kind"] == "Deployment"
-    )
-    given = deployment["spec"]["template"]["spec"]["containers"][0]["args"]
-    start = given.index("--pod-policy") if "--pod-policy" in given else len(given)
-    assert given[start : start + 2] == arguments
+    assert operator_option(done, "--pod-policy") == arguments
 
 
 @pytest.mark.parametrize(
@@ -287,15 +293,7 @@ def test_the_signs_of_nodes_that_go_reach_the_operator(
     template: Callable[..., Any], signs: list[str], arguments: list[str]
 ) -> None:
     done = template({"leaveOn": signs})
-    assert done.returncode == 0, done.stderr
-    (deployment,) = (
-        each
-        for each in yaml.safe_load_all(done.stdout)
-        if each is not None and each["kind"] == "Deployment"
-    )
-    given = deployment["spec"]["template"]["spec"]["containers"][0]["args"]
-    start = given.index("--leave-on") if "--leave-on" in given else len(given)
-    assert given[start : start + 2] == arguments
+    assert operator_option(done, "--leave-on") == arguments
 
 
 def test_an_account_that_is_not_made_must_be_named(template: Callable[..., Any]) -> None:

@@ -37,8 +37,8 @@ def copies(gang: Gang) -> set[str]:
     return {path.name for path in gang.folder.glob("copy-*")}
 
 
-@with_ranks_that(TINY_COPY="take")
-def test_a_rank_that_lives_when_another_fails_keeps_what_it_knows(gang: Gang) -> None:
+def fail_rank_1(gang: Gang) -> None:
+    """One of two ranks fails, which is told as the failure of the attempt."""
     (launcher,) = gang.launchers
     gang.assign(1, nproc=2)
     launcher.wait_state("Running", 1)
@@ -46,6 +46,11 @@ def test_a_rank_that_lives_when_another_fails_keeps_what_it_knows(gang: Gang) ->
     gang.do(1, 1, "exit-7")
     report = launcher.wait_state("Failed", 1)
     assert (report["reason"], report["exitCode"], report["rank"]) == ("Error", 7, 1)
+
+
+@with_ranks_that(TINY_COPY="take")
+def test_a_rank_that_lives_when_another_fails_keeps_what_it_knows(gang: Gang) -> None:
+    fail_rank_1(gang)
     assert copies(gang) == {"copy-1-0"}
 
 
@@ -91,13 +96,7 @@ def test_ranks_that_do_not_answer_are_killed(gang: Gang) -> None:
 
 @with_ranks_that(TINY_COPY="unaware")
 def test_the_request_itself_is_not_told_as_a_failure(gang: Gang) -> None:
-    (launcher,) = gang.launchers
-    gang.assign(1, nproc=2)
-    launcher.wait_state("Running", 1)
-    gang.first_steps(1, 2)
-    gang.do(1, 1, "exit-7")
-    report = launcher.wait_state("Failed", 1)
-    assert (report["reason"], report["exitCode"], report["rank"]) == ("Error", 7, 1)
+    fail_rank_1(gang)
 
 
 @with_ranks_that(program=["copying_program:train"])

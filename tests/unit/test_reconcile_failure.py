@@ -459,8 +459,8 @@ def cut_off(sim: Sim) -> None:
     sim.calm()
 
 
-def test_pods_that_were_never_reached_use_up_the_restarts() -> None:
-    sim = Sim(job(failurePolicy={"maxRestarts": 1}))
+def fail_unreached(sim: Sim) -> None:
+    """Attempts fail, and nobody reaches their pods, until the job ends."""
     for _ in range(40):
         sim.operate()
         if sim.terminal:
@@ -469,6 +469,11 @@ def test_pods_that_were_never_reached_use_up_the_restarts() -> None:
         for pod in sim.pods.values():
             sim.fail_ranks(pod, 1)
         sim.tick(31)
+
+
+def test_pods_that_were_never_reached_use_up_the_restarts() -> None:
+    sim = Sim(job(failurePolicy={"maxRestarts": 1}))
+    fail_unreached(sim)
     assert sim.counters == (2, 1, 1)
     failed = sim.full_condition("Failed")
     assert (failed["status"], failed["reason"]) == ("True", "MaxRestartsExceeded")
@@ -496,14 +501,7 @@ def test_what_an_operator_has_not_seen_start_counts_from_its_successor_on() -> N
     sim = Sim(job(failurePolicy={"maxRestarts": 0}))
     sim.run_until("Running")
     sim.forget()
-    for _ in range(40):
-        sim.operate()
-        if sim.terminal:
-            break
-        cut_off(sim)
-        for pod in sim.pods.values():
-            sim.fail_ranks(pod, 1)
-        sim.tick(31)
+    fail_unreached(sim)
     assert sim.counters == (2, 1, 0)
     assert sim.status["rootCause"]["reason"] == "LauncherUnreachable"
 

@@ -92,3 +92,17 @@ def state_word(conditions: Sequence[Json]) -> str:
 def terminal(conditions: Sequence[Json]) -> bool:
     """Whether the job is over; a job that is over never comes back."""
     return is_true(conditions, ConditionType.SUCCEEDED) or is_true(conditions, ConditionType.FAILED)
+
+
+def reason(conditions: Sequence[Json], kind: str) -> str:
+    """The reason of a condition, empty without one."""
+    condition = find(conditions, kind)
+    return str(condition["reason"]) if condition is not None else ""
+
+
+def message(conditions: Sequence[Json], kind: str, reason: str) -> str | None:
+    """The message of a condition while it has this reason."""
+    condition = find(conditions, kind)
+    if condition is None or condition["reason"] != reason:
+        return None
+    return str(condition["message"])

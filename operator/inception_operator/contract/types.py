@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from .version import UNSAID
 
@@ -178,6 +178,10 @@ class Observation:
     gone: Mapping[int, VanishedPod] = field(default_factory=dict)
     leaving: tuple[str, ...] = ()
     nodes_known: bool = True
+
+
+NORMAL: Final = "Normal"
+WARNING: Final = "Warning"
 
 
 @dataclass(frozen=True)

@@ -16,22 +16,20 @@ from inception_operator.contract import conditions, progress
 from inception_operator.contract.conditions import FALSE, TRUE
 from inception_operator.contract.limits import clip
 from inception_operator.contract.names import ConditionType, Reason
-from inception_operator.contract.times import format_time, parse_time, whole_seconds
-from inception_operator.contract.types import Event, Json, Plan, PodView, Progress
+from inception_operator.contract.times import format_time, parse_time
+from inception_operator.contract.types import NORMAL, WARNING, Event, Json, Plan, PodView, Progress
 
-from . import avoided_nodes, backoff, budget
+from . import avoided_nodes, backoff, budget, departure
 from .budget import Counters
+from .departure import Departure
 from .failure import Failure
 from .restart_policy import Restart
 
-NORMAL: Final = "Normal"
-WARNING: Final = "Warning"
 MAX_TEXT: Final = 2048
 _UNSAVED: Final = (
     ", but its last checkpoint could not be written to {path}; training goes on, and the next one "
     "tries again: make room there, or raise the quota (the log of its first pod says more)"
 )
-NEXT_MOVE: Final = "nextMoveTime"
 # Not true any more once no rank runs.
 _SPEED: Final = ("samplesPerSecond", "estimatedRemainingSeconds")
 # What this operator writes; server-side apply leaves other fields to whoever put them there.
@@ -46,7 +44,7 @@ _KEYS: Final = frozenset(
         *budget.KEYS,
         *backoff.KEYS,
         avoided_nodes.KEY,
-        NEXT_MOVE,
+        departure.KEY,
         "nodes",
         "selector",
         "accelerator",
@@ -80,7 +78,7 @@ class Draft:
         self._now = format_time(now)
         self._figures = figures
         self._events: list[Event] = []
-        self._departure: tuple[str, str] | None = None
+        self._departure: Departure | None = None
 
     @property
     def attempt(self) -> int:
@@ -166,15 +164,11 @@ class Draft:
 
     def reason(self, kind: str) -> str:
         """The reason of a condition."""
-        condition = conditions.find(self._conditions, kind)
-        return str(condition["reason"]) if condition is not None else ""
+        return conditions.reason(self._conditions, kind)
 
     def message(self, kind: str, reason: str) -> str | None:
         """The message of a condition while it has this reason."""
-        condition = conditions.find(self._conditions, kind)
-        if condition is None or condition["reason"] != reason:
-            return None
-        return str(condition["message"])
+        return conditions.message(self._conditions, kind, reason)
 
     def restore(self, seen: int) -> None:
         """Fill in what is missing: all of it at the first visit, or what somebody has changed by
@@ -252,7 +246,7 @@ class Draft:
 
     def suspend(self) -> None:
         """No pods until the user says so."""
-        self._forget("nextAttemptTime", NEXT_MOVE)
+        self._forget("nextAttemptTime", departure.KEY)
         text = "the job is suspended"
         self._unready(Reason.SUSPENDED, text)
         self._stop_running(Reason.SUSPENDED, text)
@@ -296,11 +290,10 @@ class Draft:
         ``size`` is its number of nodes, ``nodes`` what ``status.nodes`` is to say of them.
         """
         avoided = avoided_nodes.drop_expired(self._new, self._time)
-        self._forget(avoided_nodes.KEY, NEXT_MOVE)
+        self._forget(avoided_nodes.KEY, departure.KEY)
         self._new |= avoided
         self._new["nodes"] = self.nodes | nodes
-        ready = f"{size} of {size} pods ready"
-        self.describe_pods(Reason.ALL_PODS_READY, ready)
+        self.describe_pods(Reason.ALL_PODS_READY, f"{size} of {size} pods ready")
         text = f"attempt {self.attempt} started on {size} nodes"
         self._announce(Reason.ATTEMPT_STARTED, text)
 
@@ -309,10 +302,10 @@ class Draft:
         wrong with some of them, which is also worth an event.
         """
         if self._departure is not None:
-            reason, text = self._departure
-            message = f"{message}; {text}"
+            reason = self._departure.reason
+            message = f"{message}; {self._departure.text}"
             if self.reason(ConditionType.PODS_READY) != reason:
-                self._tell_departure(reason, text)
+                self._events.append(self._departure.event(MAX_TEXT))
         before = self.message(ConditionType.PODS_READY, reason) or ""
         text = message if but is None else f"{message}; {but}"
         self._put(ConditionType.PODS_READY, TRUE, reason, text[:MAX_TEXT])
@@ -323,44 +316,32 @@ class Draft:
         """End a healthy attempt for one with another number of nodes; that is no restart."""
         ended = f"attempt {self.attempt} ended to go on with {size} nodes"
         self._departure = None
-        self._new["attempt"] = self.attempt + 1
-        self._unready(Reason.RESIZED, ended)
-        self._stop_running(Reason.RESIZED, ended)
+        self._end_attempt(Reason.RESIZED, ended)
         self._announce(Reason.RESIZED, ended)
 
     def depart(self, reason: str, text: str) -> None:
         """What `describe_pods` is to say besides: members are on nodes that are about to go."""
-        self._departure = (reason, text)
-
-    def _tell_departure(self, reason: str, text: str) -> None:
-        text = text[:MAX_TEXT]
-        if reason == Reason.CANNOT_LEAVE_NODE:
-            self._warn(reason, text)
-        else:
-            self._announce(reason, text)
+        self._departure = Departure(reason, text)
 
     def stop_departing(self) -> None:
         """No member has to leave its node any more."""
-        self._forget(NEXT_MOVE)
+        self._forget(departure.KEY)
 
     @property
     def next_move(self) -> datetime | None:
         """No replacement is made before this time; None when one may be made at once."""
-        due = parse_time(self._new.get(NEXT_MOVE))
-        return due if due is not None and due > self._time else None
+        return departure.next_move(self._new, self._time)
 
     def postpone_move(self, pause: timedelta) -> None:
         """A replacement was given up: the next one is made after a pause."""
-        self._new[NEXT_MOVE] = format_time(whole_seconds(self._time) + pause)
+        self._new |= departure.postponed(self._time, pause)
 
     def move(self, text: str) -> None:
         """End a healthy attempt for one on other nodes; that is no restart."""
         ended = f"attempt {self.attempt} ended: {text}"[:MAX_TEXT]
         self._departure = None
-        self._new["attempt"] = self.attempt + 1
-        self._forget(NEXT_MOVE)
-        self._unready(Reason.MOVED, ended)
-        self._stop_running(Reason.MOVED, ended)
+        self._forget(departure.KEY)
+        self._end_attempt(Reason.MOVED, ended)
         self._put(ConditionType.RESTARTING, TRUE, Reason.MOVED, ended)
         self._announce(Reason.MOVED, ended)
 
@@ -392,9 +373,7 @@ class Draft:
         """
         ended = f"attempt {cause.attempt} ended"
         self._new["rootCause"] = cause.to_json()
-        self._new["attempt"] = self.attempt + 1
-        self._unready(Reason.ATTEMPT_ENDED, ended)
-        self._stop_running(Reason.ATTEMPT_ENDED, ended)
+        self._end_attempt(Reason.ATTEMPT_ENDED, ended)
         self._forget(*backoff.KEYS, budget.PROGRESS)
         self._new |= restart.to_status()
         text = restart.message[:MAX_TEXT]
@@ -474,7 +453,7 @@ class Draft:
 
     def _end(self, reason: str, message: str) -> None:
         self._new["completionTime"] = self._now
-        self._forget("nextAttemptTime", NEXT_MOVE)
+        self._forget("nextAttemptTime", departure.KEY)
         if self.is_true(ConditionType.SUSPENDED):
             self._put(ConditionType.SUSPENDED, FALSE, reason, message)
         self._unready(reason, message)
@@ -483,6 +462,12 @@ class Draft:
             self._put(ConditionType.RUNNING, FALSE, reason, message)
         else:
             self._stop_running(reason, message)
+
+    def _end_attempt(self, reason: str, message: str) -> None:
+        """The next attempt's pods are gathered from here on."""
+        self._new["attempt"] = self.attempt + 1
+        self._unready(reason, message)
+        self._stop_running(reason, message)
 
     def _stop_running(self, reason: str, message: str) -> None:
         if self.is_true(ConditionType.RUNNING):
@@ -509,9 +494,7 @@ class Draft:
         self._put(ConditionType.PODS_READY, FALSE, reason, message)
 
     def _announce(self, reason: str, message: str) -> None:
-        event = Event(NORMAL, reason, message)
-        self._events.append(event)
+        self._events.append(Event(NORMAL, reason, message))
 
     def _warn(self, reason: str, message: str) -> None:
-        event = Event(WARNING, reason, message)
-        self._events.append(event)
+        self._events.append(Event(WARNING, reason, message))
