@@ -83,8 +83,13 @@ demo-down: $(CACHE)/venv-demo/.installed ## Remove everything the demo made
 train-local: venv ## The demo's training without Kubernetes, two processes under torchrun
 	$(BIN)/torchrun --standalone --nproc-per-node 2 -m inception_trainer train manifests/samples/local/bninception-digits.yaml
 
+# A full disk shows as whatever fails first, so old binaries and spare image stores go in time.
+.PHONY: room
+room: venv
+	@$(BIN)/python -m localcluster prune --when-below 20
+
 .PHONY: test
-test: lint s3-server ## Everything that a change needs: lint, unit, trainer, chart, real API server, real node
+test: room lint s3-server ## Everything that a change needs: lint, unit, trainer, chart, real API server, real node
 	@echo "== Unit, trainer and chart tests =="
 	$(BIN)/pytest -q -n 2 -m 'not nightly' --maxfail 10 --durations 15 tests/unit tests/trainer tests/chart
 	@$(BIN)/python tests/support/localcluster_proof.py check || $(MAKE) --no-print-directory localcluster-tests
@@ -92,7 +97,7 @@ test: lint s3-server ## Everything that a change needs: lint, unit, trainer, cha
 	$(BIN)/pytest -v -n 2 --dist loadscope -m 'not nightly' --maxfail 10 --durations 25 tests/integration tests/e2e
 
 .PHONY: test-all
-test-all: lint scan s3-server ## The same with all that proves something once more: every vendor, every row, localcluster itself
+test-all: room lint scan s3-server ## The same with all that proves something once more: every vendor, every row, localcluster itself
 	@echo "== Unit, trainer and chart tests =="
 	$(BIN)/pytest -q -n 2 --maxfail 10 --durations 15 tests/unit tests/trainer tests/chart
 	@echo "== Tests on the real API server and on the real node =="

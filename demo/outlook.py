@@ -13,16 +13,16 @@ from demo.images import IMAGES
 # image, and what comes after both. The first one waits for the base images and downloads that are
 # made beside it. Estimates, which only the lines on the screen use.
 SECONDS = {
-    "containerd": 220,
-    "buildkit": 80,
+    "containerd": 190,
+    "buildkit": 65,
     "runc": 15,
     "cni": 5,
-    "etcd": 30,
-    "kubernetes": 330,
+    "etcd": 22,
+    "kubernetes": 350,
     "pause": 1,
-    "operator": 20,
-    "trainer": 60,
-    "cluster and job": 150,
+    "operator": 5,
+    "trainer": 20,
+    "cluster and job": 165,
 }
 
 

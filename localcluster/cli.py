@@ -9,10 +9,11 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from . import components, state
+from . import components, disk, state
 from .cluster import Cluster
 from .errors import LocalClusterError
 from .model import ClusterSpec, DeviceSpec, DriverSpec
+from .paths import cache_dir
 from .progress import to_stderr
 from .prune import prune
 
@@ -72,8 +73,7 @@ def parser() -> argparse.ArgumentParser:
         "names", nargs="*", metavar="COMPONENT", help="what to build; everything unless given"
     )
     build.set_defaults(run=_build)
-    text = "remove binaries of other versions and image stores that no cluster uses"
-    add("prune", help=text, description=f"{text[0].upper()}{text[1:]}.").set_defaults(run=_prune)
+    _add_prune(add)
     return result
 
 
@@ -246,8 +246,24 @@ def _build_image(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _add_prune(add: AddParser) -> None:
+    text = (
+        "remove binaries and base images of other versions, and image stores that no cluster uses"
+    )
+    command = add("prune", help=text, description=f"{text[0].upper()}{text[1:]}.")
+    command.add_argument(
+        "--when-below",
+        type=float,
+        metavar="GIB",
+        help="only if the disk of the cache has less than this free",
+    )
+    command.set_defaults(run=_prune)
+
+
 def _prune(arguments: argparse.Namespace) -> int:
-    del arguments
+    enough = arguments.when_below
+    if enough is not None and disk.free_bytes(cache_dir()) >= enough * disk.GIB:
+        return 0
     for path in prune(to_stderr):
         print(f"removed {path}")
     return 0

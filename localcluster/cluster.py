@@ -18,7 +18,7 @@ from . import components, controlplane, disk, kwok, state, toolchain
 from .errors import ClusterStateError, CommandError, ComponentError, LocalClusterError
 from .linux import ProcessIdentity
 from .model import ClusterSpec, Layout
-from .paths import cache_dir, child_environment
+from .paths import CACHE_VARIABLE, cache_dir, child_environment
 from .progress import Progress, quiet, to_stderr
 
 if TYPE_CHECKING:
@@ -208,7 +208,8 @@ def _require_abilities(spec: ClusterSpec, progress: Progress) -> None:
     if missing:
         raise LocalClusterError(f"{', '.join(missing)} not found: install util-linux")
     stores = cache_dir() / "containerd"
-    disk.require_room(stores, disk.LATER_CLUSTER if stores.exists() else disk.FIRST_CLUSTER)
+    needed = disk.LATER_CLUSTER if stores.exists() else disk.FIRST_CLUSTER
+    disk.require_room(stores, needed, "a node", CACHE_VARIABLE)
 
 
 def _start_supervisor(layout: Layout, *, persistent: bool) -> tuple[int, ProcessIdentity]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import re
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -17,7 +18,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
-from . import toolchain
+from . import disk, toolchain
 from .errors import BuildError
 from .locks import held
 from .paths import GO_MODULES, build_environment, cache_dir
@@ -216,6 +217,7 @@ def _build_missing(chosen: list[Component], progress: Progress) -> None:
     missing = not_built(names)
     if not missing:
         return
+    disk.require_room(Path(tempfile.gettempdir()), disk.BUILD, "Go", "TMPDIR")
     go = install_tools(missing, progress)
     for _, group in groupby(missing, lambda component: component.module):
         programs = list(group)

@@ -1,5 +1,5 @@
-"""Removes what no cluster uses and this checkout does not need: binaries of other pins, and spare
-image stores.
+"""Removes what no cluster uses and this checkout does not need: binaries and base images of other
+pins, and spare image stores.
 """
 
 from __future__ import annotations
@@ -24,6 +24,9 @@ def prune(progress: Progress = quiet) -> list[Path]:
         for folder in _old_binaries():
             shutil.rmtree(folder)
             removed.append(folder)
+    for archive in _old_archives():
+        archive.unlink()
+        removed.append(archive)
     with imagestore.spare_stores() as stores:
         for store in stores:
             if mounts_under(store):
@@ -45,6 +48,25 @@ def _old_binaries() -> Iterator[Path]:
     for folder in sorted(store.iterdir()) if store.exists() else ():
         if folder.name not in kept:
             yield folder
+
+
+def _old_archives() -> Iterator[Path]:
+    """Base images other than the one of each name that was asked for last; whoever wants one of
+    them again makes it anew.
+    """
+    newest: dict[str, Path] = {}
+    archives = (cache_dir() / "images").glob("*-*.tar")
+    for archive in sorted(archives, key=_last_wanted):
+        name = archive.name.rpartition("-")[0]
+        if name in newest:
+            yield newest[name]
+        newest[name] = archive
+
+
+def _last_wanted(archive: Path) -> float:
+    # Whoever wants the archive takes its lock first, and opening that for writing dates it.
+    lock = archive.with_suffix(".lock")
+    return (lock if lock.exists() else archive).stat().st_mtime
 
 
 def _running_programs() -> Iterator[Path]:

@@ -8,6 +8,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -90,3 +91,26 @@ def test_the_command_says_what_it_removed(cache: Path, capsys: pytest.CaptureFix
     old = binary(cache, "0123456789abcdef", "etcd")
     assert cli.main(["prune"]) == 0
     assert capsys.readouterr().out == f"removed {old.parent}\n"
+
+
+def test_of_base_images_the_ones_wanted_last_stay(cache: Path) -> None:
+    (cache / "images").mkdir()
+    archives = [cache / "images" / f"{name}.tar" for name in ("a-b-1", "a-b-2", "a-3")]
+    for age, archive in enumerate(archives):
+        archive.touch()
+        lock = archive.with_suffix(".lock")
+        lock.touch()
+        os.utime(lock, (1000 - age, 1000 - age))
+    assert prune.prune() == [archives[1]]
+    assert archives[0].exists()
+    assert archives[2].exists()
+
+
+@pytest.mark.parametrize(("free", "goes"), [(20, False), (19, True)])
+def test_nothing_goes_while_there_is_room(
+    free: int, goes: bool, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = binary(cache, "0123456789abcdef", "etcd")
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=free << 30))
+    assert cli.main(["prune", "--when-below", "20"]) == 0
+    assert old.exists() is not goes

@@ -2,15 +2,18 @@
 that starts a thread or a device.
 
 Importing this module prepares the environment (OpenMP reads it when torch is loaded), so import it
-before torch; then import :data:`MODULES` in their order, skipping what is not installed.
+before torch; then import :func:`modules` in their order, skipping what is not installed.
 """
 
 from __future__ import annotations
 
 from .config import settings
+from .config.training import TrainingConfig, load
+from .stores import is_url
 
 MODULES: tuple[str, ...] = (
     "numpy",
+    "numpy.ma",
     "yaml",
     "torch",
     "torch._dynamo",
@@ -27,5 +30,47 @@ MODULES: tuple[str, ...] = (
     "inception_trainer.entry",
 )
 """Modules of the trainer and what they import; those that are not installed are skipped."""
+DECODERS = (
+    "torchvision.io",
+    "torchvision.transforms.v2.functional",
+    "PIL.Image",
+)
+"""What decodes files of images: half a second, which every attempt would pay anew."""
+OF_DATA = {
+    "Cifar10": ("inception_trainer.data.cifar",),
+    "Cifar100": ("inception_trainer.data.cifar",),
+    "ImageFolder": ("inception_trainer.data.imagefolder", *DECODERS),
+    "ImageList": ("inception_trainer.data.imagelist", *DECODERS),
+    "WebDataset": ("inception_trainer.data.shards", *DECODERS),
+}
+"""By ``data.kind``, what jobs with other data do without."""
+
+
+def modules() -> tuple[str, ...]:
+    """:data:`MODULES`, and what the job needs besides that this pod belongs to."""
+    try:
+        environment = settings.from_environment()
+        config = load(environment.config_json, image_folder=environment.image_folder)
+    except Exception:
+        # Its ranks will say what is wrong with it.
+        return MODULES
+    return (*MODULES, *OF_DATA.get(config.data.kind, ()), *_of_mode(config), *_of_stores(config))
+
+
+def _of_mode(config: TrainingConfig) -> tuple[str, ...]:
+    return () if config.mode == "Train" else (f"inception_trainer.modes.{config.mode.lower()}",)
+
+
+def _of_stores(config: TrainingConfig) -> tuple[str, ...]:
+    paths = (config.data.path, config.checkpoint.path, config.output.path, config.model.weights)
+    protocols = {path.partition("://")[0] for path in paths if path is not None and is_url(path)}
+    if not protocols:
+        return ()
+    from fsspec.registry import known_implementations
+
+    classes = [known_implementations.get(protocol, {}).get("class") for protocol in protocols]
+    opened = ("fsspec.core", "fsspec.implementations.chained")
+    return (*opened, *sorted(name.rpartition(".")[0] for name in classes if name))
+
 
 settings.prepare()

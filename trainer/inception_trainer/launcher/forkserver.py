@@ -66,7 +66,7 @@ def modules(override: str | None, *, foreign: bool = False) -> tuple[str, ...]:
     if foreign:
         return (*NEEDED, *HIDDEN, *USUAL)
     try:
-        extra = tuple(importlib.import_module("inception_trainer.preload").MODULES)
+        extra = tuple(importlib.import_module("inception_trainer.preload").modules())
     except Exception as error:
         print(f"inception-launcher: no list of the trainer's modules: {error}", file=sys.stderr)
         extra = ()
