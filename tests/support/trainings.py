@@ -242,13 +242,26 @@ class Trainings:
         wait_for(f"the status of {pod} is written", written)
 
     def quota(self, pods: int) -> None:
-        """Allow no more than so many pods."""
-        body = {"metadata": {"name": "pods"}, "spec": {"hard": {"pods": str(pods)}}}
+        """Allow no more than so many pods, and return once that is enforced."""
+        # No config map is allowed either: by trying one is seen whether the API server, which
+        # watches quotas like everybody else, knows of this one.
+        hard = {"pods": str(pods), "count/configmaps": "0"}
+        body = {"metadata": {"name": "pods"}, "spec": {"hard": hard}}
         self._api.request(
             "POST",
             f"{self._core}/resourcequotas",
             {"apiVersion": "v1", "kind": "ResourceQuota", **body},
         )
+
+        def is_enforced() -> bool:
+            probe = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "probe"}}
+            try:
+                self._api.request("POST", f"{self._core}/configmaps?dryRun=All", probe)
+            except ApiError as error:
+                return "exceeded quota" in str(error)
+            return False
+
+        wait_for("the quota is enforced", is_enforced)
 
     def lift_quota(self) -> None:
         """Remove the limit."""
