@@ -47,8 +47,12 @@ def test_the_other_one_goes_on_where_the_leader_stopped(
 
 
 def test_what_a_proxy_held_back_does_no_harm_when_it_arrives_after_the_take_over(
-    replicas: Replicas, starts: Starts
+    replicas: Replicas, trainings: Trainings
 ) -> None:
+    ledger = PodLedger(trainings.cluster, trainings.namespace)
+    ledger.start()
+    # None of them fails: names of pods stay taken, which is what refuses a creation that is late.
+    starts = Starts(trainings, ledger, "job", JOBS, some_fail=False)
     before = time.monotonic()
     leader, _ = replicas.leader_and_other()
     starts.create()

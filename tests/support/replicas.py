@@ -211,11 +211,19 @@ class PodLedger:
 class Starts:
     """Jobs that are started together; of each it is known which pods and counters it must get."""
 
-    def __init__(self, trainings: Trainings, ledger: PodLedger, prefix: str, number: int) -> None:
+    def __init__(
+        self,
+        trainings: Trainings,
+        ledger: PodLedger,
+        prefix: str,
+        number: int,
+        *,
+        some_fail: bool = True,
+    ) -> None:
         self._trainings = trainings
         self._ledger = ledger
         self._names = [f"{prefix}-{index}" for index in range(number)]
-        self._failing = set(self._names[::FAILS_EACH])
+        self._failing = set(self._names[::FAILS_EACH]) if some_fail else set()
 
     def create(self) -> None:
         """Create all of them, a few at a time as several users would."""
