@@ -164,6 +164,16 @@ EXAMPLES = [
         {"kind": "WebDataset", "path": "/d"},
     ),
     _data(
+        "only_files_are_held_out",
+        {"kind": "Digits", "heldOutShare": "0.1"},
+        {"kind": "Cifar10", "path": "/d", "heldOutShare": "0.1"},
+    ),
+    _data(
+        "one_key_says_what_is_evaluated",
+        {"kind": "WebDataset", "path": "/d", "heldOutShare": "0.1", "valShards": "b.tar"},
+        {"kind": "WebDataset", "path": "/d", "heldOutShare": "0.1", "trainShards": "b.tar"},
+    ),
+    _data(
         "synthetic_images_are_not_scaled",
         {"kind": "Synthetic", "interpolation": "Nearest"},
         {"kind": "Synthetic", "interpolation": "Bilinear"},

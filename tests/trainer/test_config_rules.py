@@ -93,6 +93,7 @@ TRAININGS = st.fixed_dictionaries(
                 "trainShards": ["a.tar"],
                 "valShards": ["b.tar"],
                 "labelKey": ["label"],
+                "heldOutShare": ["0.1"],
                 "interpolation": ["Bilinear", "Bicubic"],
             },
             kind=DATA_KINDS,

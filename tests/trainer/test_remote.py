@@ -246,7 +246,7 @@ def test_images_to_classify_are_those_of_the_folder(tmp_path, url) -> None:
     both = (images.dataset.batch(np.arange(count), 0).images for images in (here, there))
     assert torch.equal(*both)
     one = place(f"{url}/{here.name(0)}")
-    assert image_files(one) == [one]
+    assert image_files(one) == [str(one)]
     with pytest.raises(InputMissing, match=r"inference\.path: no images .* no folder"):
         image_files(place(f"{url}/nowhere"))
 

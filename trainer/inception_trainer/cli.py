@@ -1,4 +1,5 @@
-"""The command line: a command per mode, ``average``, ``compare``, ``launch``, ``recipes``.
+"""The command line: a command per mode, ``data check``, ``average``, ``compare``, ``launch``,
+``recipes``.
 
 ::
 
@@ -7,6 +8,7 @@
     python -m inception_trainer train --set recipe=bninception-digits --set checkpoint.path=out
     python -m inception_trainer evaluate --set recipe=bninception-digits --set checkpoint.path=out
     python -m inception_trainer compare out other
+    python -m inception_trainer data check job.yaml --json
 """
 
 from __future__ import annotations
@@ -58,6 +60,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _average(options.files, options.output, options.allow_pickle)
         if options.command == "compare":
             return _compare(options.runs)
+        if options.command == "data":
+            return _check_data(options)
         return _run(options.command, options.config, options.set)
     except TrainerError as error:
         from . import entry
@@ -77,13 +81,8 @@ def _parser() -> argparse.ArgumentParser:
         dest="command", required=True, metavar="command", parser_class=_Parser
     )
     for name, text in COMMANDS.items():
-        command = commands.add_parser(name, help=text)
-        command.add_argument(
-            "config", nargs="?", type=Path, help="YAML or JSON file; default: INCEPTION_CONFIG"
-        )
-        command.add_argument(
-            "--set", action="append", default=[], metavar="KEY=VALUE", help="override one key"
-        )
+        _add_configuration(commands.add_parser(name, help=text))
+    _add_data_commands(commands.add_parser("data", help="look at the data without training"))
     commands.add_parser("launch", help="resident launcher of a pod", add_help=False)
     commands.add_parser("recipes", help="list the named presets")
     average = commands.add_parser(
@@ -107,6 +106,29 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_configuration(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "config", nargs="?", type=Path, help="YAML or JSON file; default: INCEPTION_CONFIG"
+    )
+    command.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="override one key"
+    )
+
+
+def _add_data_commands(data: argparse.ArgumentParser) -> None:
+    commands = data.add_subparsers(
+        dest="data_command", required=True, metavar="command", parser_class=_Parser
+    )
+    checking = commands.add_parser(
+        "check", help="read every image and say what is found; ends with 0 if it would train"
+    )
+    _add_configuration(checking)
+    checking.add_argument("--json", action="store_true", help="for programs instead of people")
+    checking.add_argument(
+        "--processes", type=int, metavar="N", help="processes that read; default: one per CPU"
+    )
+
+
 def _recipes() -> int:
     from . import recipes
 
@@ -128,6 +150,17 @@ def _compare(runs: list[Path]) -> int:
 
     print(compare(*runs))
     return 0
+
+
+def _check_data(options: argparse.Namespace) -> int:
+    environment.prepare()
+    settings = environment.from_environment()
+    config = _configuration(options.config, options.set, settings, "Train")
+    from .data.check_report import run_check
+    from .device.accelerator import threads_per_rank
+
+    processes = options.processes or threads_per_rank(settings)
+    return run_check(config, as_json=options.json, processes=processes)
 
 
 def _run(command: str, path: Path | None, overrides: list[str]) -> int:

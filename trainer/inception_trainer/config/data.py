@@ -18,6 +18,8 @@ NEEDS_PATH = {
     "Cifar10": "holds the batches of CIFAR-10",
     "Cifar100": "holds the files of CIFAR-100",
 }
+DIVISIBLE = ("ImageFolder", "ImageList", "WebDataset", *CIFAR)
+"""Kinds of which a share of the training images can be held out."""
 MADE_AT_SIZE = "Synthetic"
 """The kind of data whose images are never scaled."""
 
@@ -59,6 +61,14 @@ class DataConfig:
     label_key: str | None = key(None, api=Api(min_length=1, max_length=253))
     """LabelKey is the key, in the json member of each sample of kind WebDataset, that holds the
     number of its class. Without it the number is read from the cls member.
+    """
+
+    held_out_share: float | None = key(None, above=0, below=1)
+    """HeldOutShare is the share of the training images of each class that is held out and
+    evaluated, for data without validation images of its own, a quoted decimal above 0 and below 1
+    such as "0.1". Those of the data, if there are any, are then not read. Which images are held out
+    depends on their names alone, so it is the same in every attempt and in mode Evaluate. Without
+    it the data must have validation images.
     """
 
     # 0 stands for the default of the network, until with_defaults() or the weights say it.
@@ -153,6 +163,44 @@ class DataConfig:
             if getattr(self, name) == "":
                 return f"data.{camel(name)}: empty; leave it out"
         return None
+
+    @rule(
+        Cel(
+            "!has(self.heldOutShare) || "
+            f"self.?kind.orValue('ImageFolder') in {cel_list(DIVISIBLE)}",
+            message=(
+                "spec.training.data.heldOutShare needs kind "
+                f"{listed(DIVISIBLE, 'or')}; leave it out"
+            ),
+            field="heldOutShare",
+            reason=FORBIDDEN,
+        )
+    )
+    def only_files_are_held_out(self) -> str | None:
+        """Digits and synthetic data have a validation part anyway."""
+        if self.held_out_share is None or self.kind in ("", *DIVISIBLE):
+            return None
+        return (
+            f"data.heldOutShare: data.kind {self.kind} has validation images of its own; "
+            "leave it out"
+        )
+
+    @rule(
+        Cel(
+            "!has(self.heldOutShare) || !has(self.valShards)",
+            message=(
+                "spec.training.data.heldOutShare and valShards both say what is evaluated; leave "
+                "one out"
+            ),
+            field="valShards",
+            reason=FORBIDDEN,
+        )
+    )
+    def one_key_says_what_is_evaluated(self) -> str | None:
+        """Either there are shards to validate on or there are none."""
+        if self.held_out_share is None or self.val_shards is None:
+            return None
+        return "data.valShards: does not go with data.heldOutShare; leave one out"
 
     @rule(
         Cel(

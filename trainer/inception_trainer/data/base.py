@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from inception_trainer.config.normalization import IMAGENET, Normalization
@@ -31,6 +33,33 @@ class Batch(NamedTuple):
     labels: Tensor
 
 
+class Samples(Protocol):
+    """Where encoded images and their labels lie; used by several processes after a fork."""
+
+    def __len__(self) -> int: ...
+
+    def name(self, index: int) -> str:
+        """What messages call the image: its path, or its place in a shard."""
+        ...
+
+    @property
+    def classes(self) -> NDArray[np.int32]:
+        """The class index of every image, ``[n]``."""
+        ...
+
+    def label(self, index: int) -> int:
+        """The class index of the image."""
+        ...
+
+    def identities(self) -> NDArray[np.uint64]:
+        """A number for every image, ``[n]``, that follows from what it is called alone."""
+        ...
+
+    def read(self, index: int) -> bytes:
+        """The encoded bytes of the image."""
+        ...
+
+
 class Dataset(Protocol):
     """One split of a data set, addressed by sample numbers."""
 
@@ -38,6 +67,11 @@ class Dataset(Protocol):
     """Extra augmentation from ``augmentation``, applied after the dataset's own."""
 
     def __len__(self) -> int: ...
+
+    @property
+    def classes(self) -> NDArray[np.integer[Any]] | None:
+        """The class index of every sample, ``[n]``; None where each is made as it is read."""
+        return None
 
     def batch(self, indices: Indices, epoch: int | None) -> Batch:
         """The samples in this order; augmented for ``epoch``, or as they are when it is None."""
@@ -64,6 +98,10 @@ class Splits:
     class_names: tuple[str, ...]
     normalization: Normalization = IMAGENET
     """What suits the data where no weights say otherwise."""
+    ignored: tuple[str, ...] = ()
+    """What was left out when the data was opened and why, and what else is odd about it: one line
+    for each.
+    """
 
     def close(self) -> None:
         """Shut down the loader workers of both splits."""

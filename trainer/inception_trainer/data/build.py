@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from typing_extensions import override
 
 from inception_trainer.config.training import CIFAR, TrainingConfig
@@ -17,6 +19,7 @@ from inception_trainer.stores import check_answers
 from .augment import Augment
 from .base import Batch, Dataset, Splits
 from .counter_rng import Indices
+from .found import log_found
 
 EVALUATING = ("Train", "Evaluate")
 """Modes whose validation split ``evaluation.maxSamples`` makes smaller."""
@@ -38,6 +41,7 @@ def open_splits(config: TrainingConfig) -> Splits:
             f"data.numClasses: {num_classes} is less than the {splits.num_classes} classes "
             "in the data"
         )
+    log_found(splits)
     return splits
 
 
@@ -90,6 +94,12 @@ class EvenSubset(Dataset):
     @override
     def __len__(self) -> int:
         return len(self._chosen)
+
+    @property
+    @override
+    def classes(self) -> NDArray[np.integer[Any]] | None:
+        whole = self._whole.classes
+        return None if whole is None else whole[self._chosen]
 
     @override
     def batch(self, indices: Indices, epoch: int | None) -> Batch:

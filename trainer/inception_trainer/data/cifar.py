@@ -18,14 +18,17 @@ from inception_trainer.stores import place
 
 from .base import Batch, Splits
 from .cifarfiles import EDITIONS, SIDE, Table, read_edition
-from .counter_rng import Indices, uniforms
+from .counter_rng import Indices, hashes, stream_key, uniforms
 from .decode import scale_images
+from .held_out import held_out
 from .memory import InMemory
 
 REACH = 4
 """Pixels by which an image is shifted at most."""
 DEGREES = 15.0
 """By which it is turned at most, either way."""
+HELD_OUT_STREAM = 10
+"""Counter of :func:`.counter_rng.stream_key` for which images are held out."""
 
 
 class Cifar(InMemory):
@@ -40,6 +43,11 @@ class Cifar(InMemory):
         self._labels = torch.from_numpy(labels)
         self._side = config.image_size
         self._interpolation = config.interpolation
+
+    @property
+    @override
+    def classes(self) -> NDArray[np.int64]:
+        return self._labels.numpy()
 
     @override
     def _read(self, indices: Indices) -> Batch:
@@ -86,11 +94,23 @@ def open_cifar(config: DataConfig, seed: int) -> Splits:
     Raises InputMissing with what was found, DataError for wrong files.
     """
     edition = EDITIONS[config.kind]
-    train, test, names = read_edition(place(config.path or ""), edition)
+    train, test, names, notes = read_edition(place(config.path or ""), edition)
+    if config.held_out_share is not None:
+        train, test = _hold_out(train, config.held_out_share)
     return Splits(
         Cifar(train, config, seed),
         Cifar(test, config, seed),
         len(names),
         names,
         edition.normalization,
+        notes,
     )
+
+
+def _hold_out(train: Table, share: float) -> tuple[Table, Table]:
+    """Training and validation images; the published test images are left alone."""
+    images, labels = train
+    # Nothing names the images but their order, which is that of the published files.
+    identities = hashes(stream_key(HELD_OUT_STREAM), np.arange(len(labels), dtype=np.int64))
+    chosen = held_out(identities, labels, share)
+    return (images[~chosen], labels[~chosen]), (images[chosen], labels[chosen])

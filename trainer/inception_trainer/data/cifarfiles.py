@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import codecs
 import pickle
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,15 +23,28 @@ from inception_trainer.errors import DataError, InputMissing
 from inception_trainer.stores import AnyPath
 
 from .folder_listing import describe_folder
+from .lists import read_names
 
 SIDE = 32
 PIXELS = 3 * SIDE * SIDE
 """Bytes of one image."""
 FINE_NAMES = b"fine_label_names"
+BINARY = ".bin"
+"""How the files of the binary layout end."""
 BROKEN = (pickle.UnpicklingError, EOFError, LookupError, TypeError, ValueError, AttributeError)
 """What reading a file with other contents raises."""
 Table = tuple[NDArray[np.uint8], NDArray[np.int64]]
 """Images uint8 ``[n, 3, 32, 32]`` and labels int64 ``[n]``."""
+
+
+class Contents(NamedTuple):
+    """What the files of an edition hold."""
+
+    train: Table
+    test: Table
+    names: tuple[str, ...]
+    notes: tuple[str, ...]
+    """How they differ from the published ones, a line for each difference."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +72,9 @@ class Edition:
     """Of the classes, where no file says them."""
     normalization: Normalization
     expected: str
+    train_images: int
+    """In all published files of training images together, the same number in each."""
+    test_images: int
     python: Layout
     binary: Layout
     label_key: bytes
@@ -67,6 +84,11 @@ class Edition:
 
 
 _BATCHES = tuple(f"data_batch_{number}" for number in range(1, 6))
+_ANY_BATCH = re.compile(r"data_batch_\d+(\.bin)?")
+# Both layouts are looked for in both folders: model zoos have the binary files in the folder that
+# is named after the other layout.
+_FOLDERS_10 = ("", "cifar-10-batches-py", "cifar-10-batches-bin", "cifar-10-verify-bin")
+_FOLDERS_100 = ("", "cifar-100-python", "cifar-100-binary")
 EDITIONS = {
     "Cifar10": Edition(
         title="CIFAR-10",
@@ -85,9 +107,11 @@ EDITIONS = {
         normalization=CIFAR10,
         expected="data_batch_1 to data_batch_5 and test_batch (python), "
         "or the same names with .bin (binary)",
-        python=Layout(("", "cifar-10-batches-py"), _BATCHES, "test_batch"),
+        train_images=50_000,
+        test_images=10_000,
+        python=Layout(_FOLDERS_10, _BATCHES, "test_batch"),
         binary=Layout(
-            ("", "cifar-10-batches-bin", "cifar-10-verify-bin"),
+            _FOLDERS_10,
             tuple(f"{name}.bin" for name in _BATCHES),
             "test_batch.bin",
         ),
@@ -99,8 +123,10 @@ EDITIONS = {
         names=tuple(map(str, range(100))),
         normalization=CIFAR100,
         expected="the files train and test (python), or train.bin and test.bin (binary)",
-        python=Layout(("", "cifar-100-python"), ("train",), "test", "meta"),
-        binary=Layout(("", "cifar-100-binary"), ("train.bin",), "test.bin", "fine_label_names.txt"),
+        train_images=50_000,
+        test_images=10_000,
+        python=Layout(_FOLDERS_100, ("train",), "test", "meta"),
+        binary=Layout(_FOLDERS_100, ("train.bin",), "test.bin", "fine_label_names.txt"),
         label_key=b"fine_labels",
         label_bytes=2,
     ),
@@ -108,34 +134,88 @@ EDITIONS = {
 """By ``data.kind``."""
 
 
-def read_edition(root: AnyPath, edition: Edition) -> tuple[Table, Table, tuple[str, ...]]:
+def read_edition(root: AnyPath, edition: Edition) -> Contents:
     """Training and test images and the classes' names; InputMissing or DataError for files that are
-    not as published.
+    not as published. Fewer or more images than there are published are no error, but noted.
 
     The python layout is preferred where both are there.
     """
-    for layout, read, read_names in (
+    for layout, read, names_in in (
         (edition.python, _python, _python_names),
         (edition.binary, _binary, _binary_names),
     ):
         paths = {name: layout.find(root, name) for name in (*layout.train, layout.test)}
         missing = [name for name, path in paths.items() if path is None]
-        files = [path for path in paths.values() if path is not None]
+        files = {name: path for name, path in paths.items() if path is not None}
         if files and missing:
             # Some but not all: an unpacking that was cut short, and no reason to try the other.
             raise InputMissing(
                 f"data.path: {root} lacks {', '.join(missing)}; found {describe_folder(root)}"
             )
         if files:
-            tables = [read(path, edition) for path in files]
+            tables = {name: read(path, edition) for name, path in files.items()}
+            test = tables.pop(layout.test)
+            notes = _count(tables, layout, test, edition)
+            further = _further_batches(files[layout.train[0]], layout)
+            if further:
+                notes.append(_add_further(tables, further, read, edition))
             names = edition.names
             listing = layout.find(root, layout.names) if layout.names else None
             if listing is not None:
-                names = _checked(read_names(listing), edition, listing)
-            return _joined(tables[:-1]), tables[-1], names
+                names = _checked(names_in(listing), edition, listing)
+            return Contents(_joined(list(tables.values())), test, names, tuple(notes))
     raise InputMissing(
         f"data.path: no {edition.title} in {root}; expected {edition.expected}; "
         f"found {describe_folder(root)}"
+    )
+
+
+def _count(tables: dict[str, Table], layout: Layout, test: Table, edition: Edition) -> list[str]:
+    """What is to be said of numbers of images that are not the published ones."""
+    each = edition.train_images // len(layout.train)
+    expected = dict.fromkeys(layout.train, each) | {layout.test: edition.test_images}
+    return [
+        f"{name} holds {len(labels):,} images, in {edition.title} as published {expected[name]:,}"
+        for name, (_, labels) in (*tables.items(), (layout.test, test))
+        if len(labels) != expected[name]
+    ]
+
+
+def _further_batches(first: AnyPath, layout: Layout) -> list[AnyPath]:
+    """Files beside the first one that are called like batches but are not among the published."""
+    if not _ANY_BATCH.fullmatch(first.name):
+        return []
+    is_binary = first.name.endswith(BINARY)
+    further = [
+        path
+        for path in first.parent.iterdir()
+        if _ANY_BATCH.fullmatch(path.name)
+        and path.name.endswith(BINARY) == is_binary
+        and path.name not in layout.train
+    ]
+    return sorted(further, key=lambda path: path.name)
+
+
+def _add_further(
+    tables: dict[str, Table],
+    further: list[AnyPath],
+    read: Callable[[AnyPath, Edition], Table],
+    edition: Edition,
+) -> str:
+    """Read further batches where they make up the published number, and say what was done.
+
+    A sixth batch beside five whole ones is nothing of CIFAR-10: it may well be the test images.
+    """
+    names = ", ".join(path.name for path in further)
+    whole = sum(len(labels) for _, labels in tables.values())
+    if whole < edition.train_images:
+        more = {path.name: read(path, edition) for path in further}
+        if whole + sum(len(labels) for _, labels in more.values()) == edition.train_images:
+            tables.update(more)
+            return f"{names} is read, too: with it there are {edition.train_images:,} images"
+    return (
+        f"ignored {names}: {edition.title} is {', '.join(tables)}, "
+        f"which hold {whole:,} training images"
     )
 
 
@@ -190,9 +270,7 @@ def _python_names(path: AnyPath) -> list[str]:
 
 
 def _binary_names(path: AnyPath) -> list[str]:
-    with _explained(path, "list of names"):
-        lines = path.read_bytes().decode().splitlines()
-    return [line.strip() for line in lines if line.strip()]
+    return list(read_names(path))
 
 
 def _checked(names: list[str], edition: Edition, path: AnyPath) -> tuple[str, ...]:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from inception_trainer.errors import DataError, InputMissing
 
+from .lists import decode_text
+
 
 def numbered_names(first: int, end: int) -> tuple[str, ...]:
     """``class-N`` for N in [first, end): what classes are called that nobody has named."""
@@ -26,13 +28,12 @@ def class_names(path: str | None, names: tuple[str, ...], classes: int) -> tuple
 def _read(path: Path, classes: int) -> tuple[str, ...]:
     """One name per line, or a JSON list; DataError when their number is not that of the classes."""
     try:
-        text = path.read_text(encoding="utf-8")
+        data = path.read_bytes()
     except OSError as error:
         raise InputMissing(
             f"inference.classNames: {path} cannot be read: {error.strerror}"
         ) from None
-    except UnicodeDecodeError:
-        raise DataError(f"inference.classNames: {path} is no text in UTF-8") from None
+    text = decode_text(data, f"inference.classNames: {path}")
     # Names may begin with any letter but this one, so both forms need no setting of their own.
     names = _json_list(text, path) if text.lstrip().startswith("[") else _lines(text)
     if len(names) != classes:

@@ -41,6 +41,11 @@ class Digits(InMemory):
         self._images = images
         self._labels = labels
 
+    @property
+    @override
+    def classes(self) -> NDArray[np.int64]:
+        return self._labels.numpy()
+
     @override
     def _read(self, indices: Indices) -> Batch:
         index = torch.from_numpy(indices)

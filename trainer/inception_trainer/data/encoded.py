@@ -2,29 +2,28 @@
 
 Loader workers read, decode, crop and augment one image at a time. What is drawn for a training
 image is a pure function of (seed, epoch, index), so it does not matter which worker does it.
-:class:`Samples` is what a kind of data must bring: files here, members of tar files in
-:mod:`.shards`.
+:class:`.base.Samples` is what a kind of data must bring: files in :mod:`.files`, members of tar
+files in :mod:`.shards`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from typing_extensions import override
 
 from inception_trainer.config.training import DataConfig
-from inception_trainer.errors import DataError, InputMissing
+from inception_trainer.errors import DataError
 from inception_trainer.log import logger
 from inception_trainer.storage import patiently
-from inception_trainer.stores import Remote, is_url
 
 from .augment import Augment
-from .base import UNREADABLE, Batch, Dataset, Splits
+from .base import UNREADABLE, Batch, Dataset, Samples, Splits
 from .counter_rng import Indices, uniforms
 from .decode import BROKEN, Decoder, best_decoder
 from .workers import Key, Workers
@@ -36,55 +35,6 @@ that is more.
 """
 GREY = 128
 """What an unreadable image is filled with."""
-
-
-class Samples(Protocol):
-    """Where encoded images and their labels lie; used by several processes after a fork."""
-
-    def __len__(self) -> int: ...
-
-    def name(self, index: int) -> str:
-        """What messages call the image: its path, or its place in a shard."""
-        ...
-
-    def label(self, index: int) -> int:
-        """The class index of the image."""
-        ...
-
-    def read(self, index: int) -> bytes:
-        """The encoded bytes of the image."""
-        ...
-
-
-class Files(Samples):
-    """Samples from a list of (path or URL, class index)."""
-
-    def __init__(self, samples: list[tuple[str, int]]) -> None:
-        self._samples = samples
-
-    @override
-    def __len__(self) -> int:
-        return len(self._samples)
-
-    @override
-    def name(self, index: int) -> str:
-        return self._samples[index][0]
-
-    @override
-    def label(self, index: int) -> int:
-        return self._samples[index][1]
-
-    @override
-    def read(self, index: int) -> bytes:
-        """The content of the file; raises InputMissing when it is gone."""
-        path = self._samples[index][0]
-        try:
-            if is_url(path):
-                return Remote(path).read_bytes()
-            with open(path, "rb") as file:  # noqa: PTH123 - one call per image
-                return file.read()
-        except FileNotFoundError:
-            raise InputMissing(f"data.path: {path} was there at the start and is gone") from None
 
 
 class EncodedImages(Dataset):
@@ -111,6 +61,24 @@ class EncodedImages(Dataset):
         """What messages call a sample: its path, or its place in a shard."""
         return self._samples.name(index)
 
+    @property
+    @override
+    def classes(self) -> NDArray[np.int32]:
+        return self._samples.classes
+
+    @property
+    def most_unreadable(self) -> int:
+        """How many images may be unreadable before the job ends."""
+        return self._most_unreadable
+
+    def encoded(self, index: int) -> bytes:
+        """One image as it is stored."""
+        return patiently(lambda: self._samples.read(index), self._samples.name(index))
+
+    def decode(self, data: bytes) -> Tensor:
+        """One image as evaluation sees it, uint8 ``[3, side, side]``; raises BROKEN."""
+        return self._decoder(data, self._side, None)
+
     def sample(self, index: int, epoch: int | None) -> tuple[Tensor, int]:
         """One uint8 image ``[3, side, side]`` and its label; runs in a loader worker.
 
@@ -121,7 +89,7 @@ class EncodedImages(Dataset):
         if epoch is not None:
             draws = uniforms(np.array([index]), self._seed, epoch, 5)[0].tolist()
         # What storage does not give is no fault of the image: only what was read can be broken.
-        data = patiently(lambda: self._samples.read(index), self._samples.name(index))
+        data = self.encoded(index)
         try:
             image = self._decoder(data, self._side, draws)
         except BROKEN:
@@ -192,10 +160,15 @@ class EncodedImages(Dataset):
 
 
 def both_splits(
-    train: Samples, val: Samples, names: tuple[str, ...], config: DataConfig, seed: int
+    train: Samples,
+    val: Samples,
+    names: tuple[str, ...],
+    config: DataConfig,
+    seed: int,
+    ignored: tuple[str, ...] = (),
 ) -> Splits:
     """Training and validation images of the classes ``names``; ``data.numClasses`` may ask for more
-    classes.
+    classes. ``ignored`` says what was left out.
     """
     decoder = best_decoder(config.evaluation_crop_ratio, config.interpolation)
     return Splits(
@@ -203,4 +176,5 @@ def both_splits(
         EncodedImages(val, config, seed, decoder),
         max(len(names), config.num_classes or 0),
         names,
+        ignored=ignored,
     )

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import os
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import PurePath
 
 from inception_trainer.config.normalization import IMAGENET, Normalization
 from inception_trainer.config.training import DataConfig, TrainingConfig
 from inception_trainer.errors import InputMissing
+from inception_trainer.log import logger
 from inception_trainer.storage import patiently
 from inception_trainer.stores import AnyPath, Remote, check_answers
 
 from .base import Dataset, Splits
 from .build import open_splits
 from .decode import best_decoder
-from .encoded import EncodedImages, Files
+from .encoded import EncodedImages
+from .files import FileList
 from .folder_listing import describe_folder
-from .imagefolder import SUFFIXES
+from .ignored import IMAGE_SUFFIXES, Ignored, is_hidden
+from .walk import images_below, list_folder
 
 NO_LABEL = -1
 """Label of an image whose class nobody knows; other than UNREADABLE, it has pixels."""
@@ -35,39 +38,61 @@ class Images:
     splits: Splits | None = None
 
 
-def image_files(path: AnyPath) -> list[AnyPath]:
+def image_files(path: AnyPath) -> list[str]:
     """The file, or all images below the folder in the order of their names; InputMissing when there
-    are none.
+    are none. What is left out is logged.
     """
-    return patiently(lambda: _find_images(path), f"inference.path: {path}")
-
-
-def _find_images(path: AnyPath) -> list[AnyPath]:
-    check_answers(str(path))
-    if path.is_file():
-        return [path]
-    # A store lists all its objects with one call, whatever the depth; they come sorted.
-    entries: Iterable[AnyPath]
-    entries = path.files() if isinstance(path, Remote) else sorted(path.rglob("*"))
-    images = (file for file in entries if PurePath(file.name).suffix.lower() in SUFFIXES)
-    files = [file for file in images if file.is_file()]
-    if not files:
-        raise InputMissing(
-            f"inference.path: no images ({' '.join(SUFFIXES)}) at {path}; "
-            f"found: {describe_folder(path, depth=1)}"
-        )
+    files, ignored = patiently(lambda: _find_images(path), f"inference.path: {path}")
+    for line in ignored.lines():
+        logger.info("%s", line)
     return files
 
 
-def files_to_classify(files: list[AnyPath], root: AnyPath, config: DataConfig) -> Images:
+def _find_images(path: AnyPath) -> tuple[list[str], Ignored]:
+    check_answers(str(path))
+    ignored = Ignored()
+    if path.is_file():
+        return [str(path)], ignored
+    files: list[str] = []
+    if isinstance(path, Remote):
+        files += _images_in_store(path, ignored)
+    elif path.is_dir():
+        content = list_folder(str(path))
+        for images in images_below(str(path), content, ignored, str(path)):
+            # Links may lead nowhere, and pipes have names, too.
+            candidates = (f"{images.folder}/{name}" for name in images.names)
+            files += filter(os.path.isfile, candidates)
+    if not files:
+        raise InputMissing(
+            f"inference.path: no images ({' '.join(IMAGE_SUFFIXES)}) at {path}; "
+            f"found: {describe_folder(path, depth=1)}"
+        )
+    # Folder by folder and not by letters alone, so that a folder stands where its name belongs.
+    return sorted(files, key=lambda file: file.split("/")), ignored
+
+
+def _images_in_store(path: Remote, ignored: Ignored) -> Iterator[str]:
+    # A store lists all its objects with one call, whatever the depth.
+    for file in path.files():
+        below = str(file).removeprefix(f"{path}/")
+        folder, _, name = below.rpartition("/")
+        if any(is_hidden(part) for part in folder.split("/")):
+            ignored.hide(below)
+        elif ignored.images((name,), folder or "."):
+            yield str(file)
+
+
+def files_to_classify(files: list[str], root: AnyPath, config: DataConfig) -> Images:
     """Images by their path below ``root``."""
     folder = root if root.is_dir() else root.parent
     decoder = best_decoder(config.evaluation_crop_ratio, config.interpolation)
-    samples = Files([(str(file), NO_LABEL) for file in files])
+    samples = FileList(str(folder))
+    for file in files:
+        samples.add(file, NO_LABEL)
     # Seed 0: nothing is drawn, because nothing is augmented.
-    dataset = EncodedImages(samples, config, 0, decoder)
+    dataset = EncodedImages(samples.build(), config, 0, decoder)
     return Images(
-        dataset, lambda index: str(files[index]).removeprefix(f"{folder}/"), labelled=False
+        dataset, lambda index: dataset.name(index).removeprefix(f"{folder}/"), labelled=False
     )
 
 

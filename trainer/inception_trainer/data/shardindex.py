@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from inception_trainer.stores import Remote, is_url
 
-VERSION = 1
+VERSION = 2
 """Of the file; part of its name, so that another version is never read."""
 THREADS = 8
 """Shards whose length and age are asked for side by side."""
@@ -36,15 +36,20 @@ class ShardIndex(NamedTuple):
     offsets: array[int]
     sizes: array[int]
     labels: array[int]
+    hidden: int = 0
+    """Members that are left out because of their names."""
 
 
 class Index(NamedTuple):
-    """The samples of all shards; ``ends`` says with which sample each shard ends."""
+    """The samples of all shards; ``ends`` says with which sample each shard ends, ``hidden`` how
+    many members of each are left out.
+    """
 
     ends: NDArray[np.int64]
     offsets: NDArray[np.int64]
     sizes: NDArray[np.int64]
     labels: NDArray[np.int32]
+    hidden: NDArray[np.int64]
 
     @classmethod
     def of(cls, shards: list[ShardIndex]) -> Index:
@@ -53,7 +58,8 @@ class Index(NamedTuple):
         offsets = np.concatenate([np.array(shard.offsets, np.int64) for shard in shards])
         sizes = np.concatenate([np.array(shard.sizes, np.int64) for shard in shards])
         labels = np.concatenate([np.array(shard.labels, np.int32) for shard in shards])
-        return cls(ends, offsets, sizes, labels)
+        hidden = np.array([shard.hidden for shard in shards], np.int64)
+        return cls(ends, offsets, sizes, labels, hidden)
 
 
 def cached_index(paths: list[str], label_key: str | None, make: Callable[[], Index]) -> Index:

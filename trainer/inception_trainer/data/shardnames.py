@@ -14,6 +14,8 @@ from inception_trainer.errors import ConfigError, InputMissing
 from inception_trainer.stores import AnyPath
 
 from .folder_listing import describe_folder
+from .held_out import REMEDY
+from .ignored import Ignored, is_hidden
 
 SUFFIX = ".tar"
 MOST = 1_000_000
@@ -22,8 +24,8 @@ _INNERMOST = re.compile(r"\{([^{}]*)\}")
 _RANGE = re.compile(r"(\d+)\.\.(\d+)")
 
 
-def find_shards(root: AnyPath, config: DataConfig) -> tuple[list[str], list[str]]:
-    """The shards of both splits in their order.
+def find_shards(root: AnyPath, config: DataConfig, ignored: Ignored) -> tuple[list[str], list[str]]:
+    """The shards of both splits in their order; none to validate on where a share is held out.
 
     Raises InputMissing with what was looked for, ConfigError for a shard in both.
     """
@@ -31,8 +33,10 @@ def find_shards(root: AnyPath, config: DataConfig) -> tuple[list[str], list[str]
         raise InputMissing(
             f"data.path: no folder {root}; expected the folder that holds the shards"
         )
-    train = _find(root, "trainShards", config.train_shards, "train")
-    val = _find(root, "valShards", config.val_shards, "val")
+    train = _find(root, "trainShards", config.train_shards, "train", ignored)
+    if config.held_out_share is not None:
+        return train, []
+    val = _find(root, "valShards", config.val_shards, "val", ignored)
     both = sorted({*train} & {*val})
     if both:
         raise ConfigError(
@@ -42,37 +46,43 @@ def find_shards(root: AnyPath, config: DataConfig) -> tuple[list[str], list[str]
     return train, val
 
 
-def _find(root: AnyPath, key: str, pattern: str | None, split: str) -> list[str]:
+def _find(root: AnyPath, key: str, pattern: str | None, split: str, ignored: Ignored) -> list[str]:
     if pattern is None:
-        beside = root.glob(f"*{split}*{SUFFIX}")
-        shards = _folder(root / split) or sorted(str(path) for path in beside)
+        shards = _matching(root / split, f"*{SUFFIX}", ignored)
+        shards = shards or _matching(root, f"*{split}*{SUFFIX}", ignored)
         looked_for = f"{split}/*{SUFFIX} or *{split}*{SUFFIX}, because data.{key} is not set"
     else:
-        named = [_named(root, name, key) for name in expand_braces(pattern, key)]
+        named = [_named(root, name, key, ignored) for name in expand_braces(pattern, key)]
         # A shard that two names stand for counts once; the order stays that of the names.
         shards = list(dict.fromkeys(shard for some in named for shard in some))
         looked_for = f"{pattern} (data.{key})"
     if not shards:
         raise InputMissing(
             f"data.path: no shards in {root}; looked for {looked_for}; "
-            f"found: {describe_folder(root)}"
+            f"found: {describe_folder(root)}" + (REMEDY if split == "val" else "")
         )
     return shards
 
 
-def _named(root: AnyPath, name: str, key: str) -> list[str]:
+def _named(root: AnyPath, name: str, key: str, ignored: Ignored) -> list[str]:
     path = root / name
     if any(letter in name for letter in "*?["):
-        return sorted(str(shard) for shard in root.glob(name))
+        return _matching(root, name, ignored)
     if path.is_dir():
-        return _folder(path)
+        return _matching(path, f"*{SUFFIX}", ignored)
     if not path.is_file():
         raise InputMissing(f"data.{key}: no shard {path}; found: {describe_folder(root)}")
     return [str(path)]
 
 
-def _folder(folder: AnyPath) -> list[str]:
-    return sorted(str(path) for path in folder.glob(f"*{SUFFIX}"))
+def _matching(folder: AnyPath, pattern: str, ignored: Ignored) -> list[str]:
+    found: list[str] = []
+    for path in folder.glob(pattern):
+        if is_hidden(path.name):
+            ignored.hide(path.name)
+        else:
+            found.append(str(path))
+    return sorted(found)
 
 
 def expand_braces(pattern: str, key: str) -> list[str]:

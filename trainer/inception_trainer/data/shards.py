@@ -7,6 +7,7 @@ sample is one positioned read, in any order, by any process.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import threading
@@ -16,20 +17,29 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 from typing_extensions import override
 
 from inception_trainer.config.training import DataConfig
 from inception_trainer.errors import DataError, InputMissing
-from inception_trainer.stores import Remote, is_url, place
+from inception_trainer.stores import AnyPath, Remote, is_url, place
 
-from .base import Splits
-from .encoded import Samples, both_splits
+from .base import Samples, Splits
+from .counter_rng import hashes
+from .encoded import both_splits
+from .held_out import hold_out
+from .ignored import IMAGE_SUFFIXES, LITTER, Ignored, is_hidden
 from .imagelist import listed_names
+from .lists import MOST_CLASSES
 from .shardindex import Index, ShardIndex, cached_index
 from .shardnames import find_shards
 from .tarindex import Member, ReadAt, Window, members
 
 IMAGES = ("jpg", "jpeg", "png", "ppm", "webp", "bmp")
+"""What the image of a sample is called as a rule. Where there is none of these it may be of any
+other kind; beside one of these, other kinds are masks and the like.
+"""
+OTHER_IMAGES = tuple(suffix[1:] for suffix in IMAGE_SUFFIXES if suffix[1:] not in IMAGES)
 LABEL, DESCRIPTION = "cls", "json"
 WINDOW = 4096
 """Bytes read at once while indexing: the end of one sample, its label and the header of the next.
@@ -45,19 +55,20 @@ MOST_OPEN = 128
 class Shards(Samples):
     """Samples in shards, 20 bytes of memory for each."""
 
-    def __init__(self, paths: list[str], index: Index) -> None:
+    def __init__(self, paths: list[str], index: Index, root: str = "") -> None:
         self._paths = paths
+        self._root = root
         self._open = _Descriptors(paths)
-        self._ends, self._offsets, self._sizes, self._labels = index
+        self._ends, self._offsets, self._sizes, self._labels, _ = index
 
     @override
     def __len__(self) -> int:
         return len(self._offsets)
 
     @property
-    def classes(self) -> int:
-        """One more than the largest class number."""
-        return int(self._labels.max()) + 1
+    @override
+    def classes(self) -> NDArray[np.int32]:
+        return self._labels
 
     @override
     def name(self, index: int) -> str:
@@ -67,6 +78,19 @@ class Shards(Samples):
     @override
     def label(self, index: int) -> int:
         return int(self._labels[index])
+
+    @override
+    def identities(self) -> NDArray[np.uint64]:
+        """From the shard's path below the root, and where the image lies in it."""
+        result = np.empty(len(self), np.uint64)
+        first = 0
+        for path, end in zip(self._paths, self._ends.tolist(), strict=True):
+            name = os.fsencode(path.removeprefix(self._root.rstrip("/") + "/"))
+            digest = hashlib.blake2b(name, digest_size=8).digest()
+            key = np.uint64(int.from_bytes(digest, "little"))
+            result[first:end] = hashes(key, self._offsets[first:end])
+            first = end
+        return result
 
     @override
     def read(self, index: int) -> bytes:
@@ -148,15 +172,24 @@ def open_shards(config: DataConfig, seed: int) -> Splits:
     Raises InputMissing with what was looked for and found, DataError naming shard and offset.
     """
     root = place(config.path or "")
-    train_paths, val_paths = find_shards(root, config)
-    train = _open(train_paths, config.label_key)
-    val = _open(val_paths, config.label_key)
-    names = listed_names(root, max(train.classes, val.classes))
-    return both_splits(train, val, names, config, seed)
+    ignored = Ignored()
+    train_paths, val_paths = find_shards(root, config, ignored)
+    train: Samples = _open(root, train_paths, config.label_key, ignored)
+    val: Samples
+    if config.held_out_share is None:
+        val = _open(root, val_paths, config.label_key, ignored)
+    else:
+        train, val = hold_out(train, config.held_out_share)
+    names = listed_names(root, 1 + max(int(split.classes.max()) for split in (train, val)))
+    return both_splits(train, val, names, config, seed, ignored.lines())
 
 
-def _open(paths: list[str], label_key: str | None) -> Shards:
-    shards = Shards(paths, _index(paths, label_key))
+def _open(root: AnyPath, paths: list[str], label_key: str | None, ignored: Ignored) -> Shards:
+    index = _index(paths, label_key)
+    for shard in np.flatnonzero(index.hidden).tolist():
+        name = paths[shard].rpartition("/")[2]
+        ignored.hide(f"members of {name}", int(index.hidden[shard]))
+    shards = Shards(paths, index, str(root))
     if not len(shards):
         raise DataError(
             f"data.path: {paths[0]} and the {len(paths) - 1} shards with it hold no samples"
@@ -202,12 +235,31 @@ def search(
     through = Window(read, window)
     index = ShardIndex(array("q"), array("q"), array("i"))
     label_member = DESCRIPTION if label_key else LABEL
-    for sample in _samples(through, members(through, length, shard), shard, label_member):
+    seen = _Visible(members(through, length, shard))
+    for sample in _samples(through, seen, shard, label_member):
         image = sample.image()
         index.labels.append(sample.label(label_key))
         index.offsets.append(image.offset)
         index.sizes.append(image.size)
-    return index
+    return index._replace(hidden=seen.hidden)
+
+
+class _Visible:
+    """The members that are not hidden; the others are counted."""
+
+    def __init__(self, all_members: Iterable[Member]) -> None:
+        self._members = all_members
+        self.hidden = 0
+
+    def __iter__(self) -> Iterator[Member]:
+        for member in self._members:
+            folder, _, name = member.name.rpartition("/")
+            # Most samples lie in no folder, and there are millions of members.
+            in_litter = folder and not LITTER.isdisjoint(folder.lower().split("/"))
+            if in_litter or is_hidden(name):
+                self.hidden += 1
+            else:
+                yield member
 
 
 @dataclass
@@ -222,6 +274,7 @@ class _Sample:
 
     def image(self) -> Member:
         images = [extension for extension in self.parts if extension in IMAGES]
+        images = images or [extension for extension in self.parts if extension in OTHER_IMAGES]
         if len(images) == 1:
             return self.parts[images[0]]
         if images:
@@ -241,7 +294,8 @@ class _Sample:
             if label_key is not None:
                 where = f"{DESCRIPTION}, key {label_key!r} (data.labelKey),"
             raise self.wrong(
-                f"has in {where} no class number but {value!r:.60}; write a whole number from 0 on"
+                f"has in {where} no class number but {value!r:.60}; write a whole number from 0 "
+                f"to {MOST_CLASSES - 1}"
             )
         return number
 
@@ -315,5 +369,4 @@ def _number(value: object) -> int | None:
     # JSON's true is an int to Python.
     if not isinstance(value, int) or isinstance(value, bool):
         return None
-    # Labels are kept as int32.
-    return value if 0 <= value < 2**31 else None
+    return value if 0 <= value < MOST_CLASSES else None
