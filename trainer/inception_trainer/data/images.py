@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from inception_trainer.config.normalization import IMAGENET, Normalization
@@ -82,13 +82,13 @@ def _images_in_store(path: Remote, ignored: Ignored) -> Iterator[str]:
             yield str(file)
 
 
-def files_to_classify(files: list[str], root: AnyPath, config: DataConfig) -> Images:
+def files_to_classify(files: Sequence[AnyPath | str], root: AnyPath, config: DataConfig) -> Images:
     """Images by their path below ``root``."""
     folder = root if root.is_dir() else root.parent
     decoder = best_decoder(config.evaluation_crop_ratio, config.interpolation)
     samples = FileList(str(folder))
     for file in files:
-        samples.add(file, NO_LABEL)
+        samples.add(str(file), NO_LABEL)
     # Seed 0: nothing is drawn, because nothing is augmented.
     dataset = EncodedImages(samples.build(), config, 0, decoder)
     return Images(
