@@ -22,7 +22,7 @@ from .text_table import TextTable, TextTableBuilder
 class Files(Samples):
     """The path or URL of each image and its class; :class:`FileList` makes them.
 
-    Paths are kept in two tables, one of folders and one of names, so that ImageNet takes 50 MB that
+    Paths are kept in two tables, one of folders and one of names, so that ImageNet takes 44 MB that
     all loader workers share.
     """
 
