@@ -14,7 +14,7 @@ from inception_trainer.stores import AnyPath, Remote, check_answers
 
 from .base import Dataset, Splits
 from .build import open_splits
-from .decode import best_decoder
+from .decode import say_decoder
 from .encoded import EncodedImages, Files
 from .folder_listing import describe_folder
 from .imagefolder import SUFFIXES
@@ -62,10 +62,10 @@ def _find_images(path: AnyPath) -> list[AnyPath]:
 def files_to_classify(files: list[AnyPath], root: AnyPath, config: DataConfig) -> Images:
     """Images by their path below ``root``."""
     folder = root if root.is_dir() else root.parent
-    decoder = best_decoder(config.evaluation_crop_ratio, config.interpolation)
     samples = Files([(str(file), NO_LABEL) for file in files])
     # Seed 0: nothing is drawn, because nothing is augmented.
-    dataset = EncodedImages(samples, config, 0, decoder)
+    dataset = EncodedImages(samples, config, 0)
+    say_decoder()
     return Images(
         dataset, lambda index: str(files[index]).removeprefix(f"{folder}/"), labelled=False
     )

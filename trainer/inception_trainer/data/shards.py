@@ -23,7 +23,7 @@ from inception_trainer.errors import DataError, InputMissing
 from inception_trainer.stores import Remote, is_url, place
 
 from .base import Splits
-from .encoded import Samples, both_splits
+from .encoded import Samples, both_splits, check_size
 from .imagelist import listed_names
 from .shardindex import Index, ShardIndex, cached_index
 from .shardnames import find_shards
@@ -76,6 +76,7 @@ class Shards(Samples):
         """
         shard = self._shard(index)
         size = int(self._sizes[index])
+        check_size(size)
         try:
             data = self._bytes(shard, int(self._offsets[index]), size)
         except FileNotFoundError:
