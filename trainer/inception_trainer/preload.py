@@ -30,12 +30,8 @@ MODULES: tuple[str, ...] = (
     "inception_trainer.entry",
 )
 """Modules of the trainer and what they import; those that are not installed are skipped."""
-DECODERS = (
-    "torchvision.io",
-    "torchvision.transforms.v2.functional",
-    "PIL.Image",
-)
-"""What decodes files of images: half a second, which every attempt would pay anew."""
+DECODERS = ("inception_trainer.data.pillow",)
+"""What decodes files of images: its import takes time, which every attempt would pay anew."""
 OF_DATA = {
     "Cifar10": ("inception_trainer.data.cifar",),
     "Cifar100": ("inception_trainer.data.cifar",),

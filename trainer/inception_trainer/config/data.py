@@ -85,9 +85,16 @@ class DataConfig:
     samples: int = key(1024, at_least=1, api=Api(maximum=10**9, format="int64"))
     """Samples is the number of generated samples of kind Synthetic. The default is 1024."""
 
+    # 400 MB in a loader process.
+    max_pixels: int = key(100_000_000, at_least=1, api=Api(maximum=10**10))
+    """MaxPixels is how many pixels, width times height, an image file may have; a larger one counts
+    as one that cannot be read. While it is decoded it takes four bytes or more for each of them.
+    The default is 100000000.
+    """
+
     max_corrupt: int | None = key(None, at_least=0, api=Api(maximum=10**9))
     """MaxCorrupt is how many images that cannot be read a rank skips before the job fails. Each is
-    named in the log. The default is one in a hundred, and ten of a small set.
+    named in the log with the reason. The default is one in a hundred, and ten of a small set.
     """
 
     workers: int | None = key(None, at_least=0, at_most=64)
@@ -114,6 +121,12 @@ class DataConfig:
     """Interpolation is how images are scaled to imageSize, in training, evaluation and mode Infer.
     Bilinear, the default, and Bicubic average the pixels of image files that shrink; Nearest takes
     the nearest pixel. Synthetic images are never scaled.
+    """
+
+    exif_orientation: str = key("Ignore", choices=("Ignore", "Apply"), api=Api(max_length=16))
+    """ExifOrientation is what is done with the note of a camera on how an image file must be turned
+    to stand upright. Ignore, the default, takes the pixels as they are stored, as torchvision does;
+    Apply turns them, in training, evaluation and mode Infer.
     """
 
     @rule(

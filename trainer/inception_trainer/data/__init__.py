@@ -7,8 +7,9 @@ loader workers there are, and where a run was interrupted, changes nothing that 
 ``counter_rng`` has the random numbers for it. ``memory`` is the base of the small sets in memory
 (``digits``, ``cifar`` with ``cifarfiles``, ``synthetic``), ``encoded`` that of files and shards of
 JPEG and other images (``imagefolder``, ``imagelist``, ``shards``), with ``workers`` to ``decode``
-them. What is no image is ``ignored``; ``found`` says what was found, and ``check`` reads all of it
-without training. Nothing here knows devices, ranks or networks.
+them: ``crops`` says which region, ``colours`` what becomes of each kind of pixel. What is no image
+is ``ignored``; ``found`` says what was found, and ``check`` reads all of it without training.
+Nothing here knows devices, ranks or networks.
 """
 
 from .base import Batch, Dataset, Splits

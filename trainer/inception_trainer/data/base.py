@@ -24,6 +24,13 @@ UNREADABLE = -100
 """Label of an image that could not be read: the loss ignores it (torch's ``ignore_index``)."""
 
 
+class UnreadableImage(Exception):  # noqa: N818 - it says what there is, as the errors for people do
+    """An image whose bytes are there but make no picture; the text says why.
+
+    It ends nothing by itself: such images are named, counted and skipped up to ``data.maxCorrupt``.
+    """
+
+
 class Batch(NamedTuple):
     """``images`` uint8 ``[n, 1 or 3, side, side]`` and ``labels`` int64 ``[n]``, both in host
     memory.

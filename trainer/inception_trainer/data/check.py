@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import io
 import multiprocessing
 import re
 import sys
@@ -29,11 +28,9 @@ from torch import Tensor
 
 from inception_trainer.config.training import TrainingConfig
 from inception_trainer.errors import ConfigError, DataError, TrainerError
-from inception_trainer.storage import describe
 
-from .base import Dataset, Splits
+from .base import Dataset, Splits, UnreadableImage
 from .build import open_splits
-from .decode import BROKEN
 from .encoded import EncodedImages
 from .found import ClassCounts
 from .sampler import LengthPlan
@@ -290,7 +287,7 @@ def _read_part(dataset: Dataset, first: int) -> Part:
     for index in range(first, min(first + CHUNK, len(dataset))):
         try:
             part.add(read(index))
-        except BROKEN as error:
+        except UnreadableImage as error:
             part.skip(index, _reason(error))
         except TrainerError as error:
             part.skip(index, str(error))
@@ -298,11 +295,10 @@ def _read_part(dataset: Dataset, first: int) -> Part:
     return part
 
 
-def _reason(error: Exception) -> str:
-    text = describe(error) if isinstance(error, OSError) and error.errno else str(error)
+def _reason(error: UnreadableImage) -> str:
     # Decoders put the object that they read from into their messages, with its address.
-    text = re.sub(r" at 0x[0-9a-f]+", "", " ".join(text.split()))
-    return text[:LONGEST_REASON] or type(error).__name__
+    text = re.sub(r" at 0x[0-9a-f]+", "", " ".join(str(error).split()))
+    return text[:LONGEST_REASON]
 
 
 def _reader(dataset: Dataset) -> Callable[[int], Image]:
@@ -314,7 +310,7 @@ def _reader(dataset: Dataset) -> Callable[[int], Image]:
 def _read_file(dataset: EncodedImages, index: int) -> Image:
     data = dataset.encoded(index)
     pixels = dataset.decode(data)
-    width, height, form = _header(data)
+    width, height, form = dataset.header(data)
     return Image(pixels, _digest(data), width, height, len(data), form)
 
 
@@ -328,17 +324,6 @@ def _read_in_memory(dataset: Dataset, index: int) -> Image:
 def _digest(data: bytes) -> int:
     digest = int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little")
     return digest or 1
-
-
-def _header(data: bytes) -> tuple[int, int, str]:
-    """Width, height and format as the file says them; zeros where Pillow is not there to ask."""
-    try:
-        from PIL import Image as PillowImage
-
-        with PillowImage.open(io.BytesIO(data)) as image:
-            return image.width, image.height, image.format or "unknown"
-    except (ImportError, *BROKEN):
-        return 0, 0, "unknown"
 
 
 class _Progress:

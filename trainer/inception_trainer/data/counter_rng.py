@@ -15,17 +15,26 @@ from numpy.typing import NDArray
 Indices = NDArray[np.int64]
 """Sample numbers within one split, int64 ``[n]``."""
 
-_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+_GOLDEN, _FIRST, _SECOND = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
+_WORD = 0xFFFFFFFFFFFFFFFF
 
 
 def splitmix64(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
     """Mix each 64-bit value into a uniform one."""
     # The algorithm is defined modulo 2**64; numpy would warn of each overflow.
     with np.errstate(over="ignore"):
-        z = values + _GOLDEN
-        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        z = values + np.uint64(_GOLDEN)
+        z = (z ^ (z >> np.uint64(30))) * np.uint64(_FIRST)
+        z = (z ^ (z >> np.uint64(27))) * np.uint64(_SECOND)
         return z ^ (z >> np.uint64(31))
+
+
+def _mixed(value: int) -> int:
+    """:func:`splitmix64` of one value: Python's integers are faster than arrays of one number."""
+    z = (value + _GOLDEN) & _WORD
+    z = ((z ^ (z >> 30)) * _FIRST) & _WORD
+    z = ((z ^ (z >> 27)) * _SECOND) & _WORD
+    return z ^ (z >> 31)
 
 
 def stream_key(*counters: int) -> np.uint64:
@@ -37,7 +46,7 @@ def stream_key(*counters: int) -> np.uint64:
     """
     state = np.zeros(1, np.uint64)
     for counter in counters:
-        state = splitmix64(state ^ np.uint64(counter & 0xFFFFFFFFFFFFFFFF))
+        state = splitmix64(state ^ np.uint64(counter & _WORD))
     return np.uint64(state[0])
 
 
@@ -56,3 +65,20 @@ def uniforms(
     """
     columns = [hashes(stream_key(seed, epoch, stream, column), indices) for column in range(count)]
     return np.stack(columns, 1) / 2.0**64
+
+
+class SampleUniforms:
+    """The uniform numbers of one sample, computed one by one as they are asked for: the columns of
+    its row of :func:`uniforms`.
+    """
+
+    def __init__(self, index: int, seed: int, epoch: int, stream: int = 2) -> None:
+        state = 0
+        for counter in (seed, epoch, stream):
+            state = _mixed(state ^ (counter & _WORD))
+        self._state = state
+        self._index = _mixed(index)
+
+    def __call__(self, column: int) -> float:
+        """The number in [0, 1) of a column."""
+        return _mixed(self._index ^ _mixed(self._state ^ column)) / 2.0**64

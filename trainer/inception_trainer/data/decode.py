@@ -1,147 +1,159 @@
 """Decodes, crops and scales images: encoded bytes to a square uint8 tensor ``[3, side, side]``.
 
-Training: a random resized crop (area 0.08 to 1, ratio 3/4 to 4/3) and a random flip from five
-uniform numbers. Validation: the square in the centre whose side is a given share of the short side
-(``data.evaluationCropRatio``). Both are scaled as ``data.interpolation`` says; bilinear and bicubic
-average when they shrink, nearest picks pixels.
+Pillow decodes and torch scales, for all kinds of data and in every image: the trainer needs both
+anyway, so pixels do not depend on what else is installed. What strangers give is opened as one of a
+few formats only (:mod:`.pillow`). Training and evaluation differ in the region (:mod:`.crops`) and
+in the flip alone.
 
-torchvision decodes where it works, Pillow elsewhere and whatever torchvision refuses. Images that
-are tensors already (digits, CIFAR) only need :func:`scale_images`.
+Images that are tensors already (digits, CIFAR) only need :func:`scale_images`.
 """
 
 from __future__ import annotations
 
 import math
-import warnings
-from collections.abc import Callable, Sequence
 from contextlib import suppress
-from importlib import import_module
-from io import BytesIO
-from typing import Any
+from types import ModuleType
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as torch_functional
 
+from inception_trainer.config.training import DataConfig
 from inception_trainer.errors import ConfigError
+from inception_trainer.log import logger
 
-Decoder = Callable[[bytes, int, "Sequence[float] | None"], Tensor]
-"""(encoded bytes, side, five uniform numbers or None) to uint8 ``[3, side, side]``."""
-BROKEN = (OSError, RuntimeError, ValueError, SyntaxError)
-"""What decoders raise for a file that is no image (Pillow uses SyntaxError for broken PNG)."""
+from .base import UnreadableImage
+from .colours import Picture, rgb
+from .crops import FLIP, Box, Draw, centre_crop, random_resized_crop
 
 INTERPOLATION_MODES = {"Bilinear": "bilinear", "Bicubic": "bicubic", "Nearest": "nearest-exact"}
-"""``data.interpolation`` to the names of torch and torchvision.
+"""``data.interpolation`` to the names of torch.
 
-Their plain ``nearest`` rounds down; this one takes centres, as Pillow does.
+Its plain ``nearest`` rounds down; this one takes centres, as Pillow does.
 """
-CENTRE = 224 / 256
-"""Share of the short side that validation keeps unless the configuration says otherwise."""
-Box = tuple[float, float, float, float]
-"""Left, top, width and height in pixels."""
+ENOUGH = 2
+"""A JPEG is decoded at 1/2, 1/4 or 1/8, which averages and is faster, where that still has so many
+pixels for each one that is wanted: then it cannot be seen in the result.
+"""
+ORIENTATION = 0x0112
+"""Tag of EXIF: how the picture must be turned to stand upright."""
+SIDEWAYS = 5
+"""From this orientation on width and height change places."""
 
 
-def best_decoder(centre: float = CENTRE, interpolation: str = "Bilinear") -> Decoder:
-    """Torchvision's decoder when it imports and works, else Pillow's; ConfigError when neither
-    does.
+class ImageDecoder:
+    """Encoded bytes to pixels, as ``data`` says: the one way for files, lists, shards and stores,
+    in training, evaluation and mode Infer.
     """
-    # A torchvision built for another torch fails with RuntimeError, not ImportError.
-    with suppress(ImportError, RuntimeError, AttributeError):
-        io = import_module("torchvision.io")
-        functional = import_module("torchvision.transforms.v2.functional")
-        decode = _torchvision(io, functional, centre, interpolation)
-        # Once its decoders are gone, Pillow takes over: no need for a warning per loader process
-        # until then.
-        warnings.filterwarnings(
-            "ignore", "The image decoding and encoding capabilities", DeprecationWarning
-        )
-        with suppress(ImportError):
-            pillow = _pillow(import_module("PIL.Image"), centre, interpolation)
-            return _with_fallback(decode, pillow)
-        return decode
+
+    def __init__(self, config: DataConfig) -> None:
+        """ConfigError where Pillow cannot be imported."""
+        self._side = config.image_size
+        self._share = config.evaluation_crop_ratio
+        self._upright = config.exif_orientation == "Apply"
+        self._most_pixels = config.max_pixels
+        self._interpolation = config.interpolation
+        self._pillow = _pillow()
+        self._pillow.ignore_warnings()
+
+    def __call__(self, data: bytes, draw: Draw | None) -> Tensor:
+        """uint8 ``[3, side, side]``; ``draw`` are the random numbers of a training image.
+
+        Raises UnreadableImage with the reason.
+        """
+        try:
+            with self._pillow.open_picture(data, self._most_pixels) as picture:
+                region = self._region(picture, draw)
+        except UnreadableImage:
+            raise
+        # Dozens of parsers, each of which raises what it likes for bytes that make no sense to it.
+        except Exception as error:
+            raise UnreadableImage(str(error) or type(error).__name__) from error
+        image = self._scaled(torch.from_numpy(np.array(region)).permute(2, 0, 1))
+        if draw is not None and draw(FLIP) < 0.5:
+            image = image.flip(-1)
+        return image.contiguous()
+
+    def header(self, data: bytes) -> tuple[int, int, str]:
+        """Width, height and format as the file says them; raises UnreadableImage."""
+        with self._pillow.open_picture(data, self._most_pixels) as picture:
+            return picture.size[0], picture.size[1], picture.format or "unknown"
+
+    def _scaled(self, image: Tensor) -> Tensor:
+        if image.shape[1:] == (self._side, self._side):
+            return image
+        averages = self._interpolation != "Nearest"
+        return torch_functional.interpolate(
+            image[None],
+            size=(self._side, self._side),
+            mode=INTERPOLATION_MODES[self._interpolation],
+            # torch refuses the argument for the nearest pixel.
+            align_corners=False if averages else None,
+            antialias=averages,
+        )[0]
+
+    def _region(self, picture: Picture, draw: Draw | None) -> Picture:
+        """What the network sees of a picture, in mode RGB, not yet scaled unless it was large."""
+        orientation = self._orientation(picture)
+        width, height = picture.size
+        if orientation >= SIDEWAYS:
+            width, height = height, width
+        if draw is None:
+            box = centre_crop(width, height, self._share)
+        else:
+            box = random_resized_crop(width, height, draw)
+        divisor = self._decode_smaller(picture, box)
+        if picture.mode[0] in "IF":
+            # Whether such pixels can be read must not depend on what is cut out of them.
+            picture = rgb(picture)
+        turn = self._pillow.TURNS.get(orientation)
+        if turn is not None:
+            picture = picture.transpose(turn)
+        left, top, width, height = box
+        edges = left, top, left + width, top + height
+        if divisor == 1:
+            return rgb(picture.crop(edges))
+        # Edges between two pixels, which torch knows nothing of.
+        between = tuple(edge / divisor for edge in edges)
+        filter_ = self._pillow.Image.Resampling[self._interpolation.upper()]
+        return rgb(picture).resize((self._side, self._side), filter_, box=between)
+
+    def _orientation(self, picture: Picture) -> int:
+        # Pillow turns a TIFF itself.
+        if not self._upright or picture.format == "TIFF":
+            return 1
+        # A damaged description of a picture makes no damaged picture.
+        with suppress(Exception):
+            return int(picture.getexif().get(ORIENTATION, 1))
+        return 1
+
+    def _decode_smaller(self, picture: Picture, box: Box) -> int:
+        """Have a JPEG decoded at a fraction of its size where that is enough: 2 for a half."""
+        scale = ENOUGH * self._side / min(box[2:])
+        # The nearest pixel is one of the picture, never an average.
+        if picture.format not in ("JPEG", "MPO") or scale >= 1 or self._interpolation == "Nearest":
+            return 1
+        before = max(picture.size)
+        picture.draft("RGB", tuple(math.ceil(side * scale) for side in picture.size))
+        divisor: int = round(before / max(picture.size))
+        return divisor
+
+
+def _pillow() -> ModuleType:
+    """The module :mod:`.pillow`, which needs Pillow: data in memory does not."""
     try:
-        return _pillow(import_module("PIL.Image"), centre, interpolation)
+        from . import pillow
     except ImportError:
         raise ConfigError(
-            "data.kind: files of images need torchvision or Pillow, and neither can be imported"
+            "data.kind: files of images need Pillow, which cannot be imported; install it"
         ) from None
+    return pillow
 
 
-def _with_fallback(fast: Decoder, tolerant: Decoder) -> Decoder:
-    """``fast``, and ``tolerant`` for what it refuses."""
-
-    def decode(data: bytes, side: int, draws: Sequence[float] | None) -> Tensor:
-        try:
-            return fast(data, side, draws)
-        except BROKEN:
-            # torchvision knows fewer formats (no BMP), and refuses some files that others read.
-            return tolerant(data, side, draws)
-
-    return decode
-
-
-def crop_box(width: int, height: int, draws: Sequence[float] | None, centre: float = CENTRE) -> Box:
-    """The region to scale; without ``draws`` the square in the centre."""
-    if draws is None:
-        side = min(width, height) * centre
-        return (width - side) / 2, (height - side) / 2, side, side
-    area = width * height * (0.08 + 0.92 * draws[0])
-    ratio = math.exp(math.log(3 / 4) + draws[1] * math.log(16 / 9))
-    crop_width = min(width, max(1, round(math.sqrt(area * ratio))))
-    crop_height = min(height, max(1, round(math.sqrt(area / ratio))))
-    # + 1: a region as large as the image has one place, not none.
-    left = int(draws[2] * (width - crop_width + 1))
-    top = int(draws[3] * (height - crop_height + 1))
-    return left, top, crop_width, crop_height
-
-
-def _flips(draws: Sequence[float] | None) -> bool:
-    return draws is not None and draws[4] < 0.5
-
-
-def _torchvision(
-    io: Any, functional: Any, centre: float = CENTRE, interpolation: str = "Bilinear"
-) -> Decoder:
-    rgb = io.ImageReadMode.RGB
-    mode = functional.InterpolationMode(INTERPOLATION_MODES[interpolation])
-    averages = interpolation != "Nearest"
-
-    def decode(data: bytes, side: int, draws: Sequence[float] | None) -> Tensor:
-        # A copy, because torch wants memory that it could write to.
-        image = io.decode_image(torch.frombuffer(bytearray(data), dtype=torch.uint8), mode=rgb)
-        box = crop_box(image.shape[2], image.shape[1], draws, centre)
-        left, top, width, height = (int(value) for value in box)
-        image = functional.resized_crop(
-            image, top, left, max(1, height), max(1, width), [side, side], mode, antialias=averages
-        )
-        image = image.flip(-1) if _flips(draws) else image
-        return torch.as_tensor(image).contiguous()
-
-    return decode
-
-
-def _pillow(image_module: Any, centre: float = CENTRE, interpolation: str = "Bilinear") -> Decoder:
-    filter_ = image_module.Resampling[interpolation.upper()]
-
-    def decode(data: bytes, side: int, draws: Sequence[float] | None) -> Tensor:
-        with image_module.open(BytesIO(data)) as opened:
-            width, height = opened.size
-            left, top, crop_width, crop_height = crop_box(width, height, draws, centre)
-            if interpolation != "Nearest":
-                # JPEG can be decoded at 1/2, 1/4, 1/8, which averages and is faster: the smallest
-                # that still covers the crop.
-                scale = side / max(1, min(crop_width, crop_height))
-                opened.draft("RGB", (max(1, int(width * scale)), max(1, int(height * scale))))
-            x = opened.size[0] / width
-            y = opened.size[1] / height
-            box = (left * x, top * y, (left + crop_width) * x, (top + crop_height) * y)
-            scaled = opened.convert("RGB").resize((side, side), filter_, box=box)
-        pixels = np.asarray(scaled, dtype=np.uint8).transpose(2, 0, 1)
-        pixels = pixels[:, :, ::-1] if _flips(draws) else pixels
-        return torch.from_numpy(pixels.copy())
-
-    return decode
+def say_decoder() -> None:
+    """Tell the log what decodes."""
+    logger.info("image files are decoded by %s", _pillow().releases())
 
 
 def scale_images(images: Tensor, side: int, interpolation: str) -> Tensor:

@@ -8,6 +8,7 @@ files in :mod:`.shards`.
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -20,12 +21,12 @@ from typing_extensions import override
 from inception_trainer.config.training import DataConfig
 from inception_trainer.errors import DataError
 from inception_trainer.log import logger
-from inception_trainer.storage import patiently
+from inception_trainer.storage import describe, patiently
 
 from .augment import Augment
-from .base import UNREADABLE, Batch, Dataset, Samples, Splits
-from .counter_rng import Indices, uniforms
-from .decode import BROKEN, Decoder, best_decoder
+from .base import UNREADABLE, Batch, Dataset, Samples, Splits, UnreadableImage
+from .counter_rng import Indices, SampleUniforms
+from .decode import ImageDecoder, say_decoder
 from .workers import Key, Workers
 
 UNREADABLE_SHARE = 0.01
@@ -35,20 +36,25 @@ that is more.
 """
 GREY = 128
 """What an unreadable image is filled with."""
+NO_FILE = frozenset(
+    (errno.EACCES, errno.EPERM, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENXIO)
+)
+"""Errors of what is there and cannot be read as a file, now or later."""
 
 
 class EncodedImages(Dataset):
     """One split of encoded images, decoded by ``data.workers`` loader workers."""
 
-    def __init__(self, samples: Samples, config: DataConfig, seed: int, decoder: Decoder) -> None:
+    def __init__(self, samples: Samples, config: DataConfig, seed: int) -> None:
         self._samples = samples
         self._seed = seed
-        self._decoder = decoder
+        self._decoder = ImageDecoder(config)
         self._side = config.image_size
         self._worker_count = config.workers or 0
         allowed = max(UNREADABLE_COUNT, int(UNREADABLE_SHARE * len(samples)))
         self._most_unreadable = allowed if config.max_corrupt is None else config.max_corrupt
-        self._unreadable: set[str] = set()
+        self._unreadable: dict[str, str] = {}
+        """By name, with the reason."""
         self.augment: Augment | None = None
         self._kept_workers: Workers | None = None
         """Those of the epoch before, which wait for the next one."""
@@ -72,12 +78,22 @@ class EncodedImages(Dataset):
         return self._most_unreadable
 
     def encoded(self, index: int) -> bytes:
-        """One image as it is stored."""
-        return patiently(lambda: self._samples.read(index), self._samples.name(index))
+        """One image as it is stored; raises UnreadableImage for what is no file."""
+        # What storage does not give for a while is no fault of the image.
+        try:
+            return patiently(lambda: self._samples.read(index), self._samples.name(index))
+        except OSError as error:
+            if error.errno not in NO_FILE:
+                raise
+            raise UnreadableImage(describe(error)) from error
 
     def decode(self, data: bytes) -> Tensor:
-        """One image as evaluation sees it, uint8 ``[3, side, side]``; raises BROKEN."""
-        return self._decoder(data, self._side, None)
+        """One image as evaluation sees it, uint8 ``[3, side, side]``; raises UnreadableImage."""
+        return self._decoder(data, None)
+
+    def header(self, data: bytes) -> tuple[int, int, str]:
+        """Width, height and format of an image as it is stored; raises UnreadableImage."""
+        return self._decoder.header(data)
 
     def sample(self, index: int, epoch: int | None) -> tuple[Tensor, int]:
         """One uint8 image ``[3, side, side]`` and its label; runs in a loader worker.
@@ -85,18 +101,22 @@ class EncodedImages(Dataset):
         A broken file gives a grey image with the label UNREADABLE: only the rank, which sees what
         all its workers find, can tell when there are too many.
         """
-        draws = None
-        if epoch is not None:
-            draws = uniforms(np.array([index]), self._seed, epoch, 5)[0].tolist()
-        # What storage does not give is no fault of the image: only what was read can be broken.
-        data = self.encoded(index)
+        draw = None if epoch is None else SampleUniforms(index, self._seed, epoch)
         try:
-            image = self._decoder(data, self._side, draws)
-        except BROKEN:
+            image = self._decoder(self.encoded(index), draw)
+        except UnreadableImage:
             return torch.full((3, self._side, self._side), GREY, dtype=torch.uint8), UNREADABLE
         if epoch is not None and self.augment is not None:
             image = self.augment(image[None], np.array([index]), epoch)[0]
         return image, self._samples.label(index)
+
+    def _reason(self, index: int) -> str:
+        """Why an image cannot be read: workers hand over pixels only, so it is read once more."""
+        try:
+            self.decode(self.encoded(index))
+        except UnreadableImage as error:
+            return str(error)
+        return "it could not be a moment ago"
 
     @override
     def batch(self, indices: Indices, epoch: int | None) -> Batch:
@@ -146,12 +166,13 @@ class EncodedImages(Dataset):
         Raises DataError when they are more than ``data.maxCorrupt``.
         """
         for position in (batch.labels == UNREADABLE).nonzero().flatten().tolist():
-            path = self._samples.name(int(indices[position]))
+            index = int(indices[position])
+            path = self._samples.name(index)
             if path not in self._unreadable:
-                self._unreadable.add(path)
-                logger.warning("%s cannot be read and is skipped", path)
+                self._unreadable[path] = self._reason(index)
+                logger.warning("%s cannot be read and is skipped: %s", path, self._unreadable[path])
         if len(self._unreadable) > self._most_unreadable:
-            some = ", ".join(sorted(self._unreadable)[:3])
+            some = "; ".join(f"{path}: {why}" for path, why in sorted(self._unreadable.items())[:3])
             raise DataError(
                 f"more than {self._most_unreadable} images cannot be read (data.maxCorrupt), "
                 f"among them {some}"
@@ -170,11 +191,12 @@ def both_splits(
     """Training and validation images of the classes ``names``; ``data.numClasses`` may ask for more
     classes. ``ignored`` says what was left out.
     """
-    decoder = best_decoder(config.evaluation_crop_ratio, config.interpolation)
-    return Splits(
-        EncodedImages(train, config, seed, decoder),
-        EncodedImages(val, config, seed, decoder),
+    splits = Splits(
+        EncodedImages(train, config, seed),
+        EncodedImages(val, config, seed),
         max(len(names), config.num_classes or 0),
         names,
         ignored=ignored,
     )
+    say_decoder()
+    return splits

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 from array import array
 from collections.abc import Iterable
 from itertools import repeat
@@ -15,8 +16,11 @@ from typing_extensions import override
 from inception_trainer.errors import InputMissing
 from inception_trainer.stores import Remote, is_url
 
-from .base import Samples
+from .base import Samples, UnreadableImage
 from .text_table import TextTable, TextTableBuilder
+
+LARGEST_FILE = 1 << 30
+"""Bytes; what is larger is not even read."""
 
 
 class Files(Samples):
@@ -76,15 +80,35 @@ class Files(Samples):
 
     @override
     def read(self, index: int) -> bytes:
-        """The content of the file; raises InputMissing when it is gone."""
+        """The content of the file; raises InputMissing when it is gone, UnreadableImage for what is
+        no file.
+        """
         path = self.name(index)
         try:
             if is_url(path):
                 return Remote(path).read_bytes()
-            with open(path, "rb") as file:  # noqa: PTH123 - one call per image
+            with open(path, "rb", opener=_opened_at_once) as file:
+                _check_file(os.fstat(file.fileno()))
                 return file.read()
         except FileNotFoundError:
             raise InputMissing(f"data.path: {path} was there at the start and is gone") from None
+
+
+def _opened_at_once(path: str, flags: int) -> int:
+    # A named pipe would be waited for until somebody writes into it.
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
+def _check_file(found: os.stat_result) -> None:
+    if not stat.S_ISREG(found.st_mode):
+        raise UnreadableImage("it is no file but a pipe or a device")
+    check_size(found.st_size)
+
+
+def check_size(size: int) -> None:
+    """Refuse to read what is no image by its size in bytes alone; raises UnreadableImage."""
+    if size > LARGEST_FILE:
+        raise UnreadableImage(f"it has {size} bytes, which no image needs")
 
 
 class FileList:

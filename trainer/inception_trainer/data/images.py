@@ -15,7 +15,7 @@ from inception_trainer.stores import AnyPath, Remote, check_answers
 
 from .base import Dataset, Splits
 from .build import open_splits
-from .decode import best_decoder
+from .decode import say_decoder
 from .encoded import EncodedImages
 from .files import FileList
 from .folder_listing import describe_folder
@@ -85,12 +85,12 @@ def _images_in_store(path: Remote, ignored: Ignored) -> Iterator[str]:
 def files_to_classify(files: Sequence[AnyPath | str], root: AnyPath, config: DataConfig) -> Images:
     """Images by their path below ``root``."""
     folder = root if root.is_dir() else root.parent
-    decoder = best_decoder(config.evaluation_crop_ratio, config.interpolation)
     samples = FileList(str(folder))
     for file in files:
         samples.add(str(file), NO_LABEL)
     # Seed 0: nothing is drawn, because nothing is augmented.
-    dataset = EncodedImages(samples.build(), config, 0, decoder)
+    dataset = EncodedImages(samples.build(), config, 0)
+    say_decoder()
     return Images(
         dataset, lambda index: dataset.name(index).removeprefix(f"{folder}/"), labelled=False
     )

@@ -27,6 +27,7 @@ from inception_trainer.stores import AnyPath, Remote, is_url, place
 from .base import Samples, Splits
 from .counter_rng import hashes
 from .encoded import both_splits
+from .files import check_size
 from .held_out import hold_out
 from .ignored import IMAGE_SUFFIXES, LITTER, Ignored, is_hidden
 from .imagelist import listed_names
@@ -100,6 +101,7 @@ class Shards(Samples):
         """
         shard = self._shard(index)
         size = int(self._sizes[index])
+        check_size(size)
         try:
             data = self._bytes(shard, int(self._offsets[index]), size)
         except FileNotFoundError:
