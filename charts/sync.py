@@ -1,11 +1,11 @@
 """Brings the generated files of the chart and the plain manifests up to date.
 
 With ``--check`` it only says which of them drifted. Helm reads no file outside a chart, so the
-chart carries copies of the CRD and of the dashboards. The JSON schema of a row of the accelerator
-table is made from the operator's model, for the file beside the rows and for the schema of the
-chart's values, which also gets the types of Kubernetes that it names. The table in the chart's
-README is made from the comments of values.yaml; manifests/install.yaml and manifests/kustomize from
-the rendered chart.
+chart carries copies of the CRD, of the dashboards and of the rules for Prometheus. The JSON schema
+of a row of the accelerator table is made from the operator's model, for the file beside the rows
+and for the schema of the chart's values, which also gets the types of Kubernetes that it names. The
+table in the chart's README is made from the comments of values.yaml; manifests/install.yaml and
+manifests/kustomize from the rendered chart.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ README = CHART / "README.md"
 VALUES_SCHEMA = CHART / "values.schema.json"
 ROW_SCHEMA = PROFILES / "schema.json"
 DASHBOARDS = ROOT / "monitoring" / "dashboards"
+RULES = ROOT / "monitoring" / "rules"
 TABLE_START, TABLE_END = "<!-- values: made by charts/sync.py -->", "<!-- end of values -->"
 _COMMENT, _KEY = re.compile(r"^(\s*)# -- (.+)$"), re.compile(r"^(\s*)([A-Za-z]+):(.*)$")
 
@@ -86,6 +87,8 @@ def copies() -> dict[Path, str]:
     texts = {CHART / "files" / "crd.yaml": CRD.read_text(encoding="utf-8")}
     for source in sorted(DASHBOARDS.glob("*.json")):
         texts[CHART / "files" / "dashboards" / source.name] = source.read_text(encoding="utf-8")
+    for source in sorted(RULES.glob("*.yaml")):
+        texts[CHART / "files" / "rules" / source.name] = source.read_text(encoding="utf-8")
     texts[ROW_SCHEMA] = json.dumps(profile.json_schema(), indent=2) + "\n"
     texts[VALUES_SCHEMA] = values_schema()
     return texts

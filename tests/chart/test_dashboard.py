@@ -3,58 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import promql_parser
 import pytest
-from prometheus_client import CollectorRegistry
 
 import dashboard
-from inception_operator.runtime.metrics import Metrics
-from inception_trainer.sinks.prometheus import Prometheus
+from exported_series import exported, selectors
 
 PATHS = dashboard.paths()
-JOB: dict[str, Any] = {
-    "metadata": {"namespace": "n", "name": "j"},
-    "status": {
-        "trainerStatus": {"progressPercentage": 1, "accuracyTop1": "0.5", "samplesPerSecond": "1"}
-    },
-}
 COUNTERS = ("_total", "_bucket", "_sum", "_count")
 # The operator of a cluster is one: its own health is not chosen by namespace or job.
 CLUSTER_WIDE = re.compile(
     r"inception_operator_(?!job_(info|state|restarts|progress|accuracy|samples))"
 )
-
-
-def exported() -> set[str]:
-    """Names of all samples that the operator and a trainer export."""
-    registries: list[CollectorRegistry] = [Metrics(lambda: [JOB]).registry, Prometheus(0).registry]
-    return {name for registry in registries for name in _names(registry)}
-
-
-def _names(registry: CollectorRegistry) -> Iterator[str]:
-    for family in registry.collect():
-        suffixes = {
-            "counter": ["_total"],
-            "histogram": ["_bucket", "_sum", "_count"],
-            "info": ["_info"],
-        }
-        yield from (family.name + suffix for suffix in suffixes.get(family.type, [""]))
-
-
-def selectors(node: Any) -> Iterator[Any]:
-    """All vector selectors of a parsed expression."""
-    if isinstance(node, promql_parser.VectorSelector):
-        yield node
-    for name in ("expr", "lhs", "rhs", "vector_selector", "param"):
-        child = getattr(node, name, None)
-        if child is not None:
-            yield from selectors(child)
-    for child in getattr(node, "args", None) or ():
-        yield from selectors(child)
 
 
 QUERIES = [query for path in PATHS for query in dashboard.queries(path)]

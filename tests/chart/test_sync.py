@@ -11,7 +11,13 @@ import pytest
 import yaml
 
 from charts import kustomize, plain, sync
-from docs import generate_accelerators, generate_api, generate_lifecycle, generate_recipes
+from docs import (
+    generate_accelerators,
+    generate_alerts,
+    generate_api,
+    generate_lifecycle,
+    generate_recipes,
+)
 from localcluster import components
 from localcluster.progress import to_stderr
 from manifests import generate_crd
@@ -72,6 +78,20 @@ def test_a_command_is_proved_by_running_it() -> None:
 
 def test_the_tables_of_accelerators_are_up_to_date_and_name_only_tests_that_exist() -> None:
     assert generate_accelerators.main(["--check"]) == 0, "run docs/generate_accelerators.py"
+
+
+def test_the_table_of_alerts_is_up_to_date() -> None:
+    assert generate_alerts.main(["--check"]) == 0, "run docs/generate_alerts.py"
+
+
+def test_an_alert_without_a_runbook_and_a_page_without_its_place_are_refused() -> None:
+    texts = {"summary": "x", "description": "x"}
+    lost = {"alert": "InceptionNothing", "labels": {"severity": "info"}, "annotations": texts}
+    page = f"{generate_alerts.START}\n{generate_alerts.END}\n"
+    with pytest.raises(generate_lifecycle.ProofError, match="InceptionNothing has no page"):
+        generate_alerts.document(page, [lost])
+    with pytest.raises(generate_lifecycle.ProofError, match="must hold the lines"):
+        generate_alerts.document("# A page", [])
 
 
 def test_a_proof_without_its_test_and_a_page_without_its_place_are_refused() -> None:

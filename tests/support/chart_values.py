@@ -103,6 +103,7 @@ VALUES: dict[str, dict[str, Any]] = {
         "metrics": {
             **MONITORS,
             "dashboards": {"namespace": "grafana", "annotations": {"grafana_folder": "ML"}},
+            "rules": {"enabled": True, "labels": {"release": "prometheus"}},
         },
         "extraObjects": [
             {
