@@ -48,6 +48,8 @@ def trainer_keys(kind: Any, prefix: str = "") -> dict[str, Any]:
     found: dict[str, Any] = {}
     hints = typing.get_type_hints(kind)
     for field in dataclasses.fields(kind):
+        if not field.metadata.get("in_file", True):
+            continue
         path = prefix + camel(field.name)
         if dataclasses.is_dataclass(hints[field.name]):
             found |= trainer_keys(hints[field.name], f"{path}.")

@@ -195,6 +195,33 @@ def test_broken_plug_in_is_named(monkeypatch) -> None:
         device.resolve(FAKE, "Auto", settings())
 
 
+def test_torch_2_6_without_an_accelerator_means_the_cpu(monkeypatch, caplog) -> None:
+    """That release raises where it has none; later ones return None."""
+
+    def current_accelerator(check_available: bool = False) -> None:
+        raise RuntimeError("Cannot access accelerator device when none is available.")
+
+    fake = types.SimpleNamespace(
+        current_accelerator=current_accelerator, is_available=lambda: False
+    )
+    monkeypatch.setattr(torch, "accelerator", fake, raising=False)
+    assert device.resolve(AcceleratorConfig(), "FP32", settings()).is_cpu
+    assert "NO ACCELERATOR FOUND: training on the CPU" in caplog.text
+    with pytest.raises(ConfigError, match=r"accelerator\.device: missing.*shows no accelerator"):
+        device.resolve(AcceleratorConfig(module="json"), "Auto", settings())
+
+
+def test_an_accelerator_that_cannot_be_asked_is_none(monkeypatch, caplog) -> None:
+    def is_available() -> bool:
+        raise RuntimeError("driver too old")
+
+    fake = types.SimpleNamespace(current_accelerator=lambda: torch.device("cuda"))
+    fake.is_available = is_available
+    monkeypatch.setattr(torch, "accelerator", fake, raising=False)
+    assert device.resolve(AcceleratorConfig(), "FP32", settings()).is_cpu
+    assert "shows no accelerator: driver too old" in caplog.text
+
+
 def test_older_torch_knows_cuda_only(monkeypatch) -> None:
     monkeypatch.delattr(torch, "accelerator", raising=False)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)

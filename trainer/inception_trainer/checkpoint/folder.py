@@ -22,14 +22,13 @@ import os
 import re
 import shutil
 import stat
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from typing_extensions import override
 
-from inception_trainer.errors import ConfigError
 from inception_trainer.log import logger
 from inception_trainer.storage import describe, lacks_room, patiently
 
@@ -294,24 +293,6 @@ class FolderCheckpoints(CheckpointWriter):
 def leads_out(path: Path, folder: Path) -> bool:
     """Whether a path ends outside a folder when every link on its way is followed."""
     return not path.resolve().is_relative_to(folder.resolve())
-
-
-def check_fingerprint(saved: Mapping[str, Any], current: Mapping[str, Any], root: object) -> None:
-    """Raise ConfigError when a checkpoint is of another configuration; lists the keys that differ.
-
-    ``saved`` and ``current`` are fingerprints: flat keys of the configuration with their values.
-    """
-    differences: list[str] = []
-    for key in sorted(saved.keys() | current.keys()):
-        before = saved.get(key)
-        now = current.get(key)
-        if before != now:
-            differences.append(f"{key}: {before!r} in the checkpoint, {now!r} now")
-    if differences:
-        raise ConfigError(
-            f"checkpoint.path: {root} holds a checkpoint of another configuration "
-            f"({'; '.join(differences)}); use another folder, or undo the change"
-        )
 
 
 def _write_tensors(checkpoint: Checkpoint, path: Path) -> tuple[int, str]:

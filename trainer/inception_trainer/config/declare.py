@@ -108,6 +108,10 @@ FROM_SPEC = {"in_api": False}
 """Metadata of a section that the operator fills from fields of ``spec`` beside ``training``."""
 
 
+NOT_A_KEY = {"in_api": False, "in_file": False, "limits": Limits(), "api": Api()}
+"""Metadata of a field that says something of the configuration and is no part of it."""
+
+
 @dataclass(frozen=True)
 class Cel:
     """One entry of ``x-kubernetes-validations``: the API server's half of a rule.

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from . import catalog
 from .declare import FORBIDDEN, INVALID, PLACE, Api, Cel, cel_list, key, rule
 
+AVERAGE, RAW_WEIGHTS = "Average", "Raw"
+"""Values of ``model.weightsKind``."""
 _WITHOUT_DROPOUT = [name for name in catalog.names() if not catalog.facts(name).has_dropout]
 
 
@@ -25,6 +27,13 @@ class ModelConfig:
     file or checkpoint to start from, or to evaluate, in the layout of torchvision, timm, Cadene,
     NVIDIA or the trainer itself. Without it training starts from random weights, and modes
     Evaluate, Infer and Export take the best checkpoint in the job's own directory.
+    """
+
+    weights_kind: str = key(AVERAGE, choices=(AVERAGE, RAW_WEIGHTS), api=Api(max_length=8))
+    """WeightsKind is which weights are taken from a file that holds the running average (EMA) of
+    the weights beside those that were trained, such as a checkpoint of timm, torchvision or the
+    trainer. Average, the default, takes the average; Raw takes the weights that were trained. The
+    log says which.
     """
 
     classifier: str = key("Load", choices=("Load", "New"), api=Api(max_length=8))

@@ -7,7 +7,7 @@ checkpoints carry theirs, and ``data.normalization: Auto`` follows the weights.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 Triple = tuple[float, float, float]
@@ -33,6 +33,10 @@ class Normalization:
             "order": self.order,
             "range": self.range,
         }
+
+    def same_as(self, other: Normalization) -> bool:
+        """Whether both compute the same, whatever they are called."""
+        return replace(self, name=other.name) == other
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Normalization:

@@ -61,7 +61,7 @@ def dump(value: Any) -> Any:
 
 
 def _fields(kind: Any) -> tuple[dataclasses.Field[Any], ...]:
-    return dataclasses.fields(kind)
+    return tuple(field for field in dataclasses.fields(kind) if field.metadata.get("in_file", True))
 
 
 def without_none(hint: Any) -> Any:

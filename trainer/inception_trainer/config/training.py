@@ -25,6 +25,7 @@ from .declare import (
     FORBIDDEN,
     FROM_SPEC,
     INVALID,
+    NOT_A_KEY,
     REQUIRED,
     Api,
     Cel,
@@ -168,6 +169,9 @@ class TrainingConfig:
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig, metadata=FROM_SPEC)
     output: OutputConfig = field(default_factory=OutputConfig, metadata=FROM_SPEC)
     accelerator: AcceleratorConfig = field(default_factory=AcceleratorConfig, metadata=FROM_SPEC)
+
+    written: tuple[str, ...] = field(default=(), compare=False, metadata=NOT_A_KEY)
+    """The keys that the user wrote, such as ``data.imageSize``: no default, nothing of a recipe."""
 
     @rule()
     def files_need_a_place(self) -> str | None:
@@ -425,7 +429,8 @@ def from_mapping(data: Mapping[str, Any], image_folder: str | None = None) -> Tr
     merged = sources.with_image_folder(sources.with_recipe(data), image_folder)
     config = parse(TrainingConfig, merged)
     config.check()
-    config = config.with_defaults()
+    written = tuple(name for name, value in flat(data).items() if value is not None)
+    config = replace(config.with_defaults(), written=written)
     if config.data.image_size:
         auxiliary = bool(config.loss.auxiliary_weight) and config.mode in MODES_WITH_STEPS
         catalog.check_image_size(config.model.name, config.data.image_size, auxiliary=auxiliary)

@@ -85,6 +85,13 @@ class BatchPlan:
         ]
         return max(sizes)
 
+    @property
+    def smallest_micro_batch(self) -> int:
+        """Samples of the smallest micro-batch of any rank."""
+        # The first rank has one of the smaller slices.
+        sizes: list[int] = [part.stop - part.start for part in self.micro_slices(0)]
+        return min(sizes)
+
     def rank_slice(self, rank: int) -> slice:
         """The positions inside the global batch that ``rank`` takes."""
         start = self.global_batch * rank // self.world_size
@@ -160,7 +167,8 @@ class LengthPlan:
     def evaluates_at(self, step: int, rhythm: EvaluationConfig) -> bool:
         """Whether the validation set is measured once ``step`` steps are done."""
         every = rhythm.every_steps or self.steps_per_epoch * (rhythm.every_epochs or 1)
-        return step == self.total_steps or (step > 0 and step % every == 0)
+        # More than all are done where the configuration was made shorter meanwhile.
+        return step >= self.total_steps or (step > 0 and step % every == 0)
 
 
 def micro_batches_of_epoch(

@@ -112,8 +112,14 @@ def _current() -> str | None:
     """The accelerator that torch has and sees; releases before 2.6 know CUDA and XPU only."""
     ask = getattr(getattr(torch, "accelerator", None), "current_accelerator", None)
     if ask is not None:
-        device = ask()
-        return device.type if device is not None and torch.accelerator.is_available() else None
+        try:
+            device = ask()
+            return device.type if device is not None and torch.accelerator.is_available() else None
+        except RuntimeError as error:
+            # torch 2.6 raises where it has none ("Cannot access accelerator device when none is
+            # available"). Whatever else a vendor's library raises is no device to compute on.
+            logger.warning("torch %s shows no accelerator: %s", torch.__version__, error)
+            return None
     seen = (
         name
         for name in ("cuda", "xpu")

@@ -25,7 +25,11 @@ from inception_trainer.data.sampler import BatchPlan, batch_plan, micro_batches_
 from inception_trainer.errors import ConfigError
 from inception_trainer.log import logger
 from inception_trainer.reporting.records import RunInfo
-from inception_trainer.train.network import build_network, prepare_for_training
+from inception_trainer.train.network import (
+    build_network,
+    check_batch_norms,
+    prepare_for_training,
+)
 from inception_trainer.train.prefetch import stream_batches
 from inception_trainer.train.profiler import Trace
 from inception_trainer.train.results import log_record, pod_devices
@@ -63,6 +67,7 @@ def run(run: Run) -> dict[str, Any]:
     splits = open_splits(config)
     _check_samples(splits, plan)
     network = _network(run, max(splits.num_classes, config.data.num_classes or 0))
+    check_batch_norms(network, config, comm.world_size, plan.smallest_micro_batch)
     recorded_steps = config.profiler.steps or 0
     total_steps = _unrecorded_steps(config) + recorded_steps
     info = run.begin(network, model, total_steps, plan.global_batch)

@@ -5,6 +5,7 @@ stop, and a summary.
 from __future__ import annotations
 
 import dataclasses
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -13,12 +14,15 @@ from typing import Any
 from torch import nn
 
 from inception_trainer.comm import Agreement, Comm
+from inception_trainer.config import preprocessing
 from inception_trainer.config.catalog import facts
+from inception_trainer.config.normalization import Normalization, choose
 from inception_trainer.config.settings import Settings
 from inception_trainer.config.training import TrainingConfig
 from inception_trainer.data.sampler import LengthPlan
 from inception_trainer.errors import Stopped
 from inception_trainer.heartbeat import Heartbeat
+from inception_trainer.log import logger
 from inception_trainer.reporting.progress import History
 from inception_trainer.reporting.records import EndRecord, RunInfo, StepRecord
 from inception_trainer.train import results
@@ -101,13 +105,38 @@ def stopped() -> Stopped:
     return Stopped("stopped on request; this mode keeps nothing and begins anew")
 
 
-def with_image_size(config: TrainingConfig, trained: TrainedModel | None) -> TrainingConfig:
-    """The configuration with ``data.imageSize`` filled in: what was asked for, what the weights
-    were trained on, or the network's own.
+def with_preprocessing(config: TrainingConfig, trained: TrainedModel | None) -> TrainingConfig:
+    """The configuration with what evaluation does to an image: what the user wrote, else what the
+    weights were evaluated with, else defaults. Says where they differ.
     """
-    own = facts(trained.model if trained else config.model.name).image_size
-    side = config.data.image_size or (trained.image_size if trained else None) or own
-    return dataclasses.replace(config, data=dataclasses.replace(config.data, image_size=side))
+    evaluated_with = trained.evaluated_with if trained else {}
+    data, differences = preprocessing.following(config.data, evaluated_with, config.written)
+    for difference in differences:
+        # What the user asks for may be a mistake, the other is none.
+        logger.log(logging.WARNING if difference.written else logging.INFO, "%s", difference)
+    if not data.image_size:
+        own = facts(trained.model if trained else config.model.name).image_size
+        data = dataclasses.replace(data, image_size=own)
+    return dataclasses.replace(config, data=data)
+
+
+def choose_normalization(
+    config: TrainingConfig, trained: TrainedModel | None, of_data: Normalization
+) -> Normalization:
+    """How pixels become inputs; says where that is not what the weights were evaluated with."""
+    name, of_weights = config.data.normalization, trained.normalization if trained else None
+    chosen = choose(name, of_data, of_weights)
+    # Files of others say nothing: there only the layout was recognised.
+    if of_weights is None or trained is None or not trained.evaluated_with:
+        return chosen
+    if chosen.same_as(of_weights):
+        return of_weights
+    written = "data.normalization" in config.written
+    difference = preprocessing.Difference(
+        "data.normalization", chosen.name, of_weights.name, written
+    )
+    logger.log(logging.WARNING if written else logging.INFO, "%s", difference)
+    return chosen if written else of_weights
 
 
 def rank_batch(run: Run) -> int:

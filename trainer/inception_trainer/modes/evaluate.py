@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from inception_trainer import models
-from inception_trainer.config.normalization import choose
+from inception_trainer.config import preprocessing
 from inception_trainer.data import open_splits
 from inception_trainer.log import logger
 from inception_trainer.train.evaluation import Evaluation, Evaluator
@@ -13,18 +13,19 @@ from inception_trainer.train.results import evaluation_record
 from inception_trainer.train.step import Normalise
 from inception_trainer.weights.trained_network import TrainedModel, open_trained
 
-from .common import Run, rank_batch, stopped
+from .common import Run, choose_normalization, rank_batch, stopped, with_preprocessing
 
 
 def run(run: Run) -> dict[str, Any]:
     """Measure top-1, top-5 and loss; the figures are equal on all ranks."""
     config, comm = run.config, run.comm
     network, trained = open_trained(config, comm, run.accelerator.device)
+    run.config = config = with_preprocessing(config, trained)
     models.check_image_size(trained.model, config.data.image_size)
     splits = open_splits(config)
     # Accuracies mean nothing where class 3 of the network is class 4 of the data.
     trained.check(splits)
-    normalization = choose(config.data.normalization, splits.normalization, trained.normalization)
+    normalization = choose_normalization(config, trained, splits.normalization)
     normalise = Normalise(normalization, run.accelerator.device)
     batch = rank_batch(run)
     evaluator = Evaluator(network, splits.val, run.accelerator, normalise, comm, batch)
@@ -45,7 +46,11 @@ def run(run: Run) -> dict[str, Any]:
     record = evaluation_record(result, step=rounds, epoch=0.0, pod_samples=0, is_best=False)
     run.bus.evaluation(record)
     return run.summary(
-        info, normalization=normalization.as_dict(), **_figures(result, trained, rounds)
+        info,
+        normalization=normalization.as_dict(),
+        preprocessing=preprocessing.described(config.data, normalization),
+        classNames=list(trained.class_names or splits.class_names),
+        **_figures(result, trained, rounds),
     )
 
 

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from inception_trainer import __version__, models
 from inception_trainer.checkpoint.checksums import file_sha256
-from inception_trainer.config.normalization import IMAGENET, Normalization, choose
+from inception_trainer.config import preprocessing
+from inception_trainer.config.normalization import IMAGENET, Normalization
 from inception_trainer.config.training import TrainingConfig
 from inception_trainer.data.class_names import class_names
 from inception_trainer.errors import ExportDiffers, InputMissing
@@ -32,7 +33,7 @@ from inception_trainer.weights.exporters import (
 )
 from inception_trainer.weights.trained_network import TrainedModel, open_trained
 
-from .common import Boundary, Run, with_image_size
+from .common import Boundary, Run, choose_normalization, with_preprocessing
 
 SEED = 0
 """Of the random images."""
@@ -55,14 +56,12 @@ def run(run: Run) -> dict[str, Any]:
     for exporter in exporters:
         exporter.require(_precision(run.config))
     network, trained = open_trained(run.config, run.comm, torch.device("cpu"))
-    run.config = config = with_image_size(run.config, trained)
+    run.config = config = with_preprocessing(run.config, trained)
     run.accelerator = dataclasses.replace(run.accelerator, precision=_precision(config))
     models.check_image_size(trained.model, config.data.image_size)
     network = network.to(DTYPES[run.accelerator.precision])
     network.to(memory_format=torch.contiguous_format)
-    normalization = choose(
-        config.data.normalization, trained.normalization or IMAGENET, trained.normalization
-    )
+    normalization = choose_normalization(config, trained, trained.normalization or IMAGENET)
     described = describe(config, trained, normalization, run.accelerator.precision)
     info = run.begin(network, trained.model, STEPS_PER_FORMAT * len(exporters), 0)
     boundary = Boundary(run)
@@ -84,6 +83,8 @@ def run(run: Run) -> dict[str, Any]:
         weights=str(trained.path),
         weightsStep=trained.step,
         normalization=normalization.as_dict(),
+        preprocessing=described["preprocessing"],
+        classNames=described["classNames"],
         exports=results,
     )
 
@@ -102,7 +103,7 @@ def describe(
         "precision": precision,
         "input": {"name": "images", "shape": [batch, 3, side, side]},
         "output": {"name": "logits", "shape": [batch, trained.classes]},
-        "preprocessing": {**normalization.as_dict(), "imageSize": side},
+        "preprocessing": preprocessing.described(config.data, normalization),
         "classNames": list(names),
     }
 

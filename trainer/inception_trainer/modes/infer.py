@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from inception_trainer import models
-from inception_trainer.config.normalization import IMAGENET, Normalization, choose
+from inception_trainer.config import preprocessing
+from inception_trainer.config.normalization import IMAGENET, Normalization
 from inception_trainer.data import Batch
 from inception_trainer.data.class_names import class_names
 from inception_trainer.data.counter_rng import Indices
@@ -27,7 +28,7 @@ from inception_trainer.train.step import Normalise
 from inception_trainer.weights.trained_network import TrainedModel, open_trained
 
 from . import latency
-from .common import Boundary, Run, rank_batch, with_image_size
+from .common import Boundary, Run, choose_normalization, rank_batch, with_preprocessing
 from .predictions import Row, Writer, open_writer
 
 
@@ -35,13 +36,11 @@ def run(run: Run) -> dict[str, Any]:
     """Measure latencies, then classify; the predictions are equal at any number of ranks."""
     network, trained = _network(run)
     model = trained.model if trained else models.canonical(run.config.model.name)
-    run.config = config = with_image_size(run.config, trained)
+    run.config = config = with_preprocessing(run.config, trained)
     models.check_image_size(model, config.data.image_size)
     images = _images(run, trained)
-    normalization = choose(
-        config.data.normalization,
-        images.normalization if images else IMAGENET,
-        trained.normalization if trained else None,
+    normalization = choose_normalization(
+        config, trained, images.normalization if images else IMAGENET
     )
     batch = rank_batch(run) * run.comm.world_size
     rounds = _rounds(images, batch)
@@ -53,12 +52,20 @@ def run(run: Run) -> dict[str, Any]:
     figures: dict[str, Any] = {"latencies": sweep} if sweep else {}
     if images is not None:
         names = _class_names(run, trained, images)
+        figures["classNames"] = list(names)
         figures |= _classify(run, boundary, classifier, _Work(images, rounds, sweep_steps, names))
     boundary.settle()
     weights: dict[str, Any] = {"weights": None}
     if trained:
         weights = {"weights": str(trained.path), "weightsStep": trained.step}
-    return run.summary(info, normalization=normalization.as_dict(), **weights, **figures)
+    described = preprocessing.described(config.data, normalization)
+    return run.summary(
+        info,
+        normalization=normalization.as_dict(),
+        preprocessing=described,
+        **weights,
+        **figures,
+    )
 
 
 class Classifier:

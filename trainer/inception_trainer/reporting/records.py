@@ -7,8 +7,8 @@ with a warning: a full disk or a port in use must not end the job.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,9 @@ class RunInfo:
     """Where this rank may leave files."""
     normalization: Normalization = IMAGENET
     """How pixels become the network's inputs."""
+    class_names: tuple[str, ...] = ()
+    data_fingerprints: Mapping[str, str] = field(default_factory=dict)
+    """Of what is trained and evaluated on, wherever it is mounted."""
     weights: str | None = None
     """Whose layout the file had that the job's weights started from; None for random weights."""
     evaluated: tuple[float, float] | None = None

@@ -23,10 +23,12 @@ from inception_trainer.checkpoint.memory_statistics import StatisticsFile
 from inception_trainer.checkpoint.object_store import ObjectStoreCheckpoints
 from inception_trainer.checkpoint.owner import Owner
 from inception_trainer.comm import Comm
+from inception_trainer.config import continuation
 from inception_trainer.config.normalization import Normalization, choose
 from inception_trainer.config.settings import Settings
 from inception_trainer.config.training import TrainingConfig
 from inception_trainer.data import Splits, open_splits
+from inception_trainer.data.identity import fingerprint
 from inception_trainer.data.sampler import BatchPlan, LengthPlan, batch_plan
 from inception_trainer.heartbeat import Heartbeat
 from inception_trainer.log import logger
@@ -39,9 +41,14 @@ from .evaluation import Evaluator
 from .last_copy import LastCopySignal
 from .loop import Trainer, TrainingRun
 from .memory import MemoryCopies
-from .network import build_network, count_parameters, prepare_for_training
-from .results import memory_header, run_info
-from .resume import ResumePoint, Search, agree_on_start, restore_state
+from .network import (
+    build_network,
+    check_batch_norms,
+    count_parameters,
+    prepare_for_training,
+)
+from .results import found, memory_header, run_info
+from .resume import ResumePoint, Search, agree_on_start, announce_changes, restore_state
 from .setup import RunSetup, set_up_run
 from .state import TrainingState
 from .step import Normalise, OptimizerStep, TrainStep
@@ -60,6 +67,8 @@ class TrainingPlan:
     """On rank 0 of a job that has a checkpoint folder."""
     memory: MemoryFolder | None
     splits: Splits
+    fingerprints: dict[str, str]
+    """Of the splits."""
     comm: Comm
     batch: BatchPlan
     length: LengthPlan
@@ -146,10 +155,23 @@ def _plan(
     search = Search(store, memory, setup.settings)
     splits = open_splits(config)
     length = LengthPlan.of(config, len(splits.train))
+    own_fingerprints = _fingerprints(splits, config) if setup.settings.rank == 0 else {}
     comm = setup.join_ranks()
-    start = agree_on_start(comm, search, config, splits)
+    # Those of one rank: files may still be arriving at the disks of others.
+    fingerprints = comm.from_first(lambda: own_fingerprints)
+    now = continuation.current(config, found(splits, fingerprints))
+    start = agree_on_start(comm, search, now)
+    announce_changes(start, config, length)
     memory = take_over_memory(memory, search, start, setup.settings)
-    return TrainingPlan(setup, store, memory, splits, comm, batch, length, start)
+    return TrainingPlan(setup, store, memory, splits, fingerprints, comm, batch, length, start)
+
+
+def _fingerprints(splits: Splits, config: TrainingConfig) -> dict[str, str]:
+    path = config.data.path
+    return {
+        "training": fingerprint(splits.train, path),
+        "validation": fingerprint(splits.val, path),
+    }
 
 
 def take_over_memory(
@@ -171,7 +193,9 @@ def _finished_before(plan: TrainingPlan) -> dict[str, Any] | None:
     """The stored summary of a job that needs no more steps, after handing it to the sinks again."""
     progress = plan.start.progress
     is_evaluated = progress.evaluated_step == progress.step
-    if not progress.summary or not is_evaluated or progress.step != plan.length.total_steps:
+    # The summary may be of fewer epochs, which others followed after.
+    is_summed_up = progress.summary.get("steps") == progress.step
+    if not is_summed_up or not is_evaluated or progress.step < plan.length.total_steps:
         return None
     if plan.start.from_memory:
         # What a finished job leaves on the disk was perhaps still being written.
@@ -213,6 +237,7 @@ def build_training(plan: TrainingPlan) -> TrainingRun:
     """Everything that the training loop needs, in the state of the checkpoint if there is one."""
     config, accelerator, comm = plan.setup.config, plan.setup.accelerator, plan.comm
     network, normalization, weights = _network(plan)
+    check_batch_norms(network, config, comm.world_size, plan.batch.smallest_micro_batch)
     # The optimizer gets the parameters of the bare network: those of its wrappers are the same.
     optimizer_step = OptimizerStep(config, network, accelerator)
     state = TrainingState(network, optimizer_step, comm)
@@ -222,7 +247,11 @@ def build_training(plan: TrainingPlan) -> TrainingRun:
     restore_state(state, plan.start)
     normalise = Normalise(normalization, accelerator.device)
     info = dataclasses.replace(
-        _run_info(plan, count_parameters(network)), normalization=normalization, weights=weights
+        _run_info(plan, count_parameters(network)),
+        normalization=normalization,
+        class_names=plan.splits.class_names,
+        data_fingerprints=plan.fingerprints,
+        weights=weights,
     )
     _announce(plan, info)
     memory = _memory_copies(plan, state, info)

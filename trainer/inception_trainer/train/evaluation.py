@@ -23,6 +23,8 @@ from .prefetch import stream_batches
 from .step import Normalise, count_hits
 
 STOP = "stop"
+NO_BETTER = 0.98
+"""A loss this share below that of guessing shows that something was learnt."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,20 @@ class Evaluation:
     """How long this rank waited for data."""
     batch_seconds: tuple[float, ...] = ()
     """What each batch of this rank took to compute."""
+
+
+def looks_like_guessing(result: Evaluation, classes: int) -> bool:
+    """Whether a network may as well have guessed: so few images of ``classes`` are right, and the
+    loss is no smaller than that of giving all classes the same probability.
+
+    Guessing hits one image in ``classes``; of few images it may hit some more, within three
+    standard deviations. Twice as much is learning where the classes are many, and half of the way
+    to every image where they are few.
+    """
+    guess = 1 / classes
+    deviation = math.sqrt(guess * (1 - guess) / result.samples)
+    most = min(guess + 3 * deviation, 2 * guess, (1 + guess) / 2)
+    return result.accuracy_top1 <= most and result.loss >= NO_BETTER * math.log(classes)
 
 
 class Evaluator:

@@ -28,7 +28,7 @@ from inception_trainer.reporting.records import (
 )
 
 from .batches import TrainingBatches
-from .evaluation import Evaluation, Evaluator
+from .evaluation import Evaluation, Evaluator, looks_like_guessing
 from .intervals import LogInterval, SaveClock
 from .memory import MemoryCopies
 from .profiler import Trace
@@ -274,8 +274,8 @@ class Trainer:
                 is_best=is_best,
             )
         )
-        at_chance_level = result.accuracy_top1 <= 2 / run.splits.num_classes
-        if at_chance_level and epoch > run.config.schedule.warmup_epochs + 1:
+        begun = epoch > run.config.schedule.warmup_epochs + 1
+        if begun and looks_like_guessing(result, run.splits.num_classes):
             logger.warning(
                 "accuracy is at chance level after %.1f epochs: this run is not learning", epoch
             )

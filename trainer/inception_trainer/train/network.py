@@ -18,11 +18,17 @@ from inception_trainer import models
 from inception_trainer.comm import Comm
 from inception_trainer.config.training import TrainingConfig
 from inception_trainer.device import Accelerator
+from inception_trainer.errors import ConfigError
+from inception_trainer.weights.layouts import AUXILIARY
 from inception_trainer.weights.load import WeightsSource, load_weights, local_file
 from inception_trainer.weights.pickles import may_unpickle
 
 from .compiling import compile_if_asked
 from .syncnorm import synchronize_batch_norms
+
+NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+FEWEST_VALUES = 2
+"""Per channel: fewer have no variance."""
 
 
 def build_network(
@@ -88,9 +94,56 @@ def _load(network: nn.Module, config: TrainingConfig, comm: Comm) -> WeightsSour
             local_file(source),
             new_classifier=new_classifier,
             may_unpickle=may_unpickle(config),
+            kind=config.model.weights_kind,
         )
 
     return comm.from_first(load)
+
+
+def check_batch_norms(
+    network: nn.Module, config: TrainingConfig, world_size: int, micro_batch: int
+) -> None:
+    """Raise ConfigError where a batch norm that trains would see a single value per channel of a
+    micro-batch, before the first step would.
+
+    The mean of one value is that value, so torch refuses it. Which layers have one depends on the
+    network, its head and the size of its images: they are looked at by shapes alone.
+    """
+    is_synchronized = config.model.batch_norm == "Synchronized" and world_size > 1
+    if micro_batch > 1 or is_synchronized:
+        return
+    side = config.data.image_size
+    names = {module: name for name, module in network.named_modules()}
+
+    def check(norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        values = inputs[0].numel() // inputs[0].shape[1]
+        if norm.training and values < FEWEST_VALUES:
+            raise ConfigError(_too_few_values(config, names[norm]))
+
+    hooks = [norm.register_forward_pre_hook(check) for norm in names if isinstance(norm, NORMS)]
+    tensors = {**dict(network.named_parameters()), **dict(network.named_buffers())}
+    shapes = {name: torch.empty_like(tensor, device="meta") for name, tensor in tensors.items()}
+    try:
+        with torch.no_grad():
+            images = torch.empty(micro_batch, 3, side, side, device="meta")
+            torch.func.functional_call(network, shapes, (images,))
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _too_few_values(config: TrainingConfig, norm: str) -> str:
+    remedies = ["set it to 2 or more, or leave it out"]
+    if norm.startswith(AUXILIARY):
+        remedies.append('set loss.auxiliaryWeight to "0" to train without the auxiliary head')
+    else:
+        remedies.append("choose a larger data.imageSize")
+    remedies.append("with several ranks set model.batchNorm to Synchronized")
+    return (
+        f"batch.perDevice: {config.batch.per_device or config.batch.global_} leaves the batch norm "
+        f"{norm} of {config.model.name} a single value per channel at data.imageSize "
+        f"{config.data.image_size}, which has no variance; {', or '.join(remedies)}"
+    )
 
 
 def count_parameters(network: nn.Module) -> int:

@@ -7,6 +7,7 @@ Each has one function, so that all modes report the same keys in the same way.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ import torch
 from inception_trainer import __version__
 from inception_trainer.checkpoint.base import FORMAT, Checkpoint
 from inception_trainer.comm import Comm
+from inception_trainer.config import continuation, preprocessing
 from inception_trainer.config.training import TrainingConfig, fingerprint
 from inception_trainer.data import Splits
 from inception_trainer.data.sampler import LengthPlan
@@ -181,6 +183,8 @@ def training_summary(
         exit_reason=exit_reason,
         weights=info.weights,
         normalization=info.normalization.as_dict(),
+        preprocessing=preprocessing.described(config.data, info.normalization),
+        classNames=list(info.class_names),
         accuracyTop1=progress.accuracy_top1,
         accuracyTop5=progress.accuracy_top5,
         loss=progress.loss,
@@ -215,8 +219,8 @@ def checkpoint_content(
         **tensors,
         "progress": progress.as_dict(),
         "config": config.as_dict(),
-        "fingerprint": full_fingerprint(config, splits),
-        "preprocessing": {**info.normalization.as_dict(), "imageSize": config.data.image_size},
+        "fingerprint": full_fingerprint(config, splits, info.data_fingerprints),
+        "preprocessing": preprocessing.described(config.data, info.normalization),
         "weights": info.weights,
         "class_names": list(splits.class_names),
         "world_size": info.world_size,
@@ -229,8 +233,9 @@ def memory_header(config: TrainingConfig, info: RunInfo, splits: Splits) -> dict
     header = {
         "format": FORMAT,
         "version": __version__,
-        "fingerprint": full_fingerprint(config, splits),
-        "preprocessing": {**info.normalization.as_dict(), "imageSize": config.data.image_size},
+        "config": config.as_dict(),
+        "fingerprint": full_fingerprint(config, splits, info.data_fingerprints),
+        "preprocessing": preprocessing.described(config.data, info.normalization),
         "weights": info.weights,
         "world_size": info.world_size,
     }
@@ -238,12 +243,19 @@ def memory_header(config: TrainingConfig, info: RunInfo, splits: Splits) -> dict
     return plain
 
 
-def full_fingerprint(config: TrainingConfig, splits: Splits) -> dict[str, Any]:
-    """The configuration's fingerprint and what was found in the data: what a resumed run must have
-    in common with the one before.
+def full_fingerprint(
+    config: TrainingConfig, splits: Splits, data_fingerprints: Mapping[str, str]
+) -> dict[str, Any]:
+    """The configuration's fingerprint and what was found in the data: what a resumed run is
+    compared with (:mod:`inception_trainer.config.continuation`).
     """
+    return {**fingerprint(config), **found(splits, data_fingerprints)}
+
+
+def found(splits: Splits, data_fingerprints: Mapping[str, str]) -> dict[str, Any]:
+    """What was found in the data, wherever they are."""
     return {
-        **fingerprint(config),
-        "data.found.samples": len(splits.train),
-        "data.found.classes": splits.num_classes,
+        continuation.SAMPLES: len(splits.train),
+        continuation.CLASSES: splits.num_classes,
+        **{f"{continuation.FOUND}{name}": text for name, text in data_fingerprints.items()},
     }

@@ -8,7 +8,6 @@ The weights and the optimizer come from here. That the right samples follow is n
 from __future__ import annotations
 
 import dataclasses
-import json
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -20,23 +19,25 @@ import torch
 from torch import Tensor
 
 from inception_trainer.checkpoint.base import Checkpoint, CheckpointWriter, cannot_use
-from inception_trainer.checkpoint.folder import check_fingerprint
 from inception_trainer.checkpoint.memory import MemoryFolder
 from inception_trainer.checkpoint.memory_file import MemoryCopy
 from inception_trainer.checkpoint.memory_statistics import RankStatistics, read_statistics
 from inception_trainer.comm import Comm
+from inception_trainer.config import continuation
 from inception_trainer.config.normalization import Normalization
 from inception_trainer.config.settings import Settings
 from inception_trainer.config.training import TrainingConfig
-from inception_trainer.data import Splits
-from inception_trainer.errors import DataError
+from inception_trainer.data.sampler import LengthPlan
+from inception_trainer.errors import ConfigError, DataError
 from inception_trainer.log import logger
 from inception_trainer.reporting.progress import Progress
 
-from .results import full_fingerprint
+from .schedule import learning_rate
 from .state import OPTIMIZER_PARTS, TrainingState, parts_of
 
 T = TypeVar("T")
+RATE_KEYS = ("epochs", "maxSteps", "schedule.", "optimizer.learningRate")
+"""Keys on which the learning rate of a step depends."""
 NOTHING = -1
 """The step of a state that is not there."""
 
@@ -62,6 +63,8 @@ class ResumePoint:
     has_average: bool = False
     scaler: dict[str, Any] | None = None
     """State of the loss scale."""
+    changes: tuple[continuation.Change, ...] = ()
+    """How the configuration has changed since."""
     source: int = 0
     """The rank that has it."""
     from_memory: bool = False
@@ -179,34 +182,35 @@ def _in_background(function: Callable[[], T], name: str) -> Future[T]:
     return future
 
 
-def agree_on_start(
-    comm: Comm, search: Search, config: TrainingConfig, splits: Splits
-) -> ResumePoint:
-    """The newest state of all becomes that of all ranks; errors of one are raised on every rank."""
-    fingerprint = full_fingerprint(config, splits)
+def agree_on_start(comm: Comm, search: Search, now: continuation.Plain) -> ResumePoint:
+    """The newest state of all becomes that of all ranks; errors of one are raised on every rank.
+
+    ``now`` is the configuration and the data as :func:`.continuation.current` tells them.
+    """
     disk = comm.from_first(search.disk.result)
-    own = _of_this_configuration(search.memory.result(), fingerprint)
+    own = _of_this_training(search.memory.result(), now)
     step = NOTHING if own.copy is None else own.copy.step
     held, finished = comm.gather(torch.tensor([step, own.finished])).T.tolist()
     newest = max(held)
     start = None
     if disk.step > newest or newest == NOTHING:
-        start = _from_disk(comm, search, config, fingerprint, disk, newest)
+        start = _from_disk(comm, search, now, disk, newest)
     if start is None:
-        start = _from_memory(comm, own.copy, disk.attempt, held.index(newest))
+        start = _from_memory(comm, own.copy, now, disk.attempt, held.index(newest))
         if search.store is not None:
             search.store.adopt_in_background()
     _count_again(start, max(newest, disk.step, *finished))
     return dataclasses.replace(start, statistics=own.own(start, comm.rank))
 
 
-def _of_this_configuration(found: InMemory, fingerprint: dict[str, Any]) -> InMemory:
-    # As JSON has it, which the copy went through.
-    expected = json.loads(json.dumps(fingerprint))
-    if found.copy is None or found.copy.header.get("fingerprint") == expected:
-        return found
+def _of_this_training(state: InMemory, now: continuation.Plain) -> InMemory:
+    if state.copy is None:
+        return state
+    comparison = continuation.compare(continuation.saved(state.copy.header), now)
+    if not comparison.conflicts:
+        return state
     logger.warning("a memory copy of another configuration is not used")
-    return dataclasses.replace(found, copy=None)
+    return dataclasses.replace(state, copy=None)
 
 
 def _count_again(start: ResumePoint, finished: int) -> None:
@@ -223,12 +227,14 @@ def _count_again(start: ResumePoint, finished: int) -> None:
 def _from_disk(
     comm: Comm,
     search: Search,
-    config: TrainingConfig,
-    fingerprint: dict[str, Any],
+    now: continuation.Plain,
     disk: OnDisk,
     in_memory: int,
 ) -> ResumePoint | None:
-    """Read on rank 0; None when the copy in memory turns out to be the newest one after all."""
+    """Read on rank 0; None when the copy in memory turns out to be the newest one after all.
+
+    Raises ConfigError for a checkpoint that this configuration cannot go on from.
+    """
 
     def describe() -> ResumePoint | None:
         try:
@@ -242,8 +248,11 @@ def _from_disk(
             return ResumePoint(disk.attempt, Progress(), resumes=False)
         if payload["progress"]["step"] < in_memory:
             return None
-        check_fingerprint(payload["fingerprint"], fingerprint, config.checkpoint.path)
-        return _describe(payload, disk.attempt)
+        comparison = continuation.compare(continuation.saved(payload), now)
+        if comparison.conflicts:
+            assert search.store is not None  # noqa: S101 - it was read from there
+            raise ConfigError(comparison.refusal(search.store.root))
+        return _describe(payload, now, disk.attempt)
 
     start = comm.from_first(describe)
     if start is None or not comm.is_first:
@@ -252,19 +261,21 @@ def _from_disk(
     return dataclasses.replace(start, payload=search.checkpoint())
 
 
-def _from_memory(comm: Comm, copy: MemoryCopy | None, attempt: int, source: int) -> ResumePoint:
+def _from_memory(
+    comm: Comm, copy: MemoryCopy | None, now: continuation.Plain, attempt: int, source: int
+) -> ResumePoint:
     """Read on the rank that has it."""
     payload = as_checkpoint(copy) if copy is not None and comm.rank == source else None
 
     def describe() -> ResumePoint:
         assert payload is not None  # noqa: S101 - only the source describes
-        return _describe(payload, attempt)
+        return _describe(payload, now, attempt)
 
     start = comm.from_rank(source, describe)
     return dataclasses.replace(start, source=source, from_memory=True, payload=payload)
 
 
-def _describe(payload: Checkpoint, attempt: int) -> ResumePoint:
+def _describe(payload: Checkpoint, now: continuation.Plain, attempt: int) -> ResumePoint:
     return ResumePoint(
         attempt,
         Progress.from_dict(payload["progress"]),
@@ -275,6 +286,29 @@ def _describe(payload: Checkpoint, attempt: int) -> ResumePoint:
         optimizer_parts=parts_of(payload["optimizer"]),
         has_average="average" in payload,
         scaler=payload.get("scaler"),
+        changes=continuation.compare(continuation.saved(payload), now).changes,
+    )
+
+
+def announce_changes(start: ResumePoint, config: TrainingConfig, length: LengthPlan) -> None:
+    """A line for each key that has another value than the training had before, and what becomes of
+    the learning rate.
+    """
+    for change in start.changes:
+        logger.info("going on with a changed configuration: %s", change)
+    step = start.progress.step
+    if not any(change.key.startswith(RATE_KEYS) for change in start.changes):
+        return
+    if step >= length.total_steps:
+        logger.info("%d steps are done, and %d are asked for", step, length.total_steps)
+        return
+    logger.info(
+        "schedule %s as configured now, over %d steps from the first one of the training on: "
+        "the next step, number %d, has the learning rate %g",
+        config.schedule.name,
+        length.horizon,
+        step + 1,
+        learning_rate(config.optimizer.learning_rate, config.schedule, length, step),
     )
 
 

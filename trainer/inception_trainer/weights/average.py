@@ -15,6 +15,8 @@ from torch import Tensor
 from inception_trainer import __version__
 from inception_trainer.checkpoint import safetensors_file
 from inception_trainer.checkpoint.base import FORMAT
+from inception_trainer.config import preprocessing
+from inception_trainer.config.declare import camel
 from inception_trainer.errors import ConfigError, InputMissing, UsageError
 from inception_trainer.reporting.outputs import replacing
 
@@ -81,12 +83,24 @@ def _check_pair(first: WeightFile, other: WeightFile) -> None:
     differing = [name for name in names if first_shapes.get(name) != other_shapes.get(name)]
     if differing:
         raise ConfigError(f"{pair} differ in {len(differing)} tensors, for example {differing[0]}")
-    for key in ("preprocessing", "class_names"):
-        if first.content.get(key) != other.content.get(key):
+    for key, of_first, of_other in (
+        ("preprocessing", _inputs(first), _inputs(other)),
+        ("class_names", first.content.get("class_names"), other.content.get("class_names")),
+    ):
+        if of_first != of_other:
             raise ConfigError(
                 f"{pair} differ in {key.replace('_', ' ')}: "
                 "they were trained on other inputs or classes"
             )
+
+
+def _inputs(file: WeightFile) -> dict[str, Any] | None:
+    """What a file of ours says of its inputs, early versions of which said it in two places."""
+    said = file.content.get("preprocessing")
+    if file.source.layout != OWN_LAYOUT or not isinstance(said, Mapping):
+        return None
+    keys = preprocessing.of_file(file.content).items()
+    return {**file.source.normalization.as_dict(), **{camel(name): value for name, value in keys}}
 
 
 def _write(state: dict[str, Tensor], newest: WeightFile, names: list[str], output: Path) -> None:
@@ -94,7 +108,8 @@ def _write(state: dict[str, Tensor], newest: WeightFile, names: list[str], outpu
     described: dict[str, Any] = {}
     # Files of others do not say it.
     if newest.source.layout == OWN_LAYOUT:
-        for key in ("preprocessing", "class_names", "progress"):
+        described["preprocessing"] = _inputs(newest)
+        for key in ("class_names", "progress"):
             described[key] = newest.content[key]
     with replacing(output) as draft:
         if output.suffix == ".safetensors":

@@ -85,6 +85,10 @@ HEADS = {
     "resnet50": "fc.",
 }
 """Prefix of the classifier's keys in our networks."""
+WRAPPERS = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
+"""What torch.compile, FSDP and activation checkpointing put into names, wherever they wrap."""
+OUTER_WRAPPER = "module"
+"""What DataParallel, DistributedDataParallel and AveragedModel put before all names."""
 AUXILIARY = "AuxLogits."
 AUXILIARY_HEAD = "AuxLogits.fc."
 
@@ -94,3 +98,13 @@ def detect(keys: Iterable[str]) -> Layout | None:
     # A subset is enough: files may have more, such as an auxiliary head, and often lack counters.
     present = set(keys)
     return next((layout for layout in LAYOUTS if present.issuperset(layout.distinctive_keys)), None)
+
+
+def bare(key: str) -> str:
+    """``module._orig_mod.fc.weight`` to ``fc.weight``: a name without the wrappers of its network,
+    in whatever order they were put around it.
+    """
+    parts = [part for part in key.split(".") if part not in WRAPPERS]
+    while parts[:1] == [OUTER_WRAPPER]:
+        parts.pop(0)
+    return ".".join(parts)

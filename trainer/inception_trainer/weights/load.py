@@ -7,7 +7,8 @@ a network that is half random must be an error, not a job that learns slowly.
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+import pickle
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,19 +18,25 @@ import torch
 from torch import Tensor, nn
 
 from inception_trainer.checkpoint import checksums, safetensors_file
+from inception_trainer.config.model import AVERAGE, RAW_WEIGHTS
 from inception_trainer.config.normalization import Normalization
 from inception_trainer.errors import ConfigError, DataError, InputMissing, TrainerError
 from inception_trainer.log import logger
 from inception_trainer.stores import place, temporary_folder
 
-from . import layouts
+from . import layouts, left_out
 from .layouts import Layout
+from .left_out import Reading
 from .pickles import check_pickle
 
 COUNTER = "num_batches_tracked"
 """Batch norm's counter of batches, which files of early PyTorch versions lack."""
-WRAPPERS = ("average", "model", "state_dict")
-"""Keys under which files keep the state_dict; the running average first: it was evaluated."""
+AVERAGES = ("average", "state_dict_ema", "model_ema", "ema_state_dict", "ema")
+"""Keys under which files keep the running average of the weights: ours, timm's, torchvision's."""
+RAW = ("model", "state_dict", "model_state_dict", "net")
+"""Keys under which they keep the weights that were trained."""
+COUNT_OF_AVERAGES = "n_averaged"
+"""What torch's AveragedModel has beside the weights."""
 OWN_LAYOUT = "this trainer"
 """The layout's name for checkpoints of ours."""
 BACKGROUND_CLASSES = 1001
@@ -53,6 +60,8 @@ class WeightFile:
     content: Mapping[str, Any]
     """The whole file as it was; for one of ours with the keys of a checkpoint."""
     source: WeightsSource
+    remarks: tuple[str, ...] = ()
+    """What was not taken, for the log."""
 
     @property
     def classes(self) -> int:
@@ -96,13 +105,17 @@ def load_weights(
     *,
     new_classifier: bool = False,
     may_unpickle: bool = False,
+    kind: str = AVERAGE,
 ) -> WeightsSource:
     """Fill ``network``, the model ``name``, with the weights of a file.
 
-    With ``new_classifier`` the classifier keeps its random weights. Raises what
-    :func:`open_weights` raises, and ConfigError listing the names that do not fit.
+    With ``new_classifier`` the classifier keeps its random weights. ``kind`` is
+    ``model.weightsKind``. Raises what :func:`open_weights` raises, and ConfigError listing the
+    names that do not fit.
     """
-    file = open_weights(name, path, may_unpickle=may_unpickle)
+    file = open_weights(name, path, may_unpickle=may_unpickle, kind=kind)
+    for remark in file.remarks:
+        logger.info("%s", remark)
     network_state = network.state_dict()
     weights = dict(file.state)
     if not _keys_below(network_state, layouts.AUXILIARY):
@@ -122,16 +135,25 @@ def load_weights(
     return file.source
 
 
-def open_weights(name: str | None, path: Path, *, may_unpickle: bool = False) -> WeightFile:
+def open_weights(
+    name: str | None, path: Path, *, may_unpickle: bool = False, kind: str = AVERAGE
+) -> WeightFile:
     """Read a weight file of the model ``name`` (None: of any), onto the CPU.
 
     Nothing beyond tensors and plain values is unpickled, and nothing at all by a torch that may run
-    what a pickle holds, unless ``may_unpickle`` says that the file is trusted. Raises InputMissing,
-    DataError for a file that cannot be read, ConfigError for one that must not be read and for
-    weights of another network.
+    what a pickle holds, unless ``may_unpickle`` says that the file is trusted. ``kind`` says which
+    weights are taken where there are two. Raises InputMissing, DataError for a file that cannot be
+    read, ConfigError for one that must not be read and for weights of another network.
     """
-    content = _read(path, may_unpickle)
-    raw_state = _state_dict(content, path)
+    reading = _read(path, may_unpickle)
+    content: Mapping[str, Any] = reading.content
+    remarks: list[str] = []
+    if reading.left_out:
+        remarks.append(
+            f"{path} holds more than tensors and plain values; left out, and not run: "
+            f"{_some(list(reading.left_out))}"
+        )
+    raw_state = _state_dict(_unwrapped(content, path, kind, remarks), path)
     layout = layouts.detect(raw_state)
     if layout is None:
         raise ConfigError(
@@ -150,39 +172,94 @@ def open_weights(name: str | None, path: Path, *, may_unpickle: bool = False) ->
     else:
         _drop_background(state, layout)
         source = WeightsSource(layout.publisher, layout.normalization)
-    return WeightFile(path, layout.model, state, content, source)
+    return WeightFile(path, layout.model, state, content, source, tuple(remarks))
 
 
-def _read(path: Path, may_unpickle: bool) -> Mapping[str, Any]:
+def _read(path: Path, may_unpickle: bool) -> Reading:
     if not path.is_file():
         raise InputMissing(f"model.weights: no file {path}")
     try:
         checksums.check(path)
         if path.suffix == ".safetensors":
-            content: Any = safetensors_file.read(path)
+            reading = Reading(safetensors_file.read(path))
         else:
             if not may_unpickle:
                 check_pickle(path, str(torch.__version__))
-            content = torch.load(path, "cpu", weights_only=True)
+            reading = _unpickled(path)
     except TrainerError:
         raise
     except Exception as error:
         # Broken pickles and archives raise whatever their first wrong byte leads to.
         raise DataError(f"model.weights: {path} is no file of plain tensors: {error}") from None
-    if not isinstance(content, Mapping):
-        raise DataError(f"model.weights: {path} holds no state_dict")
-    return content
+    if isinstance(reading.content, left_out.LeftOut):
+        raise DataError(
+            f"model.weights: {path} holds a whole object ({_some(list(reading.left_out))}), which "
+            "only the program that made it can build; save its state_dict() instead"
+        )
+    if not isinstance(reading.content, Mapping):
+        raise _without_weights(path)
+    return reading
+
+
+def _unpickled(path: Path) -> Reading:
+    try:
+        return Reading(torch.load(path, "cpu", weights_only=True))
+    except pickle.UnpicklingError:
+        # It holds more than torch knows to be safe, or is damaged, which then shows again.
+        return left_out.read(path)
+
+
+def _unwrapped(
+    content: Mapping[str, Any], path: Path, kind: str, remarks: list[str]
+) -> Mapping[str, Any]:
+    """The state_dict of a file without what is around it: the running average or the weights that
+    were trained, as ``kind`` says. What was passed over is added to ``remarks``.
+    """
+    while True:
+        average, raw = _first_mapping(content, AVERAGES), _first_mapping(content, RAW)
+        if average is None and raw is None:
+            return content
+        if kind == RAW_WEIGHTS and raw is None:
+            raise ConfigError(
+                f"model.weightsKind: {path} holds an average only ({average}), no raw weights; "
+                "leave the key out"
+            )
+        if average is not None and raw is not None:
+            taken = f"the running average ({average}); model.weightsKind Raw takes the raw ({raw})"
+            if kind == RAW_WEIGHTS:
+                taken = f"the raw ({raw}) as model.weightsKind says, not the average ({average})"
+            remarks.append(f"{path} holds two sets of weights; taken are {taken}")
+        chosen = average if raw is None or (average is not None and kind == AVERAGE) else raw
+        content = content[str(chosen)]
+
+
+def _first_mapping(content: Mapping[str, Any], names: Sequence[str]) -> str | None:
+    """The first of ``names`` that has entries below it."""
+    return next(
+        (name for name in names if isinstance(content.get(name), Mapping) and content[name]), None
+    )
 
 
 def _state_dict(content: Mapping[str, Any], path: Path) -> dict[str, Tensor]:
-    """The tensors of a file without its wrappers, under the names that the file has."""
-    for wrapper in WRAPPERS:
-        inner = content.get(wrapper)
-        content = inner if isinstance(inner, Mapping) else content
-    if not all(isinstance(value, Tensor) for value in content.values()):
-        raise DataError(f"model.weights: {path} holds no state_dict")
-    # DistributedDataParallel puts "module." before every name.
-    return {str(key).removeprefix("module."): value for key, value in content.items()}
+    """Tensors under the names that they have without the wrappers of the network."""
+    tensors = {
+        str(key): value
+        for key, value in left_out.without(content).items()
+        if key != COUNT_OF_AVERAGES
+    }
+    if not tensors or not all(isinstance(value, Tensor) for value in tensors.values()):
+        raise _without_weights(path)
+    bare = {layouts.bare(key): value for key, value in tensors.items()}
+    if len(bare) < len(tensors):
+        raise DataError(
+            f"model.weights: {path} holds some weights twice, with and without the prefixes of "
+            "wrappers (module., _orig_mod.); save the state_dict of the bare network"
+        )
+    return bare
+
+
+def _without_weights(path: Path) -> DataError:
+    return DataError(f"model.weights: {path} holds no state_dict")
 
 
 def _drop_background(state: dict[str, Tensor], layout: Layout) -> None:

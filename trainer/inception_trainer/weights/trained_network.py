@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,12 @@ from torch import nn
 from inception_trainer import models
 from inception_trainer.checkpoint import object_store
 from inception_trainer.comm import Comm
+from inception_trainer.config import preprocessing
 from inception_trainer.config.catalog import facts
 from inception_trainer.config.normalization import Normalization
 from inception_trainer.config.training import TrainingConfig
 from inception_trainer.data import Splits
-from inception_trainer.errors import ConfigError, InputMissing
+from inception_trainer.errors import ConfigError, DataError, InputMissing
 from inception_trainer.log import logger
 from inception_trainer.stores import Remote, is_url, place, temporary_folder
 
@@ -41,10 +42,15 @@ class TrainedModel:
     class_names: tuple[str, ...] = ()
     normalization: Normalization | None = None
     """How pixels became its inputs."""
-    image_size: int | None = None
-    """Side of its images in pixels."""
+    evaluated_with: Mapping[str, Any] = field(default_factory=dict)
+    """What evaluation did to images besides: keys of ``data`` and their values."""
     step: int | None = None
     """The optimizer step that it is of."""
+
+    @property
+    def image_size(self) -> int | None:
+        """Side of its images in pixels."""
+        return self.evaluated_with.get("image_size")
 
     def check(self, splits: Splits) -> None:
         """Raise ConfigError when the data has other classes than the network.
@@ -141,8 +147,11 @@ def open_trained(
     for buffer in network.buffers():  # files may leave out the counters of batch norm
         buffer.zero_()
     may_be_read = may_unpickle(config)
+    kind = config.model.weights_kind
     comm.from_first(
-        lambda: load_weights(network, trained.model, trained.path, may_unpickle=may_be_read)
+        lambda: load_weights(
+            network, trained.model, trained.path, may_unpickle=may_be_read, kind=kind
+        )
     )
     network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     comm.broadcast_tensors([*network.parameters(), *network.buffers()])
@@ -152,7 +161,9 @@ def open_trained(
 def _of_exported_file(exported: ExportedFile, config: TrainingConfig) -> TrainedModel:
     """What is known of an exported file; ConfigError for images of another size than it takes."""
     metadata = exported.metadata
-    configured_side = config.data.image_size
+    # What the user did not write is a default or a recipe's, and gives way.
+    written = "data.imageSize" in config.written
+    configured_side = config.data.image_size if written else 0
     side = exported.image_size
     if side is not None and configured_side not in (0, side):
         raise ConfigError(
@@ -163,7 +174,7 @@ def _of_exported_file(exported: ExportedFile, config: TrainingConfig) -> Trained
     classes = exported.classes
     if classes is None:
         # Somebody else's file: only running it shows how many logits come out.
-        image_size = configured_side or facts(model).image_size
+        image_size = config.data.image_size or facts(model).image_size
         images = torch.zeros(1, 3, image_size, image_size)
         classes = ExportedNetwork(exported)(images).shape[1]
     return TrainedModel(
@@ -172,7 +183,7 @@ def _of_exported_file(exported: ExportedFile, config: TrainingConfig) -> Trained
         classes=classes,
         class_names=tuple(metadata.get("classNames", ())),
         normalization=exported.normalization,
-        image_size=side,
+        evaluated_with=_evaluated_with(exported.path, metadata),
         step=metadata.get("step"),
     )
 
@@ -180,7 +191,10 @@ def _of_exported_file(exported: ExportedFile, config: TrainingConfig) -> Trained
 def _of_weight_file(config: TrainingConfig) -> TrainedModel:
     """What is known of the configuration's weight file."""
     file = open_weights(
-        models.canonical(config.model.name), weight_file(config), may_unpickle=may_unpickle(config)
+        models.canonical(config.model.name),
+        weight_file(config),
+        may_unpickle=may_unpickle(config),
+        kind=config.model.weights_kind,
     )
     is_own = file.source.layout == OWN_LAYOUT
     content: Mapping[str, Any] = file.content if is_own else {}
@@ -190,6 +204,13 @@ def _of_weight_file(config: TrainingConfig) -> TrainedModel:
         classes=file.classes,
         class_names=tuple(content.get("class_names") or ()),
         normalization=file.source.normalization,
-        image_size=int(content["preprocessing"]["imageSize"]) if is_own else None,
+        evaluated_with=_evaluated_with(file.path, content),
         step=file.step if is_own else None,
     )
+
+
+def _evaluated_with(path: Path, content: Mapping[str, Any]) -> dict[str, Any]:
+    try:
+        return preprocessing.of_file(content)
+    except ConfigError as error:
+        raise DataError(f"model.weights: {path}: {error}") from None
