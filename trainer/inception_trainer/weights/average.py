@@ -81,7 +81,7 @@ def _check_pair(first: WeightFile, other: WeightFile) -> None:
     differing = [name for name in names if first_shapes.get(name) != other_shapes.get(name)]
     if differing:
         raise ConfigError(f"{pair} differ in {len(differing)} tensors, for example {differing[0]}")
-    for key in ("preprocessing", "class_names"):
+    for key in ("preprocessing", "class_names", "batch_norm_epsilon"):
         if first.content.get(key) != other.content.get(key):
             raise ConfigError(
                 f"{pair} differ in {key.replace('_', ' ')}: "
@@ -96,6 +96,7 @@ def _write(state: dict[str, Tensor], newest: WeightFile, names: list[str], outpu
     if newest.source.layout == OWN_LAYOUT:
         for key in ("preprocessing", "class_names", "progress"):
             described[key] = newest.content[key]
+        described["batch_norm_epsilon"] = newest.content.get("batch_norm_epsilon")
     with replacing(output) as draft:
         if output.suffix == ".safetensors":
             draft.write_bytes(_safetensors(state, newest, names, described))
@@ -120,6 +121,7 @@ def _safetensors(
         preprocessing=described.get("preprocessing"),
         class_names=described.get("class_names"),
         averaged=names,
+        batch_norm_epsilon=described.get("batch_norm_epsilon"),
     )
     try:
         return safetensors_file.encode(state, metadata)

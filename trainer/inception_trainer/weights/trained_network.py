@@ -45,6 +45,8 @@ class TrainedModel:
     """Side of its images in pixels."""
     step: int | None = None
     """The optimizer step that it is of."""
+    batch_norm_epsilon: float | None = None
+    """What its batch norms add to variances, where that is not the network's own."""
 
     def check(self, splits: Splits) -> None:
         """Raise ConfigError when the data has other classes than the network.
@@ -137,6 +139,8 @@ def open_trained(
     # Without values first: random ones would only be overwritten.
     with torch.device("meta"):
         network = models.create(trained.model, trained.classes)
+    asked = config.model.batch_norm_epsilon
+    models.set_batch_norm(network, trained.batch_norm_epsilon if asked is None else asked)
     network.to_empty(device="cpu")
     for buffer in network.buffers():  # files may leave out the counters of batch norm
         buffer.zero_()
@@ -192,4 +196,5 @@ def _of_weight_file(config: TrainingConfig) -> TrainedModel:
         normalization=file.source.normalization,
         image_size=int(content["preprocessing"]["imageSize"]) if is_own else None,
         step=file.step if is_own else None,
+        batch_norm_epsilon=content.get("batch_norm_epsilon"),
     )
