@@ -8,9 +8,7 @@ first paragraph of a section's docstring, its description.
 
 from __future__ import annotations
 
-import ast
 import dataclasses
-import inspect
 import sys
 import textwrap
 import typing
@@ -22,6 +20,7 @@ import yaml
 from docs import pages
 from docs.pages import ROOT
 from inception_trainer.config.declare import INVALID, Api, Cel, Limits, camel, rules
+from inception_trainer.config.describe import key_descriptions, section_description
 from inception_trainer.config.schema import without_none
 from inception_trainer.config.training import TrainingConfig
 
@@ -105,7 +104,7 @@ def section_schema(kind: type[Any], path: str) -> Schema:
         | {"reason": cel.reason}
         for cel in _cel(kind)
     ]
-    schema: Schema = {"description": _section_description(kind), "type": "object"}
+    schema: Schema = {"description": section_description(kind), "type": "object"}
     if validations:
         schema["x-kubernetes-validations"] = validations
     return schema | {"properties": properties}
@@ -188,25 +187,6 @@ def _given(value: Any, path: str, name: str) -> Any:
     if value is None:
         raise CrdError(f"{path} needs {name}: every value of the API is bounded")
     return value
-
-
-def key_descriptions(kind: type[Any]) -> dict[str, str]:
-    """The texts below the fields of a class, by field: Python keeps them in the source alone."""
-    tree = ast.parse(textwrap.dedent(inspect.getsource(kind)))
-    (definition,) = tree.body
-    assert isinstance(definition, ast.ClassDef)  # noqa: S101 - the source of a class
-    texts: dict[str, str] = {}
-    for field, below in zip(definition.body, definition.body[1:], strict=False):
-        if not isinstance(field, ast.AnnAssign) or not isinstance(below, ast.Expr):
-            continue
-        text = ast.literal_eval(below.value)
-        texts[ast.unparse(field.target)] = " ".join(text.split())
-    return texts
-
-
-def _section_description(kind: type[Any]) -> str:
-    first, _, _ = inspect.cleandoc(kind.__doc__ or "").partition("\n\n")
-    return " ".join(first.split())
 
 
 def yaml_lines(schema: Mapping[str, Any], indentation: int) -> Iterator[str]:

@@ -339,8 +339,23 @@ def test_the_longest_name_is_accepted(training_api: Cluster) -> None:
             "evaluation": {"everySteps": 100},
         },
         {**RECIPE, "mode": "Benchmark", "benchmark": {"batch": "Largest"}},
+        {
+            **RECIPE,
+            "model": {
+                "weights": "/w.pt",
+                "freeze": ["conv1", "layer1"],
+                "batchNorm": "Frozen",
+                "batchNormEpsilon": "1e-5",
+                "initialization": "PyTorch",
+            },
+            "optimizer": {"name": "AdamW", "epsilon": "1e-8", "layerDecay": "0.75"},
+            "schedule": {"startEpoch": 2},
+            "loss": {"name": "BinaryCrossEntropy", "scale": "1024", "classWeights": ["1", "2.5"]},
+            "augmentation": {"cutMix": "1", "mixOffEpochs": 3, "trivialAugment": True},
+            "evaluation": {"target": "0.759", "patience": 5, "rawWeights": True},
+        },
     ],
-    ids=["weights and images by URL", "linear", "largest batch"],
+    ids=["weights and images by URL", "linear", "largest batch", "fine-tuning"],
 )
 def test_what_the_trainer_takes_is_accepted(training_api: Cluster, training: Spec) -> None:
     assert (

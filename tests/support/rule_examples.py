@@ -114,14 +114,14 @@ EXAMPLES = [
         *_synchronized("execution", "Compiled", "Eager"),
     ),
     _beside(
-        "square_decay_and_epsilon_belong_to_rmsprop",
+        "square_decay_and_epsilon_need_squares",
         {"optimizer": {"epsilon": "1.0"}},
         {"optimizer": {"epsilon": "1.0", "name": "RMSProp"}},
     ),
     _beside(
-        "square_decay_and_epsilon_belong_to_rmsprop",
+        "square_decay_and_epsilon_need_squares",
         {"optimizer": {"squareDecay": "0.9", "name": "SGD"}},
-        {"optimizer": {"squareDecay": "0.9", "name": "RMSProp"}},
+        {"optimizer": {"squareDecay": "0.9", "name": "AdamW"}},
     ),
     Example("measuring_needs_batch_sizes", _latencies({}), _latencies({"batchSizes": [1]})),
     _beside(
@@ -139,6 +139,12 @@ EXAMPLES = [
         {"classifier": "New"},
         {"classifier": "New", "weights": "/w.pt"},
     ),
+    _keys(
+        "frozen_layers_need_weights",
+        {"batchNorm": "Frozen"},
+        {"batchNorm": "Frozen", "weights": "/w.pt"},
+    ),
+    _keys("frozen_layers_need_weights", {"freeze": ["conv1"]}, {}),
     _keys(
         "dropout_needs_a_network_with_it",
         {"name": "resnet50", "dropout": "0.3"},
@@ -187,6 +193,11 @@ EXAMPLES = [
         "nesterov_needs_sgd",
         {"name": "RMSProp", "nesterov": True},
         {"name": "RMSProp", "nesterov": False},
+    ),
+    _keys(
+        "nesterov_needs_sgd",
+        {"name": "AdamW", "nesterov": True},
+        {"name": "SGD", "nesterov": True},
     ),
     _keys("steps_need_epochs", {"name": "Step"}, {"name": "Step", "stepEpochs": 3}),
     _keys(

@@ -1,5 +1,5 @@
-"""Colour jitter, RandAugment and erasing: known values, bounds, and nothing but (seed, epoch,
-index) decides.
+"""Colour jitter, RandAugment, TrivialAugment and erasing: known values, bounds, and nothing but
+(seed, epoch, index) decides.
 """
 
 import colorsys
@@ -7,16 +7,21 @@ import colorsys
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+from torchvision.transforms import InterpolationMode, autoaugment
 
 from inception_trainer.config.training import from_mapping
 from inception_trainer.data import open_splits
 from inception_trainer.data.augment import Augment, erased_rectangle, jitter_colors
 from inception_trainer.data.randaugment import CHANGES, DRAWS, randaugment
+from inception_trainer.data.trivialaugment import BINS, trivial_augment
+from inception_trainer.data.trivialaugment import CHANGES as TRIVIAL_CHANGES
 
 KINDS = {
     "jitter": {"colorJitter": {"brightness": "0.4", "contrast": "0.4", "saturation": "0.4"}},
     "changes": {"randAugment": {"magnitude": 9}},
     "erasing": {"randomErasing": "1"},
+    "one change": {"trivialAugment": True},
 }
 
 
@@ -168,3 +173,47 @@ def test_training_images_are_augmented_and_others_are_not(kind) -> None:
         plain.train.batch(indices, None).images, loud.train.batch(indices, None).images
     )
     assert torch.equal(plain.val.batch(indices, None).images, loud.val.batch(indices, None).images)
+
+
+PUBLISHED = autoaugment.TrivialAugmentWide()._augmentation_space(BINS)
+
+
+@pytest.mark.parametrize(
+    ("which", "name"), list(enumerate(PUBLISHED)), ids=[name.lower() for name in PUBLISHED]
+)
+def test_every_change_of_trivialaugment_is_torchvisions(which, name) -> None:
+    assert len(PUBLISHED) == len(TRIVIAL_CHANGES)
+    picture = Image.fromarray(images(1)[0].permute(1, 2, 0).numpy())
+    magnitudes, has_sign = PUBLISHED[name]
+    for level in (0, 1, 7, 15, 30):
+        for side, sign in ((0.2, -1.0), (0.8, 1.0)):
+            found = trivial_augment(
+                images(1)[0],
+                [(which + 0.5) / len(TRIVIAL_CHANGES), (level + 0.5) / BINS, side],
+            )
+            magnitude = float(magnitudes[level]) if magnitudes.ndim else 0.0
+            expected = autoaugment._apply_op(
+                picture,
+                name,
+                magnitude * (sign if has_sign else 1.0),
+                InterpolationMode.NEAREST,
+                None,
+            )
+            difference = torch.from_numpy(np.array(expected)).permute(2, 0, 1).ne(found)
+            assert not difference.any(), (level, side)
+
+
+def test_trivialaugment_draws_every_change_and_magnitude(monkeypatch) -> None:
+    seen = []
+    monkeypatch.setattr(
+        "inception_trainer.data.trivialaugment.CHANGES",
+        [
+            lambda picture, magnitude, sign, which=which: (
+                seen.append((which, magnitude, sign)) or picture
+            )
+            for which in range(14)
+        ],
+    )
+    augment(trivialAugment=True)(images(2000, side=2), np.arange(2000), 0)
+    changes, magnitudes, signs = (set(column) for column in zip(*seen, strict=True))
+    assert (changes, magnitudes, signs) == (set(range(14)), set(range(31)), {-1.0, 1.0})

@@ -304,7 +304,7 @@ def test_recipe_is_a_base_that_keys_override() -> None:
 
 @pytest.mark.parametrize(
     ("name", "epochs", "drops"),
-    [("inceptionv3-cifar10", 50, (15, 30, 40)), ("inceptionv3-cifar10-200", 200, (60, 120, 160))],
+    [("inceptionv3-cifar10", 50, (14, 29, 39)), ("inceptionv3-cifar10-200", 200, (59, 119, 159))],
 )
 def test_cifar10_recipes_have_the_published_values(name, epochs, drops) -> None:
     config = from_mapping({"recipe": name, "data": {"path": "/data"}})
@@ -435,17 +435,16 @@ MINDSPORE = {
 
 
 @pytest.mark.parametrize(
-    ("name", "model", "precision", "smoothing", "auxiliary"),
+    ("name", "model", "norm", "precision", "loss"),
     [
-        ("inceptionv4-imagenet", "inception_v4", "FP16", 0.0, 0.0),
-        ("inceptionv4-imagenet-gpu", "inception_v4", "FP32", 0.0, 0.0),
-        ("inceptionv3-imagenet", "inception_v3", "FP16", 0.1, 0.2),
+        ("inceptionv4-imagenet", "inception_v4", (1e-5, 0.003), "FP16", (0.0, 0.0, 1024)),
+        ("inceptionv4-imagenet-gpu", "inception_v4", (1e-5, 0.003), "FP32", (0.0, 0.0, None)),
+        ("inceptionv3-imagenet", "inception_v3", (1e-3, 0.0003), "FP16", (0.1, 0.2, 1024)),
     ],
 )
-def test_mindspore_recipes_have_the_published_values(
-    name, model, precision, smoothing, auxiliary
-) -> None:
+def test_mindspore_recipes_have_the_published_values(name, model, norm, precision, loss) -> None:
     config = from_mapping({"recipe": name, "data": {"path": "/data"}})
+    assert (config.model.batch_norm_epsilon, config.model.batch_norm_momentum) == norm
     assert (config.model.name, config.precision, config.batch.global_, config.epochs) == (
         model,
         precision,
@@ -453,7 +452,11 @@ def test_mindspore_recipes_have_the_published_values(
         250,
     )
     assert (config.data.image_size, config.data.evaluation_crop_ratio) == (299, 1)
-    assert (config.loss.label_smoothing, config.loss.auxiliary_weight) == (smoothing, auxiliary)
+    assert (
+        config.loss.label_smoothing,
+        config.loss.auxiliary_weight,
+        config.loss.scale,
+    ) == loss
     assert {key: getattr(config.optimizer, key) for key in MINDSPORE} == MINDSPORE
     jitter = config.augmentation.color_jitter
     assert (jitter.brightness, jitter.contrast, jitter.saturation) == (0.4, 0.4, 0.4)
@@ -486,6 +489,7 @@ def test_timm_recipes_have_the_values_of_the_scripts() -> None:
         0.001,
         1e-5,
     )
+    assert (three.model.initialization, four.model.initialization) == ("TruncatedNormal", "PyTorch")
     for config in (three, four):
         changes = config.augmentation.rand_augment
         assert (changes.magnitude, changes.deviation, config.data.normalization) == (

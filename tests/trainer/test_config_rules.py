@@ -83,7 +83,8 @@ TRAININGS = st.fixed_dictionaries(
                 "classifier": ["Load", "New"],
                 "weights": ["/w"],
                 "dropout": ["0", "0.5"],
-                "batchNorm": ["PerRank", "Synchronized"],
+                "batchNorm": ["PerRank", "Synchronized", "Frozen"],
+                "freeze": [["conv1"]],
             },
             name=catalog.names(),
         ),
@@ -100,7 +101,7 @@ TRAININGS = st.fixed_dictionaries(
         ),
         "optimizer": keys(
             {
-                "name": ["SGD", "RMSProp"],
+                "name": ["SGD", "RMSProp", "AdamW"],
                 "nesterov": [True, False],
                 "squareDecay": ["0.9"],
                 "epsilon": ["1.0"],

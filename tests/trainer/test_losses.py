@@ -37,6 +37,35 @@ def test_unreadable_images_count_nothing() -> None:
     torch.testing.assert_close(some, criterion((LOGITS[:1], AUXILIARY[:1]), LABELS[:1]).total)
 
 
+def test_binary_cross_entropy_asks_about_every_class() -> None:
+    """The mean over the classes, with a smoothed label for each, of the sum over the images."""
+    criterion = Criterion(label_smoothing=0.1, is_binary=True)
+    found = criterion(LOGITS, LABELS).main
+    targets = torch.tensor([[0.05, 0.95], [0.95, 0.05]])
+    chances = LOGITS.sigmoid()
+    by_hand = -(targets * chances.log() + (1 - targets) * (1 - chances).log())
+    torch.testing.assert_close(found, by_hand.mean(1).sum())
+    some = criterion(LOGITS, torch.tensor([1, -100])).total
+    torch.testing.assert_close(some, criterion(LOGITS[:1], LABELS[:1]).total)
+    # Mixed labels are a mixture of losses here, too.
+    mixed = criterion.mixed(LOGITS, LABELS, 0.75).main
+    half = 0.75 * targets + 0.25 * targets.flip(0)
+    by_hand = -(half * chances.log() + (1 - half) * (1 - chances).log())
+    torch.testing.assert_close(mixed, by_hand.mean(1).sum())
+
+
+@pytest.mark.parametrize("is_binary", [False, True])
+def test_images_count_what_their_class_does(is_binary) -> None:
+    weights = torch.tensor([3.0, 0.5])
+    weighted = Criterion(class_weights=weights, is_binary=is_binary)
+    plain = Criterion(is_binary=is_binary)
+    each = [
+        float(weights[label]) * plain(LOGITS[at : at + 1], LABELS[at : at + 1]).main
+        for at, label in enumerate(LABELS.tolist())
+    ]
+    torch.testing.assert_close(weighted(LOGITS, LABELS).main, torch.stack(each).sum())
+
+
 def test_caffe_inputs_are_blue_first_and_unscaled() -> None:
     pixel = torch.tensor([10, 117, 255], dtype=torch.uint8).view(1, 3, 1, 1)
     found = Normalise(CAFFE_BGR, torch.device("cpu"))(pixel).flatten()

@@ -14,7 +14,7 @@ import pytest
 
 from inception_trainer.checkpoint import base, object_store
 from inception_trainer.checkpoint.base import SaveRecord
-from inception_trainer.checkpoint.object_store import ObjectStoreCheckpoints
+from inception_trainer.checkpoint.object_store import ObjectStoreCheckpoints, Record
 from inception_trainer.checkpoint.owner import Owner
 from inception_trainer.errors import ConfigError, DataError, Fenced, StorageFailed, StoreFailed
 from inception_trainer.stores import Remote
@@ -444,3 +444,22 @@ def test_a_save_reports_and_raises(place, monkeypatch) -> None:
         writer.wait()
     assert [record.step for record in failed] == [2, 2]
     assert step_and_writer(root, 2) == (1, 1)
+
+
+def test_a_checkpoint_that_is_kept_for_good_goes_with_every_attempt(place) -> None:
+    root = place()
+    first = begun(root, 1, keep=1)
+    for step in (1, 2, 3):
+        kept_epoch = 7 if step == 2 else None
+        first.commit(small_checkpoint(step, 1), step, False, False, kept_epoch)
+    second = begun(root, 2, keep=1)
+    second.commit(small_checkpoint(4, 2), 4, False, False)
+    record = json.loads((root / "attempts" / "00000002" / "record.json").read_bytes())
+    assert {epoch: stored["step"] for epoch, stored in record["epochs"].items()} == {"7": 2}
+    steps = sorted(name[5:14] for name in objects(root, 2) if name.startswith("step-"))
+    assert steps == ["000000002", "000000004"]
+
+
+def test_a_record_of_version_0_1_names_no_epochs() -> None:
+    old = {"kept": [], "best": None, "final": None, "weights": None}
+    assert Record.decode(json.dumps(old).encode()) == Record()

@@ -14,12 +14,23 @@ import trainer_ranks
 from inception_trainer import device, models
 from inception_trainer.comm import Comm
 from inception_trainer.config.settings import Settings
-from inception_trainer.config.training import TrainingConfig, from_mapping, merge
+from inception_trainer.config.training import (
+    AugmentationConfig,
+    TrainingConfig,
+    from_mapping,
+    merge,
+)
 from inception_trainer.data.sampler import LengthPlan
 from inception_trainer.device import Accelerator
 from inception_trainer.errors import ConfigError
 from inception_trainer.train.ema import WeightAverage, decay_after
-from inception_trainer.train.mixup import blend_images, mixing_coefficient
+from inception_trainer.train.mixup import (
+    blend_images,
+    draw_mix,
+    mix_images,
+    mixing_coefficient,
+    rectangle,
+)
 from inception_trainer.train.optimizers import RMSProp, parameter_groups
 from inception_trainer.train.schedule import learning_rate
 from inception_trainer.train.state import TrainingState
@@ -145,6 +156,75 @@ def test_mixup_blends_with_the_mirrored_position() -> None:
     assert blend_images(images, 0.75)[:, 0, 0, 0].tolist() == [0.5, 1.0, 1.5]
 
 
+def mixing(**augmentation: object) -> AugmentationConfig:
+    return from_mapping({**DIGITS, "augmentation": augmentation}).augmentation
+
+
+def test_cutmix_replaces_a_rectangle_by_that_of_the_mirrored_position() -> None:
+    images = torch.arange(4.0).view(4, 1, 1, 1).expand(4, 3, 16, 24).contiguous()
+    shares = []
+    cuts = mixing(cutMix=1)
+    for step in range(100):
+        mix = draw_mix(cuts, 5, step)
+        assert mix == draw_mix(cuts, 5, step)
+        mixed, lam = mix_images(images, mix)
+        for number in range(4):
+            own = mixed[number] == number
+            assert (own | (mixed[number] == 3 - number)).all()
+            assert own.float().mean().item() == pytest.approx(lam, abs=1e-6)
+            # What is foreign is one rectangle.
+            rows, columns = (~own[0]).any(1).nonzero(), (~own[0]).any(0).nonzero()
+            assert (~own[0]).sum() == len(rows) * len(columns)
+        shares.append(lam)
+    assert torch.equal(images[2], torch.full((3, 16, 24), 2.0)), "the images of others stay"
+    # Drawn evenly; at the border rectangles are cut, so that more of an image stays its own.
+    assert 0.45 < sum(shares) / len(shares) < 0.8
+    assert min(shares) < 0.4
+
+
+def test_rectangles_have_the_area_that_was_drawn_where_no_border_cuts_them() -> None:
+    top, bottom, left, right = rectangle(100, 200, 0.75, (0.5, 0.5))
+    assert (top, bottom, left, right) == (25, 75, 50, 150)
+    assert rectangle(100, 200, 0.75, (0.0, 0.99)) == (0, 25, 148, 200)
+    assert rectangle(100, 200, 1.0, (0.5, 0.5))[:2] == (50, 50)
+
+
+def test_mixup_and_cutmix_share_the_steps() -> None:
+    both = mixing(mixup="0.2", cutMix=1)
+    kinds = [draw_mix(both, 0, step).centre is None for step in range(400)]
+    assert 0.4 < sum(kinds) / 400 < 0.6
+    assert all(draw_mix(mixing(mixup="0.2"), 0, step).centre is None for step in range(9))
+    assert draw_mix(mixing(), 0, 0) is None
+    blended = draw_mix(mixing(mixup="0.2"), 0, 3)
+    assert blended.lam == mixing_coefficient(0, 3, 0.2)
+
+
+@pytest.mark.timeout(200)
+def test_the_last_epochs_mix_no_images(tmp_path) -> None:
+    """They go on from the same state, so that only their own images could make a difference."""
+    mixed = {"augmentation": {"mixup": 1, "cutMix": 1}}
+    results = {}
+    for name, change in {
+        "all": {**mixed},
+        "some": merge(mixed, {"augmentation": {"mixOffEpochs": 1}}),
+        "none": {},
+    }.items():
+        path = tmp_path / name
+        job = config(path, epochs=2, schedule={"name": "Constant"}, **change)
+        gang = trainer_ranks.start(path, job, small=True)
+        assert gang.wait() == [0], gang.output()
+        results[name] = [row[1] for row in final(path)["progress"]["history"]["train"]]
+    # Six steps in an epoch; the loss of the seventh shows the first images that are not mixed.
+    assert results["some"][:6] == results["all"][:6] != results["none"][:6]
+    assert results["some"][6:] != results["all"][6:]
+    only_last = tmp_path / "only"
+    change = merge(mixed, {"augmentation": {"mixOffEpochs": 2}})
+    job = config(only_last, epochs=2, schedule={"name": "Constant"}, **change)
+    assert trainer_ranks.start(only_last, job, small=True).wait() == [0]
+    found = [row[1] for row in final(only_last)["progress"]["history"]["train"]]
+    assert found == results["none"]
+
+
 def test_exponential_schedule_begins_after_the_warm_up() -> None:
     schedule = {"name": "Exponential", "warmupEpochs": 1, "gamma": 0.25, "stepEpochs": 2}
     config = from_mapping({**DIGITS, "batch": {"global": 10}, "epochs": 5, "schedule": schedule})
@@ -158,8 +238,8 @@ def test_exponential_schedule_begins_after_the_warm_up() -> None:
 @pytest.mark.parametrize(
     ("data", "words"),
     [
-        ({"optimizer": {"epsilon": 1}}, ["optimizer.epsilon", "only RMSProp"]),
-        ({"optimizer": {"squareDecay": 0.5}}, ["optimizer.squareDecay", "only RMSProp"]),
+        ({"optimizer": {"epsilon": 1}}, ["optimizer.epsilon", "only RMSProp and AdamW"]),
+        ({"optimizer": {"squareDecay": 0.5}}, ["optimizer.squareDecay", "only RMSProp and AdamW"]),
         (
             {"optimizer": {"name": "RMSProp", "nesterov": True}},
             ["optimizer.nesterov", "RMSProp has no Nesterov"],
@@ -292,3 +372,21 @@ def test_the_average_is_what_is_evaluated_and_read(tmp_path) -> None:
     assert trainer_ranks.run(tmp_path, {**job, "mode": "Evaluate"}, attempt=2) == [0]
     measured = json.loads((tmp_path / "output" / "evaluate" / "summary.json").read_text())
     assert measured["loss"] == pytest.approx(saved["progress"]["loss"], abs=1e-6)
+
+
+@pytest.mark.timeout(300)
+def test_the_network_itself_is_measured_beside_its_average(tmp_path) -> None:
+    """An average changes nothing of the training, so without one the same network is measured."""
+    averaged, plain = tmp_path / "averaged", tmp_path / "plain"
+    both = {"weightAverage": {"decay": 0.9}, "evaluation": {"rawWeights": True}}
+    gang = trainer_ranks.start(averaged, config(averaged, **both), 2, small=True)
+    assert gang.wait() == [0, 0], gang.output()
+    assert "of the weights without their average" in gang.output()
+    assert trainer_ranks.start(plain, config(plain), 2, small=True).wait() == [0, 0]
+    found, expected = (
+        json.loads((path / "output" / "summary.json").read_text()) for path in (averaged, plain)
+    )
+    assert found["rawAccuracyTop1"] == expected["accuracyTop1"]
+    assert expected["rawAccuracyTop1"] is None
+    tags = (averaged / "output" / "tensorboard").rglob("events*")
+    assert any(b"val/raw_top1" in path.read_bytes() for path in tags)

@@ -146,6 +146,20 @@ def test_environment() -> None:
     assert values["HOME"] == "/tmp"
 
 
+def test_every_key_about_checkpoints_reaches_the_trainer() -> None:
+    keys = {
+        "everySteps": 5,
+        "everyEpochs": 2,
+        "everySeconds": 30,
+        "keep": 4,
+        "keepEveryEpochs": 10,
+        "memory": "Never",
+    }
+    values = env(build(checkpoint={"volumeClaimName": "claim", **keys}))
+    config = json.loads(values["INCEPTION_CONFIG"])
+    assert config["checkpoint"] == {"path": "/checkpoint/digits", **keys}
+
+
 @pytest.mark.parametrize(
     ("accelerator", "nproc", "expected"),
     [

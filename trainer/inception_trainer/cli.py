@@ -1,5 +1,5 @@
-"""The command line: a command per mode, ``data check``, ``average``, ``compare``, ``launch``,
-``recipes``.
+"""The command line: a command per mode, ``data check``, ``average``, ``compare``, ``explain``,
+``launch``, ``recipes``.
 
 ::
 
@@ -9,6 +9,7 @@
     python -m inception_trainer evaluate --set recipe=bninception-digits --set checkpoint.path=out
     python -m inception_trainer compare out other
     python -m inception_trainer data check job.yaml --json
+    python -m inception_trainer explain optimizer.momentum
 """
 
 from __future__ import annotations
@@ -53,9 +54,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         return launch(arguments[1:])
     try:
-        options = _parser().parse_args(arguments)
+        # Only where they are shown: reading keys out of their classes takes a tenth of a second.
+        asks_for_help = not {"-h", "--help"}.isdisjoint(arguments)
+        options = _parser(_keys() if asks_for_help else None).parse_args(arguments)
         if options.command == "recipes":
             return _recipes()
+        if options.command == "explain":
+            return _explain(options.key)
         if options.command == "average":
             return _average(options.files, options.output, options.allow_pickle)
         if options.command == "compare":
@@ -71,18 +76,41 @@ def main(argv: Sequence[str] | None = None) -> int:
         entry.end(error, None if is_usage else environment.from_environment())
 
 
-def _parser() -> argparse.ArgumentParser:
+def _keys() -> str:
+    from .config.explain import explain
+
+    return f"keys of the configuration, in the file and after --set:\n{explain()}"
+
+
+def _parser(keys: str | None = None) -> argparse.ArgumentParser:
+    """``keys`` are what ``--help`` of the modes ends with."""
     parser = _Parser(
         prog="python -m inception_trainer",
         description="Train image classifiers on any accelerator.",
+        epilog="`explain`, and --help of each mode, show the keys of the configuration.",
     )
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(
         dest="command", required=True, metavar="command", parser_class=_Parser
     )
     for name, text in COMMANDS.items():
-        _add_configuration(commands.add_parser(name, help=text))
+        command = commands.add_parser(
+            name,
+            help=text,
+            description=text,
+            epilog=keys,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        _add_configuration(command)
     _add_data_commands(commands.add_parser("data", help="look at the data without training"))
+    explaining = commands.add_parser("explain", help="what a key of the configuration means")
+    explaining.add_argument(
+        "key",
+        nargs="?",
+        default="",
+        metavar="KEY",
+        help="a key such as optimizer.momentum, or a section such as optimizer; default: all",
+    )
     commands.add_parser("launch", help="resident launcher of a pod", add_help=False)
     commands.add_parser("recipes", help="list the named presets")
     average = commands.add_parser(
@@ -134,6 +162,13 @@ def _recipes() -> int:
 
     for name in recipes.names():
         print(f"{name:28}{recipes.summary(name)}")
+    return 0
+
+
+def _explain(key: str) -> int:
+    from .config.explain import explain
+
+    print(explain(key).strip())
     return 0
 
 

@@ -80,8 +80,10 @@ class Checkpoint(Model):
     path: str | None = None
     uri: str | None = None
     every_steps: int | None = None
+    every_epochs: int | None = None
     every_seconds: int | None = None
     keep: int | None = None
+    keep_every_epochs: int | None = None
     memory: str | None = None
 
     @model_validator(mode="after")
@@ -102,8 +104,10 @@ class Checkpoint(Model):
         """
         options = {
             "everySteps": self.every_steps,
+            "everyEpochs": self.every_epochs,
             "everySeconds": self.every_seconds,
             "keep": self.keep,
+            "keepEveryEpochs": self.keep_every_epochs,
             "memory": self.memory,
         }
         return {key: value for key, value in options.items() if value is not None}

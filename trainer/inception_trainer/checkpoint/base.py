@@ -83,6 +83,7 @@ class _SaveRequest:
     step: int
     best: bool
     final: bool
+    kept_epoch: int | None
     complete: Callable[[], None]
     started: float
     stalled_seconds: float
@@ -152,8 +153,18 @@ class CheckpointWriter(abc.ABC):
         """Raise Fenced when a newer attempt is the writer."""
 
     @abc.abstractmethod
-    def commit(self, checkpoint: Checkpoint, step: int, best: bool, final: bool) -> int:
-        """Write one checkpoint, and all that goes with it; returns its size in bytes."""
+    def commit(
+        self,
+        checkpoint: Checkpoint,
+        step: int,
+        best: bool,
+        final: bool,
+        kept_epoch: int | None = None,
+    ) -> int:
+        """Write one checkpoint, and all that goes with it; returns its size in bytes.
+
+        With ``kept_epoch``, the number of epochs that it comes after, it is never removed.
+        """
 
     @abc.abstractmethod
     def make_room(self) -> bool:
@@ -177,6 +188,7 @@ class CheckpointWriter(abc.ABC):
         *,
         best: bool = False,
         final: bool = False,
+        kept_epoch: int | None = None,
         complete: Callable[[], None] = lambda: None,
     ) -> None:
         """Write in the background, once the write before is done.
@@ -190,7 +202,9 @@ class CheckpointWriter(abc.ABC):
         self._reserved_at = None
         self._join()
         stalled_seconds = time.monotonic() - started
-        request = _SaveRequest(checkpoint, step, best, final, complete, started, stalled_seconds)
+        request = _SaveRequest(
+            checkpoint, step, best, final, kept_epoch, complete, started, stalled_seconds
+        )
         # A daemon: a process that ends by an error must not wait for a store that hangs. Whoever
         # needs the checkpoint calls wait.
         self._thread = threading.Thread(
@@ -252,7 +266,13 @@ class CheckpointWriter(abc.ABC):
         """Write the checkpoint; while there is no room for it, older ones go first."""
         while True:
             try:
-                return self.commit(request.checkpoint, request.step, request.best, request.final)
+                return self.commit(
+                    request.checkpoint,
+                    request.step,
+                    request.best,
+                    request.final,
+                    request.kept_epoch,
+                )
             except Exception as error:
                 if not lacks_room(error) or not self.make_room():
                     raise

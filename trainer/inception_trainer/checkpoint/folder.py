@@ -6,7 +6,8 @@ Layout below ``checkpoint.path`` (docs/architecture/names.md)::
     .writers/3.<created>.<uid>.<namespace>.<name>/   what makes it so: see `fence`
     latest.json                     {"file": ..., "sha256": ..., "step": ...}, written last
     checkpoints/step-000000120.pt   with step-000000120.pt.sha256 beside it;
-                                    best.pt, final.pt and final.safetensors likewise
+                                    best.pt, final.pt, epoch-000010.pt (one that is never
+                                    removed) and final.safetensors likewise
 
 A file appears under its name only once its bytes and its checksum are on the disk. Nothing is
 unpickled beyond tensors and plain values (``weights_only=True``), and nothing is read that lies
@@ -144,11 +145,18 @@ class FolderCheckpoints(CheckpointWriter):
         self._fence.check()
 
     @override
-    def commit(self, checkpoint: Checkpoint, step: int, best: bool, final: bool) -> int:
+    def commit(
+        self,
+        checkpoint: Checkpoint,
+        step: int,
+        best: bool,
+        final: bool,
+        kept_epoch: int | None = None,
+    ) -> int:
         # Saves work that is in vain; what keeps an older attempt from writing is the fence itself.
         self._fence.check()
         try:
-            return self._write_files(checkpoint, step, best, final)
+            return self._write_files(checkpoint, step, best, final, kept_epoch)
         except BaseException:
             # Half a checkpoint must not take the room of the next one.
             self._fence.discard_drafts()
@@ -168,13 +176,17 @@ class FolderCheckpoints(CheckpointWriter):
             return not path.exists()
         return False
 
-    def _write_files(self, checkpoint: Checkpoint, step: int, best: bool, final: bool) -> int:
+    def _write_files(
+        self, checkpoint: Checkpoint, step: int, best: bool, final: bool, kept_epoch: int | None
+    ) -> int:
         name = f"step-{step:09d}.pt"
         draft = self._fence.draft(name)
         size, checksum = _write_tensors(checkpoint, draft)
         # The checksum first: a checkpoint that has its name has its checksum, too.
         self._fence.write(self._folder / f"{name}.sha256", checksums.entry(checksum, name))
         self._fence.publish(draft, self._folder / name)
+        if kept_epoch is not None:
+            self._alias(name, f"epoch-{kept_epoch:06d}.pt", checksum)
         if best:
             self._alias(name, "best.pt", checksum)
         if final:

@@ -30,7 +30,7 @@ import re
 import uuid
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
 import torch
@@ -90,10 +90,12 @@ class Record:
     final: StoredObject | None = None
     weights: StoredObject | None = None
     """final.safetensors."""
+    epochs: Mapping[str, StoredObject] = field(default_factory=dict)
+    """Those that are never removed, by the number of epochs that they come after."""
 
     def objects(self) -> dict[str, StoredObject]:
         """All of them by their names; one object may be newest, best and final at once."""
-        entries = (*self.kept, self.best, self.final, self.weights)
+        entries = (*self.kept, self.best, self.final, self.weights, *self.epochs.values())
         return {stored.file: stored for stored in entries if stored is not None}
 
     def encode(self) -> bytes:
@@ -110,7 +112,12 @@ class Record:
             if content[name]
         }
         kept = tuple(StoredObject.decode(entry) for entry in content["kept"])
-        return cls(kept, **single)
+        # Version 0.1 wrote none.
+        epochs = {
+            str(epoch): StoredObject.decode(entry)
+            for epoch, entry in dict(content.get("epochs", {})).items()
+        }
+        return cls(kept, **single, epochs=epochs)
 
 
 @dataclass(frozen=True)
@@ -210,7 +217,14 @@ class ObjectStoreCheckpoints(CheckpointWriter):
                 raise refused(self._owner, other, self.root, f"remove {folder}")
 
     @override
-    def commit(self, checkpoint: Checkpoint, step: int, best: bool, final: bool) -> int:
+    def commit(
+        self,
+        checkpoint: Checkpoint,
+        step: int,
+        best: bool,
+        final: bool,
+        kept_epoch: int | None = None,
+    ) -> int:
         """Write one checkpoint, then the record that names it, then remove what is too many."""
         self.check_fence()
         # A name that was never used: a reader of the old record must not get the new bytes.
@@ -220,6 +234,8 @@ class ObjectStoreCheckpoints(CheckpointWriter):
         )
         kept = (*self._record.kept, stored)[-self._keep :]
         record = dataclasses.replace(self._record, kept=kept)
+        if kept_epoch is not None:
+            record = dataclasses.replace(record, epochs={**record.epochs, str(kept_epoch): stored})
         if best:
             record = dataclasses.replace(record, best=stored)
         if final:

@@ -1,8 +1,8 @@
 """Weights in the safetensors format, which other programs read without unpickling anything.
 
 The tensors have this trainer's names. The metadata say what the network expects of its inputs; the
-format allows texts only, so ``preprocessing``, ``class_names`` and ``averaged`` are JSON, and
-``model``, ``step`` and ``trainer`` (its version) are plain.
+format allows texts only, so ``preprocessing``, ``class_names``, ``averaged`` and
+``batch_norm_epsilon`` are JSON, and ``model``, ``step`` and ``trainer`` (its version) are plain.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ def metadata(
     preprocessing: Mapping[str, Any] | None = None,
     class_names: Sequence[str] | None = None,
     averaged: Sequence[str] | None = None,
+    batch_norm_epsilon: float | None = None,
 ) -> dict[str, str]:
     """The metadata of a file; what is None is left out. ``averaged`` names the files of a mean."""
     texts = {
@@ -39,6 +40,7 @@ def metadata(
         "preprocessing": preprocessing,
         "class_names": class_names,
         "averaged": averaged,
+        "batch_norm_epsilon": batch_norm_epsilon,
     }
     encoded = {key: json.dumps(value) for key, value in structures.items() if value is not None}
     return {key: text for key, text in texts.items() if text is not None} | encoded
@@ -67,6 +69,7 @@ def encode_weights(checkpoint: Mapping[str, Any]) -> bytes | None:
         trainer=str(checkpoint.get("version", "")),
         preprocessing=preprocessing,
         class_names=None if preprocessing is None else checkpoint.get("class_names", []),
+        batch_norm_epsilon=checkpoint.get("batch_norm_epsilon"),
     )
     try:
         return encode(tensors, file_metadata)
@@ -103,5 +106,6 @@ def read(path: Path) -> dict[str, Any]:
         "model": tensors,
         "preprocessing": json.loads(texts["preprocessing"]),
         "class_names": json.loads(texts.get("class_names", "[]")),
+        "batch_norm_epsilon": json.loads(texts.get("batch_norm_epsilon", "null")),
         "progress": {"step": int(texts.get("step", "0"))},
     }

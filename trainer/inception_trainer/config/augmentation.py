@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from .declare import key
+from .declare import Api, key
 
 
 @dataclass(frozen=True)
@@ -54,8 +54,29 @@ class AugmentationConfig:
     above 0 and up to 1, for example "0.2". Without it nothing is blended.
     """
 
+    cut_mix: float | None = key(None, above=0, at_most=1)
+    """CutMix replaces a random rectangle of every image by that of another one of its micro-batch,
+    and mixes their losses by area. The value is the parameter of the Beta distribution that the
+    area is drawn from at every step, a quoted decimal above 0 and up to 1, for example "1". Beside
+    mixup each of the two takes half of the steps.
+    """
+
+    mix_off_epochs: int | None = key(None, at_least=1, api=Api(maximum=100_000))
+    """MixOffEpochs is how many of the last epochs are trained without mixup and cutMix."""
+
     color_jitter: ColorJitterConfig = field(default_factory=ColorJitterConfig)
     rand_augment: RandAugmentConfig = field(default_factory=RandAugmentConfig)
+
+    trivial_augment: bool | None = key(None)
+    """TrivialAugment applies one random change of fourteen, of a random magnitude, to every
+    training image. The default is false.
+    """
+
+    rotation: int | None = key(None, at_least=0, at_most=180)
+    """Rotation is by how many degrees at most, either way, images of the kinds Cifar10 and Cifar100
+    are turned at random. The default is 15; 0 turns none. Images of other kinds are not turned by
+    it.
+    """
 
     random_erasing: float | None = key(None, above=0, at_most=1)
     """RandomErasing is the share of training images in which noise replaces a random rectangle of 2

@@ -19,6 +19,9 @@ from .declare import (
 FALLING = ("Cosine", "Linear")
 """Schedules that end at a rate of their own."""
 
+WITH_SQUARES = ("RMSProp", "AdamW")
+"""Optimizers that keep a running mean of squared gradients."""
+
 _EPOCHS = Api(maximum=100_000)
 
 
@@ -26,9 +29,10 @@ _EPOCHS = Api(maximum=100_000)
 class OptimizerConfig:
     """Optimizer is the method that changes the weights."""
 
-    name: str = key("SGD", choices=("SGD", "RMSProp"))
+    name: str = key("SGD", choices=("SGD", *WITH_SQUARES))
     """Name of the optimizer. SGD, the default, is that of PyTorch; RMSProp is that of TensorFlow,
-    with epsilon inside the root and mean squares that begin at one.
+    with epsilon inside the root and mean squares that begin at one; AdamW is that of PyTorch, whose
+    decay does not go through the gradient.
     """
 
     learning_rate: float = key(0.1, above=0)
@@ -37,23 +41,34 @@ class OptimizerConfig:
     """
 
     momentum: float = key(0.9, at_least=0, below=1)
-    """Momentum is a quoted decimal below 1. The default is "0.9"."""
+    """Momentum is the share of the running gradient that each step keeps, the first beta of AdamW,
+    a quoted decimal below 1. The default is "0.9".
+    """
 
     weight_decay: float = key(0.0001, at_least=0)
-    """WeightDecay is the L2 penalty, a quoted decimal. The default is "0.0001"."""
+    """WeightDecay is the L2 penalty, a quoted decimal; of AdamW the share of the weights, times the
+    learning rate, that each step takes off. The default is "0.0001".
+    """
 
     nesterov: bool = key(False, of_method=True)
     """Nesterov chooses Nesterov's form of the momentum. The default is false."""
 
     # None, not 0.9: only so can a value beside SGD be told from the default.
     square_decay: float | None = key(None, at_least=0, below=1, of_method=True)
-    """SquareDecay is the share of the running mean of squared gradients that RMSProp keeps at each
-    step, a quoted decimal below 1. The default is "0.9".
+    """SquareDecay is the share of the running mean of squared gradients that RMSProp and AdamW keep
+    at each step, the second beta of AdamW, a quoted decimal below 1. The default is "0.9" for
+    RMSProp and "0.999" for AdamW.
     """
 
     epsilon: float | None = key(None, above=0, of_method=True)
-    """Epsilon is what RMSProp adds to the mean square before it takes the root, a quoted decimal.
-    The default is "1.0".
+    """Epsilon is what RMSProp adds to the mean square before it takes the root, and AdamW after it,
+    a quoted decimal. The default is "1.0" for RMSProp and "0.00000001" for AdamW.
+    """
+
+    layer_decay: float | None = key(None, above=0, at_most=1)
+    """LayerDecay is the factor by which each block of the network learns more slowly than the block
+    after it, for fine-tuning, a quoted decimal above 0 and up to 1, for example "0.75". The
+    classifier learns at the learning rate itself. Without it all blocks do.
     """
 
     clip_norm: float | None = key(None, above=0)
@@ -75,26 +90,34 @@ class OptimizerConfig:
 
     @rule(
         Cel(
-            "self.?name.orValue('') != 'RMSProp' || !self.?nesterov.orValue(false)",
-            message="spec.training.optimizer.nesterov does not go with name RMSProp; leave it out",
+            f"!(self.?name.orValue('') in {cel_list(WITH_SQUARES)}) || "
+            "!self.?nesterov.orValue(false)",
+            message=(
+                "spec.training.optimizer.nesterov does not go with name "
+                f"{listed(WITH_SQUARES, 'or')}; leave it out"
+            ),
             field="nesterov",
             reason=FORBIDDEN,
         )
     )
     def nesterov_needs_sgd(self) -> str | None:
-        """TensorFlow's RMSProp has a plain momentum only."""
+        """The others have a plain momentum only."""
         if self.nesterov and self.name != "SGD":
             return f"optimizer.nesterov: {self.name} has no Nesterov form; leave it out"
         return None
 
     def with_defaults(self) -> OptimizerConfig:
-        """RMSProp's own keys with the values of the Inception papers, where not given."""
-        if self.name != "RMSProp":
+        """The keys of one method alone, where not given: RMSProp's with the values of the Inception
+        papers, AdamW's with those of PyTorch.
+        """
+        defaults = {"RMSProp": (0.9, 1.0), "AdamW": (0.999, 1e-8)}
+        if self.name not in defaults:
             return self
+        square_decay, epsilon = defaults[self.name]
         return replace(
             self,
-            square_decay=0.9 if self.square_decay is None else self.square_decay,
-            epsilon=1.0 if self.epsilon is None else self.epsilon,
+            square_decay=square_decay if self.square_decay is None else self.square_decay,
+            epsilon=epsilon if self.epsilon is None else self.epsilon,
         )
 
 
@@ -121,11 +144,13 @@ class ScheduleConfig:
             minimum=1,
             maximum=100_000,
             max_items=64,
-            item="Milestone is the number of an epoch.",
+            item="Milestone is the number of an epoch, counted from 0.",
         ),
         of_method=True,
     )
-    """Milestones are the epochs at which schedule Step multiplies the learning rate by gamma."""
+    """Milestones are the epochs, counted from 0, with which schedule Step multiplies the learning
+    rate by gamma.
+    """
 
     gamma: float = key(0.1, above=0, at_most=1, of_method=True)
     """Gamma is the factor of the schedules Step and Exponential, a quoted decimal above 0 and up to
@@ -145,6 +170,13 @@ class ScheduleConfig:
     final_learning_rate: float | None = key(None, at_least=0, of_method=True)
     """FinalLearningRate is what the schedules Cosine and Linear fall to, a quoted decimal. The
     default is "0".
+    """
+
+    start_epoch: int | None = key(None, at_least=1, api=_EPOCHS)
+    """StartEpoch is the number of the epoch, counted from 0, that a training without checkpoint
+    begins with, at its learning rate and with its order of samples. It is for model.weights that
+    were trained for so many epochs elsewhere. Without it a training begins with epoch 0, or where
+    its checkpoint is.
     """
 
     @rule(
@@ -202,9 +234,31 @@ class ScheduleConfig:
 class LossConfig:
     """Loss is what the optimizer makes small, a cross entropy."""
 
+    name: str | None = key(None, choices=("CrossEntropy", "BinaryCrossEntropy"))
+    """Name of the loss. CrossEntropy, the default, asks which class an image is of;
+    BinaryCrossEntropy asks for every class whether it is, and takes the mean over the classes.
+    Evaluation reports the cross entropy of both.
+    """
+
+    class_weights: tuple[float, ...] | None = key(
+        None,
+        at_least=0,
+        api=Api(max_items=1000, item="ClassWeight is what one class counts."),
+    )
+    """ClassWeights are what images of each class count in the loss, in the order of the classes,
+    quoted decimals such as "2.5". Without them each counts 1.
+    """
+
     label_smoothing: float = key(0.0, at_least=0, below=1)
     """LabelSmoothing is the share of each label that is spread over all classes, a quoted decimal
     below 1. The default is "0".
+    """
+
+    # Not refused beside another precision: a recipe may hold it, and Auto may be FP16.
+    scale: float | None = key(None, above=0)
+    """Scale is what the loss is multiplied by, and gradients divided by, where the precision is
+    FP16, a quoted decimal such as "1024". Without it the scale adjusts itself. A step whose
+    gradients overflow changes nothing and is counted, in both cases.
     """
 
     # None: the default depends on the network, and 0 builds it without its auxiliary head.

@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from . import catalog
-from .declare import FORBIDDEN, INVALID, PLACE, Api, Cel, cel_list, key, rule
+from .declare import FORBIDDEN, INVALID, PLACE, REQUIRED, Api, Cel, cel_list, key, rule
 
 AVERAGE, RAW_WEIGHTS = "Average", "Raw"
 """Values of ``model.weightsKind``."""
+INITIALIZATIONS = ("PyTorch", "XavierUniform", "KaimingNormal", "TruncatedNormal")
+"""Values of ``model.initialization``."""
 _WITHOUT_DROPOUT = [name for name in catalog.names() if not catalog.facts(name).has_dropout]
 
 
@@ -54,10 +56,49 @@ class ModelConfig:
     inceptionv3_cifar; the other networks have none.
     """
 
-    batch_norm: str = key("PerRank", choices=("PerRank", "Synchronized"), api=Api(max_length=16))
+    batch_norm: str = key(
+        "PerRank", choices=("PerRank", "Synchronized", "Frozen"), api=Api(max_length=16)
+    )
     """BatchNorm is over which samples batch norm takes its means while the network trains. PerRank,
     the default, takes the micro-batch of each rank; Synchronized takes those of all ranks together,
-    at the cost of two exchanges per layer and step.
+    at the cost of two exchanges per layer and step; Frozen takes the running means of the weights
+    that training starts from, which stay as they are.
+    """
+
+    freeze: tuple[str, ...] | None = key(
+        None,
+        api=Api(
+            min_length=1,
+            max_length=128,
+            max_items=64,
+            item="Prefix is the beginning of the names of some parameters.",
+        ),
+    )
+    """Freeze names the parameters that training leaves alone by how their names begin, for example
+    conv1, layer1 and layer2. Batch norms among them keep their running means, too. An error names
+    the parts of the network.
+    """
+
+    batch_norm_epsilon: float | None = key(None, above=0)
+    """BatchNormEpsilon is what batch norm adds to a variance before it takes the root, a quoted
+    decimal. The default is that of the published weights, "0.001" for inception_v3 and
+    inception_v4 and "0.00001" for the other networks. Modes Evaluate, Infer and Export take that
+    of the checkpoint.
+    """
+
+    batch_norm_momentum: float | None = key(None, above=0, at_most=1)
+    """BatchNormMomentum is the share of the running means and variances that each micro-batch
+    replaces, as PyTorch counts it, a quoted decimal above 0 and up to 1. The default is "0.1"; what
+    TensorFlow and MindSpore call 0.997 is "0.003".
+    """
+
+    initialization: str | None = key(None, choices=INITIALIZATIONS)
+    """Initialization is what the random weights of convolutions and linear layers are drawn from.
+    PyTorch takes the defaults of PyTorch; XavierUniform draws evenly by inputs and outputs;
+    KaimingNormal draws normal numbers by the inputs, for convolutions; TruncatedNormal draws normal
+    numbers with a deviation of 0.1, as timm does for inception_v3. Without it each network has its
+    own: XavierUniform for inception_v3 and inception_v4, KaimingNormal for resnet50, PyTorch for
+    the others.
     """
 
     @rule(
@@ -78,6 +119,27 @@ class ModelConfig:
         return (
             "model.classifier: New needs model.weights; without it every layer starts afresh anyway"
         )
+
+    @rule(
+        Cel(
+            "has(self.weights) || self.?batchNorm.orValue('') != 'Frozen' && !has(self.freeze)",
+            message=(
+                "spec.training.model.freeze and batchNorm Frozen need weights, because random ones "
+                "must be trained"
+            ),
+            field="weights",
+            reason=REQUIRED,
+        )
+    )
+    def frozen_layers_need_weights(self) -> str | None:
+        """What never changes must have come from somewhere."""
+        if self.weights is not None:
+            return None
+        if self.batch_norm == "Frozen":
+            return "model.batchNorm: Frozen needs model.weights, whose running means it keeps"
+        if self.freeze is not None:
+            return "model.freeze: needs model.weights; random layers must be trained"
+        return None
 
     @rule(
         Cel(

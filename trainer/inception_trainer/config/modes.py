@@ -33,6 +33,21 @@ class EvaluationConfig:
     every time. Without it all are taken.
     """
 
+    raw_weights: bool | None = key(None)
+    """RawWeights tests the network itself besides its average, where weightAverage keeps one, and
+    reports both accuracies. The best checkpoint and target go by the average. The default is false.
+    """
+
+    target: float | None = key(None, above=0, at_most=1)
+    """Target is a top-1 accuracy from 0 to 1, a quoted decimal such as "0.759". A training that
+    reaches it in an evaluation ends there, as done. Without it, it goes on to its last step.
+    """
+
+    patience: int | None = key(None, at_least=1, api=Api(maximum=100_000))
+    """Patience is after how many evaluations in a row without a better top-1 accuracy a training
+    ends, as done. Without it, it goes on to its last step.
+    """
+
     @rule(
         Cel(
             "!(has(self.everyEpochs) && has(self.everySteps))",

@@ -139,14 +139,13 @@ def _text(value: Any, path: str) -> str:
 
 
 _SCALARS = {int: _integer, float: _decimal, bool: _boolean, str: _text}
-
-
-_BOUNDS: tuple[tuple[str, str, Callable[[float, float], bool]], ...] = (
+BOUNDS: tuple[tuple[str, str, Callable[[float, float], bool]], ...] = (
     ("at_least", "at least", operator.ge),
     ("above", "greater than", operator.gt),
     ("at_most", "at most", operator.le),
     ("below", "less than", operator.lt),
 )
+"""The fields of :class:`.declare.Limits`, in words, and when a value holds them."""
 
 
 def _check(value: Any, path: str, limits: Limits) -> None:
@@ -154,7 +153,7 @@ def _check(value: Any, path: str, limits: Limits) -> None:
     if choices is not None and value not in choices:
         nearest = closest(str(value), choices)
         raise ConfigError(f"{path}: {value!r} is unknown{nearest}; choose {', '.join(choices)}")
-    for name, words, holds in _BOUNDS:
+    for name, words, holds in BOUNDS:
         bound = getattr(limits, name)
         if bound is not None and not holds(value, bound):
             raise ConfigError(f"{path}: {value!r} is out of range; it must be {words} {bound:g}")

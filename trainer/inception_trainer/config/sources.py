@@ -15,6 +15,8 @@ from .data import MADE_AT_SIZE
 from .declare import camel
 from .method import OptimizerConfig, ScheduleConfig
 
+USING_WEIGHTS = ("Evaluate", "Infer", "Export")
+"""Modes in which a network comes out of a file."""
 _SECTIONS_WITH_METHODS = {"optimizer": OptimizerConfig, "schedule": ScheduleConfig}
 
 
@@ -110,6 +112,11 @@ def _without_other_methods(recipe: Mapping[str, Any], user: Mapping[str, Any]) -
         section = recipe.get(name)
         if isinstance(section, Mapping) and _chooses_another(section, user.get(name)):
             result[name] = _without(section, _keys_of_method(kind))
+    model, user_model = recipe.get("model"), user.get("model")
+    brings_weights = isinstance(user_model, Mapping) and user_model.get("weights") is not None
+    # Weights were made with an epsilon of their own, which the recipe's would falsify.
+    if isinstance(model, Mapping) and (brings_weights or user.get("mode") in USING_WEIGHTS):
+        result["model"] = _without(model, {"batchNormEpsilon"})
     data = recipe.get("data")
     user_data = user.get("data")
     # Any recipe can be measured on synthetic images, whatever its images are scaled with.

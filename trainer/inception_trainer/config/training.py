@@ -35,7 +35,14 @@ from .declare import (
     rule,
     rules,
 )
-from .method import FALLING, LossConfig, OptimizerConfig, ScheduleConfig, WeightAverageConfig
+from .method import (
+    FALLING,
+    WITH_SQUARES,
+    LossConfig,
+    OptimizerConfig,
+    ScheduleConfig,
+    WeightAverageConfig,
+)
 from .model import ModelConfig
 from .modes import (
     BenchmarkConfig,
@@ -130,7 +137,7 @@ class TrainingConfig:
     precision: str = key("Auto", choices=("Auto", "FP32", "BF16", "FP16"), api=Api(max_length=8))
     """Precision of the computation. Auto, the default, takes what is best on the device; FP32
     computes in single precision; BF16 computes in bfloat16 with FP32 weights; FP16 computes in half
-    precision with FP32 weights and a loss scale that adjusts itself.
+    precision with FP32 weights and a loss scale that adjusts itself, or is loss.scale.
     """
 
     execution: str = key("Eager", choices=("Eager", "Compiled"), api=Api(max_length=16))
@@ -272,31 +279,31 @@ class TrainingConfig:
             return None
         return "execution: Compiled does not go with model.batchNorm Synchronized; choose Eager"
 
-    # Not a rule of the section: only from here is the recipe seen, which may choose RMSProp.
+    # Not a rule of the section: only from here is the recipe seen, which may choose the optimizer.
     @rule(
         Cel(
             "has(self.recipe) || !has(self.optimizer) || "
-            "self.optimizer.?name.orValue('') == 'RMSProp' || "
+            f"self.optimizer.?name.orValue('') in {cel_list(WITH_SQUARES)} || "
             "!(has(self.optimizer.squareDecay) || has(self.optimizer.epsilon))",
             message=(
-                "spec.training.optimizer.squareDecay and epsilon belong to RMSProp; set name to "
-                "RMSProp or leave them out"
+                "spec.training.optimizer.squareDecay and epsilon belong to "
+                f"{listed(WITH_SQUARES)}; set name to one of them or leave them out"
             ),
             field="optimizer",
             reason=FORBIDDEN,
         )
     )
-    def square_decay_and_epsilon_belong_to_rmsprop(self) -> str | None:
+    def square_decay_and_epsilon_need_squares(self) -> str | None:
         """SGD takes no mean of squares."""
         values = {
             "squareDecay": self.optimizer.square_decay,
             "epsilon": self.optimizer.epsilon,
         }
         for name, value in values.items():
-            if value is not None and self.optimizer.name != "RMSProp":
+            if value is not None and self.optimizer.name not in WITH_SQUARES:
                 return (
-                    f"optimizer.{name}: only RMSProp has it; leave it out or set optimizer.name to "
-                    "RMSProp"
+                    f"optimizer.{name}: only {listed(WITH_SQUARES)} have it; leave it out or set "
+                    "optimizer.name to one of them"
                 )
         return None
 

@@ -1,9 +1,9 @@
-"""Augmentation that ``augmentation`` adds to training images: colour jitter, RandAugment, random
-erasing.
+"""Augmentation that ``augmentation`` adds to training images: colour jitter, RandAugment,
+TrivialAugment, random erasing.
 
 Each is a pure function of (seed, epoch, index), on bytes and before normalisation, one image or
-many at a time. Crops, flips and shifts belong to the data sets themselves; mixup, which needs two
-images, is in ``train/mixup.py``.
+many at a time. Crops, flips and shifts belong to the data sets themselves; mixup and CutMix, which
+need two images, are in ``train/mixup.py``.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from inception_trainer.config.training import (
 from .counter_rng import Indices, hashes, stream_key, uniforms
 
 JITTER_STREAM, RANDAUGMENT_STREAM, ERASING_STREAM, NOISE_STREAM = 6, 7, 8, 9
+TRIVIAL_STREAM = 23
 """Counters of :func:`.counter_rng.stream_key`, one for each use."""
 LUMA = (0.299, 0.587, 0.114)
 """Weights of red, green and blue in grey (ITU-R BT.601, as Pillow has them)."""
@@ -44,15 +45,22 @@ class Augment:
     randaugment: RandAugmentConfig
     erasing: float
     """Probability that a part of an image is erased."""
+    trivial: bool = False
+    """Whether TrivialAugment changes every image, after RandAugment and before erasing."""
 
     @classmethod
     def of(cls, config: AugmentationConfig, seed: int) -> Augment | None:
         """None where the configuration asks for none of them."""
-        augment = cls(seed, config.color_jitter, config.rand_augment, config.random_erasing or 0.0)
+        augment = cls(
+            seed,
+            config.color_jitter,
+            config.rand_augment,
+            config.random_erasing or 0.0,
+            bool(config.trivial_augment),
+        )
         jitters = any(_strengths(augment.jitter))
-        if jitters or augment.randaugment.magnitude is not None or augment.erasing:
-            return augment
-        return None
+        has_changes = augment.randaugment.magnitude is not None or augment.trivial
+        return augment if jitters or has_changes or augment.erasing else None
 
     def __call__(self, images: Tensor, indices: Indices, epoch: int) -> Tensor:
         """``images`` uint8 ``[n, 1 or 3, height, width]``, the samples ``indices`` in ``epoch``."""
@@ -62,6 +70,8 @@ class Augment:
             images = jitter_colors(images, 1 + (2 * draws - 1) * np.array(strengths))
         if self.randaugment.magnitude is not None:
             images = self._randaugmented(images, indices, epoch, self.randaugment.magnitude)
+        if self.trivial:
+            images = self._trivially_augmented(images, indices, epoch)
         return self._erased(images, indices, epoch) if self.erasing else images
 
     def _randaugmented(
@@ -74,6 +84,15 @@ class Augment:
         pairs = zip(images, draws, strict=True)
         deviation = self.randaugment.deviation
         return torch.stack([randaugment(image, row, magnitude, deviation) for image, row in pairs])
+
+    def _trivially_augmented(self, images: Tensor, indices: Indices, epoch: int) -> Tensor:
+        # Imported here for the same reason.
+        from .trivialaugment import DRAWS, trivial_augment
+
+        draws = uniforms(indices, self.seed, epoch, DRAWS, TRIVIAL_STREAM).tolist()
+        return torch.stack(
+            [trivial_augment(image, row) for image, row in zip(images, draws, strict=True)]
+        )
 
     def _erased(self, images: Tensor, indices: Indices, epoch: int) -> Tensor:
         draws = uniforms(indices, self.seed, epoch, 5, ERASING_STREAM)

@@ -66,7 +66,7 @@ def _open_kind(config: TrainingConfig) -> Splits:
     if config.data.kind in CIFAR:
         from .cifar import open_cifar
 
-        return open_cifar(config.data, config.seed)
+        return open_cifar(config.data, config.seed, config.augmentation.rotation)
     if config.data.kind == "ImageList":
         from .imagelist import open_image_list
 

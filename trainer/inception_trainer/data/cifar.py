@@ -2,7 +2,7 @@
 
 ``data.path`` is the folder with the files, or the one above it. Training images are shifted by up
 to 4 pixels, flipped at random and turned by up to 15 degrees, each a function of (seed, epoch,
-index).
+index). ``augmentation.rotation`` names another number of degrees.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from .memory import InMemory
 REACH = 4
 """Pixels by which an image is shifted at most."""
 DEGREES = 15.0
-"""By which it is turned at most, either way."""
+"""By which it is turned at most, either way, unless the configuration says otherwise."""
 HELD_OUT_STREAM = 10
 """Counter of :func:`.counter_rng.stream_key` for which images are held out."""
 
@@ -36,13 +36,16 @@ class Cifar(InMemory):
     read.
     """
 
-    def __init__(self, table: Table, config: DataConfig, seed: int) -> None:
+    def __init__(
+        self, table: Table, config: DataConfig, seed: int, degrees: float = DEGREES
+    ) -> None:
         images, labels = table
         super().__init__(len(labels), seed, shifts=False)
         self._images = torch.from_numpy(images)
         self._labels = torch.from_numpy(labels)
         self._side = config.image_size
         self._interpolation = config.interpolation
+        self._degrees = degrees
 
     @property
     @override
@@ -58,21 +61,22 @@ class Cifar(InMemory):
     def batch(self, indices: Indices, epoch: int | None) -> Batch:
         images, labels = super().batch(indices, epoch)
         if epoch is not None and len(indices):
-            images = move_images(images, uniforms(indices, self._seed, epoch, 4))
+            draws = uniforms(indices, self._seed, epoch, 4)
+            images = move_images(images, draws, self._degrees)
         # Scaled last: the 32 pixels of the files are what the recipes' augmentation is made for.
         if self._side != SIDE:
             images = scale_images(images, self._side, self._interpolation)
         return Batch(images, labels)
 
 
-def move_images(images: Tensor, draws: NDArray[np.float64]) -> Tensor:
+def move_images(images: Tensor, draws: NDArray[np.float64], degrees: float = DEGREES) -> Tensor:
     """Shift, flip and turn each image ``[n, 3, 32, 32]`` by its row of uniform numbers in ``draws``
-    ``[n, 4]``; what comes from outside is black.
+    ``[n, 4]``, by up to ``degrees``; what comes from outside is black.
     """
     drawn = torch.from_numpy(draws)[:, :, None, None]
     offsets = (drawn[:, :2] * (2 * REACH + 1)).floor() - REACH
     flips = torch.where(drawn[:, 2] < 0.5, -1.0, 1.0)
-    angles = torch.deg2rad((2 * drawn[:, 3] - 1) * DEGREES)
+    angles = torch.deg2rad((2 * drawn[:, 3] - 1) * degrees)
     centre = (SIDE - 1) / 2
     line = torch.arange(SIDE, dtype=torch.float64) - centre
     y, x = torch.meshgrid(line, line, indexing="ij")
@@ -88,8 +92,8 @@ def move_images(images: Tensor, draws: NDArray[np.float64]) -> Tensor:
     return (moved * inside[..., None]).permute(0, 3, 1, 2).contiguous()
 
 
-def open_cifar(config: DataConfig, seed: int) -> Splits:
-    """Both splits of the edition ``data.kind``.
+def open_cifar(config: DataConfig, seed: int, degrees: float | None = None) -> Splits:
+    """Both splits of the edition ``data.kind``; training images are turned by up to ``degrees``.
 
     Raises InputMissing with what was found, DataError for wrong files.
     """
@@ -98,7 +102,7 @@ def open_cifar(config: DataConfig, seed: int) -> Splits:
     if config.held_out_share is not None:
         train, test = _hold_out(train, config.held_out_share)
     return Splits(
-        Cifar(train, config, seed),
+        Cifar(train, config, seed, DEGREES if degrees is None else degrees),
         Cifar(test, config, seed),
         len(names),
         names,

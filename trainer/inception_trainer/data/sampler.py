@@ -127,6 +127,8 @@ class LengthPlan:
 
     maxSteps below epochs interrupts a run without bending the schedule of its learning rate.
     """
+    first_step: int = 0
+    """Where a run without a checkpoint begins."""
 
     @classmethod
     def of(cls, config: TrainingConfig, samples: int) -> LengthPlan:
@@ -143,7 +145,14 @@ class LengthPlan:
             horizon = steps_per_epoch * config.epochs
         else:
             horizon = config.max_steps or steps_per_epoch
-        return cls(steps_per_epoch, min(horizon, config.max_steps or horizon), horizon)
+        total = min(horizon, config.max_steps or horizon)
+        first = steps_per_epoch * (config.schedule.start_epoch or 0)
+        if first >= total:
+            raise ConfigError(
+                f"schedule.startEpoch: {config.schedule.start_epoch} leaves no step of the {total} "
+                "to do; choose a smaller one"
+            )
+        return cls(steps_per_epoch, total, horizon, first)
 
     @classmethod
     def one_epoch(cls, steps: int) -> LengthPlan:

@@ -76,9 +76,11 @@ class Accelerator:
         kind = torch.float16 if self.precision == "FP16" else torch.bfloat16
         return torch.autocast(self.device.type, kind, enabled=self.precision != "FP32")
 
-    def loss_scaler(self) -> Any:
+    def loss_scaler(self, initial_scale: float | None = None) -> Any:
         """A new GradScaler, or None: only FP16 is so narrow that small gradients become 0."""
-        return loss_scaler(self.device, self.functions) if self.precision == "FP16" else None
+        if self.precision != "FP16":
+            return None
+        return loss_scaler(self.device, self.functions, initial_scale)
 
     def end_of_step(self) -> None:
         """Tell devices that collect operations that a step is complete."""

@@ -18,9 +18,10 @@ from .bninception import BNInception
 from .inception_v3 import InceptionV3
 from .inception_v4 import InceptionV4
 from .inceptionv3_cifar import InceptionV3Cifar
+from .layers import INITIALIZATIONS
 from .resnet50 import ResNet50
 
-__all__ = ["canonical", "check_image_size", "create", "names"]
+__all__ = ["canonical", "check_image_size", "create", "names", "set_batch_norm"]
 
 _NETWORKS: dict[str, Callable[[int], nn.Module]] = {
     "bninception": BNInception,
@@ -32,13 +33,19 @@ _NETWORKS: dict[str, Callable[[int], nn.Module]] = {
 
 
 def create(
-    name: str, num_classes: int, *, auxiliary: bool = False, dropout: float | None = None
+    name: str,
+    num_classes: int,
+    *,
+    auxiliary: bool = False,
+    dropout: float | None = None,
+    initialization: str | None = None,
 ) -> nn.Module:
     """A new network with random weights from torch's generator, on the CPU.
 
     With ``auxiliary`` it has its second head and returns a pair of logits while training.
-    ``dropout`` replaces the network's own share of features that training leaves out. Raises
-    ConfigError for an unknown name and for a head that the network does not have.
+    ``dropout`` replaces the network's own share of features that training leaves out,
+    ``initialization`` (``model.initialization``) its own way to draw weights. Raises ConfigError
+    for an unknown name and for a head that the network does not have.
     """
     canonical_name = canonical(name)
     if auxiliary and canonical_name != "inception_v3":
@@ -52,4 +59,16 @@ def create(
     for module in network.modules():
         if dropout is not None and isinstance(module, nn.Dropout):
             module.p = dropout
+    if initialization is not None:
+        INITIALIZATIONS[initialization](network)
     return network
+
+
+def set_batch_norm(
+    network: nn.Module, epsilon: float | None = None, momentum: float | None = None
+) -> None:
+    """Give all batch norms of a network another epsilon or momentum; None leaves its own."""
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eps = module.eps if epsilon is None else epsilon
+            module.momentum = module.momentum if momentum is None else momentum

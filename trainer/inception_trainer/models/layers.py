@@ -6,6 +6,7 @@ Feature maps are ``[n, channels, height, width]``.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 from torch import Tensor, nn
@@ -66,3 +67,32 @@ def kaiming_normal(network: nn.Module) -> None:
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_in", nonlinearity="relu")
+
+
+def truncated_normal(network: nn.Module) -> None:
+    """Set convolutions and linear layers to normal values with a deviation of 0.1, cut at 2.
+
+    So begins timm's Inception-v3.
+    """
+    for name, module in network.named_modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            # timm wants a smaller one for a convolution of that head, too, but sets it where its
+            # own initialization does not look.
+            deviation = 0.001 if name == "AuxLogits.fc" else 0.1
+            nn.init.trunc_normal_(module.weight, std=deviation, a=-2, b=2)
+
+
+def pytorch_defaults(network: nn.Module) -> None:
+    """Set convolutions and linear layers to what PyTorch begins them with."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            module.reset_parameters()
+
+
+INITIALIZATIONS: dict[str, Callable[[nn.Module], None]] = {
+    "PyTorch": pytorch_defaults,
+    "XavierUniform": xavier_uniform,
+    "KaimingNormal": kaiming_normal,
+    "TruncatedNormal": truncated_normal,
+}
+"""By the values of ``model.initialization``."""

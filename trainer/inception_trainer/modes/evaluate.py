@@ -13,6 +13,7 @@ from inception_trainer.train.results import evaluation_record
 from inception_trainer.train.step import Normalise
 from inception_trainer.weights.trained_network import TrainedModel, open_trained
 
+from .by_class import ByClass, write
 from .common import Run, choose_normalization, rank_batch, stopped, with_preprocessing
 
 
@@ -28,7 +29,10 @@ def run(run: Run) -> dict[str, Any]:
     normalization = choose_normalization(config, trained, splits.normalization)
     normalise = Normalise(normalization, run.accelerator.device)
     batch = rank_batch(run)
-    evaluator = Evaluator(network, splits.val, run.accelerator, normalise, comm, batch)
+    by_class = ByClass(trained.classes)
+    evaluator = Evaluator(
+        network, splits.val, run.accelerator, normalise, comm, batch, by_class.add
+    )
     rounds = evaluator.rounds
     info = run.begin(network, trained.model, rounds, batch * comm.world_size)
     logger.info(
@@ -45,12 +49,16 @@ def run(run: Run) -> dict[str, Any]:
     # No samples of the pod: they were counted batch by batch.
     record = evaluation_record(result, step=rounds, epoch=0.0, pod_samples=0, is_best=False)
     run.bus.evaluation(record)
+    classes = by_class.result(comm)
+    if comm.is_first and run.output is not None:
+        write(classes, splits.class_names or trained.class_names, run.output)
     return run.summary(
         info,
         normalization=normalization.as_dict(),
         preprocessing=preprocessing.described(config.data, normalization),
         classNames=list(trained.class_names or splits.class_names),
         **_figures(result, trained, rounds),
+        **classes.figures(),
     )
 
 

@@ -58,6 +58,8 @@ class Progress:
     accuracy_top5: float = 0.0
     loss: float = 0.0
     """Of the last evaluation, as the accuracies (0 to 1)."""
+    raw_accuracy_top1: float | None = None
+    """Of the last evaluation of the network itself, beside that of its average."""
     best_accuracy: float = -1.0
     best_step: int = -1
     wall_seconds: float = 0.0

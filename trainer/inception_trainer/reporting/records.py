@@ -132,6 +132,8 @@ class EvaluationRecord:
     """Of them, how long this rank waited for data."""
     batch_seconds: tuple[float, ...] = ()
     """What each batch of this rank took to compute."""
+    raw_accuracy_top1: float | None = None
+    """Of the network itself, where its average was measured and ``evaluation.rawWeights`` asks."""
 
 
 @dataclass(frozen=True)

@@ -58,7 +58,7 @@ class Console(Sink):
             record.loss,
             record.samples,
             record.seconds,
-            ", best so far" if record.is_best else "",
+            _beside_average(record) + (", best so far" if record.is_best else ""),
         )
 
     @override
@@ -69,6 +69,11 @@ class Console(Sink):
     def _end_redrawn_line(self) -> None:
         if self._redraws:
             self._stream.write("\n")
+
+
+def _beside_average(record: EvaluationRecord) -> str:
+    raw = record.raw_accuracy_top1
+    return "" if raw is None else f"; of the weights without their average {100 * raw:.2f} %"
 
 
 def conclude(summary: dict[str, Any]) -> str:

@@ -47,6 +47,8 @@ class TensorBoard(Sink):
             "val/top1": record.accuracy_top1,
             "val/top5": record.accuracy_top5,
         }
+        if record.raw_accuracy_top1 is not None:
+            values["val/raw_top1"] = record.raw_accuracy_top1
         self._scalars(record.step, values)
 
     @override

@@ -30,6 +30,7 @@ from inception_trainer.config.training import TrainingConfig
 from inception_trainer.data import Splits, open_splits
 from inception_trainer.data.identity import fingerprint
 from inception_trainer.data.sampler import BatchPlan, LengthPlan, batch_plan
+from inception_trainer.errors import ConfigError
 from inception_trainer.heartbeat import Heartbeat
 from inception_trainer.log import logger
 from inception_trainer.reporting.records import Bus, EndRecord, RunInfo
@@ -37,6 +38,7 @@ from inception_trainer.stores import Remote, place
 
 from .batches import TrainingBatches
 from .boundary import ordered
+from .ending import early_end
 from .evaluation import Evaluator
 from .last_copy import LastCopySignal
 from .loop import Trainer, TrainingRun
@@ -162,6 +164,8 @@ def _plan(
     now = continuation.current(config, found(splits, fingerprints))
     start = agree_on_start(comm, search, now)
     announce_changes(start, config, length)
+    if not start.resumes:
+        start.progress.step = length.first_step
     memory = take_over_memory(memory, search, start, setup.settings)
     return TrainingPlan(setup, store, memory, splits, fingerprints, comm, batch, length, start)
 
@@ -195,7 +199,10 @@ def _finished_before(plan: TrainingPlan) -> dict[str, Any] | None:
     is_evaluated = progress.evaluated_step == progress.step
     # The summary may be of fewer epochs, which others followed after.
     is_summed_up = progress.summary.get("steps") == progress.step
-    if not is_summed_up or not is_evaluated or progress.step < plan.length.total_steps:
+    if not is_summed_up or not is_evaluated:
+        return None
+    ended = early_end(progress, plan.setup.config.evaluation)
+    if progress.step < plan.length.total_steps and ended is None:
         return None
     if plan.start.from_memory:
         # What a finished job leaves on the disk was perhaps still being written.
@@ -255,6 +262,7 @@ def build_training(plan: TrainingPlan) -> TrainingRun:
     )
     _announce(plan, info)
     memory = _memory_copies(plan, state, info)
+    average = optimizer_step.average
     heartbeat = Heartbeat(plan.setup.settings.heartbeat_file)
     return TrainingRun(
         **vars(plan.setup),
@@ -282,14 +290,25 @@ def build_training(plan: TrainingPlan) -> TrainingRun:
             config,
             comm,
             memory.begin_update,
+            _mixed_steps(config, plan.length),
         ),
-        evaluator=_evaluator(plan, optimizer_step, network, normalise),
+        evaluator=_evaluator(plan, network if average is None else average.model, normalise),
+        raw_evaluator=(
+            None
+            if average is None or not config.evaluation.raw_weights
+            else _evaluator(plan, network, normalise)
+        ),
         progress=plan.start.progress,
         store=plan.store,
         starts_saved=plan.start.resumes and not plan.start.from_memory,
         memory=memory,
         heartbeat=heartbeat,
     )
+
+
+def _mixed_steps(config: TrainingConfig, length: LengthPlan) -> int:
+    """How many first steps mix images: all but those of ``augmentation.mixOffEpochs``."""
+    return length.horizon - length.steps_per_epoch * (config.augmentation.mix_off_epochs or 0)
 
 
 def _memory_copies(plan: TrainingPlan, state: TrainingState, info: RunInfo) -> MemoryCopies:
@@ -324,9 +343,15 @@ def _network(plan: TrainingPlan) -> tuple[nn.Module, Normalization, str | None]:
     came in.
     """
     config, start = plan.setup.config, plan.start
+    classes = max(plan.splits.num_classes, config.data.num_classes or 0)
+    weights = config.loss.class_weights
+    if weights is not None and len(weights) != classes:
+        raise ConfigError(
+            f"loss.classWeights: {len(weights)} weights for {classes} classes; give one for each"
+        )
     network, loaded = build_network(
         config,
-        max(plan.splits.num_classes, config.data.num_classes or 0),
+        classes,
         plan.comm,
         plan.setup.accelerator.device,
         saved=None if start.payload is None else start.payload["model"],
@@ -339,15 +364,12 @@ def _network(plan: TrainingPlan) -> tuple[nn.Module, Normalization, str | None]:
     return network, start.normalization or normalization, loaded.layout if loaded else start.weights
 
 
-def _evaluator(
-    plan: TrainingPlan, optimizer_step: OptimizerStep, network: nn.Module, normalise: Normalise
-) -> Evaluator:
-    """Measures the averaged network where there is one."""
-    average = optimizer_step.average
+def _evaluator(plan: TrainingPlan, network: nn.Module, normalise: Normalise) -> Evaluator:
+    """Measures a network on the validation split."""
     # Without gradients twice the training's batch needs less memory than training itself.
     batch = min(LARGEST_EVALUATION_BATCH, 2 * plan.batch.largest_micro_batch)
     return Evaluator(
-        network if average is None else average.model,
+        network,
         plan.splits.val,
         plan.setup.accelerator,
         normalise,

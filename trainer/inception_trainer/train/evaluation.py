@@ -71,13 +71,16 @@ class Evaluator:
         normalise: Normalise,
         comm: Comm,
         batch: int,
+        observe: Callable[[torch.Tensor, torch.Tensor], None] | None = None,
     ) -> None:
+        """``observe`` is handed the logits ``[n, classes]`` and the labels of every batch."""
         self._model = model
         self._dataset = dataset
         self._accelerator = accelerator
         self._normalise = normalise
         self._comm = comm
         self._batch = batch
+        self._observe = observe
         self._waited = 0.0
         self._batch_seconds: list[float] = []
 
@@ -138,6 +141,8 @@ class Evaluator:
         labels = batch.labels.to(self._accelerator.device, non_blocking=True)
         with self._accelerator.autocast():
             logits = self._model(self._normalise(batch.images)).float()
+        if self._observe is not None:
+            self._observe(logits, labels)
         loss = functional.cross_entropy(logits, labels, reduction="sum")
         # To float64 before adding up: 50,000 losses in float32 lose digits that tests compare.
         return count_hits(loss, logits, labels).double().cpu()

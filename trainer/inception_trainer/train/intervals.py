@@ -6,6 +6,7 @@ What a restart must not lose (the time of all attempts together) is in ``reporti
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 
 class LogInterval:
@@ -43,10 +44,13 @@ class LogInterval:
 class SaveClock:
     """When the last checkpoint was asked for, and whether the next one is due."""
 
-    def __init__(self, saved_step: int, every_steps: int | None, every_seconds: float | None):
+    def __init__(
+        self, saved_step: int, rhythms: Sequence[int | None], every_seconds: float | None
+    ) -> None:
+        """``rhythms`` are numbers of steps after each of which a save is due."""
         self.step = saved_step
         """The last step that was saved, -1 before the first."""
-        self._every_steps = every_steps
+        self._rhythms = [rhythm for rhythm in rhythms if rhythm]
         self._every_seconds = every_seconds
         self._at = time.monotonic()
 
@@ -56,11 +60,12 @@ class SaveClock:
         self._at = time.monotonic()
 
     def is_due_after(self, step: int) -> bool:
-        """Whether ``checkpoint.everySteps`` asks for a save once ``step`` steps are done; equal on
-        all ranks.
+        """Whether one of the rhythms asks for a save once ``step`` steps are done; equal on all
+        ranks.
         """
-        every = self._every_steps
-        return bool(every) and step > 0 and step % (every or 1) == 0 and step != self.step
+        if step == 0 or step == self.step:
+            return False
+        return any(step % rhythm == 0 for rhythm in self._rhythms)
 
     def is_time(self) -> bool:
         """Whether ``checkpoint.everySeconds`` have passed, by the clock of this rank."""

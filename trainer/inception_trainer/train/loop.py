@@ -28,6 +28,7 @@ from inception_trainer.reporting.records import (
 )
 
 from .batches import TrainingBatches
+from .ending import COMPLETED, describe_end, early_end
 from .evaluation import Evaluation, Evaluator, looks_like_guessing
 from .intervals import LogInterval, SaveClock
 from .memory import MemoryCopies
@@ -63,6 +64,8 @@ class TrainingRun(RunSetup):
     state: TrainingState
     train_step: TrainStep
     evaluator: Evaluator
+    raw_evaluator: Evaluator | None
+    """Of the network itself, where ``evaluator`` measures its average and both are asked for."""
     progress: Progress
     store: CheckpointWriter | None
     """On rank 0 of a job that has a checkpoint folder."""
@@ -84,7 +87,13 @@ class Trainer:
         self._interval = LogInterval()
         checkpoint = run.config.checkpoint
         saved_step = run.progress.step if run.starts_saved else -1
-        self._saves = SaveClock(saved_step, checkpoint.every_steps, checkpoint.every_seconds)
+        epoch = run.length.steps_per_epoch
+        rhythms = (
+            checkpoint.every_steps,
+            epoch * (checkpoint.every_epochs or 0),
+            epoch * (checkpoint.keep_every_epochs or 0),
+        )
+        self._saves = SaveClock(saved_step, rhythms, checkpoint.every_seconds)
         ranks = pod_ranks(run, run.comm)
         self._pod_batch = run.batch.samples_of(ranks)
         self._pod_evaluation = sum(
@@ -112,8 +121,9 @@ class Trainer:
                 decided = self._agreement.decided()
                 if STOP in decided or (self._evaluation_due() and not self._evaluate()):
                     self._stop()
-                if self._progress.step >= self._run.length.total_steps:
-                    return self._finish()
+                reason = self._end_reason()
+                if reason is not None:
+                    return self._finish(reason)
                 if SAVE in decided or self._saves.is_due_after(self._progress.step):
                     self._save()
                 if COPY in decided:
@@ -235,6 +245,11 @@ class Trainer:
             )
         run.state.average_statistics()
         result = run.evaluator.run(self._asked_to_stop)
+        if result is not None and run.raw_evaluator is not None:
+            raw = run.raw_evaluator.run(self._asked_to_stop)
+            progress.raw_accuracy_top1 = None if raw is None else raw.accuracy_top1
+            # Both or neither: stopped between them, the next attempt measures both again.
+            result = None if raw is None else result
         if result is not None:
             self._keep(result)
         run.memory.changed(progress)
@@ -265,14 +280,15 @@ class Trainer:
         )
         run.bus.start(run.info)
         epoch = progress.step / run.length.steps_per_epoch
+        record = evaluation_record(
+            result,
+            step=progress.step,
+            epoch=epoch,
+            pod_samples=self._pod_evaluation,
+            is_best=is_best,
+        )
         run.bus.evaluation(
-            evaluation_record(
-                result,
-                step=progress.step,
-                epoch=epoch,
-                pod_samples=self._pod_evaluation,
-                is_best=is_best,
-            )
+            dataclasses.replace(record, raw_accuracy_top1=progress.raw_accuracy_top1)
         )
         begun = epoch > run.config.schedule.warmup_epochs + 1
         if begun and looks_like_guessing(result, run.splits.num_classes):
@@ -280,7 +296,7 @@ class Trainer:
                 "accuracy is at chance level after %.1f epochs: this run is not learning", epoch
             )
         # At the end the final save keeps it as the best, too.
-        if is_best and progress.step < run.length.total_steps:
+        if is_best and self._end_reason() is None:
             self._save(best=True)
 
     # Saving and ending.
@@ -308,9 +324,20 @@ class Trainer:
                 snapshot.tensors, progress, run.config, run.info, run.splits
             )
             run.store.save(
-                content, progress.step, best=best, final=final, complete=snapshot.complete
+                content,
+                progress.step,
+                best=best,
+                final=final,
+                kept_epoch=self._kept_epoch(),
+                complete=snapshot.complete,
             )
         self._interval.restart()
+
+    def _kept_epoch(self) -> int | None:
+        """The number of epochs done where ``checkpoint.keepEveryEpochs`` keeps their state."""
+        every = self._run.config.checkpoint.keep_every_epochs
+        epochs, begun = divmod(self._progress.step, self._run.length.steps_per_epoch)
+        return epochs if every and epochs and not begun and epochs % every == 0 else None
 
     def _wall_seconds(self) -> float:
         """What all attempts together have taken."""
@@ -335,10 +362,18 @@ class Trainer:
             where = f"saved at step {progress.step}"
         raise Stopped(f"stopped on request after {progress.step} steps; {where}")
 
-    def _finish(self) -> dict[str, Any]:
+    def _end_reason(self) -> str | None:
+        """Why the training ends here as done, None where it goes on; equal on all ranks."""
+        if self._progress.step >= self._run.length.total_steps:
+            return COMPLETED
+        return early_end(self._progress, self._run.config.evaluation)
+
+    def _finish(self, reason: str) -> dict[str, Any]:
         progress = self._progress
+        if reason != COMPLETED:
+            logger.info("%s", describe_end(reason, progress, self._run.config.evaluation))
         progress.wall_seconds = self._wall_seconds()
-        progress.summary = self._summary("Completed")
+        progress.summary = self._summary(reason)
         self._save(best=progress.best_step == progress.step, final=True)
         self._settle()
         # The figures are those in the final checkpoint, so that running the job again changes

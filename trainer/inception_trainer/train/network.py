@@ -24,6 +24,7 @@ from inception_trainer.weights.load import WeightsSource, load_weights, local_fi
 from inception_trainer.weights.pickles import may_unpickle
 
 from .compiling import compile_if_asked
+from .freezing import freeze
 from .syncnorm import synchronize_batch_norms
 
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
@@ -66,18 +67,25 @@ def build_network(
         loaded = _load(network, config, comm)
     if config.model.batch_norm == "Synchronized" and comm.world_size > 1:
         synchronize_batch_norms(network)
+    # After it: a norm that is frozen stays so on any number of ranks.
+    freeze(network, config.model)
     network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     comm.broadcast_tensors([*network.parameters(), *network.buffers()], source)
     return network, loaded
 
 
 def _create(config: TrainingConfig, classes: int, auxiliary: bool) -> nn.Module:
-    return models.create(
+    network = models.create(
         config.model.name,
         classes,
         auxiliary=auxiliary and bool(config.loss.auxiliary_weight),
         dropout=config.model.dropout,
+        initialization=config.model.initialization,
     )
+    models.set_batch_norm(
+        network, config.model.batch_norm_epsilon, config.model.batch_norm_momentum
+    )
+    return network
 
 
 def _load(network: nn.Module, config: TrainingConfig, comm: Comm) -> WeightsSource:

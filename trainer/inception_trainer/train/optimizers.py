@@ -1,6 +1,7 @@
 """Optimizers by name, and which parameters weight decay leaves alone.
 
-SGD is torch's own. RMSProp is TensorFlow's, which torch and timm do not have in this form.
+SGD and AdamW are torch's own. RMSProp is TensorFlow's, which torch and timm do not have in this
+form.
 """
 
 from __future__ import annotations
@@ -12,11 +13,21 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
+from inception_trainer.config.method import WITH_SQUARES
 from inception_trainer.config.training import OptimizerConfig
 from inception_trainer.device import supports_fused_sgd
+from inception_trainer.models.blocks import depths as block_depths
 
 MOMENTUM, SQUARES = "momentum_buffer", "square_avg"
-"""Keys of the optimizers' state, as torch names them; a checkpoint keeps both."""
+"""Keys of RMSProp's state; the first is that of torch's SGD, too."""
+STEPS = "steps"
+"""The part of a checkpoint that holds a number, and no tensor like it, for each parameter."""
+STATE_PARTS = {
+    "SGD": {"momentum": MOMENTUM},
+    "RMSProp": {"momentum": MOMENTUM, "squares": SQUARES},
+    "AdamW": {"momentum": "exp_avg", "squares": "exp_avg_sq", STEPS: "step"},
+}
+"""For each optimizer what a checkpoint keeps of its state, and the key that torch has for it."""
 # _BatchNorm is the common base of all batch norms, synchronized ones included.
 NORMS = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.LayerNorm)  # noqa: SLF001
 
@@ -93,17 +104,27 @@ def make_optimizer(
     """The optimizer over all parameters; SGD as one fused kernel where the device has it, else many
     at a time.
     """
-    groups = parameter_groups(model, config.weight_decay, config.decay_exempt)
-    if config.name == "RMSProp":
+    groups = parameter_groups(
+        model, config.weight_decay, config.decay_exempt, config.layer_decay or 1.0
+    )
+    if config.name in WITH_SQUARES:
         # Filled in with the configuration.
         assert config.square_decay is not None  # noqa: S101
         assert config.epsilon is not None  # noqa: S101
-        return RMSProp(
+        if config.name == "RMSProp":
+            return RMSProp(
+                groups,
+                config.learning_rate,
+                config.momentum,
+                config.square_decay,
+                config.epsilon,
+            )
+        return torch.optim.AdamW(
             groups,
-            config.learning_rate,
-            config.momentum,
-            config.square_decay,
-            config.epsilon,
+            lr=config.learning_rate,
+            betas=(config.momentum, config.square_decay),
+            eps=config.epsilon,
+            foreach=True,
         )
     # Before 2.3, torch's SGD does not know the word "fused".
     kernel = "fused" if supports_fused_sgd(device) else "foreach"
@@ -116,20 +137,30 @@ def make_optimizer(
     )
 
 
-def parameter_groups(model: nn.Module, weight_decay: float, exempt: str) -> list[dict[str, Any]]:
-    """One group that decays, and one that does not where ``exempt`` (``optimizer.decayExempt``)
-    names any.
+def parameter_groups(
+    model: nn.Module, weight_decay: float, exempt: str, layer_decay: float = 1.0
+) -> list[dict[str, Any]]:
+    """Groups of parameters that are not frozen: one that decays, and one that does not where
+    ``exempt`` (``optimizer.decayExempt``) names any; with a ``layer_decay`` below 1 two for each
+    block of layers, of which ``rate_factor`` is the share of the learning rate.
     """
     # By identity: comparing parameters with == would compare their values.
     exempt_ids = {id(parameter) for parameter in _exempt(model, exempt)}
-    decayed = [parameter for parameter in model.parameters() if id(parameter) not in exempt_ids]
-    others = [parameter for parameter in model.parameters() if id(parameter) in exempt_ids]
-    groups = [
-        {"params": decayed, "weight_decay": weight_decay},
-        {"params": others, "weight_decay": 0.0},
+    depths = block_depths(model) if layer_decay < 1 else {}
+    groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            factor = layer_decay ** depths.get(name, 0)
+            groups.setdefault((factor, id(parameter) in exempt_ids), []).append(parameter)
+    return [
+        {
+            "params": parameters,
+            "weight_decay": 0.0 if is_exempt else weight_decay,
+            "rate_factor": factor,
+        }
+        # Those that decay first, as checkpoints of the optimizer have always had them.
+        for (factor, is_exempt), parameters in sorted(groups.items(), key=lambda item: item[0][1])
     ]
-    # torch refuses a group without parameters.
-    return [group for group in groups if group["params"]]
 
 
 def _exempt(model: nn.Module, exempt: str) -> Iterator[nn.Parameter]:

@@ -187,6 +187,8 @@ def training_summary(
         classNames=list(info.class_names),
         accuracyTop1=progress.accuracy_top1,
         accuracyTop5=progress.accuracy_top5,
+        # Without an average the accuracies above are of the network itself.
+        rawAccuracyTop1=progress.raw_accuracy_top1,
         loss=progress.loss,
         # Both are -1 until something has been evaluated.
         bestAccuracyTop1=max(0.0, progress.best_accuracy),
@@ -221,6 +223,7 @@ def checkpoint_content(
         "config": config.as_dict(),
         "fingerprint": full_fingerprint(config, splits, info.data_fingerprints),
         "preprocessing": preprocessing.described(config.data, info.normalization),
+        "batch_norm_epsilon": config.model.batch_norm_epsilon,
         "weights": info.weights,
         "class_names": list(splits.class_names),
         "world_size": info.world_size,

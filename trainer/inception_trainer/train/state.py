@@ -20,11 +20,11 @@ from inception_trainer.comm import Comm
 from inception_trainer.device.transfers import HostCopies
 from inception_trainer.errors import NonFiniteLoss
 
-from .optimizers import MOMENTUM, SQUARES
+from .optimizers import STATE_PARTS, STEPS
 from .step import OptimizerStep
 
-OPTIMIZER_PARTS = {"momentum": MOMENTUM, "squares": SQUARES}
-"""Tensors of the optimizer that a checkpoint keeps, by their names there."""
+OPTIMIZER_PARTS = ("momentum", "squares", STEPS)
+"""What a checkpoint may keep of an optimizer, by the names there."""
 
 
 @dataclass(frozen=True)
@@ -162,20 +162,27 @@ class TrainingState:
         """Give every rank the optimizer state that rank ``source`` has in ``saved``; ``parts``
         (equal on all ranks) says what of it.
         """
-        parameters = dict(self.model.named_parameters())
-        device = next(iter(parameters.values())).device
-        size = sum(parameter.numel() for parameter in parameters.values())
+        parameters = {
+            name: parameter
+            for name, parameter in self.model.named_parameters()
+            if parameter.requires_grad
+        }
         for part in parts:
+            like: Mapping[str, Tensor] = parameters
+            if part == STEPS:
+                # Numbers that the optimizer counts with in the host's memory.
+                like = {name: torch.empty(()) for name in parameters}
+            size = sum(value.numel() for value in like.values())
             # One vector for the buffers of all parameters, which then stay views of it.
-            flat = torch.empty(size, device=device)
-            buffers = dict(_views_like(parameters, flat))
+            flat = torch.empty(size, device=next(iter(like.values())).device)
+            buffers = dict(_views_like(like, flat))
             if saved is not None:
                 for name, buffer in buffers.items():
                     buffer.copy_(saved[part][name])
             self._comm.broadcast(flat, source)
             for name, buffer in buffers.items():
                 state = self._optimizer_step.optimizer.state[parameters[name]]
-                state[OPTIMIZER_PARTS[part]] = buffer
+                state[STATE_PARTS[self._optimizer_step.name][part]] = buffer
 
     def restore_statistics(self, per_rank: Tensor | None, saved_ranks: int) -> None:
         """Give each rank the batch norm statistics it had, when as many ranks as before continue;
@@ -243,7 +250,7 @@ class TrainingState:
 
     def _buffers(self, part: str) -> Iterator[tuple[str, Tensor]]:
         """The optimizer's tensors of one kind by the names of their parameters."""
-        key = OPTIMIZER_PARTS[part]
+        key = STATE_PARTS[self._optimizer_step.name].get(part)
         for name, parameter in self.model.named_parameters():
             buffer = self._optimizer_step.optimizer.state.get(parameter, {}).get(key)
             if buffer is not None:

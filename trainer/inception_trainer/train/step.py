@@ -4,7 +4,7 @@
 micro-batches, and over ranks by DistributedDataParallel. :class:`OptimizerStep` then unscales,
 clips, steps the optimizer and the running average.
 
-Nothing here waits for the device (but for FP16 with RMSProp): losses and hits are added up where
+Nothing here waits for the device (but for FP16 without SGD): losses and hits are added up where
 they were computed and read at log intervals.
 """
 
@@ -31,7 +31,7 @@ from inception_trainer.device import Accelerator
 
 from .ema import WeightAverage
 from .losses import Criterion
-from .mixup import blend_images, mixing_coefficient
+from .mixup import Mix, draw_mix, mix_images
 from .optimizers import make_optimizer
 
 DROPOUT_STREAM = 4
@@ -109,9 +109,10 @@ class OptimizerStep:
         self.average: WeightAverage | None = None
         if config.weight_average.decay is not None:
             self.average = WeightAverage(model, config.weight_average)
-        self.scaler = accelerator.loss_scaler()
+        self._fixed_scale = config.loss.scale
+        self.scaler = accelerator.loss_scaler(self._fixed_scale)
         self._accelerator = accelerator
-        self._parameters = list(model.parameters())
+        self._parameters = [value for value in model.parameters() if value.requires_grad]
         self._clip_norm = config.optimizer.clip_norm
         self._skipped = torch.zeros((), device=accelerator.device)
 
@@ -122,7 +123,7 @@ class OptimizerStep:
     def apply(self, rate: float, steps: int) -> None:
         """Change the weights and clear the gradients; the job has then done ``steps`` steps."""
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["rate_factor"]
         if self.scaler is None:
             if self._clip_norm is not None:
                 nn.utils.clip_grad_norm_(self._parameters, self._clip_norm)
@@ -142,7 +143,11 @@ class OptimizerStep:
         norm = nn.utils.clip_grad_norm_(self._parameters, self._clip_norm or math.inf)
         self._skipped += ~torch.isfinite(norm)
         scaler.step(self.optimizer)
-        scaler.update()
+        if self._fixed_scale is None:
+            scaler.update()
+        else:
+            # Set again after each step, or an overflow would halve it.
+            scaler.update(self._fixed_scale)
 
     def read_loss_scale(self) -> float | None:
         """What FP16 losses are multiplied by; waits for the device."""
@@ -170,8 +175,11 @@ class TrainStep:
         config: TrainingConfig,
         comm: Comm,
         before_update: Callable[[], None] = lambda: None,
+        mixed_steps: float = math.inf,
     ) -> None:
-        """``before_update`` is called when all that is left of a step is to change the weights."""
+        """``before_update`` is called when all that is left of a step is to change the weights;
+        only the first ``mixed_steps`` steps mix images.
+        """
         self._model = model
         self._optimizer_step = optimizer_step
         self._before_update = before_update
@@ -180,9 +188,9 @@ class TrainStep:
         self._plan = plan
         self._seed = config.seed
         self._comm = comm
-        smoothing = config.loss.label_smoothing
-        self._criterion = Criterion(smoothing, config.loss.auxiliary_weight or 0.0)
-        self._mixup = config.augmentation.mixup
+        self._criterion = Criterion.of(config.loss, accelerator.device)
+        self._augmentation = config.augmentation
+        self._mixed_steps = mixed_steps
         self._has_dropout = any(
             isinstance(module, nn.modules.dropout._DropoutNd)  # noqa: SLF001
             for module in model.modules()
@@ -199,9 +207,9 @@ class TrainStep:
             # Dropout too is a function of counters, so that a resumed run draws the same.
             key = stream_key(self._seed, step, self._comm.rank, DROPOUT_STREAM)
             torch.manual_seed(int(key) >> 1)
-        lam = None
-        if self._mixup is not None:
-            lam = mixing_coefficient(self._seed, step, self._mixup)
+        mix = None
+        if step < self._mixed_steps:
+            mix = draw_mix(self._augmentation, self._seed, step)
         waited = 0.0
         last = self._plan.micro_batches - 1
         for micro_batch in range(self._plan.micro_batches):
@@ -209,7 +217,7 @@ class TrainStep:
             batch = next(batches)
             waited += time.perf_counter() - asked
             with self._gradient_sync(micro_batch == last):
-                self._forward_backward(batch, lam)
+                self._forward_backward(batch, mix)
         self._before_update()
         self._optimizer_step.apply(rate, step + 1)
         computed = time.perf_counter() - began - waited
@@ -235,12 +243,13 @@ class TrainStep:
             loss_scale=self._optimizer_step.read_loss_scale(),
         )
 
-    def _forward_backward(self, batch: Batch, lam: float | None) -> None:
-        """One micro-batch; ``lam`` is mixup's coefficient."""
+    def _forward_backward(self, batch: Batch, mix: Mix | None) -> None:
+        """One micro-batch; ``mix`` says how its images are mixed."""
         labels = batch.labels.to(self._accelerator.device, non_blocking=True)
         images = self._normalise(batch.images)
-        if lam is not None:
-            images = blend_images(images, lam)
+        lam = None
+        if mix is not None:
+            images, lam = mix_images(images, mix)
         with self._accelerator.autocast():
             outputs = self._model(images)
         # Outside autocast: losses are computed in FP32 whatever the network's precision.

@@ -85,7 +85,10 @@ def _check_pair(first: WeightFile, other: WeightFile) -> None:
         raise ConfigError(f"{pair} differ in {len(differing)} tensors, for example {differing[0]}")
     for key, of_first, of_other in (
         ("preprocessing", _inputs(first), _inputs(other)),
-        ("class_names", first.content.get("class_names"), other.content.get("class_names")),
+        *(
+            (key, first.content.get(key), other.content.get(key))
+            for key in ("class_names", "batch_norm_epsilon")
+        ),
     ):
         if of_first != of_other:
             raise ConfigError(
@@ -111,6 +114,7 @@ def _write(state: dict[str, Tensor], newest: WeightFile, names: list[str], outpu
         described["preprocessing"] = _inputs(newest)
         for key in ("class_names", "progress"):
             described[key] = newest.content[key]
+        described["batch_norm_epsilon"] = newest.content.get("batch_norm_epsilon")
     with replacing(output) as draft:
         if output.suffix == ".safetensors":
             draft.write_bytes(_safetensors(state, newest, names, described))
@@ -135,6 +139,7 @@ def _safetensors(
         preprocessing=described.get("preprocessing"),
         class_names=described.get("class_names"),
         averaged=names,
+        batch_norm_epsilon=described.get("batch_norm_epsilon"),
     )
     try:
         return safetensors_file.encode(state, metadata)

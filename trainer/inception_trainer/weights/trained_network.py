@@ -46,6 +46,8 @@ class TrainedModel:
     """What evaluation did to images besides: keys of ``data`` and their values."""
     step: int | None = None
     """The optimizer step that it is of."""
+    batch_norm_epsilon: float | None = None
+    """What its batch norms add to variances, where that is not the network's own."""
 
     @property
     def image_size(self) -> int | None:
@@ -143,6 +145,8 @@ def open_trained(
     # Without values first: random ones would only be overwritten.
     with torch.device("meta"):
         network = models.create(trained.model, trained.classes)
+    asked = config.model.batch_norm_epsilon
+    models.set_batch_norm(network, trained.batch_norm_epsilon if asked is None else asked)
     network.to_empty(device="cpu")
     for buffer in network.buffers():  # files may leave out the counters of batch norm
         buffer.zero_()
@@ -206,6 +210,7 @@ def _of_weight_file(config: TrainingConfig) -> TrainedModel:
         normalization=file.source.normalization,
         evaluated_with=_evaluated_with(file.path, content),
         step=file.step if is_own else None,
+        batch_norm_epsilon=content.get("batch_norm_epsilon"),
     )
 
 

@@ -1,0 +1,136 @@
+"""What mode Evaluate says of each class, against plain counting."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from sklearn.metrics import confusion_matrix, precision_score, recall_score
+
+import trainer_ranks
+from inception_trainer import models
+from inception_trainer.comm import Comm
+from inception_trainer.config.training import merge
+from inception_trainer.modes.by_class import BINS, ByClass, ClassResult, write
+from trainer_ranks import TINY
+
+ALONE = Comm(0, 1, "gloo")
+CLASSES = 4
+
+
+def batches(count: int = 5, rows: int = 40) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    generator = torch.Generator().manual_seed(0)
+    made = []
+    for _ in range(count):
+        labels = torch.randint(0, CLASSES, (rows,), generator=generator)
+        logits = 2 * torch.randn(rows, CLASSES, generator=generator)
+        logits[torch.arange(rows), labels] += 1
+        labels[:3] = -100
+        made.append((logits, labels))
+    return made
+
+
+def counted() -> ClassResult:
+    counts = ByClass(CLASSES)
+    for logits, labels in batches():
+        counts.add(logits, labels)
+    return counts.result(ALONE)
+
+
+def flat() -> tuple[torch.Tensor, torch.Tensor]:
+    logits, labels = (torch.cat(parts) for parts in zip(*batches(), strict=True))
+    return logits[labels >= 0], labels[labels >= 0]
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_confusion_accuracy_and_precision_are_those_of_scikit_learn(tmp_path) -> None:
+    logits, labels = flat()
+    predicted = logits.argmax(1)
+    result = counted()
+    expected = confusion_matrix(labels, predicted, labels=range(CLASSES))
+    assert result.confusion.tolist() == expected.tolist()
+    write(result, ("a", "b", "c"), tmp_path / "new")
+    by_class = rows(tmp_path / "new" / "classes.csv")
+    assert [row["name"] for row in by_class] == ["a", "b", "c", "class-3"]
+    recalls = recall_score(labels, predicted, average=None)
+    precisions = precision_score(labels, predicted, average=None)
+    assert [float(row["accuracy"]) for row in by_class] == pytest.approx(recalls, abs=1e-6)
+    assert [float(row["precision"]) for row in by_class] == pytest.approx(precisions, abs=1e-6)
+    assert result.mean_class_accuracy == pytest.approx(recalls.mean())
+    pairs = rows(tmp_path / "new" / "confusion.csv")
+    assert {(int(row["class"]), int(row["predicted"])): int(row["images"]) for row in pairs} == {
+        (true, guess): count
+        for true, line in enumerate(expected.tolist())
+        for guess, count in enumerate(line)
+        if count
+    }
+    assert (tmp_path / "new" / "confusion.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_calibration_error_by_hand() -> None:
+    logits, labels = flat()
+    confidence, predicted = logits.softmax(1).max(1)
+    error = 0.0
+    for number in range(BINS):
+        inside = (confidence > number / BINS) & (confidence <= (number + 1) / BINS)
+        if inside.any():
+            accuracy = (predicted == labels)[inside].double().mean()
+            distance = (accuracy - confidence[inside].double().mean()).abs().item()
+            error += distance * inside.double().mean().item()
+    assert counted().calibration_error == pytest.approx(error, abs=1e-6)
+
+
+@pytest.mark.parametrize(("scale", "error"), [(0.0, 0.0), (1000.0, 0.75)])
+def test_a_network_that_is_too_sure_has_a_large_error(scale, error) -> None:
+    """It always says class 0, which a quarter of the images are."""
+    logits = torch.zeros(100, CLASSES)
+    logits[:, 0] = scale
+    counts = ByClass(CLASSES)
+    counts.add(logits, torch.arange(100) % CLASSES)
+    assert counts.result(ALONE).calibration_error == pytest.approx(error, abs=1e-6)
+
+
+def test_a_class_without_images_has_no_accuracy(tmp_path) -> None:
+    counts = ByClass(2)
+    counts.add(torch.tensor([[1.0, 0.0]]), torch.tensor([0]))
+    result = counts.result(ALONE)
+    write(result, (), tmp_path)
+    absent = rows(tmp_path / "classes.csv")[1]
+    assert (absent["images"], absent["accuracy"], absent["precision"]) == ("0", "", "")
+    assert result.mean_class_accuracy == 1.0
+
+
+def test_a_folder_that_takes_no_file_is_a_warning(tmp_path, caplog) -> None:
+    (tmp_path / "file").write_text("")
+    write(counted(), (), tmp_path / "file" / "below")
+    assert "no figures by class" in caplog.text
+
+
+@pytest.mark.timeout(300)
+def test_evaluation_on_one_rank_and_two_leaves_the_same_files(tmp_path) -> None:
+    torch.save(models.create("bninception", 4).state_dict(), tmp_path / "weights.pth")
+    job = merge(TINY, {"model": {"weights": str(tmp_path / "weights.pth")}})
+    written = []
+    for world in (1, 2):
+        output = tmp_path / f"on {world}"
+        config = merge(job, {"mode": "Evaluate", "output": {"path": str(output)}})
+        gang = trainer_ranks.start(tmp_path / f"ranks {world}", config, world)
+        assert gang.wait() == [0] * world, gang.output()
+        summary = json.loads((output / "evaluate" / "summary.json").read_text())
+        pairs = rows(output / "evaluate" / "confusion.csv")
+        hits = sum(int(row["images"]) for row in pairs if row["class"] == row["predicted"])
+        assert summary["accuracyTop1"] == pytest.approx(hits / summary["samples"])
+        assert 0 <= summary["calibrationError"] <= 1
+        accuracies = [float(row["accuracy"]) for row in rows(output / "evaluate" / "classes.csv")]
+        assert summary["meanClassAccuracy"] == pytest.approx(
+            sum(accuracies) / len(accuracies), abs=1e-5
+        )
+        written.append((output / "evaluate" / "confusion.csv").read_bytes())
+    assert written[0] == written[1]
