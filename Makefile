@@ -176,7 +176,7 @@ scan: venv $(CACHE)/scan/.installed $(CACHE)/tools/.installed ## Checkov, kube-l
 	$(CACHE)/tools/actionlint
 
 .PHONY: sync
-sync: venv ## Bring generated files up to date: spec.training of the CRD, chart files, install.yaml, kustomize, docs/{api,lifecycle,recipes,accelerators,alerts}.md
+sync: venv ## Bring generated files up to date: spec.training of the CRD, chart files, install.yaml, kustomize, docs/{api,lifecycle,recipes,accelerators,alerts,operator-metrics}.md
 	$(BIN)/python manifests/generate_crd.py
 	HELM=$$($(BIN)/python -c 'from localcluster.components import build; print(build(["helm"])["helm"])') $(BIN)/python charts/sync.py
 	$(BIN)/python docs/generate_api.py
@@ -184,6 +184,7 @@ sync: venv ## Bring generated files up to date: spec.training of the CRD, chart 
 	$(BIN)/python docs/generate_recipes.py
 	$(BIN)/python docs/generate_accelerators.py
 	$(BIN)/python docs/generate_alerts.py
+	$(BIN)/python docs/generate_operator_metrics.py
 
 .PHONY: release-snapshot
 release-snapshot: venv ## Keep the CRD and the commit of a release: later ones are held compatible with them

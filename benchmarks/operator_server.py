@@ -17,13 +17,17 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent / "operator"), str(HERE.parent / "tests" / "support")]
 
+from inception_operator.contract.conditions import INITIAL  # noqa: E402
+from inception_operator.contract.names import ConditionType  # noqa: E402
+from inception_operator.decide import goodput  # noqa: E402
 from inception_operator.runtime.metrics import Metrics  # noqa: E402
 from inception_operator.runtime.server import Server  # noqa: E402
-from operator_objects import job  # noqa: E402
+from operator_objects import job, pod  # noqa: E402
 
 TICK = 0.001
 PROBES = 20
@@ -46,24 +50,37 @@ class Served:
         return answer
 
 
+def running_job(number: int) -> dict[str, Any]:
+    """A job with all the series that one has while it runs."""
+    return job(
+        f"job-{number}",
+        state="Running",
+        accelerator="nvidia",
+        model="inception_v3",
+        conditions=[
+            {"type": kind, "status": "True", "reason": "Any", "message": ""}
+            for kind, *_ in INITIAL
+            if kind not in (ConditionType.SUCCEEDED, ConditionType.FAILED)
+        ],
+        trainerStatus={
+            "progressPercentage": 42,
+            "accuracyTop1": "0.97",
+            "accuracyTop5": "0.99",
+            "samplesPerSecond": "812.5",
+        },
+        goodput={
+            "seconds": dict.fromkeys(goodput.CAUSES, 1000),
+            "cause": "productive",
+            "lastUpdatedTime": "2026-01-01T00:00:00Z",
+        },
+    )
+
+
 async def serve(pipe: Connection, jobs: int) -> None:
     """Serve until the pipe says otherwise, and watch the event loop."""
-    resources = [
-        job(
-            f"job-{number}",
-            state="Running",
-            accelerator="nvidia",
-            model="inception_v3",
-            trainerStatus={
-                "progressPercentage": 42,
-                "accuracyTop1": "0.97",
-                "accuracyTop5": "0.99",
-                "samplesPerSecond": "812.5",
-            },
-        )
-        for number in range(jobs)
-    ]
-    metrics = Metrics(lambda: resources)
+    resources = [running_job(number) for number in range(jobs)]
+    pods = {f"job-{number}": (pod(f"job-{number}-0-1"),) for number in range(jobs)}
+    metrics = Metrics(lambda: resources, lambda key: pods[key[1]])
     server = Server(
         "127.0.0.1",
         0,

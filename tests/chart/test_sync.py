@@ -16,6 +16,7 @@ from docs import (
     generate_alerts,
     generate_api,
     generate_lifecycle,
+    generate_operator_metrics,
     generate_recipes,
 )
 from localcluster import components
@@ -43,6 +44,10 @@ def test_the_proof_table_is_up_to_date_and_names_only_tests_that_exist() -> None
 
 def test_the_page_of_the_four_systems_is_up_to_date_and_names_only_what_exists() -> None:
     assert generate_recipes.main(["--check"]) == 0, "run docs/generate_recipes.py"
+
+
+def test_the_page_of_the_series_is_up_to_date() -> None:
+    assert generate_operator_metrics.main(["--check"]) == 0, "run docs/generate_operator_metrics.py"
 
 
 RECIPE_ROW = {

@@ -121,12 +121,6 @@ def test_known_series_start_at_zero() -> None:
     assert sample(metrics, "reconcile_total", result="error") == 0
 
 
-def test_every_series_has_the_prefix_and_a_description() -> None:
-    for family in Metrics(lambda: [job(state="Running")]).registry.collect():
-        assert family.name.startswith("inception_operator_")
-        assert family.documentation.endswith(".")
-
-
 def record(**extra: Any) -> logging.LogRecord:
     return logging.getLogger("inception_operator.x").makeRecord(
         "inception_operator.x",

@@ -10,7 +10,8 @@ import pytest
 
 from fake_time import now, run
 from inception_operator.contract.errors import UnavailableError
-from inception_operator.runtime.workqueue import Key, WorkQueue, work
+from inception_operator.runtime.controller import AGAIN_BASE
+from inception_operator.runtime.workqueue import ERROR_BASE, Key, WorkQueue, work
 
 A, B, C = ("ns", "a"), ("ns", "b"), ("ns", "c")
 
@@ -113,6 +114,20 @@ def test_retries_back_off_up_to_the_limit_and_start_over_after_success() -> None
         assert delays == pytest.approx([0.1, 0.2, 0.4, 0.8, 1.0, 1.0])
         queue.succeeded(A)
         assert queue.retry(A, 0.1) == pytest.approx(0.1)
+        queue.close()
+
+    run(main())
+
+
+def test_a_pass_that_failed_counts_as_retried_and_one_that_looks_again_does_not() -> None:
+    async def main() -> None:
+        retried: list[bool] = []
+        queue = WorkQueue(retried=lambda: retried.append(True))
+        queue.retry(A, AGAIN_BASE)
+        assert not retried
+        queue.retry(A, ERROR_BASE)
+        queue.retry(A)
+        assert len(retried) == 2
         queue.close()
 
     run(main())

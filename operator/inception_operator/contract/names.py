@@ -22,6 +22,8 @@ LABEL_JOB_UID: Final = f"{GROUP}/job-uid"
 LABEL_SLOT: Final = f"{GROUP}/slot"
 LABEL_INCARNATION: Final = f"{GROUP}/incarnation"
 LABEL_ROLE: Final = f"{GROUP}/role"
+# Kueue's: jobs with it are suspended until their queue admits them.
+LABEL_QUEUE: Final = "kueue.x-k8s.io/queue-name"
 LABEL_APP: Final = "app.kubernetes.io/name"
 APP: Final = "inception-training"
 ANNOTATION_ASSIGNMENT: Final = f"{GROUP}/assignment"

@@ -34,6 +34,8 @@ _READ: Final = tuple(
         "samples_seen",
         "checkpoint_failing",
         "repeated_steps_total",
+        "step_duration_seconds_sum",
+        "checkpoint_stall_seconds_total",
         _CHECKPOINT,
     )
 )
@@ -42,6 +44,7 @@ _MAX_LINES: Final = 200
 _MAX_LINE: Final = 1024
 _READABLE: Final = 1e15
 _TIME: Final = "lastUpdatedTime"
+_SPEED: Final = ("samplesPerSecond", "estimatedRemainingSeconds")
 _INT32: Final = 2**31 - 1
 _INT64: Final = 2**63 - 1
 
@@ -67,6 +70,8 @@ def from_metrics(text: str, now: datetime) -> Progress | None:
         repeated_steps=figures.whole("repeated_steps_total"),
         last_checkpoint=last_checkpoint,
         checkpoint_failing=bool(figures.number("checkpoint_failing")),
+        data_seconds=figures.number("step_duration_seconds_sum", part="data"),
+        checkpoint_seconds=figures.number("checkpoint_stall_seconds_total"),
         # The usual mistake is milliseconds.
         ignored=PREFIX + _CHECKPOINT if checkpoint and last_checkpoint is None else "",
     )
@@ -88,6 +93,11 @@ def from_report(report: Report, now: datetime) -> Progress:
         samples_seen=_to_int(figures.get("samplesSeen")),
         repeated_steps=_to_int(figures.get("repeatedSteps")),
     )
+
+
+def without_speed(status: Json) -> Json:
+    """A ``trainerStatus`` without what is not true any more once no rank runs."""
+    return {key: value for key, value in status.items() if key not in _SPEED}
 
 
 def to_json(progress: Progress) -> Json:

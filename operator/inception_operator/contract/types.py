@@ -140,8 +140,9 @@ class Progress:
     """The latest training figures of rank 0, from its ``/metrics`` page or its launcher's report.
 
     Ratios are 0 to 1; ``loss`` may be NaN or infinite, which users must see. With
-    ``checkpoint_failing`` the last checkpoint could not be written. ``ignored`` names a series
-    whose value is none.
+    ``checkpoint_failing`` the last checkpoint could not be written. ``data_seconds`` and
+    ``checkpoint_seconds`` are how long this attempt has stood still for either. ``ignored`` names a
+    series whose value is none.
     """
 
     time: datetime
@@ -157,6 +158,8 @@ class Progress:
     repeated_steps: int | None = None
     last_checkpoint: datetime | None = None
     checkpoint_failing: bool = False
+    data_seconds: float | None = None
+    checkpoint_seconds: float | None = None
     ignored: str = ""
 
 

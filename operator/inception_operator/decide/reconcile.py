@@ -84,6 +84,7 @@ def reconcile(observation: Observation, context: Context) -> Plan:
         return plan | lifecycle.refuse(resource, draft, pods, error, now)
     violation = pod_policy.find_violation(resource, job, devices, context)
     draft.keep_checkpoints_at(job.checkpoint_path)
+    draft.tells_steps = job.tells_steps
     _accept(job, draft, context, violation)
     view = JobView(resource, job, devices, pods, observation, context, violation)
     return plan | _advance(view, draft)

@@ -19,19 +19,13 @@ from inception_operator.contract.names import ConditionType, Reason
 from inception_operator.contract.times import format_time, parse_time
 from inception_operator.contract.types import NORMAL, WARNING, Event, Json, Plan, PodView, Progress
 
-from . import avoided_nodes, backoff, budget, departure
+from . import avoided_nodes, backoff, budget, departure, goodput, unsaved
 from .budget import Counters
 from .departure import Departure
 from .failure import Failure
 from .restart_policy import Restart
 
 MAX_TEXT: Final = 2048
-_UNSAVED: Final = (
-    ", but its last checkpoint could not be written to {path}; training goes on, and the next one "
-    "tries again: make room there, or raise the quota (the log of its first pod says more)"
-)
-# Not true any more once no rank runs.
-_SPEED: Final = ("samplesPerSecond", "estimatedRemainingSeconds")
 # What this operator writes; server-side apply leaves other fields to whoever put them there.
 _KEYS: Final = frozenset(
     (
@@ -45,6 +39,7 @@ _KEYS: Final = frozenset(
         *backoff.KEYS,
         avoided_nodes.KEY,
         departure.KEY,
+        goodput.KEY,
         "nodes",
         "selector",
         "accelerator",
@@ -79,6 +74,9 @@ class Draft:
         self._figures = figures
         self._events: list[Event] = []
         self._departure: Departure | None = None
+        self._failure: Failure | None = None
+        self._queued = goodput.is_queued(resource)
+        self.tells_steps = True
 
     @property
     def attempt(self) -> int:
@@ -349,22 +347,11 @@ class Draft:
         """The ranks of the attempt are running; ``but`` says what may go unnoticed."""
         text = f"attempt {self.attempt} is running"
         self._put(ConditionType.RESTARTING, FALSE, Reason.ATTEMPT_RUNNING, text)
-        failing = text + _UNSAVED.format(path=self._new.get("checkpointPath", ""))
         before = self.message(ConditionType.RUNNING, Reason.ATTEMPT_RUNNING) or ""
-        # Without figures nobody knows: what was said last stays.
-        was_failing = is_failing = before.startswith(failing)
-        if self._figures is not None:
-            is_failing = self._figures.checkpoint_failing
-        said = failing if is_failing else text
-        full = said if but is None else f"{said}; {but}"
-        if not self._put(ConditionType.RUNNING, TRUE, Reason.ATTEMPT_RUNNING, full):
-            return
-        if is_failing:
-            self._warn(Reason.CHECKPOINT_FAILING, said)
-        elif was_failing:
-            self._announce(Reason.ATTEMPT_RUNNING, f"{text}, and its checkpoints are written again")
-        else:
-            self._announce(Reason.ATTEMPT_RUNNING, text)
+        said = unsaved.describe(text, before, self._new.get("checkpointPath", ""), self._figures)
+        full = said.text if but is None else f"{said.text}; {but}"
+        if self._put(ConditionType.RUNNING, TRUE, Reason.ATTEMPT_RUNNING, full):
+            self._events.append(said.event)
 
     def restart(self, cause: Failure, restart: Restart) -> None:
         """End the attempt, and count the next one as its restart says.
@@ -373,6 +360,7 @@ class Draft:
         """
         ended = f"attempt {cause.attempt} ended"
         self._new["rootCause"] = cause.to_json()
+        self._failure = cause
         self._end_attempt(Reason.ATTEMPT_ENDED, ended)
         self._forget(*backoff.KEYS, budget.PROGRESS)
         self._new |= restart.to_status()
@@ -414,6 +402,7 @@ class Draft:
         message = message[:MAX_TEXT]
         if cause is not None:
             self._new["rootCause"] = cause.to_json()
+            self._failure = cause
         ended = f"attempt {self.attempt} ended"
         self._end(Reason.ATTEMPT_ENDED, ended)
         self._put(ConditionType.SUCCEEDED, FALSE, reason, message)
@@ -448,7 +437,12 @@ class Draft:
             # Figures alone are written now and then; with a write that is due anyway, at once.
             self._merge(self._figures, at_once=self._new != self._old)
         written = clip(self._new)
-        status = None if written == self._old else written
+        status = None
+        if written != self._old:
+            look = goodput.Look(
+                self._time, self._queued, self.tells_steps, self._figures, self._failure
+            )
+            status = goodput.carried_on(self._old, written, look)
         return Plan(status=status, events=tuple(self._events))
 
     def _end(self, reason: str, message: str) -> None:
@@ -473,8 +467,8 @@ class Draft:
         if self.is_true(ConditionType.RUNNING):
             self._merge(self._figures, at_once=True)
         self._put(ConditionType.RUNNING, FALSE, reason, message)
-        for key in _SPEED:
-            self._new.get("trainerStatus", {}).pop(key, None)
+        if "trainerStatus" in self._new:
+            self._new["trainerStatus"] = progress.without_speed(self._new["trainerStatus"])
 
     def _merge(self, figures: Progress | None, *, at_once: bool) -> None:
         if figures is None:

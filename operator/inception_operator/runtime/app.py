@@ -26,6 +26,7 @@ from inception_operator.contract.errors import (
     RejectedError,
     SettingsError,
 )
+from inception_operator.contract.types import Json
 from inception_operator.decide.reconcile import Context
 
 from .apply import Applier
@@ -49,7 +50,7 @@ from .resync import Resync
 from .scraper import Scraper
 from .server import Guard, Server
 from .settings import Settings
-from .workqueue import WorkQueue, work
+from .workqueue import Key, WorkQueue, work
 
 _log = logging.getLogger(__name__)
 
@@ -79,7 +80,7 @@ class App:
         self._leading = False
 
         self._jobs = JobCache()
-        self._metrics = Metrics(self._jobs.values)
+        self._metrics = Metrics(self._jobs.values, self._pods_of, self._context.profiles)
         containment = self._metrics.containment
         fence = Fence()
         self._client = Client(
@@ -87,7 +88,9 @@ class App:
             self._metrics.count_request,
             fence=fence if settings.leader_election else None,
         )
-        self._queue = WorkQueue(waited=self._metrics.wait.observe)
+        self._queue = WorkQueue(
+            waited=self._metrics.wait.observe, retried=self._metrics.retries.inc
+        )
         notify = self._queue.add
 
         # What is watched and asked: everything calls notify with the key of a job.
@@ -216,6 +219,9 @@ class App:
         if not sees:
             _log.warning("nodes cannot be read: failurePolicy.nodeLostSeconds has no effect")
         self._controller.context = replace(self._context, sees_nodes=sees)
+
+    def _pods_of(self, key: Key) -> tuple[Json, ...]:
+        return self._pods.pods(key)
 
     def _wake_jobs_on(self, nodes: Collection[str]) -> None:
         """Nodes are about to go, or stay after all."""

@@ -12,6 +12,7 @@ import asyncio
 import copy
 import json
 import math
+import time
 from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,8 +55,10 @@ MAX_BODY_BYTES: Final = 32 * 1024 * 1024
 CONCURRENCY: Final = 50
 TIMEOUT: Final = aiohttp.ClientTimeout(total=30, sock_connect=5)
 
-Count = Callable[[str, str, str], None]
-"""Told verb, plural name and HTTP status of each request; the status is ``none`` without answer."""
+Count = Callable[[str, str, str, float], None]
+"""Told verb, plural name and HTTP status of each request, and how many seconds its answer took; the
+status is ``none`` without answer.
+"""
 
 
 @dataclass(frozen=True)
@@ -126,7 +129,7 @@ class Client:
         self._api: Any = ApiClient(configuration)
         self.contact = Contact(str(configuration.host))
         self._api.user_agent = f"inception-operator/{__version__}"
-        self._count: Count = count or (lambda _verb, _kind, _code: None)
+        self._count: Count = count or (lambda _verb, _kind, _code, _seconds: None)
         self._slots = asyncio.Semaphore(concurrency)
 
     async def close(self) -> None:
@@ -340,6 +343,7 @@ class Client:
             body=body,
             auth_settings=["BearerToken"],
         )
+        began = time.monotonic()
         try:
             response = await self._api.call_api(
                 *request, _request_timeout=self._bounded(method, path, timeout)
@@ -348,11 +352,11 @@ class Client:
             status: int = response.status
             text = await response.read() if status >= 400 else b""
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            self._count(verb, kind.plural, "none")
+            self._count(verb, kind.plural, "none", time.monotonic() - began)
             unavailable = _unavailable(f"{verb} {path}", error)
             self.contact.failed(unavailable.message)
             raise unavailable from error
-        self._count(verb, kind.plural, str(status))
+        self._count(verb, kind.plural, str(status), time.monotonic() - began)
         refusal = None
         if status >= 400:
             refusal = api_error(status, text, response.headers, f"{verb} {path}")

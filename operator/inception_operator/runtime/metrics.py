@@ -1,44 +1,73 @@
 """The operator's own Prometheus metrics.
 
 They live in a registry of their own, so that two operators in one test share no state. Series of
-one job are made from its status when Prometheus asks: they appear and vanish with the object, and
-nothing has to remember to remove them.
+single jobs are in `job_metrics`; here are those of the process, and the counters and histograms
+over all jobs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from collections.abc import Callable, Collection, Iterable
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily, Metric
-from prometheus_client.registry import Collector
-from typing_extensions import override
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    PlatformCollector,
+    ProcessCollector,
+    generate_latest,
+)
 
 from inception_operator import __version__
 from inception_operator.contract.names import State
 from inception_operator.contract.types import Json
-from inception_operator.spec.job import managed_elsewhere
+from inception_operator.decide import milestones
 
 from .containment import Containment, Where
-from .objects import key_of
+from .job_metrics import PREFIX, JobCollector, Pods, job_labels
 
-PREFIX = "inception_operator"
 STATES = tuple(value for name, value in vars(State).items() if name.isupper())
 RESULTS = ("success", "waiting", "rejected", "conflict", "gone", "error")
+VERBS = ("get", "list", "watch", "create", "update", "patch", "delete")
+OTHER_PROFILE = "other"
+DEFAULT_PROFILE = "cpu"
 _SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+# Waits of jobs: from a second to a day.
+_WAITS = (1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1800, 3600, 14400, 86400)
+
+
+def _no_pods(_key: tuple[str, str]) -> tuple[Json, ...]:
+    return ()
 
 
 class Metrics:
-    """All series of the process; ``resources`` returns the custom resources that exist now."""
+    """All series of the process; ``resources`` returns the custom resources that exist now,
+    ``pods`` those of one job. ``profiles`` are the accelerator profiles that there are. ``labels``
+    are those of each family.
+    """
 
-    def __init__(self, resources: Callable[[], Iterable[Json]] = tuple) -> None:
+    def __init__(
+        self,
+        resources: Callable[[], Iterable[Json]] = tuple,
+        pods: Pods = _no_pods,
+        profiles: Collection[str] = (),
+    ) -> None:
         self.registry = CollectorRegistry()
-        self.transitions = self._counter(
-            "job_transitions",
-            "Jobs that entered a state.",
-            "state",
-        )
+        self._process = CollectorRegistry()
+        self.labels: dict[str, tuple[str, ...]] = job_labels()
+        self._profiles = frozenset(profiles)
+        self._define_process()
+        self._define_jobs()
+        self.containment = Containment(self.count_error)
+        self._jobs = JobCollector(resources, pods, self.containment)
+        # A registry is a collector as well: this one has all series.
+        self.registry.register(self._process)
+        self.registry.register(self._jobs)
+
+    def _define_process(self) -> None:
+        ProcessCollector(registry=self._process)
+        PlatformCollector(registry=self._process)
         self.reconciles = self._counter(
             "reconcile",
             "Passes over a job by result.",
@@ -55,6 +84,15 @@ class Metrics:
             "verb",
             "resource",
             "code",
+        )
+        self.request_seconds = self._histogram(
+            "api_request_duration_seconds",
+            "Time until the API server answers a request, or begins to answer a watch, by verb.",
+            "verb",
+        )
+        self.retries = self._counter(
+            "retries",
+            "Passes that are repeated after a pause, because one failed or was refused.",
         )
         self.duration = self._histogram(
             "reconcile_duration_seconds",
@@ -89,128 +127,116 @@ class Metrics:
         build_info = self._gauge("build_info", "Version of the operator.", "version")
         build_info.labels(__version__).set(1)
         # rate() and alerts see nothing of a counter whose first value is 1: all begin at 0.
-        for state in STATES:
-            self.transitions.labels(state)
+        for verb in VERBS:
+            self.request_seconds.labels(verb)
         for result in RESULTS:
             self.reconciles.labels(result)
         for where in Where:
             self.internal_errors.labels(where)
-        self.containment = Containment(self.count_error)
-        self.registry.register(_JobCollector(resources, self.containment))
 
-    def count_request(self, verb: str, resource: str, code: str) -> None:
+    def _define_jobs(self) -> None:
+        self.transitions = self._counter(
+            "job_transitions",
+            "Jobs that entered a state.",
+            "state",
+        )
+        for state in STATES:
+            self.transitions.labels(state)
+        self.outcomes = self._counter(
+            "job_outcomes",
+            "Jobs that have ended.",
+            "namespace",
+            "profile",
+            "outcome",
+            "reason",
+        )
+        self.restarts = self._counter(
+            "restarts",
+            "Restarts of jobs by their root cause.",
+            "namespace",
+            "profile",
+            "reason",
+        )
+        new_step = self._histogram(
+            "job_time_to_new_step_seconds",
+            "Time from the start, or from a failure, to the first step not done before.",
+            "after",
+            buckets=_WAITS,
+        )
+        self._durations = {
+            milestones.QUEUED: self._wait_histogram(
+                "job_queued_seconds",
+                "Time that jobs waited in a queue, of those that did.",
+            ),
+            milestones.STARTED: self._wait_histogram(
+                "job_time_to_running_seconds",
+                "Time from when pods are wanted until the ranks run, at a start or a resume.",
+            ),
+            milestones.DETECTED: self._wait_histogram(
+                "job_failure_detection_seconds",
+                "Time from a failure until it is acted on.",
+            ),
+            milestones.RECOVERED: self._wait_histogram(
+                "job_recovery_seconds",
+                "Time from the end of an attempt to the first step of the next one, without pauses "
+                "of jobs that fail again and again.",
+            ),
+            milestones.NEW_STEP_AFTER_START: new_step.labels("start"),
+            milestones.NEW_STEP_AFTER_FAILURE: new_step.labels("failure"),
+        }
+
+    def count_request(self, verb: str, resource: str, code: str, seconds: float) -> None:
         """Count one request to the API server; ``code`` is ``none`` when there was no answer."""
         self.requests.labels(verb, resource, code).inc()
+        self.request_seconds.labels(verb).observe(seconds)
 
     def count_error(self, where: str) -> None:
         """Count one error that concerns one job or pod."""
         self.internal_errors.labels(where).inc()
 
     def status_written(self, resource: Json, status: Json) -> None:
-        """Count the transition from the status in ``resource`` to the one just stored."""
+        """Count what has changed from the status in ``resource`` to the one just stored."""
+        old = resource.get("status") or {}
         state = status.get("state")
-        if state and state != (resource.get("status") or {}).get("state"):
+        if state and state != old.get("state"):
             self.transitions.labels(state).inc()
+        place = (resource["metadata"]["namespace"], self._profile(resource))
+        ended = milestones.outcome(old, status)
+        if ended is not None:
+            self.outcomes.labels(*place, *ended).inc()
+        cause = milestones.restart_cause(old, status)
+        if cause is not None:
+            self.restarts.labels(*place, cause).inc()
+        for what, seconds in milestones.durations(old, status):
+            self._durations[what].observe(seconds)
+
+    def _profile(self, resource: Json) -> str:
+        spec = resource.get("spec") or {}
+        name = (spec.get("accelerator") or {}).get("profile", DEFAULT_PROFILE)
+        # Users may write any name, and each would be a series for ever.
+        return name if name in self._profiles else OTHER_PROFILE
 
     def page(self) -> bytes:
         """The page in Prometheus' text format."""
-        return generate_latest(self.registry)
+        return generate_latest(self._process) + self._jobs.text().encode()
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
-        return Counter(f"{PREFIX}_{name}_total", text, labels, registry=self.registry)
+        name = self._note(name, labels)
+        return Counter(f"{name}_total", text, labels, registry=self._process)
 
     def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
-        return Gauge(f"{PREFIX}_{name}", text, labels, registry=self.registry)
+        return Gauge(self._note(name, labels), text, labels, registry=self._process)
 
-    def _histogram(self, name: str, text: str) -> Histogram:
-        return Histogram(f"{PREFIX}_{name}", text, buckets=_SECONDS, registry=self.registry)
+    def _histogram(
+        self, name: str, text: str, *labels: str, buckets: Collection[float] = _SECONDS
+    ) -> Histogram:
+        name = self._note(name, labels)
+        return Histogram(name, text, labels, buckets=tuple(buckets), registry=self._process)
 
+    def _note(self, name: str, labels: tuple[str, ...]) -> str:
+        name = f"{PREFIX}_{name}"
+        self.labels[name] = labels
+        return name
 
-class _JobCollector(Collector):
-    """Series of the jobs that exist right now."""
-
-    def __init__(self, resources: Callable[[], Iterable[Json]], containment: Containment) -> None:
-        self._resources = resources
-        self._containment = containment
-
-    def describe(self) -> Iterable[Metric]:
-        """The names alone: else the registry would collect everything once to learn them."""
-        return _families().values()
-
-    @override
-    def collect(self) -> Iterator[Metric]:
-        families = _families()
-        for resource in self._resources():
-            # One job that cannot be shown must not take the page from all others.
-            with self._containment.contain(key_of(resource), Where.METRICS):
-                if not managed_elsewhere(resource):
-                    _collect(families, resource)
-        yield from families.values()
-
-
-_JOB = ("namespace", "name")
-_GAUGES = {
-    "state": (
-        "job_state",
-        "1 for the present state of a job.",
-        (*_JOB, "state"),
-    ),
-    "restarts": (
-        "job_restarts",
-        "Restarts so far, by whether they count towards the limit: until the job has got on.",
-        (*_JOB, "counted"),
-    ),
-    "progress": (
-        "job_progress_ratio",
-        "Share of the steps that are done.",
-        _JOB,
-    ),
-    "accuracy": (
-        "job_accuracy_ratio",
-        "Latest validation accuracy.",
-        (*_JOB, "k"),
-    ),
-    "speed": (
-        "job_samples_per_second",
-        "Speed over all ranks.",
-        _JOB,
-    ),
-}
-
-
-def _families() -> dict[str, Any]:
-    families: dict[str, Any] = {}
-    for key, (name, text, labels) in _GAUGES.items():
-        families[key] = GaugeMetricFamily(f"{PREFIX}_{name}", text, labels=labels)
-    labels = (*_JOB, "accelerator", "model")
-    families["info"] = InfoMetricFamily(f"{PREFIX}_job", "What a job is about.", labels=labels)
-    return families
-
-
-def _collect(families: dict[str, Any], resource: Json) -> None:
-    metadata = resource["metadata"]
-    status = resource.get("status") or {}
-    figures = status.get("trainerStatus") or {}
-    job = [metadata["namespace"], metadata["name"]]
-
-    info = [*job, status.get("accelerator") or "", status.get("model") or ""]
-    families["info"].add_metric(info, {})
-    families["state"].add_metric([*job, status.get("state") or State.PENDING], 1)
-
-    counted = status.get("restartsCountTowardsMax") or 0
-    not_counted = (status.get("restarts") or 0) - counted
-    families["restarts"].add_metric([*job, "true"], counted)
-    families["restarts"].add_metric([*job, "false"], not_counted)
-
-    _add(families["progress"], job, figures.get("progressPercentage"), 0.01)
-    _add(families["accuracy"], [*job, "1"], figures.get("accuracyTop1"))
-    _add(families["accuracy"], [*job, "5"], figures.get("accuracyTop5"))
-    _add(families["speed"], job, figures.get("samplesPerSecond"))
-
-
-def _add(family: Any, labels: list[str], value: Any, factor: float = 1.0) -> None:
-    # Absent until a figure is known. Decimals of a status are strings, "nan" among them.
-    try:
-        family.add_metric(labels, float(value) * factor)
-    except (TypeError, ValueError):
-        return
+    def _wait_histogram(self, name: str, text: str) -> Histogram:
+        return self._histogram(name, text, buckets=_WAITS)

@@ -43,11 +43,13 @@ class WorkQueue:
         max_backoff: float = MAX_BACKOFF,
         jitter: Callable[[], float] = random.random,
         waited: Callable[[float], None] | None = None,
+        retried: Callable[[], None] | None = None,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._max_backoff = max_backoff
         self._jitter = jitter
         self._waited: Callable[[float], None] = waited or (lambda _seconds: None)
+        self._retried: Callable[[], None] = retried or (lambda: None)
         self._ready: asyncio.Queue[Key] = asyncio.Queue()
         self._since: dict[Key, float] = {}
         self._active: dict[Key, float] = {}
@@ -95,6 +97,9 @@ class WorkQueue:
 
         Returns the delay in seconds.
         """
+        if base >= ERROR_BASE:
+            # With a shorter one a pass only looks whether it has left anything to do.
+            self._retried()
         failures = self._failures.get(key, 0)
         self._failures[key] = failures + 1
         ceiling = min(self._max_backoff, base * 2.0 ** min(failures, 30))
