@@ -26,6 +26,7 @@ from inception_trainer.log import logger
 
 from . import nodes, plugins, precision
 from .choice import Choice, choose
+from .clock import StepClock, step_clock
 from .figures import Figures, Reader
 from .hostmemory import keep_freed_memory
 from .scaling import loss_scaler
@@ -84,6 +85,16 @@ class Accelerator:
         """Tell devices that collect operations that a step is complete."""
         if self.flush is not None:
             self.flush()
+
+    def step_clock(self) -> StepClock:
+        """A new clock for steps, true also where the host runs ahead of the device."""
+        return step_clock(self.device, self.functions)
+
+    def release_memory(self) -> None:
+        """Give back what the allocator of the device keeps for later."""
+        release = getattr(self.functions, "empty_cache", None)
+        if callable(release):
+            release()
 
     def figures(self) -> Figures:
         """Read memory, load and health of this rank's device; never raises."""

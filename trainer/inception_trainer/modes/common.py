@@ -21,7 +21,7 @@ from inception_trainer.errors import Stopped
 from inception_trainer.heartbeat import Heartbeat
 from inception_trainer.reporting.progress import History
 from inception_trainer.reporting.records import EndRecord, RunInfo, StepRecord
-from inception_trainer.train import results
+from inception_trainer.train import memory_full, results
 from inception_trainer.train.network import count_parameters
 from inception_trainer.train.setup import RunSetup, set_up_run
 from inception_trainer.weights.trained_network import TrainedModel
@@ -53,17 +53,13 @@ class Run(RunSetup):
         self.bus.start(info)
         return info
 
-    def step(
-        self, step: int, samples: int, phase: str, waited: float = 0.0, computed: float = 0.0
-    ) -> None:
-        """One batch of every rank is done, ``samples`` in all; ``waited`` and ``computed`` are
-        seconds.
-        """
+    def step(self, step: int, samples: int, phase: str, host_seconds: float = 0.0) -> None:
+        """One batch of every rank is done, ``samples`` in all."""
         self.heartbeat.step(step)
         self.samples_seen += samples
         # Ranks take samples in turn, so this pod's part is known without asking them.
         pod = round(samples * self.settings.local_world_size / self.comm.world_size)
-        self.bus.step(StepRecord(step, waited, computed, pod, self.samples_seen, phase))
+        self.bus.step(StepRecord(step, host_seconds, pod, self.samples_seen, phase))
 
     def summary(self, info: RunInfo, **figures: Any) -> dict[str, Any]:
         """The content of summary.json: what every mode has, and its own ``figures``."""
@@ -124,12 +120,24 @@ def execute(
         comm = setup.join_ranks()
         # The launcher watches a rank from here on: waiting for peers is no hang.
         run = Run(**vars(setup), comm=comm, heartbeat=Heartbeat(settings.heartbeat_file))
-        summary = work(run)
+        summary = _in_memory(run, work)
         run.heartbeat.pause()
         run.bus.end(EndRecord(summary, History(), finished=True))
         comm.barrier()
         comm.close()
         return summary
+
+
+def _in_memory(run: Run, work: Callable[[Run], dict[str, Any]]) -> dict[str, Any]:
+    """Do ``work``; a device without memory for it ends the run with the remedy."""
+    try:
+        return work(run)
+    except RuntimeError as error:
+        if not memory_full.is_meant(error, run.accelerator):
+            raise
+        raise memory_full.of_mode(
+            run.config, run.accelerator, rank_batch(run), str(error)
+        ) from error
 
 
 def output_url(config: TrainingConfig) -> str | None:

@@ -7,7 +7,9 @@ from typing import Any
 from inception_trainer import models
 from inception_trainer.config.normalization import choose
 from inception_trainer.data import open_splits
+from inception_trainer.device import StepTimes
 from inception_trainer.log import logger
+from inception_trainer.train.compiling import compile_for_evaluation
 from inception_trainer.train.evaluation import Evaluation, Evaluator
 from inception_trainer.train.results import evaluation_record
 from inception_trainer.train.step import Normalise
@@ -27,6 +29,7 @@ def run(run: Run) -> dict[str, Any]:
     normalization = choose(config.data.normalization, splits.normalization, trained.normalization)
     normalise = Normalise(normalization, run.accelerator.device)
     batch = rank_batch(run)
+    network = compile_for_evaluation(network, config.execution, run.accelerator.device, {batch})
     evaluator = Evaluator(network, splits.val, run.accelerator, normalise, comm, batch)
     rounds = evaluator.rounds
     info = run.begin(network, trained.model, rounds, batch * comm.world_size)
@@ -34,9 +37,10 @@ def run(run: Run) -> dict[str, Any]:
         "evaluating %s on %d images with %d ranks", trained.path, len(splits.val), comm.world_size
     )
 
-    def advance(done: int) -> None:
+    def advance(done: int, waited: float, computed: float) -> None:
         left = len(splits.val) - run.samples_seen
-        run.step(done, min(left, batch * comm.world_size), "val")
+        run.step(done, min(left, batch * comm.world_size), "val", waited + computed)
+        run.bus.step_times(StepTimes(done, waited, computed))
 
     result = evaluator.run(run.stop.requested, advance)
     if result is None:

@@ -22,6 +22,7 @@ from inception_trainer.data.images import Images, files_to_classify, image_files
 from inception_trainer.data.synthetic import DEFAULT_CLASSES
 from inception_trainer.log import logger
 from inception_trainer.stores import place
+from inception_trainer.train.compiling import compile_for_evaluation
 from inception_trainer.train.network import build_network
 from inception_trainer.train.step import Normalise
 from inception_trainer.weights.trained_network import TrainedModel, open_trained
@@ -47,6 +48,8 @@ def run(run: Run) -> dict[str, Any]:
     rounds = _rounds(images, batch)
     sweep_steps = len(config.inference.batch_sizes) * latency.steps_per_size(config)
     info = run.begin(network, model, sweep_steps + len(rounds), batch)
+    sizes = {rank_batch(run), *config.inference.batch_sizes}
+    network = compile_for_evaluation(network, config.execution, run.accelerator.device, sizes)
     classifier = Classifier(run, network, normalization)
     boundary = Boundary(run)
     sweep = latency.sweep(run, boundary, classifier.logits)

@@ -33,8 +33,10 @@ from inception_trainer.log import logger
 from inception_trainer.reporting.records import Bus, EndRecord, RunInfo
 from inception_trainer.stores import Remote, place
 
+from . import memory_full
 from .batches import TrainingBatches
 from .boundary import ordered
+from .compiling import compile_for_evaluation
 from .evaluation import Evaluator
 from .last_copy import LastCopySignal
 from .loop import Trainer, TrainingRun
@@ -82,12 +84,29 @@ def run(config: TrainingConfig, settings: Settings) -> dict[str, Any]:
             with closing(plan.splits):
                 summary = _finished_before(plan)
                 if summary is None:
-                    training = build_training(plan)
-                    if last_copy is not None:
-                        last_copy.call(training.memory.leave)
-                    summary = Trainer(training).run()
+                    summary = _train(plan, last_copy)
             plan.comm.close()
             return summary
+
+
+def _train(plan: TrainingPlan, last_copy: LastCopySignal | None) -> dict[str, Any]:
+    accelerator = plan.setup.accelerator
+    try:
+        training = build_training(plan)
+    except RuntimeError as error:
+        if not memory_full.is_meant(error, accelerator):
+            raise
+        raise memory_full.of_network(plan.setup.config, accelerator, str(error)) from error
+    if last_copy is not None:
+        last_copy.call(training.memory.leave)
+    try:
+        return Trainer(training).run()
+    except RuntimeError as error:
+        if not memory_full.is_meant(error, accelerator):
+            raise
+        words = str(error)
+    # Only here, when no exception holds the tensors of the step any more.
+    raise memory_full.of_training(training, words)
 
 
 @contextmanager
@@ -317,8 +336,11 @@ def _evaluator(
     average = optimizer_step.average
     # Without gradients twice the training's batch needs less memory than training itself.
     batch = min(LARGEST_EVALUATION_BATCH, 2 * plan.batch.largest_micro_batch)
+    measured = network if average is None else average.model
     return Evaluator(
-        network if average is None else average.model,
+        compile_for_evaluation(
+            measured, plan.setup.config.execution, plan.setup.accelerator.device, {batch}
+        ),
         plan.splits.val,
         plan.setup.accelerator,
         normalise,

@@ -65,6 +65,17 @@ def build_network(
     return network, loaded
 
 
+def empty_network(config: TrainingConfig, classes: int, device: torch.device) -> nn.Module:
+    """The same network as training has, on ``device``, with whatever its memory holds as
+    weights.
+    """
+    with torch.device("meta"):
+        network = _create(config, classes, auxiliary=True)
+    network.to_empty(device=device)
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return network
+
+
 def _create(config: TrainingConfig, classes: int, auxiliary: bool) -> nn.Module:
     return models.create(
         config.model.name,

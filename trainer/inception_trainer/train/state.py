@@ -241,6 +241,15 @@ class TrainingState:
         of_ranks: list[int] = self._comm.gather(checksum[None]).flatten().tolist()
         return of_ranks
 
+    def release(self) -> None:
+        """Give back the memory of all tensors, whoever else holds them: the training is over."""
+        networks = [network for network in (self.model, self._average) if network is not None]
+        tensors = [tensor for one in networks for tensor in (*one.parameters(), *one.buffers())]
+        for tensor in tensors:
+            tensor.grad = None
+            tensor.data = torch.empty(0, dtype=tensor.dtype, device=tensor.device)
+        self._optimizer_step.optimizer.state.clear()
+
     def _buffers(self, part: str) -> Iterator[tuple[str, Tensor]]:
         """The optimizer's tensors of one kind by the names of their parameters."""
         key = OPTIMIZER_PARTS[part]

@@ -11,7 +11,6 @@ they were computed and read at log intervals.
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -27,7 +26,7 @@ from inception_trainer.config.training import TrainingConfig
 from inception_trainer.data import Batch
 from inception_trainer.data.counter_rng import stream_key
 from inception_trainer.data.sampler import BatchPlan
-from inception_trainer.device import Accelerator
+from inception_trainer.device import Accelerator, StepTimes
 
 from .ema import WeightAverage
 from .losses import Criterion
@@ -52,9 +51,13 @@ class StepStats:
     skipped_steps: int
     """Steps whose FP16 gradients overflowed."""
     data_seconds: float
-    """Waiting for batches, mean over the ranks."""
+    """In which nothing was computed because a batch was missing, mean over the ranks."""
     compute_seconds: float
     """The rest of the steps, mean over the ranks."""
+    gap_seconds: float | None = None
+    """Between the steps, in which the device had nothing to do, mean over the ranks; None where the
+    device does not say when it computes.
+    """
     loss_scale: float | None = None
     """What FP16 losses are multiplied by now."""
 
@@ -62,6 +65,16 @@ class StepStats:
     def data_wait_ratio(self) -> float:
         """Share of the time that was spent waiting for batches, 0 to 1."""
         return self.data_seconds / max(1e-9, self.data_seconds + self.compute_seconds)
+
+    @property
+    def device_idle_ratio(self) -> float | None:
+        """Share of the time in which the device had nothing to do, for want of a batch or between
+        two steps, 0 to 1; None where it does not say when it computes.
+        """
+        if self.gap_seconds is None:
+            return None
+        idle = self.data_seconds + self.gap_seconds
+        return idle / max(1e-9, idle + self.compute_seconds)
 
 
 class Normalise:
@@ -187,14 +200,16 @@ class TrainStep:
             isinstance(module, nn.modules.dropout._DropoutNd)  # noqa: SLF001
             for module in model.modules()
         )
+        self._clock = accelerator.step_clock()
+        self._untold: list[StepTimes] = []
         self._clear()
 
-    def step(self, batches: Iterator[Batch], step: int, rate: float) -> tuple[float, float]:
-        """Do optimizer step number ``step``, counted from 0, with the learning rate ``rate``.
-
-        Returns the seconds spent waiting for batches and computing.
+    def step(self, batches: Iterator[Batch], step: int, rate: float) -> None:
+        """Do optimizer step number ``step``, counted from 0, with the learning rate ``rate``; the
+        device may do it later.
         """
-        began = time.perf_counter()
+        clock = self._clock
+        clock.begin(step + 1)
         if self._has_dropout:
             # Dropout too is a function of counters, so that a resumed run draws the same.
             key = stream_key(self._seed, step, self._comm.rank, DROPOUT_STREAM)
@@ -202,26 +217,37 @@ class TrainStep:
         lam = None
         if self._mixup is not None:
             lam = mixing_coefficient(self._seed, step, self._mixup)
-        waited = 0.0
         last = self._plan.micro_batches - 1
         for micro_batch in range(self._plan.micro_batches):
-            asked = time.perf_counter()
+            clock.ask()
             batch = next(batches)
-            waited += time.perf_counter() - asked
+            clock.receive()
             with self._gradient_sync(micro_batch == last):
                 self._forward_backward(batch, lam)
         self._before_update()
         self._optimizer_step.apply(rate, step + 1)
-        computed = time.perf_counter() - began - waited
-        self._data_seconds += waited
-        self._compute_seconds += computed
-        return waited, computed
+        clock.end()
+
+    def take_times(self) -> list[StepTimes]:
+        """The times of steps that have become known since the last call; waits for nothing."""
+        self._note(self._clock.take())
+        times, self._untold = self._untold, []
+        return times
+
+    def finish_times(self) -> list[StepTimes]:
+        """The same once the device has done all steps, which it waits for."""
+        self._sums.cpu()
+        self._note(self._clock.take(caught_up=True))
+        return self.take_times()
 
     def read(self) -> StepStats:
         """Sums of all ranks since the last call; waits for the device. Every rank must call it."""
-        seconds = torch.tensor([self._data_seconds, self._compute_seconds]).double()
-        local = torch.cat((self._sums.double().cpu(), seconds))
-        loss, top1, top5, samples, skipped, waited, computed = self._comm.sum(local).tolist()
+        # On the host before it is widened: many devices have no float64. This waits for the device.
+        sums = self._sums.cpu().double()
+        self._note(self._clock.take(caught_up=True))
+        local = torch.cat((sums, torch.tensor(self._seconds, dtype=torch.float64)))
+        loss, top1, top5, samples, skipped, *seconds = self._comm.sum(local).tolist()
+        waited, computed, gap = (value / self._comm.world_size for value in seconds)
         self._clear()
         return StepStats(
             loss=loss,
@@ -230,8 +256,9 @@ class TrainStep:
             samples=samples,
             skipped=skipped,
             skipped_steps=self._optimizer_step.read_skipped(),
-            data_seconds=waited / self._comm.world_size,
-            compute_seconds=computed / self._comm.world_size,
+            data_seconds=waited,
+            compute_seconds=computed,
+            gap_seconds=gap if self._clock.sees_device else None,
             loss_scale=self._optimizer_step.read_loss_scale(),
         )
 
@@ -264,5 +291,12 @@ class TrainStep:
     def _clear(self) -> None:
         kind = torch.float64 if self._accelerator.is_cpu else torch.float32
         self._sums = torch.zeros(5, dtype=kind, device=self._accelerator.device)
-        self._data_seconds = 0.0
-        self._compute_seconds = 0.0
+        self._seconds = [0.0, 0.0, 0.0]
+        """Waiting for batches, computing, standing still between steps."""
+
+    def _note(self, times: list[StepTimes]) -> None:
+        for step in times:
+            self._seconds[0] += step.data_seconds
+            self._seconds[1] += step.compute_seconds
+            self._seconds[2] += step.gap_seconds
+        self._untold += times
