@@ -126,10 +126,14 @@ class TrainingConfig:
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
     weight_average: WeightAverageConfig = field(default_factory=WeightAverageConfig)
 
-    precision: str = key("Auto", choices=("Auto", "FP32", "BF16", "FP16"), api=Api(max_length=8))
-    """Precision of the computation. Auto, the default, takes what is best on the device; FP32
-    computes in single precision; BF16 computes in bfloat16 with FP32 weights; FP16 computes in half
-    precision with FP32 weights and a loss scale that adjusts itself.
+    precision: str = key(
+        "Auto", choices=("Auto", "FP32", "TF32", "BF16", "FP16"), api=Api(max_length=8)
+    )
+    """Precision of the computation. Auto, the default, takes what is best on the device and says
+    so; FP32 computes in single precision, products of matrices and convolutions too; TF32 rounds
+    the factors of these to ten bits behind the point (CUDA since Ampere); BF16 computes in bfloat16
+    with FP32 weights; FP16 computes in half precision with FP32 weights and a loss scale that
+    adjusts itself.
     """
 
     execution: str = key(
@@ -270,10 +274,8 @@ class TrainingConfig:
         """Each layer would exchange its means in the middle of the compiled graph."""
         if self.model.batch_norm != "Synchronized" or self.execution == "Eager":
             return None
-        return (
-            f"execution: {self.execution} does not go with model.batchNorm Synchronized; "
-            "choose Eager"
-        )
+        both = f"execution: {self.execution} does not go with model.batchNorm Synchronized"
+        return f"{both}; choose Eager"
 
     # Not a rule of the section: only from here is the recipe seen, which may choose RMSProp.
     @rule(

@@ -3,9 +3,10 @@ collective back ends.
 
 ``choice`` finds out which device is meant, ``table`` what is special about it, ``plugins`` imports
 what it needs, ``accelerator`` takes this rank's device, ``precision`` and ``scaling`` know the
-number formats, ``figures`` reads memory, load and health, ``clock`` takes the times of steps,
-``transfers`` knows which devices copy beside their computations, ``hostmemory`` suits the CPU's
-allocator to training. Of the rest of the trainer it needs config, log, comm and errors only.
+number formats, ``numerics`` settles how FP32 is multiplied, ``figures`` reads memory, load and
+health, ``clock`` takes the times of steps, ``transfers`` knows which devices copy beside their
+computations, ``hostmemory`` suits the CPU's allocator to training. Of the rest of the trainer it
+needs config, log, comm and errors only.
 """
 
 from .accelerator import Accelerator, of_ranks, resolve, supports_fused_sgd, threads_per_rank

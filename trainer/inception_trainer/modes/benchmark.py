@@ -174,7 +174,9 @@ def _train_step(run: Run, network: nn.Module, splits: Splits, plan: BatchPlan) -
     trained = prepare_for_training(
         network, config.execution, run.accelerator, run.comm, plan.micro_batches
     )
-    normalise = Normalise(splits.normalization, run.accelerator.device)
+    normalise = Normalise(
+        splits.normalization, run.accelerator.device, run.accelerator.compute_type
+    )
     return TrainStep(trained, optimizer_step, run.accelerator, normalise, plan, config, run.comm)
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import nn
 
 from inception_trainer.comm import Agreement, Comm
@@ -24,6 +25,7 @@ from inception_trainer.reporting.records import EndRecord, RunInfo, StepRecord
 from inception_trainer.train import memory_full, results
 from inception_trainer.train.network import count_parameters
 from inception_trainer.train.setup import RunSetup, set_up_run
+from inception_trainer.weights.exported_network import ExportedNetwork
 from inception_trainer.weights.trained_network import TrainedModel
 
 STOP = "stop"
@@ -110,6 +112,14 @@ def rank_batch(run: Run) -> int:
     """Images that a rank of a mode without training takes at once."""
     # Other than in training, a batch that does not divide is no error: it changes no result.
     return run.config.batch.per_device or max(1, run.config.batch.global_ // run.comm.world_size)
+
+
+def input_type(run: Run, network: nn.Module) -> torch.dtype:
+    """What images are normalised to: an exported file has a type of its own, which may be wider
+    than that of this run.
+    """
+    is_exported = isinstance(network, ExportedNetwork)
+    return torch.float32 if is_exported else run.accelerator.compute_type
 
 
 def execute(

@@ -15,7 +15,7 @@ from inception_trainer.train.results import evaluation_record
 from inception_trainer.train.step import Normalise
 from inception_trainer.weights.trained_network import TrainedModel, open_trained
 
-from .common import Run, rank_batch, stopped
+from .common import Run, input_type, rank_batch, stopped
 
 
 def run(run: Run) -> dict[str, Any]:
@@ -27,7 +27,7 @@ def run(run: Run) -> dict[str, Any]:
     # Accuracies mean nothing where class 3 of the network is class 4 of the data.
     trained.check(splits)
     normalization = choose(config.data.normalization, splits.normalization, trained.normalization)
-    normalise = Normalise(normalization, run.accelerator.device)
+    normalise = Normalise(normalization, run.accelerator.device, input_type(run, network))
     batch = rank_batch(run)
     network = compile_for_evaluation(network, config.execution, run.accelerator.device, {batch})
     evaluator = Evaluator(network, splits.val, run.accelerator, normalise, comm, batch)

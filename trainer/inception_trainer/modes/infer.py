@@ -28,7 +28,7 @@ from inception_trainer.train.step import Normalise
 from inception_trainer.weights.trained_network import TrainedModel, open_trained
 
 from . import latency
-from .common import Boundary, Run, rank_batch, with_image_size
+from .common import Boundary, Run, input_type, rank_batch, with_image_size
 from .predictions import Row, Writer, open_writer
 
 
@@ -70,7 +70,7 @@ class Classifier:
     def __init__(self, run: Run, network: nn.Module, normalization: Normalization) -> None:
         self._network = network
         self._accelerator = run.accelerator
-        self._normalise = Normalise(normalization, run.accelerator.device)
+        self._normalise = Normalise(normalization, run.accelerator.device, input_type(run, network))
 
     @torch.inference_mode()
     def logits(self, images: Tensor) -> Tensor:

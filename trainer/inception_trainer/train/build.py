@@ -239,7 +239,7 @@ def build_training(plan: TrainingPlan) -> TrainingRun:
         network, config.execution, accelerator, comm, plan.batch.micro_batches
     )
     restore_state(state, plan.start)
-    normalise = Normalise(normalization, accelerator.device)
+    normalise = Normalise(normalization, accelerator.device, accelerator.compute_type)
     info = dataclasses.replace(
         _run_info(plan, count_parameters(network)), normalization=normalization, weights=weights
     )

@@ -104,7 +104,7 @@ class Trial:
             self._network,
             self._optimizer_step,
             self._accelerator,
-            Normalise(IMAGENET, self._accelerator.device),
+            Normalise(IMAGENET, self._accelerator.device, self._accelerator.compute_type),
             BatchPlan(size, 1, size),
             self._config,
             # This rank alone: the others may try another size at the moment.

@@ -59,7 +59,7 @@ def build_network(
     if config.model.weights is not None and not resumes:
         loaded = _load(network, config, comm)
     if config.model.batch_norm == "Synchronized" and comm.world_size > 1:
-        synchronize_batch_norms(network)
+        synchronize_batch_norms(network, device)
     network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     comm.broadcast_tensors([*network.parameters(), *network.buffers()], source)
     return network, loaded
@@ -72,7 +72,7 @@ def empty_network(config: TrainingConfig, classes: int, device: torch.device) ->
     with torch.device("meta"):
         network = _create(config, classes, auxiliary=True)
     network.to_empty(device=device)
-    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network.to(memory_format=torch.channels_last)
     return network
 
 

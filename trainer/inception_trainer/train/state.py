@@ -229,12 +229,13 @@ class TrainingState:
         """One number per rank that differs when any bit of a parameter differs (up to
         collisions).
         """
+        parameters = [parameter.detach() for parameter in self.model.parameters()]
+        # Many accelerators add up int64 slowly, wrongly or not at all.
+        if parameters[0].device.type not in ("cpu", "cuda"):
+            parameters = [parameter.cpu() for parameter in parameters]
         # Bits as integers: sums of floats would depend on the order of adding up.
         sums = torch.stack(
-            [
-                parameter.detach().view(torch.int32).sum(dtype=torch.int64)
-                for parameter in self.model.parameters()
-            ]
+            [parameter.view(torch.int32).sum(dtype=torch.int64) for parameter in parameters]
         ).cpu()
         # Weighted by position, or two parameters that swapped their values would go unnoticed.
         checksum = (sums * torch.arange(1, len(sums) + 1)).sum()

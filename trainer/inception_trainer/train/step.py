@@ -31,6 +31,7 @@ from inception_trainer.device import Accelerator, StepTimes
 from .ema import WeightAverage
 from .losses import Criterion
 from .mixup import blend_images, mixing_coefficient
+from .norm_counters import NormCounters
 from .optimizers import make_optimizer
 
 DROPOUT_STREAM = 4
@@ -79,24 +80,58 @@ class StepStats:
 
 class Normalise:
     """uint8 images ``[n, 1 or 3, side, side]`` of the host to normalised floats ``[n, 3, side,
-    side]`` on the device, channels last.
+    side]`` on the device, channels last: of type ``kind`` where the device can do all of it in one
+    pass, else float32.
     """
 
-    def __init__(self, normalization: Normalization, device: torch.device) -> None:
+    def __init__(
+        self,
+        normalization: Normalization,
+        device: torch.device,
+        kind: torch.dtype = torch.float32,
+    ) -> None:
         self._device = device
+        self._kind = kind
         mean = torch.tensor(normalization.mean, device=device).view(1, 3, 1, 1)
         deviation = torch.tensor(normalization.std, device=device).view(1, 3, 1, 1)
         # (x / 255 * range - mean) / std as one multiplication and one subtraction.
         self._scale = normalization.range / (255 * deviation)
         self._shift = mean / deviation
+        self._offset = -self._shift
         self._swaps = normalization.order == "BGR"
+        # The CPU would convert first all the same, into memory of its own.
+        self._in_one_pass = device.type != "cpu" and self._works_in_one_pass()
 
     def __call__(self, images: Tensor) -> Tensor:
         """Normalise a batch; grey images are repeated over the three channels."""
         # As bytes, because that is a quarter of what the floats would take on the way.
-        x = images.to(self._device, non_blocking=True).float()
+        x = images.to(self._device, non_blocking=True)
         x = x.flip(1) if self._swaps else x
+        if self._in_one_pass:
+            return self._one_pass(x)
+        x = x.float()
         return (x * self._scale - self._shift).contiguous(memory_format=torch.channels_last)
+
+    def _one_pass(self, x: Tensor) -> Tensor:
+        """Conversion, scale, shift, rounding and layout in one kernel, which computes in float32:
+        every pass over the images costs as much as reading and writing them.
+        """
+        shape = (len(x), 3, *x.shape[2:])
+        normalised = torch.empty(
+            shape, dtype=self._kind, device=x.device, memory_format=torch.channels_last
+        )
+        return torch.addcmul(self._offset, x, self._scale, out=normalised)
+
+    def _works_in_one_pass(self) -> bool:
+        """Whether the device mixes types in one operation as torch's own do; tried, for nothing
+        tells.
+        """
+        try:
+            self._one_pass(torch.zeros(1, 1, 2, 2, dtype=torch.uint8, device=self._device))
+        except Exception:
+            # Vendors raise what they like.
+            return False
+        return True
 
 
 def count_hits(loss: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
@@ -105,12 +140,13 @@ def count_hits(loss: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
     ``logits`` ``[n, classes]``, ``labels`` int64 ``[n]``, of which negative ones are skipped.
     """
     best = logits.detach().topk(min(5, logits.shape[1]), 1).indices
-    hits = best == labels[:, None]
-    counted = (labels >= 0).sum()
-    # Some accelerators have no float64; a log interval is short enough for float32.
+    # Many accelerators have no float64, and add up int64, which is the sum of bools, slowly or not
+    # at all; a log interval is short enough for float32.
     kind = torch.float64 if loss.device.type == "cpu" else torch.float32
-    parts = (loss.detach(), hits[:, 0].sum(), hits.sum(), counted, len(labels) - counted)
-    return torch.stack([part.to(kind) for part in parts])
+    hits = (best == labels[:, None]).to(kind)
+    counted = (labels >= 0).to(kind).sum()
+    parts = (loss.detach().to(kind), hits[:, 0].sum(), hits.sum(), counted, len(labels) - counted)
+    return torch.stack(parts)
 
 
 class OptimizerStep:
@@ -200,6 +236,7 @@ class TrainStep:
             isinstance(module, nn.modules.dropout._DropoutNd)  # noqa: SLF001
             for module in model.modules()
         )
+        self._norm_counters = NormCounters(model)
         self._clock = accelerator.step_clock()
         self._untold: list[StepTimes] = []
         self._clear()
@@ -268,7 +305,7 @@ class TrainStep:
         images = self._normalise(batch.images)
         if lam is not None:
             images = blend_images(images, lam)
-        with self._accelerator.autocast():
+        with self._accelerator.autocast(), self._norm_counters:
             outputs = self._model(images)
         # Outside autocast: losses are computed in FP32 whatever the network's precision.
         if lam is None:
