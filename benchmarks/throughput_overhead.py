@@ -15,6 +15,7 @@ from typing import Any
 
 from inception_trainer.config.settings import Settings
 from inception_trainer.config.training import TrainingConfig, from_mapping
+from inception_trainer.device import StepTimes
 from inception_trainer.train import build, evaluation, losses
 from inception_trainer.train import network as networks
 from inception_trainer.train import step as steps
@@ -59,19 +60,24 @@ class Clock:
 
         return timed
 
-    def step(
-        self, function: Callable[..., tuple[float, float]]
-    ) -> Callable[..., tuple[float, float]]:
-        def timed(*arguments: Any, **options: Any) -> tuple[float, float]:
+    def step(self, function: Callable[..., None]) -> Callable[..., None]:
+        def timed(*arguments: Any, **options: Any) -> None:
             self.count += 1
             if self.count == WARMUP + 1:
                 self.began = time.perf_counter()
-            waited, computed = function(*arguments, **options)
-            self.waiting += waited if self.count > WARMUP else 0.0
+            function(*arguments, **options)
             self.ended = time.perf_counter()
-            return waited, computed
 
         return timed
+
+    def times(self, function: Callable[..., list[StepTimes]]) -> Callable[..., list[StepTimes]]:
+        def added(*arguments: Any, **options: Any) -> list[StepTimes]:
+            steps = function(*arguments, **options)
+            if self.count > WARMUP:
+                self.waiting += sum(times.data_seconds for times in steps)
+            return steps
+
+        return added
 
 
 def configuration(network: str, precision: str, count: int, folder: str) -> TrainingConfig:
@@ -104,12 +110,14 @@ def share_outside(name: str, precision: str, count: int) -> tuple[float, float, 
         steps.OptimizerStep.backward,
         steps.OptimizerStep.apply,
         losses.Criterion.__call__,
+        steps.TrainStep.take_times,
     )
     wrap, evaluate = networks.wrap_for_ranks, evaluation.Evaluator.run
     steps.TrainStep.step = clock.step(originals[0])  # type: ignore[method-assign]
     steps.OptimizerStep.backward = clock.counted(originals[1])  # type: ignore[method-assign]
     steps.OptimizerStep.apply = clock.counted(originals[2])  # type: ignore[method-assign]
     losses.Criterion.__call__ = clock.counted(originals[3])  # type: ignore[method-assign]
+    steps.TrainStep.take_times = clock.times(originals[4])  # type: ignore[method-assign]
     networks.wrap_for_ranks = lambda model, *rest: _timed(wrap(model, *rest), clock)
     evaluation.Evaluator.run = clock.left_out(evaluate)  # type: ignore[method-assign]
     try:
@@ -121,6 +129,7 @@ def share_outside(name: str, precision: str, count: int) -> tuple[float, float, 
             steps.OptimizerStep.backward,
             steps.OptimizerStep.apply,
             losses.Criterion.__call__,
+            steps.TrainStep.take_times,
         ) = originals  # type: ignore[method-assign]
         networks.wrap_for_ranks, evaluation.Evaluator.run = wrap, evaluate  # type: ignore[method-assign]
     whole = clock.ended - clock.began

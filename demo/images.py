@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parent.parent
 VERSION = "0.1.0"
 IMAGES = ("operator", "trainer")
-LOCKS = {"operator": ("operator.txt",), "trainer": ("torch.txt", "trainer.txt")}
+LOCKS = {"operator": ("operator.txt",), "trainer": ("torch.txt", "nvidia.txt", "trainer.txt")}
 # Of an image of a local node: the lock of its packages, and the Python of its base.
 LOCAL_LOCKS = {"operator": ("operator.txt", "3.11"), "trainer": ("trainer.txt", "3.13")}
 GLIBC_MINORS = (5, 12, 17, 24, 26, 27, 28, 31, 34)

@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import subprocess
+import time
 import types
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -41,6 +42,8 @@ class Stub:
     count: int = 2
     numbers: tuple[str, ...] = ("bfloat16", "float16")
     """What its autocast can compute in."""
+    events: bool = False
+    """Whether the vendor's module has ``Event``."""
 
     @property
     def type(self) -> str:
@@ -158,9 +161,35 @@ def functions(stub: Stub) -> Any:
     made.utilization = lambda _index: 50
     if stub.bf16 is not None:
         made.is_bf16_supported = lambda: stub.bf16
+    if stub.events:
+        made.Event = Event
     if stub.own_scaler:
         made.amp = types.SimpleNamespace(GradScaler=_own_scaler(stub))
     return made
+
+
+class Event:
+    """A place in the queue of the device, as torch.cuda.Event is."""
+
+    def __init__(self, enable_timing: bool) -> None:
+        assert enable_timing
+        self._at = 0.0
+
+    def record(self) -> None:
+        import torch
+
+        self._at = max(time.monotonic(), torch.ops.stub_device.queue_ends())
+
+    def query(self) -> bool:
+        return time.monotonic() >= self._at
+
+    def synchronize(self) -> None:
+        time.sleep(max(0.0, self._at - time.monotonic()))
+
+    def elapsed_time(self, end: Event) -> float:
+        if not (self.query() and end.query()):
+            raise RuntimeError("the device has not come so far")
+        return 1000 * (end._at - self._at)
 
 
 def _own_scaler(stub: Stub) -> Callable[[], Any]:

@@ -6,8 +6,10 @@ ranks share their gradients through the vendor's back end (``stub_plugin``): not
 the hardware does.
 """
 
+import ast
 import json
 import os
+import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -210,6 +212,59 @@ def test_figures_of_the_devices_are_exported(ranks) -> None:
     }
 
 
+@pytest.mark.parametrize("events", [True, False], ids=["events", "no-events"])
+def test_times_are_those_of_the_device_and_not_of_its_launches(ranks, events) -> None:
+    """The device has work for 0.25 s behind a launch of some milliseconds: everything that tells
+    times must tell those, whether the vendor has events or not.
+    """
+    sdaa = VENDORS["sdaa"]
+    vendor = replace(sdaa, stub=replace(sdaa.stub, events=events))
+    ranks.install(vendor)
+    config = {**row(vendor), "data": {"samples": 48}, "logEverySteps": 3}
+    codes, output = ranks.run(config, world=1, STUB_QUEUE_SECONDS="0.25")
+    assert codes == [0], output
+    page = (ranks.folder / "output" / "metrics.prom").read_text()
+    values = {
+        (sample.name, sample.labels.get("part")): sample.value
+        for family in text_string_to_metric_families(page)
+        for sample in family.samples
+    }
+    steps = values["trainer_step_duration_seconds_count", "compute"]
+    assert steps == 6
+    assert values["trainer_step_duration_seconds_sum", "compute"] / steps >= 0.25
+    assert ("trainer_device_idle_ratio", None) in values or not events
+    lines = (ranks.folder / "output" / "raport.json").read_text().splitlines()
+    logged = [json.loads(line.removeprefix("DLLL ")) for line in lines]
+    times = [
+        line["data"]["train.compute_time"]
+        for line in logged
+        if line.get("step") in ([0, 2], [0, 5])
+    ]
+    assert len(times) == 2
+    assert min(times) >= 0.25
+    lines = (ranks.folder / "output" / "tcap_dllogger.json").read_text().splitlines()
+    told = [json.loads(line.removeprefix("TCAPPDLL ")) for line in lines]
+    totals = [
+        float(ast.literal_eval(line["data"])["train.total_time"])
+        for line in told
+        if "train.total_time" in str(line.get("data", ""))
+    ]
+    assert len(totals) == 2
+    assert min(totals) >= 0.25
+    assert ("idle " in output) == events
+
+
+def test_benchmark_tells_the_time_of_the_device(ranks) -> None:
+    vendor = replace(MLU, stub=replace(MLU.stub, events=True))
+    ranks.install(vendor)
+    config = {"mode": "Benchmark", "benchmark": {"warmupSteps": 1, "steps": 5}, **row(vendor)}
+    codes, output = ranks.run(config, world=1, STUB_QUEUE_SECONDS="0.25")
+    assert codes == [0], output
+    summary = json.loads((ranks.folder / "output" / "benchmark" / "summary.json").read_text())
+    assert min(summary["stepSeconds"], summary["computeSeconds"]) >= 0.25
+    assert 0 <= summary["deviceIdleRatio"] < 1
+
+
 def test_benchmark_seeks_the_largest_batch_that_every_device_holds(ranks) -> None:
     """The stub's memory ends where it is told to; twice as much holds about twice the images."""
     config = {
@@ -229,6 +284,61 @@ def test_benchmark_seeks_the_largest_batch_that_every_device_holds(ranks) -> Non
         assert f"the largest micro-batch that fits is {summary['batchPerDevice']}" in output
         found.append(summary["batchPerDevice"])
     assert 1.5 < found[1] / found[0] < 3
+
+
+def memory(ranks: Ranks, name: str) -> Ranks:
+    """Ranks with a folder of their own."""
+    other = Ranks(ranks.folder / name, ranks.library)
+    other.folder.mkdir()
+    other.install(MLU)
+    return other
+
+
+@pytest.mark.parametrize("world", [1, 2])
+def test_a_batch_that_does_not_fit_ends_with_one_that_does(ranks, world) -> None:
+    """Exit code 80, and the remedy of the message is one: with it the same training fits."""
+    config = {**row(MLU), "batch": {"global": 192}, "data": {"samples": 384}}
+    capacity = {"STUB_MEMORY_BYTES": str(12 * 2**20 // world)}
+    full = memory(ranks, "full")
+    codes, output = full.run(config, world, **capacity)
+    assert 80 in codes, output
+    message = full.error(codes.index(80))
+    assert message.startswith("DeviceOutOfMemory: the memory of this mlu device (4.0 GiB)")
+    found = re.search(r"(\d+) fit: set batch\.perDevice to (\d+), of which (\d+) make one", message)
+    assert found, message
+    fitting, advised, times = (int(number) for number in found.groups())
+    assert advised <= fitting < 192 / world
+    assert advised * times * world == 192
+    config["batch"] = {"global": 192, "perDevice": advised}
+    codes, output = memory(ranks, "fitting").run(config, world, **capacity)
+    assert codes == [0] * world, output
+
+
+def test_memory_that_others_had_for_a_moment_is_no_reason_to_give_up(ranks) -> None:
+    other = memory(ranks, "taken")
+    config = {**row(MLU), "data": {"samples": 48}, "epochs": 20}
+    codes, output = other.run(config, 1, STUB_REFUSED_ALLOCATION="3000")
+    assert codes == [1], output
+    assert other.error().startswith("DeviceMemoryTaken: the memory of this mlu device (4.0 GiB)")
+    assert "would fit now" in other.error()
+
+
+def test_a_network_that_does_not_fit_is_named(ranks) -> None:
+    other = memory(ranks, "small")
+    codes, output = other.run(row(MLU), 1, STUB_MEMORY_BYTES="10000")
+    assert codes == [80], output
+    assert "does not hold bninception and its optimizer, without any image" in other.error()
+
+
+def test_another_mode_names_the_batch_that_does_not_fit(ranks) -> None:
+    other = memory(ranks, "full")
+    config = {**row(MLU), "mode": "Benchmark", "batch": {"global": 192}, "data": {"samples": 1920}}
+    codes, output = other.run(config, 1, STUB_MEMORY_BYTES=str(3 << 20))
+    assert codes == [80], output
+    assert (
+        "does not hold 192 images at once in mode Benchmark; choose a batch.perDevice below 192, "
+        "or benchmark.batch Largest" in other.error()
+    )
 
 
 def test_device_alone_is_enough(ranks) -> None:

@@ -1,5 +1,6 @@
 """Compiled execution: the same numbers, or an error that says what to install."""
 
+import json
 import shutil
 import sysconfig
 from pathlib import Path
@@ -12,6 +13,7 @@ import trainer_ranks
 from inception_trainer.config.training import from_mapping, merge
 from inception_trainer.errors import ConfigError
 from inception_trainer.train import compiling
+from inception_trainer.weights.exported_network import ExportedFile, ExportedNetwork
 from trainer_ranks import TINY
 
 CPU = torch.device("cpu")
@@ -40,6 +42,7 @@ def run(path: Path, kind: str, mode: str = "Train") -> trainer_ranks.Gang:
         "mode": mode,
         "execution": kind,
         "checkpoint": {"path": str(path), "everySeconds": 0},
+        "output": {"path": str(path / "output")},
         **length,
     }
     return trainer_ranks.start(path, merge(TINY, changes), small=True)
@@ -50,7 +53,7 @@ def losses(path: Path) -> list[float]:
     return [row[1] for row in state["progress"]["history"]["train"]]
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(1200)
 @pytest.mark.nightly
 def test_compiled_trains_the_same_or_says_what_is_missing(tmp_path) -> None:
     gang = run(tmp_path / "compiled", "Compiled")
@@ -58,11 +61,18 @@ def test_compiled_trains_the_same_or_says_what_is_missing(tmp_path) -> None:
         assert gang.wait() == [78]
         assert "execution: Compiled needs" in gang.output()
         return
-    assert gang.wait(240) == [0], gang.output()
+    assert gang.wait(600) == [0], gang.output()
     assert run(tmp_path / "eager", "Eager").wait() == [0]
     assert losses(tmp_path / "compiled") == pytest.approx(losses(tmp_path / "eager"), abs=1e-4)
-    gang = run(tmp_path / "benchmark", "Compiled", "Benchmark")
-    assert gang.wait(240) == [0], gang.output()
+    for mode in ("Benchmark", "Evaluate", "Infer"):
+        gang = run(tmp_path / "compiled", "Compiled", mode)
+        assert gang.wait(600) == [0], gang.output()
+    assert run(tmp_path / "eager", "Eager", "Evaluate").wait() == [0]
+    accuracies = [
+        json.loads((tmp_path / kind / "output" / "evaluate" / "summary.json").read_text())["loss"]
+        for kind in ("compiled", "eager")
+    ]
+    assert accuracies[0] == pytest.approx(accuracies[1], abs=1e-4)
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
@@ -81,13 +91,54 @@ def test_missing_headers_are_named(monkeypatch, tmp_path) -> None:
         compiling.compile_if_asked(network(), "Compiled", CPU)
 
 
-def test_synchronized_norms_are_not_compiled() -> None:
+@pytest.mark.parametrize("execution", ["Compiled", "CompiledGraphs"])
+def test_synchronized_norms_are_not_compiled(execution) -> None:
     both = {
         "data": {"kind": "Digits"},
         "model": {"batchNorm": "Synchronized"},
-        "execution": "Compiled",
+        "execution": execution,
     }
     with pytest.raises(
-        ConfigError, match=r"execution: Compiled does not go with model\.batchNorm Synchronized"
+        ConfigError,
+        match=rf"execution: {execution} does not go with model\.batchNorm Synchronized",
     ):
         from_mapping(both)
+
+
+def test_graphs_need_a_device_that_has_them() -> None:
+    with pytest.raises(ConfigError, match=r"CompiledGraphs needs a device of type cuda, .* cpu;"):
+        compiling.compile_if_asked(network(), "CompiledGraphs", CPU)
+
+
+@pytest.mark.nightly
+def test_a_device_that_torch_cannot_compile_for_is_named_before_the_first_step() -> None:
+    """Nothing can be computed on torch's device without memory, so a trial on it fails."""
+    with pytest.raises(
+        ConfigError, match=r"torch\.compile, which does not work on this meta device"
+    ):
+        compiling.compile_if_asked(network(), "Compiled", torch.device("meta"))
+
+
+def test_evaluation_compiles_the_usual_sizes_only() -> None:
+    own = network()
+    called: list[int] = []
+
+    class Compiled(nn.Module):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            called.append(len(images))
+            return own(images)
+
+    both = compiling._CompiledForSizes(own, Compiled(), {4, 8})
+    for size in (4, 8, 3):
+        assert both(torch.zeros(size, 3, 8, 8)).shape == (size, 2)
+    assert called == [4, 8]
+
+
+def test_an_exported_file_is_run_as_it_is(tmp_path) -> None:
+    exported = ExportedNetwork(ExportedFile(tmp_path / "a.pt2", lambda images: images, {}))
+    assert compiling.compile_for_evaluation(exported, "Compiled", CPU, {1}) is exported
+
+
+def test_nothing_is_compiled_for_evaluation_unless_asked() -> None:
+    own = network()
+    assert compiling.compile_for_evaluation(own, "Eager", CPU, {1}) is own

@@ -20,7 +20,7 @@ from inception_trainer.config.training import from_mapping, merge
 from inception_trainer.data import open_splits
 from inception_trainer.errors import ConfigError
 from inception_trainer.modes.benchmark import spread
-from inception_trainer.modes.largest import LIMIT, largest
+from inception_trainer.train.fitting import LIMIT, largest
 from inception_trainer.train.step import Normalise
 from inception_trainer.weights.pickles import faults_of
 from trainer_ranks import TINY

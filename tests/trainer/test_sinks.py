@@ -15,7 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from inception_trainer.checkpoint.base import MemoryCopyRecord, SaveRecord
 from inception_trainer.config.settings import Settings, from_environment
-from inception_trainer.device import Figures
+from inception_trainer.device import Figures, StepTimes
 from inception_trainer.log import logger
 from inception_trainer.reporting.progress import MOST_ROWS, History, Progress
 from inception_trainer.reporting.records import (
@@ -28,7 +28,7 @@ from inception_trainer.reporting.records import (
     StepRecord,
 )
 from inception_trainer.sinks import build
-from inception_trainer.sinks.console import Console
+from inception_trainer.sinks.console import Console, describe
 from inception_trainer.sinks.curves import Curves, smoothed
 from inception_trainer.sinks.files import ProgressFile
 from inception_trainer.sinks.mllog import MLLog
@@ -97,7 +97,8 @@ END = EndRecord(SUMMARY, HISTORY, finished=True)
 def feed(*sinks: Sink, end: EndRecord = END, info: RunInfo = INFO) -> None:
     bus = Bus(sinks)
     bus.start(info)
-    bus.step(StepRecord(10, 0.002, 0.02, 4, 80))
+    bus.step(StepRecord(10, 0.022, 4, 80))
+    bus.step_times(StepTimes(10, 0.002, 0.02))
     bus.log(LOG)
     bus.evaluation(EVALUATION)
     bus.checkpoint(SaveRecord(10, 1000, 0.2, 0.0))
@@ -249,11 +250,11 @@ def test_the_page_is_served_on_both_families() -> None:
 def test_progress_file(tmp_path) -> None:
     sink = ProgressFile(tmp_path / "progress.json")
     sink.start(INFO)
-    sink.step(StepRecord(6, 0.1, 0.1, 4, 48))
+    sink.step(StepRecord(6, 0.2, 4, 48))
     first = json.loads((tmp_path / "progress.json").read_text())
     assert first["step"] == 6
     assert first["metrics"]["progress"] == 0.3
-    sink.step(StepRecord(7, 0.1, 0.1, 4, 56))
+    sink.step(StepRecord(7, 0.2, 4, 56))
     assert json.loads((tmp_path / "progress.json").read_text())["step"] == 6, (
         "at most once a second"
     )
@@ -277,7 +278,7 @@ def test_accuracy_of_an_earlier_attempt_is_shown_from_the_start(tmp_path) -> Non
     served, reported = Prometheus(0), ProgressFile(tmp_path / "progress.json")
     bus = Bus([served, reported])
     bus.start(info)
-    bus.step(StepRecord(6, 0.1, 0.1, 4, 48))
+    bus.step(StepRecord(6, 0.2, 4, 48))
     assert (
         served.registry.get_sample_value("trainer_accuracy_ratio", {"split": "val", "k": "5"})
         == 0.9
@@ -289,6 +290,18 @@ def raport(folder: Path) -> list[dict]:
     lines = (folder / "raport.json").read_text().splitlines()
     assert all(line.startswith("DLLL ") for line in lines)
     return [json.loads(line[5:]) for line in lines]
+
+
+def test_an_idle_device_is_named_where_it_can_be_known() -> None:
+    known = dataclasses.replace(LOG, device_idle_ratio=0.25)
+    assert " idle 25 % " in describe(known, INFO)
+    assert "idle" not in describe(LOG, INFO)
+    sink = Prometheus(0)
+    sink.start(INFO)
+    sink.log(LOG)
+    assert sink.registry.get_sample_value("trainer_device_idle_ratio") is None
+    sink.log(known)
+    assert sink.registry.get_sample_value("trainer_device_idle_ratio") == 0.25
 
 
 def test_copies_in_memory_and_repeated_steps_are_told() -> None:
@@ -432,7 +445,7 @@ def attempt(
     bus = Bus([MLLog(folder)])
     bus.start(dataclasses.replace(info, start_step=steps.start))
     for step in steps:
-        bus.step(StepRecord(step + 1, 0.002, 0.02, 4, 80))
+        bus.step(StepRecord(step + 1, 0.022, 4, 80))
     if evaluated:
         bus.evaluation(
             dataclasses.replace(EVALUATION, step=evaluated, epoch=evaluated / info.steps_per_epoch)
@@ -507,7 +520,7 @@ def test_mllog_of_evaluations_by_steps(tmp_path) -> None:
     bus = Bus([MLLog(tmp_path)])
     bus.start(info)
     for step in (1, 2):
-        bus.step(StepRecord(step, 0.002, 0.02, 4, 80))
+        bus.step(StepRecord(step, 0.022, 4, 80))
         bus.evaluation(dataclasses.replace(EVALUATION, step=step, epoch=step / 2))
     bus.close()
     blocks = [record["metadata"] for record in mllog(tmp_path) if record["key"] == "block_start"]

@@ -62,8 +62,19 @@ def test_evaluation_needs_no_other_rank() -> None:
 def test_every_norm_of_a_network_is_replaced_and_keeps_its_tensors() -> None:
     network = models.create("resnet50", 3)
     before, names = dict(network.named_parameters()), list(network.state_dict())
-    synchronize_batch_norms(network)
+    synchronize_batch_norms(network, torch.device("cpu"))
     kinds = {type(module) for module in network.modules() if isinstance(module, nn.BatchNorm2d)}
     assert kinds == {SynchronizedBatchNorm}
     assert list(network.state_dict()) == names
     assert all(parameter is before[name] for name, parameter in network.named_parameters())
+
+
+def test_torchs_own_is_taken_where_it_is_known_to_work() -> None:
+    network = models.create("bninception", 3)
+    before = dict(network.state_dict())
+    synchronize_batch_norms(network, torch.device("cuda"))
+    norms = [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    assert {type(norm) for norm in norms} == {nn.SyncBatchNorm}
+    after = network.state_dict()
+    assert list(after) == list(before)
+    assert all(after[name].data_ptr() == value.data_ptr() for name, value in before.items())

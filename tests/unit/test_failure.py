@@ -68,6 +68,7 @@ ENDINGS = [
     pytest.param(ended(65), "DataError", Action.FAIL, id="data"),
     pytest.param(ended(66), "InputMissing", Action.FAIL, id="input"),
     pytest.param(ended(78), "ConfigError", Action.FAIL, id="config"),
+    pytest.param(ended(80), "DeviceOutOfMemory", Action.FAIL, id="memory of the device"),
     pytest.param(ended(70), "Hang", Action.RESTART, id="hang"),
     pytest.param(ended(75), "Stopped", Action.RESTART_IGNORING_LIMIT, id="stopped"),
     pytest.param(ended(126), "CannotRun", Action.FAIL, id="not executable"),

@@ -157,6 +157,15 @@ def test_a_loss_that_is_no_number_twice_at_the_same_step_ends_the_job(
         assert restart.counters.non_finite_step == (before if step is None else step)
 
 
+def test_a_batch_that_does_not_fit_into_the_device_ends_the_job_at_once() -> None:
+    words = "DeviceOutOfMemory: the memory of this cuda device does not hold it; 192 fit"
+    end = decide(cause(80, "DeviceOutOfMemory", message=words))
+    assert (end.action, end.reason) == (FAIL, Reason.OUT_OF_MEMORY)
+    assert "192 fit" in end.message
+    # A launcher of an earlier release has no word for it.
+    assert decide(cause(80, "Error")).action is COUNTS
+
+
 def test_other_failures_in_between_do_not_hide_that_it_is_the_same_step() -> None:
     first = decide(cause(**NAN, step=500))
     between = decide(cause(1), counters=Counters.of(first.to_status()))

@@ -10,15 +10,17 @@
     ├── Stopped            75   saved and ended because someone asked for it
     ├── ConfigError        78   the configuration is wrong; names the key, the value and the remedy
     ├── NonFiniteLoss      79   the loss or a weight became NaN or infinite
+    ├── DeviceOutOfMemory  80   the batch does not fit into the memory of the device
+    ├── DeviceMemoryTaken   1   it would fit, if others had not used that memory
     ├── Fenced              1   a newer attempt owns the checkpoint folder
     ├── StorageFailed       1   files cannot be read or written just now; trying again may help
     │   └── StoreFailed      1   an object store refused or did not answer
     └── RanksDiverged       1   the ranks no longer hold the same weights
 
-Codes 64, 65, 66 and 78 tell the operator that trying again cannot help, 79 that it does not help
-twice at the same step. Where there is a name for it, the numbers are those of BSD's ``sysexits.h``
-(EX_USAGE, EX_DATAERR, EX_NOINPUT, EX_TEMPFAIL, EX_CONFIG): programs written for other purposes use
-the same.
+Codes 64, 65, 66, 78 and 80 tell the operator that trying again cannot help, 79 that it does not
+help twice at the same step. Where there is a name for it, the numbers are those of BSD's
+``sysexits.h`` (EX_USAGE, EX_DATAERR, EX_NOINPUT, EX_TEMPFAIL, EX_CONFIG): programs written for
+other purposes use the same.
 """
 
 from __future__ import annotations
@@ -83,6 +85,16 @@ class NonFiniteLoss(TrainerError):  # noqa: N818 - the name of the contract
     """The loss or a weight became NaN or infinite; the message names the step as ``step 550``."""
 
     exit_code = 79
+
+
+class DeviceOutOfMemory(TrainerError):  # noqa: N818 - the name of the contract
+    """The batch does not fit into the memory of the device; the message names the one that does."""
+
+    exit_code = 80
+
+
+class DeviceMemoryTaken(TrainerError):  # noqa: N818 - the name of the contract
+    """The memory of the device was full, but not of what this run needs, which fits."""
 
 
 class RanksDiverged(TrainerError):  # noqa: N818 - the name of the contract

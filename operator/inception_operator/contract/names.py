@@ -118,6 +118,7 @@ class Cause:
     STOPPED: Final = "Stopped"
     CANNOT_RUN: Final = "CannotRun"
     NON_FINITE: Final = "NonFinite"
+    DEVICE_OUT_OF_MEMORY: Final = "DeviceOutOfMemory"
     # Found by either end: see `version`.
     CONTRACT_MISMATCH: Final = "ContractMismatch"
 

@@ -39,6 +39,7 @@ _CAUSE_OF_CODE: Final = {
     75: Cause.STOPPED,
     78: Cause.CONFIG_ERROR,
     79: Cause.NON_FINITE,
+    80: Cause.DEVICE_OUT_OF_MEMORY,
     126: Cause.CANNOT_RUN,
     127: Cause.CANNOT_RUN,
 }

@@ -25,6 +25,9 @@ from .failure import MAX_MESSAGE, STOPPED_CODE, Failure
 # Of sysexits.h: wrong use, wrong data, no input, wrong configuration; of the shell: cannot be
 # executed, not found. The same program would fail in the same way again.
 PERMANENT_CODES: Final = frozenset((64, 65, 66, 78, 126, 127))
+# By its name and not by its code, 80, by which a program of others in a pod with an older launcher
+# may mean something else.
+PERMANENT_CAUSES: Final = frozenset((Cause.DEVICE_OUT_OF_MEMORY,))
 # Nothing that the program did; it may happen to it any number of times.
 INFRASTRUCTURE: Final = frozenset(
     (
@@ -193,7 +196,7 @@ def _default_action(cause: Failure, previous: Json | None, counters: Counters) -
         # not fit either, the image of the job is of another release.
         repeated = _was(Cause.CONTRACT_MISMATCH, previous, cause.attempt - 1)
         return Action.FAIL if repeated else Action.RESTART_IGNORING_LIMIT
-    if cause.exit_code in PERMANENT_CODES:
+    if cause.exit_code in PERMANENT_CODES or cause.reason in PERMANENT_CAUSES:
         return Action.FAIL
     if cause.reason == Cause.OOM_KILLED and _was(Cause.OOM_KILLED, previous, cause.attempt - 1):
         # Once may be bad luck with the neighbours of a node, twice in a row is the job itself.
@@ -214,7 +217,7 @@ def _reason_of_end(cause: Failure, rule: Rule | None) -> str:
     """Reason of the condition Failed when the action is Fail."""
     if rule is not None:
         return Reason.FAILURE_POLICY
-    if cause.reason == Cause.OOM_KILLED:
+    if cause.reason in (Cause.OOM_KILLED, Cause.DEVICE_OUT_OF_MEMORY):
         return Reason.OUT_OF_MEMORY
     if cause.reason == Cause.CONTRACT_MISMATCH:
         return Reason.CONTRACT_MISMATCH

@@ -15,11 +15,14 @@
 #include <malloc.h>
 
 #include <atomic>
+#include <chrono>
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
 #include <set>
 #include <stdexcept>
+#include <string>
+#include <thread>
 
 namespace {
 
@@ -28,6 +31,34 @@ constexpr int DEVICES = 8;
 c10::DeviceIndex current_device = 0;
 std::set<int64_t> convolved;
 
+// ---- a queue: results are there at once, but whoever reads them waits as long as the work would have taken
+
+std::atomic<double> busy_until{0.0};
+
+double now() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+double seconds_per_batch() {
+  const char* seconds = std::getenv("STUB_QUEUE_SECONDS");
+  return seconds ? std::atof(seconds) : 0.0;
+}
+
+// Once in every backward pass of a classifier.
+void enqueue_after(const std::string& operation) {
+  static const double seconds = seconds_per_batch();
+  if (seconds > 0 && operation == "aten::_log_softmax_backward_data") {
+    busy_until = std::max(busy_until.load(), now()) + seconds;
+  }
+}
+
+void wait_for_queue() {
+  const double left = busy_until - now();
+  if (left > 0) {
+    std::this_thread::sleep_for(std::chrono::duration<double>(left));
+  }
+}
+
 // ---- memory
 
 std::atomic<int64_t> taken{0};
@@ -35,6 +66,12 @@ std::atomic<int64_t> taken{0};
 int64_t capacity() {
   const char* limit = std::getenv("STUB_MEMORY_BYTES");
   return limit ? std::atoll(limit) : INT64_MAX;
+}
+
+// The number of the one allocation that finds no memory, as if somebody else had it just then.
+int64_t refused_allocation() {
+  const char* number = std::getenv("STUB_REFUSED_ALLOCATION");
+  return number ? std::atoll(number) : -1;
 }
 
 void release(void* pointer) {
@@ -46,7 +83,9 @@ struct HostMemory final : at::Allocator {
   explicit HostMemory(c10::DeviceType kind) : kind_(kind) {}
   at::DataPtr allocate(size_t size) override {
     static const int64_t limit = capacity();
-    if (taken + static_cast<int64_t>(size) > limit) {
+    static const int64_t refused = refused_allocation();
+    static std::atomic<int64_t> allocations{0};
+    if (taken + static_cast<int64_t>(size) > limit || ++allocations == refused) {
       throw std::runtime_error("stub device: out of memory");
     }
     void* pointer = size ? std::malloc(size) : nullptr;
@@ -200,6 +239,9 @@ struct Kernels {
   }
 
   static at::Tensor copy_from(const at::Tensor& self, const at::Tensor& target, bool) {
+    if (!self.device().is_cpu() && target.device().is_cpu()) {
+      wait_for_queue();
+    }
     if (self.numel() > 0) {
       on_cpu(target).copy_(on_cpu(self));
     }
@@ -244,6 +286,7 @@ struct Kernels {
   }
 
   static at::Scalar local_scalar(const at::Tensor& self) {
+    wait_for_queue();
     return at::_local_scalar_dense(on_cpu(self));
   }
 
@@ -295,6 +338,7 @@ struct Kernels {
 
 void to_cpu(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
   at::native::cpu_fallback(op, stack);
+  enqueue_after(op.schema().name());
 }
 
 using Own = Kernels<c10::DeviceType::PrivateUse1, c10::DispatchKey::PrivateUse1>;
@@ -388,6 +432,10 @@ void set_device(int64_t index) {
   current_device = static_cast<c10::DeviceIndex>(index);
 }
 
+double queue_ends() {
+  return busy_until;
+}
+
 std::vector<int64_t> convolution_types() {
   return {convolved.begin(), convolved.end()};
 }
@@ -401,6 +449,8 @@ TORCH_LIBRARY(stub_device, m) {
   m.def("alias(Tensor self) -> Tensor", alias);
   m.def("set_device(int index) -> ()", set_device);
   m.def("add_hooks() -> ()", add_hooks);
+  // On the clock of time.monotonic.
+  m.def("queue_ends() -> float", queue_ends);
   // Numbers of the types that convolutions were computed in.
   m.def("convolution_types() -> int[]", convolution_types);
 }

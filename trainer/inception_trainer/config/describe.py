@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .declare import Api, Limits, camel
-from .schema import BOUNDS, without_none
+from .schema import BOUNDS, keys, without_none
 
 TYPES = {int: "whole number", float: "decimal", bool: "true or false", str: "text"}
 SECTION = "section"
@@ -38,7 +38,7 @@ def described(kind: type[Any], path: str = "") -> Iterator[Described]:
     yield Described(path, SECTION, (), section_description(kind))
     hints = typing.get_type_hints(kind)
     texts = key_descriptions(kind)
-    for field in dataclasses.fields(kind):
+    for field in keys(kind):
         hint = without_none(hints[field.name])
         below = f"{path}.{camel(field.name)}" if path else camel(field.name)
         if dataclasses.is_dataclass(hint):

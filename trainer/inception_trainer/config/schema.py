@@ -29,7 +29,7 @@ def parse(kind: type[T], data: Any, path: str = "") -> T:
     where = path or "the configuration"
     if not isinstance(data, Mapping):
         raise ConfigError(f"{where}: {data!r} is not a mapping; write its keys below it")
-    fields = {camel(field.name): field for field in _fields(kind)}
+    fields = {camel(field.name): field for field in keys(kind)}
     # dataclasses.Field.type is a text under `from __future__ import annotations`.
     hints = typing.get_type_hints(kind)
     values: dict[str, Any] = {}
@@ -52,7 +52,7 @@ def dump(value: Any) -> Any:
     if not dataclasses.is_dataclass(value):
         return value
     plain: dict[str, Any] = {}
-    for field in _fields(value):
+    for field in keys(value):
         item = dump(getattr(value, field.name))
         # None is how a key that was left out is read again; so a dump parses to the same value.
         if item is not None and item != {}:
@@ -60,7 +60,8 @@ def dump(value: Any) -> Any:
     return plain
 
 
-def _fields(kind: Any) -> tuple[dataclasses.Field[Any], ...]:
+def keys(kind: Any) -> tuple[dataclasses.Field[Any], ...]:
+    """The fields of a section that a configuration may name."""
     return tuple(field for field in dataclasses.fields(kind) if field.metadata.get("in_file", True))
 
 

@@ -134,16 +134,24 @@ class TrainingConfig:
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
     weight_average: WeightAverageConfig = field(default_factory=WeightAverageConfig)
 
-    precision: str = key("Auto", choices=("Auto", "FP32", "BF16", "FP16"), api=Api(max_length=8))
-    """Precision of the computation. Auto, the default, takes what is best on the device; FP32
-    computes in single precision; BF16 computes in bfloat16 with FP32 weights; FP16 computes in half
-    precision with FP32 weights and a loss scale that adjusts itself, or is loss.scale.
+    precision: str = key(
+        "Auto", choices=("Auto", "FP32", "TF32", "BF16", "FP16"), api=Api(max_length=8)
+    )
+    """Precision of the computation. Auto, the default, takes what is best on the device and says
+    so; FP32 computes in single precision, products of matrices and convolutions too; TF32 rounds
+    the factors of these to ten bits behind the point (CUDA since Ampere); BF16 computes in bfloat16
+    with FP32 weights; FP16 computes in half precision with FP32 weights and a loss scale that
+    adjusts itself, or is loss.scale.
     """
 
-    execution: str = key("Eager", choices=("Eager", "Compiled"), api=Api(max_length=16))
-    """Execution is how the network runs while it trains. Eager, the default, runs it operation by
-    operation; Compiled has PyTorch compile it at the first step, which takes a minute or more and
-    needs a compiler and the headers of Python in the image.
+    execution: str = key(
+        "Eager", choices=("Eager", "Compiled", "CompiledGraphs"), api=Api(max_length=16)
+    )
+    """Execution is how the network runs. Eager, the default, runs it operation by operation;
+    Compiled has PyTorch compile it at the first step, which takes a minute or more and needs a
+    compiler and the headers of Python in the image; CompiledGraphs also records graphs of kernels,
+    which saves their launches (CUDA and ROCm only, PyTorch's mode reduce-overhead). What is missing
+    ends the job before its first step.
     """
 
     seed: int = key(0, at_least=0, at_most=2**32 - 1)
@@ -264,7 +272,7 @@ class TrainingConfig:
     @rule(
         Cel(
             "self.?model.?batchNorm.orValue('') != 'Synchronized' || "
-            "self.?execution.orValue('') != 'Compiled'",
+            "!(self.?execution.orValue('') in ['Compiled', 'CompiledGraphs'])",
             message=(
                 "spec.training.execution Compiled does not go with model.batchNorm Synchronized; "
                 "leave one out"
@@ -275,9 +283,10 @@ class TrainingConfig:
     )
     def compiled_ranks_do_not_synchronize(self) -> str | None:
         """Each layer would exchange its means in the middle of the compiled graph."""
-        if self.model.batch_norm != "Synchronized" or self.execution != "Compiled":
+        if self.model.batch_norm != "Synchronized" or self.execution == "Eager":
             return None
-        return "execution: Compiled does not go with model.batchNorm Synchronized; choose Eager"
+        both = f"execution: {self.execution} does not go with model.batchNorm Synchronized"
+        return f"{both}; choose Eager"
 
     # Not a rule of the section: only from here is the recipe seen, which may choose the optimizer.
     @rule(

@@ -3,18 +3,22 @@ collective back ends.
 
 ``choice`` finds out which device is meant, ``table`` what is special about it, ``plugins`` imports
 what it needs, ``accelerator`` takes this rank's device, ``precision`` and ``scaling`` know the
-number formats, ``figures`` reads memory, load and health, ``transfers`` knows which devices copy
-beside their computations, ``hostmemory`` suits the CPU's allocator to training. Of the rest of the
-trainer it needs config, log, comm and errors only.
+number formats, ``numerics`` settles how FP32 is multiplied, ``figures`` reads memory, load and
+health, ``clock`` takes the times of steps, ``transfers`` knows which devices copy beside their
+computations, ``hostmemory`` suits the CPU's allocator to training. Of the rest of the trainer it
+needs config, log, comm and errors only.
 """
 
 from .accelerator import Accelerator, of_ranks, resolve, supports_fused_sgd, threads_per_rank
+from .clock import StepClock, StepTimes
 from .figures import Figures
 from .scaling import loss_scaler
 
 __all__ = [
     "Accelerator",
     "Figures",
+    "StepClock",
+    "StepTimes",
     "loss_scaler",
     "of_ranks",
     "resolve",

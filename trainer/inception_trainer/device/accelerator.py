@@ -24,8 +24,9 @@ from inception_trainer.config.training import AcceleratorConfig
 from inception_trainer.errors import ConfigError
 from inception_trainer.log import logger
 
-from . import nodes, plugins, precision
+from . import nodes, numerics, plugins, precision
 from .choice import Choice, choose
+from .clock import StepClock, step_clock
 from .figures import Figures, Reader
 from .hostmemory import keep_freed_memory
 from .scaling import loss_scaler
@@ -42,7 +43,7 @@ class Accelerator:
     backend: str
     """Collective back end of the device."""
     precision: str
-    """``FP32``, ``BF16`` or ``FP16``, resolved."""
+    """``FP32``, ``TF32``, ``BF16`` or ``FP16``, resolved."""
     name: str
     """What the vendor calls the device, for logs."""
     functions: Any = None
@@ -72,9 +73,14 @@ class Accelerator:
         return self.backend if self.is_cpu else f"cpu:gloo,{self.device.type}:{self.backend}"
 
     def autocast(self) -> torch.autocast:
-        """The context of every forward pass; without effect where the precision is FP32."""
-        kind = torch.float16 if self.precision == "FP16" else torch.bfloat16
-        return torch.autocast(self.device.type, kind, enabled=self.precision != "FP32")
+        """The context of every forward pass; without effect where the precision is FP32 or TF32."""
+        kind = precision.KINDS.get(self.precision)
+        return torch.autocast(self.device.type, kind or torch.bfloat16, enabled=kind is not None)
+
+    @property
+    def compute_type(self) -> torch.dtype:
+        """What convolutions compute in."""
+        return precision.KINDS.get(self.precision, torch.float32)
 
     def loss_scaler(self, initial_scale: float | None = None) -> Any:
         """A new GradScaler, or None: only FP16 is so narrow that small gradients become 0."""
@@ -86,6 +92,16 @@ class Accelerator:
         """Tell devices that collect operations that a step is complete."""
         if self.flush is not None:
             self.flush()
+
+    def step_clock(self) -> StepClock:
+        """A new clock for steps, true also where the host runs ahead of the device."""
+        return step_clock(self.device, self.functions)
+
+    def release_memory(self) -> None:
+        """Give back what the allocator of the device keeps for later."""
+        release = getattr(self.functions, "empty_cache", None)
+        if callable(release):
+            release()
 
     def figures(self) -> Figures:
         """Read memory, load and health of this rank's device; never raises."""
@@ -133,11 +149,13 @@ def _resolve(config: AcceleratorConfig, requested: str, settings: Settings) -> A
     _check_count(choice, functions, settings)
     device = _take(choice, functions, settings)
     numbered = choice.device_type.chooser is None
+    resolved = precision.resolve(requested, choice.rule, device, functions)
+    numerics.prepare(device, resolved)
     return Accelerator(
         profile=choice.profile,
         device=device,
         backend=choice.backend,
-        precision=precision.resolve(requested, choice.rule, device, functions),
+        precision=resolved,
         name=str(_name(functions, device) or choice.device),
         functions=functions,
         flush=plugins.function(choice.device_type.marker),

@@ -13,18 +13,20 @@ import torch
 from inception_trainer.errors import ConfigError
 from inception_trainer.log import logger
 
+from .numerics import TF32
 from .scaling import loss_scaler
 
 AUTO = "Auto"
 KINDS = {"BF16": torch.bfloat16, "FP16": torch.float16}
+"""What autocast computes in; FP32 and TF32 need none."""
 NATIVE_BF16 = 8
-"""Major CUDA compute capability that computes bf16 natively: Ampere, A100."""
+"""Major CUDA compute capability that computes bf16 natively, and TF32: Ampere, A100."""
 TENSOR_FP16 = 7
 """Major CUDA compute capability with FP16 tensor cores: Volta, V100."""
 
 
 def resolve(requested: str, rule: str, device: torch.device, functions: Any) -> str:
-    """Give ``FP32``, ``BF16`` or ``FP16``.
+    """Give ``FP32``, ``TF32``, ``BF16`` or ``FP16``.
 
     What is requested is done or refused with a ConfigError; Auto takes the next best, and logs it.
     """
@@ -41,6 +43,7 @@ def resolve(requested: str, rule: str, device: torch.device, functions: Any) -> 
     if problem:
         logger.warning("precision FP32 instead of %s: %s", chosen, problem)
         return "FP32"
+    logger.info("precision: Auto takes %s on this %s device (%s)", chosen, device.type, rule)
     return chosen
 
 
@@ -76,6 +79,8 @@ def _says_bf16(functions: Any) -> bool:
 
 def obstacle(precision: str, device: torch.device, functions: Any) -> str | None:
     """Say why a precision cannot be used, or None."""
+    if precision == TF32:
+        return _obstacle_to_tf32(device, functions)
     if precision not in KINDS:
         return None
     # Autocast only warns when it cannot do the format, and then computes in FP32.
@@ -88,6 +93,13 @@ def obstacle(precision: str, device: torch.device, functions: Any) -> str | None
     except Exception as error:
         return " ".join(str(error).split())
     return None
+
+
+def _obstacle_to_tf32(device: torch.device, functions: Any) -> str | None:
+    ask = getattr(functions, "get_device_capability", None)
+    if device.type == "cuda" and ask is not None and ask()[0] >= NATIVE_BF16:
+        return None
+    return f"only CUDA devices of compute capability {NATIVE_BF16}.0 or newer have it"
 
 
 def cpu_flags() -> set[str]:

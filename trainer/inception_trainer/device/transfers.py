@@ -52,6 +52,39 @@ def own_queue(device: torch.device) -> AbstractContextManager[object]:
     return context
 
 
+class Uploads:
+    """Copies from pinned memory into the device's, on a stream beside that of its computations.
+
+    :meth:`send` is called by the thread that reads ahead, :meth:`receive` by the one that computes.
+    ``functions`` are those of the vendor's module.
+    """
+
+    def __init__(self, device: torch.device, functions: Any = torch.cuda) -> None:
+        self._device = device
+        self._functions = functions
+        self._stream: Any = None
+
+    def send(self, tensors: tuple[Tensor, ...]) -> tuple[tuple[Tensor, ...], Any]:
+        """Begin to copy; returns the tensors on the device, and the event behind their copies."""
+        functions = self._functions
+        if self._stream is None:
+            self._stream = functions.Stream(self._device)
+        with functions.stream(self._stream):
+            copies = tuple(tensor.to(self._device, non_blocking=True) for tensor in tensors)
+            arrived = functions.Event()
+            arrived.record(self._stream)
+        return copies, arrived
+
+    def receive(self, copies: tuple[Tensor, ...], arrived: Any) -> None:
+        """Let what is computed from here on wait for the copies; the host waits for nothing."""
+        current = self._functions.current_stream(self._device)
+        current.wait_event(arrived)
+        for copy in copies:
+            # Else the allocator gives the memory to the next copy while it is still being read:
+            # it knows only the stream that it was made for.
+            copy.record_stream(current)
+
+
 def register(memory: Tensor) -> bool:
     """Let the device copy into host memory that others have allocated; False where it cannot."""
     try:

@@ -25,8 +25,9 @@ class ExitCode(IntEnum):
     HANG = 70
     STOPPED = 75
     CONFIG = 78
-    # The first one behind those of sysexits.h.
+    # The first ones behind those of sysexits.h.
     NON_FINITE = 79
+    DEVICE_OUT_OF_MEMORY = 80
     # A shell's words for a command that it cannot run.
     NOT_EXECUTABLE = 126
     NOT_FOUND = 127
@@ -50,6 +51,7 @@ class Reason(StrEnum):
     STOPPED = "Stopped"
     CANNOT_RUN = "CannotRun"
     NON_FINITE = "NonFinite"
+    DEVICE_OUT_OF_MEMORY = "DeviceOutOfMemory"
     CONTRACT_MISMATCH = "ContractMismatch"
 
 
@@ -59,6 +61,7 @@ REASONS: dict[int, Reason] = {
     ExitCode.INPUT_MISSING: Reason.INPUT_MISSING,
     ExitCode.CONFIG: Reason.CONFIG_ERROR,
     ExitCode.NON_FINITE: Reason.NON_FINITE,
+    ExitCode.DEVICE_OUT_OF_MEMORY: Reason.DEVICE_OUT_OF_MEMORY,
     ExitCode.HANG: Reason.HANG,
     ExitCode.STOPPED: Reason.STOPPED,
     ExitCode.NOT_EXECUTABLE: Reason.CANNOT_RUN,

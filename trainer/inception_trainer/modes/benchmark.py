@@ -130,10 +130,19 @@ class _Bench:
         for _ in range(count):
             self.boundary.check()
             with self.trace.step(self._step + 1):
-                waited, computed = self._train_step.step(batches, self._step, rate)
+                began = time.perf_counter()
+                self._train_step.step(batches, self._step, rate)
+                seconds = time.perf_counter() - began
             self._step += 1
-            self._run.step(self._step, self._plan.global_batch, "train", waited, computed)
-        return self._train_step.read()
+            self._run.step(self._step, self._plan.global_batch, "train", seconds)
+            self._tell_times()
+        stats = self._train_step.read()
+        self._tell_times()
+        return stats
+
+    def _tell_times(self) -> None:
+        for times in self._train_step.take_times():
+            self._run.bus.step_times(times)
 
     def measure(self, batches: Iterator[Batch], count: int) -> Window:
         """Do ``count`` steps, take their time and log it."""
@@ -170,7 +179,9 @@ def _train_step(run: Run, network: nn.Module, splits: Splits, plan: BatchPlan) -
     trained = prepare_for_training(
         network, config.execution, run.accelerator, run.comm, plan.micro_batches
     )
-    normalise = Normalise(splits.normalization, run.accelerator.device)
+    normalise = Normalise(
+        splits.normalization, run.accelerator.device, run.accelerator.compute_type
+    )
     return TrainStep(trained, optimizer_step, run.accelerator, normalise, plan, config, run.comm)
 
 
@@ -224,9 +235,22 @@ def _figures(run: Run, plan: BatchPlan, windows: list[Window]) -> dict[str, Any]
         "computeSeconds": compute,
         "computeSecondsVariance": compute_variance,
         "dataWaitRatio": waited / max(1e-9, waited + computed),
+        "deviceIdleRatio": _idle_ratio(windows),
         "peakMemoryBytes": run.accelerator.peak_memory_bytes(),
         "loss": last.loss / max(1.0, last.samples),
     }
+
+
+def _idle_ratio(windows: list[Window]) -> float | None:
+    """Share of the measured time in which the devices had nothing to do; None where they do not
+    say when they compute.
+    """
+    gaps = [window.stats.gap_seconds for window in windows]
+    known = [gap for gap in gaps if gap is not None]
+    if len(known) < len(gaps):
+        return None
+    idle = sum(known) + sum(window.stats.data_seconds for window in windows)
+    return idle / max(1e-9, idle + sum(window.stats.compute_seconds for window in windows))
 
 
 def spread(lengths: Sequence[int], seconds: Sequence[float]) -> tuple[float, float]:

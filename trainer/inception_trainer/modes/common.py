@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import nn
 
 from inception_trainer.comm import Agreement, Comm
@@ -25,9 +26,10 @@ from inception_trainer.heartbeat import Heartbeat
 from inception_trainer.log import logger
 from inception_trainer.reporting.progress import History
 from inception_trainer.reporting.records import EndRecord, RunInfo, StepRecord
-from inception_trainer.train import results
+from inception_trainer.train import memory_full, results
 from inception_trainer.train.network import count_parameters
 from inception_trainer.train.setup import RunSetup, set_up_run
+from inception_trainer.weights.exported_network import ExportedNetwork
 from inception_trainer.weights.trained_network import TrainedModel
 
 STOP = "stop"
@@ -57,17 +59,13 @@ class Run(RunSetup):
         self.bus.start(info)
         return info
 
-    def step(
-        self, step: int, samples: int, phase: str, waited: float = 0.0, computed: float = 0.0
-    ) -> None:
-        """One batch of every rank is done, ``samples`` in all; ``waited`` and ``computed`` are
-        seconds.
-        """
+    def step(self, step: int, samples: int, phase: str, host_seconds: float = 0.0) -> None:
+        """One batch of every rank is done, ``samples`` in all."""
         self.heartbeat.step(step)
         self.samples_seen += samples
         # Ranks take samples in turn, so this pod's part is known without asking them.
         pod = round(samples * self.settings.local_world_size / self.comm.world_size)
-        self.bus.step(StepRecord(step, waited, computed, pod, self.samples_seen, phase))
+        self.bus.step(StepRecord(step, host_seconds, pod, self.samples_seen, phase))
 
     def summary(self, info: RunInfo, **figures: Any) -> dict[str, Any]:
         """The content of summary.json: what every mode has, and its own ``figures``."""
@@ -145,6 +143,14 @@ def rank_batch(run: Run) -> int:
     return run.config.batch.per_device or max(1, run.config.batch.global_ // run.comm.world_size)
 
 
+def input_type(run: Run, network: nn.Module) -> torch.dtype:
+    """What images are normalised to: an exported file has a type of its own, which may be wider
+    than that of this run.
+    """
+    is_exported = isinstance(network, ExportedNetwork)
+    return torch.float32 if is_exported else run.accelerator.compute_type
+
+
 def execute(
     config: TrainingConfig, settings: Settings, work: Callable[[Run], dict[str, Any]]
 ) -> dict[str, Any]:
@@ -153,12 +159,24 @@ def execute(
         comm = setup.join_ranks()
         # The launcher watches a rank from here on: waiting for peers is no hang.
         run = Run(**vars(setup), comm=comm, heartbeat=Heartbeat(settings.heartbeat_file))
-        summary = work(run)
+        summary = _in_memory(run, work)
         run.heartbeat.pause()
         run.bus.end(EndRecord(summary, History(), finished=True))
         comm.barrier()
         comm.close()
         return summary
+
+
+def _in_memory(run: Run, work: Callable[[Run], dict[str, Any]]) -> dict[str, Any]:
+    """Do ``work``; a device without memory for it ends the run with the remedy."""
+    try:
+        return work(run)
+    except RuntimeError as error:
+        if not memory_full.is_meant(error, run.accelerator):
+            raise
+        raise memory_full.of_mode(
+            run.config, run.accelerator, rank_batch(run), str(error)
+        ) from error
 
 
 def output_url(config: TrainingConfig) -> str | None:

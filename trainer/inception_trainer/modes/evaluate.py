@@ -7,14 +7,23 @@ from typing import Any
 from inception_trainer import models
 from inception_trainer.config import preprocessing
 from inception_trainer.data import open_splits
+from inception_trainer.device import StepTimes
 from inception_trainer.log import logger
+from inception_trainer.train.compiling import compile_for_evaluation
 from inception_trainer.train.evaluation import Evaluation, Evaluator
 from inception_trainer.train.results import evaluation_record
 from inception_trainer.train.step import Normalise
 from inception_trainer.weights.trained_network import TrainedModel, open_trained
 
 from .by_class import ByClass, write
-from .common import Run, choose_normalization, rank_batch, stopped, with_preprocessing
+from .common import (
+    Run,
+    choose_normalization,
+    input_type,
+    rank_batch,
+    stopped,
+    with_preprocessing,
+)
 
 
 def run(run: Run) -> dict[str, Any]:
@@ -27,9 +36,10 @@ def run(run: Run) -> dict[str, Any]:
     # Accuracies mean nothing where class 3 of the network is class 4 of the data.
     trained.check(splits)
     normalization = choose_normalization(config, trained, splits.normalization)
-    normalise = Normalise(normalization, run.accelerator.device)
+    normalise = Normalise(normalization, run.accelerator.device, input_type(run, network))
     batch = rank_batch(run)
     by_class = ByClass(trained.classes)
+    network = compile_for_evaluation(network, config.execution, run.accelerator.device, {batch})
     evaluator = Evaluator(
         network, splits.val, run.accelerator, normalise, comm, batch, by_class.add
     )
@@ -39,9 +49,10 @@ def run(run: Run) -> dict[str, Any]:
         "evaluating %s on %d images with %d ranks", trained.path, len(splits.val), comm.world_size
     )
 
-    def advance(done: int) -> None:
+    def advance(done: int, waited: float, computed: float) -> None:
         left = len(splits.val) - run.samples_seen
-        run.step(done, min(left, batch * comm.world_size), "val")
+        run.step(done, min(left, batch * comm.world_size), "val", waited + computed)
+        run.bus.step_times(StepTimes(done, waited, computed))
 
     result = evaluator.run(run.stop.requested, advance)
     if result is None:

@@ -189,4 +189,5 @@ class _Work:
 
 
 def _precision(config: TrainingConfig) -> str:
-    return "FP32" if config.precision == "Auto" else config.precision
+    # TF32 is how FP32 numbers are multiplied; those of a file are FP32.
+    return "FP32" if config.precision in ("Auto", "TF32") else config.precision

@@ -23,12 +23,13 @@ from inception_trainer.data.images import Images, files_to_classify, image_files
 from inception_trainer.data.synthetic import DEFAULT_CLASSES
 from inception_trainer.log import logger
 from inception_trainer.stores import place
+from inception_trainer.train.compiling import compile_for_evaluation
 from inception_trainer.train.network import build_network
 from inception_trainer.train.step import Normalise
 from inception_trainer.weights.trained_network import TrainedModel, open_trained
 
 from . import latency
-from .common import Boundary, Run, choose_normalization, rank_batch, with_preprocessing
+from .common import Boundary, Run, choose_normalization, input_type, rank_batch, with_preprocessing
 from .predictions import Row, Writer, open_writer
 
 
@@ -46,6 +47,8 @@ def run(run: Run) -> dict[str, Any]:
     rounds = _rounds(images, batch)
     sweep_steps = len(config.inference.batch_sizes) * latency.steps_per_size(config)
     info = run.begin(network, model, sweep_steps + len(rounds), batch)
+    sizes = {rank_batch(run), *config.inference.batch_sizes}
+    network = compile_for_evaluation(network, config.execution, run.accelerator.device, sizes)
     classifier = Classifier(run, network, normalization)
     boundary = Boundary(run)
     sweep = latency.sweep(run, boundary, classifier.logits)
@@ -74,7 +77,7 @@ class Classifier:
     def __init__(self, run: Run, network: nn.Module, normalization: Normalization) -> None:
         self._network = network
         self._accelerator = run.accelerator
-        self._normalise = Normalise(normalization, run.accelerator.device)
+        self._normalise = Normalise(normalization, run.accelerator.device, input_type(run, network))
 
     @torch.inference_mode()
     def logits(self, images: Tensor) -> Tensor:

@@ -1,37 +1,20 @@
 """Finds the largest micro-batch that a device has memory for, by trying (``benchmark.batch:
 Largest``).
-
-Sizes are doubled until a training step does not fit, then the gap is halved until it is an eighth
-of what fits: the result is a power of two or one of the seven numbers evenly between two of them.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
-from itertools import repeat
 
 import torch
 from torch import nn
 
-from inception_trainer.comm import Comm
-from inception_trainer.config.normalization import IMAGENET
 from inception_trainer.config.training import BatchConfig, TrainingConfig
-from inception_trainer.data import Batch
-from inception_trainer.data.sampler import BatchPlan
-from inception_trainer.device import Accelerator
 from inception_trainer.errors import ConfigError
 from inception_trainer.log import logger
-from inception_trainer.train.step import Normalise, OptimizerStep, TrainStep
+from inception_trainer.train.fitting import SMALLEST, Trial, largest
 
 from .common import Run
-
-SMALLEST, LIMIT = 2, 65536
-"""Batch norm needs two samples; the limit is that of ``batch.perDevice``."""
-STEPS = 2
-"""From the second step on the optimizer has its own state, and the memory is at its height."""
-FULL = ("out of memory", "status_alloc_failed")
-"""How the allocators of devices, and cuBLAS and cuDNN beside them, word it."""
 
 
 def with_largest_batch(run: Run, network: nn.Module) -> TrainingConfig:
@@ -46,7 +29,8 @@ def with_largest_batch(run: Run, network: nn.Module) -> TrainingConfig:
             "benchmark.batch: Largest needs an accelerator; the CPU has no memory of its own "
             "whose end could be found"
         )
-    fitting = largest(_Trial(run, network).fits)
+    trial = Trial(config, network, run.accelerator, comm.world_size, run.heartbeat)
+    fitting = largest(trial.fits)
     # Devices of one job may have other memory, or others may use some of it.
     size = int(comm.gather(torch.tensor(fitting)).min())
     if not size:
@@ -58,77 +42,3 @@ def with_largest_batch(run: Run, network: nn.Module) -> TrainingConfig:
     batch = BatchConfig(global_=size * comm.world_size, per_device=size)
     data = dataclasses.replace(config.data, samples=max(config.data.samples, batch.global_))
     return dataclasses.replace(config, batch=batch, data=data)
-
-
-def largest(fits: Callable[[int], bool]) -> int:
-    """The largest size that ``fits``, to an eighth of itself; 0 when not even the smallest does."""
-    low, high = 0, SMALLEST
-    while high <= LIMIT and fits(high):
-        low, high = high, 2 * high
-    if low == LIMIT:
-        return low
-    while low and high - low > max(1, low // 8):
-        middle = (low + high) // 2
-        low, high = (middle, high) if fits(middle) else (low, middle)
-    return low
-
-
-class _Trial:
-    """Makes training steps of any size on blank images, on this rank alone."""
-
-    def __init__(self, run: Run, network: nn.Module) -> None:
-        self._run = run
-        self._network = network
-        self._optimizer_step = OptimizerStep(run.config, network, run.accelerator)
-        # Ranks share gradients in buckets of the same size as the weights, which a rank alone does
-        # not have.
-        weights = [*network.parameters()] if run.comm.world_size > 1 else []
-        self._buckets = [torch.empty_like(weight) for weight in weights]
-
-    def fits(self, size: int) -> bool:
-        """Whether a step of ``size`` images finds the memory that it needs."""
-        self._run.heartbeat.beat()
-        fits = self._try_steps(size)
-        # Only here, when no exception holds the tensors of the step any more.
-        self._optimizer_step.optimizer.zero_grad(set_to_none=True)
-        # What the allocator keeps is cut into blocks of other sizes than the next trial needs.
-        release = getattr(self._run.accelerator.functions, "empty_cache", None)
-        if callable(release):
-            release()
-        return fits
-
-    def _try_steps(self, size: int) -> bool:
-        side = self._run.config.data.image_size
-        try:
-            images = torch.zeros(size, 3, side, side, dtype=torch.uint8)
-            batch = Batch(images, torch.zeros(size, dtype=torch.int64))
-            train_step = self._train_step(size)
-            for step in range(STEPS):
-                train_step.step(repeat(batch), step, 0.0)
-            # Waits for the device, which reports a lack of memory late.
-            train_step.read()
-        except Exception as error:
-            if not out_of_memory(error):
-                raise
-            return False
-        return True
-
-    def _train_step(self, size: int) -> TrainStep:
-        accelerator: Accelerator = self._run.accelerator
-        return TrainStep(
-            self._network,
-            self._optimizer_step,
-            accelerator,
-            Normalise(IMAGENET, accelerator.device),
-            BatchPlan(size, 1, size),
-            self._run.config,
-            # This rank alone: the others may try another size at the moment.
-            Comm(0, 1, accelerator.backend),
-        )
-
-
-def out_of_memory(error: Exception) -> bool:
-    """Whether a device said that its memory is full, which vendors' plug-ins and PyTorch say in a
-    RuntimeError.
-    """
-    return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in FULL)

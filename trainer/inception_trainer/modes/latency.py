@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from inception_trainer.config.training import TrainingConfig
+from inception_trainer.device import StepTimes
 from inception_trainer.log import logger
 
 from .common import Boundary, Run
@@ -34,7 +35,8 @@ def sweep(
             compute(images)
             seconds.append(time.perf_counter() - began)
             steps_done += 1
-            run.step(steps_done, 0, "infer", 0.0, seconds[-1])
+            run.step(steps_done, 0, "infer", seconds[-1])
+            run.bus.step_times(StepTimes(steps_done, 0.0, seconds[-1]))
         results.append(figures(size, seconds[run.config.benchmark.warmup_steps :]))
         logger.info("%s", describe(results[-1]))
     return results

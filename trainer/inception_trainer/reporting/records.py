@@ -16,7 +16,7 @@ from typing_extensions import override
 
 from inception_trainer.checkpoint.base import FailedSave, MemoryCopyRecord, SaveRecord
 from inception_trainer.config.normalization import IMAGENET, Normalization
-from inception_trainer.device import Figures
+from inception_trainer.device import Figures, StepTimes
 from inception_trainer.log import logger
 
 from .progress import History
@@ -67,13 +67,12 @@ class RunInfo:
 
 @dataclass(frozen=True)
 class StepRecord:
-    """One optimizer step as this process saw it."""
+    """One optimizer step that this process has done, or told its device to do."""
 
     step: int
     """Steps done, this one included."""
-    data_seconds: float
-    """How long the step waited for data."""
-    compute_seconds: float
+    host_seconds: float
+    """What it took on the host; what it took on the device comes as :class:`StepTimes`."""
     pod_samples: int
     """Samples consumed by the ranks of this pod."""
     samples_seen: int
@@ -110,6 +109,10 @@ class LogRecord:
     """Figures of the devices of this pod's ranks; empty on the CPU."""
     loss_scale: float | None = None
     """What FP16 losses are multiplied by now."""
+    device_idle_ratio: float | None = None
+    """Share of the time in which the devices had nothing to do, 0 to 1; None where they do not say
+    when they compute.
+    """
 
 
 @dataclass(frozen=True)
@@ -156,6 +159,11 @@ class Sink:
     def step(self, record: StepRecord) -> None:
         """Called after every step; must be cheap."""
 
+    def step_times(self, record: StepTimes) -> None:
+        """Called for every step once its times are known, which may be some steps later; must be
+        cheap.
+        """
+
     def log(self, record: LogRecord) -> None:
         """Called at every log interval."""
 
@@ -195,6 +203,10 @@ class Bus(Sink):
     @override
     def step(self, record: StepRecord) -> None:
         self._call_each(lambda sink: sink.step(record))
+
+    @override
+    def step_times(self, record: StepTimes) -> None:
+        self._call_each(lambda sink: sink.step_times(record))
 
     @override
     def log(self, record: LogRecord) -> None:

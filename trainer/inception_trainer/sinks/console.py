@@ -120,6 +120,9 @@ def describe(record: LogRecord, info: RunInfo) -> str:
     hours, minutes = divmod(minutes, 60)
     # After the last step the epoch is the number of epochs, and no further one begins.
     epoch = min(int(record.epoch) + 1, info.epochs)
+    idle = ""
+    if record.device_idle_ratio is not None:
+        idle = f"idle {100 * record.device_idle_ratio:.0f} % "
     return (
         f"epoch {epoch}/{info.epochs} "
         f"step {record.step}/{info.total_steps} "
@@ -130,5 +133,6 @@ def describe(record: LogRecord, info: RunInfo) -> str:
         f"{record.images_per_second:.0f} img/s "
         f"{record.step_seconds * 1000:.0f} ms/step "
         f"data {100 * record.data_wait_ratio:.0f} % "
+        f"{idle}"
         f"left {hours}:{minutes:02}:{seconds:02}"
     )

@@ -59,7 +59,7 @@ class MLLog(Sink):
         """The first step ends the initialisation; first and last steps of an epoch bound it."""
         if self._info is None:
             return
-        began_at = time.time() - record.data_seconds - record.compute_seconds
+        began_at = time.time() - record.host_seconds
         self._end_initialisation(began_at)
         epoch, position = divmod(record.step - 1, self._info.steps_per_epoch)
         if self._block is None:

@@ -55,7 +55,7 @@ def benchmark_figures(summary: dict[str, Any], now: float) -> dict[str, Any]:
         "net": summary["model"],
         "batch_size": summary["batchPerDevice"] * summary["microBatches"],
         "cards": cards,
-        "precision": "fp32" if summary["precision"] == "FP32" else "amp",
+        "precision": "fp32" if summary["precision"] in ("FP32", "TF32") else "amp",
         "DPF_mode": "ddp" if cards > 1 else "single",
         "batch_time_avg": summary["stepSeconds"],
         "batch_time_var": summary["stepSecondsVariance"],

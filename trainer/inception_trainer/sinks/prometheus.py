@@ -17,6 +17,7 @@ from typing_extensions import override
 
 from inception_trainer import __version__
 from inception_trainer.checkpoint.base import FailedSave, MemoryCopyRecord, SaveRecord
+from inception_trainer.device import StepTimes
 from inception_trainer.launcher.listener import Handler, Listener
 from inception_trainer.log import logger
 from inception_trainer.reporting.outputs import replace_file
@@ -60,6 +61,7 @@ class Prometheus(Sink):
         self._server: Listener | None = None
         self._closing = threading.Event()
         self._stepped = False
+        self._idle: Gauge | None = None
         # Not the library's own one: several of these live in one process of the tests, and its
         # figures of the Python process are nobody's question.
         self.registry = CollectorRegistry()
@@ -200,6 +202,9 @@ class Prometheus(Sink):
         self._progress.set(record.step / self._info.total_steps)
         self._seen.set(record.samples_seen)
         self._last_step.set_to_current_time()
+
+    @override
+    def step_times(self, record: StepTimes) -> None:
         self._duration.labels("data").observe(record.data_seconds)
         self._duration.labels("compute").observe(record.compute_seconds)
 
@@ -212,6 +217,8 @@ class Prometheus(Sink):
         self._skipped.set(record.skipped_samples)
         self._skipped_steps.set(record.skipped_steps)
         self._accuracy.labels("train", "1").set(record.accuracy_top1)
+        if record.device_idle_ratio is not None:
+            self._idle_gauge().set(record.device_idle_ratio)
         self._accuracy.labels("train", "5").set(record.accuracy_top5)
         for device, figures in enumerate(record.devices):
             for name, value in dataclasses.asdict(figures).items():
@@ -264,6 +271,17 @@ class Prometheus(Sink):
         if self._server is not None:
             self._server.shutdown()
             self._server.server_close()
+
+    def _idle_gauge(self) -> Gauge:
+        """Made when there is something to show: a device that does not tell is not a busy one."""
+        if self._idle is None:
+            self._idle = Gauge(
+                "trainer_device_idle_ratio",
+                "Share of the last log interval in which the devices had nothing to do: batches "
+                "were missing, or the host was busy between steps",
+                registry=self.registry,
+            )
+        return self._idle
 
     def _set_validation(self, top1: float, top5: float) -> None:
         self._accuracy.labels("val", "1").set(top1)

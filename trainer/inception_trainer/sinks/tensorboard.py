@@ -28,17 +28,17 @@ class TensorBoard(Sink):
 
     @override
     def log(self, record: LogRecord) -> None:
-        self._scalars(
-            record.step,
-            {
-                "train/loss": record.loss,
-                "train/lr": record.learning_rate,
-                "train/top1": record.accuracy_top1,
-                "perf/images_per_second": record.images_per_second,
-                "perf/data_wait_ratio": record.data_wait_ratio,
-                "perf/step_seconds": record.step_seconds,
-            },
-        )
+        values = {
+            "train/loss": record.loss,
+            "train/lr": record.learning_rate,
+            "train/top1": record.accuracy_top1,
+            "perf/images_per_second": record.images_per_second,
+            "perf/data_wait_ratio": record.data_wait_ratio,
+            "perf/step_seconds": record.step_seconds,
+        }
+        if record.device_idle_ratio is not None:
+            values["perf/device_idle_ratio"] = record.device_idle_ratio
+        self._scalars(record.step, values)
 
     @override
     def evaluation(self, record: EvaluationRecord) -> None:

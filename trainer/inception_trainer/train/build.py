@@ -36,8 +36,10 @@ from inception_trainer.log import logger
 from inception_trainer.reporting.records import Bus, EndRecord, RunInfo
 from inception_trainer.stores import Remote, place
 
+from . import memory_full
 from .batches import TrainingBatches
 from .boundary import ordered
+from .compiling import compile_for_evaluation
 from .ending import early_end
 from .evaluation import Evaluator
 from .last_copy import LastCopySignal
@@ -93,12 +95,29 @@ def run(config: TrainingConfig, settings: Settings) -> dict[str, Any]:
             with closing(plan.splits):
                 summary = _finished_before(plan)
                 if summary is None:
-                    training = build_training(plan)
-                    if last_copy is not None:
-                        last_copy.call(training.memory.leave)
-                    summary = Trainer(training).run()
+                    summary = _train(plan, last_copy)
             plan.comm.close()
             return summary
+
+
+def _train(plan: TrainingPlan, last_copy: LastCopySignal | None) -> dict[str, Any]:
+    accelerator = plan.setup.accelerator
+    try:
+        training = build_training(plan)
+    except RuntimeError as error:
+        if not memory_full.is_meant(error, accelerator):
+            raise
+        raise memory_full.of_network(plan.setup.config, accelerator, str(error)) from error
+    if last_copy is not None:
+        last_copy.call(training.memory.leave)
+    try:
+        return Trainer(training).run()
+    except RuntimeError as error:
+        if not memory_full.is_meant(error, accelerator):
+            raise
+        words = str(error)
+    # Only here, when no exception holds the tensors of the step any more.
+    raise memory_full.of_training(training, words)
 
 
 @contextmanager
@@ -252,7 +271,7 @@ def build_training(plan: TrainingPlan) -> TrainingRun:
         network, config.execution, accelerator, comm, plan.batch.micro_batches
     )
     restore_state(state, plan.start)
-    normalise = Normalise(normalization, accelerator.device)
+    normalise = Normalise(normalization, accelerator.device, accelerator.compute_type)
     info = dataclasses.replace(
         _run_info(plan, count_parameters(network)),
         normalization=normalization,
@@ -369,7 +388,9 @@ def _evaluator(plan: TrainingPlan, network: nn.Module, normalise: Normalise) -> 
     # Without gradients twice the training's batch needs less memory than training itself.
     batch = min(LARGEST_EVALUATION_BATCH, 2 * plan.batch.largest_micro_batch)
     return Evaluator(
-        network,
+        compile_for_evaluation(
+            network, plan.setup.config.execution, plan.setup.accelerator.device, {batch}
+        ),
         plan.splits.val,
         plan.setup.accelerator,
         normalise,

@@ -15,6 +15,8 @@ from torch import Tensor, nn
 
 from inception_trainer.config.training import WeightAverageConfig
 
+Pair = tuple[list[Tensor], list[Tensor]]
+
 
 class WeightAverage:
     """A copy of the network whose floating-point tensors follow it, batch norm statistics too."""
@@ -38,17 +40,20 @@ class WeightAverage:
         """Follow the network, after ``steps`` optimizer steps of the job."""
         if steps % self._every_steps:
             return
-        averages = _tensors(self.model)
-        current = _tensors(self._source)
-        floats = [at for at, tensor in enumerate(averages) if tensor.is_floating_point()]
         weight = 1 - decay_after(steps // self._every_steps, self._decay)
+        floats, counters = self._pairs()
         # One kernel for many tensors: a loop would cost a launch for each of several hundred.
-        torch._foreach_lerp_(
-            [averages[at] for at in floats], [current[at] for at in floats], weight
-        )
+        torch._foreach_lerp_(*floats, weight)
         # Counters of batch norm have no mean.
-        for at in set(range(len(averages))) - set(floats):
-            averages[at].copy_(current[at])
+        if counters[0]:
+            torch._foreach_copy_(*counters)
+
+    def _pairs(self) -> tuple[Pair, Pair]:
+        """Averages and present values: of what has a mean, and of counters."""
+        pairs = [*zip(_tensors(self.model), _tensors(self._source), strict=True)]
+        floats = [pair for pair in pairs if pair[0].is_floating_point()]
+        others = [pair for pair in pairs if not pair[0].is_floating_point()]
+        return _unzipped(floats), _unzipped(others)
 
 
 def decay_after(updates: int, decay: float) -> float:
@@ -56,6 +61,10 @@ def decay_after(updates: int, decay: float) -> float:
     are soon forgotten (as in TensorFlow's ExponentialMovingAverage).
     """
     return min(decay, (1 + updates) / (10 + updates))
+
+
+def _unzipped(pairs: list[tuple[Tensor, Tensor]]) -> Pair:
+    return [average for average, _ in pairs], [current for _, current in pairs]
 
 
 def _tensors(model: nn.Module) -> list[Tensor]:

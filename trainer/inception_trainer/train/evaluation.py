@@ -25,6 +25,10 @@ from .step import Normalise, count_hits
 STOP = "stop"
 NO_BETTER = 0.98
 """A loss this share below that of guessing shows that something was learnt."""
+Advance = Callable[[int, float, float], None]
+"""Told how many batches every rank has done, and the seconds in which this rank waited for the last
+one and computed it.
+"""
 
 
 @dataclass(frozen=True)
@@ -87,12 +91,9 @@ class Evaluator:
     def run(
         self,
         stop_requested: Callable[[], bool],
-        advance: Callable[[int], None] = lambda _batches: None,
+        advance: Advance = lambda _batches, _waited, _computed: None,
     ) -> Evaluation | None:
-        """Measure; None on all ranks when any of them was asked to stop meanwhile.
-
-        ``advance`` is told how many batches every rank has done.
-        """
+        """Measure; None on all ranks when any of them was asked to stop meanwhile."""
         began = time.monotonic()
         self._model.eval()
         try:
@@ -108,9 +109,7 @@ class Evaluator:
         most = math.ceil(len(self._dataset) / self._comm.world_size)
         return math.ceil(most / self._batch)
 
-    def _sums(
-        self, stop_requested: Callable[[], bool], advance: Callable[[int], None]
-    ) -> torch.Tensor | None:
+    def _sums(self, stop_requested: Callable[[], bool], advance: Advance) -> torch.Tensor | None:
         """``[loss, top-1, top-5, counted, skipped]`` of this rank's images."""
         indices = evaluation_indices(len(self._dataset), self._comm.rank, self._comm.world_size)
         starts = range(0, len(indices), self._batch)
@@ -128,10 +127,12 @@ class Evaluator:
                 batch = next(stream, None)
                 came = time.perf_counter()
                 self._waited += came - asked
+                computed = 0.0
                 if batch is not None:
                     sums += self._count(batch)
-                    self._batch_seconds.append(time.perf_counter() - came)
-                advance(done)
+                    computed = time.perf_counter() - came
+                    self._batch_seconds.append(computed)
+                advance(done, came - asked, computed)
         # The process group must not be left with the last agreement in flight.
         agreement.decided()
         return sums
@@ -144,8 +145,9 @@ class Evaluator:
         if self._observe is not None:
             self._observe(logits, labels)
         loss = functional.cross_entropy(logits, labels, reduction="sum")
-        # To float64 before adding up: 50,000 losses in float32 lose digits that tests compare.
-        return count_hits(loss, logits, labels).double().cpu()
+        # To float64 before adding up: 50,000 losses in float32 lose digits that tests compare. On
+        # the host, because many devices have no float64.
+        return count_hits(loss, logits, labels).cpu().double()
 
     def _result(self, sums: torch.Tensor, seconds: float) -> Evaluation:
         loss, top1, top5, counted, skipped = self._comm.sum(sums.clone()).tolist()

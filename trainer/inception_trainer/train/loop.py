@@ -16,6 +16,7 @@ from inception_trainer.checkpoint.base import CheckpointWriter
 from inception_trainer.comm import Agreement, Comm
 from inception_trainer.data import Splits
 from inception_trainer.data.sampler import BatchPlan, LengthPlan, evaluation_indices
+from inception_trainer.device import StepTimes
 from inception_trainer.errors import NonFiniteLoss, RanksDiverged, Stopped
 from inception_trainer.heartbeat import Heartbeat
 from inception_trainer.log import logger
@@ -145,7 +146,9 @@ class Trainer:
         rate = self._rate()
         with self._trace.step(progress.step + 1) as recorded:
             batches = run.batches.from_step(progress.step)
-            waited, computed = run.train_step.step(batches, progress.step, rate)
+            began = time.perf_counter()
+            run.train_step.step(batches, progress.step, rate)
+            host_seconds = time.perf_counter() - began
             progress.step += 1
             progress.samples_seen += run.config.batch.global_
             progress.wall_seconds = self._wall_seconds()
@@ -155,9 +158,12 @@ class Trainer:
         # After the first step: sinks that are slow to start must not delay it.
         run.bus.start(run.info)
         run.bus.step(
-            StepRecord(progress.step, waited, computed, self._pod_batch, progress.samples_seen)
+            StepRecord(progress.step, host_seconds, self._pod_batch, progress.samples_seen)
         )
+        self._tell_times(run.train_step.take_times())
         if recorded or progress.step - run.info.start_step == WARMUP_STEPS:
+            # A device that is still at work on these steps would do so in the time of the next.
+            self._tell_times(run.train_step.finish_times())
             self._interval.forget_time()
         if progress.step % run.config.log_every_steps == 0:
             self._log(rate)
@@ -169,6 +175,10 @@ class Trainer:
 
     # Reading the device.
 
+    def _tell_times(self, steps: list[StepTimes]) -> None:
+        for times in steps:
+            self._run.bus.step_times(times)
+
     def _log(self, rate: float) -> None:
         """Read the sums of the interval; every rank must call it."""
         interval, progress = self._interval, self._progress
@@ -177,6 +187,7 @@ class Trainer:
         # Waits for the device, so the seconds are read after it.
         stats = self._run.train_step.read()
         seconds = interval.seconds()
+        self._tell_times(self._run.train_step.take_times())
         timed_samples = interval.timed_steps * self._run.config.batch.global_
         if not math.isfinite(stats.loss):
             raise NonFiniteLoss(
@@ -388,4 +399,6 @@ class Trainer:
     def _end(self, summary: dict[str, Any], *, finished: bool) -> None:
         run = self._run
         run.bus.start(run.info)
+        # Of the steps since the last log interval.
+        self._tell_times(run.train_step.finish_times())
         run.bus.end(EndRecord(summary, self._progress.history, finished))

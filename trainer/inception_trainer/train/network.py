@@ -66,12 +66,23 @@ def build_network(
     if config.model.weights is not None and not resumes:
         loaded = _load(network, config, comm)
     if config.model.batch_norm == "Synchronized" and comm.world_size > 1:
-        synchronize_batch_norms(network)
+        synchronize_batch_norms(network, device)
     # After it: a norm that is frozen stays so on any number of ranks.
     freeze(network, config.model)
     network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     comm.broadcast_tensors([*network.parameters(), *network.buffers()], source)
     return network, loaded
+
+
+def empty_network(config: TrainingConfig, classes: int, device: torch.device) -> nn.Module:
+    """The same network as training has, on ``device``, with whatever its memory holds as
+    weights.
+    """
+    with torch.device("meta"):
+        network = _create(config, classes, auxiliary=True)
+    network.to_empty(device=device)
+    network.to(memory_format=torch.channels_last)
+    return network
 
 
 def _create(config: TrainingConfig, classes: int, auxiliary: bool) -> nn.Module:

@@ -1,7 +1,8 @@
-"""Reads batches ahead into pinned memory, in a thread, for devices that copy on their own.
+"""Reads batches ahead into pinned memory and from there into the device's, in a thread, for devices
+that copy on their own.
 
-From pinned memory the copy to the device runs beside its computations. On the CPU nothing is
-copied, so no thread is started. A thread of ours, not the DataLoader's ``pin_memory``: data sets in
+The copies run beside the computations, on a stream of their own. On the CPU nothing is copied, so
+no thread is started. A thread of ours, not the DataLoader's ``pin_memory``: data sets in
 memory, which make their batches in this process, need it most.
 """
 
@@ -11,6 +12,7 @@ import queue
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from typing import Any, Generic, TypeVar
 
 import torch
 
@@ -19,33 +21,50 @@ from inception_trainer.data.counter_rng import Indices
 from inception_trainer.device import transfers
 
 DEPTH = 2
-"""Batches that wait in pinned memory."""
-_Item = Batch | BaseException | None
-"""None is the end."""
+"""Batches that wait in the memory of the device."""
+T = TypeVar("T")
 
 
 @contextmanager
 def stream_batches(
     dataset: Dataset, batches: list[Indices], epoch: int | None, device: torch.device
 ) -> Iterator[Iterator[Batch]]:
-    """The dataset's stream, read ahead into pinned memory where ``device`` profits from it."""
+    """The dataset's stream, read ahead onto ``device`` where that copies on its own."""
     with dataset.stream(batches, epoch) as stream:
         if not transfers.has_async_copy(device):
             yield stream
             return
-        with read_ahead(stream, lambda: transfers.use(device), pin_batch) as ahead:
-            yield ahead
+        uploads = transfers.Uploads(device)
+
+        def send(batch: Batch) -> tuple[Batch, Any]:
+            return send_batch(batch, uploads)
+
+        with read_ahead(stream, lambda: transfers.use(device), send) as ahead:
+            yield receive_batches(ahead, uploads)
 
 
-def pin_batch(batch: Batch) -> Batch:
-    """The batch in memory that a device reads on its own."""
-    return Batch(batch.images.pin_memory(), batch.labels.pin_memory())
+def send_batch(batch: Batch, uploads: transfers.Uploads) -> tuple[Batch, Any]:
+    """The batch in the device's memory, by way of memory that the device reads on its own, and the
+    event behind its copies.
+    """
+    pinned = (batch.images.pin_memory(), batch.labels.pin_memory())
+    (images, labels), arrived = uploads.send(pinned)
+    return Batch(images, labels), arrived
+
+
+def receive_batches(
+    sent: Iterator[tuple[Batch, Any]], uploads: transfers.Uploads
+) -> Iterator[Batch]:
+    """The batches, for whoever computes with them on the device's current stream."""
+    for batch, arrived in sent:
+        uploads.receive((batch.images, batch.labels), arrived)
+        yield batch
 
 
 @contextmanager
 def read_ahead(
-    stream: Iterator[Batch], begin: Callable[[], None], prepare: Callable[[Batch], Batch]
-) -> Iterator[Iterator[Batch]]:
+    stream: Iterator[Batch], begin: Callable[[], None], prepare: Callable[[Batch], T]
+) -> Iterator[Iterator[T]]:
     """The batches of ``stream``, fetched and prepared by a thread; its errors are raised where they
     are awaited.
 
@@ -58,21 +77,22 @@ def read_ahead(
         reader.close()
 
 
-class _ReadAhead:
+class _ReadAhead(Generic[T]):
     """The thread and the queue between it and the training."""
 
     def __init__(
-        self, stream: Iterator[Batch], begin: Callable[[], None], prepare: Callable[[Batch], Batch]
+        self, stream: Iterator[Batch], begin: Callable[[], None], prepare: Callable[[Batch], T]
     ) -> None:
         self._stream = stream
         self._begin = begin
         self._prepare = prepare
-        self._items: queue.Queue[_Item] = queue.Queue(DEPTH)
+        self._items: queue.Queue[T | BaseException | None] = queue.Queue(DEPTH)
+        """None is the end."""
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="read-ahead", daemon=True)
         self._thread.start()
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[T]:
         while (item := self._items.get()) is not None:
             if isinstance(item, BaseException):
                 raise item

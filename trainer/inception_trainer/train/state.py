@@ -236,17 +236,27 @@ class TrainingState:
         """One number per rank that differs when any bit of a parameter differs (up to
         collisions).
         """
+        parameters = [parameter.detach() for parameter in self.model.parameters()]
+        # Many accelerators add up int64 slowly, wrongly or not at all.
+        if parameters[0].device.type not in ("cpu", "cuda"):
+            parameters = [parameter.cpu() for parameter in parameters]
         # Bits as integers: sums of floats would depend on the order of adding up.
         sums = torch.stack(
-            [
-                parameter.detach().view(torch.int32).sum(dtype=torch.int64)
-                for parameter in self.model.parameters()
-            ]
+            [parameter.view(torch.int32).sum(dtype=torch.int64) for parameter in parameters]
         ).cpu()
         # Weighted by position, or two parameters that swapped their values would go unnoticed.
         checksum = (sums * torch.arange(1, len(sums) + 1)).sum()
         of_ranks: list[int] = self._comm.gather(checksum[None]).flatten().tolist()
         return of_ranks
+
+    def release(self) -> None:
+        """Give back the memory of all tensors, whoever else holds them: the training is over."""
+        networks = [network for network in (self.model, self._average) if network is not None]
+        tensors = [tensor for one in networks for tensor in (*one.parameters(), *one.buffers())]
+        for tensor in tensors:
+            tensor.grad = None
+            tensor.data = torch.empty(0, dtype=tensor.dtype, device=tensor.device)
+        self._optimizer_step.optimizer.state.clear()
 
     def _buffers(self, part: str) -> Iterator[tuple[str, Tensor]]:
         """The optimizer's tensors of one kind by the names of their parameters."""

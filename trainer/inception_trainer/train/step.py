@@ -11,7 +11,6 @@ they were computed and read at log intervals.
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -27,11 +26,12 @@ from inception_trainer.config.training import TrainingConfig
 from inception_trainer.data import Batch
 from inception_trainer.data.counter_rng import stream_key
 from inception_trainer.data.sampler import BatchPlan
-from inception_trainer.device import Accelerator
+from inception_trainer.device import Accelerator, StepTimes
 
 from .ema import WeightAverage
 from .losses import Criterion
 from .mixup import Mix, draw_mix, mix_images
+from .norm_counters import NormCounters
 from .optimizers import make_optimizer
 
 DROPOUT_STREAM = 4
@@ -52,9 +52,13 @@ class StepStats:
     skipped_steps: int
     """Steps whose FP16 gradients overflowed."""
     data_seconds: float
-    """Waiting for batches, mean over the ranks."""
+    """In which nothing was computed because a batch was missing, mean over the ranks."""
     compute_seconds: float
     """The rest of the steps, mean over the ranks."""
+    gap_seconds: float | None = None
+    """Between the steps, in which the device had nothing to do, mean over the ranks; None where the
+    device does not say when it computes.
+    """
     loss_scale: float | None = None
     """What FP16 losses are multiplied by now."""
 
@@ -63,27 +67,71 @@ class StepStats:
         """Share of the time that was spent waiting for batches, 0 to 1."""
         return self.data_seconds / max(1e-9, self.data_seconds + self.compute_seconds)
 
+    @property
+    def device_idle_ratio(self) -> float | None:
+        """Share of the time in which the device had nothing to do, for want of a batch or between
+        two steps, 0 to 1; None where it does not say when it computes.
+        """
+        if self.gap_seconds is None:
+            return None
+        idle = self.data_seconds + self.gap_seconds
+        return idle / max(1e-9, idle + self.compute_seconds)
+
 
 class Normalise:
     """uint8 images ``[n, 1 or 3, side, side]`` of the host to normalised floats ``[n, 3, side,
-    side]`` on the device, channels last.
+    side]`` on the device, channels last: of type ``kind`` where the device can do all of it in one
+    pass, else float32.
     """
 
-    def __init__(self, normalization: Normalization, device: torch.device) -> None:
+    def __init__(
+        self,
+        normalization: Normalization,
+        device: torch.device,
+        kind: torch.dtype = torch.float32,
+    ) -> None:
         self._device = device
+        self._kind = kind
         mean = torch.tensor(normalization.mean, device=device).view(1, 3, 1, 1)
         deviation = torch.tensor(normalization.std, device=device).view(1, 3, 1, 1)
         # (x / 255 * range - mean) / std as one multiplication and one subtraction.
         self._scale = normalization.range / (255 * deviation)
         self._shift = mean / deviation
+        self._offset = -self._shift
         self._swaps = normalization.order == "BGR"
+        # The CPU would convert first all the same, into memory of its own.
+        self._in_one_pass = device.type != "cpu" and self._works_in_one_pass()
 
     def __call__(self, images: Tensor) -> Tensor:
         """Normalise a batch; grey images are repeated over the three channels."""
         # As bytes, because that is a quarter of what the floats would take on the way.
-        x = images.to(self._device, non_blocking=True).float()
+        x = images.to(self._device, non_blocking=True)
         x = x.flip(1) if self._swaps else x
+        if self._in_one_pass:
+            return self._one_pass(x)
+        x = x.float()
         return (x * self._scale - self._shift).contiguous(memory_format=torch.channels_last)
+
+    def _one_pass(self, x: Tensor) -> Tensor:
+        """Conversion, scale, shift, rounding and layout in one kernel, which computes in float32:
+        every pass over the images costs as much as reading and writing them.
+        """
+        shape = (len(x), 3, *x.shape[2:])
+        normalised = torch.empty(
+            shape, dtype=self._kind, device=x.device, memory_format=torch.channels_last
+        )
+        return torch.addcmul(self._offset, x, self._scale, out=normalised)
+
+    def _works_in_one_pass(self) -> bool:
+        """Whether the device mixes types in one operation as torch's own do; tried, for nothing
+        tells.
+        """
+        try:
+            self._one_pass(torch.zeros(1, 1, 2, 2, dtype=torch.uint8, device=self._device))
+        except Exception:
+            # Vendors raise what they like.
+            return False
+        return True
 
 
 def count_hits(loss: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
@@ -92,12 +140,13 @@ def count_hits(loss: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
     ``logits`` ``[n, classes]``, ``labels`` int64 ``[n]``, of which negative ones are skipped.
     """
     best = logits.detach().topk(min(5, logits.shape[1]), 1).indices
-    hits = best == labels[:, None]
-    counted = (labels >= 0).sum()
-    # Some accelerators have no float64; a log interval is short enough for float32.
+    # Many accelerators have no float64, and add up int64, which is the sum of bools, slowly or not
+    # at all; a log interval is short enough for float32.
     kind = torch.float64 if loss.device.type == "cpu" else torch.float32
-    parts = (loss.detach(), hits[:, 0].sum(), hits.sum(), counted, len(labels) - counted)
-    return torch.stack([part.to(kind) for part in parts])
+    hits = (best == labels[:, None]).to(kind)
+    counted = (labels >= 0).to(kind).sum()
+    parts = (loss.detach().to(kind), hits[:, 0].sum(), hits.sum(), counted, len(labels) - counted)
+    return torch.stack(parts)
 
 
 class OptimizerStep:
@@ -195,14 +244,17 @@ class TrainStep:
             isinstance(module, nn.modules.dropout._DropoutNd)  # noqa: SLF001
             for module in model.modules()
         )
+        self._norm_counters = NormCounters(model)
+        self._clock = accelerator.step_clock()
+        self._untold: list[StepTimes] = []
         self._clear()
 
-    def step(self, batches: Iterator[Batch], step: int, rate: float) -> tuple[float, float]:
-        """Do optimizer step number ``step``, counted from 0, with the learning rate ``rate``.
-
-        Returns the seconds spent waiting for batches and computing.
+    def step(self, batches: Iterator[Batch], step: int, rate: float) -> None:
+        """Do optimizer step number ``step``, counted from 0, with the learning rate ``rate``; the
+        device may do it later.
         """
-        began = time.perf_counter()
+        clock = self._clock
+        clock.begin(step + 1)
         if self._has_dropout:
             # Dropout too is a function of counters, so that a resumed run draws the same.
             key = stream_key(self._seed, step, self._comm.rank, DROPOUT_STREAM)
@@ -210,26 +262,37 @@ class TrainStep:
         mix = None
         if step < self._mixed_steps:
             mix = draw_mix(self._augmentation, self._seed, step)
-        waited = 0.0
         last = self._plan.micro_batches - 1
         for micro_batch in range(self._plan.micro_batches):
-            asked = time.perf_counter()
+            clock.ask()
             batch = next(batches)
-            waited += time.perf_counter() - asked
+            clock.receive()
             with self._gradient_sync(micro_batch == last):
                 self._forward_backward(batch, mix)
         self._before_update()
         self._optimizer_step.apply(rate, step + 1)
-        computed = time.perf_counter() - began - waited
-        self._data_seconds += waited
-        self._compute_seconds += computed
-        return waited, computed
+        clock.end()
+
+    def take_times(self) -> list[StepTimes]:
+        """The times of steps that have become known since the last call; waits for nothing."""
+        self._note(self._clock.take())
+        times, self._untold = self._untold, []
+        return times
+
+    def finish_times(self) -> list[StepTimes]:
+        """The same once the device has done all steps, which it waits for."""
+        self._sums.cpu()
+        self._note(self._clock.take(caught_up=True))
+        return self.take_times()
 
     def read(self) -> StepStats:
         """Sums of all ranks since the last call; waits for the device. Every rank must call it."""
-        seconds = torch.tensor([self._data_seconds, self._compute_seconds]).double()
-        local = torch.cat((self._sums.double().cpu(), seconds))
-        loss, top1, top5, samples, skipped, waited, computed = self._comm.sum(local).tolist()
+        # On the host before it is widened: many devices have no float64. This waits for the device.
+        sums = self._sums.cpu().double()
+        self._note(self._clock.take(caught_up=True))
+        local = torch.cat((sums, torch.tensor(self._seconds, dtype=torch.float64)))
+        loss, top1, top5, samples, skipped, *seconds = self._comm.sum(local).tolist()
+        waited, computed, gap = (value / self._comm.world_size for value in seconds)
         self._clear()
         return StepStats(
             loss=loss,
@@ -238,8 +301,9 @@ class TrainStep:
             samples=samples,
             skipped=skipped,
             skipped_steps=self._optimizer_step.read_skipped(),
-            data_seconds=waited / self._comm.world_size,
-            compute_seconds=computed / self._comm.world_size,
+            data_seconds=waited,
+            compute_seconds=computed,
+            gap_seconds=gap if self._clock.sees_device else None,
             loss_scale=self._optimizer_step.read_loss_scale(),
         )
 
@@ -250,7 +314,7 @@ class TrainStep:
         lam = None
         if mix is not None:
             images, lam = mix_images(images, mix)
-        with self._accelerator.autocast():
+        with self._accelerator.autocast(), self._norm_counters:
             outputs = self._model(images)
         # Outside autocast: losses are computed in FP32 whatever the network's precision.
         if lam is None:
@@ -273,5 +337,12 @@ class TrainStep:
     def _clear(self) -> None:
         kind = torch.float64 if self._accelerator.is_cpu else torch.float32
         self._sums = torch.zeros(5, dtype=kind, device=self._accelerator.device)
-        self._data_seconds = 0.0
-        self._compute_seconds = 0.0
+        self._seconds = [0.0, 0.0, 0.0]
+        """Waiting for batches, computing, standing still between steps."""
+
+    def _note(self, times: list[StepTimes]) -> None:
+        for step in times:
+            self._seconds[0] += step.data_seconds
+            self._seconds[1] += step.compute_seconds
+            self._seconds[2] += step.gap_seconds
+        self._untold += times

@@ -1,8 +1,9 @@
 """Batch norm over the samples of all ranks (``model.batchNorm: Synchronized``).
 
-Torch's own SyncBatchNorm runs on a few types of device only; this one needs nothing but two
-collectives per layer and step, so N ranks compute what one rank computes with the whole batch on
-any accelerator.
+Torch's own SyncBatchNorm runs on a few types of device only, and there it is the one to use: its
+kernels read the images once where this one reads them several times. The one here needs nothing
+but two collectives per layer and step, so N ranks compute what one rank computes with the whole
+batch on any accelerator.
 """
 
 from __future__ import annotations
@@ -15,6 +16,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 from typing_extensions import override
 
+TORCHS_DEVICES = ("cuda",)
+"""Types of devices that torch's SyncBatchNorm has kernels for and that were named by it for years;
+whether those of vendors do the same is not known.
+"""
 AXES = (0, 2, 3)
 """Of ``[n, c, h, w]``, all but the channels."""
 
@@ -60,12 +65,13 @@ class SynchronizedBatchNorm(nn.BatchNorm2d):
     def _update_statistics(self, mean: Tensor, variance: Tensor, count: Tensor) -> None:
         assert self.running_mean is not None  # noqa: S101 - the networks' norms keep statistics
         assert self.running_var is not None  # noqa: S101
-        assert self.num_batches_tracked is not None  # noqa: S101
         weight = 0.1 if self.momentum is None else self.momentum
         self.running_mean.lerp_(mean, weight)
         # As in torch, the running variance is the unbiased one, the one normalised with is not.
         self.running_var.lerp_(variance * (count / (count - 1)), weight)
-        self.num_batches_tracked.add_(1)
+        # While a step computes, the counters of all norms are taken away and counted together.
+        if self.num_batches_tracked is not None:
+            self.num_batches_tracked.add_(1)
 
 
 class _NormaliseOverRanks(torch.autograd.Function):
@@ -128,12 +134,18 @@ def _affine(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
     return x.float() * _wide(scale) + _wide(shift)
 
 
-def synchronize_batch_norms(network: nn.Module) -> None:
-    """Replace every BatchNorm2d inside ``network`` by a synchronized one, which takes over its
-    parameters.
+def synchronize_batch_norms(network: nn.Module, device: torch.device) -> None:
+    """Replace every BatchNorm2d inside ``network`` by a synchronized one for ``device``, which
+    takes over its parameters.
     """
+    synchronized = _torchs if device.type in TORCHS_DEVICES else SynchronizedBatchNorm.of
     # Listed first: replacing children while modules() walks over them would lose some.
     for parent in list(network.modules()):
         for name, child in list(parent.named_children()):
             if type(child) is nn.BatchNorm2d:
-                setattr(parent, name, SynchronizedBatchNorm.of(child))
+                setattr(parent, name, synchronized(child))
+
+
+def _torchs(norm: nn.BatchNorm2d) -> nn.Module:
+    made: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(norm)  # type: ignore[no-untyped-call]
+    return made
