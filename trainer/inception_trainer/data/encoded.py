@@ -1,7 +1,7 @@
 """Encoded images (JPEG, PNG, ...) as a dataset, wherever their bytes lie.
 
-Loader workers read, decode, crop and augment one image at a time. What is drawn for a training
-image is a pure function of (seed, epoch, index), so it does not matter which worker does it.
+Loader workers read, decode, crop and augment whole batches. What is drawn for a training image is
+a pure function of (seed, epoch, index), so it does not matter which worker does it.
 :class:`.base.Samples` is what a kind of data must bring: files in :mod:`.files`, members of tar
 files in :mod:`.shards`.
 """
@@ -24,9 +24,10 @@ from inception_trainer.storage import patiently
 
 from .augment import Augment
 from .base import UNREADABLE, Batch, Dataset, Samples, Splits
+from .cache import areas, cached
 from .counter_rng import Indices, uniforms
 from .decode import BROKEN, Decoder, best_decoder
-from .workers import Key, Workers
+from .workers import BatchKey, Workers
 
 UNREADABLE_SHARE = 0.01
 UNREADABLE_COUNT = 10
@@ -51,7 +52,7 @@ class EncodedImages(Dataset):
         self._unreadable: set[str] = set()
         self.augment: Augment | None = None
         self._kept_workers: Workers | None = None
-        """Those of the epoch before, which wait for the next one."""
+        """Those of the epoch or evaluation before, which wait for the next one."""
 
     @override
     def __len__(self) -> int:
@@ -79,30 +80,49 @@ class EncodedImages(Dataset):
         """One image as evaluation sees it, uint8 ``[3, side, side]``; raises BROKEN."""
         return self._decoder(data, self._side, None)
 
-    def sample(self, index: int, epoch: int | None) -> tuple[Tensor, int]:
-        """One uint8 image ``[3, side, side]`` and its label; runs in a loader worker.
+    def read_batch(self, indices: Indices, epoch: int | None) -> Batch:
+        """The samples in this order; runs in a loader worker.
 
         A broken file gives a grey image with the label UNREADABLE: only the rank, which sees what
         all its workers find, can tell when there are too many.
         """
-        draws = None
-        if epoch is not None:
-            draws = uniforms(np.array([index]), self._seed, epoch, 5)[0].tolist()
+        # For all samples in one call: drawing for each alone takes as long as a small image.
+        draws = None if epoch is None else uniforms(indices, self._seed, epoch, 5).tolist()
+        images = torch.empty((len(indices), 3, self._side, self._side), dtype=torch.uint8)
+        labels = torch.empty(len(indices), dtype=torch.int64)
+        for at, index in enumerate(indices.tolist()):
+            image = self._decoded(index, draws and draws[at])
+            images[at] = GREY if image is None else image
+            labels[at] = UNREADABLE if image is None else self._samples.label(index)
+        if epoch is not None and self.augment is not None:
+            images = self._augmented(Batch(images, labels), indices, epoch, self.augment)
+        return Batch(images, labels)
+
+    def _decoded(self, index: int, draws: list[float] | None) -> Tensor | None:
+        """One image ``[3, side, side]``, None where its file is broken."""
         # What storage does not give is no fault of the image: only what was read can be broken.
         data = self.encoded(index)
         try:
-            image = self._decoder(data, self._side, draws)
+            return self._decoder(data, self._side, draws)
         except BROKEN:
-            return torch.full((3, self._side, self._side), GREY, dtype=torch.uint8), UNREADABLE
-        if epoch is not None and self.augment is not None:
-            image = self.augment(image[None], np.array([index]), epoch)[0]
-        return image, self._samples.label(index)
+            return None
+
+    @staticmethod
+    def _augmented(batch: Batch, indices: Indices, epoch: int, augment: Augment) -> Tensor:
+        """The images, those that could be read augmented."""
+        readable = batch.labels != UNREADABLE
+        if bool(readable.all()):
+            return augment(batch.images, indices, epoch) if len(indices) else batch.images
+        images = batch.images.clone()
+        chosen = readable.numpy()
+        if chosen.any():
+            images[readable] = augment(batch.images[readable], indices[chosen], epoch)
+        return images
 
     @override
     def batch(self, indices: Indices, epoch: int | None) -> Batch:
         """Decode in this process."""
-        samples = [self.sample(int(index), epoch) for index in indices]
-        return self._checked(self._collate(samples), indices)
+        return self._checked(self.read_batch(indices, epoch), indices)
 
     @override
     @contextmanager
@@ -111,16 +131,15 @@ class EncodedImages(Dataset):
         if not self._worker_count or not batches:
             yield (self.batch(indices, epoch) for indices in batches)
             return
-        keys: list[list[Key]] = [[(int(index), epoch) for index in batch] for batch in batches]
-        workers = self._kept_workers or Workers(self.sample, self._collate, self._worker_count)
-        # Not kept unless this epoch ends well: workers with batches in flight serve no other.
+        keys = [BatchKey(indices, epoch) for indices in batches]
+        workers = self._kept_workers or Workers(self.read_batch, self._worker_count)
+        # Not kept unless this one ends well: workers with batches in flight serve no other.
         self._kept_workers = None
         try:
             loaded = workers.batches(keys)
             pairs = zip(loaded, batches, strict=True)
             yield (self._checked(batch, indices) for batch, indices in pairs)
-            # An evaluation's workers would sit idle for an epoch, so only training keeps them.
-            if epoch is not None and next(loaded, None) is None:
+            if next(loaded, None) is None:
                 self._kept_workers = workers
         finally:
             if self._kept_workers is None:
@@ -132,13 +151,6 @@ class EncodedImages(Dataset):
         self._kept_workers = None
         if workers is not None:
             workers.close()
-
-    def _collate(self, samples: list[tuple[Tensor, int]]) -> Batch:
-        """Samples ``[3, side, side]`` to a batch ``[n, 3, side, side]``."""
-        labels = torch.tensor([label for _, label in samples], dtype=torch.int64)
-        if not samples:
-            return Batch(torch.zeros(0, 3, self._side, self._side, dtype=torch.uint8), labels)
-        return Batch(torch.stack([image for image, _ in samples]), labels)
 
     def _checked(self, batch: Batch, indices: Indices) -> Batch:
         """The batch, once its unreadable images are named and counted.
@@ -171,9 +183,10 @@ def both_splits(
     classes. ``ignored`` says what was left out.
     """
     decoder = best_decoder(config.evaluation_crop_ratio, config.interpolation)
+    room = areas(config.cache)
     return Splits(
-        EncodedImages(train, config, seed, decoder),
-        EncodedImages(val, config, seed, decoder),
+        EncodedImages(cached(train, room), config, seed, decoder),
+        EncodedImages(cached(val, room), config, seed, decoder),
         max(len(names), config.num_classes or 0),
         names,
         ignored=ignored,

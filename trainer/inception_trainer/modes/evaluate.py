@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from typing import Any
 
 from inception_trainer import models
@@ -38,7 +39,8 @@ def run(run: Run) -> dict[str, Any]:
         left = len(splits.val) - run.samples_seen
         run.step(done, min(left, batch * comm.world_size), "val")
 
-    result = evaluator.run(run.stop.requested, advance)
+    with closing(splits):
+        result = evaluator.run(run.stop.requested, advance)
     if result is None:
         raise stopped()
     # No samples of the pod: they were counted batch by batch.

@@ -12,6 +12,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+from inception_trainer.affinity import cpus_of_rank
 from inception_trainer.checkpoint.base import CheckpointWriter
 from inception_trainer.comm import Agreement, Comm
 from inception_trainer.data import Splits
@@ -30,6 +31,7 @@ from inception_trainer.reporting.records import (
 from .batches import TrainingBatches
 from .evaluation import Evaluation, Evaluator
 from .intervals import LogInterval, SaveClock
+from .loader_limit import LoaderLimit
 from .memory import MemoryCopies
 from .profiler import Trace
 from .results import (
@@ -82,6 +84,7 @@ class Trainer:
         # As if this process had run since the first attempt began: the time of all of them.
         self._began = time.monotonic() - run.progress.wall_seconds
         self._interval = LogInterval()
+        self._loader = LoaderLimit(run.config.data, cpus_of_rank(run.settings))
         checkpoint = run.config.checkpoint
         saved_step = run.progress.step if run.starts_saved else -1
         self._saves = SaveClock(saved_step, checkpoint.every_steps, checkpoint.every_seconds)
@@ -167,6 +170,8 @@ class Trainer:
         # Waits for the device, so the seconds are read after it.
         stats = self._run.train_step.read()
         seconds = interval.seconds()
+        if self._run.comm.is_first:
+            self._loader.check(stats)
         timed_samples = interval.timed_steps * self._run.config.batch.global_
         if not math.isfinite(stats.loss):
             raise NonFiniteLoss(
@@ -234,6 +239,7 @@ class Trainer:
                 f"checksums {checksums}"
             )
         run.state.average_statistics()
+        run.batches.prepare(progress.step)
         result = run.evaluator.run(self._asked_to_stop)
         if result is not None:
             self._keep(result)

@@ -1,4 +1,5 @@
-"""Reads batches ahead into pinned memory, in a thread, for devices that copy on their own.
+"""Reads batches ahead into pinned memory, in a thread, for devices that copy on their own; and does
+work on results beside the computation.
 
 From pinned memory the copy to the device runs beside its computations. On the CPU nothing is
 copied, so no thread is started. A thread of ours, not the DataLoader's ``pin_memory``: data sets in
@@ -11,6 +12,7 @@ import queue
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from typing import TypeVar
 
 import torch
 
@@ -18,6 +20,7 @@ from inception_trainer.data import Batch, Dataset
 from inception_trainer.data.counter_rng import Indices
 from inception_trainer.device import transfers
 
+T = TypeVar("T")
 DEPTH = 2
 """Batches that wait in pinned memory."""
 _Item = Batch | BaseException | None
@@ -97,3 +100,42 @@ class _ReadAhead:
             self._items.put(None)
         except BaseException as error:
             self._items.put(error)
+
+
+@contextmanager
+def beside(work: Callable[[T], None], name: str) -> Iterator[Callable[[T], None]]:
+    """A function that hands items to a thread, which does ``work`` on each in their order.
+
+    At most ``DEPTH`` items wait. An error of the thread is raised at the next item or at the end,
+    at which all work is done; after an error inside the block what still waits is dropped.
+    """
+    items: queue.Queue[tuple[T] | None] = queue.Queue(DEPTH)
+    failed: list[BaseException] = []
+    dropping = threading.Event()
+
+    def run() -> None:
+        while (item := items.get()) is not None:
+            if failed or dropping.is_set():
+                continue
+            try:
+                work(*item)
+            except BaseException as error:
+                failed.append(error)
+
+    def put(item: T) -> None:
+        if failed:
+            raise failed[0]
+        items.put((item,))
+
+    thread = threading.Thread(target=run, name=name, daemon=True)
+    thread.start()
+    try:
+        yield put
+    except BaseException:
+        dropping.set()
+        raise
+    finally:
+        items.put(None)
+        thread.join()
+    if failed:
+        raise failed[0]
