@@ -21,11 +21,16 @@ def markdown(results: Json) -> str:
         f"{machine['device']}, torch {machine['torch']}, CUDA {machine['cuda']}, "
         f"{machine['cpus']} CPUs, commit {machine['commit']}; "
         f"{results['seconds']:.0f} s in all{', small' if results['small'] else ''}.",
-        *_steps(_rows(results, "steps")),
-        *_pipeline(_rows(results, "pipeline")),
-        *_recovery(_rows(results, "recovery")),
-        *_checkpoints(_rows(results, "checkpoints")),
     ]
+    tables = {
+        "steps": _steps,
+        "pipeline": _pipeline,
+        "recovery": _recovery,
+        "checkpoints": _checkpoints,
+    }
+    for part, table in tables.items():
+        if part in results["parts"]:
+            sections += table(results["parts"][part]["rows"])
     for part, found in results["parts"].items():
         if found.get("error"):
             sections.append(f"**{part}: {found['error']}**")
