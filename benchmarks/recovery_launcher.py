@@ -226,15 +226,18 @@ def _new_step(options: Options, attempt: int, killed: float) -> dict[str, float]
     """When all ranks have done a step of a number that no rank had done before."""
     from launchers import wait_for
 
-    before = [step for steps in _steps(options, attempt - 1) for step in steps]
-    last = max(before)
+    # A rank may die before it has finished a step of its attempt.
+    earlier = [
+        step for old in range(1, attempt) for steps in _steps(options, old) for step in steps
+    ]
+    last = max(earlier, default=0)
     wait_for(
-        f"step {last + 1} of attempt {attempt}",
-        lambda: all(last + 1 in steps for steps in _steps(options, attempt)),
+        f"a step after {last} in attempt {attempt}",
+        lambda: all(max(steps, default=0) > last for steps in _steps(options, attempt)),
         120,
     )
     now = _steps(options, attempt)
-    done = max(steps[last + 1] for steps in now)
+    done = max(min(moment for step, moment in steps.items() if step > last) for steps in now)
     return {NEW_STEP: done - killed, AGAIN: float(last + 1 - min(map(min, now)))}
 
 
