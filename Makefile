@@ -130,6 +130,10 @@ $(CACHE)/fuzz/.installed: requirements/fuzz.txt $(VENV)/.installed
 	@$(BIN)/python -m pip install --disable-pip-version-check --quiet --require-hashes --target $(CACHE)/fuzz -r requirements/fuzz.txt
 	@touch $@
 
+.PHONY: bench-gpu
+bench-gpu: venv ## Speed, loader, time line, recovery and checkpoints on an NVIDIA GPU, below nine minutes; small on the CPU (BENCH=--only…)
+	$(BIN)/python -m benchmarks.gpu --output out/bench-gpu $(BENCH)
+
 SECONDS_EACH ?= 600
 TARGETS ?= report assignment metrics list event error status-words job pod
 .PHONY: fuzz

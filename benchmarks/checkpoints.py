@@ -89,6 +89,25 @@ class Training:
         self.store.wait()
 
 
+def measure(name: str, folder: Path | None, device_type: str, saves: int) -> dict[str, float]:
+    """Saves of one network: bytes, and seconds of the save and of the stall, medians; the first
+    save apart.
+    """
+    with TemporaryDirectory(dir=folder) as scratch:
+        training = Training(name, Path(scratch), device_type)
+        training.run(saves + 1)
+    first, *others = training.saved
+    seconds = [saved.seconds for saved in others]
+    stalls = [saved.stalled_seconds for saved in others]
+    return {
+        "bytes": first.size,
+        "saveSeconds": statistics.median(seconds),
+        "stallSeconds": statistics.median(stalls),
+        "stallShare": sum(stalls) / sum(seconds),
+        "firstStallSeconds": first.stalled_seconds,
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -107,19 +126,12 @@ def main() -> None:
     print("|---|---|---|---|---|---|")
     for name in options.network or NETWORKS:
         began = time.monotonic()
-        with TemporaryDirectory(dir=options.folder) as folder:
-            training = Training(name, Path(folder), options.device)
-            training.run(options.saves + 1)
-        first, *others = training.saved
-        save = statistics.median(saved.seconds for saved in others)
-        stall = statistics.median(saved.stalled_seconds for saved in others)
-        share = sum(saved.stalled_seconds for saved in others) / sum(
-            saved.seconds for saved in others
-        )
+        found = measure(name, options.folder, options.device, options.saves)
         figures = (
-            f"{first.size / 2**20:.0f} | {save:.2f} | {1000 * stall:.0f} | {100 * share:.1f} %"
+            f"{found['bytes'] / 2**20:.0f} | {found['saveSeconds']:.2f} | "
+            f"{1000 * found['stallSeconds']:.0f} | {100 * found['stallShare']:.1f} %"
         )
-        print(f"| {name} | {figures} | {1000 * first.stalled_seconds:.0f} |", flush=True)
+        print(f"| {name} | {figures} | {1000 * found['firstStallSeconds']:.0f} |", flush=True)
         print(f"{name}: {time.monotonic() - began:.0f} s", file=sys.stderr)
 
 

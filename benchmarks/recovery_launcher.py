@@ -4,6 +4,9 @@ Two launchers run side by side on loopback, driven by assignment files as the op
 kubelet would drive them: a rank is killed with SIGKILL, /readyz is polled until a launcher is no
 longer ready, /status is read from both, and the next assignment is written. No Kubernetes is in the
 path: watch and kubelet delays come on top.
+
+With the trainer the first new step is measured as well: one whose number no rank had finished
+before. Steps of a device are counted once the device has done them.
 """
 
 import argparse
@@ -19,8 +22,9 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -31,6 +35,7 @@ sys.path[:0] = [str(HERE.parent / "tests" / "support"), str(HERE.parent / "train
 REAL = "inception_trainer.entry:train"
 TINY = "recovery_launcher:tiny"
 PHASES = ("detection", "assignment", "fork", "rendezvous", "first step", "total")
+NEW_STEP, AGAIN, AFTER_FORK = "first new step", "steps done again", "fork to first step"
 
 
 @dataclass(frozen=True)
@@ -42,6 +47,11 @@ class Options:
     nproc: int
     program: str
     folder: Path
+    launchers: int = 2
+    accelerator: Mapping[str, str] = field(default_factory=dict)
+    """``accelerator`` of the training; empty: what the machine has."""
+    memory: Path | None = None
+    """Where the pods keep copies in memory; without it there are only checkpoints."""
 
 
 def rank() -> None:
@@ -55,6 +65,8 @@ def rank() -> None:
     )
     _mark_group(marks)
     _mark_step(marks, path)
+    if os.environ["MEASURED_PROGRAM"] == REAL:
+        _follow_steps(path.with_name(path.name.replace("mark-", "steps-")))
     module, _, function = os.environ["MEASURED_PROGRAM"].partition(":")
     getattr(importlib.import_module(module), function)()
 
@@ -91,11 +103,38 @@ def _mark_step(marks: dict[str, float], path: Path) -> None:
     from torch.optim.optimizer import register_optimizer_step_post_hook
 
     def stepped(*_: object) -> None:
+        _wait_for_device()
         marks["step"] = time.time()
         _write(path, marks | {"pid": os.getpid()})
         handle.remove()
 
     handle = register_optimizer_step_post_hook(stepped)
+
+
+def _follow_steps(path: Path) -> None:
+    """Leave a line with number and time of each step that is done, and keep copies in memory where
+    this pod has its own.
+    """
+    from inception_trainer.checkpoint import memory
+    from inception_trainer.heartbeat import Heartbeat
+
+    if "MEMORY_ROOT" in os.environ:
+        memory.ROOT = Path(os.environ["MEMORY_ROOT"], os.environ["POD_NAME"])
+    beat, lines = Heartbeat.step, path.open("w", encoding="ascii", buffering=1)
+
+    def stepped(heart: Heartbeat, step: int) -> None:
+        _wait_for_device()
+        beat(heart, step)
+        lines.write(f"{step} {time.time():.6f}\n")
+
+    setattr(Heartbeat, "step", stepped)  # noqa: B010 - mypy knows methods as constants
+
+
+def _wait_for_device() -> None:
+    import torch
+
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        torch.cuda.synchronize()
 
 
 def _write(path: Path, content: dict[str, float]) -> None:
@@ -111,11 +150,12 @@ def measure(options: Options) -> list[dict[str, float]]:
     environment = {
         "PYTHONPATH": os.pathsep.join([*sys.path[:2], str(HERE)]),
         "MEASURED_PROGRAM": options.program,
-        "INCEPTION_CONFIG": json.dumps(_training(options.folder)),
+        "INCEPTION_CONFIG": json.dumps(_training(options)),
     }
-    with Gang(
-        options.folder, 2, (f"{Path(__file__).stem}:rank",), preload=None, **environment
-    ) as gang:
+    if options.memory is not None:
+        environment |= {"MEMORY_ROOT": str(options.memory), "INCEPTION_JOB_UID": str(uuid.uuid4())}
+    program = (f"{Path(__file__).stem}:rank",)
+    with Gang(options.folder, options.launchers, program, preload=None, **environment) as gang:
         for launcher in gang.launchers:
             launcher.wait_state("Idle")
         gang.assign(1, options.nproc)
@@ -128,12 +168,13 @@ def measure(options: Options) -> list[dict[str, float]]:
     return rows
 
 
-def _training(folder: Path) -> dict[str, Any]:
+def _training(options: Options) -> dict[str, Any]:
     return {
         "recipe": "bninception-digits",
         "epochs": 10_000,
         "evaluation": {"everyEpochs": 10_000},
-        "checkpoint": {"path": str(folder / "job"), "everySeconds": 2},
+        "checkpoint": {"path": str(options.folder / "job"), "everySeconds": 2},
+        **({"accelerator": dict(options.accelerator)} if options.accelerator else {}),
     }
 
 
@@ -162,17 +203,54 @@ def _trial(
     running = max(
         _moment(launcher.wait_state("Running", attempt)["time"]) for launcher in gang.launchers
     )
+    # A rank alone makes no process group.
     moments = [
         killed,
         detected,
         running,
-        *(max(mark[key] for mark in new) for key in ("start", "group", "step")),
+        max(mark["start"] for mark in new),
+        max(mark.get("group", mark["start"]) for mark in new),
+        max(mark["step"] for mark in new),
     ]
     row = {
         phase: after - before
         for phase, before, after in zip(PHASES, moments, moments[1:], strict=False)
     }
-    return row | {"total": moments[-1] - killed}, new
+    row |= {"total": moments[-1] - killed, AFTER_FORK: moments[-1] - moments[-3]}
+    if options.program == REAL:
+        row |= _new_step(options, attempt, killed)
+    return row, new
+
+
+def _new_step(options: Options, attempt: int, killed: float) -> dict[str, float]:
+    """When all ranks have done a step of a number that no rank had done before."""
+    from launchers import wait_for
+
+    # A rank may die before it has finished a step of its attempt.
+    earlier = [
+        step for old in range(1, attempt) for steps in _steps(options, old) for step in steps
+    ]
+    last = max(earlier, default=0)
+    wait_for(
+        f"a step after {last} in attempt {attempt}",
+        lambda: all(max(steps, default=0) > last for steps in _steps(options, attempt)),
+        120,
+    )
+    now = _steps(options, attempt)
+    done = max(min(moment for step, moment in steps.items() if step > last) for steps in now)
+    return {NEW_STEP: done - killed, AGAIN: float(last + 1 - min(map(min, now)))}
+
+
+def _steps(options: Options, attempt: int) -> list[dict[int, float]]:
+    """For each rank: when it had done which step."""
+    ranks = range(options.launchers * options.nproc)
+    return [_read_steps(options.folder / f"steps-{attempt}-{rank}") for rank in ranks]
+
+
+def _read_steps(path: Path) -> dict[int, float]:
+    # The last line may be half written.
+    lines = path.read_text(encoding="ascii").split("\n")[:-1]
+    return {int(step): float(moment) for step, moment in map(str.split, lines)}
 
 
 def _moment(text: str) -> float:
@@ -182,7 +260,10 @@ def _moment(text: str) -> float:
 def _marks(options: Options, attempt: int) -> list[dict[str, float]]:
     from launchers import wait_for
 
-    paths = [options.folder / f"mark-{attempt}-{number}" for number in range(2 * options.nproc)]
+    paths = [
+        options.folder / f"mark-{attempt}-{number}"
+        for number in range(options.launchers * options.nproc)
+    ]
     wait_for(f"first step of attempt {attempt}", lambda: all(path.exists() for path in paths), 120)
     return [json.loads(path.read_text(encoding="utf-8")) for path in paths]
 
@@ -195,7 +276,7 @@ def table(rows: Sequence[dict[str, float]], options: Options) -> str:
         "max": max,
     }
     lines = [
-        f"{len(rows)} SIGKILLs of a rank, 2 launchers x {options.nproc} ranks, "
+        f"{len(rows)} SIGKILLs of a rank, {options.launchers} launchers x {options.nproc} ranks, "
         f"`{options.program}`, "
         f"readiness polled every {options.poll:g} s, {os.cpu_count()} CPUs, load "
         f"{os.getloadavg()[0]:.1f}:",
@@ -203,7 +284,7 @@ def table(rows: Sequence[dict[str, float]], options: Options) -> str:
         "| phase | " + " | ".join(f"{name} (s)" for name in statistic) + " |",
         "|---|" + "---:|" * len(statistic),
     ]
-    for phase in PHASES:
+    for phase in (*PHASES, *(key for key in (NEW_STEP, AGAIN) if key in rows[0])):
         values = [row[phase] for row in rows]
         lines.append(
             f"| {phase} | "

@@ -23,22 +23,12 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional
 
 from benchmarks import throughput_data, throughput_overhead
-from inception_trainer import device, models
-from inception_trainer.comm import Comm
-from inception_trainer.config.normalization import IMAGENET
-from inception_trainer.config.settings import Settings
-from inception_trainer.config.training import TrainingConfig, from_mapping
-from inception_trainer.data import Batch
-from inception_trainer.data.sampler import batch_plan
-from inception_trainer.train.step import Normalise, OptimizerStep, TrainStep
+from benchmarks.throughput_contestants import Case, Step, contestant
 
 SHAPES = {
     "bninception": (224, 4, "its own (none in timm or torchvision)"),
@@ -50,8 +40,6 @@ SHAPES = {
 """Side of the images, batch, and whose model the plain loop has."""
 CONTESTANTS = ("reference", "plain", "trainer")
 ROUNDS = {"steps": 3, "memory": 4, "overhead": 33, "data": 6}
-RATE, MOMENTUM, DECAY = 0.01, 0.9, 1e-4
-Step = Callable[[], None]
 
 
 @dataclass
@@ -68,96 +56,9 @@ class Laps:
         self.wall.append(time.perf_counter() - wall)
 
 
-def configuration(network: str, precision: str) -> TrainingConfig:
+def case(network: str, precision: str) -> Case:
     side, batch, _ = SHAPES[network]
-    data = {"kind": "Synthetic", "imageSize": side, "numClasses": 1000, "samples": batch}
-    optimizer = {"learningRate": RATE, "momentum": MOMENTUM, "weightDecay": DECAY}
-    return from_mapping(
-        {
-            "model": {"name": network},
-            "loss": {"auxiliaryWeight": 0},
-            "data": data,
-            "batch": {"global": batch},
-            "optimizer": optimizer,
-            "precision": precision,
-        }
-    )
-
-
-def batch_of(network: str) -> Batch:
-    side, batch, _ = SHAPES[network]
-    generator = torch.Generator().manual_seed(0)
-    images = torch.randint(0, 256, (batch, 3, side, side), dtype=torch.uint8, generator=generator)
-    return Batch(images, torch.arange(batch))
-
-
-def foreign(network: str) -> nn.Module:
-    """Timm's or torchvision's model of the same shape."""
-    if network == "inception_v4":
-        import timm
-
-        made: nn.Module = timm.create_model("inception_v4", num_classes=1000)
-        return made
-    import torchvision
-
-    if network == "inception_v3":
-        return torchvision.models.inception_v3(aux_logits=False, init_weights=False)  # type: ignore[no-any-return]
-    if network == "resnet50":
-        return torchvision.models.resnet50()  # type: ignore[no-any-return]
-    return models.create(network, 1000)
-
-
-def plain_loop(model: nn.Module, batch: Batch, precision: str) -> Step:
-    """What people write: normalise, forward, cross entropy, backward, SGD; channels_last as in the
-    trainer.
-    """
-    model = model.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
-    optimizer = torch.optim.SGD(model.parameters(), lr=RATE, momentum=MOMENTUM, weight_decay=DECAY)
-    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (IMAGENET.mean, IMAGENET.std))
-
-    def step() -> None:
-        images = ((batch.images.float() / 255 - mean) / std).contiguous(
-            memory_format=torch.channels_last
-        )
-        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "BF16"):
-            logits: Tensor = model(images)
-        loss = functional.cross_entropy(logits.float(), batch.labels)
-        optimizer.zero_grad()
-        torch.autograd.backward(loss)
-        optimizer.step()
-
-    return step
-
-
-def trainers_loop(network: str, batch: Batch, precision: str) -> Step:
-    config = configuration(network, precision)
-    accelerator = device.resolve(
-        config.accelerator, precision, Settings(threads=torch.get_num_threads())
-    )
-    model = models.create(network, 1000).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    updater = OptimizerStep(config, model, accelerator)
-    plan, comm = batch_plan(config.batch, 1), Comm(0, 1, "gloo")
-    stepper = TrainStep(
-        model, updater, accelerator, Normalise(IMAGENET, accelerator.device), plan, config, comm
-    )
-    done = 0
-
-    def step() -> None:
-        nonlocal done
-        stepper.step(iter([batch]), done, RATE)
-        done += 1
-
-    return step
-
-
-def contestant(name: str, network: str, precision: str) -> Step:
-    batch = batch_of(network)
-    torch.manual_seed(0)
-    if name == "trainer":
-        return trainers_loop(network, batch, precision)
-    return plain_loop(
-        foreign(network) if name == "reference" else models.create(network, 1000), batch, precision
-    )
+    return Case(network, side, batch, precision)
 
 
 class Contestant:
@@ -187,7 +88,7 @@ class Contestant:
 
 def run_contestant(name: str, network: str, precision: str) -> None:
     """A step for each line of the input; prints its seconds."""
-    step, laps = contestant(name, network, precision), Laps([], [])
+    step, laps = contestant(name, case(network, precision)), Laps([], [])
     for _ in sys.stdin:
         laps.take(step)
         print(json.dumps([laps.wall[-1], laps.cpu[-1]]), flush=True)
@@ -240,7 +141,7 @@ def _compared(races: list[dict[str, Laps]], other: str) -> str:
 def peak_of(name: str, network: str, precision: str, steps: int) -> int:
     """Bytes, in this process, which must do nothing else; of the imports alone without a name."""
     if name:
-        step = contestant(name, network, precision)
+        step = contestant(name, case(network, precision))
         for _ in range(steps):
             step()
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -32,10 +32,11 @@ FILES, WIDTH, HEIGHT, SIDE, BATCH, TURN = 256, 500, 375, 224, 32, 4
 Batches = Iterator[Any]
 
 
-def write_images(root: Path) -> None:
+def write_images(root: Path, count: int = FILES) -> None:
+    """``count`` training images, and one to validate on."""
     photographs = [Image.fromarray(image) for image in sklearn.datasets.load_sample_images().images]
     generator = np.random.default_rng(0)
-    for number in range(FILES):
+    for number in range(count):
         photograph = photographs[number % len(photographs)]
         share = generator.uniform(0.5, 1.0)
         width, height = photograph.width * share, photograph.height * share

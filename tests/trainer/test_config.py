@@ -214,7 +214,7 @@ def test_defaults_follow_the_table() -> None:
         None,
     )
     assert from_mapping({"data": {"kind": "Synthetic"}}).data.image_size == 224
-    assert from_mapping({"data": {"kind": "ImageFolder", "path": "/data"}}).data.workers == 2
+    assert from_mapping({"data": {"kind": "ImageFolder", "path": "/data"}}).data.workers is None
 
 
 @pytest.mark.parametrize(

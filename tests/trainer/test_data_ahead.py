@@ -14,9 +14,15 @@ import pytest
 import torch
 from PIL import Image
 
+from inception_trainer.comm import Comm
 from inception_trainer.config.training import from_mapping
 from inception_trainer.data import Batch, open_splits
+from inception_trainer.data.encoded import EncodedImages
+from inception_trainer.data.sampler import BatchPlan, LengthPlan, permutation
+from inception_trainer.heartbeat import Heartbeat
+from inception_trainer.train.batches import TrainingBatches
 from inception_trainer.train.prefetch import read_ahead, stream_batches
+from launchers import wait_for
 
 CPU = torch.device("cpu")
 
@@ -123,11 +129,53 @@ def test_loader_processes_stay_for_the_next_epoch_and_go_with_the_run(folder) ->
     assert children() == before
 
 
-def test_loader_processes_of_an_evaluation_go_with_it(folder) -> None:
-    many, before = splits(folder, 2), children()
-    with stream_batches(many.val, [np.arange(5)], None, CPU) as stream:
-        assert len(next(stream).labels) == 5
+def test_loader_processes_of_an_evaluation_stay_for_the_next_one(folder) -> None:
+    many, before, seen = splits(folder, 2), children(), []
+    for _ in range(2):
+        with stream_batches(many.val, [np.arange(5)], None, CPU) as stream:
+            assert [len(batch.labels) for batch in stream] == [5]
+        seen.append(children() - before)
+    assert seen[0] == seen[1]
+    assert len(seen[0]) == 2
+    many.close()
     assert children() == before
+
+
+class Reads(EncodedImages):
+    """Notes in a file which samples of which epoch were read, by whatever process."""
+
+    def read_batch(self, indices, epoch):
+        with self.notes.open("a", encoding="ascii") as file:
+            file.write(f"{epoch} {indices.tolist()}\n")
+        return super().read_batch(indices, epoch)
+
+
+def test_the_first_batches_of_the_next_epoch_are_read_before_they_are_asked_for(
+    folder, tmp_path
+) -> None:
+    many = splits(folder, 2)
+    many.train.__class__ = Reads
+    many.train.notes = tmp_path / "notes"
+    length = LengthPlan(steps_per_epoch=3, total_steps=6, horizon=6)
+    comm, heartbeat = Comm(0, 1, "gloo"), Heartbeat(None)
+    plan = BatchPlan(4, 1)
+    batches = TrainingBatches(many.train, plan, length, 0, comm, CPU, heartbeat)
+    with batches:
+        seen = [next(batches.from_step(step)).labels.tolist() for step in range(3)]
+        batches.prepare(2)  # in the middle of an epoch there is nothing to prepare
+        batches.prepare(3)
+        wait_for("a batch of epoch 1", lambda: "\n1 [" in many.train.notes.read_text())
+        batches.prepare(3)
+        seen += [next(batches.from_step(step)).labels.tolist() for step in range(3, 6)]
+        batches.prepare(6)  # there is no further epoch
+    alone = splits(folder, 0)
+    for step, labels in enumerate(seen):
+        epoch, within = divmod(step, 3)
+        order = permutation(12, 0, epoch)[4 * within : 4 * within + 4]
+        assert alone.train.batch(order, epoch).labels.tolist() == labels
+    read = many.train.notes.read_text().splitlines()
+    assert len(read) == len(set(read)) == 6, "nothing is read twice"
+    many.close()
 
 
 def test_loader_processes_of_an_epoch_that_is_left_go_at_once(folder) -> None:

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from inception_trainer import device
+from inception_trainer import affinity, device
 from inception_trainer.config.settings import Settings
 from inception_trainer.config.training import AcceleratorConfig
-from inception_trainer.device import accelerator, choice, figures, precision, scaling, table
+from inception_trainer.device import choice, figures, precision, scaling, table
 from inception_trainer.device.figures import Figures, Reader
 from inception_trainer.errors import ConfigError
 
@@ -325,8 +325,8 @@ def test_device_that_tells_nothing_has_no_figures() -> None:
     ],
 )
 def test_threads(monkeypatch, content, ranks, limit, pinned, threads) -> None:
-    monkeypatch.setattr(accelerator.os, "sched_getaffinity", lambda _pid: set(range(8)))
-    monkeypatch.setattr(accelerator.Path, "read_text", lambda *_args, **_kwargs: content)
+    monkeypatch.setattr(affinity.os, "sched_getaffinity", lambda _pid: set(range(8)))
+    monkeypatch.setattr(affinity.Path, "read_text", lambda *_args, **_kwargs: content)
     assert (
         device.threads_per_rank(Settings(local_world_size=ranks, threads=limit, pinned=pinned))
         == threads
@@ -340,8 +340,8 @@ def test_pinned_ranks_have_no_more_threads_than_cpus_beside_any_device(
     cuda()
     asked: list[int] = []
     monkeypatch.setattr(torch, "set_num_threads", asked.append)
-    monkeypatch.setattr(accelerator.os, "sched_getaffinity", lambda _pid: {0, 1, 2})
-    monkeypatch.setattr(accelerator.Path, "read_text", lambda *_args, **_kwargs: "max 100000")
+    monkeypatch.setattr(affinity.os, "sched_getaffinity", lambda _pid: {0, 1, 2})
+    monkeypatch.setattr(affinity.Path, "read_text", lambda *_args, **_kwargs: "max 100000")
     config = AcceleratorConfig(profile="nvidia", device="cuda", backend="nccl")
     device.resolve(config, "FP32", Settings(local_rank=1, local_world_size=2, pinned=pinned))
     assert asked == set_to

@@ -89,6 +89,32 @@ def test_augmentation_depends_on_the_sample_only(indices, seed, epoch) -> None:
     assert ((together >= 0) & (together < 1)).all()
 
 
+def mixed(value: int) -> int:
+    """splitmix64 as it was published, in whole numbers."""
+    z = (value + 0x9E3779B97F4A7C15) % 2**64
+    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9 % 2**64
+    z = (z ^ (z >> 27)) * 0x94D049BB133111EB % 2**64
+    return z ^ (z >> 31)
+
+
+@given(
+    st.lists(st.integers(0, 2**40), max_size=9),
+    st.integers(-(2**63), 2**63),
+    st.integers(0, 99),
+    st.integers(1, 12),
+)
+def test_draws_of_a_batch_are_those_of_the_definition(indices, seed, epoch, count) -> None:
+    """Column by column and sample by sample, as a checkpoint of an older version drew them."""
+    together = uniforms(np.array(indices, np.int64), seed, epoch, count, 7)
+    assert together.shape == (len(indices), count)
+    for column in range(count):
+        key = 0
+        for counter in (seed, epoch, 7, column):
+            key = mixed(key ^ (counter % 2**64))
+        wanted = [mixed(mixed(index) ^ key) / 2.0**64 for index in indices]
+        assert together[:, column].tolist() == wanted
+
+
 def rates(extra) -> list[float]:
     config = from_mapping(
         {"data": {"kind": "Digits"}, "batch": {"global": 10}, "epochs": 4, **extra}

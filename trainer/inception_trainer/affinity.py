@@ -1,4 +1,5 @@
-"""Pins each rank of a pod to a part of the CPUs that the pod may use (``cpuAffinity: PerRank``).
+"""How many CPUs a rank may use, and how each rank of a pod is pinned to a part of them
+(``cpuAffinity: PerRank``).
 
 Threads and processes inherit the CPUs of the thread that starts them, so this is done before torch
 computes anything and before loader processes are made. Threads that run already are pinned one by
@@ -17,6 +18,23 @@ from .config.settings import Settings
 from .errors import ConfigError
 
 TOPOLOGY = Path("/sys/devices/system/cpu")
+QUOTA = Path("/sys/fs/cgroup/cpu.max")
+
+
+def cpus_of_rank(settings: Settings, quota_file: Path = QUOTA) -> float:
+    """The CPU limit of this pod, or what the process may run on if that is less, divided by its
+    ranks.
+    """
+    # What a pinned process may run on is its rank's alone, and so not divided.
+    ranks = max(1, settings.local_world_size)
+    cpus = len(os.sched_getaffinity(0)) / (1 if settings.pinned else ranks)
+    # A container's CPU limit is a quota of cgroup v2, which the affinity does not show: threads
+    # beyond it only use it up sooner, and then all of them stand still until the next period.
+    try:
+        quota, period = quota_file.read_text(encoding="ascii").split()
+        return cpus if quota == "max" else min(cpus, int(quota) / int(period) / ranks)
+    except (OSError, ValueError):
+        return cpus
 
 
 def by_core(cpus: Collection[int], topology: Path = TOPOLOGY) -> list[int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from . import normalization
 from .declare import FORBIDDEN, PLACE, REQUIRED, Api, Cel, camel, cel_list, key, listed, rule
@@ -25,6 +25,26 @@ MADE_AT_SIZE = "Synthetic"
 
 # Absolute paths are refused: shards are named below ``path``, which may be a URL.
 _SHARDS = Api(pattern=r"^[^/].*$", min_length=1, max_length=1024)
+
+
+@dataclass(frozen=True)
+class CacheConfig:
+    """Cache keeps the files of kind ImageFolder and ImageList, and the samples of kind WebDataset,
+    near as soon as they were read once: for data in object stores and on slow volumes. Each rank
+    has its own cache, which begins empty with every attempt. Nothing is thrown out: what is left
+    when it is full is read again in each epoch.
+    """
+
+    memory_mebibytes: int | None = key(None, at_least=1, at_most=16_777_216)
+    """MemoryMebibytes is the most memory in MiB that each rank keeps files in, which counts towards
+    the memory limit of the pod. Without it nothing is kept in memory.
+    """
+
+    disk_mebibytes: int | None = key(None, at_least=1, at_most=16_777_216)
+    """DiskMebibytes is the most space in MiB that each rank keeps files in, in the folder for
+    temporary files (TMPDIR) of the container; what does not fit into memory goes there. Without it
+    nothing is kept on a disk.
+    """
 
 
 @dataclass(frozen=True)
@@ -98,9 +118,13 @@ class DataConfig:
     """
 
     workers: int | None = key(None, at_least=0, at_most=64)
-    """Workers is the number of loader processes of each rank. The default is 2, and 0 for digits,
-    synthetic data and CIFAR.
+    """Workers is the number of loader processes of each rank. The default goes by the CPUs that the
+    rank may use: one fewer, from 1 to 16, beside an accelerator; 2, or 1 of a single CPU, where the
+    CPU computes; 0 for digits, synthetic data and CIFAR. Where the loader is the limit, the log
+    says so and how many workers would do.
     """
+
+    cache: CacheConfig = field(default_factory=CacheConfig)
 
     normalization: str = key("Auto", choices=normalization.CHOICES, api=Api(max_length=16))
     """Normalization is how pixels become inputs of the network. Auto, the default, is that of the
@@ -237,10 +261,12 @@ class DataConfig:
         )
 
     def with_defaults(self, image_size: int) -> DataConfig:
-        """``image_size`` (pixels) and the loader processes of the kind, where none are given."""
+        """``image_size`` (pixels) where none is given, and no loader processes where they have
+        nothing to do; how many there are else depends on the machine.
+        """
         workers = self.workers
-        if workers is None:
-            workers = 0 if self.kind in IN_MEMORY else 2
+        if workers is None and self.kind in IN_MEMORY:
+            workers = 0
         return replace(self, image_size=self.image_size or image_size, workers=workers)
 
 

@@ -502,7 +502,7 @@ def fingerprint(config: TrainingConfig) -> dict[str, Any]:
     counted["data"] = {
         name: value
         for name, value in plain["data"].items()
-        if name not in ("workers", "maxCorrupt", "maxPixels")
+        if name not in ("workers", "maxCorrupt", "maxPixels", "cache")
     }
     counted["batch"] = {"global": config.batch.global_}
     if config.epochs is None:

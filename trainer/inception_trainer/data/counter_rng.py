@@ -45,16 +45,17 @@ def stream_key(*counters: int) -> np.uint64:
     out, 20 to 22 CutMix, 23 TrivialAugment): two uses with the same counters would draw the same
     numbers.
     """
-    state = np.zeros(1, np.uint64)
+    state = 0
     for counter in counters:
-        state = splitmix64(state ^ np.uint64(counter & _WORD))
-    return np.uint64(state[0])
+        state = _mixed(state ^ (counter & _WORD))
+    return np.uint64(state)
 
 
-def hashes(key: np.uint64, indices: Indices) -> NDArray[np.uint64]:
-    """A uniform 64-bit value per index, ``[n]``."""
+def hashes(key: np.uint64 | NDArray[np.uint64], indices: Indices) -> NDArray[np.uint64]:
+    """A uniform 64-bit value per index, ``[n]``; ``[n, k]`` for ``k`` keys."""
+    values = splitmix64(indices.astype(np.uint64))
     # Mixed twice: indices differ in their low bits only, and so would keys that are close.
-    return splitmix64(splitmix64(indices.astype(np.uint64)) ^ key)
+    return splitmix64((values[:, None] if np.ndim(key) else values) ^ key)
 
 
 def uniforms(
@@ -62,10 +63,11 @@ def uniforms(
 ) -> NDArray[np.float64]:
     """``[n, count]`` uniform numbers in [0, 1), a function of (seed, epoch, index).
 
-    ``stream`` is the counter of the use, see :func:`stream_key`.
+    ``stream`` is the counter of the use, see :func:`stream_key`. One call for a whole batch costs
+    little more than one for a single sample.
     """
-    columns = [hashes(stream_key(seed, epoch, stream, column), indices) for column in range(count)]
-    return np.stack(columns, 1) / 2.0**64
+    keys = [stream_key(seed, epoch, stream, column) for column in range(count)]
+    return hashes(np.array(keys, np.uint64), indices) / 2.0**64
 
 
 class SampleUniforms:

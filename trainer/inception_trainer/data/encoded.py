@@ -1,7 +1,7 @@
 """Encoded images (JPEG, PNG, ...) as a dataset, wherever their bytes lie.
 
-Loader workers read, decode, crop and augment one image at a time. What is drawn for a training
-image is a pure function of (seed, epoch, index), so it does not matter which worker does it.
+Loader workers read, decode, crop and augment whole batches. What is drawn for a training image is
+a pure function of (seed, epoch, index), so it does not matter which worker does it.
 :class:`.base.Samples` is what a kind of data must bring: files in :mod:`.files`, members of tar
 files in :mod:`.shards`.
 """
@@ -25,9 +25,10 @@ from inception_trainer.storage import describe, patiently
 
 from .augment import Augment
 from .base import UNREADABLE, Batch, Dataset, Samples, Splits, UnreadableImage
+from .cache import areas, cached, uncached
 from .counter_rng import Indices, SampleUniforms
 from .decode import ImageDecoder, say_decoder
-from .workers import Key, Workers
+from .workers import BatchKey, Workers
 
 UNREADABLE_SHARE = 0.01
 UNREADABLE_COUNT = 10
@@ -57,7 +58,7 @@ class EncodedImages(Dataset):
         """By name, with the reason."""
         self.augment: Augment | None = None
         self._kept_workers: Workers | None = None
-        """Those of the epoch before, which wait for the next one."""
+        """Those of the epoch or evaluation before, which wait for the next one."""
 
     @override
     def __len__(self) -> int:
@@ -71,6 +72,11 @@ class EncodedImages(Dataset):
     @override
     def classes(self) -> NDArray[np.int32]:
         return self._samples.classes
+
+    @property
+    def source(self) -> Samples:
+        """Where the images lie."""
+        return uncached(self._samples)
 
     @property
     def most_unreadable(self) -> int:
@@ -95,20 +101,36 @@ class EncodedImages(Dataset):
         """Width, height and format of an image as it is stored; raises UnreadableImage."""
         return self._decoder.header(data)
 
-    def sample(self, index: int, epoch: int | None) -> tuple[Tensor, int]:
-        """One uint8 image ``[3, side, side]`` and its label; runs in a loader worker.
+    def read_batch(self, indices: Indices, epoch: int | None) -> Batch:
+        """The samples in this order; runs in a loader worker.
 
         A broken file gives a grey image with the label UNREADABLE: only the rank, which sees what
         all its workers find, can tell when there are too many.
         """
-        draw = None if epoch is None else SampleUniforms(index, self._seed, epoch)
-        try:
-            image = self._decoder(self.encoded(index), draw)
-        except UnreadableImage:
-            return torch.full((3, self._side, self._side), GREY, dtype=torch.uint8), UNREADABLE
+        images = torch.empty((len(indices), 3, self._side, self._side), dtype=torch.uint8)
+        labels = torch.empty(len(indices), dtype=torch.int64)
+        for at, index in enumerate(indices.tolist()):
+            draw = None if epoch is None else SampleUniforms(index, self._seed, epoch)
+            try:
+                images[at] = self._decoder(self.encoded(index), draw)
+                labels[at] = self._samples.label(index)
+            except UnreadableImage:
+                images[at], labels[at] = GREY, UNREADABLE
         if epoch is not None and self.augment is not None:
-            image = self.augment(image[None], np.array([index]), epoch)[0]
-        return image, self._samples.label(index)
+            images = self._augmented(Batch(images, labels), indices, epoch, self.augment)
+        return Batch(images, labels)
+
+    @staticmethod
+    def _augmented(batch: Batch, indices: Indices, epoch: int, augment: Augment) -> Tensor:
+        """The images, those that could be read augmented."""
+        readable = batch.labels != UNREADABLE
+        if bool(readable.all()):
+            return augment(batch.images, indices, epoch) if len(indices) else batch.images
+        images = batch.images.clone()
+        chosen = readable.numpy()
+        if chosen.any():
+            images[readable] = augment(batch.images[readable], indices[chosen], epoch)
+        return images
 
     def _reason(self, index: int) -> str:
         """Why an image cannot be read: workers hand over pixels only, so it is read once more."""
@@ -121,8 +143,7 @@ class EncodedImages(Dataset):
     @override
     def batch(self, indices: Indices, epoch: int | None) -> Batch:
         """Decode in this process."""
-        samples = [self.sample(int(index), epoch) for index in indices]
-        return self._checked(self._collate(samples), indices)
+        return self._checked(self.read_batch(indices, epoch), indices)
 
     @override
     @contextmanager
@@ -131,16 +152,15 @@ class EncodedImages(Dataset):
         if not self._worker_count or not batches:
             yield (self.batch(indices, epoch) for indices in batches)
             return
-        keys: list[list[Key]] = [[(int(index), epoch) for index in batch] for batch in batches]
-        workers = self._kept_workers or Workers(self.sample, self._collate, self._worker_count)
-        # Not kept unless this epoch ends well: workers with batches in flight serve no other.
+        keys = [BatchKey(indices, epoch) for indices in batches]
+        workers = self._kept_workers or Workers(self.read_batch, self._worker_count)
+        # Not kept unless this one ends well: workers with batches in flight serve no other.
         self._kept_workers = None
         try:
             loaded = workers.batches(keys)
             pairs = zip(loaded, batches, strict=True)
             yield (self._checked(batch, indices) for batch, indices in pairs)
-            # An evaluation's workers would sit idle for an epoch, so only training keeps them.
-            if epoch is not None and next(loaded, None) is None:
+            if next(loaded, None) is None:
                 self._kept_workers = workers
         finally:
             if self._kept_workers is None:
@@ -152,13 +172,6 @@ class EncodedImages(Dataset):
         self._kept_workers = None
         if workers is not None:
             workers.close()
-
-    def _collate(self, samples: list[tuple[Tensor, int]]) -> Batch:
-        """Samples ``[3, side, side]`` to a batch ``[n, 3, side, side]``."""
-        labels = torch.tensor([label for _, label in samples], dtype=torch.int64)
-        if not samples:
-            return Batch(torch.zeros(0, 3, self._side, self._side, dtype=torch.uint8), labels)
-        return Batch(torch.stack([image for image, _ in samples]), labels)
 
     def _checked(self, batch: Batch, indices: Indices) -> Batch:
         """The batch, once its unreadable images are named and counted.
@@ -191,9 +204,10 @@ def both_splits(
     """Training and validation images of the classes ``names``; ``data.numClasses`` may ask for more
     classes. ``ignored`` says what was left out.
     """
+    room = areas(config.cache)
     splits = Splits(
-        EncodedImages(train, config, seed),
-        EncodedImages(val, config, seed),
+        EncodedImages(cached(train, room), config, seed),
+        EncodedImages(cached(val, room), config, seed),
         max(len(names), config.num_classes or 0),
         names,
         ignored=ignored,

@@ -43,7 +43,7 @@ def fingerprint(split: Dataset, path: str | None) -> str:
 def _parts(split: Dataset, root: str) -> Iterator[bytes]:
     """All that makes a split what it is."""
     if isinstance(split, EncodedImages):
-        samples = split._samples  # noqa: SLF001 - nobody else needs them
+        samples = split.source
         if isinstance(samples, Shards):
             yield from _of_shards(samples, root)
             return

@@ -1,53 +1,66 @@
 """Loader workers: processes that read and decode samples ahead, kept from one epoch to the next.
 
-A worker is told only the number and the epoch of a sample, never an order or a random state, so the
-same processes serve any epoch, and their number changes nothing that is seen.
+A worker is told only the numbers and the epoch of the samples of a batch, never an order or a
+random state, so the same processes serve any epoch, and their number changes nothing that is seen.
 """
 
 from __future__ import annotations
 
 import signal
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
-from torch import Tensor
 from torch.utils import data as torch_data
 
 from inception_trainer.errors import TrainerError
 
 from .base import Batch
+from .counter_rng import Indices
 
-Key = tuple[int, int | None]
-"""Index and epoch of a sample, the epoch None for evaluation."""
-Sample = tuple[Tensor, int]
-"""One image, uint8 ``[3, side, side]``, and its label."""
+Read = Callable[[Indices, int | None], Batch]
+
+MOST_WORKERS = 16
+"""Of a rank whose configuration names no number."""
+
+
+def default_workers(cpus: float, *, computes_on_cpu: bool) -> int:
+    """How many loader processes a rank gets that may use ``cpus``."""
+    if computes_on_cpu:
+        # A network that the CPU computes takes much longer for an image than a loader does.
+        return max(1, min(2, int(cpus)))
+    # One CPU feeds the device.
+    return max(1, min(MOST_WORKERS, int(cpus) - 1))
+
+
+class BatchKey(NamedTuple):
+    """What one batch is made of."""
+
+    indices: Indices
+    epoch: int | None
+    """None for evaluation."""
 
 
 class Workers:
-    """``count`` processes that read samples by their keys and join them to batches."""
+    """``count`` processes, each of which makes whole batches with ``read``."""
 
-    def __init__(
-        self,
-        read: Callable[[int, int | None], Sample],
-        join: Callable[[list[Sample]], Batch],
-        count: int,
-    ):
-        self._keys = _KeyBatches()
-        loader: Any = torch_data.DataLoader(
-            _SamplesByKey(_returning_errors(read)),
+    def __init__(self, read: Read, count: int):
+        self._keys: Any = _BatchKeys()
+        make: Any = torch_data.DataLoader
+        loader = make(
+            _BatchesByKey(read),
             batch_sampler=self._keys,
             num_workers=count,
             # Forked, whatever Python's default is: a worker is there at once, with torch imported.
             multiprocessing_context="fork",
             persistent_workers=True,
-            collate_fn=_passing_errors(join),
+            collate_fn=_as_it_is,
             worker_init_fn=_ignore_sigterm,
         )
-        self._loader = loader
+        self._loader: Any = loader
         self._iterator: Any = None
 
-    def batches(self, keys: Sequence[list[Key]]) -> Iterator[Batch]:
-        """One batch per list of keys, in their order; all batches before must have been taken."""
+    def batches(self, keys: Sequence[BatchKey]) -> Iterator[Batch]:
+        """One batch per key, in their order; all batches before must have been taken."""
         # The DataLoader reads its sampler anew for every iterator: that is how the same processes
         # get the keys of the next epoch.
         self._keys.batches = keys
@@ -61,57 +74,41 @@ class Workers:
             self._iterator = self._loader._iterator = None  # noqa: SLF001
 
 
-class _KeyBatches(torch_data.Sampler[list[Key]]):
-    """The lists of keys of the present epoch, as a batch sampler."""
+class _BatchKeys(torch_data.Sampler[BatchKey]):
+    """The keys of the present epoch, as a batch sampler."""
 
     def __init__(self) -> None:
-        self.batches: Sequence[list[Key]] = ()
+        self.batches: Sequence[BatchKey] = ()
 
-    def __iter__(self) -> Iterator[list[Key]]:
+    def __iter__(self) -> Iterator[BatchKey]:
         return iter(self.batches)
 
     def __len__(self) -> int:
         return len(self.batches)
 
 
-class _SamplesByKey(torch_data.Dataset[Sample | TrainerError]):
-    """Lets a DataLoader address samples by their keys."""
+class _BatchesByKey(torch_data.Dataset[Batch | TrainerError]):
+    """Lets a DataLoader address whole batches, so that what is drawn for their samples is drawn at
+    once.
+    """
 
-    def __init__(self, read: Callable[[int, int | None], Sample | TrainerError]) -> None:
+    def __init__(self, read: Read) -> None:
         self._read = read
 
-    def __getitem__(self, key: Key) -> Sample | TrainerError:
-        return self._read(*key)
+    def __getitem__(self, _index: int) -> Batch:
+        raise NotImplementedError  # only whole batches are asked for
 
-
-# What a worker raises arrives as a text with its traceback. Errors that are meant for people are
-# handed over as they are.
-
-
-def _returning_errors(
-    read: Callable[[int, int | None], Sample],
-) -> Callable[[int, int | None], Sample | TrainerError]:
-    def read_or_error(index: int, epoch: int | None) -> Sample | TrainerError:
+    def __getitems__(self, key: BatchKey) -> Batch | TrainerError:
+        # What a worker raises arrives as a text with its traceback. Errors that are meant for
+        # people are handed over as they are.
         try:
-            return read(index, epoch)
+            return self._read(key.indices, key.epoch)
         except TrainerError as error:
             return error
 
-    return read_or_error
 
-
-def _passing_errors(
-    join: Callable[[list[Sample]], Batch],
-) -> Callable[[list[Sample | TrainerError]], Batch | TrainerError]:
-    def join_or_error(samples: list[Sample | TrainerError]) -> Batch | TrainerError:
-        read: list[Sample] = []
-        for sample in samples:
-            if isinstance(sample, TrainerError):
-                return sample
-            read.append(sample)
-        return join(read)
-
-    return join_or_error
+def _as_it_is(batch: Batch | TrainerError) -> Batch | TrainerError:
+    return batch
 
 
 def _raising_errors(batches: Iterator[Batch | TrainerError]) -> Iterator[Batch]:

@@ -10,14 +10,13 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import math
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
 
+from inception_trainer.affinity import cpus_of_rank
 from inception_trainer.comm import Comm
 from inception_trainer.config.settings import Settings, current
 from inception_trainer.config.training import AcceleratorConfig
@@ -268,17 +267,7 @@ def threads_per_rank(settings: Settings) -> int:
     """The CPU limit of this pod, or what the process may run on, divided by its ranks; at most
     OMP_NUM_THREADS.
     """
-    # What a pinned process may run on is its rank's alone, and so not divided.
-    ranks = max(1, settings.local_world_size)
-    cpus = len(os.sched_getaffinity(0)) / (1 if settings.pinned else ranks)
-    # A container's CPU limit is a quota of cgroup v2, which the affinity does not show: threads
-    # beyond it only use it up sooner, and then all of them stand still until the next period.
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
-        cpus = cpus if quota == "max" else min(cpus, int(quota) / int(period) / ranks)
-    except (OSError, ValueError):
-        pass
-    share = max(1, int(cpus))
+    share = max(1, int(cpus_of_rank(settings)))
     return min(share, settings.threads or share)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from typing import Any
 
 from inception_trainer import models
@@ -54,7 +55,8 @@ def run(run: Run) -> dict[str, Any]:
         run.step(done, min(left, batch * comm.world_size), "val", waited + computed)
         run.bus.step_times(StepTimes(done, waited, computed))
 
-    result = evaluator.run(run.stop.requested, advance)
+    with closing(splits):
+        result = evaluator.run(run.stop.requested, advance)
     if result is None:
         raise stopped()
     # No samples of the pod: they were counted batch by batch.

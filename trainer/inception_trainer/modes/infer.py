@@ -1,11 +1,18 @@
 """Mode Infer: classes and probabilities of images, in the order of the images, and latencies by
 batch size.
+
+Reading, copying, computing and writing go on side by side: loader workers read and a thread brings
+batches into pinned memory, the device gets a batch before the results of the one before are waited
+for, and a thread writes rows.
 """
 
 from __future__ import annotations
 
 import math
 import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,10 +28,12 @@ from inception_trainer.data.class_names import class_names
 from inception_trainer.data.counter_rng import Indices
 from inception_trainer.data.images import Images, files_to_classify, image_files, validation_images
 from inception_trainer.data.synthetic import DEFAULT_CLASSES
+from inception_trainer.device import transfers
 from inception_trainer.log import logger
 from inception_trainer.stores import place
 from inception_trainer.train.compiling import compile_for_evaluation
 from inception_trainer.train.network import build_network
+from inception_trainer.train.prefetch import beside, stream_batches
 from inception_trainer.train.step import Normalise
 from inception_trainer.weights.trained_network import TrainedModel, open_trained
 
@@ -79,24 +88,57 @@ class Classifier:
         self._accelerator = run.accelerator
         self._normalise = Normalise(normalization, run.accelerator.device, input_type(run, network))
 
-    @torch.inference_mode()
+    @property
+    def ahead(self) -> int:
+        """Batches that are given to the device before the results of an earlier one are waited
+        for.
+        """
+        return 1 if transfers.has_async_copy(self._accelerator.device) else 0
+
     def logits(self, images: Tensor) -> Tensor:
         """uint8 ``[n, c, side, side]`` to logits ``[n, classes]`` in FP32 on the host: they have
         been waited for.
         """
+        return self._compute(images).cpu()
+
+    def start(self, batch: Batch) -> Computed:
+        """Give a batch to the device; where it copies on its own nothing is waited for."""
+        logits = self._compute(batch.images)
+        if not transfers.has_async_copy(logits.device):
+            return Computed(batch, logits.cpu(), lambda: None)
+        results = torch.empty(logits.shape, pin_memory=True)
+        results.copy_(logits, non_blocking=True)
+        return Computed(batch, results, transfers.mark(logits.device))
+
+    @torch.inference_mode()
+    def _compute(self, images: Tensor) -> Tensor:
         with self._accelerator.autocast():
             logits: Tensor = self._network(self._normalise(images))
-        return logits.float().cpu()
+        return logits.float()
 
-    def best(self, batch: Batch, count: int) -> Tensor:
+
+@dataclass(frozen=True)
+class Computed:
+    """A batch that the device has got."""
+
+    batch: Batch
+    logits: Tensor
+    """FP32 ``[n, classes]`` in host memory, complete once ``wait`` has returned."""
+    wait: Callable[[], None]
+
+    def best(self, count: int) -> Tensor:
         """``[n, 1 + 2 count]``: label, ``count`` classes from the most probable on, their
         probabilities.
         """
+        self.wait()
         # In float64, which holds class numbers and probabilities alike, so that one collective
         # gathers both.
-        probabilities = self.logits(batch.images).double().softmax(1)
-        values, classes = probabilities.topk(count)
-        return torch.cat((batch.labels[:, None].double(), classes.double(), values), 1)
+        values, classes = self.logits.double().softmax(1).topk(count)
+        return torch.cat((self.batch.labels[:, None].double(), classes.double(), values), 1)
+
+
+_Rows = tuple[Indices, Tensor]
+"""Sample numbers of a round, and the lines of :meth:`Computed.best` of all ranks for them."""
 
 
 @dataclass(frozen=True)
@@ -159,8 +201,12 @@ def _classify(run: Run, boundary: Boundary, classifier: Classifier, work: _Work)
     images = len(work.images.dataset)
     logger.info("classifying %d images with %d ranks", images, run.comm.world_size)
     began = time.monotonic()
-    with open_writer(run, count, work.images.labelled) as writer:
-        readable = _write_rows(run, boundary, classifier, work, writer)
+    with (
+        closing(work.images.dataset),
+        open_writer(run, count, work.images.labelled) as writer,
+    ):
+        pipeline = _Pipeline(run, classifier, work, writer)
+        readable = pipeline.classify(boundary)
     seconds = time.monotonic() - began
     return {
         "predictions": str(writer.path) if writer.path else None,
@@ -168,29 +214,97 @@ def _classify(run: Run, boundary: Boundary, classifier: Classifier, work: _Work)
         "samples": readable,
         "skippedSamples": images - readable,
         "imagesPerSecond": round(images / max(seconds, 1e-9), 3),
+        **pipeline.figures(),
     }
 
 
-def _write_rows(
-    run: Run, boundary: Boundary, classifier: Classifier, work: _Work, writer: Writer
-) -> int:
-    """Write all rows in the order of the images; returns how many images could be read."""
-    comm = run.comm
-    readable = 0
-    size = math.ceil(max(map(len, work.rounds)) / comm.world_size)
-    # A slice of every round for each rank, so that a gathered round is in the order of the images.
-    own = slice(comm.rank * size, (comm.rank + 1) * size)
-    with work.images.dataset.stream([indices[own] for indices in work.rounds], None) as stream:
-        for number, indices in enumerate(work.rounds, work.first_step + 1):
-            boundary.check()
-            best = _padded(classifier.best(next(stream), writer.count), size)
-            gathered = comm.gather(best).flatten(0, 1)[: len(indices)]
-            pairs = zip(indices, gathered.tolist(), strict=True)
-            rows = [_row(work, int(index), values) for index, values in pairs]
-            writer.write(rows)
-            readable += sum(row.classes is not None for row in rows)
-            run.step(number, len(indices), "infer")
-    return readable
+@dataclass(frozen=True)
+class _InFlight:
+    """A round whose results are not here yet."""
+
+    number: int
+    indices: Indices
+    computed: Computed
+    came: float
+    """When its pixels were in host memory."""
+    waited: float
+    """Seconds that they were waited for."""
+
+
+class _Pipeline:
+    """Reads, computes and writes all rounds, several of them at once."""
+
+    def __init__(self, run: Run, classifier: Classifier, work: _Work, writer: Writer) -> None:
+        self._run = run
+        self._classifier = classifier
+        self._work = work
+        self._writer = writer
+        self._size = math.ceil(max(map(len, work.rounds)) / run.comm.world_size)
+        """Images of a rank in each round."""
+        self._readable = 0
+        self._latencies: list[float] = []
+        self._seconds = dict.fromkeys(("images", "results", "rows"), 0.0)
+        """What this rank has waited for, in seconds."""
+
+    def classify(self, boundary: Boundary) -> int:
+        """Write all rows in the order of the images; returns how many images could be read."""
+        comm, rounds = self._run.comm, self._work.rounds
+        # A slice of every round for each rank, so that a gathered round is in the order of the
+        # images.
+        own = slice(comm.rank * self._size, (comm.rank + 1) * self._size)
+        batches = [indices[own] for indices in rounds]
+        device = self._run.accelerator.device
+        flying: deque[_InFlight] = deque()
+        with (
+            stream_batches(self._work.images.dataset, batches, None, device) as stream,
+            beside(self._write, "rows") as write,
+        ):
+            for number, indices in enumerate(rounds, self._work.first_step + 1):
+                boundary.check()
+                flying.append(self._begin(number, indices, stream))
+                if len(flying) > self._classifier.ahead:
+                    self._finish(flying.popleft(), write)
+            while flying:
+                self._finish(flying.popleft(), write)
+        return self._readable
+
+    def figures(self) -> dict[str, Any]:
+        """For the summary: what a batch takes from its pixels to its results, and where this rank
+        waited.
+        """
+        return {
+            "batchLatency": latency.percentiles(self._size, self._latencies),
+            "waitedSeconds": {name: round(value, 3) for name, value in self._seconds.items()},
+        }
+
+    def _begin(self, number: int, indices: Indices, stream: Iterator[Batch]) -> _InFlight:
+        asked = time.perf_counter()
+        batch = next(stream)
+        came = time.perf_counter()
+        computed = self._classifier.start(batch)
+        self._seconds["images"] += came - asked
+        return _InFlight(number, indices, computed, came, came - asked)
+
+    def _finish(self, flight: _InFlight, write: Callable[[_Rows], None]) -> None:
+        asked = time.perf_counter()
+        best = flight.computed.best(self._writer.count)
+        done = time.perf_counter()
+        self._seconds["results"] += done - asked
+        self._latencies.append(done - flight.came)
+        gathered = self._run.comm.gather(_padded(best, self._size)).flatten(0, 1)
+        asked = time.perf_counter()
+        write((flight.indices, gathered[: len(flight.indices)]))
+        self._seconds["rows"] += time.perf_counter() - asked
+        self._run.step(flight.number, len(flight.indices), "infer")
+        times = StepTimes(flight.number, flight.waited, done - flight.came)
+        self._run.bus.step_times(times)
+
+    def _write(self, rows: _Rows) -> None:
+        """In a thread of its own."""
+        pairs = zip(rows[0], rows[1].tolist(), strict=True)
+        written = [_row(self._work, int(index), values) for index, values in pairs]
+        self._writer.write(written)
+        self._readable += sum(row.classes is not None for row in written)
 
 
 def _padded(values: Tensor, size: int) -> Tensor:
@@ -199,7 +313,7 @@ def _padded(values: Tensor, size: int) -> Tensor:
 
 
 def _row(work: _Work, index: int, values: list[float]) -> Row:
-    """One line of :meth:`Classifier.best` as a row of the file."""
+    """One line of :meth:`Computed.best` as a row of the file."""
     label = int(values[0])
     count = (len(values) - 1) // 2
     name = work.images.name(index)

@@ -56,10 +56,15 @@ def _random_images(count: int, config: TrainingConfig) -> Tensor:
 
 def figures(batch: int, seconds: list[float]) -> dict[str, Any]:
     """Percentiles in seconds (interpolated), and images per second at the mean."""
+    speed = batch * len(seconds) / max(sum(seconds), 1e-9)
+    return {"imagesPerSecond": round(speed, 3), **percentiles(batch, seconds)}
+
+
+def percentiles(batch: int, seconds: list[float]) -> dict[str, Any]:
+    """Mean, percentiles (interpolated) and largest of the seconds that batches took."""
     values = np.percentile(seconds, PERCENTILES).tolist()
     return {
         "batch": batch,
-        "imagesPerSecond": round(batch * len(seconds) / max(sum(seconds), 1e-9), 3),
         "meanSeconds": sum(seconds) / len(seconds),
         **{f"p{share}Seconds": value for share, value in zip(PERCENTILES, values, strict=True)},
         "maxSeconds": max(seconds),

@@ -64,18 +64,29 @@ class TrainingBatches:
         if epoch != self._epoch:
             # A permutation of all samples and new loader workers may take longer than a step.
             self._heartbeat.pause()
-            numbers = micro_batches_of_epoch(
-                self._batch,
-                self._rank,
-                len(self._dataset),
-                self._seed,
-                epoch,
-                step_of_epoch,
-                self._length.last_step_of(epoch),
-            )
-            # The epoch before is closed first, so that its loader workers can be used again.
-            self._open_streams.close()
-            stream = stream_batches(self._dataset, numbers, epoch, self._device)
-            self._stream = self._heartbeat.over(self._open_streams.enter_context(stream))
-            self._epoch = epoch
+            self._open(epoch, step_of_epoch)
         return self._stream
+
+    def prepare(self, step: int) -> None:
+        """Let the first batches be read of the epoch that begins with ``step``, if one does, while
+        something else goes on.
+        """
+        epoch, step_of_epoch = self._length.position(step)
+        if step_of_epoch == 0 and step < self._length.total_steps and epoch != self._epoch:
+            self._open(epoch, step_of_epoch)
+
+    def _open(self, epoch: int, step_of_epoch: int) -> None:
+        numbers = micro_batches_of_epoch(
+            self._batch,
+            self._rank,
+            len(self._dataset),
+            self._seed,
+            epoch,
+            step_of_epoch,
+            self._length.last_step_of(epoch),
+        )
+        # The epoch before is closed first, so that its loader workers can be used again.
+        self._open_streams.close()
+        stream = stream_batches(self._dataset, numbers, epoch, self._device)
+        self._stream = self._heartbeat.over(self._open_streams.enter_context(stream))
+        self._epoch = epoch

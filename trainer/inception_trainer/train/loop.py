@@ -12,6 +12,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+from inception_trainer.affinity import cpus_of_rank
 from inception_trainer.checkpoint.base import CheckpointWriter
 from inception_trainer.comm import Agreement, Comm
 from inception_trainer.data import Splits
@@ -32,6 +33,7 @@ from .batches import TrainingBatches
 from .ending import COMPLETED, describe_end, early_end
 from .evaluation import Evaluation, Evaluator, looks_like_guessing
 from .intervals import LogInterval, SaveClock
+from .loader_limit import LoaderLimit
 from .memory import MemoryCopies
 from .profiler import Trace
 from .results import (
@@ -86,6 +88,7 @@ class Trainer:
         # As if this process had run since the first attempt began: the time of all of them.
         self._began = time.monotonic() - run.progress.wall_seconds
         self._interval = LogInterval()
+        self._loader = LoaderLimit(run.config.data, cpus_of_rank(run.settings))
         checkpoint = run.config.checkpoint
         saved_step = run.progress.step if run.starts_saved else -1
         epoch = run.length.steps_per_epoch
@@ -188,6 +191,8 @@ class Trainer:
         stats = self._run.train_step.read()
         seconds = interval.seconds()
         self._tell_times(self._run.train_step.take_times())
+        if self._run.comm.is_first:
+            self._loader.check(stats)
         timed_samples = interval.timed_steps * self._run.config.batch.global_
         if not math.isfinite(stats.loss):
             raise NonFiniteLoss(
@@ -255,6 +260,7 @@ class Trainer:
                 f"checksums {checksums}"
             )
         run.state.average_statistics()
+        run.batches.prepare(progress.step)
         result = run.evaluator.run(self._asked_to_stop)
         if result is not None and run.raw_evaluator is not None:
             raw = run.raw_evaluator.run(self._asked_to_stop)

@@ -1,5 +1,5 @@
 """Reads batches ahead into pinned memory and from there into the device's, in a thread, for devices
-that copy on their own.
+that copy on their own; and does work on results beside the computation.
 
 The copies run beside the computations, on a stream of their own. On the CPU nothing is copied, so
 no thread is started. A thread of ours, not the DataLoader's ``pin_memory``: data sets in
@@ -117,3 +117,42 @@ class _ReadAhead(Generic[T]):
             self._items.put(None)
         except BaseException as error:
             self._items.put(error)
+
+
+@contextmanager
+def beside(work: Callable[[T], None], name: str) -> Iterator[Callable[[T], None]]:
+    """A function that hands items to a thread, which does ``work`` on each in their order.
+
+    At most ``DEPTH`` items wait. An error of the thread is raised at the next item or at the end,
+    at which all work is done; after an error inside the block what still waits is dropped.
+    """
+    items: queue.Queue[tuple[T] | None] = queue.Queue(DEPTH)
+    failed: list[BaseException] = []
+    dropping = threading.Event()
+
+    def run() -> None:
+        while (item := items.get()) is not None:
+            if failed or dropping.is_set():
+                continue
+            try:
+                work(*item)
+            except BaseException as error:
+                failed.append(error)
+
+    def put(item: T) -> None:
+        if failed:
+            raise failed[0]
+        items.put((item,))
+
+    thread = threading.Thread(target=run, name=name, daemon=True)
+    thread.start()
+    try:
+        yield put
+    except BaseException:
+        dropping.set()
+        raise
+    finally:
+        items.put(None)
+        thread.join()
+    if failed:
+        raise failed[0]

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from inception_trainer import device, sinks
+from inception_trainer.affinity import cpus_of_rank
 from inception_trainer.comm import Comm
 from inception_trainer.config.settings import Settings
 from inception_trainer.config.training import TrainingConfig
+from inception_trainer.data.workers import default_workers
 from inception_trainer.device import Accelerator
 from inception_trainer.log import configure
 from inception_trainer.reporting import outputs
@@ -54,6 +56,17 @@ def set_up_run(
             stop = StopRequest(settings.stop_file)
             stop.install()
             accelerator = device.resolve(config.accelerator, config.precision, settings)
+            config = with_workers(config, settings, computes_on_cpu=accelerator.is_cpu)
             yield RunSetup(config, settings, accelerator, stop, bus, output)
         finally:
             bus.close()
+
+
+def with_workers(
+    config: TrainingConfig, settings: Settings, *, computes_on_cpu: bool
+) -> TrainingConfig:
+    """The configuration with ``data.workers`` filled in by the CPUs that this rank may use."""
+    if config.data.workers is not None:
+        return config
+    workers = default_workers(cpus_of_rank(settings), computes_on_cpu=computes_on_cpu)
+    return replace(config, data=replace(config.data, workers=workers))

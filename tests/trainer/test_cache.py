@@ -1,0 +1,212 @@
+"""`data.cache`: the same bytes, read once as long as there is room, whatever processes do."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import resource
+import signal
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from inception_trainer.config.data import CacheConfig
+from inception_trainer.config.training import fingerprint, from_mapping
+from inception_trainer.data import cache, open_splits
+from inception_trainer.data.base import Samples
+from inception_trainer.data.cache import UNIT, Area, CachedSamples, areas, cached
+
+FORK = multiprocessing.get_context("fork")
+
+
+class Store(Samples):
+    """Samples of these sizes, and how often each was read."""
+
+    def __init__(self, sizes: list[int]) -> None:
+        self.sizes = sizes
+        self.reads = [0] * len(sizes)
+
+    def __len__(self) -> int:
+        return len(self.sizes)
+
+    def name(self, index: int) -> str:
+        return f"sample {index}"
+
+    @property
+    def classes(self) -> np.ndarray:
+        return np.arange(len(self.sizes), dtype=np.int32) % 3
+
+    def label(self, index: int) -> int:
+        return index % 3
+
+    def identities(self) -> np.ndarray:
+        return np.arange(len(self.sizes), dtype=np.uint64)
+
+    def content(self, index: int) -> bytes:
+        return bytes([index % 251]) * self.sizes[index]
+
+    def read(self, index: int) -> bytes:
+        self.reads[index] += 1
+        return self.content(index)
+
+
+def rounded(size: int) -> int:
+    return -(-size // UNIT) * UNIT
+
+
+@given(
+    sizes=st.lists(st.integers(0, 300), min_size=1, max_size=20),
+    limits=st.lists(st.integers(0, 2000), max_size=2),
+    order=st.lists(st.integers(0, 19), max_size=60),
+)
+@settings(deadline=None)
+def test_any_order_of_reads_gives_the_bytes_and_keeps_to_the_limit(sizes, limits, order) -> None:
+    store = Store(sizes)
+    room = [Area.in_memory(limit) for limit in limits]
+    samples = cached(store, room)
+    assert (samples is store) == (not room)
+    for index in (number % len(sizes) for number in order):
+        assert samples.read(index) == store.content(index)
+    for area, limit in zip(room, limits, strict=True):
+        assert area.used <= limit
+    if room and sum(map(rounded, sizes)) <= limits[0]:
+        assert max(store.reads) <= 1
+
+
+def test_what_does_not_fit_into_memory_goes_to_the_disk_and_then_nowhere() -> None:
+    store = Store([64, 128, 64, 64])
+    room = [Area.in_memory(100), Area.on_disk(200)]
+    samples = CachedSamples(store, room)
+    for _ in range(3):
+        assert [samples.read(index) for index in range(4)] == [
+            store.content(index) for index in range(4)
+        ]
+    assert [area.used for area in room] == [64, 192]
+    assert store.reads == [1, 1, 1, 3]
+
+
+def test_nothing_is_left_in_the_folder_for_temporary_files(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    (area,) = areas(CacheConfig(disk_mebibytes=1))
+    assert area.append(b"x" * 1000) == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_processes_share_what_each_of_them_has_read() -> None:
+    store = Store([500] * 8)
+    samples = CachedSamples(store, [Area.in_memory(10**6)])
+
+    def read(first: int) -> None:
+        for index in range(first, 8, 2):
+            assert samples.read(index) == store.content(index)
+
+    workers = [FORK.Process(target=read, args=(first,)) for first in (0, 1)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(60)
+        assert worker.exitcode == 0
+    assert [samples.read(index) for index in range(8)] == [store.content(i) for i in range(8)]
+    assert store.reads == [0] * 8, "this process found all of it"
+
+
+def test_processes_that_append_at_once_take_no_place_twice() -> None:
+    area = Area.in_memory(10**6)
+    units = FORK.SimpleQueue()
+
+    def append(number: int) -> None:
+        for _ in range(50):
+            units.put((number, area.append(bytes([number]) * 100)))
+
+    workers = [FORK.Process(target=append, args=(number,)) for number in range(4)]
+    for worker in workers:
+        worker.start()
+    found = [units.get() for _ in range(200)]
+    for worker in workers:
+        worker.join(60)
+    assert len({unit for _, unit in found}) == 200
+    assert all(area.read(unit, 100) == bytes([number]) * 100 for number, unit in found)
+    assert area.used == 200 * 128
+
+
+def test_a_worker_that_is_killed_while_it_holds_the_lock_holds_up_nobody() -> None:
+    area = Area.in_memory(1000)
+    inside = FORK.Event()
+
+    def hold() -> None:
+        with area._locked():
+            inside.set()
+            signal.pause()
+
+    worker = FORK.Process(target=hold)
+    worker.start()
+    assert inside.wait(60)
+    assert worker.pid is not None
+    os.kill(worker.pid, signal.SIGKILL)
+    worker.join(60)
+    assert area.append(b"x") == 0
+
+
+def test_a_disk_that_is_full_ends_the_cache_and_not_the_training() -> None:
+    def fill(result: Any) -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (256, 256))
+        store = Store([128] * 5)
+        samples = CachedSamples(store, [Area.on_disk(10**6)])
+        right = all(samples.read(i) == store.content(i) for _ in range(2) for i in range(5))
+        result.put((right, store.reads))
+
+    result = FORK.SimpleQueue()
+    worker = FORK.Process(target=fill, args=(result,))
+    worker.start()
+    assert result.get() == (True, [1, 1, 2, 2, 2])
+    worker.join(60)
+
+
+def test_samples_larger_than_the_largest_are_read_again(monkeypatch) -> None:
+    monkeypatch.setattr(cache, "LARGEST", 100)
+    store = Store([101])
+    samples = CachedSamples(store, [Area.in_memory(10**6)])
+    assert samples.read(0) == samples.read(0) == store.content(0)
+    assert store.reads == [2]
+
+
+def test_the_cache_decides_no_result() -> None:
+    plain = from_mapping({"data": {"kind": "ImageFolder", "path": "/data"}})
+    with_cache = {"kind": "ImageFolder", "path": "/data", "cache": {"memoryMebibytes": 5}}
+    assert fingerprint(from_mapping({"data": with_cache})) == fingerprint(plain)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_data_set_that_is_cached_survives_the_loss_of_its_files(tmp_path, workers) -> None:
+    """The second epoch needs no file: that is what a store that fails looks like."""
+    from PIL import Image
+
+    generator = np.random.default_rng(0)
+    for split in ("train", "val"):
+        for number in range(8):
+            path = tmp_path / split / f"class-{number % 2}" / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(generator.integers(0, 256, (40, 48, 3), dtype=np.uint8)).save(path)
+    data = {
+        "kind": "ImageFolder",
+        "path": str(tmp_path),
+        "imageSize": 32,
+        "workers": workers,
+        "cache": {"memoryMebibytes": 1},
+    }
+    plain = open_splits(from_mapping({"data": {**data, "cache": {}}}))
+    splits = open_splits(from_mapping({"data": data}))
+    batches = [np.arange(4), np.arange(4, 8)]
+    wanted = {epoch: [plain.train.batch(indices, epoch) for indices in batches] for epoch in (0, 1)}
+    for epoch in (0, 1):
+        with splits.train.stream(batches, epoch) as stream:
+            for found, expected in zip(stream, wanted[epoch], strict=True):
+                assert found.images.equal(expected.images)
+                assert found.labels.equal(expected.labels)
+        for path in tmp_path.glob("train/*/*.png"):
+            path.unlink()
+    splits.close()
