@@ -28,7 +28,7 @@ from inception_trainer.data.class_names import class_names
 from inception_trainer.data.counter_rng import Indices
 from inception_trainer.data.images import Images, files_to_classify, image_files, validation_images
 from inception_trainer.data.synthetic import DEFAULT_CLASSES
-from inception_trainer.device import transfers
+from inception_trainer.device import StepTimes, transfers
 from inception_trainer.log import logger
 from inception_trainer.stores import place
 from inception_trainer.train.compiling import compile_for_evaluation
