@@ -52,7 +52,7 @@ DIGITS = {"data": {"kind": "Digits"}}
         ({**DIGITS, "seed": -1}, ["seed", "at least 0"]),
         (
             {**DIGITS, "precision": "bf16"},
-            ["precision", "'bf16'", "did you mean BF16?", "Auto, FP32, BF16"],
+            ["precision", "'bf16'", "did you mean BF16?", "Auto, FP32, TF32, BF16"],
         ),
         ({**DIGITS, "schedule": {"name": "Cosin"}}, ["schedule.name", "did you mean Cosine?"]),
         ({**DIGITS, "schedule": {"name": "Step"}}, ["schedule.milestones", "stepEpochs"]),

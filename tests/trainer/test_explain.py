@@ -24,6 +24,8 @@ def keys(kind: type[Any] = TrainingConfig, path: str = "") -> Iterator[tuple[str
     """Every dotted path below a section, and whether it is a section itself."""
     hints = typing.get_type_hints(kind)
     for field in dataclasses.fields(kind):
+        if not field.metadata.get("in_file", True):
+            continue
         hint = without_none(hints[field.name])
         below = f"{path}{camel(field.name)}"
         yield below, dataclasses.is_dataclass(hint)

@@ -49,6 +49,7 @@ def classify(device: Device, write: Any = None) -> tuple[list[list[str]], dict[s
         comm=Comm(0, 1, "gloo"),
         accelerator=SimpleNamespace(device=torch.device("cpu")),
         step=lambda *arguments: steps.append(arguments),
+        bus=SimpleNamespace(step_times=lambda _: None),
     )
     images: Any = SimpleNamespace(
         dataset=open_splits(from_mapping({"data": data})).val, name="val/{}".format, labelled=True
