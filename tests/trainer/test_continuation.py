@@ -98,7 +98,7 @@ def test_other_data_are_refused(found: dict[str, Any]) -> None:
         ({"optimizer": {"momentum": 0.8}}, ["optimizer.momentum: 0.9 before, 0.8 now"]),
         ({"schedule": {"name": "Constant"}}, ["schedule.name: Cosine before, Constant now"]),
         ({"evaluation": {"maxSamples": 5}}, ["evaluation.maxSamples: not set before, 5 now"]),
-        ({"data": {"workers": 7}}, ["data.workers: 2 before, 7 now"]),
+        ({"data": {"workers": 7}}, ["data.workers: not set before, 7 now"]),
         ({"batch": {"perDevice": 8}}, ["batch.perDevice: not set before, 8 now"]),
         ({"loss": {"labelSmoothing": 0.1}}, ["loss.labelSmoothing: 0.0 before, 0.1 now"]),
         ({"precision": "BF16"}, ["precision: Auto before, BF16 now"]),

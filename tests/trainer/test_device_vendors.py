@@ -298,7 +298,7 @@ def memory(ranks: Ranks, name: str) -> Ranks:
 def test_a_batch_that_does_not_fit_ends_with_one_that_does(ranks, world) -> None:
     """Exit code 80, and the remedy of the message is one: with it the same training fits."""
     config = {**row(MLU), "batch": {"global": 192}, "data": {"samples": 384}}
-    capacity = {"STUB_MEMORY_BYTES": str(12 * 2**20 // world)}
+    capacity = {"STUB_MEMORY_BYTES": str(6 * 2**20 // world)}
     full = memory(ranks, "full")
     codes, output = full.run(config, world, **capacity)
     assert 80 in codes, output
