@@ -140,7 +140,7 @@ def test_batch_norm_that_is_frozen_computes_what_evaluation_does() -> None:
 
 def test_a_frozen_norm_is_not_synchronized() -> None:
     network = frozen_resnet(batch_norm="Frozen")
-    synchronize_batch_norms(network)
+    synchronize_batch_norms(network, torch.device("cpu"))
     kinds = {type(module) for module in network.modules() if isinstance(module, nn.BatchNorm2d)}
     assert kinds == {FrozenBatchNorm}
 
