@@ -38,6 +38,8 @@ def test_fp32_means_fp32_for_matrices_and_convolutions(kind) -> None:
     numerics.prepare(CUDA, kind)
     assert numerics.is_tf32_allowed() == (kind != "FP32", kind != "FP32")
     assert torch.backends.cudnn.benchmark
+    # The old switch, which torch's exporters read.
+    assert torch.backends.cudnn.allow_tf32 == (kind != "FP32")
 
 
 def test_a_device_without_tf32_is_left_alone() -> None:

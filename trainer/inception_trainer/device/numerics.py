@@ -32,6 +32,9 @@ def allow_tf32(*, allowed: bool) -> None:
         kind = "tf32" if allowed else "ieee"
         torch.backends.cuda.matmul.fp32_precision = kind
         convolutions.fp32_precision = kind
+        # Not that anything here is recurrent: the exporters read the old switch, which torch refuses
+        # to tell where the two of cuDNN differ.
+        torch.backends.cudnn.rnn.fp32_precision = kind  # type: ignore[attr-defined]
         return
     torch.backends.cuda.matmul.allow_tf32 = allowed
     torch.backends.cudnn.allow_tf32 = allowed
