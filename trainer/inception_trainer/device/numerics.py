@@ -4,8 +4,6 @@ present themselves as such: TF32 and the choice of convolutions.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 
 TF32 = "TF32"
@@ -25,27 +23,13 @@ def prepare(device: torch.device, precision: str) -> None:
 
 def allow_tf32(*, allowed: bool) -> None:
     """Multiply FP32 numbers of matrices and convolutions in TF32, or in FP32."""
-    # Since torch 2.9 there is another switch, and torch refuses to read the old one after the new
-    # one was set; its own compiler reads the new one.
-    convolutions: Any = getattr(torch.backends.cudnn, "conv", None)
-    if hasattr(torch.backends, "fp32_precision") and convolutions is not None:
-        kind = "tf32" if allowed else "ieee"
-        torch.backends.cuda.matmul.fp32_precision = kind
-        convolutions.fp32_precision = kind
-        # Not that anything here is recurrent: the exporters read the old switch, which torch refuses
-        # to tell where the two of cuDNN differ.
-        torch.backends.cudnn.rnn.fp32_precision = kind  # type: ignore[attr-defined]
-        return
+    # By the old switches, although torch 2.9 has others: these set the new ones too, which its
+    # compiler reads. After the new ones alone torch refuses to tell the old ones, which its
+    # exporters read.
     torch.backends.cuda.matmul.allow_tf32 = allowed
     torch.backends.cudnn.allow_tf32 = allowed
 
 
 def is_tf32_allowed() -> tuple[bool, bool]:
     """Whether matrices and convolutions are multiplied in TF32."""
-    convolutions: Any = getattr(torch.backends.cudnn, "conv", None)
-    if hasattr(torch.backends, "fp32_precision") and convolutions is not None:
-        return (
-            torch.backends.cuda.matmul.fp32_precision == "tf32",
-            convolutions.fp32_precision == "tf32",
-        )
     return torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
