@@ -257,7 +257,8 @@ def test_weights_bring_their_inputs_along_over_restarts(tmp_path) -> None:
     assert trainer_ranks.run(tmp_path / "job", own, 2, attempt=2) == [0, 0]
     last = summary(tmp_path / "job")
     assert (last["weights"], last["normalization"]) == ("this trainer", INCEPTION.as_dict())
-    assert final(tmp_path / "job")["preprocessing"] == {**INCEPTION.as_dict(), "imageSize": 32}
+    saved = final(tmp_path / "job")["preprocessing"]
+    assert saved.items() >= {**INCEPTION.as_dict(), "imageSize": 32}.items()
 
 
 def test_the_auxiliary_head_learns_beside_the_classifier(tmp_path) -> None:
