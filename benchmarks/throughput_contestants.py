@@ -26,7 +26,6 @@ from inception_trainer.data import Batch
 from inception_trainer.data.sampler import batch_plan
 from inception_trainer.device import transfers
 from inception_trainer.train.network import prepare_for_training
-from inception_trainer.train.prefetch import pin_batch
 from inception_trainer.train.step import Normalise, OptimizerStep, TrainStep
 
 TORCHVISIONS = {"inception_v3": "inception_v3", "resnet50": "resnet50"}
@@ -78,7 +77,9 @@ class Case:
         shape = (self.batch, 3, self.side, self.side)
         images = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
         batch = Batch(images, torch.arange(self.batch) % CLASSES)
-        return pin_batch(batch) if transfers.has_async_copy(torch.device(self.device)) else batch
+        if not transfers.has_async_copy(torch.device(self.device)):
+            return batch
+        return Batch(batch.images.pin_memory(), batch.labels.pin_memory())
 
     def autocast(self) -> AbstractContextManager[object]:
         kind = torch.float16 if self.precision == "FP16" else torch.bfloat16

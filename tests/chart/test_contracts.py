@@ -94,6 +94,11 @@ def test_the_api_allows_no_value_that_the_trainer_refuses(path: str) -> None:
 
 # The network knows its own dropout, and the code of the schedule the rest.
 ELSEWHERE = {
+    "evaluation.rawWeights",
+    "augmentation.rotation",
+    "augmentation.trivialAugment",
+    "loss.name",
+    "model.batchNormMomentum",
     "model.dropout",
     "schedule.stepEpochs",
     "schedule.initialLearningRate",

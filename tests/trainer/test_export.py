@@ -169,7 +169,7 @@ def test_safetensors_bring_their_inputs_along(tmp_path) -> None:
     assert (known.classes, known.class_names) == (2, ("a", "b"))
 
 
-@pytest.mark.parametrize("precision", but_nightly(("FP32", "FP16", "BF16"), ("FP16",)))
+@pytest.mark.parametrize("precision", but_nightly(("FP32", "FP16", "BF16"), ()))
 def test_one_batch_size_and_other_precisions(weights, tmp_path, precision) -> None:
     formats = ["PT2", "TorchScript"] + ([] if precision == "BF16" else ["ONNX"])
     change = {"precision": precision, "export": {"formats": formats, "batchSize": 2}}

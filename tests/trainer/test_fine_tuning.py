@@ -181,6 +181,7 @@ def weights(tmp_path_factory) -> Path:
     return path
 
 
+@pytest.mark.nightly
 @pytest.mark.timeout(300)
 def test_four_steps_and_four_more_are_eight(tmp_path, weights) -> None:
     world = 2

@@ -75,6 +75,7 @@ def test_a_single_image_is_refused_exactly_where_torch_would_refuse_it(
         assert said == ""
 
 
+@pytest.mark.nightly
 def test_some_networks_are_refused_and_some_are_not() -> None:
     """Or the test above would show nothing."""
     refused = {

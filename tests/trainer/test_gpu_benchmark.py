@@ -117,6 +117,7 @@ def test_steps_of_all_loops_in_processes_of_their_own(tmp_path) -> None:
         assert ("trainerIsTimesAsFast" in row) == (name != "trainer")
 
 
+@pytest.mark.nightly
 def test_a_loop_that_fails_says_why_and_the_others_go_on(tmp_path) -> None:
     plan = gpu_steps.Plan("cpu", ("bninception",), ("FP32",), ("Eager",), 0.01, 1, True)
     running: Any = {name: gpu_steps.Contestant(name) for name in ("trainer", "no such loop")}
@@ -163,6 +164,7 @@ def _command_line(pid: int) -> bytes:
         return b""
 
 
+@pytest.mark.nightly
 def test_checkpoints_and_the_files_that_are_left(tmp_path) -> None:
     results = gpu.run(["checkpoints"], options(tmp_path), 400.0)
     (row,) = results["parts"]["checkpoints"]["rows"]

@@ -237,6 +237,7 @@ def test_accuracies_are_appended_after_training_and_evaluation(tmp_path) -> None
     assert last == [round(100 * summary(tmp_path, "Evaluate")["accuracyTop1"], 4), 100.0]
 
 
+@pytest.mark.nightly
 def test_benchmark_of_real_data_goes_through_the_epochs(tmp_path) -> None:
     seen = tmp_path / "seen"
     data = {"kind": "Digits", "imageSize": 32, "numClasses": 10}

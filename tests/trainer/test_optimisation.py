@@ -199,6 +199,7 @@ def test_mixup_and_cutmix_share_the_steps() -> None:
     assert blended.lam == mixing_coefficient(0, 3, 0.2)
 
 
+@pytest.mark.nightly
 @pytest.mark.timeout(200)
 def test_the_last_epochs_mix_no_images(tmp_path) -> None:
     """They go on from the same state, so that only their own images could make a difference."""
