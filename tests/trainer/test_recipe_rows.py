@@ -71,6 +71,10 @@ def data(tmp_path_factory) -> Path:
     return root
 
 
+LARGE = ("C4", "D5")
+"""Rows that take a CPU half a minute each."""
+
+
 def _cifar10(folder: Path, random: np.random.Generator) -> None:
     folder.mkdir()
     for name in (*(f"data_batch_{number}" for number in range(1, 6)), "test_batch"):
@@ -128,7 +132,13 @@ def small(mode: str, job: dict[str, Any]) -> dict[str, Any]:
     return schema.merge(job, changes)
 
 
-@pytest.mark.parametrize("row", ROWS, ids=[row["row"] for row in ROWS])
+@pytest.mark.parametrize(
+    "row",
+    [
+        pytest.param(row, id=row["row"], marks=pytest.mark.nightly if row["row"] in LARGE else ())
+        for row in ROWS
+    ],
+)
 def test_commands_run_on_small_data(
     row: dict[str, Any], data: Path, tmp_path: Path, monkeypatch
 ) -> None:
