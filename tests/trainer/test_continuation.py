@@ -24,8 +24,8 @@ from inception_trainer.config.continuation import compare, current, saved
 from inception_trainer.config.data import DataConfig
 from inception_trainer.config.training import fingerprint, from_mapping, merge
 from inception_trainer.data import Splits, open_splits
+from inception_trainer.data.files import FileList
 from inception_trainer.data.identity import fingerprint as data_fingerprint
-from inception_trainer.data.identity import of_names
 from inception_trainer.data.sampler import LengthPlan
 from shard_files import same_data
 from trainer_ranks import TINY
@@ -203,6 +203,12 @@ def shards(root: Path) -> dict[str, Any]:
     return {"kind": "WebDataset", "path": str(same_data(root)[1]), "workers": 0}
 
 
+def held_out(root: Path) -> dict[str, Any]:
+    data = images(root)
+    shutil.rmtree(root / "val")
+    return {**data, "heldOutShare": 0.2}
+
+
 def cifar(root: Path) -> dict[str, Any]:
     return {"kind": "Cifar100", "path": str(python_layout(root))}
 
@@ -217,10 +223,10 @@ def opened(data: dict[str, Any]) -> Splits:
 
 def prints(data: dict[str, Any]) -> tuple[str, str]:
     splits = opened(data)
-    return tuple(data_fingerprint(split, data.get("path")) for split in (splits.train, splits.val))  # type: ignore[return-value]
+    return data_fingerprint(splits.train), data_fingerprint(splits.val)
 
 
-@pytest.mark.parametrize("kind", [images, image_list, shards, cifar, digits])
+@pytest.mark.parametrize("kind", [images, image_list, shards, held_out, cifar, digits])
 def test_data_have_the_same_fingerprint_wherever_they_are(
     tmp_path: Path, kind: Callable[[Path], dict[str, Any]]
 ) -> None:
@@ -271,12 +277,25 @@ def test_a_part_of_the_validation_data_is_the_same_data(tmp_path: Path) -> None:
     data = images(tmp_path)
     few = open_splits(from_mapping({"data": data, "evaluation": {"maxSamples": 3}}))
     assert len(few.val) == 3
-    assert data_fingerprint(few.val, data["path"]) == prints(data)[1]
+    assert data_fingerprint(few.val) == prints(data)[1]
 
 
-def test_names_are_hashed_in_blocks_without_a_gap() -> None:
-    lines = b"".join(of_names(20_000, lambda at: f"/r/{at}", lambda at: at % 3, "/r"))
-    assert lines.decode().splitlines() == [f"/{at}\t{at % 3}" for at in range(20_000)]
+def test_files_kept_near_are_the_same_data(tmp_path: Path) -> None:
+    data = images(tmp_path)
+    assert prints({**data, "cache": {"memoryMebibytes": 1}}) == prints(data)
+
+
+def test_all_names_and_classes_are_in_the_fingerprint_without_a_gap() -> None:
+    files = FileList("/r")
+    for at in range(20_000):
+        files.add(f"/r/{at}", at % 3)
+    folder, numbers, names, ends, classes = files.build().fingerprinted()
+    assert (folder, numbers) == (b"/\0", bytes(4 * 20_000))
+    assert names == b"".join(str(at).encode() for at in range(20_000))
+    assert np.diff(np.frombuffer(ends, "<i8"), prepend=0).tolist() == [
+        len(str(at)) for at in range(20_000)
+    ]
+    assert np.frombuffer(classes, "<i4").tolist() == [at % 3 for at in range(20_000)]
 
 
 # Real ranks.

@@ -62,6 +62,16 @@ class Samples(Protocol):
         """A number for every image, ``[n]``, that follows from what it is called alone."""
         ...
 
+    def fingerprinted(self) -> Iterator[bytes]:
+        """What all images are called below the root, and their classes, in their order: for a
+        digest, and without a word about each of a million, since every attempt waits for it.
+        """
+        ...
+
+    def size(self, index: int) -> int:
+        """How many bytes the image has as it is stored; FileNotFoundError when it is gone."""
+        ...
+
     def read(self, index: int) -> bytes:
         """The encoded bytes of the image."""
         ...

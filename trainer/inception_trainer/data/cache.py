@@ -119,7 +119,7 @@ class CachedSamples(Samples):
 
     def __init__(self, samples: Samples, areas: Sequence[Area]) -> None:
         """At most two ``areas``, the first of which is filled first."""
-        self._samples = self.uncached = samples
+        self._samples = samples
         self._areas = areas
         # Where each sample lies, 0 for nowhere: unit + 1, area and size in one word, because only
         # a single word is written at once.
@@ -145,6 +145,14 @@ class CachedSamples(Samples):
     @override
     def identities(self) -> NDArray[np.uint64]:
         return self._samples.identities()
+
+    @override
+    def fingerprinted(self) -> Iterator[bytes]:
+        return self._samples.fingerprinted()
+
+    @override
+    def size(self, index: int) -> int:
+        return self._samples.size(index)
 
     @override
     def read(self, index: int) -> bytes:
@@ -173,8 +181,3 @@ class CachedSamples(Samples):
 def cached(samples: Samples, areas: Sequence[Area]) -> Samples:
     """``samples`` through the cache, or as they are where there is none."""
     return CachedSamples(samples, areas) if areas else samples
-
-
-def uncached(samples: Samples) -> Samples:
-    """The samples themselves, whether or not they are kept near."""
-    return samples.uncached if isinstance(samples, CachedSamples) else samples

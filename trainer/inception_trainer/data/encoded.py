@@ -25,7 +25,7 @@ from inception_trainer.storage import describe, patiently
 
 from .augment import Augment
 from .base import UNREADABLE, Batch, Dataset, Samples, Splits, UnreadableImage
-from .cache import areas, cached, uncached
+from .cache import areas, cached
 from .counter_rng import Indices, SampleUniforms
 from .decode import ImageDecoder, say_decoder
 from .workers import BatchKey, Workers
@@ -76,7 +76,7 @@ class EncodedImages(Dataset):
     @property
     def source(self) -> Samples:
         """Where the images lie."""
-        return uncached(self._samples)
+        return self._samples
 
     @property
     def most_unreadable(self) -> int:

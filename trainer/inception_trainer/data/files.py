@@ -8,6 +8,7 @@ import stat
 from array import array
 from collections.abc import Iterable, Iterator
 from itertools import repeat
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,11 +73,9 @@ class Files(Samples):
         digests = b"".join(hashlib.blake2b(path, digest_size=8).digest() for path in paths)
         return np.frombuffer(digests, "<u8").astype(np.uint64)
 
-    def content(self, root: str) -> Iterator[bytes]:
-        """All names, below ``root``, and classes in their order, for a digest. Without a word about
-        each of a million files: an attempt waits for it.
-        """
-        prefix = os.fsencode(root)
+    @override
+    def fingerprinted(self) -> Iterator[bytes]:
+        prefix = os.fsencode(self._root.rstrip("/"))
         for number in range(len(self._folders)):
             yield self._folders.encoded(number).removeprefix(prefix) + b"\0"
         yield self._folder_of.astype("<i4").tobytes()
@@ -88,6 +87,11 @@ class Files(Samples):
         """Memory in bytes."""
         tables = self._folders.nbytes + self._names.nbytes
         return tables + self._folder_of.nbytes + self._classes.nbytes
+
+    @override
+    def size(self, index: int) -> int:
+        path = self.name(index)
+        return Remote(path).size() if is_url(path) else Path(path).stat().st_size
 
     @override
     def read(self, index: int) -> bytes:

@@ -7,6 +7,8 @@ in mode Evaluate, and images that are added later move none of the others.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import override
@@ -50,21 +52,25 @@ def held_out(
 
 def hold_out(samples: Samples, share: float) -> tuple[Samples, Samples]:
     """Training and validation samples; DataError when no class has two images."""
-    chosen = held_out(samples.identities(), samples.classes, share)
+    identities = samples.identities()
+    chosen = held_out(identities, samples.classes, share)
     if not chosen.any():
         raise DataError(
             f"data.heldOutShare: none of the {len(samples)} images can be held out, because no "
             "class has two"
         )
-    return Part(samples, np.flatnonzero(~chosen)), Part(samples, np.flatnonzero(chosen))
+    training, validation = np.flatnonzero(~chosen), np.flatnonzero(chosen)
+    return Part(samples, identities, training), Part(samples, identities, validation)
 
 
 class Part(Samples):
     """Some of the samples of a whole, by their numbers there."""
 
-    def __init__(self, whole: Samples, numbers: Indices) -> None:
+    def __init__(self, whole: Samples, identities: NDArray[np.uint64], numbers: Indices) -> None:
+        """``identities`` are those of the whole."""
         self._whole = whole
         self._numbers = numbers
+        self._identities = identities[numbers]
 
     @override
     def __len__(self) -> int:
@@ -85,7 +91,16 @@ class Part(Samples):
 
     @override
     def identities(self) -> NDArray[np.uint64]:
-        return self._whole.identities()[self._numbers]
+        return self._identities
+
+    @override
+    def fingerprinted(self) -> Iterator[bytes]:
+        yield self._identities.astype("<u8").tobytes()
+        yield self.classes.astype("<i8").tobytes()
+
+    @override
+    def size(self, index: int) -> int:
+        return self._whole.size(int(self._numbers[index]))
 
     @override
     def read(self, index: int) -> bytes:

@@ -176,7 +176,7 @@ def _plan(
     search = Search(store, memory, setup.settings)
     splits = open_splits(config)
     length = LengthPlan.of(config, len(splits.train))
-    own_fingerprints = _fingerprints(splits, config) if setup.settings.rank == 0 else {}
+    own_fingerprints = _fingerprints(splits) if setup.settings.rank == 0 else {}
     comm = setup.join_ranks()
     # Those of one rank: files may still be arriving at the disks of others.
     fingerprints = comm.from_first(lambda: own_fingerprints)
@@ -189,12 +189,8 @@ def _plan(
     return TrainingPlan(setup, store, memory, splits, fingerprints, comm, batch, length, start)
 
 
-def _fingerprints(splits: Splits, config: TrainingConfig) -> dict[str, str]:
-    path = config.data.path
-    return {
-        "training": fingerprint(splits.train, path),
-        "validation": fingerprint(splits.val, path),
-    }
+def _fingerprints(splits: Splits) -> dict[str, str]:
+    return {"training": fingerprint(splits.train), "validation": fingerprint(splits.val)}
 
 
 def take_over_memory(
