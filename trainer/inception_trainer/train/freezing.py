@@ -7,30 +7,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Self
 
-import torch
 from torch import nn
 from typing_extensions import override
 
 from inception_trainer.config.training import ModelConfig
 from inception_trainer.errors import ConfigError, closest
 
+from .norms import in_place_of
+
 
 class FrozenBatchNorm(nn.BatchNorm2d):
     """A BatchNorm2d in evaluation mode for good: it normalises with its running means and
     variances, and leaves them as they are.
     """
-
-    @classmethod
-    def of(cls, norm: nn.BatchNorm2d) -> FrozenBatchNorm:
-        """A frozen norm in place of ``norm``, with the same parameters and buffers."""
-        # Made without memory of its own, since it takes over that of ``norm``.
-        with torch.device("meta"):
-            made = cls(
-                norm.num_features, norm.eps, norm.momentum, norm.affine, norm.track_running_stats
-            )
-        made._parameters = norm._parameters  # noqa: SLF001
-        made._buffers = norm._buffers  # noqa: SLF001
-        return made.eval()
 
     @override
     def train(self, mode: bool = True) -> Self:
@@ -54,7 +43,7 @@ def freeze(network: nn.Module, config: ModelConfig) -> None:
         is_frozen = config.batch_norm == "Frozen" or f"{name}.weight".startswith(prefixes)
         if isinstance(module, nn.BatchNorm2d) and is_frozen:
             parent, _, last = name.rpartition(".")
-            setattr(network.get_submodule(parent), last, FrozenBatchNorm.of(module))
+            setattr(network.get_submodule(parent), last, in_place_of(module, FrozenBatchNorm))
 
 
 def _check(network: nn.Module, prefixes: Sequence[str]) -> None:

@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from typing_extensions import override
 
+from .norms import in_place_of
+
 TORCHS_DEVICES = ("cuda",)
 """Types of devices that torch's SyncBatchNorm has kernels for and that were named by it for years;
 whether those of vendors do the same is not known.
@@ -32,15 +34,7 @@ class SynchronizedBatchNorm(nn.BatchNorm2d):
     @classmethod
     def of(cls, norm: nn.BatchNorm2d) -> SynchronizedBatchNorm:
         """A synchronized norm in place of ``norm``, with the same parameters and buffers."""
-        # Made without memory of its own, since it takes over that of ``norm``.
-        with torch.device("meta"):
-            made = cls(
-                norm.num_features, norm.eps, norm.momentum, norm.affine, norm.track_running_stats
-            )
-        made._parameters = norm._parameters  # noqa: SLF001
-        made._buffers = norm._buffers  # noqa: SLF001
-        made.training = norm.training
-        return made
+        return in_place_of(norm, cls)
 
     @override
     def forward(self, input: Tensor) -> Tensor:
