@@ -39,6 +39,16 @@ def png(number: int, width: int = 48, height: int = 40) -> bytes:
     return buffer.getvalue()
 
 
+def noise_folder(root: Path) -> None:
+    """An image folder of two classes with eight images of noise in each split."""
+    generator = np.random.default_rng(0)
+    for split in ("train", "val"):
+        for number in range(8):
+            path = root / split / f"class-{number % 2}" / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(generator.integers(0, 256, (40, 48, 3), dtype=np.uint8)).save(path)
+
+
 def sample(key: str, image: bytes, label: int) -> list[Entry]:
     """The members of one sample."""
     return [(f"{key}.png", image), (f"{key}.cls", str(label).encode())]

@@ -162,6 +162,28 @@ def seen_validation(folder: Path) -> list[int]:
     return sorted(index for epoch, index in _lines(folder) if epoch == VALIDATION)
 
 
+def final(path: Path) -> dict[str, Any]:
+    """The last checkpoint of a training that has ended, from its folder."""
+    import torch
+
+    content: dict[str, Any] = torch.load(path / "checkpoints" / "final.pt", weights_only=True)
+    return content
+
+
+def assert_equal(one: Any, two: Any, name: str = "") -> None:
+    """Two checkpoints, or parts of them, bit by bit."""
+    import torch
+
+    if isinstance(one, dict):
+        assert one.keys() == two.keys(), name
+        for key in one:
+            assert_equal(one[key], two[key], f"{name}.{key}")
+    elif isinstance(one, torch.Tensor):
+        assert torch.equal(one, two), name
+    else:
+        assert one == two, name
+
+
 def _lines(folder: Path) -> Iterator[tuple[int, int]]:
     for path in folder.iterdir():
         for line in path.read_text().splitlines():

@@ -13,8 +13,9 @@ import pytest
 
 import trainer_ranks
 from inception_trainer import affinity
+from inception_trainer.config.continuation import fingerprint
 from inception_trainer.config.settings import Settings
-from inception_trainer.config.training import fingerprint, from_mapping, merge
+from inception_trainer.config.training import from_mapping, merge
 from inception_trainer.errors import ConfigError
 from shard_files import png
 from trainer_ranks import TINY

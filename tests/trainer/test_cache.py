@@ -13,11 +13,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from inception_trainer.config.continuation import fingerprint
 from inception_trainer.config.data import CacheConfig
-from inception_trainer.config.training import fingerprint, from_mapping
+from inception_trainer.config.training import from_mapping
 from inception_trainer.data import cache, open_splits
 from inception_trainer.data.base import Samples
 from inception_trainer.data.cache import UNIT, Area, CachedSamples, areas, cached
+from shard_files import noise_folder
 
 FORK = multiprocessing.get_context("fork")
 
@@ -183,14 +185,7 @@ def test_the_cache_decides_no_result() -> None:
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_data_set_that_is_cached_survives_the_loss_of_its_files(tmp_path, workers) -> None:
     """The second epoch needs no file: that is what a store that fails looks like."""
-    from PIL import Image
-
-    generator = np.random.default_rng(0)
-    for split in ("train", "val"):
-        for number in range(8):
-            path = tmp_path / split / f"class-{number % 2}" / f"{number}.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(generator.integers(0, 256, (40, 48, 3), dtype=np.uint8)).save(path)
+    noise_folder(tmp_path)
     data = {
         "kind": "ImageFolder",
         "path": str(tmp_path),

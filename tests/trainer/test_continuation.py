@@ -20,9 +20,9 @@ from PIL import Image
 import trainer_ranks
 from cifar_files import python_layout
 from inception_trainer.config import continuation
-from inception_trainer.config.continuation import compare, current, saved
+from inception_trainer.config.continuation import compare, current, fingerprint, saved
 from inception_trainer.config.data import DataConfig
-from inception_trainer.config.training import fingerprint, from_mapping, merge
+from inception_trainer.config.training import from_mapping, merge
 from inception_trainer.data import Splits, open_splits
 from inception_trainer.data.files import FileList
 from inception_trainer.data.identity import fingerprint as data_fingerprint

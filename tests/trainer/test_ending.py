@@ -10,7 +10,8 @@ import pytest
 import torch
 
 import trainer_ranks
-from inception_trainer.config.training import EvaluationConfig, fingerprint, from_mapping, merge
+from inception_trainer.config.continuation import fingerprint
+from inception_trainer.config.training import EvaluationConfig, from_mapping, merge
 from inception_trainer.reporting.progress import History, Progress
 from inception_trainer.train.ending import (
     NO_IMPROVEMENT,

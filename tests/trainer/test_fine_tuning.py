@@ -23,7 +23,7 @@ from inception_trainer.train.freezing import FrozenBatchNorm, freeze
 from inception_trainer.train.optimizers import make_optimizer, parameter_groups
 from inception_trainer.train.step import OptimizerStep
 from inception_trainer.train.syncnorm import synchronize_batch_norms
-from trainer_ranks import TINY
+from trainer_ranks import TINY, assert_equal, final
 
 ALONE, CPU = Comm(0, 1, "gloo"), torch.device("cpu")
 DIGITS: dict[str, Any] = {"data": {"kind": "Digits"}}
@@ -156,22 +156,6 @@ def test_wrong_names_are_refused(prefixes, words) -> None:
 
 def config(path: Path, **changes: Any) -> dict[str, Any]:
     return merge(TINY, {"checkpoint": {"path": str(path), "everySeconds": 0}, **changes})
-
-
-def final(path: Path) -> dict[str, Any]:
-    content: dict[str, Any] = torch.load(path / "checkpoints" / "final.pt", weights_only=True)
-    return content
-
-
-def assert_equal(one: Any, two: Any, name: str = "") -> None:
-    if isinstance(one, dict):
-        assert one.keys() == two.keys(), name
-        for key in one:
-            assert_equal(one[key], two[key], f"{name}.{key}")
-    elif isinstance(one, torch.Tensor):
-        assert torch.equal(one, two), name
-    else:
-        assert one == two, name
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inception_trainer.config.training import fingerprint, from_mapping
+from inception_trainer.config.continuation import fingerprint
+from inception_trainer.config.training import from_mapping
 from inception_trainer.data import open_splits
 from inception_trainer.data.held_out import held_out
 from inception_trainer.errors import ConfigError, DataError, InputMissing

@@ -20,7 +20,8 @@ from PIL import Image
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
 
-from inception_trainer.config.training import fingerprint, from_mapping
+from inception_trainer.config.continuation import fingerprint
+from inception_trainer.config.training import from_mapping
 from inception_trainer.data import files as data_files
 from inception_trainer.data import open_splits
 from inception_trainer.data.base import UNREADABLE, UnreadableImage

@@ -35,7 +35,7 @@ from inception_trainer.train.optimizers import RMSProp, parameter_groups
 from inception_trainer.train.schedule import learning_rate
 from inception_trainer.train.state import TrainingState
 from inception_trainer.train.step import OptimizerStep
-from trainer_ranks import TINY
+from trainer_ranks import TINY, assert_equal, final
 
 DIGITS = {"data": {"kind": "Digits"}}
 
@@ -286,21 +286,6 @@ ALL = {
 
 def config(path: Path, **changes) -> dict:
     return merge(TINY, {"checkpoint": {"path": str(path), "everySeconds": 0}, **changes})
-
-
-def final(path: Path) -> dict:
-    return torch.load(path / "checkpoints" / "final.pt", weights_only=True)
-
-
-def assert_equal(one: object, two: object, name: str = "") -> None:
-    if isinstance(one, dict):
-        assert one.keys() == two.keys(), name
-        for key in one:
-            assert_equal(one[key], two[key], f"{name}.{key}")
-    elif isinstance(one, torch.Tensor):
-        assert torch.equal(one, two), name
-    else:
-        assert one == two, name
 
 
 @pytest.mark.timeout(300)

@@ -5,11 +5,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
 
 import trainer_ranks
+from shard_files import noise_folder
 from traced_batch import Call, Hop, calls, train
 
 PAGE = Path(__file__).parents[2] / "docs" / "trainer.md"
@@ -43,12 +42,7 @@ def test_every_function_of_the_list_exists(hop) -> None:
 def first_calls(tmp_path_factory) -> list[Call]:
     """Of a training with a loader worker and everything on that the list names."""
     folder = tmp_path_factory.mktemp("one-batch")
-    generator = np.random.default_rng(0)
-    for split in ("train", "val"):
-        for number in range(8):
-            path = folder / split / f"class-{number % 2}" / f"{number}.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(generator.integers(0, 256, (40, 48, 3), dtype=np.uint8)).save(path)
+    noise_folder(folder)
     config = {
         "data": {"kind": "ImageFolder", "path": str(folder), "imageSize": 32, "workers": 1},
         "model": {"name": "bninception"},

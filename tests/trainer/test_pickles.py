@@ -11,7 +11,8 @@ from safetensors.torch import save_file
 
 from inception_trainer import cli, models
 from inception_trainer.comm import Comm
-from inception_trainer.config.training import fingerprint, from_mapping
+from inception_trainer.config.continuation import fingerprint
+from inception_trainer.config.training import from_mapping
 from inception_trainer.errors import ConfigError, DataError
 from inception_trainer.train.network import build_network
 from inception_trainer.weights import trained_network

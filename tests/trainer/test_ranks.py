@@ -15,7 +15,7 @@ from inception_trainer import models
 from inception_trainer.config.normalization import INCEPTION
 from inception_trainer.config.training import merge
 from inception_trainer.data.sampler import permutation
-from trainer_ranks import TINY
+from trainer_ranks import TINY, final
 
 pytestmark = pytest.mark.timeout(300)
 STEPS_PER_EPOCH = 48 // 8
@@ -23,10 +23,6 @@ STEPS_PER_EPOCH = 48 // 8
 
 def config(path: Path, **changes) -> dict:
     return merge(TINY, {"checkpoint": {"path": str(path), "everySeconds": 0}, **changes})
-
-
-def final(path: Path) -> dict:
-    return torch.load(path / "checkpoints" / "final.pt", weights_only=True)
 
 
 def latest_step(path: Path) -> int:

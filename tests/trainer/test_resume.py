@@ -21,7 +21,7 @@ from inception_trainer.checkpoint.folder import FolderCheckpoints
 from inception_trainer.config.training import merge
 from nightly import but_nightly
 from shard_files import same_data
-from trainer_ranks import TINY
+from trainer_ranks import TINY, final
 
 pytestmark = [pytest.mark.timeout(300), pytest.mark.usefixtures("copies_of_indices")]
 
@@ -66,11 +66,6 @@ def test_kill_at_any_moment_of_a_save_leaves_a_whole_checkpoint(tmp_path, kind) 
 def config(path: Path, **changes: Any) -> dict[str, Any]:
     base = merge(TINY, {"checkpoint": {"path": str(path), "everySteps": 2, "everySeconds": 0}})
     return merge(base, changes)
-
-
-def final(path: Path) -> dict[str, Any]:
-    content: dict[str, Any] = torch.load(path / "checkpoints" / "final.pt", weights_only=True)
-    return content
 
 
 def assert_same_result(one: Path, two: Path) -> None:

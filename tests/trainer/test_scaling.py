@@ -9,7 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from inception_trainer.config.training import fingerprint, from_mapping
+from inception_trainer.config.continuation import fingerprint
+from inception_trainer.config.training import from_mapping
 from inception_trainer.data import open_splits
 from inception_trainer.data.decode import ImageDecoder
 from inception_trainer.data.images import files_to_classify

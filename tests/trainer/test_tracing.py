@@ -15,7 +15,8 @@ import torch
 import stub_plugin
 import trainer_ranks
 from inception_trainer.comm import Comm
-from inception_trainer.config.training import ProfilerConfig, fingerprint, from_mapping, merge
+from inception_trainer.config.continuation import fingerprint
+from inception_trainer.config.training import ProfilerConfig, from_mapping, merge
 from inception_trainer.device import Accelerator
 from inception_trainer.errors import ConfigError
 from inception_trainer.heartbeat import Heartbeat

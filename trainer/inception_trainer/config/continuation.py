@@ -55,6 +55,17 @@ SECTIONS = (
     "execution",
 )
 """The keys that have a part in what a training is; others are about where and how it runs."""
+FINGERPRINTED = (
+    "model",
+    "optimizer",
+    "schedule",
+    "loss",
+    "augmentation",
+    "weightAverage",
+    "epochs",
+    "seed",
+)
+"""What decides the result of a training: all that checkpoints of version 0.1 know."""
 UNTOLD = ("model.foreignPickle", "data.numClasses", VALIDATION_DATA)
 """Keys that are no news: the first decides nothing, the others are told by what was found."""
 
@@ -93,6 +104,25 @@ class Comparison:
             f"checkpoint.path: {root} holds a checkpoint of another configuration ({told}); undo "
             f"the change, or use another folder to begin anew; {MAY_CHANGE} may change"
         )
+
+
+def fingerprint(config: TrainingConfig) -> dict[str, Any]:
+    """What decides the result of a training: a checkpoint continues only under the same values."""
+    plain = config.as_dict()
+    counted = {name: plain.get(name) for name in FINGERPRINTED}
+    counted["model"] = {
+        name: value for name, value in plain["model"].items() if name != "foreignPickle"
+    }
+    # How samples are read changes none of them; nor does how a step's samples are divided.
+    counted["data"] = {
+        name: value
+        for name, value in plain["data"].items()
+        if name not in ("workers", "maxCorrupt", "maxPixels", "cache")
+    }
+    counted["batch"] = {"global": config.batch.global_}
+    if config.epochs is None:
+        counted["maxSteps"] = config.max_steps
+    return flat(counted)
 
 
 def current(config: TrainingConfig, found: Plain) -> dict[str, Any]:

@@ -77,7 +77,6 @@ __all__ = [
     "ScheduleConfig",
     "TrainingConfig",
     "WeightAverageConfig",
-    "fingerprint",
     "flat",
     "from_mapping",
     "load",
@@ -477,34 +476,3 @@ def load_file(
     except OSError as error:
         raise InputMissing(f"configuration file {path} cannot be read: {error.strerror}") from None
     return load(text, overrides, str(path), image_folder)
-
-
-FINGERPRINTED = (
-    "model",
-    "optimizer",
-    "schedule",
-    "loss",
-    "augmentation",
-    "weightAverage",
-    "epochs",
-    "seed",
-)
-
-
-def fingerprint(config: TrainingConfig) -> dict[str, Any]:
-    """What decides the result of a training: a checkpoint continues only under the same values."""
-    plain = config.as_dict()
-    counted = {name: plain.get(name) for name in FINGERPRINTED}
-    counted["model"] = {
-        name: value for name, value in plain["model"].items() if name != "foreignPickle"
-    }
-    # How samples are read changes none of them; nor does how a step's samples are divided.
-    counted["data"] = {
-        name: value
-        for name, value in plain["data"].items()
-        if name not in ("workers", "maxCorrupt", "maxPixels", "cache")
-    }
-    counted["batch"] = {"global": config.batch.global_}
-    if config.epochs is None:
-        counted["maxSteps"] = config.max_steps
-    return flat(counted)

@@ -16,7 +16,7 @@ from inception_trainer import __version__
 from inception_trainer.checkpoint.base import FORMAT, Checkpoint
 from inception_trainer.comm import Comm
 from inception_trainer.config import continuation, preprocessing
-from inception_trainer.config.training import TrainingConfig, fingerprint
+from inception_trainer.config.training import TrainingConfig
 from inception_trainer.data import Splits
 from inception_trainer.data.sampler import LengthPlan
 from inception_trainer.device import Figures, of_ranks
@@ -253,7 +253,7 @@ def full_fingerprint(
     """The configuration's fingerprint and what was found in the data: what a resumed run is
     compared with (:mod:`inception_trainer.config.continuation`).
     """
-    return {**fingerprint(config), **found(splits, data_fingerprints)}
+    return {**continuation.fingerprint(config), **found(splits, data_fingerprints)}
 
 
 def found(splits: Splits, data_fingerprints: Mapping[str, str]) -> dict[str, Any]:
