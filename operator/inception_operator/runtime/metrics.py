@@ -94,6 +94,19 @@ class Metrics:
             "retries",
             "Passes that are repeated after a pause, because one failed or was refused.",
         )
+        self._define_passes()
+        self._define_watches()
+        build_info = self._gauge("build_info", "Version of the operator.", "version")
+        build_info.labels(__version__).set(1)
+        # rate() and alerts see nothing of a counter whose first value is 1: all begin at 0.
+        for verb in VERBS:
+            self.request_seconds.labels(verb)
+        for result in RESULTS:
+            self.reconciles.labels(result)
+        for where in Where:
+            self.internal_errors.labels(where)
+
+    def _define_passes(self) -> None:
         self.duration = self._histogram(
             "reconcile_duration_seconds",
             "Time of one pass, its requests included.",
@@ -110,6 +123,8 @@ class Metrics:
             "queue_oldest_age_seconds",
             "Age of the oldest job that waits or is worked on.",
         )
+
+    def _define_watches(self) -> None:
         self.watch_age = self._gauge(
             "watch_age_seconds",
             "Time since a watch last showed a sign of life.",
@@ -124,15 +139,6 @@ class Metrics:
             "leaving_nodes",
             "Nodes that are about to go.",
         )
-        build_info = self._gauge("build_info", "Version of the operator.", "version")
-        build_info.labels(__version__).set(1)
-        # rate() and alerts see nothing of a counter whose first value is 1: all begin at 0.
-        for verb in VERBS:
-            self.request_seconds.labels(verb)
-        for result in RESULTS:
-            self.reconciles.labels(result)
-        for where in Where:
-            self.internal_errors.labels(where)
 
     def _define_jobs(self) -> None:
         self.transitions = self._counter(

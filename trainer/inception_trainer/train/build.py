@@ -40,6 +40,7 @@ from . import memory_full
 from .batches import TrainingBatches
 from .boundary import ordered
 from .compiling import compile_for_evaluation
+from .ema import WeightAverage
 from .ending import early_end
 from .evaluation import Evaluator
 from .last_copy import LastCopySignal
@@ -277,7 +278,7 @@ def build_training(plan: TrainingPlan) -> TrainingRun:
     )
     _announce(plan, info)
     memory = _memory_copies(plan, state, info)
-    average = optimizer_step.average
+    evaluator, raw_evaluator = _evaluators(plan, network, optimizer_step.average, normalise)
     heartbeat = Heartbeat(plan.setup.settings.heartbeat_file)
     return TrainingRun(
         **vars(plan.setup),
@@ -307,12 +308,8 @@ def build_training(plan: TrainingPlan) -> TrainingRun:
             memory.begin_update,
             _mixed_steps(config, plan.length),
         ),
-        evaluator=_evaluator(plan, network if average is None else average.model, normalise),
-        raw_evaluator=(
-            None
-            if average is None or not config.evaluation.raw_weights
-            else _evaluator(plan, network, normalise)
-        ),
+        evaluator=evaluator,
+        raw_evaluator=raw_evaluator,
         progress=plan.start.progress,
         store=plan.store,
         starts_saved=plan.start.resumes and not plan.start.from_memory,
@@ -377,6 +374,17 @@ def _network(plan: TrainingPlan) -> tuple[nn.Module, Normalization, str | None]:
     normalization = choose(config.data.normalization, plan.splits.normalization, of_weights)
     # A resumed job goes on with what it began with, whatever a newer version would choose.
     return network, start.normalization or normalization, loaded.layout if loaded else start.weights
+
+
+def _evaluators(
+    plan: TrainingPlan, network: nn.Module, average: WeightAverage | None, normalise: Normalise
+) -> tuple[Evaluator, Evaluator | None]:
+    """Of the averaged network where there is one; then also of the other one, if asked for."""
+    if average is None:
+        return _evaluator(plan, network, normalise), None
+    asked = plan.setup.config.evaluation.raw_weights
+    raw = _evaluator(plan, network, normalise) if asked else None
+    return _evaluator(plan, average.model, normalise), raw
 
 
 def _evaluator(plan: TrainingPlan, network: nn.Module, normalise: Normalise) -> Evaluator:
