@@ -28,6 +28,7 @@ from inception_trainer.reporting.records import RunInfo
 from inception_trainer.train.network import (
     build_network,
     check_batch_norms,
+    count_classes,
     prepare_for_training,
 )
 from inception_trainer.train.prefetch import stream_batches
@@ -66,7 +67,7 @@ def run(run: Run) -> dict[str, Any]:
     plan = batch_plan(config.batch, comm.world_size)
     splits = open_splits(config)
     _check_samples(splits, plan)
-    network = _network(run, max(splits.num_classes, config.data.num_classes or 0))
+    network = _network(run, count_classes(config, splits))
     check_batch_norms(network, config, comm.world_size, plan.smallest_micro_batch)
     recorded_steps = config.profiler.steps or 0
     total_steps = _unrecorded_steps(config) + recorded_steps

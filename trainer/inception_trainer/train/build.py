@@ -49,6 +49,7 @@ from .memory import MemoryCopies
 from .network import (
     build_network,
     check_batch_norms,
+    count_classes,
     count_parameters,
     prepare_for_training,
 )
@@ -355,7 +356,7 @@ def _network(plan: TrainingPlan) -> tuple[nn.Module, Normalization, str | None]:
     came in.
     """
     config, start = plan.setup.config, plan.start
-    classes = max(plan.splits.num_classes, config.data.num_classes or 0)
+    classes = count_classes(config, plan.splits)
     weights = config.loss.class_weights
     if weights is not None and len(weights) != classes:
         raise ConfigError(

@@ -19,7 +19,7 @@ from inception_trainer.log import logger
 
 from .fitting import Trial, is_out_of_memory, largest
 from .loop import TrainingRun
-from .network import empty_network
+from .network import count_classes, empty_network
 
 MOST_WORDS = 300
 """Characters of the device's own message, which may list every block of its memory."""
@@ -149,7 +149,7 @@ def _anew(training: TrainingRun) -> nn.Module:
     training.state.release()
     gc.collect()
     training.accelerator.release_memory()
-    classes = max(training.splits.num_classes, config.data.num_classes or 0)
+    classes = count_classes(config, training.splits)
     return empty_network(config, classes, training.accelerator.device)
 
 

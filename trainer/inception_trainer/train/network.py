@@ -17,6 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 from inception_trainer import models
 from inception_trainer.comm import Comm
 from inception_trainer.config.training import TrainingConfig
+from inception_trainer.data import Splits
 from inception_trainer.device import Accelerator
 from inception_trainer.errors import ConfigError
 from inception_trainer.weights.layouts import AUXILIARY
@@ -163,6 +164,13 @@ def _too_few_values(config: TrainingConfig, norm: str) -> str:
         f"{norm} of {config.model.name} a single value per channel at data.imageSize "
         f"{config.data.image_size}, which has no variance; {', or '.join(remedies)}"
     )
+
+
+def count_classes(config: TrainingConfig, splits: Splits) -> int:
+    """How many outputs the network has: one for each class of the data, or more where
+    ``data.numClasses`` asks for them.
+    """
+    return max(splits.num_classes, config.data.num_classes or 0)
 
 
 def count_parameters(network: nn.Module) -> int:
