@@ -7,9 +7,9 @@ import pytest
 
 from inception_trainer import recipes
 from inception_trainer.config import catalog
+from inception_trainer.config.continuation import fingerprint
 from inception_trainer.config.training import (
     TrainingConfig,
-    fingerprint,
     from_mapping,
     load,
     load_file,
