@@ -44,6 +44,7 @@ while os.environ["RANK"] != "0" or not os.path.exists(os.path.join(folder, "fini
         if os.environ["RANK"] == "0":
             write(path, str(step))
         dist.barrier()
+        dist.destroy_process_group()
         sys.exit(75)
     time.sleep(0.05)
 """

@@ -112,6 +112,9 @@ def train() -> None:
                 Path(os.environ["INCEPTION_PROGRESS_FILE"]),
                 json.dumps({"step": step, "metrics": {"loss": 1 / step}}),
             )
+        if flags.any():
+            # A thread of gloo that outlives the interpreter would end it with SIGABRT.
+            dist.destroy_process_group()
         if flags[0] > 0:
             sys.exit(75)
         if flags[1] > 0:

@@ -37,4 +37,4 @@ def test_ranks_meet_without_libuv(gang: Gang) -> None:
     gang.first_steps(1, 2)
     (gang.folder / "finish").touch()
     for launcher in gang.launchers:
-        assert launcher.wait_exit() == 0
+        assert launcher.wait_exit() == 0, launcher.read_log()
