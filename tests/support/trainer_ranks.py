@@ -18,7 +18,14 @@ from launchers import free_port
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(
-    ["inception_trainer.preload", "inception_trainer.train.build", "torch._dynamo"]
+    [
+        "inception_trainer.preload",
+        "inception_trainer.train.build",
+        "torch._dynamo",
+        # What a run imports for its curves: a second each time.
+        "matplotlib.backends.backend_agg",
+        "matplotlib.figure",
+    ]
 )
 
 VALIDATION = -1
@@ -92,14 +99,16 @@ def start(
     attempt: int = 1,
     seen: Path | None = None,
     *,
-    small: bool = False,
+    small: bool = True,
+    pause: float = 0.0,
     environment: dict[str, str] | None = None,
     pods: Sequence[Path] = (),
     faults: Mapping[int, str] | None = None,
 ) -> Gang:
     """Start ``world`` ranks; ``seen`` is a folder where each leaves the samples it was given.
 
-    With ``small``, bninception means the network of ``small_network``. ``environment`` adds
+    Unless ``small`` is false, bninception means the network of ``small_network``, each step of
+    which takes ``pause`` seconds at least: time to stop it before the end. ``environment`` adds
     variables. ``pods`` puts every rank into a pod of its own, whose shared memory is that folder.
     ``faults`` says where ranks die: ``<point> <count>``, as in ``killed_ranks``.
     """
@@ -118,7 +127,7 @@ def start(
         "OMP_NUM_THREADS": "1",
         # These ranks run on the CPU, also on a machine that has a GPU.
         "CUDA_VISIBLE_DEVICES": "",
-        "SMALL_NETWORK": "yes" if small else "",
+        "SMALL_NETWORK": str(pause) if small else "",
         **(environment or {}),
     }
     for rank in range(world):
@@ -146,10 +155,16 @@ def start(
 
 
 def run(
-    folder: Path, config: dict[str, Any], world: int = 1, attempt: int = 1, seen: Path | None = None
+    folder: Path,
+    config: dict[str, Any],
+    world: int = 1,
+    attempt: int = 1,
+    seen: Path | None = None,
+    *,
+    small: bool = True,
 ) -> list[int]:
     """Run to the end."""
-    return start(folder, config, world, attempt, seen).wait()
+    return start(folder, config, world, attempt, seen, small=small).wait()
 
 
 def seen_samples(folder: Path) -> Iterator[tuple[int, int]]:
@@ -215,6 +230,7 @@ def _rank(environment: dict[str, str], folder: str, seen: str) -> None:
     if environment["SMALL_NETWORK"]:
         import small_network
 
+        small_network.pause_seconds = float(environment["SMALL_NETWORK"])
         small_network.take_the_place_of("bninception")
     from inception_trainer.entry import train
 

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+import small_network
+from inception_trainer import models
 from inception_trainer.data import shardindex
 
 
@@ -22,3 +24,11 @@ def copies_of_indices(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         monkeypatch.setenv("TMPDIR", folder)
         monkeypatch.setattr(shardindex, "folder", lambda: Path(folder))
         yield Path(folder)
+
+
+@pytest.fixture(scope="module")
+def small_bninception() -> Iterator[None]:
+    """Have bninception mean the small network in this process, as in the ranks that it starts."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(models._NETWORKS, "bninception", small_network.Small)
+        yield

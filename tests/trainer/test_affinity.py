@@ -144,7 +144,7 @@ def test_each_rank_and_its_loaders_have_cpus_of_their_own(tmp_path) -> None:
     )
     job["evaluation"] = {"everyEpochs": 100_000}
     # What each rank may use decides its threads, no variable.
-    gang = trainer_ranks.start(tmp_path, job, 2, small=True, environment={"OMP_NUM_THREADS": ""})
+    gang = trainer_ranks.start(tmp_path, job, 2, environment={"OMP_NUM_THREADS": ""})
     gang.until(lambda: gang.progress()["step"] >= 4)
     for rank, process in enumerate(gang.processes):
         own = tuple(affinity.part(affinity.by_core(CPUS), rank, 2))

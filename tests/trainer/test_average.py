@@ -14,7 +14,7 @@ from inception_trainer.weights.average import mean, write_mean
 from inception_trainer.weights.load import OWN_LAYOUT, open_weights
 from trainer_ranks import TINY
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.timeout(300), pytest.mark.usefixtures("small_bninception")]
 
 
 @pytest.fixture(scope="module")

@@ -114,6 +114,7 @@ def test_a_folder_that_takes_no_file_is_a_warning(tmp_path, caplog) -> None:
 
 
 @pytest.mark.timeout(300)
+@pytest.mark.usefixtures("small_bninception")
 def test_evaluation_on_one_rank_and_two_leaves_the_same_files(tmp_path) -> None:
     torch.save(models.create("bninception", 4).state_dict(), tmp_path / "weights.pth")
     job = merge(TINY, {"model": {"weights": str(tmp_path / "weights.pth")}})

@@ -313,10 +313,10 @@ def summary(path: Path) -> dict[str, Any]:
 
 def test_a_finished_run_goes_on_with_more_epochs(tmp_path: Path) -> None:
     job, seen = tmp_path / "job", tmp_path / "seen"
-    assert trainer_ranks.start(tmp_path / "1", config(job), small=True).wait() == [0]
+    assert trainer_ranks.start(tmp_path / "1", config(job)).wait() == [0]
     assert summary(job)["steps"] == 6
     more = config(job, epochs=3, optimizer={"learningRate": 0.02})
-    gang = trainer_ranks.start(tmp_path / "2", more, attempt=2, seen=seen, small=True)
+    gang = trainer_ranks.start(tmp_path / "2", more, attempt=2, seen=seen)
     assert gang.wait() == [0], gang.output()
     output = gang.output()
     assert "continuing at step 6 " in output
@@ -330,7 +330,7 @@ def test_a_finished_run_goes_on_with_more_epochs(tmp_path: Path) -> None:
     ]
     assert (summary(job)["steps"], summary(job)["epochs"]) == (18, 3.0)
     # And it is finished again.
-    again = trainer_ranks.start(tmp_path / "3", more, attempt=3, small=True)
+    again = trainer_ranks.start(tmp_path / "3", more, attempt=3)
     assert again.wait() == [0]
     assert "finished before, at step 18: nothing to do" in again.output()
 
@@ -338,9 +338,9 @@ def test_a_finished_run_goes_on_with_more_epochs(tmp_path: Path) -> None:
 def test_a_run_that_is_made_shorter_ends_at_once_and_is_measured(tmp_path: Path) -> None:
     job = tmp_path / "job"
     two = config(job, epochs=2, maxSteps=9)
-    assert trainer_ranks.start(tmp_path / "1", two, small=True).wait() == [0]
+    assert trainer_ranks.start(tmp_path / "1", two).wait() == [0]
     shorter = config(job, epochs=1)
-    gang = trainer_ranks.start(tmp_path / "2", shorter, attempt=2, small=True)
+    gang = trainer_ranks.start(tmp_path / "2", shorter, attempt=2)
     assert gang.wait() == [0], gang.output()
     assert "epochs: 2 before, 1 now" in gang.output()
     assert "9 steps are done, and 6 are asked for" in gang.output()
@@ -364,7 +364,7 @@ def test_a_job_made_anew_with_more_epochs_goes_on_where_the_finished_one_ended(
     def start(name: str, epochs: int, environment: dict[str, str]) -> trainer_ranks.Gang:
         # Without memory: other tests of this machine have pods with these names.
         own = config(job, epochs=epochs, checkpoint={"memory": "Never"})
-        return trainer_ranks.start(tmp_path / name, own, small=True, environment=environment)
+        return trainer_ranks.start(tmp_path / name, own, environment=environment)
 
     assert start("before", 1, of_job("0a1b", "03:33:11")).wait() == [0]
     gang = start("anew", 2, of_job("0c2d", "03:40:00"))
@@ -378,10 +378,10 @@ def test_the_same_data_at_another_path_go_on_and_others_do_not(tmp_path: Path) -
     shutil.copytree(tmp_path / "here", tmp_path / "there")
     job = tmp_path / "job"
     first = config(job, maxSteps=2, epochs=2, data=None) | {"data": data | {"imageSize": 32}}
-    gang = trainer_ranks.start(tmp_path / "1", first, small=True)
+    gang = trainer_ranks.start(tmp_path / "1", first)
     assert gang.wait() == [0], gang.output()
     moved = first | {"data": first["data"] | {"path": str(tmp_path / "there")}, "maxSteps": 4}
-    gang = trainer_ranks.start(tmp_path / "2", moved, attempt=2, small=True)
+    gang = trainer_ranks.start(tmp_path / "2", moved, attempt=2)
     assert gang.wait() == [0], gang.output()
     assert "continuing at step 2 " in gang.output()
     assert (
@@ -389,14 +389,14 @@ def test_the_same_data_at_another_path_go_on_and_others_do_not(tmp_path: Path) -
         "the data are the same by names, classes and sizes"
     ) in gang.output()
     rename(tmp_path / "there")
-    gang = trainer_ranks.start(tmp_path / "3", moved | {"maxSteps": 6}, attempt=3, small=True)
+    gang = trainer_ranks.start(tmp_path / "3", moved | {"maxSteps": 6}, attempt=3)
     assert gang.wait() == [78], gang.output()
     assert "the data must be the same: names, classes or sizes differ" in gang.output()
 
 
 def test_another_network_is_refused(tmp_path: Path) -> None:
     job = tmp_path / "job"
-    assert trainer_ranks.start(tmp_path / "1", config(job), small=True).wait() == [0]
+    assert trainer_ranks.start(tmp_path / "1", config(job)).wait() == [0]
     other = config(job, model={"name": "resnet50"}, epochs=2)
     gang = trainer_ranks.start(tmp_path / "2", other, attempt=2)
     assert gang.wait() == [78], gang.output()
@@ -424,9 +424,9 @@ def without_what_is_new(job: Path) -> None:
 
 def test_a_checkpoint_of_an_earlier_version_goes_on(tmp_path: Path) -> None:
     job = tmp_path / "job"
-    assert trainer_ranks.start(tmp_path / "1", config(job), small=True).wait() == [0]
+    assert trainer_ranks.start(tmp_path / "1", config(job)).wait() == [0]
     without_what_is_new(job)
-    gang = trainer_ranks.start(tmp_path / "2", config(job, epochs=2), attempt=2, small=True)
+    gang = trainer_ranks.start(tmp_path / "2", config(job, epochs=2), attempt=2)
     assert gang.wait() == [0], gang.output()
     changes = [line for line in gang.output().splitlines() if "changed configuration" in line]
     assert [line.partition("configuration: ")[2] for line in changes] == ["epochs: 1 before, 2 now"]

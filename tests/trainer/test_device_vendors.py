@@ -121,7 +121,7 @@ class Ranks:
         config = merge(
             merge(TINY, SHORT), {"output": {"path": str(self.folder / "output")}, **config}
         )
-        gang = trainer_ranks.start(self.folder, config, world, small=True, environment=environment)
+        gang = trainer_ranks.start(self.folder, config, world, environment=environment)
         return gang.wait(), gang.output()
 
     def events(self, rank: int) -> list[dict[str, Any]]:

@@ -88,7 +88,7 @@ def test_a_reached_target_ends_the_job_as_done(tmp_path) -> None:
     """Any accuracy is above the target, so that the first evaluation ends it."""
     world = 2
     config = job(tmp_path, evaluation={"target": 1e-9, "everySteps": 4})
-    gang = trainer_ranks.start(tmp_path, config, world, small=True)
+    gang = trainer_ranks.start(tmp_path, config, world)
     assert gang.wait() == [0] * world, gang.output()
     found = summary(tmp_path)
     assert (found["exitReason"], found["steps"], found["bestStep"]) == ("TargetReached", 4, 4)
@@ -102,18 +102,18 @@ def test_a_reached_target_ends_the_job_as_done(tmp_path) -> None:
 @pytest.mark.timeout(300)
 def test_a_job_that_has_ended_early_stays_so_and_goes_on_when_asked_for_more(tmp_path) -> None:
     early = job(tmp_path, evaluation={"target": 1e-9, "everySteps": 4})
-    assert trainer_ranks.start(tmp_path, early, small=True).wait() == [0]
+    assert trainer_ranks.start(tmp_path, early).wait() == [0]
     ended = (tmp_path / "latest.json").read_bytes()
-    again = trainer_ranks.start(tmp_path, early, attempt=2, small=True)
+    again = trainer_ranks.start(tmp_path, early, attempt=2)
     assert again.wait() == [0]
     assert "finished before, at step 4: nothing to do" in again.output()
     assert (tmp_path / "latest.json").read_bytes() == ended
-    more = trainer_ranks.start(tmp_path, job(tmp_path), attempt=3, small=True)
+    more = trainer_ranks.start(tmp_path, job(tmp_path), attempt=3)
     assert more.wait() == [0]
     assert "continuing at step 4 " in more.output()
     assert (summary(tmp_path)["exitReason"], summary(tmp_path)["steps"]) == ("Completed", 36)
     whole = tmp_path / "whole"
-    assert trainer_ranks.start(whole, job(whole), small=True).wait() == [0]
+    assert trainer_ranks.start(whole, job(whole)).wait() == [0]
     finals = [
         torch.load(path / "checkpoints" / "final.pt", weights_only=True)["model"]
         for path in (tmp_path, whole)
@@ -128,7 +128,7 @@ def test_a_training_that_gets_no_better_ends(tmp_path) -> None:
     config = job(tmp_path, evaluation={"patience": 2, "everySteps": 2})
     config = merge(config, {"optimizer": {"learningRate": 1e-12}})
     config = merge(config, {"model": {"batchNormMomentum": 1e-9}})
-    gang = trainer_ranks.start(tmp_path, config, small=True)
+    gang = trainer_ranks.start(tmp_path, config)
     assert gang.wait() == [0], gang.output()
     found = summary(tmp_path)
     assert (found["exitReason"], found["steps"], found["bestStep"]) == ("NoImprovement", 6, 2)

@@ -45,7 +45,7 @@ def run(path: Path, kind: str, mode: str = "Train") -> trainer_ranks.Gang:
         "output": {"path": str(path / "output")},
         **length,
     }
-    return trainer_ranks.start(path, merge(TINY, changes), small=True)
+    return trainer_ranks.start(path, merge(TINY, changes))
 
 
 def losses(path: Path) -> list[float]:

@@ -207,12 +207,12 @@ def test_adamw_goes_on_from_the_memory_of_a_pod(tmp_path, pods) -> None:
     """Rank 0 is killed in its sixth step; its peer has the five before it."""
     change = {"maxSteps": 8, "optimizer": {"name": "AdamW", "learningRate": 0.001}}
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    gang = trainer_ranks.start(whole, config(whole, **change), 2, small=True)
+    gang = trainer_ranks.start(whole, config(whole, **change), 2)
     assert gang.wait() == [0, 0], gang.output()
     job = config(parts, **change)
     faults = {0: "exchange 6"}
-    assert 0 not in trainer_ranks.start(parts, job, 2, small=True, pods=pods, faults=faults).wait()
-    gang = trainer_ranks.start(parts, job, 2, attempt=2, small=True, pods=pods)
+    assert 0 not in trainer_ranks.start(parts, job, 2, pods=pods, faults=faults).wait()
+    gang = trainer_ranks.start(parts, job, 2, attempt=2, pods=pods)
     assert gang.wait() == [0, 0], gang.output()
     assert "continuing at step 5 " in gang.output()
     assert "memory of rank 1's pod" in gang.output()

@@ -165,6 +165,6 @@ def test_a_run_is_said_not_to_learn_only_where_guessing_would_do_as_well(
 
 def test_a_run_that_does_not_learn_is_warned(tmp_path: Path) -> None:
     """Nine steps are too few for this network, after the epoch that every run is given."""
-    gang = trainer_ranks.start(tmp_path, merge(TINY, {"maxSteps": 9}), small=True)
+    gang = trainer_ranks.start(tmp_path, merge(TINY, {"maxSteps": 9}))
     assert gang.wait() == [0], gang.output()
     assert "accuracy is at chance level after 1.5 epochs: this run is not learning" in gang.output()

@@ -105,6 +105,7 @@ def test_a_batch_that_one_has_no_memory_for_is_halved_for_all() -> None:
     assert not any("error" in one for one in found.values())
 
 
+@pytest.mark.nightly
 def test_steps_of_all_loops_in_processes_of_their_own(tmp_path) -> None:
     found = gpu.run_part("steps", options(tmp_path))
     assert "error" not in found, found

@@ -20,7 +20,7 @@ from inception_trainer.modes import latency
 from inception_trainer.train.step import Normalise
 from trainer_ranks import TINY
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.timeout(300), pytest.mark.usefixtures("small_bninception")]
 
 
 @pytest.fixture(scope="module")

@@ -43,7 +43,7 @@ def job(path: Path, **changes: Any) -> dict[str, Any]:
 
 
 def run_small(path: Path, config: dict[str, Any], attempt: int = 1, **options: Any) -> None:
-    gang = trainer_ranks.start(path, config, 1, attempt, small=True, **options)
+    gang = trainer_ranks.start(path, config, 1, attempt, **options)
     assert gang.wait() == [0], gang.output()
 
 

@@ -43,12 +43,12 @@ def workers(gang: Gang, attempt: int, rank: int) -> set[int]:
 @pytest.mark.parametrize(
     ("gang", "consequence"),
     [
-        pytest.param({"size": 2, "program": program}, consequence, id=name)
-        for name, program, consequence in (
-            ("a function", ["loading_program:train"], "PeerLost"),
-            ("a script", [sys.executable, SCRIPT], "PeerLost"),
+        pytest.param({"size": 2, "program": program}, consequence, id=name, marks=marks)
+        for name, program, consequence, marks in (
+            ("a function", ["loading_program:train"], "PeerLost", ()),
+            ("a script", [sys.executable, SCRIPT], "PeerLost", pytest.mark.nightly),
             # Of an interpreter of its own nothing is known but its exit code.
-            ("in a shell", ["bash", "-c", IN_A_SHELL], "Error"),
+            ("in a shell", ["bash", "-c", IN_A_SHELL], "Error", ()),
         )
     ],
     indirect=["gang"],

@@ -73,7 +73,6 @@ class Pods:
             config,
             len(pods),
             self.attempt,
-            small=True,
             pods=[self.pod(number) for number in pods],
             faults={int(name.removeprefix("rank")): fault for name, fault in faults.items()},
         )

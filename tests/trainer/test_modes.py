@@ -25,7 +25,7 @@ from inception_trainer.train.step import Normalise
 from inception_trainer.weights.pickles import faults_of
 from trainer_ranks import TINY
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.timeout(300), pytest.mark.usefixtures("small_bninception")]
 
 
 def config(path: Path, **changes) -> dict:

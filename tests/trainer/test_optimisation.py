@@ -212,7 +212,7 @@ def test_the_last_epochs_mix_no_images(tmp_path) -> None:
     }.items():
         path = tmp_path / name
         job = config(path, epochs=2, schedule={"name": "Constant"}, **change)
-        gang = trainer_ranks.start(path, job, small=True)
+        gang = trainer_ranks.start(path, job)
         assert gang.wait() == [0], gang.output()
         results[name] = [row[1] for row in final(path)["progress"]["history"]["train"]]
     # Six steps in an epoch; the loss of the seventh shows the first images that are not mixed.
@@ -221,7 +221,7 @@ def test_the_last_epochs_mix_no_images(tmp_path) -> None:
     only_last = tmp_path / "only"
     change = merge(mixed, {"augmentation": {"mixOffEpochs": 2}})
     job = config(only_last, epochs=2, schedule={"name": "Constant"}, **change)
-    assert trainer_ranks.start(only_last, job, small=True).wait() == [0]
+    assert trainer_ranks.start(only_last, job).wait() == [0]
     found = [row[1] for row in final(only_last)["progress"]["history"]["train"]]
     assert found == results["none"]
 
@@ -365,10 +365,10 @@ def test_the_network_itself_is_measured_beside_its_average(tmp_path) -> None:
     """An average changes nothing of the training, so without one the same network is measured."""
     averaged, plain = tmp_path / "averaged", tmp_path / "plain"
     both = {"weightAverage": {"decay": 0.9}, "evaluation": {"rawWeights": True}}
-    gang = trainer_ranks.start(averaged, config(averaged, **both), 2, small=True)
+    gang = trainer_ranks.start(averaged, config(averaged, **both), 2)
     assert gang.wait() == [0, 0], gang.output()
     assert "of the weights without their average" in gang.output()
-    assert trainer_ranks.start(plain, config(plain), 2, small=True).wait() == [0, 0]
+    assert trainer_ranks.start(plain, config(plain), 2).wait() == [0, 0]
     found, expected = (
         json.loads((path / "output" / "summary.json").read_text()) for path in (averaged, plain)
     )

@@ -23,7 +23,7 @@ from inception_trainer.modes import common
 from inception_trainer.weights.exported_network import open_exported
 from inception_trainer.weights.trained_network import TrainedModel
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.timeout(300), pytest.mark.usefixtures("small_bninception")]
 
 OTHER = {"imageSize": 64, "evaluationCropRatio": 1.0, "interpolation": "Bicubic"}
 """None of them is the default."""

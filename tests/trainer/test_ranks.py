@@ -80,7 +80,7 @@ def test_one_rank_and_two_compute_the_same(tmp_path) -> None:
 def test_stopped_job_continues_bit_by_bit(tmp_path) -> None:
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     assert trainer_ranks.run(whole, config(whole), 2) == [0, 0]
-    stop_at(trainer_ranks.start(parts, config(parts), 2), 1)
+    stop_at(trainer_ranks.start(parts, config(parts), 2, pause=0.3), 1)
     stopped = latest_step(parts)
     assert 0 < stopped < 2 * STEPS_PER_EPOCH
     error = json.loads((parts / "error-1.json").read_text())["message"]
@@ -102,7 +102,7 @@ def test_other_world_sizes_see_every_sample_once(tmp_path) -> None:
     seen = tmp_path / "seen"
     steps = [0]
     for attempt, world in enumerate((2, 1), 1):
-        gang = trainer_ranks.start(tmp_path, config(tmp_path), world, attempt, seen)
+        gang = trainer_ranks.start(tmp_path, config(tmp_path), world, attempt, seen, pause=0.3)
         stop_at(gang, steps[-1] + 1)
         steps.append(latest_step(tmp_path))
         assert steps[-1] > steps[-2]
@@ -114,7 +114,7 @@ def test_other_world_sizes_see_every_sample_once(tmp_path) -> None:
 
 def test_killed_job_continues_from_its_last_checkpoint(tmp_path) -> None:
     every = config(tmp_path, checkpoint={"path": str(tmp_path), "everySteps": 2, "everySeconds": 0})
-    gang = trainer_ranks.start(tmp_path, every, 2)
+    gang = trainer_ranks.start(tmp_path, every, 2, pause=0.3)
     gang.until((tmp_path / "latest.json").exists)
     gang.signal(signal.SIGKILL)
     gang.wait()
@@ -232,20 +232,21 @@ def test_time_based_checkpoints_are_agreed(tmp_path) -> None:
     assert len(list((tmp_path / "checkpoints").glob("step-*.pt"))) > 1
 
 
+@pytest.mark.usefixtures("small_bninception")
 def test_weights_bring_their_inputs_along_over_restarts(tmp_path) -> None:
     torch.manual_seed(3)
-    donor = models.create("resnet50", 4)
+    donor = models.create("bninception", 4)
     state = {f"module.{name}": value for name, value in donor.state_dict().items()}
     torch.save(
         {"state_dict": state, "preprocessing": INCEPTION.as_dict()}, tmp_path / "weights.pth.tar"
     )
     model = {
-        "name": "resnet50",
+        "name": "bninception",
         "weights": str(tmp_path / "weights.pth.tar"),
         "foreignPickle": "Allow",
     }
     own = config(tmp_path / "job", model=model, batch={"global": 16}, epochs=1)
-    stop_at(trainer_ranks.start(tmp_path / "job", own, 2), 1)
+    stop_at(trainer_ranks.start(tmp_path / "job", own, 2, pause=0.3), 1)
     first = summary(tmp_path / "job")
     assert (first["weights"], first["normalization"]) == ("this trainer", INCEPTION.as_dict())
     # The file is needed once: the checkpoint holds all that came from it.

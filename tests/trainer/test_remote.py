@@ -251,36 +251,38 @@ def test_images_to_classify_are_those_of_the_folder(tmp_path, url) -> None:
         image_files(place(f"{url}/nowhere"))
 
 
+@pytest.mark.usefixtures("small_bninception")
 def test_weights_are_fetched_with_their_checksum(tmp_path, url) -> None:
-    file = tmp_path / "weights" / "resnet50.pth"
+    file = tmp_path / "weights" / "bninception.pth"
     file.parent.mkdir()
-    torch.save(models.create("resnet50", 3).state_dict(), file)
+    torch.save(models.create("bninception", 3).state_dict(), file)
     checksum = hashlib.sha256(file.read_bytes()).hexdigest()
     checksums.beside(file).write_bytes(checksums.entry(checksum, file.name))
     upload(file.parent, url)
     upload(file.parent, f"{url}/other")
     source = f"{url}/{file.name}"
-    assert open_weights("resnet50", local_file(source)).classes == 3
+    assert open_weights("bninception", local_file(source)).classes == 3
     assert local_file(source) is local_file(source)
     (Remote(url) / f"{file.name}.sha256").write_bytes(checksums.entry("0" * 64, file.name))
     local_file.cache_clear()
-    with pytest.raises(DataError, match=r"resnet50\.pth is damaged"):
-        open_weights("resnet50", local_file(source))
-    assert open_weights("resnet50", local_file(f"{url}/other/{file.name}")).classes == 3
+    with pytest.raises(DataError, match=r"bninception\.pth is damaged"):
+        open_weights("bninception", local_file(source))
+    assert open_weights("bninception", local_file(f"{url}/other/{file.name}")).classes == 3
     with pytest.raises(InputMissing, match=r"model\.weights: no object .*/none\.pth"):
         local_file(f"{url}/none.pth")
 
 
+@pytest.mark.usefixtures("small_bninception")
 def test_weights_come_from_a_web_server(tmp_path) -> None:
-    torch.save(models.create("resnet50", 3).state_dict(), tmp_path / "resnet50.pth")
+    torch.save(models.create("bninception", 3).state_dict(), tmp_path / "bninception.pth")
     handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(tmp_path))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever).start()
         try:
-            file = local_file(f"http://127.0.0.1:{server.server_port}/resnet50.pth")
+            file = local_file(f"http://127.0.0.1:{server.server_port}/bninception.pth")
         finally:
             server.shutdown()
-    assert open_weights("resnet50", file).classes == 3
+    assert open_weights("bninception", file).classes == 3
 
 
 def test_file_urls_are_paths(tmp_path) -> None:
@@ -359,7 +361,7 @@ def test_a_job_in_a_store_stops_and_continues_bit_by_bit(tmp_path, shared) -> No
     whole = tmp_path / "whole"
     assert trainer_ranks.run(whole, config(shard_folder, whole), 2) == [0, 0]
     parts, remote = tmp_path / "parts", config(data_url, run_url)
-    gang = trainer_ranks.start(parts, remote, 2, environment=OWN_FOLDERS)
+    gang = trainer_ranks.start(parts, remote, 2, pause=0.3, environment=OWN_FOLDERS)
     gang.until(lambda: gang.progress()["step"] >= 3)
     gang.signal(signal.SIGTERM)
     assert gang.wait() == [75, 75], gang.output()

@@ -88,10 +88,10 @@ def test_kill_while_a_checkpoint_is_written_costs_only_the_steps_since_the_one_b
     the one before.
     """
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    assert trainer_ranks.run(whole, config(whole)) == [0]
+    assert trainer_ranks.run(whole, config(whole), small=False) == [0]
     hit = None
     for attempt in range(1, 20):
-        gang = trainer_ranks.start(parts, config(parts), 1, attempt)
+        gang = trainer_ranks.start(parts, config(parts), 1, attempt, small=False)
         drafts = parts / ".writers" / str(attempt)
         gang.until(lambda: (parts / "latest.json").exists() and any(drafts.glob("step-*.pt.tmp")))  # noqa: B023
         gang.signal(signal.SIGKILL)
@@ -102,7 +102,7 @@ def test_kill_while_a_checkpoint_is_written_costs_only_the_steps_since_the_one_b
             hit = newest["step"]
             break
     assert hit is not None, "no save was hit"
-    gang = trainer_ranks.start(parts, config(parts), 1, attempt + 1)
+    gang = trainer_ranks.start(parts, config(parts), 1, attempt + 1, small=False)
     assert gang.wait() == [0], gang.output()
     assert f"continuing at step {hit} " in gang.output()
     assert_same_result(whole, parts)
@@ -142,7 +142,7 @@ def test_a_job_on_files_continues_bit_by_bit(
     root.mkdir()
     own = {"data": dataset(root), "checkpoint": {"everySteps": 100}}
     assert trainer_ranks.run(whole, config(whole, **own), 2) == [0, 0]
-    gang = trainer_ranks.start(parts, config(parts, **own), 2)
+    gang = trainer_ranks.start(parts, config(parts, **own), 2, pause=0.3)
     gang.until(lambda: gang.progress()["step"] >= 1)
     gang.signal(signal.SIGTERM)
     assert gang.wait() == [75, 75], gang.output()
@@ -170,7 +170,7 @@ def test_a_job_made_anew_finishes_what_the_one_before_began(tmp_path) -> None:
     def start(attempt: int, environment: dict[str, str]) -> trainer_ranks.Gang:
         folder = tmp_path / f"{environment['INCEPTION_JOB_UID']}-{attempt}"
         return trainer_ranks.start(
-            folder, config(job, epochs=20), attempt=attempt, small=True, environment=environment
+            folder, config(job, epochs=20), attempt=attempt, pause=0.05, environment=environment
         )
 
     gang = start(4, before)

@@ -72,6 +72,10 @@ def make_bucket(address: str, server: subprocess.Popen[bytes], log: Path) -> Non
             time.sleep(0.1)
 
 
+# Each of these does hundreds of saves and is interrupted somewhere else in each.
+SWEEPS = "interrupted or at_once_never or taking_over_late or goes_on_saving"
+
+
 # Checkpoints are what needs the semantics of a store; the rest is reading and writing.
 @pytest.mark.parametrize(
     ("file", "but"),
@@ -79,11 +83,11 @@ def make_bucket(address: str, server: subprocess.Popen[bytes], log: Path) -> Non
         (
             ("test_remote.py", ""),
             ("test_object_store.py", ""),
-            # Hundreds of saves, each interrupted somewhere else, are most of the time.
-            ("test_object_store.py", " and not interrupted"),
+            ("test_object_store.py", f" and not ({SWEEPS})"),
         ),
-        (("test_object_store.py", " and not interrupted"),),
+        (("test_object_store.py", f" and not ({SWEEPS})"),),
     ),
+    ids=["data", "checkpoints", "checkpoints but for the sweeps"],
 )
 def test_the_tests_of_stores_pass_on_an_s3_server(
     s3: dict[str, str], tmp_path: Path, file: str, but: str

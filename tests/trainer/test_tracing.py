@@ -50,10 +50,10 @@ def drafts(output: Path) -> list[Path]:
 @pytest.mark.parametrize("world", [1, 2])
 def test_trace_holds_the_steps_and_training_is_the_same(tmp_path, world) -> None:
     plain, recorded = tmp_path / "plain", tmp_path / "recorded"
-    without = trainer_ranks.start(plain, config(plain), world, small=True)
+    without = trainer_ranks.start(plain, config(plain), world)
     assert without.wait() == [0] * world, without.output()
     job = config(recorded, profiler={"steps": 2, "afterSteps": 3})
-    gang = trainer_ranks.start(recorded, job, world, small=True)
+    gang = trainer_ranks.start(recorded, job, world)
     assert gang.wait() == [0] * world, gang.output()
     steps, names = trace(recorded / "output")
     assert steps == ["ProfilerStep#4", "ProfilerStep#5"]
@@ -71,7 +71,7 @@ def test_trace_holds_the_steps_and_training_is_the_same(tmp_path, world) -> None
 
 def test_table_lists_what_took_longest_first(tmp_path) -> None:
     job = config(tmp_path, profiler={"steps": 1, "afterSteps": 1})
-    gang = trainer_ranks.start(tmp_path, job, small=True)
+    gang = trainer_ranks.start(tmp_path, job)
     assert gang.wait() == [0], gang.output()
     lines = (tmp_path / "output" / "trace.txt").read_text().splitlines()
     heads = re.split(r" {2,}", lines[1].strip())
@@ -90,7 +90,7 @@ def test_table_lists_what_took_longest_first(tmp_path) -> None:
 def test_speed_of_a_training_leaves_recorded_steps_out(tmp_path) -> None:
     """All that is counted here is recorded: nothing is left to tell a speed from."""
     job = config(tmp_path, profiler={"steps": 10, "afterSteps": 2}, logEverySteps=12)
-    gang = trainer_ranks.start(tmp_path, job, small=True)
+    gang = trainer_ranks.start(tmp_path, job)
     assert gang.wait() == [0], gang.output()
     assert json.loads((tmp_path / "output" / "summary.json").read_text())["imagesPerSecond"] == 0
 
@@ -98,7 +98,7 @@ def test_speed_of_a_training_leaves_recorded_steps_out(tmp_path) -> None:
 @pytest.mark.parametrize("after", [1, 100_000], ids=["recording", "before"])
 def test_graceful_stop_writes_what_there_is(tmp_path, after) -> None:
     job = config(tmp_path, profiler={"steps": 1000, "afterSteps": after}, epochs=100_000)
-    gang = trainer_ranks.start(tmp_path, job, 2, small=True)
+    gang = trainer_ranks.start(tmp_path, job, 2)
     gang.until(lambda: gang.progress()["step"] >= 4)
     (tmp_path / "stop").touch()
     assert gang.wait() == [75, 75], gang.output()
@@ -118,7 +118,7 @@ def test_a_resumed_job_records_again(tmp_path) -> None:
     profiler = {"steps": 1, "afterSteps": 2}
     for attempt, steps in ((1, 6), (2, 12)):
         job = config(tmp_path, profiler=profiler, maxSteps=steps, epochs=2)
-        gang = trainer_ranks.start(tmp_path, job, attempt=attempt, small=True)
+        gang = trainer_ranks.start(tmp_path, job, attempt=attempt)
         assert gang.wait() == [0], gang.output()
         assert trace(tmp_path / "output")[0] == [f"ProfilerStep#{steps - 3}"]
 
@@ -127,7 +127,7 @@ def test_benchmark_measures_no_recorded_step(tmp_path) -> None:
     job = config(
         tmp_path, mode="Benchmark", benchmark={"warmupSteps": 1, "steps": 5}, profiler={"steps": 2}
     )
-    gang = trainer_ranks.start(tmp_path, job, 2, small=True)
+    gang = trainer_ranks.start(tmp_path, job, 2)
     assert gang.wait() == [0, 0], gang.output()
     output = tmp_path / "output" / "benchmark"
     steps, names = trace(output)
@@ -160,7 +160,7 @@ def test_device_without_a_profiler_of_its_own_trains_on(tmp_path) -> None:
         data={"samples": 24},
         epochs=1,
     )
-    gang = trainer_ranks.start(tmp_path, job, small=True, environment=environment)
+    gang = trainer_ranks.start(tmp_path, job, environment=environment)
     assert gang.wait() == [0], gang.output()
     assert "torch's profiler saw no work of device musa: only the CPU is recorded" in gang.output()
     assert trace(tmp_path / "output")[0] == ["ProfilerStep#2"]
@@ -169,7 +169,7 @@ def test_device_without_a_profiler_of_its_own_trains_on(tmp_path) -> None:
 def test_a_trace_that_cannot_be_written_fails_no_training(tmp_path) -> None:
     (tmp_path / "output" / "trace.json.gz").mkdir(parents=True)
     job = config(tmp_path, profiler={"steps": 1, "afterSteps": 1})
-    gang = trainer_ranks.start(tmp_path, job, small=True)
+    gang = trainer_ranks.start(tmp_path, job)
     assert gang.wait() == [0], gang.output()
     assert "the recorded steps could not be written: IsADirectoryError" in gang.output()
     assert not drafts(tmp_path)
