@@ -53,6 +53,22 @@ def test_every_object_of_the_chart_is_valid(render: Render, name: str) -> None:
                 kubernetes_validate.validate(item, version, strict=True)
 
 
+def test_the_guard_of_creations_needs_a_version_with_policies(
+    render: Render, template: Callable[..., Any]
+) -> None:
+    guarded = {"leaderElection": {"guardCreations": True}}
+    done = template(guarded, "--kube-version=1.29.9")
+    assert done.returncode != 0
+    assert "leaderElection.guardCreations: a ValidatingAdmissionPolicy needs" in done.stderr
+    for version in VERSIONS[1:]:
+        kinds = set()
+        for item in render(guarded, f"--kube-version={version}"):
+            if item["apiVersion"].startswith("admissionregistration.k8s.io"):
+                kubernetes_validate.validate(item, version, strict=True)
+                kinds.add(item["kind"])
+        assert kinds == {"ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding"}
+
+
 def test_an_older_cluster_is_refused(template: Callable[..., Any]) -> None:
     done = template({}, f"--kube-version=1.{FIRST - 1}.9")
     assert done.returncode != 0

@@ -133,6 +133,10 @@ def test_no_map_of_the_schema_takes_any_key() -> None:
 CONTRADICTIONS = [
     ({"leaderElection": {"enabled": False}, "replicaCount": 2}, "replicaCount: 2 operators"),
     ({"leaderElection": {"enabled": False}}, "updateStrategy.type: without leaderElection"),
+    (
+        {"leaderElection": {"enabled": False, "guardCreations": True}},
+        "guardCreations: without leaderElection.enabled nobody holds a Lease",
+    ),
     ({"extraArgs": ["--no-leader-election"]}, "what the value leaderElection.enabled is for"),
     ({"extraArgs": ["--namespaces=a"]}, "what the value watchNamespaces is for"),
     ({"extraArgs": ["--http-port", "80"]}, "extraArgs: --http-port is fixed"),

@@ -97,6 +97,7 @@ class Scene:
             self.cache,  # type: ignore[arg-type]
             self,  # type: ignore[arg-type]
             self,  # type: ignore[arg-type]
+            "this operator",
         )
 
     def status_written(self, _resource: Json, status: Json) -> None:
@@ -186,6 +187,19 @@ async def test_nothing_happens_after_a_failed_status_write(
 async def test_a_refused_pod_is_reported_in_the_server_s_words() -> None:
     scene = Scene(create=RejectedError(403, "exceeded quota: pods"))
     assert await scene.apply(create=EVERYTHING["create"]) == "exceeded quota: pods"
+
+
+async def test_pods_say_which_operator_made_them() -> None:
+    scene = Scene()
+    await scene.apply(create=EVERYTHING["create"])
+    (made,) = scene.client.bodies
+    assert made["metadata"]["annotations"][names.ANNOTATION_CREATED_BY] == "this operator"
+
+
+async def test_a_leader_of_whom_the_api_server_has_not_heard_yet_tries_again() -> None:
+    scene = Scene(create=RejectedError(422, f"'a' {names.NOT_THE_HOLDER}, 'b' does"))
+    with pytest.raises(ConflictError):
+        await scene.apply(create=EVERYTHING["create"])
 
 
 async def test_a_pod_that_exists_already_is_ours() -> None:

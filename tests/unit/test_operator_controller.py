@@ -102,7 +102,7 @@ class Scene:
         progress = cast(Scraper, self.progress)
         observer = Observer(self.pods, self.probe, progress, nodes, events, LeavingNodes())
         events = EventPoster(self.client, containment, "me")
-        applier = Applier(self.client, self.jobs, self.pods, events, self.metrics)
+        applier = Applier(self.client, self.jobs, self.pods, events, self.metrics, "me")
         context = Context(profiles={}, image="image")
         self.controller = Scripted(
             self.jobs, observer, applier, self.queue, self.metrics, containment, context

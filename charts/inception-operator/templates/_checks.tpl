@@ -21,6 +21,14 @@ values.schema.json.
 {{- end }}
 
 {{- define "inception-operator.checkElection" -}}
+{{- if .Values.leaderElection.guardCreations }}
+{{- if not .Values.leaderElection.enabled }}
+{{- fail "leaderElection.guardCreations: without leaderElection.enabled nobody holds a Lease, so every pod would be refused; enable it" }}
+{{- end }}
+{{- if semverCompare "<1.30.0-0" .Capabilities.KubeVersion.Version }}
+{{- fail (printf "leaderElection.guardCreations: a ValidatingAdmissionPolicy needs Kubernetes 1.30, this is %s; leave it false" .Capabilities.KubeVersion.Version) }}
+{{- end }}
+{{- end }}
 {{- if not .Values.leaderElection.enabled }}
 {{- if gt (int .Values.replicaCount) 1 }}
 {{- fail (printf "replicaCount: %d operators would act on the same jobs without leaderElection.enabled; enable it or take one replica" (int .Values.replicaCount)) }}

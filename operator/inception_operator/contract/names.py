@@ -27,6 +27,10 @@ LABEL_QUEUE: Final = "kueue.x-k8s.io/queue-name"
 LABEL_APP: Final = "app.kubernetes.io/name"
 APP: Final = "inception-training"
 ANNOTATION_ASSIGNMENT: Final = f"{GROUP}/assignment"
+# Which operator made a pod: the holder of the Lease at that time.
+ANNOTATION_CREATED_BY: Final = f"{GROUP}/created-by"
+# In the message of the chart's policy on creations (leaderElection.guardCreations).
+NOT_THE_HOLDER: Final = "does not hold the operator's Lease"
 ROLE_WORKER: Final = "worker"
 CONTAINER: Final = "trainer"
 

@@ -126,7 +126,9 @@ class App:
             self._pods, self._probe, self._scraper, nodes, pod_events, self._leaving
         )
         self._events = EventPoster(self._client, containment, settings.identity)
-        applier = Applier(self._client, self._jobs, self._pods, self._events, self._metrics)
+        applier = Applier(
+            self._client, self._jobs, self._pods, self._events, self._metrics, settings.identity
+        )
         self._controller = Controller(
             self._jobs, observer, applier, self._queue, self._metrics, containment, self._context
         )

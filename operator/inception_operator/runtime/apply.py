@@ -50,12 +50,15 @@ class Applier:
         pods: PodCache,
         events: EventPoster,
         metrics: Metrics,
+        creator: str,
     ) -> None:
+        """``creator`` is what the pods say made them, the holder of the Lease."""
         self._client = client
         self._jobs = jobs
         self._pods = pods
         self._events = events
         self._metrics = metrics
+        self._creator = creator
 
     async def apply(self, resource: Json, pods: Iterable[PodView], plan: Plan) -> str | None:
         """Carry out ``plan``; returns the API server's text if it refused to create a pod.
@@ -162,9 +165,16 @@ class Applier:
 
     async def _create(self, resource: Json, pod: Json) -> str | None:
         namespace, _ = key_of(resource)
+        metadata = pod["metadata"]
+        creator = {names.ANNOTATION_CREATED_BY: self._creator}
+        annotations = metadata.get("annotations", {}) | creator
+        body = pod | {"metadata": metadata | {"annotations": annotations}}
         try:
-            self._pods.merge(await self._client.create(PODS, namespace, pod))
+            self._pods.merge(await self._client.create(PODS, namespace, body))
         except RejectedError as error:
+            if names.NOT_THE_HOLDER in error.message:
+                # The API server learns of a new holder a moment after the Lease was written.
+                raise ConflictError(error.status, error.message) from error
             return error.message
         except AlreadyExistsError:
             return await self._adopt(resource, name_of(pod))
