@@ -178,10 +178,10 @@ def test_four_steps_and_four_more_are_eight(tmp_path, weights) -> None:
         "loss": {"name": "BinaryCrossEntropy", "classWeights": [1, 2, 0.5, 1]},
     }
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    assert trainer_ranks.run(whole, config(whole, maxSteps=8, **change), world) == [0] * world
-    assert trainer_ranks.run(parts, config(parts, maxSteps=4, **change), world) == [0] * world
-    gang = trainer_ranks.start(parts, config(parts, maxSteps=8, **change), world, attempt=2)
-    assert gang.wait() == [0] * world, gang.output()
+    for attempt, path, steps in ((1, whole, 8), (1, parts, 4), (2, parts, 8)):
+        job = config(path, maxSteps=steps, **change)
+        gang = trainer_ranks.start(path, job, world, attempt, small=False)
+        assert gang.wait() == [0] * world, gang.output()
     assert "continuing at step 4" in gang.output()
     one, two = final(whole), final(parts)
     for key in ("model", "optimizer", "rank_statistics"):

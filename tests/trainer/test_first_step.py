@@ -120,7 +120,7 @@ def test_ranks_end_with_the_key_and_the_remedy_before_the_first_step(
     tmp_path: Path, mode: str
 ) -> None:
     whole = merge(TINY, {"mode": mode, "batch": {"perDevice": 1}})
-    gang = trainer_ranks.start(tmp_path, whole, 2)
+    gang = trainer_ranks.start(tmp_path, whole, 2, small=False)
     assert gang.wait() == [78, 78], gang.output()
     message = json.loads((tmp_path / "error-0.json").read_text())["message"]["message"]
     assert message.startswith("ConfigError: batch.perDevice: 1 leaves the batch norm ")
@@ -130,7 +130,7 @@ def test_ranks_end_with_the_key_and_the_remedy_before_the_first_step(
 
 def test_single_images_train_where_norms_are_synchronized(tmp_path: Path) -> None:
     changes = {"model": {"batchNorm": "Synchronized"}, "batch": {"perDevice": 1}, "maxSteps": 1}
-    assert trainer_ranks.run(tmp_path, merge(TINY, changes), 2) == [0, 0]
+    assert trainer_ranks.run(tmp_path, merge(TINY, changes), 2, small=False) == [0, 0]
 
 
 @pytest.mark.parametrize(
