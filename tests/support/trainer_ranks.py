@@ -227,6 +227,8 @@ def _rank(environment: dict[str, str], folder: str, seen: str) -> None:
 
         point, count = environment["RANK_FAULT"].rsplit(" ", 1)
         killed_ranks.arm(point, int(count))
+    if environment.get("RANK_1_WAITS_FOR_0"):
+        _wait_for_the_other(int(environment["RANK"]), Path(environment["RANK_1_WAITS_FOR_0"]))
     if environment["SMALL_NETWORK"]:
         import small_network
 
@@ -242,6 +244,33 @@ def _rank(environment: dict[str, str], folder: str, seen: str) -> None:
             raise
         print(f"{type(error).__name__}: {error}", flush=True)
         sys.exit(code)
+
+
+def _wait_for_the_other(rank: int, folder: Path) -> None:
+    """Rank 1 begins to compute a step once rank 0 has all gradients of that step.
+
+    Not in the second one: there DistributedDataParallel has the ranks agree on their buckets once.
+    """
+    from inception_trainer.device.clock import HostClock
+
+    begin, ready = HostClock.begin, HostClock.ready
+
+    def begin_after(self: Any, step: int) -> None:
+        deadline = time.monotonic() + 60
+        while step > 2 and not (folder / str(step)).exists():
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"rank 0 is not ready in step {step}")
+            time.sleep(0.005)
+        begin(self, step)
+
+    def tell_ready(self: Any) -> None:
+        ready(self)
+        (folder / str(self._step)).touch()
+
+    if rank == 0:
+        HostClock.ready = tell_ready  # type: ignore[method-assign]
+    else:
+        HostClock.begin = begin_after  # type: ignore[method-assign]
 
 
 def _record_samples(folder: Path) -> None:

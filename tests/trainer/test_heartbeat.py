@@ -6,7 +6,8 @@ import pytest
 
 import trainer_ranks
 from inception_trainer.heartbeat import LINE_BYTES, Heartbeat
-from inception_trainer.launcher import hang_detector
+from inception_trainer.launcher import hang_detector, rank_times
+from inception_trainer.launcher.rank_times import RankTimes
 from trainer_ranks import TINY
 
 STEPS = 6
@@ -65,6 +66,48 @@ def test_a_pause_lasts_until_something_is_computed(
         {"s": lambda: heart.step(1), "b": heart.beat, "p": heart.pause}[call]()
     assert read(tmp_path / "beat").patient is patient
     assert read(tmp_path / "beat").count == len(calls)
+
+
+def test_times_of_steps_add_up_and_come_with_the_next_sign_of_life(tmp_path: Path) -> None:
+    path = tmp_path / "heartbeat-1"
+    heart = Heartbeat(path)
+    heart.step(7)
+    assert rank_times.read(tmp_path, 4) == ()
+    heart.add_times(1.0, 0.25, 0.5)
+    heart.add_times(2.0, 0.5, 1.25)
+    heart.beat()
+    (times,) = rank_times.read(tmp_path, 4)
+    assert times == RankTimes(5, 2, 3.0, 0.75, 1.75)
+    assert (read(path).step, read(path).count, read(path).paced) == (7, 2, True)
+
+
+def test_the_line_has_room_for_years_of_steps(tmp_path: Path) -> None:
+    heart = Heartbeat(tmp_path / "heartbeat-0")
+    heart.add_times(1e10, 1e10, 1e10)
+    heart.step(10**15)
+    heart.pause()
+    assert read(tmp_path / "heartbeat-0").step == 10**15
+    assert rank_times.read(tmp_path, 0) == (RankTimes(0, 1, 1e10, 1e10, 1e10),)
+
+
+@pytest.mark.timeout(300)
+def test_a_rank_is_ready_before_it_waits_for_one_that_is_not(tmp_path: Path) -> None:
+    """Rank 1 computes no step before rank 0 is ready in it: if a rank counted as ready only once it
+    has met the others, both would wait for ever.
+    """
+    signs = tmp_path / "signs"
+    signs.mkdir()
+    config = {**TINY, "maxSteps": STEPS, "batch": {"global": 16, "perDevice": 4}}
+    waiting = {"RANK_1_WAITS_FOR_0": str(signs)}
+    gang = trainer_ranks.start(tmp_path / "gang", config, 2, small=True, environment=waiting)
+    assert gang.wait() == [0, 0], gang.output()
+    assert len(list(signs.iterdir())) == STEPS
+    for times in rank_times.read(tmp_path / "gang", 0):
+        # The last step's times are known after the last sign of life.
+        assert times.steps >= STEPS - 1
+        assert times.own_seconds > 0
+        assert times.wait_seconds > 0
+        assert times.own_seconds + times.wait_seconds <= times.step_seconds
 
 
 def test_without_a_launcher_nothing_is_written() -> None:

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from inception_trainer.launcher.rank_times import RankTimes, parse
 from inception_trainer.launcher.report import (
     Report,
     State,
@@ -14,7 +15,7 @@ from inception_trainer.launcher.report import (
     timestamp,
     with_progress,
 )
-from inception_trainer.launcher.server import Board
+from inception_trainer.launcher.server import AttemptFiles, Board
 
 FAILED = Report(
     3,
@@ -42,6 +43,7 @@ def test_shape_of_the_contract() -> None:
         "time": "2026-01-01T00:00:00.123456Z",
         "step": 120,
         "metrics": {"loss": 0.1},
+        "ranks": [],
         "leaving": False,
         "contract": 1,
     }
@@ -128,7 +130,7 @@ def test_awkward_text_fits(text: str) -> None:
 def test_progress_file_of_a_program(tmp_path: Path, text: str, step: int) -> None:
     (tmp_path / "progress.json").write_text(text, encoding="utf-8")
     board = Board(FAILED)
-    board.publish(FAILED, tmp_path / "progress.json")
+    board.publish(FAILED, AttemptFiles(tmp_path / "progress.json", tmp_path, 0))
     assert board.report().step == step
 
 
@@ -143,3 +145,43 @@ def test_heartbeats_tell_how_far_ranks_are_that_tell_no_progress() -> None:
     board.publish(Report(attempt=3), None)
     assert board.report().step is None, "what the attempt before has reached is not this one's"
     assert board.reach(3, 1)
+
+
+@pytest.mark.parametrize(
+    ("text", "times"),
+    [
+        pytest.param("9 40 step 8 4.0 1.5 2.0", RankTimes(3, 8, 4.0, 1.5, 2.0), id="all"),
+        pytest.param("9 40 long 8 4 1 2 and more", RankTimes(3, 8, 4.0, 1.0, 2.0), id="more"),
+        pytest.param("9 40 step", None, id="no times"),
+        pytest.param("9", None, id="a step"),
+        pytest.param("", None, id="a touch"),
+        pytest.param("9 40 step 8 4.0 1.5", None, id="cut off"),
+        pytest.param("9 40 step 8 4.0 1.5 -2.0", None, id="negative"),
+        pytest.param("9 40 step 8 4.0 nan 2.0", None, id="no number"),
+        pytest.param("9 40 step 8 4.0 inf 2.0", None, id="infinite"),
+        pytest.param("9 40 step 8.5 4.0 1.0 2.0", None, id="half a step"),
+        pytest.param("we are doing fine so far today", None, id="words"),
+    ],
+)
+def test_times_in_a_heartbeat(text: str, times: RankTimes | None) -> None:
+    assert parse(text, 3) == times
+
+
+def test_a_running_attempt_tells_where_the_steps_of_each_rank_went(tmp_path: Path) -> None:
+    for local, own in ((0, 1.0), (1, 4.0)):
+        line = f"9 40 step 8 5.0 {own} 0.5"
+        (tmp_path / f"heartbeat-{local}").write_text(line.ljust(127) + "\n", encoding="ascii")
+    (tmp_path / "heartbeat-2").touch()
+    (tmp_path / "heartbeat-x").touch()
+    board = Board(Report())
+    running = Report(attempt=2, state=State.RUNNING)
+    board.publish(running, AttemptFiles(tmp_path / "progress.json", tmp_path, 4))
+    report = json.loads(board.report().to_bytes())
+    assert report["ranks"] == [
+        {"rank": 4, "steps": 8, "stepSeconds": 5.0, "ownSeconds": 1.0, "waitSeconds": 0.5},
+        {"rank": 5, "steps": 8, "stepSeconds": 5.0, "ownSeconds": 4.0, "waitSeconds": 0.5},
+    ]
+    assert json.loads(termination_message(board.report()))["ranks"] == []
+    failed = Report(attempt=2, state=State.FAILED)
+    board.publish(failed, AttemptFiles(tmp_path / "progress.json", tmp_path, 4))
+    assert board.report().ranks == (), "no rank runs any more"

@@ -16,6 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from inception_trainer.checkpoint.base import MemoryCopyRecord, SaveRecord
 from inception_trainer.config.settings import Settings, from_environment
 from inception_trainer.device import Figures, StepTimes
+from inception_trainer.launcher.rank_times import RankTimes
 from inception_trainer.log import logger
 from inception_trainer.reporting.progress import MOST_ROWS, History, Progress
 from inception_trainer.reporting.records import (
@@ -130,6 +131,9 @@ CONTRACT = (
 )
 
 
+RANKS = (RankTimes(0, 8, 5.0, 1.0, 3.5), RankTimes(1, 8, 5.0, 4.0, 0.5))
+
+
 def families(text: str) -> dict:
     return {family.name: family for family in text_string_to_metric_families(text)}
 
@@ -137,7 +141,7 @@ def families(text: str) -> dict:
 @pytest.fixture(scope="module")
 def exposition(tmp_path_factory) -> str:
     path = tmp_path_factory.mktemp("prom") / "metrics.prom"
-    feed(Prometheus(0, path))
+    feed(Prometheus(0, path, lambda: RANKS))
     return path.read_text()
 
 
@@ -156,10 +160,57 @@ def test_exposition_follows_the_conventions(exposition) -> None:
         if family.type == "histogram":
             assert family.name.endswith("_seconds")
         for sample in family.samples:
-            assert set(sample.labels) <= {"split", "k", "phase", "part", "le", *BUILD_LABELS}
-            assert sample.name.endswith("_total") == (
-                family.type == "counter"
-            ) or sample.name.endswith("_created")
+            assert set(sample.labels) <= {
+                "split",
+                "k",
+                "phase",
+                "part",
+                "le",
+                "rank",
+                *BUILD_LABELS,
+            }
+            assert sample.name.endswith("_total") == (family.type == "counter")
+
+
+def test_every_rank_of_the_pod_tells_where_its_steps_went(exposition) -> None:
+    values = {
+        (sample.name, sample.labels["rank"]): sample.value
+        for family in families(exposition).values()
+        for sample in family.samples
+        if family.name.startswith("trainer_rank_")
+    }
+    assert values == {
+        ("trainer_rank_steps_total", "0"): 8.0,
+        ("trainer_rank_steps_total", "1"): 8.0,
+        ("trainer_rank_step_seconds_total", "0"): 5.0,
+        ("trainer_rank_step_seconds_total", "1"): 5.0,
+        ("trainer_rank_own_seconds_total", "0"): 1.0,
+        ("trainer_rank_own_seconds_total", "1"): 4.0,
+        ("trainer_rank_wait_seconds_total", "0"): 3.5,
+        ("trainer_rank_wait_seconds_total", "1"): 0.5,
+    }
+
+
+def test_a_page_has_the_ranks_of_the_pod_by_their_global_numbers(tmp_path: Path) -> None:
+    for local in range(2):
+        (tmp_path / f"heartbeat-{local}").write_text("9 40 step 8 5.0 1.0 3.5")
+    settings = Settings(
+        heartbeat_file=tmp_path / "heartbeat-0", metrics_port=1, rank=4, world_size=8
+    )
+    (sink,) = (sink for sink in build(settings, None) if isinstance(sink, Prometheus))
+    assert sink.registry.get_sample_value("trainer_rank_steps_total", {"rank": "5"}) == 8
+    assert sink.registry.get_sample_value("trainer_rank_steps_total", {"rank": "0"}) is None
+
+
+def test_what_is_not_known_of_gradients_is_absent(tmp_path: Path) -> None:
+    sink = Prometheus(0)
+    sink.start(INFO)
+    sink.log(LOG)
+    names = {family.name for family in sink.registry.collect()}
+    assert not names & {"trainer_gradient_norm", "trainer_loss_scale"}
+    sink.log(dataclasses.replace(LOG, gradient_norm=2.5, loss_scale=1024.0))
+    assert sink.registry.get_sample_value("trainer_gradient_norm") == 2.5
+    assert sink.registry.get_sample_value("trainer_loss_scale") == 1024.0
 
 
 BUILD_LABELS = {"version", "model", "precision", "device", "profile", "backend", "world_size"}

@@ -28,7 +28,15 @@ class Queue:
     now: float = 100.0
     busy_until: float = 0.0
 
-    def step(self, clock: StepClock, number: int, wait: float = 0.0, batches: int = 1) -> None:
+    def step(
+        self,
+        clock: StepClock,
+        number: int,
+        wait: float = 0.0,
+        batches: int = 1,
+        peers: float | None = None,
+    ) -> None:
+        """``peers`` is how long the device waits for other ranks, unknown to the host."""
         clock.begin(number)
         for _ in range(batches):
             clock.ask()
@@ -36,6 +44,10 @@ class Queue:
             clock.receive()
             self.busy_until = max(self.busy_until, self.now) + WORK / batches
             self.now += LAUNCH / batches
+        if peers is not None:
+            clock.ready()
+            self.busy_until = max(self.busy_until, self.now) + peers
+            clock.meet()
         clock.end()
 
     def catch_up(self) -> None:
@@ -125,6 +137,53 @@ def test_waits_of_all_micro_batches_are_added_up(queue) -> None:
         assert step.compute_seconds == pytest.approx(WORK)
 
 
+def test_the_device_tells_its_own_work_from_waiting_for_other_ranks(queue) -> None:
+    clock = EventClock(queue.event)
+    for number in range(1, 6):
+        # The host is ahead: it has told the device of the wait long before it comes to it.
+        queue.step(clock, number, peers=0.200)
+    queue.catch_up()
+    for step in clock.take(caught_up=True):
+        assert step.own_seconds == pytest.approx(WORK)
+        assert step.wait_seconds == pytest.approx(0.200)
+        assert step.compute_seconds == pytest.approx(WORK + 0.200)
+
+
+def test_a_missing_batch_is_a_ranks_own_time(queue) -> None:
+    clock = EventClock(queue.event)
+    queue.step(clock, 1, wait=0.100, peers=0.0)
+    queue.catch_up()
+    (times,) = clock.take(caught_up=True)
+    assert (times.own_seconds, times.wait_seconds) == pytest.approx((0.100 + WORK, 0.0))
+
+
+def test_the_host_tells_its_own_work_from_waiting_for_other_ranks(queue) -> None:
+    clock = HostClock(lambda: queue.now)
+    clock.begin(1)
+    clock.ask()
+    queue.now += 0.1
+    clock.receive()
+    queue.now += 0.2
+    clock.ready()
+    queue.now += 0.7
+    clock.meet()
+    queue.now += 0.05
+    clock.end()
+    queue.step(clock, 2)
+    met, alone = clock.take()
+    assert (met.own_seconds, met.wait_seconds) == pytest.approx((0.3, 0.7))
+    assert (met.data_seconds, met.compute_seconds) == pytest.approx((0.1, 0.95))
+    assert (alone.own_seconds, alone.wait_seconds) == (None, None), "not those of the step before"
+
+
+def test_a_device_without_events_does_not_tell_its_own_work(queue) -> None:
+    clock = IntervalClock(lambda: queue.now)
+    queue.step(clock, 1, peers=0.2)
+    queue.catch_up()
+    (times,) = clock.take(caught_up=True)
+    assert (times.own_seconds, times.wait_seconds) == (None, None)
+
+
 def test_a_gap_between_two_steps_is_seen_and_one_after_catching_up_is_not(queue) -> None:
     clock = EventClock(queue.event)
     queue.step(clock, 1)
@@ -149,7 +208,7 @@ def test_events_are_used_again(queue) -> None:
 
     clock = EventClock(make)
     for number in range(1, 101):
-        queue.step(clock, number)
+        queue.step(clock, number, peers=0.0)
         queue.catch_up()
         clock.take()
     assert len(made) <= 10

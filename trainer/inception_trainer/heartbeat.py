@@ -4,6 +4,10 @@ without a system call.
 ``<steps done> <signs of life> step|long``. Any change is a sign of life; the counts are equal on
 all ranks at the same place of the program, so the rank with the fewest is the one that the others
 wait for. ``long`` says that what comes next may take much longer than a step.
+
+Once the times of steps are known, four sums over this process follow: how many steps were timed,
+and the seconds that they took, that the rank took until its gradients were ready, and that it then
+waited for the others. They tell which rank is slow.
 """
 
 from __future__ import annotations
@@ -15,7 +19,8 @@ from pathlib import Path
 from typing import TypeVar
 
 T = TypeVar("T")
-LINE_BYTES = 64
+LINE_BYTES = 128
+"""More than six numbers of twenty digits take."""
 
 
 class Heartbeat:
@@ -25,6 +30,9 @@ class Heartbeat:
         self._line = None if path is None else _shared_line(path)
         self._step = 0
         self._count = 0
+        self._timed_steps = 0
+        self._seconds = [0.0, 0.0, 0.0]
+        """Of all timed steps: whole, until the gradients were ready, waiting for the others."""
         self._is_first_step = True
         self._is_paused = False
 
@@ -54,17 +62,31 @@ class Heartbeat:
             self.beat()
             yield item
 
+    def add_times(self, step: float, own: float, wait: float) -> None:
+        """What a step took, what of it this rank took until its gradients were ready, and how long
+        it then waited for the others: told with the next sign of life.
+        """
+        self._timed_steps += 1
+        for index, seconds in enumerate((step, own, wait)):
+            self._seconds[index] += seconds
+
     def _write(self, pace: str, step: int | None = None) -> None:
         self._count += 1
         if step is not None:
             self._step = step
         if self._line is not None:
-            self._line[:] = _line(self._step, self._count, pace)
+            self._line[:] = _line(self._step, self._count, pace, self._times())
+
+    def _times(self) -> str:
+        if not self._timed_steps:
+            return ""
+        whole, own, wait = self._seconds
+        return f" {self._timed_steps} {whole:.6f} {own:.6f} {wait:.6f}"
 
 
-def _line(step: int, count: int, pace: str) -> bytes:
+def _line(step: int, count: int, pace: str, times: str = "") -> bytes:
     # Always as long: the line is overwritten in place while the launcher may read it.
-    return f"{step} {count} {pace}".ljust(LINE_BYTES - 1).encode() + b"\n"
+    return f"{step} {count} {pace}{times}".ljust(LINE_BYTES - 1).encode() + b"\n"
 
 
 def _shared_line(path: Path) -> mmap.mmap:

@@ -12,7 +12,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import torch
@@ -32,11 +32,18 @@ class StepTimes:
     """The rest of the step."""
     gap_seconds: float = 0.0
     """How long the device had nothing to do between the step before and this one."""
+    own_seconds: float | None = None
+    """From the beginning of the step until this rank's gradients were ready, waiting for batches
+    included; None where nobody saw it. In synchronous training it is all that differs between
+    ranks: what comes after takes as long as the slowest of them.
+    """
+    wait_seconds: float | None = None
+    """From there until those of all ranks had come."""
 
 
 class StepClock(Protocol):
     """Takes the times of steps. Calls come in the order ``begin``, then ``ask`` and ``receive`` for
-    every batch, ``end``.
+    every batch, ``ready`` and ``meet`` where they are known, ``end``.
     """
 
     sees_device: bool
@@ -50,6 +57,14 @@ class StepClock(Protocol):
 
     def receive(self) -> None:
         """The batch is there."""
+
+    def ready(self) -> None:
+        """All gradients of this rank are computed, or told the device; it has waited for none of
+        the others.
+        """
+
+    def meet(self) -> None:
+        """It has waited for those of all ranks, or told the device to."""
 
     def end(self) -> None:
         """The host has told the device everything of this step."""
@@ -72,12 +87,15 @@ class HostClock:
         self._began = 0.0
         self._asked = 0.0
         self._waited = 0.0
+        self._ready: float | None = None
+        self._met: float | None = None
         self._times: list[StepTimes] = []
 
     def begin(self, step: int) -> None:
         """Start the clock."""
         self._step = step
         self._waited = 0.0
+        self._ready = self._met = None
         self._began = self._now()
 
     def ask(self) -> None:
@@ -88,10 +106,22 @@ class HostClock:
         """It has waited until here."""
         self._waited += self._now() - self._asked
 
+    def ready(self) -> None:
+        """The gradients are there."""
+        self._ready = self._now()
+
+    def meet(self) -> None:
+        """So are those of the others."""
+        self._met = self._now()
+
     def end(self) -> None:
         """The step is done."""
         computed = self._now() - self._began - self._waited
-        self._times.append(StepTimes(self._step, self._waited, computed))
+        times = StepTimes(self._step, self._waited, computed)
+        if self._ready is not None and self._met is not None:
+            own, wait = self._ready - self._began, self._met - self._ready
+            times = replace(times, own_seconds=own, wait_seconds=wait)
+        self._times.append(times)
 
     def take(self, *, caught_up: bool = False) -> list[StepTimes]:
         """Every step that has ended."""
@@ -118,11 +148,23 @@ class IntervalClock(HostClock):
         """Nothing before the device has caught up."""
         if not caught_up or self._since is None:
             return []
+        # Of these the waits alone are true: where the gradients were ready only the device knows.
         told = super().take()
         waited = sum(times.data_seconds for times in told)
         computed = self._now() - self._since - waited
         self._since = None
         return [StepTimes(times.step, times.data_seconds, computed / len(told)) for times in told]
+
+
+@dataclass
+class _Recorded:
+    """The events of one step: of its beginning, around each wait and of its end; and those of its
+    gradients, which may be missing.
+    """
+
+    step: int
+    events: list[Any] = field(default_factory=list)
+    gradients: list[Any] = field(default_factory=list)
 
 
 class EventClock:
@@ -138,46 +180,53 @@ class EventClock:
         self._make_event = make_event
         self._unused: list[Any] = []
         """Events to be used again: making one costs more than recording it."""
-        self._step = 0
-        self._events: list[Any] = []
-        self._queued: deque[tuple[int, list[Any]]] = deque()
+        self._recorded = _Recorded(0)
+        self._queued: deque[_Recorded] = deque()
         self._last_end: Any = None
         """Of the step that was taken last, while nothing else has come after it."""
 
     def begin(self, step: int) -> None:
         """Record the place where the step begins."""
-        self._step = step
-        self._events = []
-        self._record()
+        self._recorded = _Recorded(step)
+        self._record(self._recorded.events)
 
     def ask(self) -> None:
         """Record the place behind all work so far."""
-        self._record()
+        self._record(self._recorded.events)
 
     def receive(self) -> None:
         """Record the place where work goes on."""
-        self._record()
+        self._record(self._recorded.events)
+
+    def ready(self) -> None:
+        """Record the place behind the gradients, before the device waits for other ranks."""
+        self._record(self._recorded.gradients)
+
+    def meet(self) -> None:
+        """Record the place behind that wait."""
+        self._record(self._recorded.gradients)
 
     def end(self) -> None:
         """Record the place behind the last work of the step."""
-        self._record()
-        self._queued.append((self._step, self._events))
+        self._record(self._recorded.events)
+        self._queued.append(self._recorded)
 
     def take(self, *, caught_up: bool = False) -> list[StepTimes]:
         """Every step that the device has done."""
         times = []
-        while self._queued and (caught_up or self._queued[0][1][-1].query()):
-            step, events = self._queued.popleft()
+        while self._queued and (caught_up or self._queued[0].events[-1].query()):
+            recorded = self._queued.popleft()
             if caught_up:
-                events[-1].synchronize()
-            times.append(self._times(step, events))
+                recorded.events[-1].synchronize()
+            times.append(self._times(recorded))
         if caught_up and self._last_end is not None:
             # What comes next on the host (records, an evaluation, a save) is no gap between steps.
             self._unused.append(self._last_end)
             self._last_end = None
         return times
 
-    def _times(self, step: int, events: list[Any]) -> StepTimes:
+    def _times(self, recorded: _Recorded) -> StepTimes:
+        events = recorded.events
         begin, end = events[0], events[-1]
         waits = zip(events[1:-1:2], events[2:-1:2], strict=True)
         waited = sum(_seconds(asked, received) for asked, received in waits)
@@ -186,14 +235,19 @@ class EventClock:
             gap = _seconds(self._last_end, begin)
             self._unused.append(self._last_end)
         self._last_end = end
-        times = StepTimes(step, waited, max(0.0, _seconds(begin, end) - waited), gap)
-        self._unused.extend(events[:-1])
+        computed = max(0.0, _seconds(begin, end) - waited)
+        times = StepTimes(recorded.step, waited, computed, gap)
+        if len(recorded.gradients) == 2:
+            ready, met = recorded.gradients
+            own, wait = _seconds(begin, ready), _seconds(ready, met)
+            times = replace(times, own_seconds=own, wait_seconds=wait)
+        self._unused.extend((*events[:-1], *recorded.gradients))
         return times
 
-    def _record(self) -> None:
+    def _record(self, place: list[Any]) -> None:
         event = self._unused.pop() if self._unused else self._make_event()
         event.record()
-        self._events.append(event)
+        place.append(event)
 
 
 def _seconds(first: Any, second: Any) -> float:

@@ -28,7 +28,7 @@ from .hang_detector import choose_deadline
 from .hang_monitor import HangMonitor, begun, living
 from .outcome import Failure, Outcome, Result
 from .report import Report, State, termination_message
-from .server import Board, Server
+from .server import AttemptFiles, Board, Server
 from .settings import Settings
 from .stderr import Tails
 
@@ -270,10 +270,10 @@ class Launcher:
     def _publish(self) -> None:
         report = self.machine.report
         request = self._request
-        progress: Path | None = None
+        files: AttemptFiles | None = None
         if request is not None and request.assignment.attempt == report.attempt:
-            progress = request.progress_file
-        self.board.publish(report, progress)
+            files = AttemptFiles(request.progress_file, Path(request.folder), request.first_rank)
+        self.board.publish(report, files)
         if report.leaving or report.state in (State.FAILED, State.STOPPED):
             self._notify_operator()
         words = [f"attempt {report.attempt}: {report.state}"]

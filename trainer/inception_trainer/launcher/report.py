@@ -8,6 +8,7 @@ from typing import Any
 
 from .compat import UTC, StrEnum
 from .contract import CONTRACT
+from .rank_times import RankTimes
 
 TERMINATION_MESSAGE_BYTES = 4096
 CUT = " …"
@@ -44,6 +45,8 @@ class Report:
     host: str = ""
     step: int | None = None
     metrics: dict[str, Any] = dataclasses.field(default_factory=dict)
+    ranks: tuple[RankTimes, ...] = ()
+    """Where the steps of the ranks of this node went, while they run."""
     leaving: bool = False
     """The launcher was told to end and takes no further attempt."""
 
@@ -65,6 +68,7 @@ class Report:
             "time": timestamp(self.time),
             "step": self.step,
             "metrics": self.metrics,
+            "ranks": [times.to_dict() for times in self.ranks],
             "leaving": self.leaving,
             "contract": CONTRACT,
         }
@@ -93,7 +97,11 @@ def with_progress(report: Report, progress: object) -> Report:
 
 
 def termination_message(report: Report, limit: int = TERMINATION_MESSAGE_BYTES) -> bytes:
-    """Encode a report in at most ``limit`` bytes: first the message gives way, then the metrics."""
+    """Encode a report in at most ``limit`` bytes: first the message gives way, then the metrics.
+
+    Where the steps went is left out: it is of interest only while they go on.
+    """
+    report = dataclasses.replace(report, ranks=())
     data = report.to_bytes()
     text = report.message or ""
     while len(data) > limit and text:

@@ -10,11 +10,12 @@ import hmac
 import json
 import threading
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from . import rank_times
 from .listener import Handler, Listener
-from .report import Report, with_progress
+from .report import Report, State, with_progress
 
 STALL_SECONDS = 30.0
 """A main loop that has not turned for so long is stuck."""
@@ -24,24 +25,35 @@ nobody.
 """
 
 
+@dataclass(frozen=True)
+class AttemptFiles:
+    """Where the ranks of an attempt tell of themselves: the file with their progress, and the
+    folder with the heartbeats; ``first_rank`` is the global rank of local rank 0.
+    """
+
+    progress: Path
+    folder: Path
+    first_rank: int
+
+
 class Board:
     """Where the main loop publishes the report and the server's threads read it."""
 
     def __init__(self, report: Report) -> None:
         self._lock = threading.Lock()
         self._report = report
-        self._progress: Path | None = None
+        self._files: AttemptFiles | None = None
         self._beat = time.monotonic()
         self._reached = (0, 0)
         """An attempt and the furthest step of its ranks."""
         self.asked = False
         """The operator has read /status."""
 
-    def publish(self, report: Report, progress: Path | None) -> None:
-        """Publish a report and name the file that holds the progress of its attempt."""
+    def publish(self, report: Report, files: AttemptFiles | None) -> None:
+        """Publish a report and name the files in which the ranks of its attempt tell more."""
         with self._lock:
             self._report = report
-            self._progress = progress
+            self._files = files
 
     def reach(self, attempt: int, step: int) -> bool:
         """Note how far the ranks of an attempt are, for programs that tell no more; true at its
@@ -71,13 +83,17 @@ class Board:
         """Give the published report with the latest progress."""
         with self._lock:
             report = self._report
-            progress = self._progress
+            files = self._files
             attempt, step = self._reached
         if step and attempt == report.attempt:
             report = replace(report, step=step)
-        # Read outside of the lock: the file may lie on a volume that answers slowly, and the main
-        # loop must not wait for it.
-        return with_progress(report, _read(progress)) if progress is not None else report
+        if files is None:
+            return report
+        # Read outside of the lock: the files may lie on a volume that answers slowly, and the main
+        # loop must not wait for them.
+        if report.state is State.RUNNING:
+            report = replace(report, ranks=rank_times.read(files.folder, files.first_rank))
+        return with_progress(report, _read(files.progress))
 
 
 class Server(Listener):

@@ -109,6 +109,10 @@ class LogRecord:
     """Figures of the devices of this pod's ranks; empty on the CPU."""
     loss_scale: float | None = None
     """What FP16 losses are multiplied by now."""
+    gradient_norm: float | None = None
+    """L2 norm of the gradients of the last step, before it is limited; None where no step asks for
+    it.
+    """
     device_idle_ratio: float | None = None
     """Share of the time in which the devices had nothing to do, 0 to 1; None where they do not say
     when they compute.

@@ -6,9 +6,13 @@ programs that others read logs with; their names and keys are not ours to choose
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from inception_trainer.config.settings import Settings
+from inception_trainer.launcher import rank_times
+from inception_trainer.launcher.rank_times import RankTimes
 from inception_trainer.reporting.records import Sink
 
 from .console import Console
@@ -34,7 +38,7 @@ def build(settings: Settings, output: Path | None, mode: str = "Train") -> list[
             sinks.append(ProgressFile(settings.progress_file))
         snapshot = output / "metrics.prom" if output is not None and settings.rank == 0 else None
         if settings.metrics_port or snapshot is not None:
-            sinks.append(Prometheus(settings.metrics_port, snapshot))
+            sinks.append(Prometheus(settings.metrics_port, snapshot, _times_of_ranks(settings)))
     if settings.rank == 0:
         sinks.append(Console())
         if settings.benchmark_log is not None and mode == "Benchmark":
@@ -53,3 +57,10 @@ def build(settings: Settings, output: Path | None, mode: str = "Train") -> list[
                     Curves(output),
                 ]
     return sinks
+
+
+def _times_of_ranks(settings: Settings) -> Callable[[], tuple[RankTimes, ...]] | None:
+    """How to read where the steps of this pod's ranks went; None where nothing tells it."""
+    if settings.heartbeat_file is None:
+        return None
+    return partial(rank_times.read, settings.heartbeat_file.parent, settings.rank)

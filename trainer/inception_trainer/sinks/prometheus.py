@@ -9,16 +9,27 @@ from __future__ import annotations
 
 import dataclasses
 import threading
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    Info,
+    disable_created_metrics,
+)
+from prometheus_client.core import CounterMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.registry import Collector
 from typing_extensions import override
 
 from inception_trainer import __version__
 from inception_trainer.checkpoint.base import FailedSave, MemoryCopyRecord, SaveRecord
 from inception_trainer.device import StepTimes
 from inception_trainer.launcher.listener import Handler, Listener
+from inception_trainer.launcher.rank_times import RankTimes
 from inception_trainer.log import logger
 from inception_trainer.reporting.outputs import replace_file
 from inception_trainer.reporting.records import (
@@ -50,21 +61,68 @@ DEVICE_GAUGES = {
 """Of the devices of this pod's ranks, by local rank; a figure that a vendor's module does not have
 is absent.
 """
+OPTIONAL_GAUGES = {
+    "device_idle_ratio": (
+        "Share of the last log interval in which the devices had nothing to do: batches were "
+        "missing, or the host was busy between steps"
+    ),
+    "gradient_norm": "L2 norm of the gradients of the last step, before it is limited",
+    "loss_scale": "What FP16 losses are multiplied by",
+}
+"""By fields of :class:`LogRecord` that may be unknown."""
+RANK_COUNTERS = {
+    "steps": "Steps of a rank of this pod whose times are known",
+    "step_seconds": "Time of these steps",
+    "own_seconds": "Part of it until the gradients of the rank were ready",
+    "wait_seconds": "Part of it in which the rank then waited for those of the others",
+}
+"""By fields of :class:`RankTimes`."""
+
+
+class RankCollector(Collector):
+    """Where the steps of each rank of this pod went, read from their heartbeats when it is asked
+    for: no rank tells another, and none is held up.
+    """
+
+    def __init__(self, read: Callable[[], Iterable[RankTimes]]) -> None:
+        self._read = read
+
+    @override
+    def collect(self) -> Iterable[Metric]:
+        families = {
+            name: CounterMetricFamily(f"trainer_rank_{name}", text, labels=("rank",))
+            for name, text in RANK_COUNTERS.items()
+        }
+        for times in self._read():
+            for name, family in families.items():
+                family.add_metric((str(times.rank),), getattr(times, name))
+        return families.values()
 
 
 class Prometheus(Sink):
     """Serves ``/metrics`` on ``port`` (0: nowhere) and leaves a copy in ``snapshot`` at the end."""
 
-    def __init__(self, port: int, snapshot: Path | None = None) -> None:
+    def __init__(
+        self,
+        port: int,
+        snapshot: Path | None = None,
+        ranks: Callable[[], Iterable[RankTimes]] | None = None,
+    ) -> None:
+        """``ranks`` tells where the steps of this pod's ranks went."""
+        # A second series per counter with the time it was made in: nobody asks for these.
+        disable_created_metrics()  # type: ignore[no-untyped-call]
         self._port = port
         self._snapshot = snapshot
         self._server: Listener | None = None
         self._closing = threading.Event()
         self._stepped = False
-        self._idle: Gauge | None = None
+        self._optional: dict[str, Gauge] = {}
+        """Made when there is something to show: what is not known is not 0."""
         # Not the library's own one: several of these live in one process of the tests, and its
         # figures of the Python process are nobody's question.
         self.registry = CollectorRegistry()
+        if ranks is not None:
+            self.registry.register(RankCollector(ranks))
         self._define_gauges()
 
     def _define_gauges(self) -> None:
@@ -217,8 +275,10 @@ class Prometheus(Sink):
         self._skipped.set(record.skipped_samples)
         self._skipped_steps.set(record.skipped_steps)
         self._accuracy.labels("train", "1").set(record.accuracy_top1)
-        if record.device_idle_ratio is not None:
-            self._idle_gauge().set(record.device_idle_ratio)
+        for name in OPTIONAL_GAUGES:
+            value = getattr(record, name)
+            if value is not None:
+                self._optional_gauge(name).set(value)
         self._accuracy.labels("train", "5").set(record.accuracy_top5)
         for device, figures in enumerate(record.devices):
             for name, value in dataclasses.asdict(figures).items():
@@ -272,16 +332,11 @@ class Prometheus(Sink):
             self._server.shutdown()
             self._server.server_close()
 
-    def _idle_gauge(self) -> Gauge:
-        """Made when there is something to show: a device that does not tell is not a busy one."""
-        if self._idle is None:
-            self._idle = Gauge(
-                "trainer_device_idle_ratio",
-                "Share of the last log interval in which the devices had nothing to do: batches "
-                "were missing, or the host was busy between steps",
-                registry=self.registry,
-            )
-        return self._idle
+    def _optional_gauge(self, name: str) -> Gauge:
+        if name not in self._optional:
+            text = OPTIONAL_GAUGES[name]
+            self._optional[name] = Gauge(f"trainer_{name}", text, registry=self.registry)
+        return self._optional[name]
 
     def _set_validation(self, top1: float, top5: float) -> None:
         self._accuracy.labels("val", "1").set(top1)

@@ -181,6 +181,9 @@ class Trainer:
     def _tell_times(self, steps: list[StepTimes]) -> None:
         for times in steps:
             self._run.bus.step_times(times)
+            if times.own_seconds is not None and times.wait_seconds is not None:
+                whole = times.data_seconds + times.compute_seconds
+                self._run.heartbeat.add_times(whole, times.own_seconds, times.wait_seconds)
 
     def _log(self, rate: float) -> None:
         """Read the sums of the interval; every rank must call it."""

@@ -101,6 +101,7 @@ def log_record(
         skipped_steps=stats.skipped_steps,
         devices=devices,
         loss_scale=stats.loss_scale,
+        gradient_norm=stats.gradient_norm,
         device_idle_ratio=stats.device_idle_ratio,
     )
 

@@ -61,6 +61,8 @@ class StepStats:
     """
     loss_scale: float | None = None
     """What FP16 losses are multiplied by now."""
+    gradient_norm: float | None = None
+    """Of the last step, before it is limited; None where nothing asks for it."""
 
     @property
     def data_wait_ratio(self) -> float:
@@ -164,6 +166,8 @@ class OptimizerStep:
         self._parameters = [value for value in model.parameters() if value.requires_grad]
         self._clip_norm = config.optimizer.clip_norm
         self._skipped = torch.zeros((), device=accelerator.device)
+        self._norm: Tensor | None = None
+        """Of the gradients of the last step, where it was computed anyway."""
 
     def backward(self, loss: Tensor) -> None:
         """Add the gradients of ``loss`` to ``.grad``."""
@@ -175,7 +179,7 @@ class OptimizerStep:
             group["lr"] = rate * group["rate_factor"]
         if self.scaler is None:
             if self._clip_norm is not None:
-                nn.utils.clip_grad_norm_(self._parameters, self._clip_norm)
+                self._norm = nn.utils.clip_grad_norm_(self._parameters, self._clip_norm)
             self.optimizer.step()
         else:
             self._apply_scaled(self.scaler)
@@ -190,6 +194,7 @@ class OptimizerStep:
         # Without a limit the norm is still computed: it says whether a gradient overflowed, which
         # the scaler itself tells only by a copy from the device.
         norm = nn.utils.clip_grad_norm_(self._parameters, self._clip_norm or math.inf)
+        self._norm = norm
         self._skipped += ~torch.isfinite(norm)
         scaler.step(self.optimizer)
         if self._fixed_scale is None:
@@ -201,6 +206,12 @@ class OptimizerStep:
     def read_loss_scale(self) -> float | None:
         """What FP16 losses are multiplied by; waits for the device."""
         return None if self.scaler is None else float(self.scaler.get_scale())
+
+    def read_gradient_norm(self) -> float | None:
+        """L2 norm of the gradients of the last step, before it was limited; None where nothing
+        (a limit, FP16) has asked for it. Waits for the device.
+        """
+        return None if self._norm is None else float(self._norm)
 
     def read_skipped(self) -> int:
         """Steps since the last call whose FP16 gradients overflowed and changed nothing; waits for
@@ -244,6 +255,8 @@ class TrainStep:
             isinstance(module, nn.modules.dropout._DropoutNd)  # noqa: SLF001
             for module in model.modules()
         )
+        # With synchronized norms the ranks wait for one another in every layer.
+        self._meets_early = comm.world_size > 1 and config.model.batch_norm == "Synchronized"
         self._norm_counters = NormCounters(model)
         self._clock = accelerator.step_clock()
         self._untold: list[StepTimes] = []
@@ -268,7 +281,8 @@ class TrainStep:
             batch = next(batches)
             clock.receive()
             with self._gradient_sync(micro_batch == last):
-                self._forward_backward(batch, mix)
+                self._forward_backward(batch, mix, last=micro_batch == last)
+        self._clock.meet()
         self._before_update()
         self._optimizer_step.apply(rate, step + 1)
         clock.end()
@@ -305,9 +319,10 @@ class TrainStep:
             compute_seconds=computed,
             gap_seconds=gap if self._clock.sees_device else None,
             loss_scale=self._optimizer_step.read_loss_scale(),
+            gradient_norm=self._optimizer_step.read_gradient_norm(),
         )
 
-    def _forward_backward(self, batch: Batch, mix: Mix | None) -> None:
+    def _forward_backward(self, batch: Batch, mix: Mix | None, *, last: bool) -> None:
         """One micro-batch; ``mix`` says how its images are mixed."""
         labels = batch.labels.to(self._accelerator.device, non_blocking=True)
         images = self._normalise(batch.images)
@@ -324,8 +339,22 @@ class TrainStep:
         # Ranks are averaged by their wrapper: summed losses over the global batch give the mean of
         # all its samples, also where the ranks' slices differ in size.
         scale = self._comm.world_size / self._plan.global_batch
-        self._optimizer_step.backward(loss.total * scale)
+        total = loss.total * scale
+        if last and not self._meets_early:
+            self._time_gradients(total)
+        self._optimizer_step.backward(total)
         self._sums += count_hits(loss.main, loss.logits, labels)
+
+    def _time_gradients(self, loss: Tensor) -> None:
+        """Have the clock told when the backward pass of ``loss`` has computed all gradients, and
+        before this rank waits for those of the others.
+        """
+        # The engine calls back when backward is through, in the order in which it was asked: this
+        # comes before DistributedDataParallel's wait, which is asked for with the last gradients.
+        engine = torch.autograd.Variable._execution_engine  # noqa: SLF001 - torch's own FSDP does
+        loss.register_hook(  # type: ignore[no-untyped-call]
+            lambda _: engine.queue_callback(self._clock.ready)
+        )
 
     def _gradient_sync(self, last: bool) -> AbstractContextManager[object]:
         """Ranks exchange gradients once per step, in the backward pass of the last micro-batch."""
