@@ -82,6 +82,15 @@ def test_a_job_that_has_ended_has_no_speed_but_final_figures(state: str) -> None
     assert sample(metrics, "job_outcome", **ONE, outcome=state, reason="Completed") == 1
 
 
+def test_the_rank_that_the_others_wait_for_is_named_while_there_is_one() -> None:
+    slow = full_job()
+    slow["status"]["straggler"] = {"rank": 3, "pod": "job-1-1", "node": "node-b", "ratio": "3.9"}
+    metrics = Metrics(lambda: [slow])
+    who = {"rank": "3", "pod": "job-1-1", "node": "node-b"}
+    assert sample(metrics, "job_straggler_ratio", **ONE, **who) == 3.9
+    assert "job_straggler_ratio{" not in Metrics(lambda: [full_job()]).page().decode()
+
+
 def test_conditions_are_one_or_zero_and_absent_while_unknown() -> None:
     waiting = job(conditions=[condition(kind, status) for kind, status, *_ in INITIAL])
     metrics = Metrics(lambda: [waiting])

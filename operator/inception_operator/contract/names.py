@@ -84,6 +84,8 @@ class Reason:
     ATTEMPT_RUNNING: Final = "AttemptRunning"
     ATTEMPT_ENDED: Final = "AttemptEnded"
     CHECKPOINT_FAILING: Final = "CheckpointFailing"
+    STRAGGLER_FOUND: Final = "StragglerFound"
+    STRAGGLER_GONE: Final = "StragglerGone"
     BACK_OFF: Final = "BackOff"
     RESIZED: Final = "Resized"
     LEAVING_NODE: Final = "LeavingNode"
@@ -191,6 +193,13 @@ class SuccessPolicy:
 
     ALL: Final = "All"
     CHIEF: Final = "Chief"
+
+
+class StragglerPolicy:
+    """``spec.failurePolicy.stragglerPolicy``: what to do about a rank that the others wait for."""
+
+    NONE: Final = "None"
+    REPORT: Final = "Report"
 
 
 class Phase:

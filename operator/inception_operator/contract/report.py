@@ -6,6 +6,7 @@ any program may write a termination message.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -14,7 +15,7 @@ from .assignment import MAX_ATTEMPT
 from .decoding import MalformedError, decimal_number, decode, whole_number
 from .names import ReportState
 from .times import parse_time
-from .types import Report
+from .types import RankTimes, Report
 
 MAX_STEP: Final = 2**63 - 1
 MAX_RANK: Final = 2**31 - 1
@@ -24,6 +25,8 @@ MAX_REASON: Final = 128
 MAX_MESSAGE: Final = 8 * 1024
 # A program of the user's names its figures itself; the operator knows ten of them.
 MAX_METRICS: Final = 100
+# Devices of one node, with room.
+MAX_RANKS: Final = 128
 STATES = frozenset(
     (
         ReportState.STARTING,
@@ -59,6 +62,7 @@ def from_json(source: str | bytes | Mapping[str, Any] | None) -> Report | None:
         metrics=_numbers(data.get("metrics")),
         contract=whole_number(data.get("contract"), 1, version.MOST) or version.UNSAID,
         leaving=data.get("leaving") is True,
+        ranks=_ranks(data.get("ranks")),
     )
 
 
@@ -82,3 +86,22 @@ def _numbers(value: object) -> dict[str, float]:
         return {}
     numbers = {str(key): decimal_number(number) for key, number in value.items()}
     return {key: number for key, number in numbers.items() if number is not None}
+
+
+def _ranks(value: object) -> tuple[RankTimes, ...]:
+    if not isinstance(value, list) or len(value) > MAX_RANKS:
+        return ()
+    found = (_rank(each) for each in value if isinstance(each, Mapping))
+    return tuple(times for times in found if times is not None)
+
+
+def _rank(data: Mapping[str, Any]) -> RankTimes | None:
+    """What one rank tells, or None when a number is missing or none."""
+    rank = whole_number(data.get("rank"), 0, MAX_RANK)
+    steps = whole_number(data.get("steps"), 0, MAX_STEP)
+    keys = ("stepSeconds", "ownSeconds", "waitSeconds")
+    seconds = [decimal_number(data.get(key)) for key in keys]
+    if rank is None or steps is None:
+        return None
+    known = [value for value in seconds if value is not None and 0 <= value < math.inf]
+    return RankTimes(rank, steps, *known) if len(known) == len(keys) else None

@@ -45,11 +45,25 @@ class Assignment:
 
 
 @dataclass(frozen=True)
+class RankTimes:
+    """Where the steps of one rank went, as sums since it began: how many are timed, what they took,
+    and the parts of it until its gradients were ready and in which it then waited for the others.
+    """
+
+    rank: int
+    steps: int
+    step_seconds: float
+    own_seconds: float
+    wait_seconds: float
+
+
+@dataclass(frozen=True)
 class Report:
     """What a launcher says about its ranks: the body of ``/status``, or the termination message.
 
     ``rank`` is the global rank that failed first on this node, ``time`` the moment of the failure.
     ``step`` and ``metrics`` are the latest figures, which local rank 0 leaves in a file.
+    ``ranks`` are the running ranks of the node, as far as they tell where their steps go.
     ``contract`` is the version in which the launcher speaks (`version`). One that is ``leaving``
     was told to end and takes no further attempt.
     """
@@ -65,6 +79,7 @@ class Report:
     metrics: Mapping[str, float] = field(default_factory=dict)
     contract: int = UNSAID
     leaving: bool = False
+    ranks: tuple[RankTimes, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -164,6 +179,32 @@ class Progress:
 
 
 @dataclass(frozen=True)
+class Straggler:
+    """A rank that all others wait for.
+
+    ``ratio`` is how many times as long as the median of the ranks it takes until its gradients are
+    ready, ``since`` when the first look began that showed it.
+    """
+
+    rank: int
+    pod: str
+    node: str
+    ratio: float
+    since: datetime
+
+
+@dataclass(frozen=True)
+class RankVerdict:
+    """What several looks at the ranks of an attempt have led to: one is a straggler, or none is.
+
+    ``watched`` is False where the job does not want to know.
+    """
+
+    straggler: Straggler | None = None
+    watched: bool = True
+
+
+@dataclass(frozen=True)
 class Observation:
     """Everything one decision is made from, the time included.
 
@@ -171,6 +212,7 @@ class Observation:
     refused the last pod creation. ``gone`` maps slot to the latest of its pods that was seen to
     vanish, as far as this process remembers. ``leaving`` are nodes that are about to go, those of
     the job's own pods first; ``nodes_known`` is False until they have been looked at once.
+    ``ranks`` is None until enough is known of those of the present attempt.
     """
 
     resource: Json
@@ -181,6 +223,7 @@ class Observation:
     gone: Mapping[int, VanishedPod] = field(default_factory=dict)
     leaving: tuple[str, ...] = ()
     nodes_known: bool = True
+    ranks: RankVerdict | None = None
 
 
 NORMAL: Final = "Normal"

@@ -9,7 +9,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from inception_operator.contract import conditions
-from inception_operator.contract.names import ConditionType, Phase
+from inception_operator.contract.names import ConditionType, Phase, StragglerPolicy
 from inception_operator.contract.types import Json, PodView
 from inception_operator.spec.job import managed_elsewhere
 
@@ -36,12 +36,28 @@ def wants_report(resource: Json, pod: PodView) -> bool:
 
 def wants_progress(resource: Json, pod: PodView) -> bool:
     """Whether to read this pod's training metrics: rank 0's, while the attempt is running."""
+    return pod.assignment is not None and pod.assignment.node_rank == 0 and _trains(resource, pod)
+
+
+def wants_ranks(resource: Json, pod: PodView) -> bool:
+    """Whether to ask this pod's launcher where the steps of its ranks go: there are others to
+    compare them with, and the job wants to know of stragglers.
+    """
+    policy = (resource.get("spec") or {}).get("failurePolicy") or {}
+    if policy.get("stragglerPolicy") == StragglerPolicy.NONE or not _trains(resource, pod):
+        return False
+    assignment = pod.assignment
+    return assignment is not None and assignment.nnodes * assignment.nproc_per_node > 1
+
+
+def _trains(resource: Json, pod: PodView) -> bool:
+    """Whether the present attempt runs, and this pod has ranks in it."""
     if not _is_active(resource):
         return False
     if not conditions.is_true(_conditions(resource), ConditionType.RUNNING):
         return False
     assignment = pod.assignment
-    if assignment is None or assignment.is_standby or assignment.node_rank != 0:
+    if assignment is None or assignment.is_standby:
         return False
     if assignment.attempt != resource["status"]["attempt"]:
         # It has yet to be told its part in the latest attempt, or to be deleted.

@@ -27,7 +27,7 @@ from inception_operator.pod.resource_claims import build_templates
 from inception_operator.spec.failure_policy import Action
 from inception_operator.spec.job import Job, managed_elsewhere, parse
 
-from . import elastic, failure, lifecycle, liveness, pod_policy, slots, success
+from . import elastic, failure, lifecycle, liveness, pod_policy, slots, stragglers, success
 from .budget import Budget
 from .failure import AttemptView, Failure
 from .gather import (
@@ -85,6 +85,7 @@ def reconcile(observation: Observation, context: Context) -> Plan:
     violation = pod_policy.find_violation(resource, job, devices, context)
     draft.keep_checkpoints_at(job.checkpoint_path)
     draft.tells_steps = job.tells_steps
+    draft.ranks = observation.ranks if job.names_stragglers else stragglers.UNWATCHED
     _accept(job, draft, context, violation)
     view = JobView(resource, job, devices, pods, observation, context, violation)
     return plan | _advance(view, draft)

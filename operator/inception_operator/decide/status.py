@@ -19,7 +19,7 @@ from inception_operator.contract.names import ConditionType, Reason
 from inception_operator.contract.times import format_time, parse_time
 from inception_operator.contract.types import NORMAL, WARNING, Event, Json, Plan, PodView, Progress
 
-from . import avoided_nodes, backoff, budget, departure, goodput, unsaved
+from . import avoided_nodes, backoff, budget, departure, goodput, stragglers, unsaved
 from .budget import Counters
 from .departure import Departure
 from .failure import Failure
@@ -40,6 +40,7 @@ _KEYS: Final = frozenset(
         avoided_nodes.KEY,
         departure.KEY,
         goodput.KEY,
+        stragglers.KEY,
         "nodes",
         "selector",
         "accelerator",
@@ -77,6 +78,7 @@ class Draft:
         self._failure: Failure | None = None
         self._queued = goodput.is_queued(resource)
         self.tells_steps = True
+        self.ranks = stragglers.UNKNOWN
 
     @property
     def attempt(self) -> int:
@@ -433,6 +435,8 @@ class Draft:
         self._new["observedGeneration"] = self._generation
         for condition in self._conditions:
             condition["observedGeneration"] = self._generation
+        self._new, said = stragglers.carried_on(self._old, self._new, self.ranks)
+        self._events += said
         if self.is_true(ConditionType.RUNNING):
             # Figures alone are written now and then; with a write that is due anyway, at once.
             self._merge(self._figures, at_once=self._new != self._old)

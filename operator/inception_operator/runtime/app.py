@@ -46,6 +46,7 @@ from .observer import Observer
 from .pod_cache import PodCache
 from .pod_events import PodEvents
 from .probe import Probe
+from .rank_watch import RankWatch
 from .resync import Resync
 from .scraper import Scraper
 from .server import Guard, Server
@@ -118,12 +119,13 @@ class App:
             interval=settings.scrape_seconds,
             report_interval=settings.progress_seconds,
         )
+        self._ranks = RankWatch(self._jobs, self._pods, self._probe, notify, containment)
 
         # What works on a key: observe, decide, apply.
         nodes = Nodes(self._client, time.monotonic)
         pod_events = PodEvents(self._client, time.monotonic)
         observer = Observer(
-            self._pods, self._probe, self._scraper, nodes, pod_events, self._leaving
+            self._pods, self._probe, self._scraper, self._ranks, nodes, pod_events, self._leaving
         )
         self._events = EventPoster(self._client, containment, settings.identity)
         applier = Applier(
@@ -183,6 +185,7 @@ class App:
                 _spawn(group, "pods", self._pods.run())
                 _spawn(group, "events", self._events.run())
                 _spawn(group, "scraper", self._scraper.run())
+                _spawn(group, "ranks", self._ranks.run())
                 # Before all pods are listed, a missing one would look like a lost one; and kopf
                 # gives up, in many words, where the API server is not reached within seconds.
                 await self._pods.wait_synced()

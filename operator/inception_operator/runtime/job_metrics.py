@@ -79,6 +79,13 @@ _FAMILIES: Final[dict[str, tuple[type[Any], str, str, tuple[str, ...]]]] = {
         "Speed over all ranks of a job that runs.",
         (),
     ),
+    "straggler": (
+        GaugeMetricFamily,
+        "job_straggler_ratio",
+        "How many times as long as the median of the ranks the one takes that the others wait for, "
+        "until its gradients are ready; absent while all keep up.",
+        ("rank", "pod", "node"),
+    ),
     "goodput": (
         CounterMetricFamily,
         "job_goodput_seconds",
@@ -253,6 +260,9 @@ def _figures(status: Json) -> Iterator[Sample]:
     yield from _known("accuracy", ("5",), figures.get("accuracyTop5"))
     if status.get("state") == State.RUNNING:
         yield from _known("speed", (), figures.get("samplesPerSecond"))
+    if (named := status.get("straggler")) is not None:
+        who = (str(named.get("rank", "")), named.get("pod", ""), named.get("node", ""))
+        yield from _known("straggler", who, named.get("ratio"))
 
 
 def _final_figures(resource: Json, status: Json) -> Iterator[Sample]:

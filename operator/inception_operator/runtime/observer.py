@@ -22,6 +22,7 @@ from .objects import name_of, uid_of
 from .pod_cache import PodCache
 from .pod_events import PodEvents
 from .probe import Probe
+from .rank_watch import RankWatch
 from .scraper import Scraper
 from .workqueue import Key
 
@@ -34,6 +35,7 @@ class Observer:
         pods: PodCache,
         probe: Probe,
         scraper: Scraper,
+        ranks: RankWatch,
         nodes: Nodes,
         events: PodEvents,
         leaving: LeavingNodes,
@@ -41,6 +43,7 @@ class Observer:
         self._pods = pods
         self._probe = probe
         self._scraper = scraper
+        self._ranks = ranks
         self._nodes = nodes
         self._events = events
         self._leaving = leaving
@@ -84,6 +87,7 @@ class Observer:
             pods=tuple(pods),
             now=datetime.now(UTC),
             progress=self._scraper.progress(key),
+            ranks=self._ranks.verdict(key),
             rejection=rejection,
             gone=self._pods.gone(key),
             nodes_known=self._leaving.known,
@@ -93,6 +97,7 @@ class Observer:
     def forget(self, key: Key) -> None:
         """Drop what was kept about a job that is gone."""
         self._scraper.forget(key)
+        self._ranks.forget(key)
         self._probe.retain(key, ())
         self._events.forget(key)
         self._notifications.retain(key, ())

@@ -28,6 +28,7 @@ from inception_operator.contract.names import (
     MAX_JOB_NAME_LENGTH,
     CleanPodPolicy,
     PodPlacement,
+    StragglerPolicy,
     SuccessPolicy,
 )
 from inception_operator.contract.types import Json
@@ -49,6 +50,7 @@ MAX_PROGRESS_DEADLINE: Final = 604800
 DEFAULT_MODEL: Final = "bninception"
 CLEAN_POD_POLICIES: Final = (CleanPodPolicy.NONE, CleanPodPolicy.RUNNING, CleanPodPolicy.ALL)
 POD_PLACEMENTS: Final = (PodPlacement.ANY, PodPlacement.ONE_PER_NODE)
+STRAGGLER_POLICIES: Final = (StragglerPolicy.NONE, StragglerPolicy.REPORT)
 SUCCESS_POLICIES: Final = (SuccessPolicy.ALL, SuccessPolicy.CHIEF)
 # The limit of status.model in the CRD.
 _MAX_MODEL: Final = 64
@@ -221,6 +223,10 @@ class Job(Model):
     progress_deadline: Annotated[int, Within(0, MAX_PROGRESS_DEADLINE)] | None = Field(
         default=None, validation_alias=AliasPath("failurePolicy", "progressDeadlineSeconds")
     )
+    straggler_policy: Annotated[str, OneOf(STRAGGLER_POLICIES)] = Field(
+        default=StragglerPolicy.REPORT,
+        validation_alias=AliasPath("failurePolicy", "stragglerPolicy"),
+    )
     failure_rules: Annotated[tuple[Rule, ...], AS_TUPLE, AfterValidator(check_rules)] = Field(
         default=(), validation_alias=AliasPath("failurePolicy", "rules")
     )
@@ -275,6 +281,11 @@ class Job(Model):
     def node_loss(self) -> NodeLoss:
         """When a node counts as lost, and what becomes of its pods."""
         return self.node_loss_fields.node_loss
+
+    @property
+    def names_stragglers(self) -> bool:
+        """Whether somebody wants to know which rank the others wait for."""
+        return self.straggler_policy != StragglerPolicy.NONE
 
     @property
     def program(self) -> tuple[str, ...]:

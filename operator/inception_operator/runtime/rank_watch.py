@@ -1,0 +1,139 @@
+"""Asks the launchers of running jobs where the steps of their ranks go, to find stragglers.
+
+Every look costs one request to each pod of a job. They are so many at most in a second, whatever
+the number of jobs: with more pods each is looked at less often. What the looks show is judged in
+`decide.stragglers`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Final
+
+from inception_operator.contract.types import Json, PodView, RankVerdict
+from inception_operator.decide import stragglers
+from inception_operator.decide.questions import wants_ranks
+from inception_operator.decide.stragglers import Told, Watch
+from inception_operator.pod.view import view
+
+from .containment import Containment, Where
+from .job_cache import JobCache
+from .pod_cache import PodCache
+from .probe import Probe
+from .workqueue import Key
+
+LOOK_SECONDS: Final = 5.0
+"""Between two looks at one job."""
+REQUESTS_PER_SECOND: Final = 100
+CONCURRENCY: Final = 16
+MAX_SKIPPED_ROUNDS: Final = 12
+
+
+@dataclass(frozen=True)
+class _State:
+    """What is kept about one job: ``skip`` is how many rounds it is left out after ``failures`` in
+    a row, because its ranks tell nothing.
+    """
+
+    watch: Watch
+    failures: int = 0
+    skip: int = 0
+
+
+class RankWatch:
+    """The verdict on the ranks of each running job."""
+
+    def __init__(
+        self,
+        jobs: JobCache,
+        pods: PodCache,
+        probe: Probe,
+        notify: Callable[[Key], None],
+        containment: Containment,
+        *,
+        interval: float = LOOK_SECONDS,
+    ) -> None:
+        self._jobs = jobs
+        self._pods = pods
+        self._probe = probe
+        self._notify = notify
+        self._containment = containment
+        self._interval = interval
+        self._states: dict[Key, _State] = {}
+        self._slots = asyncio.Semaphore(CONCURRENCY)
+
+    def verdict(self, key: Key) -> RankVerdict | None:
+        """What is known of the ranks of the present attempt; None for nothing yet."""
+        resource, state = self._jobs.get(key), self._states.get(key)
+        if resource is None or state is None or state.watch.attempt != _attempt(resource):
+            return None
+        return state.watch.verdict
+
+    def forget(self, key: Key) -> None:
+        """Drop what was kept about a job that is gone."""
+        self._states.pop(key, None)
+
+    async def run(self) -> None:
+        """Look until cancelled."""
+        while True:
+            started = time.monotonic()
+            asked = sum(await asyncio.gather(*(self._look_contained(key) for key in self._jobs)))
+            due = started + max(self._interval, asked / REQUESTS_PER_SECOND)
+            # A round that took too long is followed by a short pause, never by none.
+            await asyncio.sleep(max(self._interval / 10, due - time.monotonic()))
+
+    async def look(self, key: Key) -> int:
+        """Look at one job, unless it is left out in this round; gives how many pods were asked."""
+        resource = self._jobs.get(key)
+        pods = self._members(key, resource) if resource is not None else []
+        if resource is None or not pods:
+            self.forget(key)
+            return 0
+        attempt = _attempt(resource)
+        state = self._states.get(key)
+        if state is None or state.watch.attempt != attempt:
+            state = _State(stragglers.begin(attempt, resource["status"]))
+        if state.skip > 0:
+            self._states[key] = replace(state, skip=state.skip - 1)
+            return 0
+        answers = await asyncio.gather(*(self._ask(pod, attempt) for pod in pods))
+        told = [each for answer in answers for each in answer]
+        watch = stragglers.look(state.watch, told, datetime.now(UTC))
+        # A program that tells nothing, or pods that nobody reaches.
+        failures = 0 if told else state.failures + 1
+        skip = min(MAX_SKIPPED_ROUNDS, 2 ** min(failures, 10) - 1)
+        self._states[key] = _State(watch, failures, skip)
+        if _named(watch) != _named(state.watch):
+            self._notify(key)
+        return len(pods)
+
+    async def _look_contained(self, key: Key) -> int:
+        with self._containment.contain(key, Where.SCRAPE):
+            return await self.look(key)
+        return 0
+
+    async def _ask(self, pod: PodView, attempt: int) -> list[Told]:
+        async with self._slots:
+            report = await self._probe.report(pod.ip or "", pod.uid)
+        # A launcher still reports the attempt before while its ranks start.
+        if report is None or report.attempt != attempt:
+            return []
+        return [Told(times, pod.name, pod.node or "") for times in report.ranks]
+
+    def _members(self, key: Key, resource: Json) -> list[PodView]:
+        """The pods to ask; none of a job that has but one rank."""
+        pods = (view(raw) for raw in self._pods.pods(key))
+        return [pod for pod in pods if pod is not None and wants_ranks(resource, pod)]
+
+
+def _named(watch: Watch) -> tuple[int, str] | None:
+    straggler = watch.straggler
+    return None if straggler is None else (straggler.rank, straggler.pod)
+
+
+def _attempt(resource: Json) -> int:
+    return int((resource.get("status") or {}).get("attempt") or 0)
