@@ -21,7 +21,8 @@ JOB: dict[str, Any] = {
 
 def exported() -> set[str]:
     """Names of all samples that the operator and a trainer export."""
-    registries: list[CollectorRegistry] = [Metrics(lambda: [JOB]).registry, Prometheus(0).registry]
+    trainer = Prometheus(0, ranks=lambda: ())
+    registries: list[CollectorRegistry] = [Metrics(lambda: [JOB]).registry, trainer.registry]
     return {name for registry in registries for name in _names(registry)}
 
 

@@ -91,6 +91,7 @@ def test_clipping_shortens_the_whole_gradient() -> None:
     network, updater = linear(method(learningRate=1, momentum=0, weightDecay=0, clipNorm="0.01"))
     before = [parameter.detach().clone() for parameter in network.parameters()]
     updater.backward(network(torch.full((4, 3), 50.0)).sum())
+    norm = math.sqrt(sum(value.grad.square().sum().item() for value in network.parameters()))
     updater.apply(1.0, 1)
     moved = math.sqrt(
         sum(
@@ -99,6 +100,7 @@ def test_clipping_shortens_the_whole_gradient() -> None:
         )
     )
     assert moved == pytest.approx(0.01, rel=1e-3)
+    assert updater.read_gradient_norm() == pytest.approx(norm), "as it was before"
 
 
 @pytest.mark.parametrize("name", ["SGD", "RMSProp"])

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import cast
 
+import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
@@ -15,6 +16,7 @@ from inception_operator.contract import assignment
 from inception_operator.contract.names import ANNOTATION_ASSIGNMENT
 from inception_operator.contract.types import Json
 from inception_operator.decide.stragglers import LOOKS
+from inception_operator.runtime import rank_watch
 from inception_operator.runtime.job_cache import JobCache
 from inception_operator.runtime.pod_cache import PodCache
 from inception_operator.runtime.probe import Probe
@@ -23,6 +25,11 @@ from inception_operator.runtime.workqueue import Key
 from operator_objects import job, pod, strict_containment
 
 KEY = ("ns", "job")
+
+
+@pytest.fixture(autouse=True)
+def without_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rank_watch, "REQUESTS_PER_SECOND", 1e6)
 
 
 class Launchers:
@@ -73,7 +80,7 @@ async def looking(launchers: Launchers, told: list[Key]) -> AsyncIterator[RankWa
         probe = Probe(lambda _key: None, clock=time.monotonic, launcher_port=server.port or 0)
         pods = cast(PodCache, launchers)
         try:
-            yield RankWatch(jobs, pods, probe, told.append, strict_containment())
+            yield RankWatch(jobs, pods, probe, told.append, strict_containment(), interval=5.0)
         finally:
             await probe.close()
 
@@ -123,7 +130,7 @@ async def test_a_job_that_runs_no_more_is_not_asked() -> None:
     jobs.update(job(version=1, state="Succeeded", attempt=1, conditions=[]))
     probe = Probe(lambda _key: None, clock=time.monotonic)
     pods = cast(PodCache, launchers)
-    watch = RankWatch(jobs, pods, probe, lambda _key: None, strict_containment())
+    watch = RankWatch(jobs, pods, probe, lambda _key: None, strict_containment(), interval=5.0)
     assert await watch.look(KEY) == 0
     assert await watch.look(("ns", "gone")) == 0
     await probe.close()

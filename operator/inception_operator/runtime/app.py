@@ -119,7 +119,14 @@ class App:
             interval=settings.scrape_seconds,
             report_interval=settings.progress_seconds,
         )
-        self._ranks = RankWatch(self._jobs, self._pods, self._probe, notify, containment)
+        self._ranks = RankWatch(
+            self._jobs,
+            self._pods,
+            self._probe,
+            notify,
+            containment,
+            interval=settings.scrape_seconds,
+        )
 
         # What works on a key: observe, decide, apply.
         nodes = Nodes(self._client, time.monotonic)

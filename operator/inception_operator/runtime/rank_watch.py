@@ -26,10 +26,8 @@ from .pod_cache import PodCache
 from .probe import Probe
 from .workqueue import Key
 
-LOOK_SECONDS: Final = 5.0
-"""Between two looks at one job."""
-REQUESTS_PER_SECOND: Final = 100
-CONCURRENCY: Final = 16
+REQUESTS_PER_SECOND = 100
+CONCURRENCY: Final = 32
 MAX_SKIPPED_ROUNDS: Final = 12
 
 
@@ -55,8 +53,9 @@ class RankWatch:
         notify: Callable[[Key], None],
         containment: Containment,
         *,
-        interval: float = LOOK_SECONDS,
+        interval: float,
     ) -> None:
+        """``interval`` are the seconds between two looks at one job."""
         self._jobs = jobs
         self._pods = pods
         self._probe = probe
@@ -81,10 +80,10 @@ class RankWatch:
         """Look until cancelled."""
         while True:
             started = time.monotonic()
-            asked = sum(await asyncio.gather(*(self._look_contained(key) for key in self._jobs)))
-            due = started + max(self._interval, asked / REQUESTS_PER_SECOND)
+            await asyncio.gather(*(self._look_contained(key) for key in self._jobs))
+            left = self._interval - (time.monotonic() - started)
             # A round that took too long is followed by a short pause, never by none.
-            await asyncio.sleep(max(self._interval / 10, due - time.monotonic()))
+            await asyncio.sleep(max(self._interval / 10, left))
 
     async def look(self, key: Key) -> int:
         """Look at one job, unless it is left out in this round; gives how many pods were asked."""
@@ -111,14 +110,15 @@ class RankWatch:
             self._notify(key)
         return len(pods)
 
-    async def _look_contained(self, key: Key) -> int:
+    async def _look_contained(self, key: Key) -> None:
         with self._containment.contain(key, Where.SCRAPE):
-            return await self.look(key)
-        return 0
+            await self.look(key)
 
     async def _ask(self, pod: PodView, attempt: int) -> list[Told]:
         async with self._slots:
             report = await self._probe.report(pod.ip or "", pod.uid)
+            # In its place nobody is asked for a while: that bounds the requests of a second.
+            await asyncio.sleep(CONCURRENCY / REQUESTS_PER_SECOND)
         # A launcher still reports the attempt before while its ranks start.
         if report is None or report.attempt != attempt:
             return []
