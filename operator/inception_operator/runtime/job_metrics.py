@@ -28,7 +28,7 @@ from inception_operator.contract import conditions
 from inception_operator.contract.names import LABEL_SLOT, ConditionType, State
 from inception_operator.contract.times import parse_time
 from inception_operator.contract.types import Json
-from inception_operator.decide import goodput
+from inception_operator.decide import goodput, stragglers
 from inception_operator.spec.job import managed_elsewhere
 
 from .containment import Containment, Where
@@ -260,7 +260,7 @@ def _figures(status: Json) -> Iterator[Sample]:
     yield from _known("accuracy", ("5",), figures.get("accuracyTop5"))
     if status.get("state") == State.RUNNING:
         yield from _known("speed", (), figures.get("samplesPerSecond"))
-    if (named := status.get("straggler")) is not None:
+        named = status.get(stragglers.KEY) or {}
         who = (str(named.get("rank", "")), named.get("pod", ""), named.get("node", ""))
         yield from _known("straggler", who, named.get("ratio"))
 
