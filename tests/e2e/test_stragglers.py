@@ -64,8 +64,9 @@ def test_a_rank_that_is_stopped_three_quarters_of_the_time_is_named(jobs: Jobs) 
             for key in ("stepSeconds", "ownSeconds")
         )
         print(f"{status['straggler']}, steps {steps}, own {own}")
-        assert steps[slow] / steps[waiting] < 1.2, "the whole step takes as long on every rank"
         assert own[slow] / own[waiting] > 1.5
+        # Alike but for stops between meeting the other rank and the end of the step.
+        assert own[slow] / own[waiting] > 1.5 * steps[slow] / steps[waiting]
     finally:
         jobs.python(slow, LET_GO)
         stopping.join()

@@ -99,7 +99,7 @@ def test_a_rank_is_ready_before_it_waits_for_one_that_is_not(tmp_path: Path) -> 
     signs.mkdir()
     config = {**TINY, "maxSteps": STEPS, "batch": {"global": 16, "perDevice": 4}}
     waiting = {"RANK_1_WAITS_FOR_0": str(signs)}
-    gang = trainer_ranks.start(tmp_path / "gang", config, 2, small=True, environment=waiting)
+    gang = trainer_ranks.start(tmp_path / "gang", config, world=2, environment=waiting)
     assert gang.wait() == [0, 0], gang.output()
     assert len(list(signs.iterdir())) == STEPS
     for times in rank_times.read(tmp_path / "gang", 0):
