@@ -104,6 +104,25 @@ def test_a_file_without_a_job_is_named(
     assert said in result.err
 
 
+def test_the_environment_is_that_of_the_pod_without_its_places() -> None:
+    variables = [{"name": "MINE", "value": "$(INCEPTION_JOB)/x"}, {"name": "HOME", "value": "/h"}]
+    container = {"name": "trainer", "command": ["python3", "a.py"], "env": variables}
+    spec = {"template": {"spec": {"containers": [container]}}}
+    job = {"metadata": {"name": "job"}, "spec": spec}
+    resource = local_job.localize(job, Path("/tmp/out"))
+    parsed = parse(resource)
+    pod = build_pod(parsed, resolve(parsed, PROFILES), 0, 1, image="i", launcher_image="i")
+    found = local_job.environment(
+        pod["spec"]["containers"][0], {"metadata.name": "job-0-1", "status.podIP": "127.0.0.1"}
+    )
+    assert found["INCEPTION_CHECKPOINT_PATH"].startswith("/tmp/out/")
+    assert found["MINE"] == "local/job/x"
+    assert found["POD_NAME"] == "job-0-1"
+    assert found["POD_IP"] == "127.0.0.1"
+    assert "HOME" not in found
+    assert "TRITON_CACHE_DIR" not in found
+
+
 def jobs_of_samples() -> list[Path]:
     """Every sample of a job."""
     paths = sorted([*SAMPLES.glob("*.yaml"), *SAMPLES.glob("local/*.yaml")])

@@ -57,7 +57,7 @@ def describe(
     parts = [
         _title(resource, now),
         _fields(_what(resource)),
-        _section("Where", _where(resource, pods)),
+        _section("Where", _where(resource, pods, now)),
         _section("How far", _fields(_progress(resource, now))),
         _section("Why", _why(resource, now)),
         _section("Time", _goodput(resource)),
@@ -106,7 +106,7 @@ def _what(resource: Json) -> Iterator[tuple[str, str]]:
     yield "image", text(spec.get("image"))
 
 
-def _where(resource: Json, pods: Sequence[Json] | None) -> str:
+def _where(resource: Json, pods: Sequence[Json] | None, now: datetime) -> str:
     nodes = part(resource, "status", "nodes") or {}
     lines = _fields(
         (
@@ -121,8 +121,8 @@ def _where(resource: Json, pods: Sequence[Json] | None) -> str:
         return f"{lines}\n  (you may not see the pods)"
     if not pods:
         return lines
-    rows = [_pod_row(pod) for pod in pods]
-    shown = table(("POD", "NODE", "PHASE", "READY", "SINCE"), rows, colour_of="")
+    rows = [_pod_row(pod, now) for pod in pods]
+    shown = table(("POD", "NODE", "PHASE", "READY", "STARTED"), rows, colour_of="")
     return "\n".join((lines, *(f"  {line}" for line in shown.splitlines())))
 
 
@@ -131,7 +131,7 @@ def _avoided(resource: Json) -> Iterator[str]:
         yield f"{node.get('name')} ({node.get('reason')})"
 
 
-def _pod_row(pod: Json) -> tuple[str, ...]:
+def _pod_row(pod: Json, now: datetime) -> tuple[str, ...]:
     status = pod.get("status") or {}
     phase = "Terminating" if "deletionTimestamp" in pod["metadata"] else status.get("phase")
     ready = conditions.is_true(status.get("conditions") or [], "Ready")
@@ -140,7 +140,7 @@ def _pod_row(pod: Json) -> tuple[str, ...]:
         text(part(pod, "spec", "nodeName")),
         text(phase),
         "yes" if ready else "no",
-        text(status.get("startTime")),
+        f"{since(status['startTime'], now)} ago" if status.get("startTime") else "-",
     )
 
 

@@ -83,9 +83,11 @@ def _run(resource: Json) -> int:
             for event in job.events[told:]:
                 tell(clean(f"[{event['type']}] {event['reason']}: {event['message']}"))
             told = len(job.events)
+        now = datetime.now(UTC)
+        job.look(now)
         pods = [pod.raw for pod in job.pods.values()]
         say()
-        say(describe(job.resource, pods, (), datetime.now(UTC), advises=False))
+        say(describe(job.resource, pods, (), now, advises=False))
         code = exit_code(job.resource)
     if code is None:
         tell("stopped with a checkpoint; the same command goes on from there")

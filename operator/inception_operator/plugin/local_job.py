@@ -7,7 +7,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -20,6 +20,10 @@ from .errors import USAGE, CliError
 from .resources import put
 
 NAMESPACE: Final = "local"
+# They lead to the only writable place of a pod. Here the user has better ones.
+_OF_THE_POD: Final = frozenset(
+    ("HOME", "XDG_CACHE_HOME", "MPLCONFIGDIR", "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR")
+)
 _NAME: Final = names.MAX_JOB_NAME_LENGTH
 
 
@@ -118,6 +122,21 @@ def _template(template: Json) -> Json:
     pod["hostNetwork"] = True
     pod.setdefault("containers", [{"name": names.CONTAINER}])
     return {**template, "spec": pod}
+
+
+def environment(container: Json, fields: Mapping[str, str]) -> dict[str, str]:
+    """The variables of a container as a kubelet makes them; ``fields`` are those of its pod."""
+    made: dict[str, str] = {}
+    for variable in container["env"]:
+        name = variable["name"]
+        source = (variable.get("valueFrom") or {}).get("fieldRef") or {}
+        value = str(variable.get("value", fields.get(str(source.get("fieldPath")), "")))
+        # A variable may refer to those before it.
+        for before, known in made.items():
+            value = value.replace(f"$({before})", known)
+        if name not in _OF_THE_POD:
+            made[name] = value
+    return made
 
 
 def check_trainer() -> None:

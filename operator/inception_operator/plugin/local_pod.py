@@ -28,13 +28,13 @@ from inception_operator.contract.times import format_time
 from inception_operator.contract.types import Assignment, Json, PodView, Report
 from inception_operator.pod.view import trim_pod, view
 
+from .local_job import environment
+
 LAUNCHER: Final = ("-m", "inception_trainer", "launch")
 _ADDRESS: Final = assignment.LOOPBACK
 _NODE: Final = "this-machine"
 _ASK_SECONDS: Final = 2.0
 _READY: Final = (ReportState.IDLE, ReportState.RUNNING)
-# What a pod's own file system is for; here it is the user's.
-_OF_THE_POD: Final = "/tmp"  # noqa: S108
 _LARGEST_PAGE: Final = 1024 * 1024
 Sink = Callable[[str, str], None]
 """Is given the name of a pod and a line that it has written."""
@@ -115,12 +115,7 @@ class LocalPod:
             "status.podIP": _ADDRESS,
             "spec.nodeName": _NODE,
         }
-        wanted: dict[str, str] = {}
-        for variable in self._container()["env"]:
-            source = (variable.get("valueFrom") or {}).get("fieldRef") or {}
-            value = variable.get("value", fields.get(str(source.get("fieldPath")), ""))
-            if not str(value).startswith(_OF_THE_POD):
-                wanted[variable["name"]] = _expand(str(value), wanted)
+        wanted = environment(self._container(), fields)
         return {
             # Whatever this machine's name resolves to, all ranks are on it.
             "GLOO_SOCKET_IFNAME": "lo",
@@ -230,13 +225,6 @@ class LocalPod:
 
 # A proxy of the user's environment has no business on this machine.
 _DIRECT: Final = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-
-
-def _expand(value: str, before: dict[str, str]) -> str:
-    """The value with ``$(NAME)`` of variables before it, as Kubernetes reads it."""
-    for name, known in before.items():
-        value = value.replace(f"$({name})", known)
-    return value
 
 
 def _pass_on(name: str, stream: IO[str], sink: Sink) -> None:

@@ -74,8 +74,8 @@ class LocalRun:
     def step(self) -> Plan:
         """One pass; afterwards a pause if there was nothing to do."""
         now = datetime.now(UTC)
+        self.look(now)
         for pod in list(self.pods.values()):
-            pod.look(now)
             if not pod.alive and "deletionTimestamp" in pod.raw["metadata"]:
                 self._forget(pod)
         plan = reconcile(self._observe(now), self._context)
@@ -83,6 +83,11 @@ class LocalRun:
         if plan.empty:
             time.sleep(_PAUSE_SECONDS)
         return plan
+
+    def look(self, now: datetime) -> None:
+        """See how the processes are."""
+        for pod in self.pods.values():
+            pod.look(now)
 
     def _observe(self, now: datetime) -> Observation:
         views = sorted(
