@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from inception_operator.accelerators.resolve import load_profiles, resolve
 from inception_operator.plugin import local_job
 from inception_operator.pod.build import build_pod
 from inception_operator.spec.job import parse
+from inception_trainer.config.training import from_mapping
 from plugin_commands import Commands
 
 SAMPLES = Path(__file__).resolve().parents[2] / "manifests" / "samples"
@@ -40,7 +41,7 @@ def test_checkpoints_go_to_a_folder_where_the_cluster_has_a_claim(
 
 
 def test_pods_that_share_a_machine_keep_no_copies_in_memory() -> None:
-    assert localized({"numNodes": 2})["checkpoint"]["memory"] == "Off"
+    assert localized({"numNodes": 2})["checkpoint"]["memory"] == "Never"
     assert localized({"numNodes": 2}, nodes=1)["checkpoint"].get("memory") is None
 
 
@@ -131,14 +132,17 @@ def jobs_of_samples() -> list[Path]:
 
 
 @pytest.mark.parametrize("path", jobs_of_samples(), ids=lambda path: path.stem)
-def test_every_sample_becomes_pods_here(path: Path) -> None:
-    resource = local_job.localize(local_job.read(path), OUTPUT, profile="cpu", processes=1)
+def test_every_sample_becomes_pods_here_whose_configuration_the_trainer_takes(path: Path) -> None:
+    job_of_file = local_job.read(path)
+    resource = local_job.localize(job_of_file, OUTPUT, profile="cpu", nodes=2, processes=1)
     job = parse(resource)
     devices = resolve(job, PROFILES)
     pod = build_pod(job, devices, 0, 1, image="i", launcher_image="i")
     assert devices.count == 0
     assert job.host_network
-    assert yaml.safe_dump(pod)
+    variables = local_job.environment(pod["spec"]["containers"][0], {})
+    if not job.program:
+        from_mapping(json.loads(variables["INCEPTION_CONFIG"]))
     assert "persistentVolumeClaim" not in str(
         [each for each in pod["spec"]["volumes"] if each["name"] == "checkpoint"]
     )

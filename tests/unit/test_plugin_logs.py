@@ -9,7 +9,7 @@ import pytest
 
 from inception_operator.plugin import logs
 from inception_operator.plugin.api import Cluster, Query
-from inception_operator.plugin.errors import FORBIDDEN, AnswerError
+from inception_operator.plugin.errors import FORBIDDEN, UNAVAILABLE, AnswerError, CliError
 
 Json = dict[str, Any]
 LINES = (
@@ -84,6 +84,30 @@ def test_every_pod_is_followed_to_its_end_and_no_line_comes_twice(
     assert "[job-1-2] 100%" in shown
     again = [query for name, query in story.asked if name == "job-0-1"][1]
     assert ("sinceTime", "2026-01-01T00:00:00Z") in again
+
+
+def test_an_api_server_that_is_away_for_a_moment_ends_nothing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Away(Story):
+        def job(self, name: str) -> Json:
+            found = super().job(name)
+            if self.looks == 2:
+                raise CliError("away", code=UNAVAILABLE)
+            return found
+
+    monkeypatch.setattr(logs, "_POLL_SECONDS", 0.05)
+    logs.follow_logs(Away(), "job")
+    assert "[job-0-1] 100%" in capsys.readouterr().out
+
+
+def test_logs_end_with_the_time_that_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Endless(Story):
+        def job(self, name: str) -> Json:
+            return {"metadata": {"name": name}}
+
+    monkeypatch.setattr(logs, "_POLL_SECONDS", 0.01)
+    logs.follow_logs(Endless(), "job", timeout=0.05)
 
 
 def test_a_pod_whose_log_is_forbidden_is_named_once(

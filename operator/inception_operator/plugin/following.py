@@ -10,7 +10,7 @@ from typing import Final
 from inception_operator.contract.types import Json
 
 from .api import Cluster
-from .errors import NOT_FOUND, TIMED_OUT, UNAVAILABLE, AnswerError, CliError
+from .errors import NOT_FOUND, TIMED_OUT, UNAVAILABLE, CliError
 from .output import name_of
 
 _WATCH_SECONDS: Final = 240
@@ -39,23 +39,21 @@ def changes(cluster: Cluster, name: str, timeout: float | None = None) -> Iterat
                 if change is None:
                     return
                 yield change
-        except AnswerError as error:
+        except CliError as error:
             if uid and error.code == NOT_FOUND:
                 return
-            if not uid or error.status < 500:
-                raise
-            lost_since = _bear(error, lost_since)
-        except CliError as error:
             # A wrong kubeconfig does not mend itself, a server that has answered before does.
-            if not uid or error.code != UNAVAILABLE:
+            if not uid:
                 raise
-            lost_since = _bear(error, lost_since)
+            lost_since = bear(error, lost_since)
         _seconds_left(deadline, name)
         time.sleep(_PAUSE)
 
 
-def _bear(error: CliError, since: float | None) -> float:
-    """Since when the server has been away; raises when that is too long."""
+def bear(error: CliError, since: float | None) -> float:
+    """Since when the server has been away; raises when that is too long, and any other error."""
+    if error.code != UNAVAILABLE:
+        raise error
     now = time.monotonic()
     if since is not None and now - since > _PATIENCE:
         raise error

@@ -112,7 +112,7 @@ def _checkpoint(spec: Json, output: Path) -> Json:
         found["path"] = str(output.absolute())
     if (spec.get("numNodes") or 1) > 1:
         # Copies in memory are one for each pod, and here all pods share a /dev/shm.
-        found["memory"] = "Off"
+        found["memory"] = "Never"
     return found
 
 

@@ -16,6 +16,7 @@ from inception_operator.contract.types import Json
 from .api import Cluster, Query
 from .errors import CliError
 from .figures import part
+from .following import bear
 from .options import Duration, cluster_options, job_argument
 from .outcome import exit_code
 from .output import name_of
@@ -147,10 +148,15 @@ def _print(cluster: Cluster, pod: Json, query: Query, printer: _Printer) -> bool
 
 
 def follow_logs(
-    cluster: Cluster, name: str, query: Query = _OF_TRAINER, printer: _Printer | None = None
+    cluster: Cluster,
+    name: str,
+    query: Query = _OF_TRAINER,
+    printer: _Printer | None = None,
+    timeout: float | None = None,
 ) -> None:
-    """Print the logs of a job until it ends."""
-    _Follower(cluster, name, query, printer or _Printer(timestamps=False, prefix=True)).run()
+    """Print the logs of a job until it ends, or until the time is over."""
+    printer = printer or _Printer(timestamps=False, prefix=True)
+    _Follower(cluster, name, query, printer).run(timeout)
 
 
 class _Follower:
@@ -163,15 +169,24 @@ class _Follower:
         self._printer = printer
         self._threads: dict[str, threading.Thread] = {}
 
-    def run(self) -> None:
-        """Follow until the end of the job."""
-        while True:
-            # Asked first, so that pods made until then are among those found.
-            over = exit_code(self._cluster.job(self._job)) is not None
-            self._start(select(self._cluster.pods(self._job), previous=False))
+    def run(self, timeout: float | None) -> None:
+        """Follow until the end of the job, or of the time."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        lost_since: float | None = None
+        while deadline is None or time.monotonic() < deadline:
+            try:
+                # Asked first, so that pods made until then are among those found.
+                over = exit_code(self._cluster.job(self._job)) is not None
+                self._start(select(self._cluster.pods(self._job), previous=False))
+                lost_since = None
+            except CliError as error:
+                lost_since = bear(error, lost_since)
+                over = False
             if over:
                 break
             time.sleep(_POLL_SECONDS)
+        else:
+            return
         for thread in self._threads.values():
             thread.join(_POLL_SECONDS * 5)
 

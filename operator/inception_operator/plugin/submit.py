@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
@@ -131,10 +132,12 @@ def run(
     name = str(created["metadata"]["name"])
     if not output:
         say(f"{name} is created")
+    started = time.monotonic()
     if follow:
-        follow_logs(cluster, name)
+        follow_logs(cluster, name, timeout=timeout)
     if waits or follow:
-        finish(until(cluster, name, is_ended, timeout))
+        left = None if timeout is None else timeout - (time.monotonic() - started)
+        finish(until(cluster, name, is_ended, left))
     elif not output:
         tell(f"How it goes on: `{program()} watch {name}`, `{program()} logs --follow {name}`.")
 
