@@ -90,7 +90,7 @@ def _run(resource: Json) -> int:
         say(describe(job.resource, pods, (), now, advises=False))
         code = exit_code(job.resource)
     if code is None:
-        tell("stopped with a checkpoint; the same command goes on from there")
+        tell("stopped; the ranks were asked to save, and the same command goes on from there")
         return _STOPPED
     tell(summary(job.resource))
     return code
