@@ -41,16 +41,15 @@ def local() -> None:
 @click.option(
     "--output",
     type=click.Path(path_type=Path, file_okay=False),
-    help="Where checkpoints and results go in place of a claim; default: out/NAME.",
+    default=Path("out"),
+    help="In place of a claim: folder of checkpoints and results, by job. Default: out.",
 )
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="As of run.")
 @click.option("--accelerator", "profile", metavar="PROFILE", help="Other devices: cpu.")
 @click.option("--nodes", type=click.IntRange(1), help="Another number of launchers.")
 @click.option("--procs", "processes", type=click.IntRange(1), help="Ranks of each of them.")
 @click.option("--dry-run", is_flag=True, help="Print the job as it would run here.")
-def run(
-    file: Path, output: Path | None, dry_run: bool, settings: tuple[str, ...], **wishes: Any
-) -> None:
+def run(file: Path, output: Path, dry_run: bool, settings: tuple[str, ...], **wishes: Any) -> None:
     """Run the job of a YAML file on this machine.
 
     The same file as for the cluster, with the same launcher, attempts, restarts and root causes; or
@@ -58,9 +57,7 @@ def run(
     of the job, as of `wait`; Ctrl-C lets it save and ends with 75, and the same command goes on.
     """
     resource = local_job.read(file)
-    name = str((resource.get("metadata") or {}).get("name") or "job")
-    place = output or Path("out") / name
-    resource = local_job.localize(resource, place, settings=settings, **wishes)
+    resource = local_job.localize(resource, output, settings=settings, **wishes)
     if dry_run:
         say(document(resource, "yaml"))
         return
