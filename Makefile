@@ -80,8 +80,8 @@ demo-down: $(CACHE)/venv-demo/.installed ## Remove everything the demo made
 	@$(DEMO) down
 
 .PHONY: train-local
-train-local: venv ## The demo's training without Kubernetes, two processes under torchrun
-	$(BIN)/torchrun --standalone --nproc-per-node 2 -m inception_trainer train manifests/samples/local/bninception-digits.yaml
+train-local: venv ## The demo's training without Kubernetes: the same file, the same launcher, two of them
+	$(BIN)/python -m inception_operator.plugin.entry local run manifests/samples/bninception-digits.yaml
 
 # A full disk shows as whatever fails first, so old binaries and spare image stores go in time.
 .PHONY: room
@@ -233,7 +233,7 @@ push: ## Build the images and push them to REGISTRY; their digests are in out/op
 LOCK := uv pip compile -q --python-version 3.11 --generate-hashes --no-annotate --no-header --no-emit-index-url --no-emit-find-links
 .PHONY: lock
 lock: venv ## Pin all Python requirements again (LOCK_FLAGS=--upgrade for newer ones)
-	$(LOCK) $(LOCK_FLAGS) --extra operator --extra torch --extra trainer --extra localcluster --extra onnx --extra dev -o requirements/dev.txt pyproject.toml
+	$(LOCK) $(LOCK_FLAGS) --extra operator --extra cli --extra torch --extra trainer --extra localcluster --extra onnx --extra dev -o requirements/dev.txt pyproject.toml
 	for extra in operator torch localcluster onnx; do $(LOCK) --extra $$extra -c requirements/dev.txt -o requirements/$$extra.txt pyproject.toml; done
 	sed '/^python-dateutil==/,/[^\\]$$/d' requirements/dev.txt >$(CACHE)/constraints.txt
 	$(LOCK) $(LOCK_FLAGS) --extra trainer --extra s3 -c $(CACHE)/constraints.txt -o requirements/trainer.txt pyproject.toml

@@ -1,0 +1,49 @@
+"""What a command ends with when it cannot do what it was asked to: a text with the remedy, a code.
+
+docs/cli.md has the table of the codes. None of them is one of the launcher's contract, so that a
+script that waits for a job can tell the job's end from a command that failed.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import Final
+
+FAILED: Final = 1
+USAGE: Final = 2
+NOT_FOUND: Final = 3
+UNAVAILABLE: Final = 69
+"""No kubeconfig, no answer, or no InceptionTraining known to the API server (EX_UNAVAILABLE)."""
+FORBIDDEN: Final = 77
+"""Not logged in, or not allowed to (EX_NOPERM)."""
+TIMED_OUT: Final = 124
+"""As ``timeout`` of coreutils ends."""
+INTERRUPTED: Final = 130
+
+
+class CliError(Exception):
+    """The command cannot be done; the text says why and what to do."""
+
+    def __init__(self, message: str, remedy: str = "", code: int = FAILED) -> None:
+        super().__init__(message)
+        self.message = message
+        self.remedy = remedy
+        self.code = code
+
+    def __str__(self) -> str:
+        return f"{self.message}\n{self.remedy}" if self.remedy else self.message
+
+
+class AnswerError(CliError):
+    """The API server refused the request; ``status`` is that of HTTP."""
+
+    def __init__(self, status: int, message: str, remedy: str = "", code: int = FAILED) -> None:
+        super().__init__(message, remedy, code)
+        self.status = status
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """The nearest of the known names as a question; empty when none is near."""
+    nearest = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
+    return f"did you mean {nearest[0]}?" if nearest else ""

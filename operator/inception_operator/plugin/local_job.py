@@ -1,0 +1,157 @@
+"""The job of a local run: from a file of either kind, made fit for this machine. Pure but for the
+file.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import uuid
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+from inception_operator.contract import names
+from inception_operator.contract.times import format_time
+from inception_operator.contract.types import Json
+
+from .errors import USAGE, CliError
+from .resources import put
+
+NAMESPACE: Final = "local"
+# They lead to the only writable place of a pod. Here the user has better ones.
+_OF_THE_POD: Final = frozenset(
+    ("HOME", "XDG_CACHE_HOME", "MPLCONFIGDIR", "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR")
+)
+_NAME: Final = names.MAX_JOB_NAME_LENGTH
+
+
+def read(path: Path) -> Json:
+    """The InceptionTraining of a YAML file, or one around the trainer's own configuration."""
+    import yaml
+
+    try:
+        found = list(yaml.safe_load_all(path.read_text(encoding="utf-8")))
+    except OSError as error:
+        raise CliError(f"{path}: {error.strerror}", code=USAGE) from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise CliError(f"{path}: no YAML: {error}", code=USAGE) from error
+    documents = [each for each in found if isinstance(each, dict)]
+    jobs = [each for each in documents if each.get("kind") == names.KIND]
+    if len(jobs) == 1:
+        return dict(jobs[0])
+    if jobs:
+        raise CliError(f"{path}: {len(jobs)} jobs; keep one of them in the file", code=USAGE)
+    if len(documents) == 1 and "apiVersion" not in documents[0]:
+        return of_configuration(documents[0], path.stem)
+    raise CliError(
+        f"{path}: there is no {names.KIND} in it, and it is no configuration of the trainer",
+        code=USAGE,
+    )
+
+
+def of_configuration(configuration: Json, name: str) -> Json:
+    """A job of one pod that trains what the trainer's own file says."""
+    training = dict(configuration)
+    # Here they are the job's: the operator writes these sections of the trainer's configuration.
+    place = training.pop("checkpoint", None) or {}
+    training.pop("output", None)
+    spec: Json = {"training": training}
+    if place.get("path"):
+        spec["checkpoint"] = {**place, "path": str(Path(place["path"]).absolute())}
+    return {
+        "apiVersion": names.API_VERSION,
+        "kind": names.KIND,
+        "metadata": {"name": name[:_NAME]},
+        "spec": spec,
+    }
+
+
+def localize(
+    resource: Json,
+    output: Path,
+    *,
+    settings: Sequence[str] = (),
+    profile: str | None = None,
+    nodes: int | None = None,
+    processes: int | None = None,
+) -> Json:
+    """The job as it runs here: claims become folders below ``output``, and so on."""
+    resource = {**resource, "spec": dict(resource.get("spec") or {})}
+    for setting in settings:
+        put(resource, setting)
+    spec = resource["spec"]
+    if profile is not None:
+        spec["accelerator"] = {"profile": profile}
+    if nodes is not None:
+        spec["numNodes"] = nodes
+    if processes is not None:
+        spec["numProcPerNode"] = processes
+    spec["checkpoint"] = _checkpoint(spec, output)
+    spec["template"] = _template(spec.get("template") or {})
+    # A cluster's ways to hold a job back.
+    spec["runPolicy"] = {**(spec.get("runPolicy") or {}), "suspend": False}
+    spec["runPolicy"].pop("managedBy", None)
+    metadata = resource.get("metadata") or {}
+    resource["metadata"] = {
+        "name": str(metadata.get("name") or "job"),
+        "namespace": NAMESPACE,
+        "uid": str(uuid.uuid4()),
+        "generation": 1,
+        "resourceVersion": "1",
+        "creationTimestamp": format_time(datetime.now(UTC)),
+    }
+    return resource
+
+
+def _checkpoint(spec: Json, output: Path) -> Json:
+    found = dict(spec.get("checkpoint") or {})
+    if "uri" not in found and ("path" not in found or "volumeClaimName" in found):
+        found.pop("volumeClaimName", None)
+        found["path"] = str(output.absolute())
+    if (spec.get("numNodes") or 1) > 1:
+        # Copies in memory are one for each pod, and here all pods share a /dev/shm.
+        found["memory"] = "Never"
+    return found
+
+
+def _template(template: Json) -> Json:
+    pod = dict(template.get("spec") or {})
+    # So that the ports of two local runs do not meet, as those of two jobs on one node.
+    pod["hostNetwork"] = True
+    pod.setdefault("containers", [{"name": names.CONTAINER}])
+    return {**template, "spec": pod}
+
+
+def environment(container: Json, fields: Mapping[str, str]) -> dict[str, str]:
+    """The variables of a container as a kubelet makes them; ``fields`` are those of its pod."""
+    made: dict[str, str] = {}
+    for variable in container["env"]:
+        name = variable["name"]
+        source = (variable.get("valueFrom") or {}).get("fieldRef") or {}
+        value = str(variable.get("value", fields.get(str(source.get("fieldPath")), "")))
+        # A variable may refer to those before it.
+        for before, known in made.items():
+            value = value.replace(f"$({before})", known)
+        if name not in _OF_THE_POD:
+            made[name] = value
+    return made
+
+
+def check_trainer() -> None:
+    """See that ranks can run here."""
+    missing = [
+        name for name in ("torch", "inception_trainer") if importlib.util.find_spec(name) is None
+    ]
+    if missing:
+        raise CliError(
+            f"a local run needs the package {missing[0]}, which this Python does not have",
+            "pip install 'inception-training-operator[cli,torch,trainer]', or run this program with"
+            " the Python that has torch.",
+        )
+
+
+def threads(ranks: int) -> int:
+    """How many threads each of so many ranks may compute with."""
+    return max(1, (os.cpu_count() or 1) // max(1, ranks))

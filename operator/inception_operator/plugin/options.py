@@ -1,0 +1,107 @@
+"""Options that many commands have, and names of jobs that a shell completes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, Final, TypeVar
+
+import click
+
+from .api import Cluster
+from .errors import CliError
+from .output import FORMATS
+
+F = TypeVar("F", bound=Callable[..., Any])
+_UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def cluster_options(command: F) -> F:
+    """Which cluster and namespace: the command's first argument is a `Cluster`."""
+
+    @click.option("--kubeconfig", metavar="FILE", help="Default: KUBECONFIG, or ~/.kube/config.")
+    @click.option("--context", metavar="NAME", help="Context of the kubeconfig.")
+    @click.option("-n", "--namespace", metavar="NAME", help="Default: that of the context.")
+    @wraps(command)
+    def wrapped(
+        *arguments: Any,
+        kubeconfig: str | None,
+        context: str | None,
+        namespace: str | None,
+        **options: Any,
+    ) -> Any:
+        with Cluster(kubeconfig, context, namespace) as cluster:
+            return command(cluster, *arguments, **options)
+
+    return wrapped  # type: ignore[return-value]
+
+
+def _complete_jobs(context: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
+    chosen = context.params
+    places = (chosen.get("kubeconfig"), chosen.get("context"), chosen.get("namespace"))
+    try:
+        with Cluster(*places) as cluster:
+            found = [str(job["metadata"]["name"]) for job in cluster.jobs()]
+    except CliError:
+        return []
+    return [name for name in found if name.startswith(incomplete)]
+
+
+def job_argument(command: F) -> F:
+    """The name of one job."""
+    return click.argument("name", metavar="JOB", shell_complete=_complete_jobs)(command)
+
+
+def jobs_argument(command: F) -> F:
+    """The names of one or more jobs."""
+    return click.argument(
+        "jobs", metavar="JOB...", nargs=-1, required=True, shell_complete=_complete_jobs
+    )(command)
+
+
+def output_option(*formats: str) -> Callable[[F], F]:
+    """``-o``, of these formats or of all."""
+    return click.option(
+        "-o",
+        "--output",
+        type=click.Choice(formats or FORMATS),
+        help="Format of the output; default: for people.",
+    )
+
+
+def everywhere_option(command: F) -> F:
+    """``-A``: all namespaces."""
+    return click.option("-A", "--all-namespaces", "everywhere", is_flag=True, help="Of all.")(
+        command
+    )
+
+
+class Duration(click.ParamType[float]):
+    """A span of time such as 90, 90s, 15m or 2h30m; in seconds."""
+
+    name = "duration"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, context: click.Context | None
+    ) -> float:
+        """Seconds."""
+        if isinstance(value, int | float):
+            return float(value)
+        text = str(value)
+        if re.fullmatch(r"\d+", text):
+            return float(text)
+        if not re.fullmatch(r"(\d+[smhd])+", text):
+            self.fail(f"{value!r} is no span of time: write 90s, 15m or 2h30m", param, context)
+        parts = re.findall(r"(\d+)([smhd])", text)
+        return float(sum(int(count) * _UNITS[unit] for count, unit in parts))
+
+
+def timeout_option(command: F) -> F:
+    """``--timeout``."""
+    return click.option(
+        "--timeout",
+        type=Duration(),
+        metavar="TIME",
+        help="Give up after this time, for example 30m: exit code 124. Default: never.",
+    )(command)

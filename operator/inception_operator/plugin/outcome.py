@@ -1,0 +1,74 @@
+"""How a job has ended, and the exit code that says so to a script.
+
+====================================  ================================================
+the job                               exit code of ``wait``, ``watch`` and ``run --wait``
+====================================  ================================================
+Succeeded                             0
+Failed, and its root cause has a      that code: the launcher's contract, for example 65
+code from 1 to 255                    for bad data, 137 for too little memory
+Failed otherwise, as by a deadline    1
+Rejected                              78: the spec cannot be carried out as it is
+====================================  ================================================
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from inception_operator.contract import conditions
+from inception_operator.contract.names import ConditionType, Reason
+from inception_operator.contract.types import Json
+
+from .errors import FAILED
+from .figures import part
+
+BAD_CONFIGURATION: Final = 78
+_LARGEST: Final = 255
+# What ends a job whatever its ranks do: an older root cause is not why.
+_IMPOSED: Final = frozenset((Reason.DEADLINE_EXCEEDED, Reason.PRE_RUNNING_DEADLINE_EXCEEDED))
+
+
+def conditions_of(resource: Json) -> list[Json]:
+    """The conditions of a job; none before the operator has seen it."""
+    return list(part(resource, "status", "conditions") or [])
+
+
+def is_over(resource: Json) -> bool:
+    """Whether the job has ended for good."""
+    return conditions.terminal(conditions_of(resource))
+
+
+def is_rejected(resource: Json) -> bool:
+    """Whether the operator cannot carry out the spec as it is now."""
+    generation = part(resource, "metadata", "generation")
+    if part(resource, "status", "observedGeneration") != generation:
+        return False
+    return conditions.is_false(conditions_of(resource), ConditionType.ACCEPTED)
+
+
+def exit_code(resource: Json) -> int | None:
+    """The code for the end of a job; None while it has none."""
+    found = conditions_of(resource)
+    if conditions.is_true(found, ConditionType.SUCCEEDED):
+        return 0
+    if conditions.is_true(found, ConditionType.FAILED):
+        if conditions.reason(found, ConditionType.FAILED) in _IMPOSED:
+            return FAILED
+        code = part(resource, "status", "rootCause", "exitCode")
+        return code if isinstance(code, int) and 0 < code <= _LARGEST else FAILED
+    return BAD_CONFIGURATION if is_rejected(resource) else None
+
+
+def sentence(resource: Json) -> str:
+    """How the job has ended, or why it is rejected, in the operator's words; else empty."""
+    found = conditions_of(resource)
+    for kind, wanted in (
+        (ConditionType.FAILED, conditions.TRUE),
+        (ConditionType.SUCCEEDED, conditions.TRUE),
+        (ConditionType.ACCEPTED, conditions.FALSE),
+    ):
+        condition = conditions.find(found, kind)
+        if condition is not None and condition.get("status") == wanted:
+            message = condition.get("message") or ""
+            return f"{condition.get('reason')}: {message}" if message else str(condition["reason"])
+    return ""

@@ -1,0 +1,161 @@
+"""``suspend``, ``resume``, ``restart``, ``scale``, ``cancel`` and ``delete``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import click
+
+from inception_operator.contract.names import State
+from inception_operator.contract.types import Json
+
+from . import figures
+from .api import Cluster
+from .errors import NOT_FOUND, AnswerError, CliError
+from .figures import part
+from .following import changes, until
+from .options import Duration, cluster_options, job_argument, jobs_argument, timeout_option
+from .outcome import is_over
+from .terminal import clean_line, program, say
+
+_RESTART_SECONDS: Final = 600.0
+
+
+def _suspension(wanted: bool) -> Json:
+    return {"spec": {"runPolicy": {"suspend": wanted}}}
+
+
+def _is_held(job: Json) -> bool:
+    """Whether a job is suspended, and no pod of it is left."""
+    return figures.state(job) == State.SUSPENDED or is_over(job)
+
+
+def _living(cluster: Cluster, name: str) -> Json:
+    """The job, unless it is over: then nothing can be changed about it any more."""
+    job = cluster.job(name)
+    if is_over(job):
+        raise CliError(
+            f"{name} is over ({figures.state(job)}), and a job that is over never comes back",
+            f"Create it anew, it resumes from its checkpoint: `{program()} get {name} -o yaml`, "
+            f"`{program()} delete {name}`, `kubectl apply -f …`.",
+        )
+    return job
+
+
+@click.command("suspend")
+@cluster_options
+@jobs_argument
+@click.option("--wait", "waits", is_flag=True, help="Until they have saved and stopped.")
+@timeout_option
+def suspend(cluster: Cluster, jobs: Sequence[str], waits: bool, timeout: float | None) -> None:
+    """Save the state of jobs and free their nodes.
+
+    `resume` goes on from there."""
+    for name in jobs:
+        _living(cluster, name)
+        cluster.change(name, _suspension(True))
+        if waits:
+            until(cluster, name, _is_held, timeout)
+        say(f"{name} is suspended" if waits else f"{name} saves its state and is suspended")
+
+
+@click.command("resume")
+@cluster_options
+@jobs_argument
+def resume(cluster: Cluster, jobs: Sequence[str]) -> None:
+    """Go on with suspended jobs from where they were."""
+    for name in jobs:
+        _living(cluster, name)
+        cluster.change(name, _suspension(False))
+        say(f"{name} resumes")
+
+
+@click.command("restart")
+@cluster_options
+@job_argument
+@click.option("--timeout", type=Duration(), default=_RESTART_SECONDS, metavar="TIME")
+def restart(cluster: Cluster, name: str, timeout: float) -> None:
+    """Give a job new pods.
+
+    It saves, stops, and goes on from its checkpoint."""
+    job = _living(cluster, name)
+    if part(job, "spec", "runPolicy", "suspend"):
+        raise CliError(f"{name} is suspended", f"`{program()} resume {name}` starts it.")
+    cluster.change(name, _suspension(True))
+    try:
+        until(cluster, name, _is_held, timeout)
+    except (CliError, KeyboardInterrupt) as error:
+        raise CliError(
+            f"{name} was asked to stop and has not yet: {clean_line(error) or 'interrupted'}",
+            f"It is to be suspended now; `{program()} resume {name}` lets it go on.",
+        ) from error
+    cluster.change(name, _suspension(False))
+    say(f"{name} restarts with new pods")
+
+
+@click.command("scale")
+@cluster_options
+@job_argument
+@click.option("--nodes", type=click.IntRange(1), required=True, help="How many pods train.")
+def scale(cluster: Cluster, name: str, nodes: int) -> None:
+    """Give a job another number of nodes.
+
+    An elastic job while it runs, any other one while it is suspended."""
+    _living(cluster, name)
+    cluster.change(name, {"spec": {"replicas": nodes}}, "scale")
+    say(f"{name} is given {nodes} nodes")
+
+
+@click.command("cancel")
+@cluster_options
+@jobs_argument
+def cancel(cluster: Cluster, jobs: Sequence[str]) -> None:
+    """End jobs for good, and keep them and their logs.
+
+    They save their state first and end as Failed with the reason DeadlineExceeded: cancelling is a
+    runPolicy.activeDeadlineSeconds of one second.
+    """
+    for name in jobs:
+        job = _living(cluster, name)
+        if figures.state(job) == State.SUSPENDED or not part(job, "status", "startTime"):
+            raise CliError(
+                f"{name} does not run, so there is nothing to end",
+                f"`{program()} delete {name}` removes it.",
+            )
+        cluster.change(name, {"spec": {"runPolicy": {"activeDeadlineSeconds": 1}}})
+        say(f"{name} saves its state and ends")
+
+
+@click.command("delete")
+@cluster_options
+@jobs_argument
+@click.option("--wait", "waits", is_flag=True, help="Until they and their pods are gone.")
+@click.option("--ignore-not-found", is_flag=True, help="A job that is not there is no error.")
+def delete(cluster: Cluster, jobs: Sequence[str], waits: bool, ignore_not_found: bool) -> None:
+    """Delete jobs and their pods. Checkpoints stay."""
+    for name in jobs:
+        try:
+            _delete(cluster, name, waits)
+        except AnswerError as error:
+            if not ignore_not_found or error.code != NOT_FOUND:
+                raise
+            continue
+        say(f"{name} is deleted")
+
+
+def _delete(cluster: Cluster, name: str, waits: bool) -> None:
+    body = {"propagationPolicy": "Foreground" if waits else "Background"}
+    try:
+        cluster.request("DELETE", cluster.jobs_path(name), body)
+    except AnswerError as error:
+        if error.status == 404 and error.code == NOT_FOUND:
+            cluster.explain_missing(name, error)
+        raise
+    if waits:
+        try:
+            for _ in changes(cluster, name):
+                pass
+        except AnswerError as error:
+            if error.code != NOT_FOUND:
+                raise

@@ -1,0 +1,169 @@
+"""``run``: from a recipe and options to a job on the cluster."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
+
+import click
+
+from . import recipes
+from .api import FIELD_MANAGER, Cluster
+from .errors import USAGE, AnswerError, CliError, did_you_mean
+from .following import until
+from .logs import follow_logs
+from .options import Duration, cluster_options, output_option, timeout_option
+from .output import document, objects
+from .resources import Wish, build
+from .terminal import program, say, tell
+from .waiting import finish, is_ended
+
+F = TypeVar("F", bound=Callable[..., Any])
+_MODES: Final = ("Train", "Evaluate", "Benchmark", "Infer", "Export")
+
+
+def _options(*options: Callable[[F], F]) -> Callable[[F], F]:
+    def decorated(command: F) -> F:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorated
+
+
+_WHAT: Final = _options(
+    click.option("--recipe", metavar="NAME", help="A preset; `recipes` lists them."),
+    click.option("--mode", type=click.Choice(_MODES), help="Default: Train."),
+    click.option(
+        "--set",
+        "settings",
+        multiple=True,
+        metavar="KEY=VALUE",
+        help="A key of spec.training, such as batch.global=256; spec.… for any other.",
+    ),
+    click.option("--image", metavar="IMAGE", help="Default: the operator's trainer image."),
+    click.option("--env", "environment", multiple=True, metavar="NAME=VALUE"),
+)
+_WHERE: Final = _options(
+    click.option("--accelerator", "profile", metavar="PROFILE", help="cpu, nvidia, cambricon …"),
+    click.option("--devices", type=click.IntRange(1), help="Devices of each node."),
+    click.option("--resource", "resource_name", metavar="NAME", help="Name of the devices."),
+    click.option("--nodes", type=click.IntRange(1), help="How many pods train; default: 1."),
+    click.option("--procs", "processes", metavar="N|auto", help="Ranks of each node."),
+    click.option("--min-nodes", "least_nodes", type=click.IntRange(1), help="Elastic: at least."),
+    click.option("--max-nodes", "most_nodes", type=click.IntRange(1), help="Elastic: at most."),
+    click.option("--spares", type=click.IntRange(0), help="Elastic: pods that stand by."),
+    click.option("--cpu", metavar="QUANTITY", help="CPU that each pod asks for."),
+    click.option("--memory", metavar="QUANTITY", help="Memory of each pod, request and limit."),
+    click.option(
+        "--checkpoint", metavar="PLACE", help="A claim's name, a /path, or a URI such as s3://…."
+    ),
+    click.option("--mount", "mounts", multiple=True, metavar="CLAIM:/PATH[:ro]", help="Data."),
+)
+_HOW: Final = _options(
+    click.option("--queue", metavar="NAME", help="Kueue's queue."),
+    click.option("--priority", metavar="CLASS", help="PriorityClass of the pods."),
+    click.option("--suspend", is_flag=True, help="Start it later, by resume."),
+    click.option("--deadline", type=Duration(), metavar="TIME", help="End it after this time."),
+    click.option("--ttl", type=Duration(), metavar="TIME", help="Delete it so long after its end."),
+    click.option("--max-restarts", "most_restarts", type=click.IntRange(0)),
+)
+_THEN: Final = _options(
+    click.option(
+        "--dry-run",
+        type=click.Choice(("client", "server")),
+        is_flag=False,
+        flag_value="client",
+        help="Print the resource; server: as the API server would take it. Default: client.",
+    ),
+    click.option("--wait", "waits", is_flag=True, help="Until it ends; exit codes as of wait."),
+    click.option("--follow", is_flag=True, help="Print its logs until it ends, and wait."),
+)
+
+
+@click.command("run")
+@cluster_options
+@click.argument("name", metavar="NAME")
+@click.argument("command", nargs=-1, type=click.UNPROCESSED, metavar="[-- PROGRAM ARGUMENT...]")
+@_WHAT
+@_WHERE
+@_HOW
+@_THEN
+@timeout_option
+@output_option("json", "yaml", "name")
+def run(
+    cluster: Cluster,
+    dry_run: str | None,
+    waits: bool,
+    follow: bool,
+    timeout: float | None,
+    output: str | None,
+    **wishes: Any,
+) -> None:
+    """Start a job.
+
+    Of a recipe and options, or of a program of your own after --.
+
+    \b
+    run digits --recipe bninception-digits --nodes 2 --checkpoint my-claim
+    run mine --image registry/mine --nodes 2 -- torchrun train.py --epochs 3
+    """
+    recipe = wishes["recipe"]
+    if recipe is not None and recipe not in recipes.names():
+        raise CliError(
+            f"--recipe {recipe}: there is no such recipe",
+            did_you_mean(recipe, recipes.names())
+            or f"`{program()} recipes` lists them; --set recipe={recipe} asks for one of another "
+            "trainer image.",
+            USAGE,
+        )
+    resource = build(Wish(**wishes))
+    if dry_run == "client":
+        if cluster.chosen_namespace:
+            resource["metadata"]["namespace"] = cluster.chosen_namespace
+        say(_shown(resource, output or "yaml"))
+        return
+    created = _create(cluster, resource, dry_run == "server")
+    if dry_run or output:
+        say(_shown(created, output or "yaml"))
+    if dry_run:
+        return
+    name = str(created["metadata"]["name"])
+    if not output:
+        say(f"{name} is created")
+    started = time.monotonic()
+    if follow:
+        follow_logs(cluster, name, timeout=timeout)
+    if waits or follow:
+        left = None if timeout is None else timeout - (time.monotonic() - started)
+        finish(until(cluster, name, is_ended, left))
+    elif not output:
+        tell(f"How it goes on: `{program()} watch {name}`, `{program()} logs --follow {name}`.")
+
+
+def _shown(resource: dict[str, Any], form: str) -> str:
+    return objects([resource], form, as_list=False) if form == "name" else document(resource, form)
+
+
+def _create(cluster: Cluster, resource: dict[str, Any], dry: bool) -> dict[str, Any]:
+    # Strict: a key that the API server does not know is an error, not left out.
+    query = [("fieldManager", FIELD_MANAGER), ("fieldValidation", "Strict")]
+    query += [("dryRun", "All")] if dry else []
+    name = resource["metadata"]["name"]
+    try:
+        return cluster.request("POST", cluster.jobs_path(), resource, query=query)
+    except AnswerError as error:
+        if error.status == 409:
+            raise AnswerError(
+                409,
+                f"there is a job {name} in the namespace {cluster.namespace} already",
+                f"Choose another name, or `{program()} delete {name}`: its checkpoints stay.",
+            ) from error
+        if "must be of type string" in error.message:
+            raise AnswerError(
+                error.status,
+                error.message,
+                "Decimal numbers are strings in this API: write --set 'KEY=\"1\"'.",
+            ) from error
+        raise

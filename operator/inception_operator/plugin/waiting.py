@@ -1,0 +1,177 @@
+"""``wait``, ``watch`` and ``top``: jobs as they go on."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from typing import Final, NoReturn
+
+import click
+
+from inception_operator.contract.names import State
+from inception_operator.contract.types import Json
+
+from . import figures
+from .api import Cluster
+from .describe import bar
+from .figures import part, span
+from .following import until
+from .listing import jobs_table
+from .options import Duration, cluster_options, everywhere_option, job_argument, timeout_option
+from .outcome import exit_code, is_over, sentence
+from .terminal import clean_line, is_coloured, say, tell
+
+_BAR: Final = 30
+
+
+def is_ended(job: Json) -> bool:
+    """Whether a job is over, or rejected."""
+    return exit_code(job) is not None
+
+
+_REACHED: Final[dict[str, Callable[[Json], bool]]] = {
+    "end": is_ended,
+    "running": lambda job: figures.state(job) == State.RUNNING or exit_code(job) is not None,
+    "suspended": lambda job: figures.state(job) == State.SUSPENDED or is_over(job),
+}
+_WANTED: Final = {"running": State.RUNNING, "suspended": State.SUSPENDED}
+
+
+@click.command("wait")
+@cluster_options
+@job_argument
+@click.option("--for", "what", type=click.Choice(list(_REACHED)), default="end")
+@timeout_option
+def wait(cluster: Cluster, name: str, what: str, timeout: float | None) -> None:
+    """Wait for a job; the exit code is the job's.
+
+    0 when it has succeeded; else the exit code of its root cause, 1 when there is none, 78 when
+    the operator rejects the spec, 124 when the time is over. With --for running or suspended: 0
+    once it is.
+    """
+    job = until(cluster, name, _REACHED[what], timeout)
+    if _WANTED.get(what) == figures.state(job):
+        return
+    finish(job)
+
+
+def finish(job: Json) -> NoReturn:
+    """Say how a job has ended, and end with the code that says so."""
+    tell(summary(job))
+    code = exit_code(job)
+    raise click.exceptions.Exit(1 if code is None else code)
+
+
+def summary(job: Json) -> str:
+    """The end of a job in one line."""
+    name, word = job["metadata"]["name"], figures.state(job)
+    cause = clean_line(part(job, "status", "rootCause", "message") or "")
+    text = clean_line(f"{name}: {word}: {sentence(job)}")
+    if word == State.FAILED and cause and cause[:60] not in text:
+        text += f" ({cause[:200]})"
+    return text
+
+
+@click.command("watch")
+@cluster_options
+@job_argument
+@timeout_option
+def watch(cluster: Cluster, name: str, timeout: float | None) -> None:
+    """Show the progress of a job until it ends.
+
+    The exit codes are those of wait."""
+    shown = _Line()
+    try:
+        job = until(cluster, name, is_ended, timeout, shown)
+    finally:
+        shown.close()
+    finish(job)
+
+
+class _Line:
+    """A line that a terminal draws over; elsewhere it is printed when it has changed."""
+
+    def __init__(self) -> None:
+        self._last = ""
+        self._live = sys.stdout.isatty()
+
+    def __call__(self, job: Json) -> None:
+        text = progress_line(job)
+        if text == self._last:
+            return
+        self._last = text
+        if self._live:
+            # \x1b[K: what is left of a longer line before it goes.
+            click.echo(f"\r{text}\x1b[K", nl=False, color=is_coloured())
+        else:
+            say(text)
+
+    def close(self) -> None:
+        """End the line."""
+        if self._live and self._last:
+            click.echo()
+
+
+def progress_line(job: Json) -> str:
+    """How far a job is, in one line."""
+    trainer = part(job, "status", "trainerStatus") or {}
+    parts = [figures.state(job)]
+    attempt = part(job, "status", "attempt") or 0
+    if attempt > 1:
+        parts.append(f"attempt {attempt}")
+    if trainer.get("progressPercentage") is not None:
+        parts.append(bar(int(trainer["progressPercentage"]), _BAR))
+    for key, form in (
+        ("epoch", "epoch {}"),
+        ("step", "step {}"),
+        ("samplesPerSecond", "{} img/s"),
+        ("loss", "loss {}"),
+        ("accuracyTop1", "top-1 {}"),
+    ):
+        if trainer.get(key) is not None:
+            parts.append(form.format(trainer[key]))
+    remaining = trainer.get("estimatedRemainingSeconds")
+    if remaining is not None and not is_over(job):
+        parts.append(f"{span(remaining)} left")
+    if len(parts) == 1:
+        nodes = part(job, "status", "nodes", "summary")
+        parts += [f"{nodes} nodes ready"] if nodes else []
+    return "  ".join(clean_line(each) for each in parts)
+
+
+@click.command("top")
+@cluster_options
+@everywhere_option
+@click.option("--once", is_flag=True, help="Print one picture and end.")
+@click.option("--every", type=Duration(), default=5.0, metavar="TIME", help="Default: 5s.")
+@click.option("--all", "ended", is_flag=True, help="Also jobs that have ended.")
+def top(cluster: Cluster, everywhere: bool, once: bool, every: float, ended: bool) -> None:
+    """Show the jobs that go on, again and again.
+
+    With progress, images per second, accuracy, time left."""
+    if once or not sys.stdout.isatty():
+        say(_picture(cluster, everywhere, ended))
+        return
+    # A sixth of a second to import; only this needs it.
+    from rich.console import Console
+    from rich.live import Live
+    from rich.text import Text
+
+    console = Console(no_color=not is_coloured(), highlight=False)
+    with Live(console=console, screen=True, auto_refresh=False) as live:
+        while True:
+            live.update(Text.from_ansi(_picture(cluster, everywhere, ended)), refresh=True)
+            time.sleep(max(1.0, every))
+
+
+def _picture(cluster: Cluster, everywhere: bool, ended: bool) -> str:
+    found = [job for job in cluster.jobs(everywhere=everywhere) if ended or not is_over(job)]
+    found.sort(key=lambda job: (figures.state(job) != State.RUNNING, str(job["metadata"]["name"])))
+    speeds = [
+        figures.decimal(part(job, "status", "trainerStatus", "samplesPerSecond")) or 0.0
+        for job in found
+    ]
+    running = sum(figures.state(job) == State.RUNNING for job in found)
+    head = f"{len(found)} jobs, {running} running, {sum(speeds):.1f} img/s together"
+    return f"{head}\n{jobs_table(found, wide=True, everywhere=everywhere)}"
