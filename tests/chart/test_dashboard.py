@@ -226,12 +226,6 @@ def test_unknown_variables_are_an_error() -> None:
     )
 
 
-@pytest.fixture(scope="module")
-def staged(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StagedPrometheus]:
-    with StagedPrometheus(tmp_path_factory.mktemp("staged")) as prometheus:
-        yield prometheus
-
-
 @BY_BOARD
 @pytest.mark.parametrize("cluster", [".*", "b"], ids=["all clusters", "one cluster"])
 def test_every_panel_has_data(staged: StagedPrometheus, path: Path, cluster: str) -> None:
