@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 import socket
 import subprocess
 import time
@@ -53,6 +54,7 @@ _LAST = (
     'ALERTS{alertname="InceptionJobRestartsBurnBudget", alertstate="firing"}',
     'ALERTS{alertname="InceptionOperatorDeaf", alertstate="firing"}',
 )
+_OF_RULES = re.compile(r"ALERTS|namespace_\w+:")
 _COUNTERS = ("_total", "_bucket", "_sum", "_count")
 
 
@@ -65,7 +67,9 @@ class StagedPrometheus:
 
     def __enter__(self) -> StagedPrometheus:
         page, data = self.folder / "page.txt", self.folder / "data"
-        page.write_text("".join(_page(time.time())) + "# EOF\n", encoding="utf-8")
+        self.end = time.time()
+        """When the last samples were taken, in seconds since 1970."""
+        page.write_text("".join(_page(self.end)) + "# EOF\n", encoding="utf-8")
         argv = [str(self.tools["promtool"]), "tsdb", "create-blocks-from", "openmetrics"]
         subprocess.run([*argv, str(page), str(data)], capture_output=True, check=True)
         config = {
@@ -84,6 +88,8 @@ class StagedPrometheus:
                 f"--web.listen-address={self.address}",
                 # Blocks of another program are older than what this one would keep by default.
                 "--storage.tsdb.retention.time=1y",
+                # The rules see the last samples however long this took to start.
+                "--query.lookback-delta=30m",
             ],
             stdout=self.log,
             stderr=subprocess.STDOUT,
@@ -105,8 +111,14 @@ class StagedPrometheus:
             self.log.close()
 
     def query(self, expression: str) -> list[dict[str, Any]]:
-        """The result of an instant query; raises HTTPError for invalid PromQL."""
-        data = urllib.parse.urlencode({"query": expression}).encode()
+        """The result of an instant query; raises HTTPError for invalid PromQL.
+
+        It is about the time of the last samples, or of now where rules make the series.
+        """
+        fields = {"query": expression}
+        if not _OF_RULES.search(expression):
+            fields["time"] = f"{self.end:.0f}"
+        data = urllib.parse.urlencode(fields).encode()
         url = f"http://{self.address}/api/v1/query"
         with urllib.request.urlopen(url, data, timeout=30) as answer:
             return list(json.load(answer)["data"]["result"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
 import yaml
 from kubernetes import client, config
@@ -32,7 +32,8 @@ def read(namespace: str, name: str, kubeconfig: str | None, made: datetime) -> R
     """What the API server says of a job; raises NoJobError."""
     api = _api(kubeconfig)
     try:
-        resource = client.CustomObjectsApi(api).get_namespaced_custom_object(
+        # The client declares `object`; what the API server stores is one.
+        resource: Any = client.CustomObjectsApi(api).get_namespaced_custom_object(
             GROUP, VERSION, namespace, PLURAL, name
         )
     except ApiException as error:
@@ -60,9 +61,12 @@ def of_resource(
 
 def _api(kubeconfig: str | None) -> client.ApiClient:
     try:
-        return config.new_client_from_config(config_file=kubeconfig)
+        made: client.ApiClient = config.new_client_from_config(  # type: ignore[no-untyped-call]
+            config_file=kubeconfig
+        )
     except (ConfigException, OSError) as error:
         raise NoJobError(f"no usable credentials for the API server: {error}") from error
+    return made
 
 
 def _events(api: client.ApiClient, resource: Json, notes: list[str]) -> list[Json]:
@@ -75,7 +79,8 @@ def _events(api: client.ApiClient, resource: Json, notes: list[str]) -> list[Jso
     except ApiException as error:
         notes.append(f"The events cannot be read: {error.status} {error.reason}.")
         return []
-    return [api.sanitize_for_serialization(event) for event in found.items]
+    plain: list[Json] = api.sanitize_for_serialization(found.items)  # type: ignore[no-untyped-call]
+    return plain
 
 
 def _restarts(status: Json, events: Iterable[Json]) -> Iterator[Restart]:
