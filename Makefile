@@ -159,10 +159,11 @@ e2e: venv ## Tests on a real node with real containers (root)
 lint: venv ## ruff, mypy, import-linter, yamllint, hadolint, shellcheck, zizmor, codespell, generated files
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy operator/inception_operator trainer/inception_trainer localcluster demo images/*.py tools/scan.py
+	$(BIN)/mypy operator/inception_operator trainer/inception_trainer localcluster demo monitoring images/*.py tools/scan.py
 	$(BIN)/mypy --python-version 3.10 trainer/inception_trainer/launcher
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/python manifests/generate_crd.py --check
+	$(BIN)/python monitoring/generate_dashboards.py --check
 	$(BIN)/yamllint --strict .
 	$(BIN)/hadolint Dockerfile
 	$(BIN)/shellcheck .ci/run
@@ -180,8 +181,9 @@ scan: venv $(CACHE)/scan/.installed $(CACHE)/tools/.installed ## Checkov, kube-l
 	$(CACHE)/tools/actionlint
 
 .PHONY: sync
-sync: venv ## Bring generated files up to date: spec.training of the CRD, chart files, install.yaml, kustomize, docs/{api,lifecycle,recipes,accelerators,alerts,operator-metrics}.md
+sync: venv ## Bring generated files up to date: spec.training of the CRD, dashboards, chart files, install.yaml, kustomize, docs/{api,lifecycle,recipes,accelerators,alerts,operator-metrics}.md
 	$(BIN)/python manifests/generate_crd.py
+	$(BIN)/python monitoring/generate_dashboards.py
 	HELM=$$($(BIN)/python -c 'from localcluster.components import build; print(build(["helm"])["helm"])') $(BIN)/python charts/sync.py
 	$(BIN)/python docs/generate_api.py
 	$(BIN)/python docs/generate_lifecycle.py

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import yaml
 import helm_versions
 from localcluster import components
 from localcluster.progress import to_stderr
+from staged_series import StagedPrometheus
 
 ROOT = Path(__file__).resolve().parents[2]
 # The pure Python loader takes a second for the CRD.
@@ -32,8 +33,17 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     wanted = {name for item in session.items for name in getattr(item, "fixturenames", ())}
     if "helm" in wanted:
         components.build(["helm"], to_stderr)
+    if "staged" in wanted:
+        components.build(["prometheus", "promtool"], to_stderr)
     if "render3" in wanted or "template3" in wanted:
         helm_versions.build(3)
+
+
+@pytest.fixture(scope="session")
+def staged(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StagedPrometheus]:
+    """A Prometheus that has every series that dashboards and report read."""
+    with StagedPrometheus(tmp_path_factory.mktemp("staged")) as prometheus:
+        yield prometheus
 
 
 @pytest.fixture(scope="session")

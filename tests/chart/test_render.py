@@ -315,13 +315,31 @@ def test_jobs_outlive_the_release_unless_told_otherwise(render: Render) -> None:
 
 
 def test_dashboards_are_labelled_for_grafana(render: Render) -> None:
-    board = only(render(), "ConfigMap")
-    assert board["metadata"]["labels"]["grafana_dashboard"] == "1"
-    assert board["metadata"]["namespace"] == "system"
-    board = only(render(VALUES["full"]), "ConfigMap", "-inception-jobs")
+    boards = of_kind(render(), "ConfigMap")
+    assert len(boards) == 6
+    for board in boards:
+        assert board["metadata"]["labels"]["grafana_dashboard"] == "1"
+        assert board["metadata"]["namespace"] == "system"
+    board = only(render(VALUES["full"]), "ConfigMap", "-inception-job")
     assert board["metadata"]["namespace"] == "grafana"
     assert annotations_of(board) == {"grafana_folder": "ML"}
     assert not of_kind(render(VALUES["minimal"]), "ConfigMap")
+
+
+def test_the_grafana_operator_gets_its_objects_where_wanted(render: Render) -> None:
+    kind = "GrafanaDashboard"
+    assert not of_kind(render(), kind)
+    chosen = {"enabled": True, "folder": "ML", "instanceSelector": {"dashboards": "main"}}
+    objects = render({"metrics": {"dashboards": {"grafanaOperator": chosen}}})
+    maps = {item["metadata"]["name"]: item for item in of_kind(objects, "ConfigMap")}
+    boards = of_kind(objects, kind)
+    assert len(boards) == len(maps) == 6
+    for board in boards:
+        spec = board["spec"]
+        (key,) = maps[spec["configMapRef"]["name"]]["data"]
+        assert spec["configMapRef"]["key"] == key
+        assert spec["instanceSelector"] == {"matchLabels": {"dashboards": "main"}}
+        assert (spec["folder"], spec["allowCrossNamespaceImport"]) == ("ML", True)
 
 
 def test_profiles_of_the_values_reach_the_operator(render: Render, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ DASHBOARDS = ROOT / "monitoring" / "dashboards"
 
 # What Grafana would fill in for "All" over a short range.
 VARIABLES: Mapping[str, str] = {
+    "cluster": ".*",
     "namespace": ".*",
     "job": ".*",
     "datasource": "prometheus",
@@ -21,6 +22,13 @@ VARIABLES: Mapping[str, str] = {
     "__interval": "15s",
     "__range": "1h",
 }
+# What a healthy run on the processor cannot show, because it has neither devices nor faults. A
+# Prometheus with series of all of them has data in these, too.
+FAULTS = frozenset({"Firing alerts", "Restarts by cause", "Restarts by profile", "Own errors"})
+DEVICES = frozenset(
+    {"Idle share of the devices", "Utilization of each device", "Memory of each device"}
+)
+OF_DEVICES = "inception-accelerators"
 _VARIABLE = re.compile(r"\$(?:\{(\w+)(?::\w+)?\}|(\w+))")
 _LABEL_VALUES = re.compile(r"^label_values\((?:(?P<selector>.+),\s*)?(?P<label>\w+)\)$")
 
@@ -75,14 +83,26 @@ def queries(path: Path, variables: Mapping[str, str] | None = None) -> list[Quer
     ]
 
 
+def of_a_healthy_run() -> list[Query]:
+    """The queries of all boards that a job without faults and devices has data for."""
+    return [
+        query
+        for path in paths()
+        if path.stem != OF_DEVICES
+        for query in queries(path)
+        if query.panel not in FAULTS | DEVICES
+    ]
+
+
 def variable_selectors(path: Path, variables: Mapping[str, str] | None = None) -> list[Query]:
     """The selectors that the choices of the dashboard's variables and its annotations come from."""
     dashboard = load(path)
     values = {**VARIABLES, **(variables or {})}
-    found = [(a["name"], a["expr"]) for a in dashboard["annotations"]["list"] if "expr" in a]
+    annotations = dashboard["annotations"].get("list", [])
+    found = [(annotation["name"], annotation["expr"]) for annotation in annotations]
     for variable in dashboard["templating"]["list"]:
         if variable["type"] == "query":
-            match = _LABEL_VALUES.match(variable["definition"])
+            match = _LABEL_VALUES.match(variable["query"]["query"])
             if match and match["selector"]:
                 found.append((variable["name"], match["selector"]))
     return [Query(dashboard["title"], name, raw, substitute(raw, values)) for name, raw in found]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
 import promql_parser
@@ -21,9 +22,40 @@ JOB: dict[str, Any] = {
 
 def exported() -> set[str]:
     """Names of all samples that the operator and a trainer export."""
-    trainer = Prometheus(0, ranks=lambda: ())
-    registries: list[CollectorRegistry] = [Metrics(lambda: [JOB]).registry, trainer.registry]
+    registries: list[CollectorRegistry] = [Metrics(lambda: [JOB]).registry, _trainer().registry]
     return {name for registry in registries for name in _names(registry)}
+
+
+@cache
+def labels() -> dict[str, frozenset[str]]:
+    """The labels that the pages themselves give to each of these samples."""
+    operator = {
+        name: frozenset(of_family)
+        for family, of_family in Metrics().labels.items()
+        for name in _variants(family)
+    }
+    trainer = {
+        name: frozenset(getattr(collector, "_labelnames", ()))
+        for collector, families in _trainer().registry._collector_to_names.items()
+        for family in families
+        for name in _variants(family)
+    }
+    # An Info gets its labels with its values.
+    build = {"version", "model", "precision", "device", "profile", "backend", "world_size"}
+    trainer["trainer_build_info"] = frozenset(build)
+    nothing: frozenset[str] = frozenset()
+    return {name: operator.get(name, nothing) | trainer.get(name, nothing) for name in exported()}
+
+
+def _variants(family: str) -> set[str]:
+    return {family + suffix for suffix in ("", "_total", "_bucket", "_sum", "_count", "_info")}
+
+
+def _trainer() -> Prometheus:
+    sink = Prometheus(0, ranks=lambda: ())
+    # Made only where devices tell.
+    sink._idle_gauge()
+    return sink
 
 
 def _names(registry: CollectorRegistry) -> Iterator[str]:
