@@ -1,0 +1,1 @@
+"""The command line for users: ``kubectl inception``, and the same as ``inceptionctl``."""
