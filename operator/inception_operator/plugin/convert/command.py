@@ -167,7 +167,7 @@ def _place(draft: Draft, found: Plan) -> None:
         own = [
             entry
             for entry in draft.trainer.get("env") or ()
-            if entry["name"] not in found.variables
+            if entry.get("name") not in found.variables
         ]
         added = [{"name": name, "value": value} for name, value in found.variables.items()]
         draft.trainer["env"] = [*own, *added]

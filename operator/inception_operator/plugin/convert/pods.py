@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Mapping
-from typing import Any, Final
+from typing import Final
+
+from pydantic import ValidationError
 
 from inception_operator.accelerators.profile import Profile
 from inception_operator.contract.names import (
@@ -18,7 +20,13 @@ from inception_operator.contract.names import (
     LAUNCHER_PORT,
 )
 from inception_operator.contract.types import Json
-from inception_operator.spec.template import FREE_NAMES, RESERVED_NAMES, RESERVED_PREFIXES
+from inception_operator.spec.template import (
+    FREE_NAMES,
+    RESERVED_NAMES,
+    RESERVED_PREFIXES,
+    PodTemplate,
+)
+from inception_operator.spec.validation import Model, first_problem
 
 from . import command, devices
 from .draft import Draft
@@ -45,6 +53,7 @@ def read(
 
     It is the one called by one of the ``names``, else the first.
     """
+    check_shape(template, PodTemplate)
     _read_metadata(template["metadata"], draft)
     spec = template["spec"]
     container = training_container(spec, names)
@@ -59,6 +68,17 @@ def read(
     _read_trainer(container, draft, profiles)
     _warn_of_restrictions(spec, draft)
     return container
+
+
+def check_shape(field: Field, model: type[Model]) -> None:
+    """Refuse what is no pod template, or part of one, so that the rest need not ask again."""
+    if not field.present:
+        return
+    try:
+        model.model_validate(field.value, by_name=False)
+    except ValidationError as error:
+        path, problem = first_problem(error)
+        raise field.refusal(f"{path}: {problem}" if path else problem, "correct it") from error
 
 
 def training_container(spec: Field, names: Collection[str]) -> Field | None:
@@ -208,9 +228,8 @@ def _mounts(mounts: Field) -> list[Json]:
 
 def _container_security(context: Field) -> Json:
     taken = _own_user(context)
-    strong = taken.get("privileged") or "SYS_ADMIN" in (
-        (taken.get("capabilities") or {}).get("add") or ()
-    )
+    added = [each.value for each in context["capabilities"]["add"].children()]
+    strong = isinstance(taken, dict) and (taken.get("privileged") or "SYS_ADMIN" in added)
     if strong and "allowPrivilegeEscalation" not in taken:
         taken["allowPrivilegeEscalation"] = True
         context.change(
@@ -238,9 +257,9 @@ def _read_ports(ports: Field, draft: Draft) -> None:
 
 def _warn_of_restrictions(spec: Field, draft: Draft) -> None:
     """Say once that the pods are more restricted than those of the other operator."""
-    pod: dict[str, Any] = draft.pod.get("securityContext") or {}
-    own: dict[str, Any] = draft.trainer.get("securityContext") or {}
-    if "runAsUser" in pod or "runAsUser" in own or "readOnlyRootFilesystem" in own:
+    given = (draft.pod.get("securityContext"), draft.trainer.get("securityContext"))
+    contexts = [each for each in given if isinstance(each, dict)]
+    if any({"runAsUser", "readOnlyRootFilesystem"} & set(each) for each in contexts):
         return
     spec["securityContext"].change(
         "it is user 10001 with a read-only root file system, where only /tmp, HOME and volumes can "

@@ -8,6 +8,7 @@ from typing import Final
 from inception_operator.accelerators.profile import Profile
 from inception_operator.contract.types import Json
 from inception_operator.pod.build import merge
+from inception_operator.spec.template import PodSpec, PodTemplate
 
 from . import command, devices, jobset, kubeflow, pods
 from .draft import Draft, begin
@@ -158,11 +159,13 @@ def _read_patch(patch: Field, draft: Draft) -> None:
 
 
 def _patch_pod(template: Field, draft: Draft) -> None:
+    pods.check_shape(template, PodTemplate)
     _read_labels(template["metadata"], draft)
     _patch_spec(template["spec"], draft)
 
 
 def _patch_spec(spec: Field, draft: Draft) -> None:
+    pods.check_shape(spec, PodSpec)
     for child in spec.children():
         if child.key == "containers":
             _patch_containers(child, draft)
@@ -192,6 +195,8 @@ def _patch_containers(containers: Field, draft: Draft) -> None:
 
 
 def _add_env(env: Field, draft: Draft) -> None:
+    if not all(isinstance(each.value, dict) for each in env.children()):
+        raise env.refusal("must be a list of objects", "correct it")
     before: list[Json] = draft.trainer.get("env") or []
     merged = merge({"env": before}, {"env": pods.read_env(env)})["env"]
     if merged:
