@@ -5,20 +5,28 @@ from __future__ import annotations
 import copy
 import io
 import json
+import pathlib
 import re
 from collections.abc import Iterator
 from typing import Any
 
+import jsonschema  # type: ignore[import-untyped]
+import kubernetes_validate
 import pytest
 import yaml
 
 import foreign
+from inception_operator.accelerators.resolve import load_profiles, resolve
+from inception_operator.contract.names import KIND
 from inception_operator.plugin.convert.__main__ import main
 from inception_operator.plugin.convert.join import Conversion, convert
 from inception_operator.plugin.convert.ledger import path_text
 from inception_operator.plugin.convert.notes import Outcome
+from inception_operator.pod.build import build_pod
+from inception_operator.spec.job import parse
 from nightly import but_nightly
 
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 Path = tuple[str | int, ...]
 
 # What a document says in vain, so that another word there changes nothing: names that only its own
@@ -358,3 +366,39 @@ def test_the_command_reads_stdin_and_fails_when_nothing_was_convertible(
     assert main(["no/such/file"]) == 2
     monkeypatch.setattr("sys.stdin", io.StringIO("a: [b"))
     assert main(["-"]) == 2
+
+
+def strict(schema: Any) -> Any:
+    """A schema of the CRD in which fields that the API server would prune are errors."""
+    if isinstance(schema, list):
+        return [strict(each) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    made = {key: strict(value) for key, value in schema.items()}
+    if schema.get("x-kubernetes-int-or-string") is True:
+        made["type"] = ["integer", "string"]
+    closed = "properties" in schema and schema.get("type") == "object"
+    if closed and not schema.get("x-kubernetes-preserve-unknown-fields"):
+        made["additionalProperties"] = False
+    return made
+
+
+@pytest.fixture(scope="module")
+def spec_schema() -> jsonschema.Draft7Validator:
+    crd = yaml.load((ROOT / "manifests/crd.yaml").read_bytes(), yaml.CSafeLoader)
+    (version,) = crd["spec"]["versions"]
+    spec = version["schema"]["openAPIV3Schema"]["properties"]["spec"]
+    return jsonschema.Draft7Validator(strict(spec))
+
+
+@pytest.mark.parametrize("name", foreign.NAMES)
+def test_trainings_and_their_pods_have_no_field_that_the_api_does_not_know(
+    name: str, spec_schema: jsonschema.Draft7Validator
+) -> None:
+    (training,) = (each for each in convert(foreign.read(name)).resources if each["kind"] == KIND)
+    spec_schema.validate(training["spec"])
+    metadata = {"name": "job", "namespace": "default", "uid": "1"}
+    job = parse({**training, "metadata": metadata})
+    devices = resolve(job, load_profiles())
+    pod = build_pod(job, devices, 0, 1, image=job.image or "i:1", launcher_image="l:1")
+    kubernetes_validate.validate(pod, "1.36", strict=True)
