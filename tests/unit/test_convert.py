@@ -317,6 +317,22 @@ def test_devices_of_every_vendor_become_the_accelerator_of_its_profile() -> None
     }
 
 
+@pytest.mark.parametrize(
+    ("command", "noted"), [(["torchrun"], False), (["python", "t.py"], True)], ids=str
+)
+def test_a_number_of_the_node_is_told_of_where_the_program_reads_it(
+    command: list[str], noted: bool
+) -> None:
+    job = pytorch_job(command, args=["--node_rank", "0", "t.py"])
+    replicas = job["spec"]["pytorchReplicaSpecs"]
+    replicas["Master"] = copy.deepcopy(replicas["Worker"])
+    container = replicas["Worker"]["template"]["spec"]["containers"][0]
+    container["args"] = ["--node_rank", "1", "t.py"]
+    fields = {note.field for note in convert([job]).notes}
+    path = "spec.pytorchReplicaSpecs.Worker.template.spec.containers[0].args"
+    assert (path in fields) == noted
+
+
 def test_privileged_containers_may_escalate_as_the_api_server_demands() -> None:
     job = pytorch_job(["python", "t.py"], securityContext={"privileged": True})
     _, container = converted(job)

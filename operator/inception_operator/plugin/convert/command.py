@@ -77,15 +77,12 @@ def plan(words: Sequence[str], known: Collection[str], ranks: str) -> Plan:
     return Plan((*words[:-1], rewritten), options, own_ranks=True)
 
 
-def is_same(one: object, other: object) -> bool:
-    """Whether two commands, or two lists of args for torchrun, run the same program."""
-    programs = []
-    for value in (one, other):
-        if not isinstance(value, list) or not all(isinstance(word, str) for word in value):
-            return False
-        words = ["torchrun", *value] if value[:1] and value[0].startswith("-") else value
-        programs.append(plan(words, (), "").words)
-    return programs[0] == programs[1]
+def is_same(one: Sequence[object], other: Sequence[object]) -> bool:
+    """Whether two command lines run the same program, torchrun's own options aside."""
+    programs = [
+        plan([str(word) for word in words], (), "").words for words in (one, other) if words
+    ]
+    return len(programs) == 2 and programs[0] == programs[1]
 
 
 def _direct(words: Sequence[str]) -> Plan:

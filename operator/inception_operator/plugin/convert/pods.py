@@ -269,6 +269,11 @@ def _warn_of_restrictions(spec: Field, draft: Draft) -> None:
     )
 
 
+def _words(container: Field) -> list[object]:
+    """The command line of a container; nothing for any other object."""
+    return [each.value for key in ("command", "args") for each in container[key].children()]
+
+
 def compare(first: Field, other: Field, role: str) -> None:
     """Settle what two templates have in common, and note each difference of the other one.
 
@@ -278,11 +283,12 @@ def compare(first: Field, other: Field, role: str) -> None:
         other.settle()
         return
     if isinstance(first.value, dict) and isinstance(other.value, dict):
+        same = command.is_same(_words(first), _words(other))
         for child in other.children():
-            compare(first[child.key], child, role)
-        return
-    if other.key in ("command", "args") and command.is_same(first.value, other.value):
-        other.settle()
+            if same and child.key in ("command", "args"):
+                child.settle()
+            else:
+                compare(first[child.key], child, role)
         return
     both = isinstance(first.value, list) and isinstance(other.value, list)
     if both and len(first.value) == len(other.value) and other.key not in ("command", "args"):
