@@ -52,7 +52,12 @@ def create(cluster: Cluster, resources: list[Json]) -> list[Json]:
         "--filename=-",
         input=json.dumps(listed),
     )
-    items: list[Json] = json.loads(answer)["items"]
+    # One object after the other, without a list around them.
+    decoder, items, at = json.JSONDecoder(), [], 0
+    while at < len(answer.rstrip()):
+        item, end = decoder.raw_decode(answer[at:].lstrip())
+        items.append(item)
+        at += len(answer[at:]) - len(answer[at:].lstrip()) + end
     return items
 
 
