@@ -24,6 +24,7 @@ from inception_operator.plugin.convert.ledger import path_text
 from inception_operator.plugin.convert.notes import Outcome
 from inception_operator.pod.build import build_pod
 from inception_operator.spec.job import parse
+from inception_trainer.launcher import torchrun
 from nightly import but_nightly
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -382,6 +383,16 @@ def test_the_command_reads_stdin_and_fails_when_nothing_was_convertible(
     assert main(["no/such/file"]) == 2
     monkeypatch.setattr("sys.stdin", io.StringIO("a: [b"))
     assert main(["-"]) == 2
+
+
+@pytest.mark.parametrize("name", foreign.NAMES)
+def test_the_launcher_understands_each_command_and_has_nothing_to_say_of_it(name: str) -> None:
+    (training,) = (each for each in convert(foreign.read(name)).resources if each["kind"] == KIND)
+    container = training["spec"]["template"]["spec"]["containers"][0]
+    words = [*container["command"], *container.get("args", ())]
+    command = torchrun.unwrap(words)
+    assert command.notes == ()
+    assert command.program[-1] == words[-1]
 
 
 def strict(schema: Any) -> Any:
