@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
@@ -173,6 +174,30 @@ def test_the_text_is_what_the_library_would_write() -> None:
     registry = CollectorRegistry()
     registry.register(jobs)
     assert jobs.text() == generate_latest(registry).decode()
+
+
+def test_the_text_of_an_ended_job_is_made_once_until_the_job_or_a_pod_is_another() -> None:
+    running, over = full_job(), full_job("Failed")
+    over["metadata"]["name"] = "over"
+    for resource in (running, over):
+        resource["status"]["model"] = "first"
+    resources, pods = [running, over], [pod()]
+    jobs = JobCollector(lambda: resources, lambda _: pods, strict_containment())
+    page = jobs.text()
+    assert page.count('model="first"') == 2
+    # The caches never change an object that they have handed out: whoever does is not seen.
+    running["status"]["model"] = over["status"]["model"] = "second"
+    page = jobs.text()
+    assert (page.count('model="first"'), page.count('model="second"')) == (1, 1)
+    resources[1] = copy.deepcopy(over)
+    assert jobs.text().count('model="second"') == 2
+    pods[0] = pod()
+    pods[0]["spec"]["nodeName"] = "node-b"
+    assert jobs.text().count('node="node-b"') == 2
+    pods.clear()
+    assert 'node="node-b"' not in jobs.text()
+    resources.pop()
+    assert 'name="over"' not in jobs.text()
 
 
 def test_every_series_has_the_prefix_and_a_description() -> None:
