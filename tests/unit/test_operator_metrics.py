@@ -238,6 +238,21 @@ def test_a_start_and_a_recovery_are_timed() -> None:
     assert [milestones.restart_cause(*pair) for pair in pairs(sim)].count("Error") == 1
 
 
+def test_a_start_that_is_told_by_the_first_status_is_timed() -> None:
+    sim = Sim(sim_job(1))
+    sim.operate()
+    sim.tick(3)
+    sim.run_until("Running")
+    assert len(sim.statuses) == 1
+    assert written(sim) == [(milestones.STARTED, 4.0)]
+
+
+def test_a_job_that_an_older_release_has_begun_starts_no_second_time() -> None:
+    running = {"conditions": [condition("Running", "True", "AttemptRunning")]}
+    new = counted("productive", MINUTE[5], MINUTE[5], **running, **FIGURES)
+    assert list(milestones.durations(running, new)) == []
+
+
 def pairs(sim: Sim) -> list[tuple[dict[str, Any], dict[str, Any]]]:
     return list(zip([{}, *sim.statuses], sim.statuses, strict=False))
 
