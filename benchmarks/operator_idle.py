@@ -5,9 +5,14 @@ runs to its end, copies of it with the same status and ended pods, and then an o
 has nothing to do. Prints a Markdown table of seconds of processor time per minute (utime and stime
 in /proc, so a busy machine does not show), without and with somebody who reads /metrics every 15 s.
 `--source` measures the operator of another checkout beside this one.
+
+`python benchmarks/operator_idle.py --in-memory --ended 1000` needs no cluster: processor time of
+what is done again and again beside so many ended jobs, one round of reading figures and one page of
+metrics.
 """
 
 import argparse
+import asyncio
 import copy
 import os
 import sys
@@ -16,7 +21,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [
@@ -27,6 +32,12 @@ sys.path[:0] = [
 
 from operator_scale import cpu_seconds  # noqa: E402
 
+from cluster_sim import Sim, job  # noqa: E402
+from inception_operator.pod.view import trim_pod  # noqa: E402
+from inception_operator.runtime.containment import Containment  # noqa: E402
+from inception_operator.runtime.job_cache import JobCache  # noqa: E402
+from inception_operator.runtime.job_metrics import JobCollector  # noqa: E402
+from inception_operator.runtime.scraper import Scraper  # noqa: E402
 from localcluster.apiclient import ApiClient  # noqa: E402
 from localcluster.cluster import Cluster  # noqa: E402
 from localcluster.model import ClusterSpec  # noqa: E402
@@ -38,6 +49,7 @@ Json = dict[str, Any]
 
 NODES = 2
 CREATORS = 4
+ROUNDS = 5
 SETTLE_SECONDS = 20.0
 SCRAPE_SECONDS = 15.0
 _OF_SERVER = (
@@ -100,6 +112,50 @@ def _renamed(body: Json, old: str, new: str, uid: str, *, old_uid: str = "-") ->
     return copied
 
 
+class Pods:
+    """Ended pods by job, as the reflector keeps them."""
+
+    def __init__(self) -> None:
+        self.of: dict[tuple[str, str], tuple[Json, ...]] = {}
+
+    def pods(self, key: tuple[str, str]) -> tuple[Json, ...]:
+        """The pods of one job."""
+        return self.of[key]
+
+
+async def measure_in_memory(ended: int) -> tuple[float, float]:
+    """Milliseconds of processor time of a round of reading figures, and of a page of metrics."""
+    sim = Sim(job(2))
+    sim.run_until("Running")
+    sim.finish_all()
+    sim.operate()
+    jobs, pods = JobCache(), Pods()
+    for number in range(ended):
+        copied = copy.deepcopy(sim.job)
+        name = f"job-{number}"
+        copied["metadata"] |= {"name": name, "uid": name, "resourceVersion": str(number + 1)}
+        jobs.update(copied)
+        kept = tuple(trim_pod(pod.to_api()) for pod in sim.pods.values())
+        pods.of[copied["metadata"]["namespace"], name] = kept
+    contained = Containment(lambda _where: None)
+    # Nobody is asked, so there is nobody to ask.
+    unasked: Any = None
+    reader = Scraper(
+        jobs, cast(Any, pods), unasked, lambda _key: None, contained, interval=5, report_interval=10
+    )
+    collector = JobCollector(jobs.values, pods.pods, contained)
+    await reader.scrape_all()
+    collector.text()
+    begin = time.process_time()
+    for _ in range(ROUNDS):
+        await reader.scrape_all()
+    middle = time.process_time()
+    for _ in range(ROUNDS):
+        collector.text()
+    end = time.process_time()
+    return (middle - begin) / ROUNDS * 1000, (end - middle) / ROUNDS * 1000
+
+
 def measure(operator: OperatorProcess, seconds: float, *, scrape: bool) -> float:
     """Seconds of processor time in a minute."""
     before, began = cpu_seconds(operator.pid), time.monotonic()
@@ -125,7 +181,13 @@ def main() -> None:
         action="append",
         help="operator/ folder of a checkout; may be given again; this one is the default",
     )
+    parser.add_argument("--in-memory", action="store_true", help="without a cluster")
     arguments = parser.parse_args()
+    if arguments.in_memory:
+        for ended in arguments.ended:
+            figures, page = asyncio.run(measure_in_memory(ended))
+            print(f"{ended} ended jobs: figures {figures:.1f} ms, page {page:.1f} ms")
+        return
     sources = arguments.source or [HERE.parent / "operator"]
     rows = ["| operator | ended jobs | s/min | s/min, /metrics read | MiB |", "|" + "---|" * 5]
     spec = ClusterSpec(f"idle-{os.getpid()}", flavour="control-plane", kwok_nodes=NODES)
