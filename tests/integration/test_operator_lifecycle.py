@@ -28,7 +28,7 @@ def test_a_training_gets_its_pods_its_assignments_and_runs(trainings: Trainings)
         (owner,) = pods[name]["metadata"]["ownerReferences"]
         assert owner["name"] == "job"
         assert owner["controller"]
-    assert trainings.reasons("job") == ["Created", "AttemptStarted", "AttemptRunning"]
+    wait_for("the event", lambda: trainings.reasons("job") == ["AttemptRunning"])
 
 
 def test_a_training_on_one_node_has_its_assignment_from_birth(trainings: Trainings) -> None:

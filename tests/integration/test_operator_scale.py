@@ -48,7 +48,10 @@ def test_many_trainings_at_once(
             f"{name}-{slot}-1" for name in names for slot in (0, 1)
         )
         assert operator.metric("api_requests_total", verb="create", resource="pods") == 2 * jobs
-        assert operator.writes() / jobs <= 12
+        # Two pods, two assignments, two statuses and an event; one status more where pods take
+        # longer than ten seconds.
+        assert operator.writes() / jobs < 8.5
+        assert operator.metric("api_requests_total", verb="create", resource="events") <= jobs
         assert operator.rss_mib() < 150
         assert operator.metric("reconcile_total", result="error") == 0
         assert {status["attempt"] for status in (job["status"] for job in trainings.all())} == {1}

@@ -21,7 +21,6 @@ from inception_operator.contract.errors import (
 from inception_operator.contract.types import PodView
 from inception_operator.decide.liveness import POLL, lost_at
 from inception_operator.decide.questions import wants_node
-from inception_operator.decide.reconcile import reconcile
 from inception_operator.decide.starting import PATIENCE
 from inception_operator.runtime.nodes import Nodes
 from inception_operator.spec.failure_policy import NodeLoss
@@ -294,9 +293,11 @@ def test_pods_that_do_not_start_are_looked_after_while_their_nodes_are_well() ->
 def test_jobs_are_told_when_the_operator_may_not_read_nodes() -> None:
     def accepted(**policy: Any) -> str:
         sim = Sim(job(2, failurePolicy=policy))
-        plan = reconcile(sim.observe(), replace(CONTEXT, sees_nodes=False))
-        assert plan.status is not None
-        return next(str(c["message"]) for c in plan.status["conditions"] if c["type"] == "Accepted")
+        sim.context = replace(CONTEXT, sees_nodes=False)
+        sim.operate()
+        sim.tick(10)
+        sim.operate()
+        return str(sim.full_condition("Accepted")["message"])
 
     assert accepted(nodeLostSeconds=20).endswith(
         "nodeLostSeconds has no effect: this operator may not read nodes"

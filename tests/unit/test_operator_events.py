@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from fake_time import run
+from fake_time import now, run
 from inception_operator.contract.errors import UnavailableError
 from inception_operator.contract.types import Event, Json
 from inception_operator.runtime import events
@@ -60,6 +60,46 @@ def test_events_of_a_training_keep_their_order_and_a_lost_one_stops_nothing() ->
         await asyncio.sleep(10)
         assert [body["reason"] for body in sink.bodies] == ["1", "2", "3", "4"]
         posting.cancel()
+
+    run(main())
+
+
+def test_events_let_jobs_go_first_but_not_for_long() -> None:
+    async def main() -> None:
+        sink, depth = Sink(), events.BUSY_DEPTH + 1
+        poster = EventPoster(sink, strict_containment(), "me", depth=lambda: depth, clock=now)
+        posting = asyncio.create_task(poster.run())
+        poster.post(job(), event("first"))
+        await asyncio.sleep(events.HOLD_SECONDS / 2)
+        assert sink.bodies == []
+        depth = 0
+        await asyncio.sleep(1)
+        assert len(sink.bodies) == 1
+        depth = events.BUSY_DEPTH + 1
+        for number in range(5):
+            poster.post(job(), event(str(number)))
+        await asyncio.sleep(events.HOLD_SECONDS - 1)
+        assert len(sink.bodies) == 1
+        await asyncio.sleep(2)
+        assert len(sink.bodies) == 6, "all at once, not one after another"
+        posting.cancel()
+
+    run(main())
+
+
+def test_what_is_held_back_is_posted_at_the_end() -> None:
+    async def main() -> None:
+        sink = Sink()
+        busy = events.BUSY_DEPTH + 1
+        poster = EventPoster(sink, strict_containment(), "me", depth=lambda: busy, clock=now)
+        posting = asyncio.create_task(poster.run())
+        for number in range(3):
+            poster.post(job(), event(str(number)))
+        await asyncio.sleep(1)
+        posting.cancel()
+        await asyncio.wait([posting])
+        await poster.drain()
+        assert [body["reason"] for body in sink.bodies] == ["0", "1", "2"]
 
     run(main())
 

@@ -5,16 +5,17 @@ watch has missed.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
+from typing import Any
 
 import pytest
 
 from fake_time import now, run
-from inception_operator.contract.errors import StalledWatchError, UnavailableError
+from inception_operator.contract.errors import GoneError, StalledWatchError, UnavailableError
 from inception_operator.contract.types import Json
 from inception_operator.runtime.client import Client, Kind
 from inception_operator.runtime.job_cache import JobCache
-from inception_operator.runtime.resync import Resync
+from inception_operator.runtime.resync import LIST_EVERY, Resync
 from inception_operator.runtime.workqueue import Key
 from operator_objects import job
 
@@ -52,11 +53,28 @@ def test_a_deleted_training_does_not_come_back_but_a_successor_does() -> None:
     assert len(jobs) == 1
 
 
+def test_only_jobs_that_run_are_among_the_running() -> None:
+    jobs = JobCache()
+    conditions = [{"type": "Running", "status": "True"}]
+    for version, name in enumerate(("a", "b", "c"), 1):
+        jobs.update(job(name, version=version, uid=name, conditions=conditions))
+    jobs.update(job("waiting", version=4, uid="d"))
+    assert jobs.running() == [("ns", "a"), ("ns", "b"), ("ns", "c")]
+    over = [{"type": "Running", "status": "False"}, {"type": "Succeeded", "status": "True"}]
+    jobs.update(job("a", version=5, uid="a", conditions=over))
+    jobs.forget(("ns", "b"))
+    assert jobs.running() == [("ns", "c")]
+
+
 class FakeSource(Client):
     def __init__(self, *listed: Json, version: int = 100) -> None:
         self.listed, self.version = list(listed), version
         self.failing = False
         self.versions: dict[str | None, int] = {}
+        self.lists = 0
+        self.events: list[Json] = []
+        self.broken: Exception | None = None
+        self.asked: list[str] = []
 
     async def list_page(
         self,
@@ -68,12 +86,33 @@ class FakeSource(Client):
         limit: int = 500,
     ) -> Json:
         assert metadata_only
+        self.lists += 1
         if self.failing:
             raise UnavailableError(503, "down")
         found = [raw for raw in self.listed if namespace in (None, raw["metadata"]["namespace"])]
         version = self.versions.get(namespace, self.version)
         # As the API server answers where there are none.
         return {"metadata": {"resourceVersion": str(version)}, "items": found or None}
+
+    async def watch(
+        self,
+        kind: Kind,
+        query: Mapping[str, str],
+        idle: float,
+        namespace: str | None = None,
+        metadata_only: bool = False,
+    ) -> AsyncGenerator[Json, None]:
+        assert metadata_only
+        assert int(query["timeoutSeconds"]) < idle
+        self.asked.append(query["resourceVersion"])
+        for event in self.events:
+            yield event
+        if self.broken is not None:
+            raise self.broken
+
+
+def event(kind: str, raw: Json) -> Json:
+    return {"type": kind, "object": raw}
 
 
 def resync(source: FakeSource, jobs: JobCache, notices: list[Key], *namespaces: str) -> Resync:
@@ -167,5 +206,77 @@ def test_a_failed_list_is_tried_again_and_shows_in_the_age() -> None:
         await asyncio.sleep(60)
         assert comparison.age < 60
         task.cancel()
+
+    run(main())
+
+
+def test_after_the_first_list_only_changes_are_asked_for() -> None:
+    async def main() -> None:
+        jobs, notices = JobCache(), list[Key]()
+        jobs.update(job("kept", uid="a"))
+        jobs.update(job("lost", uid="b"))
+        source = FakeSource(job("kept", uid="a"), job("lost", uid="b"))
+        comparison = resync(source, jobs, notices)
+        await comparison.compare()
+        jobs.update(job("kept", uid="a", version=101))
+        bookmark: dict[str, Any] = {"metadata": {"resourceVersion": "110"}}
+        source.events = [
+            event("MODIFIED", job("kept", uid="a", version=101)),
+            event("DELETED", job("lost", uid="b", version=102)),
+            event("BOOKMARK", bookmark),
+        ]
+        await comparison.compare()
+        assert notices == [("ns", "lost")], "nobody had told of its deletion"
+        assert sorted(jobs) == [("ns", "kept")]
+        source.events = []
+        await comparison.compare()
+        assert source.asked == ["100", "110"], "each goes on where the one before it ended"
+        assert source.lists == 1
+
+    run(main())
+
+
+def test_a_change_that_only_we_hear_of_ends_the_process() -> None:
+    async def main() -> None:
+        jobs = JobCache()
+        jobs.update(job(version=3))
+        source = FakeSource(job(version=3))
+        comparison = resync(source, jobs, [])
+        await comparison.compare()
+        source.events = [event("MODIFIED", job(version=104))]
+        with pytest.raises(StalledWatchError, match="ns/job"):
+            await comparison.compare()
+
+    run(main())
+
+
+@pytest.mark.parametrize(
+    "error", [GoneError(410, "too old"), UnavailableError(0, "cut")], ids=["too old", "cut"]
+)
+def test_where_the_changes_are_not_known_all_jobs_are_listed(error: Exception) -> None:
+    async def main() -> None:
+        jobs, notices = JobCache(), list[Key]()
+        jobs.update(job("lost", uid="b"))
+        source = FakeSource(job("lost", uid="b"))
+        comparison = resync(source, jobs, notices)
+        await comparison.compare()
+        source.listed, source.broken, source.version = [], error, 200
+        await comparison.compare()
+        assert notices == [("ns", "lost")]
+        source.broken = None
+        await comparison.compare()
+        assert source.asked == ["100", "200"]
+        assert source.lists == 2
+
+    run(main())
+
+
+def test_now_and_then_all_jobs_are_listed() -> None:
+    async def main() -> None:
+        source = FakeSource()
+        comparison = resync(source, JobCache(), [])
+        for _ in range(2 * LIST_EVERY):
+            await comparison.compare()
+        assert (source.lists, len(source.asked)) == (2, 2 * (LIST_EVERY - 1))
 
     run(main())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
@@ -184,6 +185,30 @@ def test_the_text_is_what_the_library_would_write() -> None:
     assert jobs.text() == generate_latest(registry).decode()
 
 
+def test_the_text_of_an_ended_job_is_made_once_until_the_job_or_a_pod_is_another() -> None:
+    running, over = full_job(), full_job("Failed")
+    over["metadata"]["name"] = "over"
+    for resource in (running, over):
+        resource["status"]["model"] = "first"
+    resources, pods = [running, over], [pod()]
+    jobs = JobCollector(lambda: resources, lambda _: pods, strict_containment())
+    page = jobs.text()
+    assert page.count('model="first"') == 2
+    # The caches never change an object that they have handed out: whoever does is not seen.
+    running["status"]["model"] = over["status"]["model"] = "second"
+    page = jobs.text()
+    assert (page.count('model="first"'), page.count('model="second"')) == (1, 1)
+    resources[1] = copy.deepcopy(over)
+    assert jobs.text().count('model="second"') == 2
+    pods[0] = pod()
+    pods[0]["spec"]["nodeName"] = "node-b"
+    assert jobs.text().count('node="node-b"') == 2
+    pods.clear()
+    assert 'node="node-b"' not in jobs.text()
+    resources.pop()
+    assert 'name="over"' not in jobs.text()
+
+
 def test_every_series_has_the_prefix_and_a_description() -> None:
     for family in Metrics(lambda: [full_job()]).registry.collect():
         if family.name.startswith(STANDARD):
@@ -220,6 +245,21 @@ def test_a_start_and_a_recovery_are_timed() -> None:
     found = dict(written(sim))
     assert found[milestones.DETECTED] >= 7
     assert [milestones.restart_cause(*pair) for pair in pairs(sim)].count("Error") == 1
+
+
+def test_a_start_that_is_told_by_the_first_status_is_timed() -> None:
+    sim = Sim(sim_job(1))
+    sim.operate()
+    sim.tick(3)
+    sim.run_until("Running")
+    assert len(sim.statuses) == 1
+    assert written(sim) == [(milestones.STARTED, 4.0)]
+
+
+def test_a_job_that_an_older_release_has_begun_starts_no_second_time() -> None:
+    running = {"conditions": [condition("Running", "True", "AttemptRunning")]}
+    new = counted("productive", MINUTE[5], MINUTE[5], **running, **FIGURES)
+    assert list(milestones.durations(running, new)) == []
 
 
 def pairs(sim: Sim) -> list[tuple[dict[str, Any], dict[str, Any]]]:

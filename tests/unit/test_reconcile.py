@@ -17,8 +17,23 @@ from inception_operator.decide.reconcile import reconcile
 CONDITIONS = ("Accepted", "Suspended", "PodsReady", "Running", "Restarting", "Succeeded", "Failed")
 
 
-def test_first_visit_writes_everything_before_it_makes_pods() -> None:
-    plan = Sim().operate(crash_after=1)
+def test_first_visit_makes_pods_and_writes_nothing() -> None:
+    sim = Sim()
+    plan = sim.operate()
+    assert [p["metadata"]["name"] for p in plan.create] == ["job-0-1", "job-1-1"]
+    assert (plan.status, plan.events) == (None, ())
+    assert plan.requeue_after == 10
+    sim.tick(4)
+    plan = sim.operate()
+    assert plan.empty
+    assert plan.requeue_after == 6
+
+
+def test_a_wait_is_told_after_a_while_as_of_its_beginning() -> None:
+    sim = Sim()
+    sim.operate()
+    sim.tick(10)
+    plan = sim.operate()
     status = plan.status
     assert status is not None
     assert [c["type"] for c in status["conditions"]] == list(CONDITIONS)
@@ -31,18 +46,110 @@ def test_first_visit_writes_everything_before_it_makes_pods() -> None:
     )
     assert status["nodes"] == {"desired": 2, "ready": 0, "summary": "0/2"}
     assert status["startTime"] == "2026-01-01T00:00:00Z"
-    assert [p["metadata"]["name"] for p in plan.create] == ["job-0-1", "job-1-1"]
-    assert [event.reason for event in plan.events] == ["Created"]
-
-
-def test_crash_after_the_status_makes_the_same_pods_later() -> None:
-    sim = Sim()
-    sim.operate(crash_after=1)
-    assert sim.pods == {}
-    second = sim.operate()
-    assert second.status is None
-    assert sorted(sim.pods) == ["job-0-1", "job-1-1"]
+    assert sim.full_condition("PodsReady")["lastTransitionTime"] == "2026-01-01T00:00:00Z"
+    assert status["goodput"]["seconds"]["pods"] == 10
+    assert plan.events == ()
     assert sim.operate().empty
+
+
+@pytest.mark.parametrize("writes", [0, 1, 2])
+def test_crash_before_the_first_status_makes_no_pod_twice_and_costs_no_attempt(writes: int) -> None:
+    sim = Sim()
+    sim.operate(crash_after=writes)
+    assert len(sim.pods) == writes
+    uids = {pod.uid for pod in sim.pods.values()}
+    assert len(sim.operate().create) == 2 - writes
+    assert sorted(sim.pods) == ["job-0-1", "job-1-1"]
+    assert uids <= {pod.uid for pod in sim.pods.values()}
+    sim.run_until("Running")
+    assert sim.counters == (1, 0, 0)
+    assert len(sim.statuses) == 2, "all pods ready, and running"
+
+
+def test_a_job_of_two_pods_without_trouble_takes_nine_requests() -> None:
+    sim = Sim()
+    assignments = 0
+    for _ in range(8):
+        plan = sim.operate()
+        assignments += len(plan.assign)
+        sim.calm()
+    sim.finish_all()
+    sim.operate()
+    assert sim.status["state"] == "Succeeded"
+    assert [status["state"] for status in sim.statuses] == ["Starting", "Running", "Succeeded"]
+    assert (len(sim.pods), assignments) == (2, 2)
+    assert sim.reasons == ["AttemptRunning", "Completed"]
+
+
+def test_a_job_of_one_pod_is_written_twice_in_all() -> None:
+    sim = Sim(job(1))
+    sim.operate()
+    sim.forget()
+    sim.tick(3)
+    sim.calm()
+    sim.operate()
+    assert (sim.status["state"], sim.counters) == ("Running", (1, 0, 0))
+    assert sim.status["startTime"] == "2026-01-01T00:00:00Z"
+    sim.finish_all()
+    sim.operate()
+    assert (sim.status["state"], len(sim.statuses)) == ("Succeeded", 2)
+
+
+def test_a_job_that_has_ended_before_its_first_status_has_a_beginning() -> None:
+    sim = Sim(job(1))
+    sim.operate()
+    sim.tick(1)
+    sim.calm()
+    sim.finish_all()
+    sim.operate()
+    assert (sim.status["state"], len(sim.statuses)) == ("Succeeded", 1)
+    assert sim.status["startTime"] == "2026-01-01T00:00:00Z"
+
+
+def test_counts_of_ready_pods_are_written_now_and_then() -> None:
+    sim = Sim(job(4))
+    sim.operate()
+    sim.tick(10)
+    sim.operate()
+    for slot in (0, 1):
+        sim.tick(1)
+        sim.start(sim.pod(slot))
+        assert sim.operate().status is None
+    sim.tick(8)
+    sim.operate()
+    assert sim.pods_ready()[:2] == ("False", "WaitingForPods")
+    assert sim.pods_ready()[2].startswith("2 of 4 pods ready; pod job-2-1 ")
+    assert len(sim.statuses) == 2
+
+
+def test_pods_that_vanish_again_and_again_do_not_put_the_status_off_for_ever() -> None:
+    sim = Sim()
+    sim.job["metadata"]["creationTimestamp"] = "2026-01-01T00:00:00Z"
+    for _ in range(13):
+        sim.operate()
+        sim.tick(5)
+        for pod in list(sim.pods.values()):
+            sim.remove(pod)
+    assert sim.operate().status is not None
+    assert len(sim.statuses) == 1
+
+
+def test_a_clock_that_is_set_back_puts_nothing_off() -> None:
+    sim = Sim()
+    sim.operate()
+    sim.tick(-3600)
+    assert sim.operate().status is not None
+
+
+@pytest.mark.parametrize("suspend", [True, False])
+def test_what_people_wait_for_is_never_put_off(suspend: bool) -> None:
+    sim = Sim(job(2, runPolicy={"suspend": True}) if suspend else job(2))
+    if not suspend:
+        sim.quota = 0
+        sim.operate()
+    sim.operate()
+    assert sim.status["state"] == ("Suspended" if suspend else "Pending")
+    assert sim.reasons == (["Suspended"] if suspend else ["PodCreationRejected"])
 
 
 def test_no_ranks_before_all_slots_are_up() -> None:
@@ -51,7 +158,6 @@ def test_no_ranks_before_all_slots_are_up() -> None:
     sim.start(sim.pods["job-0-1"])
     plan = sim.operate()
     assert plan.assign == {}
-    assert sim.pods_ready() == ("False", "WaitingForPods", "1 of 2 pods ready")
     sim.start(sim.pods["job-1-1"])
     plan = sim.operate()
     assert sim.pods_ready() == ("True", "AllPodsReady", "2 of 2 pods ready")
@@ -209,7 +315,11 @@ WAITING = [
         "ContainerConfigError",
         "pod job-1-1: s",
     ),
-    ({"waiting_reason": "ContainerCreating"}, "WaitingForPods", "0 of 2 pods ready"),
+    (
+        {"waiting_reason": "ContainerCreating"},
+        "WaitingForPods",
+        "0 of 2 pods ready; pod job-0-1 is on node node-0-1 and has not started yet",
+    ),
 ]
 
 
@@ -219,6 +329,7 @@ WAITING = [
 def test_what_is_waited_for_is_said(seen: Json, reason: str, message: str) -> None:
     sim = Sim()
     sim.operate()
+    sim.tick(10)
     plan = reconcile(with_status(sim, 1, **seen), CONTEXT)
     assert sim.pods_ready(plan.status) == ("False", reason, message)
     assert [e.reason for e in plan.events] == ([] if reason == "WaitingForPods" else [reason])

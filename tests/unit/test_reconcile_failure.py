@@ -377,6 +377,8 @@ def test_pod_lost_while_gathering_is_simply_replaced() -> None:
     sim.remove(gone)
     plan = sim.operate()
     assert [p["metadata"]["name"] for p in plan.create] == ["job-1-1"]
+    sim.tick(10)
+    sim.operate()
     assert sim.counters == (1, 0, 0)
 
 

@@ -19,7 +19,7 @@ from cluster_sim import CONTEXT, Pod, Sim, job
 from inception_operator.contract.conditions import INITIAL
 from inception_operator.contract.times import format_time
 from inception_operator.contract.types import Json, Plan
-from inception_operator.decide import avoided_nodes, lifecycle
+from inception_operator.decide import avoided_nodes, lifecycle, quiet
 from inception_operator.decide.elastic import from_text
 from inception_operator.decide.gather import UNRESPONSIVE_GRACE_SECONDS
 from inception_operator.decide.reconcile import reconcile
@@ -293,11 +293,24 @@ class Watch:
                 for pod in self.sim.pods.values()
                 if not pod.squatting
             )
+        if not self.sim.status:
+            self._check_unwritten(plan)
+            return
         if not truth(self.sim.status, "Accepted"):
             assert self.sim.status["state"] == "Rejected"
             assert (plan.create, plan.assign) == ((), {})
         self._check_deadlines(plan)
         self._check_places(plan)
+
+    def _check_unwritten(self, plan: Plan) -> None:
+        """Without a status nobody has been told anything, and it is looked at again soon."""
+        assert (plan.delete, plan.assign, plan.events) == ({}, {}, ())
+        assert plan.requeue_after is not None
+        assert plan.requeue_after <= quiet.QUIET.total_seconds()
+        ours = [pod for pod in self.sim.pods.values() if not pod.squatting]
+        assert ours or plan.create
+        if self.sim.nodes > 1 or self.elastic:
+            assert all(pod.assigned is None for pod in ours)
 
     def _check_places(self, plan: Plan) -> None:
         """No node is listed twice or for long, and new pods avoid exactly the nodes that are listed
@@ -403,7 +416,7 @@ def reason(status: Json, kind: str) -> str:
 
 
 def truth(status: Json, kind: str) -> bool:
-    return any(c["type"] == kind and c["status"] == "True" for c in status["conditions"])
+    return any(c["type"] == kind and c["status"] == "True" for c in status.get("conditions", ()))
 
 
 def play(sim: Sim, steps: list[tuple[str, int]], *, running: bool = False) -> None:

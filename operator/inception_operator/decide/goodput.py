@@ -90,7 +90,9 @@ def carried_on(old: Json, new: Json, look: Look) -> Json:
         over = conditions.terminal(new["conditions"])
         if over or not conditions.is_true(new["conditions"], ConditionType.ACCEPTED):
             return new
-        before = {"cause": PODS, "lastUpdatedTime": format_time(look.now)}
+        # A first status may be written after the first pod.
+        begin = new.get("startTime") or format_time(look.now)
+        before = {"cause": PODS, "causeStartTime": begin, "lastUpdatedTime": begin}
     elif "cause" not in before:
         # It has ended: whatever is written now, nothing grows any more.
         return new

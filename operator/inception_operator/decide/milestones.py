@@ -59,18 +59,20 @@ def restart_cause(old: Json, new: Json) -> str | None:
 
 def durations(old: Json, new: Json) -> Iterator[tuple[str, float]]:
     """What has come to an end with this write, and how many seconds it took."""
-    before, after = old.get(goodput.KEY) or {}, new.get(goodput.KEY) or {}
+    after = new.get(goodput.KEY) or {}
+    # A job that starts fast runs, or has even ended, by its first status.
+    before = old.get(goodput.KEY) or ({} if _conditions(old) else {"cause": goodput.PODS})
     now = parse_time(after.get("lastUpdatedTime"))
     if now is None or "cause" not in before:
         return
-    for what, since in _ended(old, new, before["cause"], after.get("cause", "")):
+    for what, since in _ended(old, new, before, after.get("cause", "")):
         begin = parse_time(since)
         if begin is not None:
             yield what, _seconds(begin, now)
 
 
-def _ended(old: Json, new: Json, before: str, after: str) -> Iterator[tuple[str, str | None]]:
-    since = old[goodput.KEY].get("causeStartTime")
+def _ended(old: Json, new: Json, begun: Json, after: str) -> Iterator[tuple[str, str | None]]:
+    before, since = begun["cause"], begun.get("causeStartTime")
     cause = new.get("rootCause") or {}
     if before == goodput.QUEUE and after not in ("", goodput.QUEUE):
         yield QUEUED, since

@@ -3,7 +3,8 @@
 An attempt *gathers* until every slot has a launcher that is up; then it is *issued*: PodsReady is
 persisted as True and every slot is told its ranks. Whatever goes wrong ends the attempt as a whole
 and the next one gathers, mostly from the same pods. All counters are in the status, which is
-written before anything acts on them, so a pass may break off anywhere.
+written before anything acts on them, so a pass may break off anywhere. At their first values they
+follow from the pods: until something has to be told, a job has no status (`quiet`).
 
 `reconcile` is a list of thirteen steps that are taken from top to bottom. A step is decided in the
 module that it calls; here is their order, and what ends the list early. Each adds to two things:
@@ -27,7 +28,17 @@ from inception_operator.pod.resource_claims import build_templates
 from inception_operator.spec.failure_policy import Action
 from inception_operator.spec.job import Job, managed_elsewhere, parse
 
-from . import elastic, failure, lifecycle, liveness, pod_policy, slots, stragglers, success
+from . import (
+    elastic,
+    failure,
+    lifecycle,
+    liveness,
+    pod_policy,
+    quiet,
+    slots,
+    stragglers,
+    success,
+)
 from .budget import Budget
 from .failure import AttemptView, Failure
 from .gather import (
@@ -44,7 +55,7 @@ from .ranks import hand_out_ranks
 from .repair import repairs
 from .restart_policy import EndedAttempt, Restart, decide_restart
 from .status import Draft
-from .view import Context, JobView, Placement, place_pods, view_attempt
+from .view import Context, JobView, Placement, place_pods, starts_assigned, view_attempt
 
 __all__ = ["Context", "reconcile"]
 
@@ -73,7 +84,8 @@ def reconcile(observation: Observation, context: Context) -> Plan:
     draft = Draft(resource, now, observation.progress)
     if draft.terminal:
         return plan | lifecycle.finish(resource, draft, pods, now)
-    draft.restore(latest_attempt(pods, draft.attempt))
+    seen = latest_attempt(pods, draft.attempt, starts_assigned=starts_assigned(resource))
+    draft.restore(seen, quiet.first_made(pods))
 
     # 3. Parse the spec, or refuse it and wait for another one. A pod that the operator's policy
     # does not allow is never made.
@@ -280,6 +292,7 @@ def _conclude(view: JobView, draft: Draft, placed: Placement, plan: Plan) -> Pla
     """The job goes on: the plan with the status that it leads to."""
     _describe(view, draft, placed, plan)
     plan = pod_policy.drop_forbidden(plan, view.context.pod_policy) | draft.plan()
+    plan = quiet.put_off(view.resource, plan, view.pods, view.now)
     if plan.create:
         # They may be there already; asking for them costs less than knowing that.
         plan = replace(plan, claim_templates=build_templates(view.job))

@@ -52,20 +52,22 @@ _KEYS: Final = frozenset(
 )
 
 
+def own_part(resource: Json) -> Json:
+    """What this operator has written into the status of a job; without conditions at first."""
+    current = resource.get("status") or {}
+    own = [
+        condition
+        for condition in current.get("conditions") or ()
+        if condition.get("type") in conditions.OWN
+    ]
+    return {**{key: value for key, value in current.items() if key in _KEYS}, "conditions": own}
+
+
 class Draft:
     """The status of one job in one pass."""
 
     def __init__(self, resource: Json, now: datetime, figures: Progress | None = None) -> None:
-        current = resource.get("status") or {}
-        own = [
-            condition
-            for condition in current.get("conditions") or ()
-            if condition.get("type") in conditions.OWN
-        ]
-        self._old: Json = {
-            **{key: value for key, value in current.items() if key in _KEYS},
-            "conditions": own,
-        }
+        self._old = own_part(resource)
         # The old one is the operator's cached copy of the resource: it must not change.
         self._new: Json = copy.deepcopy(self._old)
         self._conditions: list[Json] = self._new["conditions"]
@@ -170,21 +172,24 @@ class Draft:
         """The message of a condition while it has this reason."""
         return conditions.message(self._conditions, kind, reason)
 
-    def restore(self, seen: int) -> None:
-        """Fill in what is missing: all of it at the first visit, or what somebody has changed by
+    def restore(self, seen: int, first_pod: datetime | None = None) -> None:
+        """Fill in what is missing: all of it until the first write, or what somebody has changed by
         hand.
 
         ``seen`` is the latest attempt that any pod has heard of: launchers and checkpoints ignore
-        older ones.
+        older ones. ``first_pod`` is when the first pod was made: since then pods are wanted.
         """
         written = self.attempt
         ready = conditions.find(self._conditions, ConditionType.PODS_READY)
         # Whether the attempt had been issued is lost with this condition; issuing it anew would
         # split its ranks.
         unsure = written > 0 and ready is None
+        begin = self._now
+        if first_pod is not None and not seen and not self._conditions:
+            begin = self._new["startTime"] = format_time(first_pod)
         for kind, status, reason, message in conditions.INITIAL:
             if conditions.find(self._conditions, kind) is None:
-                self._put(kind, status, reason, message)
+                conditions.put(self._conditions, kind, status, reason, message, begin)
         self._new.setdefault("restartsCountTowardsMax", 0)
         self._new.setdefault("restarts", self.counters.counted)
         if written == 0 or written < seen:
@@ -199,8 +204,6 @@ class Draft:
             self._restored(
                 f"status.conditions were removed; the job goes on with attempt {self.attempt}"
             )
-        elif written == 0:
-            self._announce(Reason.CREATED, "the operator takes care of the job")
 
     def lose_members(self) -> None:
         """Nobody knows any more who trains in the attempt: the next one begins with whoever is
@@ -294,8 +297,10 @@ class Draft:
         self._new |= avoided
         self._new["nodes"] = self.nodes | nodes
         self.describe_pods(Reason.ALL_PODS_READY, f"{size} of {size} pods ready")
-        text = f"attempt {self.attempt} started on {size} nodes"
-        self._announce(Reason.ATTEMPT_STARTED, text)
+        # Of the first attempt Running tells, and until then there is nothing to be done.
+        if self.attempt > 1:
+            text = f"attempt {self.attempt} started on {size} nodes"
+            self._announce(Reason.ATTEMPT_STARTED, text)
 
     def describe_pods(self, reason: str, message: str, but: str | None = None) -> None:
         """What is to be said about the pods of an attempt that has been issued; ``but`` is what is

@@ -102,6 +102,12 @@ class Placement:
         return [pod for pod in pods if pod is not None]
 
 
+def starts_assigned(resource: Json) -> bool:
+    """The same of a resource that has not been parsed."""
+    spec = resource.get("spec") or {}
+    return spec.get("numNodes", 1) == 1 and not spec.get("elasticPolicy")
+
+
 def place_pods(view: JobView, draft: Draft) -> Placement:
     """See which pod fills which slot; follows from the status and the pods alone."""
     membership = elastic.find_membership(

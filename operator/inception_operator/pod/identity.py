@@ -71,12 +71,18 @@ def owner(job: str, uid: str) -> Json:
     }
 
 
-def latest_attempt(pods: Iterable[PodView], written: int) -> int:
-    """The greatest attempt that any pod has seen, 0 without pods; ``written`` is the status's.
+def latest_attempt(pods: Iterable[PodView], written: int, *, starts_assigned: bool) -> int:
+    """The greatest attempt that any pod has seen, 0 while there is none that it could have heard
+    of; ``written`` is the status's. ``starts_assigned`` is the job whose pod is born with its
+    assignment.
 
     The status is written before pods learn of an attempt, so one with a smaller attempt was wiped
-    or restored by hand.
+    or restored by hand. Pods of a first attempt that have been told nothing may be there before the
+    status is.
     """
+    pods = tuple(pods)
+    if not written and all(_is_untold(pod, starts_assigned) for pod in pods):
+        return 0
     attempts = [0]
     for pod in pods:
         # A replacement is made for the attempt to come and waits for it without an assignment.
@@ -84,6 +90,18 @@ def latest_attempt(pods: Iterable[PodView], written: int) -> int:
             attempts.append(pod.incarnation)
         attempts += [each.attempt for each in (pod.assignment, pod.report) if each is not None]
     return max(attempts)
+
+
+def _is_untold(pod: PodView, starts_assigned: bool) -> bool:
+    """Whether a pod of the first attempt knows nothing but what it was born with."""
+    told, report = pod.assignment, pod.report
+    if pod.incarnation != 1:
+        return False
+    if starts_assigned and told is not None:
+        # No other pod has ever had a part in such an attempt, so nothing can be split.
+        alone = pod.slot == 0 and told.nnodes == 1 and not told.is_standby
+        return alone and told.attempt == 1 and (report is None or report.attempt <= 1)
+    return told is None and (report is None or report.attempt == 0)
 
 
 def name_taken(pod: Json, resource: Json, now: datetime) -> str | None:

@@ -134,7 +134,9 @@ class App:
         observer = Observer(
             self._pods, self._probe, self._scraper, self._ranks, nodes, pod_events, self._leaving
         )
-        self._events = EventPoster(self._client, containment, settings.identity)
+        self._events = EventPoster(
+            self._client, containment, settings.identity, depth=lambda: self._queue.depth
+        )
         applier = Applier(
             self._client, self._jobs, self._pods, self._events, self._metrics, settings.identity
         )

@@ -49,6 +49,7 @@ STRATEGIC: Final = "application/strategic-merge-patch+json"
 PARTIAL_LIST: Final = (
     "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json"
 )
+PARTIAL: Final = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json"
 PAGE: Final = 500
 MAX_BODY_BYTES: Final = 32 * 1024 * 1024
 # Requests at once of the whole process: a restart with 10,000 jobs must not flood the API server.
@@ -275,6 +276,7 @@ class Client:
         query: Mapping[str, str],
         idle: float,
         namespace: str | None = None,
+        metadata_only: bool = False,
     ) -> AsyncGenerator[Json, None]:
         """Watch events, over all namespaces when ``namespace`` is None, until the server ends.
 
@@ -285,7 +287,10 @@ class Client:
         # The transport's default of 300 s in total would end every watch, busy or not.
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=5, sock_read=idle)
         path = kind.path(namespace)
-        response = await self._send("watch", "GET", kind, path, query, timeout=timeout)
+        accept = PARTIAL if metadata_only else None
+        response = await self._send(
+            "watch", "GET", kind, path, query, accept=accept, timeout=timeout
+        )
         try:
             # Line by line, because the package's own Watch builds a model of each object.
             async for line in response.response.content:

@@ -1,6 +1,7 @@
 """Kubernetes Events on jobs, posted in the background.
 
-They tell people; no decision reads them, so a lost one changes nothing and none is retried.
+They tell people; no decision reads them, so a lost one changes nothing and none is retried. While
+many jobs wait for their pods, events wait for a moment: both need the same API server.
 """
 
 from __future__ import annotations
@@ -8,7 +9,9 @@ from __future__ import annotations
 import asyncio
 import datetime
 import logging
+import time
 import uuid
+from collections.abc import Callable
 
 from inception_operator.contract import names
 from inception_operator.contract.errors import ApiError, LeadershipLostError
@@ -23,22 +26,43 @@ from .objects import key_of
 MAX_MESSAGE = 1024
 MAX_WAITING = 10_000
 DRAIN_SECONDS = 1.0
+BUSY_DEPTH = 20
+"""With more jobs than that in the work queue, events let them go first."""
+HOLD_SECONDS = 10.0
+HOLD_POLL = 0.2
 
 _log = logging.getLogger(__name__)
 
 
+def _no_depth() -> int:
+    return 0
+
+
 class EventPoster:
-    """Posts the events of each job in their order; ``instance`` names this process in them."""
+    """Posts the events of each job in their order; ``instance`` names this process in them.
+
+    ``depth`` is how many jobs wait for a decision.
+    """
 
     def __init__(
-        self, client: Client, containment: Containment, instance: str, lanes: int = 4
+        self,
+        client: Client,
+        containment: Containment,
+        instance: str,
+        lanes: int = 4,
+        depth: Callable[[], int] = _no_depth,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._client = client
         self._containment = containment
         self._instance = instance
-        self._lanes: list[asyncio.Queue[Json]] = [
+        self._depth = depth
+        self._clock = clock
+        self._lanes: list[asyncio.Queue[tuple[float, Json]]] = [
             asyncio.Queue(MAX_WAITING // lanes) for _ in range(lanes)
         ]
+        # By lane: what has left it and waits for quieter times.
+        self._held: dict[int, Json] = {}
 
     def post(self, resource: Json, event: Event) -> None:
         """Hand over an event of now, without waiting."""
@@ -46,7 +70,7 @@ class EventPoster:
         # The events of one job share a lane, which keeps their order; other jobs do not wait.
         lane = self._lanes[hash(key) % len(self._lanes)]
         try:
-            lane.put_nowait(_body(resource, event, self._instance))
+            lane.put_nowait((self._clock(), _body(resource, event, self._instance)))
         except asyncio.QueueFull:
             _log.warning("too many events wait: %s is not posted", event.reason, extra={"key": key})
 
@@ -54,21 +78,30 @@ class EventPoster:
         """Post until cancelled."""
         async with asyncio.TaskGroup() as group:
             for number, lane in enumerate(self._lanes):
-                group.create_task(self._work(lane), name=f"events-{number}")
+                group.create_task(self._work(number, lane), name=f"events-{number}")
 
     async def drain(self) -> None:
         """Post what still waits, for `DRAIN_SECONDS` at most."""
         try:
             async with asyncio.timeout(DRAIN_SECONDS):
-                for lane in self._lanes:
+                for number, lane in enumerate(self._lanes):
+                    if number in self._held:
+                        await self._send(self._held.pop(number))
                     while not lane.empty():
-                        await self._send(lane.get_nowait())
+                        await self._send(lane.get_nowait()[1])
         except (TimeoutError, LeadershipLostError):
             _log.info("some events were not posted before the end")
 
-    async def _work(self, lane: asyncio.Queue[Json]) -> None:
+    async def _work(self, number: int, lane: asyncio.Queue[tuple[float, Json]]) -> None:
         while True:
-            await self._send(await lane.get())
+            posted, self._held[number] = await lane.get()
+            # Each has its own limit, so that those behind it do not wait for theirs one by one.
+            while self._may_wait(posted):  # noqa: ASYNC110 - nobody tells of a shorter queue
+                await asyncio.sleep(HOLD_POLL)
+            await self._send(self._held.pop(number))
+
+    def _may_wait(self, posted: float) -> bool:
+        return self._depth() > BUSY_DEPTH and self._clock() - posted < HOLD_SECONDS
 
     async def _send(self, body: Json) -> None:
         key = key_of({"metadata": body["involvedObject"]})

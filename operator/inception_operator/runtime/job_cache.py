@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from inception_operator.contract import conditions
 from inception_operator.contract.bounds import bounded
+from inception_operator.contract.names import ConditionType
 from inception_operator.contract.types import Json
 
 from .objects import Tombstones, key_of, uid_of, version_of
@@ -22,6 +24,8 @@ class JobCache:
 
     def __init__(self) -> None:
         self._resources: dict[Key, Json] = {}
+        # A dict, which keeps its order: whoever goes through it takes the jobs one after the other.
+        self._running: dict[Key, None] = {}
         self._deleted = Tombstones(TOMBSTONES)
 
     def __len__(self) -> int:
@@ -30,6 +34,10 @@ class JobCache:
     def __iter__(self) -> Iterator[Key]:
         # A copy, because those who iterate wait in between and others write meanwhile.
         return iter(list(self._resources))
+
+    def running(self) -> list[Key]:
+        """The jobs that run by their status: what is done to these costs nothing for all others."""
+        return list(self._running)
 
     def get(self, key: Key) -> Json | None:
         """The resource, without its managedFields."""
@@ -57,7 +65,12 @@ class JobCache:
         # managedFields can be as large as the rest of the object, and nobody here reads them.
         metadata = dict(resource["metadata"])
         metadata.pop("managedFields", None)
-        self._resources[key] = bounded({**resource, "metadata": metadata})
+        kept = bounded({**resource, "metadata": metadata})
+        self._resources[key] = kept
+        if _runs(kept):
+            self._running[key] = None
+        else:
+            self._running.pop(key, None)
         return True
 
     def forget(self, key: Key, uid: str | None = None) -> bool:
@@ -68,4 +81,10 @@ class JobCache:
         if cached is None or (uid is not None and uid_of(cached) != uid):
             return False
         del self._resources[key]
+        self._running.pop(key, None)
         return True
+
+
+def _runs(resource: Json) -> bool:
+    present = (resource.get("status") or {}).get("conditions") or ()
+    return conditions.is_true(present, ConditionType.RUNNING)

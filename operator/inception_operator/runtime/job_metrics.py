@@ -4,12 +4,14 @@ Nothing has to remember to remove them. No job has more than `MOST_SERIES`, and 
 
 There are two ways out: families as the library has them, and their text. Written here, the text
 takes a quarter of the processor time of the library's writer, which makes and sorts the labels of
-each sample anew (docs/benchmarks.md).
+each sample anew (docs/benchmarks.md). Of a job that has ended the text is kept: nothing in it
+changes any more.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any, Final
@@ -37,12 +39,16 @@ from .workqueue import Key
 
 PREFIX: Final = "inception_operator"
 MOST_SERIES: Final = 30
+MOST_KEPT: Final = 4096
+"""Texts of so many ended jobs are kept, each of about 4 KiB; beyond that they are made anew."""
 _JOB: Final = ("namespace", "name")
 _JOB_LABELS: Final = ("name", "namespace")
 Sample = tuple[str, tuple[str, ...], float]
 """Family, values of its labels beside those of the job, and the value; infos have 1."""
 Pods = Callable[[Key], Iterable[Json]]
 """The pods of a job as the API server knows them."""
+Texts = dict[str, str]
+"""The lines of one job by family."""
 
 # Of each family: kind, name, help, labels beside namespace and name of the job.
 _FAMILIES: Final[dict[str, tuple[type[Any], str, str, tuple[str, ...]]]] = {
@@ -131,6 +137,21 @@ _FAMILIES: Final[dict[str, tuple[type[Any], str, str, tuple[str, ...]]]] = {
 }
 
 
+@dataclass(frozen=True)
+class _Kept:
+    """The text of an ended job, and what it was made from."""
+
+    resource: Json
+    pods: tuple[Json, ...]
+    texts: Texts
+
+    def is_of(self, resource: Json, pods: tuple[Json, ...]) -> bool:
+        """Whether it would be the same now: the caches replace what changes."""
+        if self.resource is not resource or len(self.pods) != len(pods):
+            return False
+        return all(kept is now for kept, now in zip(self.pods, pods, strict=True))
+
+
 class JobCollector(Collector):
     """Series of the jobs that exist right now."""
 
@@ -143,6 +164,7 @@ class JobCollector(Collector):
         self._resources = resources
         self._pods = pods
         self._containment = containment
+        self._ended: dict[Key, _Kept] = {}
 
     def describe(self) -> Iterable[Metric]:
         """The names alone: else the registry would collect everything once to learn them."""
@@ -151,31 +173,43 @@ class JobCollector(Collector):
     @override
     def collect(self) -> Iterator[Metric]:
         families = _families()
-        for job, samples in self._samples():
-            for key, labels, value in samples:
-                if isinstance(families[key], InfoMetricFamily):
-                    families[key].add_metric([*job, *labels], {})
-                else:
-                    families[key].add_metric([*job, *labels], value)
+        for job, resource, pods in self._shown():
+            # One job that cannot be shown must not take the page from all others.
+            with self._containment.contain(job, Where.METRICS):
+                for key, labels, value in list(_all_samples(resource, pods)):
+                    if isinstance(families[key], InfoMetricFamily):
+                        families[key].add_metric([*job, *labels], {})
+                    else:
+                        families[key].add_metric([*job, *labels], value)
         yield from families.values()
 
     def text(self) -> str:
         """The same in Prometheus' text format."""
-        lines = {key: _header(key) for key in _FAMILIES}
-        for job, samples in self._samples():
-            with self._containment.contain(job, Where.METRICS):
-                for key, line in list(_lines(job, samples)):
-                    lines[key].append(line)
-        return "".join(line for family in lines.values() for line in family)
+        page = {key: _header(key) for key in _FAMILIES}
+        ended: dict[Key, _Kept] = {}
+        for job, resource, pods in self._shown():
+            kept = self._ended.get(job)
+            if kept is not None and kept.is_of(resource, pods):
+                ended[job] = kept
+                texts = kept.texts
+            else:
+                texts = {}
+                with self._containment.contain(job, Where.METRICS):
+                    texts = _texts(job, _all_samples(resource, pods))
+                    if len(ended) < MOST_KEPT and _is_over(resource):
+                        ended[job] = _Kept(resource, pods, texts)
+            for key, lines in texts.items():
+                page[key].append(lines)
+        # Without those that are gone.
+        self._ended = ended
+        return "".join(text for family in page.values() for text in family)
 
-    def _samples(self) -> Iterator[tuple[Key, list[Sample]]]:
-        now = datetime.now(UTC)
+    def _shown(self) -> Iterator[tuple[Key, Json, tuple[Json, ...]]]:
         for resource in self._resources():
             key = key_of(resource)
-            # One job that cannot be shown must not take the page from all others.
             with self._containment.contain(key, Where.METRICS):
                 if not managed_elsewhere(resource):
-                    yield key, [*_samples(resource, now), *_pods(self._pods(key))]
+                    yield key, resource, tuple(self._pods(key))
 
 
 def job_labels() -> dict[str, tuple[str, ...]]:
@@ -203,13 +237,15 @@ def _full_name(key: str) -> str:
     return f"{PREFIX}_{name}{suffix}"
 
 
-def _lines(job: Key, samples: Iterable[Sample]) -> Iterator[tuple[str, str]]:
+def _texts(job: Key, samples: Iterable[Sample]) -> Texts:
     namespace, name = job
+    texts: Texts = {}
     of_job = f'name="{_escaped(name)}",namespace="{_escaped(namespace)}"'
     for key, labels, value in samples:
         before, after = _around(key, labels)
         number = floatToGoString(value)  # type: ignore[no-untyped-call]
-        yield key, f"{before}{of_job}{after}{number}\n"
+        texts[key] = f"{texts.get(key, '')}{before}{of_job}{after}{number}\n"
+    return texts
 
 
 # Most labels are one of a few words; the cache is for these, and bounded for all others.
@@ -224,6 +260,15 @@ def _around(key: str, labels: tuple[str, ...]) -> tuple[str, str]:
 
 def _escaped(value: str) -> str:
     return value.replace("\\", r"\\").replace("\n", r"\n").replace('"', r"\"")
+
+
+def _is_over(resource: Json) -> bool:
+    return conditions.terminal((resource.get("status") or {}).get("conditions") or ())
+
+
+def _all_samples(resource: Json, pods: Iterable[Json]) -> Iterator[Sample]:
+    yield from _samples(resource, datetime.now(UTC))
+    yield from _pods(pods)
 
 
 def _samples(resource: Json, now: datetime) -> Iterator[Sample]:

@@ -71,9 +71,10 @@ class Observer:
             return False
         heard = {uid: when for uid, when in notified.items() if not self._probe.is_silent(key, uid)}
         self._notifications.answered(key, heard)
-        # The answers above decide which nodes matter, so the pods are looked at again.
         now = datetime.now(UTC)
-        pods = tuple(self._views(key))
+        if due:
+            # The answers decide which nodes matter, so the pods are looked at again.
+            pods = tuple(self._views(key))
         unsure = [pod for pod in pods if wants_node(resource, pod, now)]
         await self._nodes.refresh({pod.node for pod in unsure if pod.node})
         await self._events.refresh(key, [pod for pod in pods if wants_events(resource, pod, now)])

@@ -97,21 +97,24 @@ class Scraper:
 
     async def scrape_all(self) -> None:
         """One round over all running jobs."""
-        await asyncio.gather(*(self._scrape_contained(key) for key in self._jobs))
+        # Of jobs that wait or have ended not even a task is made.
+        await asyncio.gather(*(self._scrape_contained(key) for key in self._jobs.running()))
 
     async def _scrape_contained(self, key: Key) -> None:
         with self._containment.contain(key, Where.SCRAPE):
             await self._scrape(key)
 
     async def _scrape(self, key: Key) -> None:
+        state = self._states.get(key)
+        # Before its pods are looked through, of which a job may have a thousand.
+        if state is not None and state.skip > 0:
+            state.skip -= 1
+            return
         resource = self._jobs.get(key)
         chief = self._chief(key, resource) if resource is not None else None
         if resource is None or chief is None:
             return
         state = self._states.setdefault(key, _State())
-        if state.skip > 0:
-            state.skip -= 1
-            return
         async with self._slots:
             progress, reachable = await self._figures(chief, _attempt(resource))
         if progress is None:
