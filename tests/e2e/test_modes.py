@@ -34,6 +34,7 @@ def use(jobs: Jobs, name: str, nodes: int, training: dict[str, Any]) -> dict[str
     return status
 
 
+@pytest.mark.nightly
 def test_a_network_is_trained_then_used_to_classify_and_exported(jobs: Jobs) -> None:
     jobs.apply("trained", training={**DIGITS, "maxSteps": 10})
     jobs.wait_succeeded("trained")

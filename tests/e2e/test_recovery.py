@@ -117,6 +117,7 @@ def test_killed_operator_disturbs_nothing(jobs: Jobs) -> None:
     assert jobs.summary("no-operator")["attempts"] == 1
 
 
+@pytest.mark.nightly
 def test_suspended_job_saves_and_resumes(jobs: Jobs) -> None:
     running_job(jobs, "suspended")
     patch = '{{"spec": {{"runPolicy": {{"suspend": {}}}}}}}'

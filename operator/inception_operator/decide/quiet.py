@@ -23,7 +23,7 @@ from . import goodput
 from .plans import requeue_in
 from .status import own_part
 
-QUIET: Final = timedelta(seconds=10)
+QUIET: Final = timedelta(seconds=5)
 """For how long nothing need be said of pods that start as they should."""
 LONGEST: Final = timedelta(seconds=60)
 """A job that is older gets its first status in any case."""

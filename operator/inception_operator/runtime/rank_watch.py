@@ -80,7 +80,11 @@ class RankWatch:
         """Look until cancelled."""
         while True:
             started = time.monotonic()
-            await asyncio.gather(*(self._look_contained(key) for key in self._jobs))
+            # Of jobs that wait or have ended not even a task is made.
+            running = self._jobs.running()
+            for key in self._states.keys() - set(running):
+                self.forget(key)
+            await asyncio.gather(*(self._look_contained(key) for key in running))
             left = self._interval - (time.monotonic() - started)
             # A round that took too long is followed by a short pause, never by none.
             await asyncio.sleep(max(self._interval / 10, left))
