@@ -270,3 +270,12 @@ def test_an_api_server_that_is_away_is_waited_for_but_not_for_ever(
     with pytest.raises(CliError, match="away"):
         list(following.changes(cluster, "x"))
     assert cluster.asked > 2
+
+
+def test_jobs_of_other_operators_are_converted(capsys: pytest.CaptureFixture[str]) -> None:
+    file = ROOT / "tests" / "support" / "foreign_manifests" / "pytorchjob-cpu-pair.yaml"
+    made = yaml.safe_load(Commands(capsys)("convert", str(file)).out)
+    assert made["kind"] == "InceptionTraining"
+    refused = Commands(capsys).run("convert", str(ROOT / "manifests" / "crd.yaml"))
+    assert (refused.code, refused.out) == (1, "")
+    assert "nothing was convertible" in refused.err

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from . import doctor, explain, listing, local, logs, recipes, steering, submit, waiting
+from . import doctor, explain, listing, local, logs, others, recipes, steering, submit, waiting
 from .completion import completion, for_kubectl
 from .errors import INTERRUPTED, USAGE, CliError, did_you_mean
 from .terminal import clean, is_coloured, program
@@ -57,6 +57,8 @@ for _command in (
     explain.explain,
     doctor.doctor,
     doctor.version,
+    others.convert,
+    others.report,
     local.local,
     completion,
 ):

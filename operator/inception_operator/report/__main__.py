@@ -52,6 +52,7 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--files", type=Path, metavar="DIR", help="files of a run: its output")
     parser.add_argument("--prometheus", metavar="URL", help="Prometheus with the job's history")
     parser.add_argument("--kubeconfig", metavar="FILE", help="as for kubectl")
+    parser.add_argument("--context", metavar="NAME", help="context of the kubeconfig")
     parser.add_argument("--output", metavar="FILE", help="page to write; - is standard output")
     options = parser.parse_args(argv)
     if options.job is None and options.files is None:
@@ -69,7 +70,7 @@ def _gather(options: argparse.Namespace, now: datetime) -> Report:
     if options.job is None:
         return files.read(options.files, now)
     namespace, _, name = options.job.partition("/")
-    report = cluster.read(namespace, name, options.kubeconfig, now)
+    report = cluster.read(namespace, name, options.kubeconfig, options.context, now)
     if options.prometheus:
         report = history.add(report, options.prometheus, _life(namespace, name, report, now))
     return _with_files(report, files.read(options.files, now)) if options.files else report

@@ -28,9 +28,11 @@ class NoJobError(OperatorError):
     """There is no such job, or nobody may read it."""
 
 
-def read(namespace: str, name: str, kubeconfig: str | None, made: datetime) -> Report:
+def read(
+    namespace: str, name: str, kubeconfig: str | None, context: str | None, made: datetime
+) -> Report:
     """What the API server says of a job; raises NoJobError."""
-    api = _api(kubeconfig)
+    api = _api(kubeconfig, context)
     try:
         # The client declares `object`; what the API server stores is one.
         resource: Any = client.CustomObjectsApi(api).get_namespaced_custom_object(
@@ -59,10 +61,10 @@ def of_resource(
     )
 
 
-def _api(kubeconfig: str | None) -> client.ApiClient:
+def _api(kubeconfig: str | None, context: str | None) -> client.ApiClient:
     try:
         made: client.ApiClient = config.new_client_from_config(  # type: ignore[no-untyped-call]
-            config_file=kubeconfig
+            config_file=kubeconfig, context=context
         )
     except (ConfigException, OSError) as error:
         raise NoJobError(f"no usable credentials for the API server: {error}") from error
