@@ -212,10 +212,10 @@ def test_pre_running_deadline_begins_anew_with_a_resume() -> None:
 
 
 def test_the_nearest_deadline_wakes_the_operator() -> None:
-    sim = Sim(job(2, runPolicy={"preRunningDeadlineSeconds": 60, "activeDeadlineSeconds": 8}))
-    assert sim.operate().requeue_after == 8
-    sim.edit(runPolicy={"preRunningDeadlineSeconds": 5, "activeDeadlineSeconds": 8})
-    assert sim.operate().requeue_after == 5
+    sim = Sim(job(2, runPolicy={"preRunningDeadlineSeconds": 60, "activeDeadlineSeconds": 4}))
+    assert sim.operate().requeue_after == 4
+    sim.edit(runPolicy={"preRunningDeadlineSeconds": 3, "activeDeadlineSeconds": 4})
+    assert sim.operate().requeue_after == 3
 
 
 # --- after the end --------------------------------------------------------------------------------

@@ -10,7 +10,14 @@ from typing import Any, cast
 import pytest
 
 from inception_operator.contract.errors import ConflictError, NotFoundError, RejectedError
-from inception_operator.contract.types import Json, Observation, Plan, PodView, Progress
+from inception_operator.contract.types import (
+    Json,
+    Observation,
+    Plan,
+    PodView,
+    Progress,
+    RankVerdict,
+)
 from inception_operator.decide.reconcile import Context
 from inception_operator.runtime.apply import Applier
 from inception_operator.runtime.client import Client
@@ -25,6 +32,7 @@ from inception_operator.runtime.observer import Observer
 from inception_operator.runtime.pod_cache import PodCache
 from inception_operator.runtime.pod_events import PodEvents
 from inception_operator.runtime.probe import Probe
+from inception_operator.runtime.rank_watch import RankWatch
 from inception_operator.runtime.scraper import Scraper
 from inception_operator.runtime.workqueue import ERROR_BASE, Key, WorkQueue
 from operator_objects import job, pod
@@ -70,6 +78,17 @@ class NoProgress:
         self.forgotten.append(key)
 
 
+class NoVerdict:
+    def __init__(self) -> None:
+        self.forgotten: list[Key] = []
+
+    def verdict(self, _key: Key) -> RankVerdict | None:
+        return None
+
+    def forget(self, key: Key) -> None:
+        self.forgotten.append(key)
+
+
 class Scripted(Controller):
     """A controller that decides what `script` says, and remembers what it saw."""
 
@@ -99,8 +118,9 @@ class Scene:
         self.jobs.update(job())
         nodes = Nodes(self.client, time.monotonic)
         events = PodEvents(self.client, time.monotonic)
-        progress = cast(Scraper, self.progress)
-        observer = Observer(self.pods, self.probe, progress, nodes, events, LeavingNodes())
+        self.ranks = NoVerdict()
+        told = cast(Scraper, self.progress), cast(RankWatch, self.ranks)
+        observer = Observer(self.pods, self.probe, *told, nodes, events, LeavingNodes())
         events = EventPoster(self.client, containment, "me")
         applier = Applier(self.client, self.jobs, self.pods, events, self.metrics, "me")
         context = Context(profiles={}, image="image")
@@ -235,7 +255,7 @@ async def test_a_training_that_vanished_is_forgotten() -> None:
     scene.client.fault = NotFoundError(404, "gone")
     assert await scene.handle() is None
     assert scene.jobs.get(KEY) is None
-    assert scene.progress.forgotten == [KEY]
+    assert scene.progress.forgotten == scene.ranks.forgotten == [KEY]
 
 
 async def test_a_training_that_is_being_deleted_is_left_alone() -> None:

@@ -201,10 +201,10 @@ def test_the_text_of_an_ended_job_is_made_once_until_the_job_or_a_pod_is_another
     resources[1] = copy.deepcopy(over)
     assert jobs.text().count('model="second"') == 2
     pods[0] = pod()
-    pods[0]["spec"]["nodeName"] = "node-b"
-    assert jobs.text().count('node="node-b"') == 2
+    pods[0]["spec"]["nodeName"] = "node-c"
+    assert jobs.text().count('node="node-c"') == 2
     pods.clear()
-    assert 'node="node-b"' not in jobs.text()
+    assert 'node="node-c"' not in jobs.text()
     resources.pop()
     assert 'name="over"' not in jobs.text()
 

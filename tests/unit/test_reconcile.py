@@ -22,11 +22,11 @@ def test_first_visit_makes_pods_and_writes_nothing() -> None:
     plan = sim.operate()
     assert [p["metadata"]["name"] for p in plan.create] == ["job-0-1", "job-1-1"]
     assert (plan.status, plan.events) == (None, ())
-    assert plan.requeue_after == 10
+    assert plan.requeue_after == 5
     sim.tick(4)
     plan = sim.operate()
     assert plan.empty
-    assert plan.requeue_after == 6
+    assert plan.requeue_after == 1
 
 
 def test_a_wait_is_told_after_a_while_as_of_its_beginning() -> None:
