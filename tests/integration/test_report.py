@@ -23,14 +23,14 @@ def test_a_job_that_was_restarted_is_reported(trainings: Trainings, tmp_path: Pa
     trainings.wait_state("job", "Running", attempt=1)
     trainings.annotate("job-0-1", fail_after="1ms")
     trainings.wait_state("job", "Running", attempt=2)
-    wait_for("the event is written", lambda: "AttemptEnded" in trainings.reasons("job"))
+    wait_for("the event is written", lambda: "Restarting" in trainings.reasons("job"))
     target = tmp_path / "report.html"
     assert main(["report", "job", *place(trainings), "--output", str(target)]) == 0
 
     text = target.read_text(encoding="utf-8")
     cause = trainings.status("job")["rootCause"]
     assert f"<h1>{trainings.namespace}/job</h1>" in text
-    for words in ("AttemptEnded", cause["reason"], cause["pod"], "kind: Digits"):
+    for words in ("Restarting", cause["reason"], cause["pod"], "kind: Digits"):
         assert words in text, words
 
 

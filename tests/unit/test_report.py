@@ -64,7 +64,7 @@ RESOURCE: dict[str, Any] = {
 }
 EVENTS = [
     {
-        "reason": "AttemptEnded",
+        "reason": "Restarting",
         "message": "Attempt 1 ended: rank 1 on n1 was OOMKilled",
         "lastTimestamp": "2026-01-01T00:05:01Z",
     },
@@ -145,7 +145,7 @@ def test_the_page_shows_what_the_api_server_knows() -> None:
     ):
         assert word in words, word
     assert "queue" not in words, "a cause without time"
-    assert [restart.reason for restart in report.restarts] == ["AttemptEnded", "OOMKilled"]
+    assert [restart.reason for restart in report.restarts] == ["Restarting", "OOMKilled"]
 
 
 def test_passwords_of_the_template_stay_out() -> None:

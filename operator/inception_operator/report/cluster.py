@@ -18,7 +18,7 @@ from inception_operator.contract.types import Json
 
 from .content import Report, Restart
 
-ENDS: Final = (Reason.ATTEMPT_ENDED, Reason.RESIZED, Reason.MOVED)
+ENDS: Final = (Reason.RESTARTING, Reason.RESIZED, Reason.MOVED)
 """Events with which an attempt ends."""
 # Environment variables of a pod may hold passwords, and a report is passed on.
 _LEFT_OUT: Final = ("template",)
