@@ -10,7 +10,7 @@ import promql_parser
 from prometheus_client import CollectorRegistry
 
 from inception_operator.runtime.metrics import Metrics
-from inception_trainer.sinks.prometheus import Prometheus
+from inception_trainer.sinks.prometheus import OPTIONAL_GAUGES, RANK_COUNTERS, Prometheus
 
 JOB: dict[str, Any] = {
     "metadata": {"namespace": "n", "name": "j"},
@@ -43,6 +43,7 @@ def labels() -> dict[str, frozenset[str]]:
     # An Info gets its labels with its values.
     build = {"version", "model", "precision", "device", "profile", "backend", "world_size"}
     trainer["trainer_build_info"] = frozenset(build)
+    trainer |= {f"trainer_rank_{name}_total": frozenset({"rank"}) for name in RANK_COUNTERS}
     nothing: frozenset[str] = frozenset()
     return {name: operator.get(name, nothing) | trainer.get(name, nothing) for name in exported()}
 
@@ -53,8 +54,9 @@ def _variants(family: str) -> set[str]:
 
 def _trainer() -> Prometheus:
     sink = Prometheus(0, ranks=lambda: ())
-    # Made only where devices tell.
-    sink._idle_gauge()
+    # Made only where there is something to tell.
+    for name in OPTIONAL_GAUGES:
+        sink._optional_gauge(name)
     return sink
 
 
