@@ -11,6 +11,17 @@ import pytest
 import small_network
 from inception_trainer import models
 from inception_trainer.data import shardindex
+from inception_trainer.log import logger
+
+
+@pytest.fixture(autouse=True)
+def _logger_as_before() -> Iterator[None]:
+    """Leave the log as it was found: a run in this process sets it up for itself."""
+    level, propagate, handlers = logger.level, logger.propagate, list(logger.handlers)
+    yield
+    logger.setLevel(level)
+    logger.propagate = propagate
+    logger.handlers[:] = handlers
 
 
 @pytest.fixture
