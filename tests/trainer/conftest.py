@@ -14,9 +14,9 @@ from inception_trainer.data import shardindex
 from inception_trainer.log import logger
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="module")
 def _logger_as_before() -> Iterator[None]:
-    """Leave the log as it was found: a run in this process sets it up for itself."""
+    """Leave the log to other files as it was found: a run in this process sets it up for itself."""
     level, propagate, handlers = logger.level, logger.propagate, list(logger.handlers)
     yield
     logger.setLevel(level)
