@@ -12,6 +12,7 @@ LABEL = "training.inception.dev/job"
 pytestmark = pytest.mark.timeout(1500)
 
 
+@pytest.mark.nightly
 def test_active_deadline_saves_before_it_ends_the_job(jobs: Jobs) -> None:
     # No checkpoint is due within the job's time: the only one is that of its end.
     training = {

@@ -78,6 +78,7 @@ def test_stopped_worker_process_is_found_and_restarts_warm(jobs: Jobs) -> None:
     )
 
 
+@pytest.mark.nightly
 def test_deleted_pod_is_replaced(jobs: Jobs) -> None:
     running_job(jobs, "deleted-pod")
     victim, survivor = jobs.pod("deleted-pod", 1), jobs.pod("deleted-pod", 0)

@@ -16,6 +16,7 @@ import yaml
 
 import helm_versions
 from localcluster.cluster import Cluster
+from nightly import but_nightly
 from operator_process import OperatorProcess
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -33,7 +34,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
             helm_versions.build(major)
 
 
-@pytest.fixture(scope="module", params=helm_versions.MAJORS)
+@pytest.fixture(scope="module", params=but_nightly(helm_versions.MAJORS, [4]))
 def helm(request: pytest.FixtureRequest) -> str:
     """Path of Helm 3 or 4."""
     return str(helm_versions.build(request.param))

@@ -14,6 +14,7 @@ import pytest
 
 import helm_versions
 from localcluster.cluster import Cluster
+from nightly import but_nightly
 from releases import LAST, unpack
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -37,7 +38,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
             helm_versions.build(major)
 
 
-@pytest.fixture(params=helm_versions.MAJORS)
+@pytest.fixture(params=but_nightly(helm_versions.MAJORS, [4]))
 def major(request: pytest.FixtureRequest) -> int:
     found: int = request.param
     return found
@@ -165,7 +166,13 @@ def test_a_downgrade_by_the_last_releases_chart_can_leave_the_definition_as_it_i
     assert uid(training_api, namespace) == job
 
 
-@pytest.mark.parametrize("order", [(3, 4), (4, 3)], ids=["3 to 4", "4 to 3"])
+@pytest.mark.parametrize(
+    "order",
+    [
+        pytest.param((3, 4), id="3 to 4"),
+        pytest.param((4, 3), id="4 to 3", marks=pytest.mark.nightly),
+    ],
+)
 def test_a_release_is_upgraded_and_removed_by_the_other_major_version_of_helm(
     training_api: Cluster, namespace: str, order: tuple[int, int]
 ) -> None:

@@ -209,6 +209,7 @@ def test_a_pod_made_by_hand_is_left_alone_and_named_when_it_is_in_the_way(
     assert metadata(running, "job-0-9")["uid"] == before["job-0-9"]["uid"]
 
 
+@pytest.mark.nightly
 def test_two_operators_at_once_do_no_harm(
     running: Trainings, operator: OperatorProcess, tmp_path: Path
 ) -> None:

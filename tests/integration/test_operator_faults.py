@@ -100,6 +100,7 @@ def holder_of(trainings: Trainings, lease: str) -> str:
     return trainings.cluster.kubectl("get", "lease", lease, "--namespace=default", "-o", jsonpath)
 
 
+@pytest.mark.nightly
 def test_a_second_operator_stands_by_and_takes_over(trainings: Trainings, tmp_path: Path) -> None:
     lease = f"lease-{uuid.uuid4().hex[:8]}"
     kubeconfig = trainings.cluster.kubeconfig

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from localcluster.cluster import Cluster
+from nightly import but_nightly
 from replicas import PodLedger, Replicas, Starts
 from trainings import Trainings
 
@@ -35,7 +36,9 @@ def starts(trainings: Trainings) -> Starts:
     return Starts(trainings, ledger, "job", JOBS)
 
 
-@pytest.mark.parametrize("fault", ["kill", "freeze", "cut_off", "drain"])
+@pytest.mark.parametrize(
+    "fault", but_nightly(["kill", "freeze", "cut_off", "drain"], ["kill", "cut_off", "drain"])
+)
 def test_the_other_one_goes_on_where_the_leader_stopped(
     fault: str, replicas: Replicas, starts: Starts
 ) -> None:
