@@ -23,6 +23,7 @@ class Launcher(FakeLauncher):
     def __init__(self, rank: int) -> None:
         super().__init__(f"127.0.0.{80 + rank}")
         self.rank = rank
+        self.attempt = 0
         self.own = 0.1
         self.steps = 0
         self.own_seconds = 0.0
@@ -31,6 +32,8 @@ class Launcher(FakeLauncher):
         """Ten steps have been done since it was asked last."""
         if path != "/status":
             return super().answer(path)
+        if not self.attempt:
+            return json.dumps({"attempt": 0, "state": "Starting"})
         self.steps += 10
         self.own_seconds += 10 * self.own
         times = {
@@ -40,7 +43,7 @@ class Launcher(FakeLauncher):
             "ownSeconds": self.own_seconds,
             "waitSeconds": self.steps * 0.5 - self.own_seconds,
         }
-        return json.dumps({"attempt": 1, "state": "Running", "ranks": [times]})
+        return json.dumps({"attempt": self.attempt, "state": "Running", "ranks": [times]})
 
 
 @pytest.fixture
@@ -58,6 +61,9 @@ def test_a_straggler_is_named_until_it_keeps_up(
         wait_for("pods", lambda: len(trainings.pods("job")) == 2)
         for launcher in launchers:
             trainings.play_kubelet(f"job-{launcher.rank}-1", launcher.ip, ready=True)
+        trainings.wait_state("job", "Starting")
+        for launcher in launchers:
+            launcher.attempt = 1
         trainings.wait_state("job", "Running")
         launchers[1].own = 0.4
         wait_for("it is named", lambda: "straggler" in trainings.status("job"), 180)
