@@ -49,9 +49,11 @@ def test_many_trainings_at_once(
         )
         assert operator.metric("api_requests_total", verb="create", resource="pods") == 2 * jobs
         # Two pods, two assignments, two statuses and an event; one status more where pods take
-        # longer than ten seconds.
+        # longer than five seconds.
         assert operator.writes() / jobs < 8.5
-        assert operator.metric("api_requests_total", verb="create", resource="events") <= jobs
+        told = [reason for name in names for reason in trainings.reasons(name)]
+        # Nobody listens at the addresses of fake pods, which is said after a while.
+        assert set(told) <= {"AttemptRunning", "LauncherUnreachable"}, told
         assert operator.rss_mib() < 150
         assert operator.metric("reconcile_total", result="error") == 0
         assert {status["attempt"] for status in (job["status"] for job in trainings.all())} == {1}
