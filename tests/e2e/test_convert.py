@@ -88,8 +88,8 @@ def mpi_job(image: str) -> Json:
 
 
 def volcano_job(image: str) -> Json:
-    """A task per node; torchrun's own ranks of a script need a torch with libuv, which Debian's in
-    this image is not, so the program is called by torchrun alone.
+    """A line of torchrun, which the launcher takes over. Ranks that torchrun itself starts need a
+    torch with libuv, and that of this image has none.
     """
     options = ["--nnodes=2", "--node_rank=$VC_TASK_INDEX", "--nproc_per_node=2"]
     line = " ".join(("torchrun", *options, LINE))
