@@ -144,11 +144,11 @@ async def measure_in_memory(ended: int) -> tuple[float, float]:
         jobs, cast(Any, pods), unasked, lambda _key: None, contained, interval=5, report_interval=10
     )
     collector = JobCollector(jobs.values, pods.pods, contained)
-    await reader.scrape_all()
+    await reader.look_at_all()
     collector.text()
     begin = time.process_time()
     for _ in range(ROUNDS):
-        await reader.scrape_all()
+        await reader.look_at_all()
     middle = time.process_time()
     for _ in range(ROUNDS):
         collector.text()

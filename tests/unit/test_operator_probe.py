@@ -279,12 +279,12 @@ async def test_figures_are_read_while_the_training_runs_and_reported_at_interval
     jobs.update(job(version=1, state="Pending"))
     async with asking() as (asker, launcher):
         reader = scraper(asker, jobs, notices)
-        await reader.scrape_all()
+        await reader.look_at_all()
         assert reader.progress(KEY) is None
         jobs.update(running(2, 1))
-        await reader.scrape_all()
+        await reader.look_at_all()
         launcher.metrics = "trainer_step 6\n"
-        await reader.scrape_all()
+        await reader.look_at_all()
         found = reader.progress(KEY)
         assert found is not None
         assert found.step == 6
@@ -309,7 +309,7 @@ async def test_a_program_without_metrics_is_heard_through_its_launcher(page: str
     async with asking() as (asker, launcher):
         launcher.metrics, launcher.answer = page, PROGRAM
         reader = scraper(asker, jobs, notices)
-        await reader.scrape_all()
+        await reader.look_at_all()
         found = reader.progress(KEY)
         assert found is not None
         assert (found.step, found.progress, found.loss) == (7, 0.5, 0.25)
@@ -327,11 +327,11 @@ async def test_a_launcher_without_news_is_asked_again(answer: Json | str) -> Non
     async with asking() as (asker, launcher):
         launcher.metrics, launcher.answer = "", answer
         reader = scraper(asker, jobs, [])
-        await reader.scrape_all()
+        await reader.look_at_all()
         assert reader.progress(KEY) is None
         launcher.answer = PROGRAM
-        await reader.scrape_all()
-        await reader.scrape_all()
+        await reader.look_at_all()
+        await reader.look_at_all()
         assert reader.progress(KEY) is not None
 
 
@@ -351,6 +351,6 @@ async def test_an_unreachable_pod_is_scraped_less_and_less_often(unused_tcp_port
     asker.metrics = counting  # type: ignore[method-assign]
     reader = scraper(asker, jobs, [])
     for _ in range(40):
-        await reader.scrape_all()
+        await reader.look_at_all()
     assert 5 <= asked <= 8
     await asker.close()

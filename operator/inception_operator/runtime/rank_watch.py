@@ -8,11 +8,10 @@ the number of jobs: with more pods each is looked at less often. What the looks 
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Final
+
+from typing_extensions import override
 
 from inception_operator.contract.types import Json, PodView, RankVerdict
 from inception_operator.decide import stragglers
@@ -20,15 +19,10 @@ from inception_operator.decide.questions import wants_ranks
 from inception_operator.decide.stragglers import Told, Watch
 from inception_operator.pod.view import view
 
-from .containment import Containment, Where
-from .job_cache import JobCache
-from .pod_cache import PodCache
-from .probe import Probe
+from .rounds import CONCURRENCY, MAX_SKIPPED_ROUNDS, Rounds, attempt_of
 from .workqueue import Key
 
 REQUESTS_PER_SECOND = 100
-CONCURRENCY: Final = 32
-MAX_SKIPPED_ROUNDS: Final = 12
 
 
 @dataclass(frozen=True)
@@ -42,53 +36,24 @@ class _State:
     skip: int = 0
 
 
-class RankWatch:
+class RankWatch(Rounds[_State]):
     """The verdict on the ranks of each running job."""
-
-    def __init__(
-        self,
-        jobs: JobCache,
-        pods: PodCache,
-        probe: Probe,
-        notify: Callable[[Key], None],
-        containment: Containment,
-        *,
-        interval: float,
-    ) -> None:
-        """``interval`` are the seconds between two looks at one job."""
-        self._jobs = jobs
-        self._pods = pods
-        self._probe = probe
-        self._notify = notify
-        self._containment = containment
-        self._interval = interval
-        self._states: dict[Key, _State] = {}
-        self._slots = asyncio.Semaphore(CONCURRENCY)
 
     def verdict(self, key: Key) -> RankVerdict | None:
         """What is known of the ranks of the present attempt; None for nothing yet."""
         resource, state = self._jobs.get(key), self._states.get(key)
-        if resource is None or state is None or state.watch.attempt != _attempt(resource):
+        if resource is None or state is None or state.watch.attempt != attempt_of(resource):
             return None
         return state.watch.verdict
 
-    def forget(self, key: Key) -> None:
-        """Drop what was kept about a job that is gone."""
-        self._states.pop(key, None)
+    @override
+    async def look_at_all(self) -> None:
+        """One round over all running jobs; nothing is kept about others."""
+        for key in self._states.keys() - set(self._jobs.running()):
+            self.forget(key)
+        await super().look_at_all()
 
-    async def run(self) -> None:
-        """Look until cancelled."""
-        while True:
-            started = time.monotonic()
-            # Of jobs that wait or have ended not even a task is made.
-            running = self._jobs.running()
-            for key in self._states.keys() - set(running):
-                self.forget(key)
-            await asyncio.gather(*(self._look_contained(key) for key in running))
-            left = self._interval - (time.monotonic() - started)
-            # A round that took too long is followed by a short pause, never by none.
-            await asyncio.sleep(max(self._interval / 10, left))
-
+    @override
     async def look(self, key: Key) -> int:
         """Look at one job, unless it is left out in this round; gives how many pods were asked."""
         resource = self._jobs.get(key)
@@ -96,7 +61,7 @@ class RankWatch:
         if resource is None or not pods:
             self.forget(key)
             return 0
-        attempt = _attempt(resource)
+        attempt = attempt_of(resource)
         state = self._states.get(key)
         if state is None or state.watch.attempt != attempt:
             state = _State(stragglers.begin(attempt, resource["status"]))
@@ -113,10 +78,6 @@ class RankWatch:
         if _named(watch) != _named(state.watch):
             self._notify(key)
         return len(pods)
-
-    async def _look_contained(self, key: Key) -> None:
-        with self._containment.contain(key, Where.SCRAPE):
-            await self.look(key)
 
     async def _ask(self, pod: PodView, attempt: int) -> list[Told]:
         async with self._slots:
@@ -137,7 +98,3 @@ class RankWatch:
 def _named(watch: Watch) -> tuple[int, str] | None:
     straggler = watch.straggler
     return None if straggler is None else (straggler.rank, straggler.pod)
-
-
-def _attempt(resource: Json) -> int:
-    return int((resource.get("status") or {}).get("attempt") or 0)

@@ -6,28 +6,27 @@ leaves its figures in a file, and its launcher reports them.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from typing_extensions import override
+
 from inception_operator.contract.progress import from_metrics, from_report
 from inception_operator.contract.types import Json, PodView, Progress
 from inception_operator.decide.questions import wants_progress
 from inception_operator.pod.view import view
 
-from .containment import Containment, Where
+from .containment import Containment
 from .job_cache import JobCache
 from .pod_cache import PodCache
 from .probe import Probe
+from .rounds import MAX_SKIPPED_ROUNDS, Rounds, attempt_of
 from .workqueue import Key
 
 _log = logging.getLogger(__name__)
-
-CONCURRENCY = 32
-MAX_SKIPPED_ROUNDS = 12
 
 
 @dataclass
@@ -47,7 +46,7 @@ class _State:
     skip: int = 0
 
 
-class Scraper:
+class Scraper(Rounds[_State]):
     """The latest `Progress` of each running job.
 
     ``interval`` are the seconds between two rounds, ``report_interval`` those between two
@@ -65,46 +64,19 @@ class Scraper:
         interval: float,
         report_interval: float,
     ) -> None:
-        self._jobs = jobs
-        self._pods = pods
-        self._probe = probe
-        self._notify = notify
-        self._containment = containment
-        self._interval = interval
+        super().__init__(jobs, pods, probe, notify, containment, interval=interval)
         self._report_interval = report_interval
-        self._states: dict[Key, _State] = {}
-        self._slots = asyncio.Semaphore(CONCURRENCY)
 
     def progress(self, key: Key) -> Progress | None:
         """The latest figures of the present attempt."""
         resource, state = self._jobs.get(key), self._states.get(key)
-        if resource is None or state is None or state.attempt != _attempt(resource):
+        if resource is None or state is None or state.attempt != attempt_of(resource):
             return None
         return state.progress
 
-    def forget(self, key: Key) -> None:
-        """Drop the figures of a job that is gone."""
-        self._states.pop(key, None)
-
-    async def run(self) -> None:
-        """Scrape until cancelled."""
-        while True:
-            started = time.monotonic()
-            await self.scrape_all()
-            left = self._interval - (time.monotonic() - started)
-            # A round that took too long is followed by a short pause, never by none.
-            await asyncio.sleep(max(self._interval / 10, left))
-
-    async def scrape_all(self) -> None:
-        """One round over all running jobs."""
-        # Of jobs that wait or have ended not even a task is made.
-        await asyncio.gather(*(self._scrape_contained(key) for key in self._jobs.running()))
-
-    async def _scrape_contained(self, key: Key) -> None:
-        with self._containment.contain(key, Where.SCRAPE):
-            await self._scrape(key)
-
-    async def _scrape(self, key: Key) -> None:
+    @override
+    async def look(self, key: Key) -> None:
+        """Read the figures of one job, unless it is left out in this round."""
         state = self._states.get(key)
         # Before its pods are looked through, of which a job may have a thousand.
         if state is not None and state.skip > 0:
@@ -116,7 +88,7 @@ class Scraper:
             return
         state = self._states.setdefault(key, _State())
         async with self._slots:
-            progress, reachable = await self._figures(chief, _attempt(resource))
+            progress, reachable = await self._figures(chief, attempt_of(resource))
         if progress is None:
             # A pod nobody can reach must not take a slot in every round; a program that answers
             # may yet begin to write figures.
@@ -132,7 +104,7 @@ class Scraper:
                 extra={"key": key},
             )
         state.progress = progress
-        state.attempt = _attempt(resource)
+        state.attempt = attempt_of(resource)
         state.failures = 0
         if time.monotonic() - state.notified >= self._report_interval:
             state.notified = time.monotonic()
@@ -161,7 +133,3 @@ class Scraper:
             if pod is not None and wants_progress(resource, pod):
                 return pod
         return None
-
-
-def _attempt(resource: Json) -> int:
-    return int((resource.get("status") or {}).get("attempt") or 0)
