@@ -41,6 +41,11 @@ _STATE_OF: Final = (
 )
 
 
+def of(resource: Json) -> Sequence[Json]:
+    """Those of a resource; none before the operator has seen it."""
+    return (resource.get("status") or {}).get("conditions") or ()
+
+
 def find(conditions: Sequence[Json], kind: str) -> Json | None:
     """The condition of this type, or None."""
     return next((condition for condition in conditions if condition.get("type") == kind), None)

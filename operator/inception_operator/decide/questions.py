@@ -54,7 +54,7 @@ def _trains(resource: Json, pod: PodView) -> bool:
     """Whether the present attempt runs, and this pod has ranks in it."""
     if not _is_active(resource):
         return False
-    if not conditions.is_true(_conditions(resource), ConditionType.RUNNING):
+    if not conditions.is_true(conditions.of(resource), ConditionType.RUNNING):
         return False
     assignment = pod.assignment
     if assignment is None or assignment.is_standby:
@@ -98,7 +98,7 @@ def _is_active(resource: Json) -> bool:
         return False
     if managed_elsewhere(resource) or lifecycle.suspended(resource):
         return False
-    return not conditions.terminal(_conditions(resource))
+    return not conditions.terminal(conditions.of(resource))
 
 
 def _can_answer(pod: PodView) -> bool:
@@ -106,8 +106,3 @@ def _can_answer(pod: PodView) -> bool:
     if pod.phase != Phase.RUNNING or not pod.ip:
         return False
     return not pod.deleting and not slots.finished(pod)
-
-
-def _conditions(resource: Json) -> list[Json]:
-    status = resource.get("status") or {}
-    return status.get("conditions") or []

@@ -20,8 +20,8 @@ from inception_operator.contract.times import parse_time
 from inception_operator.contract.types import Json, Plan, PodView
 
 from . import goodput
+from .own_status import own_part
 from .plans import requeue_in
-from .status import own_part
 
 QUIET: Final = timedelta(seconds=5)
 """For how long nothing need be said of pods that start as they should."""

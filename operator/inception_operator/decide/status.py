@@ -23,44 +23,10 @@ from . import avoided_nodes, backoff, budget, departure, goodput, stragglers, un
 from .budget import Counters
 from .departure import Departure
 from .failure import Failure
+from .own_status import own_part
 from .restart_policy import Restart
 
 MAX_TEXT: Final = 2048
-# What this operator writes; server-side apply leaves other fields to whoever put them there.
-_KEYS: Final = frozenset(
-    (
-        "observedGeneration",
-        "conditions",
-        "state",
-        "startTime",
-        "completionTime",
-        "attempt",
-        *budget.KEYS,
-        *backoff.KEYS,
-        avoided_nodes.KEY,
-        departure.KEY,
-        goodput.KEY,
-        stragglers.KEY,
-        "nodes",
-        "selector",
-        "accelerator",
-        "model",
-        "checkpointPath",
-        "trainerStatus",
-        "rootCause",
-    )
-)
-
-
-def own_part(resource: Json) -> Json:
-    """What this operator has written into the status of a job; without conditions at first."""
-    current = resource.get("status") or {}
-    own = [
-        condition
-        for condition in current.get("conditions") or ()
-        if condition.get("type") in conditions.OWN
-    ]
-    return {**{key: value for key, value in current.items() if key in _KEYS}, "conditions": own}
 
 
 class Draft:

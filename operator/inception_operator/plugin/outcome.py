@@ -16,11 +16,11 @@ from __future__ import annotations
 from typing import Final
 
 from inception_operator.contract import conditions
-from inception_operator.contract.names import ConditionType, Reason
+from inception_operator.contract.names import ConditionType, Reason, State
 from inception_operator.contract.types import Json
 
 from .errors import FAILED
-from .figures import part
+from .figures import part, state
 
 BAD_CONFIGURATION: Final = 78
 _LARGEST: Final = 255
@@ -36,6 +36,11 @@ def conditions_of(resource: Json) -> list[Json]:
 def is_over(resource: Json) -> bool:
     """Whether the job has ended for good."""
     return conditions.terminal(conditions_of(resource))
+
+
+def is_held(resource: Json) -> bool:
+    """Whether the job is suspended and no pod of it is left, or it is over."""
+    return state(resource) == State.SUSPENDED or is_over(resource)
 
 
 def is_rejected(resource: Json) -> bool:

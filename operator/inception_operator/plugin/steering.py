@@ -16,7 +16,7 @@ from .errors import NOT_FOUND, AnswerError, CliError
 from .figures import part
 from .following import changes, until
 from .options import Duration, cluster_options, job_argument, jobs_argument, timeout_option
-from .outcome import is_over
+from .outcome import is_held, is_over
 from .terminal import clean_line, program, say
 
 _RESTART_SECONDS: Final = 600.0
@@ -24,11 +24,6 @@ _RESTART_SECONDS: Final = 600.0
 
 def _suspension(wanted: bool) -> Json:
     return {"spec": {"runPolicy": {"suspend": wanted}}}
-
-
-def _is_held(job: Json) -> bool:
-    """Whether a job is suspended, and no pod of it is left."""
-    return figures.state(job) == State.SUSPENDED or is_over(job)
 
 
 def _living(cluster: Cluster, name: str) -> Json:
@@ -56,7 +51,7 @@ def suspend(cluster: Cluster, jobs: Sequence[str], waits: bool, timeout: float |
         _living(cluster, name)
         cluster.change(name, _suspension(True))
         if waits:
-            until(cluster, name, _is_held, timeout)
+            until(cluster, name, is_held, timeout)
         say(f"{name} is suspended" if waits else f"{name} saves its state and is suspended")
 
 
@@ -84,7 +79,7 @@ def restart(cluster: Cluster, name: str, timeout: float) -> None:
         raise CliError(f"{name} is suspended", f"`{program()} resume {name}` starts it.")
     cluster.change(name, _suspension(True))
     try:
-        until(cluster, name, _is_held, timeout)
+        until(cluster, name, is_held, timeout)
     except (CliError, KeyboardInterrupt) as error:
         raise CliError(
             f"{name} was asked to stop and has not yet: {clean_line(error) or 'interrupted'}",

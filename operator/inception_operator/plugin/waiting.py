@@ -19,7 +19,7 @@ from .figures import part, span
 from .following import until
 from .listing import jobs_table
 from .options import Duration, cluster_options, everywhere_option, job_argument, timeout_option
-from .outcome import exit_code, is_over, sentence
+from .outcome import exit_code, is_held, is_over, sentence
 from .terminal import clean_line, is_coloured, say, tell
 
 _BAR: Final = 30
@@ -32,8 +32,8 @@ def is_ended(job: Json) -> bool:
 
 _REACHED: Final[dict[str, Callable[[Json], bool]]] = {
     "end": is_ended,
-    "running": lambda job: figures.state(job) == State.RUNNING or exit_code(job) is not None,
-    "suspended": lambda job: figures.state(job) == State.SUSPENDED or is_over(job),
+    "running": lambda job: figures.state(job) == State.RUNNING or is_ended(job),
+    "suspended": is_held,
 }
 _WANTED: Final = {"running": State.RUNNING, "suspended": State.SUSPENDED}
 

@@ -86,5 +86,4 @@ class JobCache:
 
 
 def _runs(resource: Json) -> bool:
-    present = (resource.get("status") or {}).get("conditions") or ()
-    return conditions.is_true(present, ConditionType.RUNNING)
+    return conditions.is_true(conditions.of(resource), ConditionType.RUNNING)

@@ -263,7 +263,7 @@ def _escaped(value: str) -> str:
 
 
 def _is_over(resource: Json) -> bool:
-    return conditions.terminal((resource.get("status") or {}).get("conditions") or ())
+    return conditions.terminal(conditions.of(resource))
 
 
 def _all_samples(resource: Json, pods: Iterable[Json]) -> Iterator[Sample]:
