@@ -7,8 +7,6 @@ from typing import Any
 
 import pytest
 
-from localcluster import images
-from localcluster.cluster import Cluster
 from node_jobs import Jobs, condition_message, persistent_claim
 from programs import documents
 
@@ -54,13 +52,6 @@ import os, time
 while not os.path.exists("/checkpoint/stock/snapshot.pt"):
     time.sleep(0.1)
 """
-
-
-@pytest.fixture(scope="module")
-def foreign(node_cluster: Cluster) -> str:
-    """An image with Python and torch, and no line of this project."""
-    images.import_base(node_cluster.layout, images.TORCH_BASE, print)
-    return images.TORCH_BASE.tag
 
 
 def apply(jobs: Jobs, name: str, image: str, program: str, words: list[str], **spec: Any) -> None:

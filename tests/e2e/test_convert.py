@@ -10,8 +10,6 @@ import pytest
 
 from inception_operator.contract.names import KIND
 from inception_operator.plugin.convert.join import convert
-from localcluster import images
-from localcluster.cluster import Cluster
 from node_jobs import Jobs
 from programs import documents
 
@@ -23,13 +21,6 @@ OPTIONS = ["--epochs", "3", "--snapshot", "/tmp/snapshot.pt"]
 LINE = " ".join((PROGRAM, *OPTIONS))
 # Two nodes of two ranks each.
 LAST = "rank 0 of 4: epoch 3,"
-
-
-@pytest.fixture(scope="module")
-def foreign(node_cluster: Cluster) -> str:
-    """An image with Python and torch, and no line of this project."""
-    images.import_base(node_cluster.layout, images.TORCH_BASE, print)
-    return images.TORCH_BASE.tag
 
 
 def pod(image: str, *command: str) -> Json:
