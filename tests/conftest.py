@@ -41,7 +41,7 @@ class FailuresAtOnce:
         if report.failed and terminal is not None:
             crash = getattr(report.longrepr, "reprcrash", None)
             why = crash.message if crash else report.longreprtext
-            terminal.write_line(f"\nFAILED {report.nodeid} ({report.when}): {why[:300]}")
+            terminal.write_line(f"\nFAILED {report.nodeid} ({report.when}): {why[:1200]}")
 
 
 # Seconds that one test of a level may take on two cores. Nothing fails for it: what is over is

@@ -27,7 +27,17 @@ def operator(
         training_api.kubeconfig, tmp_path_factory.mktemp("operator") / "log"
     ) as process:
         yield process
+        process.check()
         assert "Traceback" not in process.log
+
+
+@pytest.fixture(autouse=True)
+def _operator_lives(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A test whose operator has ended says so: what it waited for in vain says nothing."""
+    process = request.getfixturevalue("operator") if "operator" in request.fixturenames else None
+    yield
+    if isinstance(process, OperatorProcess):
+        process.check()
 
 
 @pytest.fixture

@@ -124,6 +124,11 @@ class OperatorProcess:
         assert found is not None
         self._port = int(found.group(1))
 
+    def check(self) -> None:
+        """Raise AssertionError, with its last words, when the process has ended by itself."""
+        if self._process is not None and (code := self._process.poll()) is not None:
+            raise AssertionError(f"the operator has ended with {code}:\n{self.log[-1000:]}")
+
     def stop(self) -> int:
         """SIGTERM; answers the exit code."""
         process = self._take()

@@ -194,6 +194,24 @@ def test_a_training_deleted_meanwhile_is_not_missed() -> None:
     run(main())
 
 
+@pytest.mark.parametrize("successor", [(), (job(version=9, uid="second"),)], ids=["", "successor"])
+def test_a_training_that_goes_while_the_watch_is_broken_is_not_missed(
+    successor: tuple[Json, ...],
+) -> None:
+    async def main() -> None:
+        jobs = JobCache()
+        source = FakeSource(job(version=7))
+        comparing = asyncio.create_task(resync(source, jobs, []).compare())
+        await asyncio.sleep(5)
+        for each in successor:
+            jobs.update(each)
+        source.listed = list(successor)
+        await comparing
+        assert len(jobs) == len(successor)
+
+    run(main())
+
+
 def test_a_failed_list_is_tried_again_and_shows_in_the_age() -> None:
     async def main() -> None:
         source = FakeSource()

@@ -92,6 +92,10 @@ class Resync:
             await asyncio.sleep(GRACE_SECONDS)
             missed = self._missed(missed)
         if missed:
+            # Nor does kopf tell of a job that has gone since, if its watch was broken just then.
+            told, versions = await self._list()
+            missed = {key: job for key, job in missed.items() if _is_among(told, key, job)}
+        if missed:
             example = "/".join(min(missed))
             raise StalledWatchError(
                 f"the watch misses changes of {len(missed)} jobs, {example} among them"
@@ -173,3 +177,9 @@ class Resync:
                     listed[key_of(raw)] = (uid_of(raw), version_of(raw))
                 version = str(page["metadata"]["resourceVersion"])
         return version
+
+
+def _is_among(listed: Listed, key: Key, job: tuple[str, int]) -> bool:
+    """Whether this very job is in the list, in whatever version."""
+    uid, _ = job
+    return key in listed and listed[key][0] == uid
