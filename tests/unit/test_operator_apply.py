@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from typing import Any
 
@@ -13,6 +14,7 @@ from inception_operator.contract.errors import (
     AlreadyExistsError,
     ApiError,
     ConflictError,
+    JobGoneError,
     NotFoundError,
     RejectedError,
     StaleViewError,
@@ -169,7 +171,7 @@ async def test_the_answer_to_the_status_write_is_the_new_view() -> None:
     ("fault", "expected"),
     [
         (ConflictError(409, "changed"), StaleViewError),
-        (NotFoundError(404, "gone"), NotFoundError),
+        (NotFoundError(404, "gone"), JobGoneError),
         (UnavailableError(500, "down"), UnavailableError),
     ],
     ids=["conflict", "gone", "down"],
@@ -295,18 +297,61 @@ async def test_a_deleted_job_that_a_finalizer_holds_is_known_to_be_going() -> No
     assert "deletionTimestamp" in known["metadata"]
 
 
-@pytest.mark.parametrize(
-    ("fault", "expected"),
-    [(ConflictError(409, "changed"), StaleViewError), (NotFoundError(404, "gone"), NotFoundError)],
-    ids=["its policy has changed", "somebody was faster"],
-)
-async def test_a_job_that_has_changed_is_not_deleted(
-    fault: ApiError, expected: type[Exception]
-) -> None:
-    scene = Scene(delete=fault)
-    with pytest.raises(expected):
+async def test_a_job_that_has_changed_is_not_deleted() -> None:
+    scene = Scene(delete=ConflictError(409, "changed"))
+    with pytest.raises(StaleViewError):
         await scene.apply(delete_job=True)
     assert scene.jobs.get(("ns", "job")) is not None
+
+
+GONE = NotFoundError(404, "gone")
+
+
+@pytest.mark.parametrize(
+    ("verb", "plan"), [("status", {"status": STATUS}), ("delete", {"delete_job": True})]
+)
+async def test_only_the_job_that_was_not_found_is_dropped(verb: str, plan: dict[str, Any]) -> None:
+    scene = Scene(**{verb: GONE})
+    with pytest.raises(JobGoneError):
+        await scene.apply(**plan)
+    assert scene.jobs.get(("ns", "job")) is None
+    # As when the watch tells of the successor while the request is under way.
+    scene.jobs.update(job(version=9, uid="successor"))
+    with pytest.raises(JobGoneError):
+        await scene.apply(**plan)
+    assert scene.jobs.get(("ns", "job")) is not None
+
+
+@pytest.mark.parametrize(
+    ("faults", "plan", "error"),
+    [
+        ({"create": AlreadyExistsError(409, "exists"), "get": GONE}, "create", ConflictError),
+        ({"create": GONE}, "create", NotFoundError),
+        ({"assign": RejectedError(422, "immutable"), "get": GONE}, "assign", None),
+        ({"assign": GONE}, "assign", None),
+        ({"delete": GONE}, "delete", None),
+    ],
+)
+async def test_a_pod_that_is_not_found_says_nothing_about_its_job(
+    faults: dict[str, ApiError], plan: str, error: type[Exception] | None
+) -> None:
+    scene = Scene(**faults)
+    with pytest.raises(error) if error else contextlib.nullcontext():
+        await scene.apply(**{plan: EVERYTHING[plan]})
+    assert scene.jobs.get(("ns", "job")) is not None
+
+
+async def test_a_job_that_is_not_found_when_read_again_leaves_its_successor_alone() -> None:
+    scene = Scene(get=GONE)
+    reading = asyncio.create_task(scene.applier.reread(("ns", "job")))
+    await asyncio.sleep(0)
+    scene.jobs.update(job(version=9, uid="successor"))
+    await reading
+    known = scene.jobs.get(("ns", "job"))
+    assert known is not None
+    await scene.applier.reread(("ns", "job"))
+    assert scene.jobs.get(("ns", "job")) is None
+    assert scene.jobs.update(known), "the watch has the last word"
 
 
 CLAIMING: dict[str, Any] = {

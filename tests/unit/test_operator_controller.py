@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, cast
 
 import pytest
@@ -45,12 +45,14 @@ class FakeClient(Client):
     def __init__(self) -> None:
         self.fault: Exception | None = None
         self.refused: str | None = None
+        self.meanwhile: Callable[[], object] = lambda: None
         self.statuses: list[Json] = []
         self.current: Json | None = job(version=20)
 
     async def apply_status(self, _resource: Any, body: Json) -> Json:
         if self.refused in body["status"]:
             raise RejectedError(422, f"status.{self.refused}: Too long")
+        self.meanwhile()
         if self.fault:
             raise self.fault
         self.statuses.append(body["status"])
@@ -256,6 +258,19 @@ async def test_a_training_that_vanished_is_forgotten() -> None:
     assert await scene.handle() is None
     assert scene.jobs.get(KEY) is None
     assert scene.progress.forgotten == scene.ranks.forgotten == [KEY]
+
+
+async def test_the_successor_of_a_job_that_vanished_is_not_forgotten() -> None:
+    scene = Scene(Plan(status={"state": "Failed"}), Plan(create=CREATE))
+    scene.client.fault = NotFoundError(404, "gone")
+    scene.client.meanwhile = lambda: scene.jobs.update(job(version=30, uid="successor"))
+    assert await scene.handle() is None
+    assert scene.jobs.get(KEY) is not None
+    # A pod that is not found, for instance in a namespace that is about to go, is no lost job.
+    with pytest.raises(NotFoundError):
+        await scene.handle()
+    assert scene.jobs.get(KEY) is not None
+    assert scene.progress.forgotten == []
 
 
 async def test_a_training_that_is_being_deleted_is_left_alone() -> None:

@@ -62,8 +62,17 @@ def test_only_jobs_that_run_are_among_the_running() -> None:
     assert jobs.running() == [("ns", "a"), ("ns", "b"), ("ns", "c")]
     over = [{"type": "Running", "status": "False"}, {"type": "Succeeded", "status": "True"}]
     jobs.update(job("a", version=5, uid="a", conditions=over))
-    jobs.forget(("ns", "b"))
+    jobs.forget(("ns", "b"), "b")
     assert jobs.running() == [("ns", "c")]
+
+
+def test_a_job_that_was_only_not_found_may_come_back() -> None:
+    jobs = JobCache()
+    jobs.update(job(version=5))
+    assert not jobs.drop(KEY, "another")
+    assert jobs.drop(KEY, "job-uid")
+    assert not jobs.has_seen(KEY, "job-uid", 5)
+    assert jobs.update(job(version=6))
 
 
 class FakeSource(Client):

@@ -7,6 +7,7 @@ OperatorError
 ├── LeadershipLostError        another operator holds the Lease, or ours was not renewed in time
 ├── StalledWatchError          a watch is open but delivers nothing
 ├── StaleViewError             a decision rested on a version of the job that is not the latest
+├── JobGoneError               the job of a decision does not exist any more
 ├── StatusRefusedError         the API server refuses a status for what it says; a bug
 └── ApiError                   the API server answered with an error
     ├── NotFoundError          404
@@ -60,6 +61,10 @@ class StalledWatchError(OperatorError):
 
 class StaleViewError(OperatorError):
     """The job has changed since the decision was made; nothing was written."""
+
+
+class JobGoneError(OperatorError):
+    """The job that a decision was made for does not exist any more; a successor may."""
 
 
 class StatusRefusedError(OperatorError):

@@ -19,6 +19,7 @@ from inception_operator.contract.assignment import to_json
 from inception_operator.contract.errors import (
     AlreadyExistsError,
     ConflictError,
+    JobGoneError,
     NotFoundError,
     RejectedError,
     StaleViewError,
@@ -81,10 +82,12 @@ class Applier:
 
     async def reread(self, key: Key) -> None:
         """Get the latest version of a custom resource, whatever the watch has seen."""
+        known = self._jobs.get(key)
         try:
             self._jobs.update(await self._client.get(JOBS, *key))
         except NotFoundError:
-            self._jobs.forget(key)
+            if known is not None:
+                self._jobs.drop(key, uid_of(known))
 
     def _changes_of_pods(
         self, resource: Json, pods: Iterable[PodView], plan: Plan
@@ -116,6 +119,8 @@ class Applier:
         }
         try:
             self._jobs.update(await self._client.apply_status(JOBS, body))
+        except NotFoundError as error:
+            raise self._gone(resource, error) from error
         except ConflictError as error:
             raise StaleViewError(error.message) from error
         except RejectedError as error:
@@ -125,6 +130,11 @@ class Applier:
                 raise StatusRefusedError(error.message) from error
             raise
         self._metrics.status_written(resource, status)
+
+    def _gone(self, resource: Json, error: NotFoundError) -> JobGoneError:
+        """The job is not there: only its own requests can tell, those about its pods cannot."""
+        self._jobs.drop(key_of(resource), uid_of(resource))
+        return JobGoneError(error.message)
 
     async def _delete_job(self, resource: Json) -> None:
         """Delete the custom resource; the garbage collector then deletes its pods."""
@@ -136,6 +146,8 @@ class Applier:
             answer = await self._client.delete(
                 JOBS, namespace, name, uid=uid, version=version, propagation="Background"
             )
+        except NotFoundError as error:
+            raise self._gone(resource, error) from error
         except ConflictError as error:
             raise StaleViewError(error.message) from error
         _log.info(
@@ -188,7 +200,10 @@ class Applier:
         that is returned says.
         """
         namespace, _ = key_of(resource)
-        existing = await self._client.get(PODS, namespace, name)
+        try:
+            existing = await self._client.get(PODS, namespace, name)
+        except NotFoundError as error:
+            raise ConflictError(409, f"pod {namespace}/{name} has just gone") from error
         pod = view(existing)
         if pod is not None and slots.owned((pod,), uid_of(resource)):
             self._pods.merge(existing)
@@ -234,10 +249,16 @@ class Applier:
         except RejectedError:
             # A successor of the same name makes the uid an "immutable field": the API server says
             # 422 and not 409. Any other refusal is real.
-            current = await self._client.get(PODS, namespace, name)
-            if uid_of(current) == uid:
+            if await self._exists(namespace, name, uid):
                 raise
             self._pods.remove(key_of(resource), name, uid)
+
+    async def _exists(self, namespace: str, name: str, uid: str) -> bool:
+        """Whether this very pod is still there."""
+        try:
+            return uid_of(await self._client.get(PODS, namespace, name)) == uid
+        except NotFoundError:
+            return False
 
 
 async def _all(requests: Iterable[Awaitable[Any]]) -> list[Any]:

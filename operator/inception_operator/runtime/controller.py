@@ -7,7 +7,7 @@ import time
 from datetime import UTC, datetime
 
 from inception_operator.contract.errors import (
-    NotFoundError,
+    JobGoneError,
     OperatorError,
     StaleViewError,
     StatusRefusedError,
@@ -78,11 +78,11 @@ class Controller:
             _log.debug("%s", error, extra={"key": key})
             await self._applier.reread(key)
             return AGAIN_BASE
-        except NotFoundError:
-            # The status had nowhere to go: the job was deleted and the watch has yet to say so.
+        except JobGoneError:
+            # It was deleted and the watch has yet to say so; or has, and told of a successor too.
             result = "gone"
-            self._jobs.forget(key)
-            self._forget(key)
+            if self._jobs.get(key) is None:
+                self._forget(key)
             return None
         except OperatorError:
             raise

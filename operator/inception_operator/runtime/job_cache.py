@@ -73,12 +73,19 @@ class JobCache:
             self._running.pop(key, None)
         return True
 
-    def forget(self, key: Key, uid: str | None = None) -> bool:
-        """Drop a resource; with ``uid`` only if it is still that object. True if it was here."""
-        if uid is not None:
-            self._deleted.add(uid)
+    def forget(self, key: Key, uid: str) -> bool:
+        """Drop an object for good: its deletion was seen. True if it was here."""
+        self._deleted.add(uid)
+        return self.drop(key, uid)
+
+    def drop(self, key: Key, uid: str) -> bool:
+        """Drop an object that a request of ours did not find; True if it was here.
+
+        Only the watch and lists know for certain, so it may come back from there. A successor of
+        the same name stays: it may have arrived while the request was under way.
+        """
         cached = self._resources.get(key)
-        if cached is None or (uid is not None and uid_of(cached) != uid):
+        if cached is None or uid_of(cached) != uid:
             return False
         del self._resources[key]
         self._running.pop(key, None)
