@@ -273,6 +273,20 @@ async def test_the_successor_of_a_job_that_vanished_is_not_forgotten() -> None:
     assert scene.progress.forgotten == []
 
 
+async def test_a_job_made_anew_under_the_same_name_inherits_nothing() -> None:
+    scene = Scene(Plan(create=CREATE), Plan(), Plan())
+    scene.pods.merge(pod("job-1-1", uid="old", version=2))
+    scene.pods.remove(KEY, "job-1-1", "old")
+    scene.client.fault = RejectedError(403, "exceeded quota")
+    await scene.handle()
+    await scene.handle()
+    scene.jobs.update(job(version=30, uid="successor"))
+    await scene.handle()
+    _, second, successor = scene.seen
+    assert (second.rejection, list(second.gone)) == ("exceeded quota", [1])
+    assert (successor.rejection, list(successor.gone)) == (None, [])
+
+
 async def test_a_training_that_is_being_deleted_is_left_alone() -> None:
     scene = Scene()
     ending = job(version=2)

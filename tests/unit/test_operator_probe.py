@@ -255,9 +255,9 @@ class RankZero:
         return (raw,)
 
 
-def running(version: int, attempt: int) -> Json:
+def running(version: int, attempt: int, uid: str = "job-uid") -> Json:
     conditions = [{"type": "Running", "status": "True"}]
-    return job(version=version, state="Running", attempt=attempt, conditions=conditions)
+    return job(version=version, uid=uid, state="Running", attempt=attempt, conditions=conditions)
 
 
 def scraper(asker: Probe, jobs: JobCache, notices: list[Key]) -> Scraper:
@@ -271,6 +271,19 @@ def scraper(asker: Probe, jobs: JobCache, notices: list[Key]) -> Scraper:
         interval=0.01,
         report_interval=10,
     )
+
+
+async def test_a_job_made_anew_under_the_same_name_has_no_figures_yet() -> None:
+    jobs = JobCache()
+    async with asking() as (asker, _):
+        reader = scraper(asker, jobs, [])
+        jobs.update(running(2, 1))
+        await reader.look_at_all()
+        assert reader.progress(KEY) is not None
+        jobs.update(running(3, 1, "successor"))
+        assert reader.progress(KEY) is None
+        await reader.look_at_all()
+        assert reader.progress(KEY) is not None
 
 
 async def test_figures_are_read_while_the_training_runs_and_reported_at_intervals() -> None:

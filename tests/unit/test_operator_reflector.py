@@ -259,6 +259,11 @@ def test_the_latest_pod_of_a_slot_that_vanished_is_remembered() -> None:
             reflector.remove(JOB, name, name)
         assert {slot: gone.name for slot, gone in reflector.gone(JOB).items()} == {1: "job-1-3"}
         assert reflector.gone(("ns", "other")) == {}
+        # Of a job made anew under the same name, which counts from one again.
+        reflector.merge(pod("job-1-1", uid="anew", version=9, owner="successor"))
+        reflector.remove(JOB, "job-1-1", "anew")
+        seen = reflector.gone(JOB)[1]
+        assert (seen.name, seen.owner) == ("job-1-1", "successor")
 
     run(main())
 

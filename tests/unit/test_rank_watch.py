@@ -69,11 +69,17 @@ class Launchers:
         return web.Response(text=json.dumps(report))
 
 
-@asynccontextmanager
-async def looking(launchers: Launchers, told: list[Key]) -> AsyncIterator[RankWatch]:
-    jobs = JobCache()
+def running(version: int = 1, uid: str = "job-uid") -> Json:
     conditions = [{"type": "Running", "status": "True"}]
-    jobs.update(job(version=1, state="Running", attempt=1, conditions=conditions))
+    return job(version=version, uid=uid, state="Running", attempt=1, conditions=conditions)
+
+
+@asynccontextmanager
+async def looking(
+    launchers: Launchers, told: list[Key], jobs: JobCache | None = None
+) -> AsyncIterator[RankWatch]:
+    jobs = JobCache() if jobs is None else jobs
+    jobs.update(running())
     app = web.Application()
     app.router.add_get("/status", launchers.status)
     async with TestServer(app, host="127.0.0.1") as server:
@@ -99,6 +105,17 @@ async def test_the_slow_rank_is_found_and_the_job_decided_on_once() -> None:
         assert (named.rank, named.pod, named.node) == (1, "job-1-1", "node-1")
         assert told == [KEY]
         watch.forget(KEY)
+        assert watch.verdict(KEY) is None
+
+
+async def test_a_job_made_anew_under_the_same_name_has_no_slow_rank_yet() -> None:
+    launchers, jobs = Launchers(), JobCache()
+    async with looking(launchers, [], jobs) as watch:
+        for _ in range(LOOKS + 3):
+            await watch.look(KEY)
+            launchers.steps += 10
+        assert watch.verdict(KEY) is not None
+        jobs.update(running(2, "successor"))
         assert watch.verdict(KEY) is None
 
 

@@ -143,11 +143,14 @@ class PodView:
 
 @dataclass(frozen=True)
 class VanishedPod:
-    """A pod that was seen to disappear: all that is left to name as a root cause."""
+    """A pod that was seen to disappear: all that is left to name as a root cause. ``owner`` is the
+    UID of its job, None where somebody had taken it away.
+    """
 
     name: str
     incarnation: int
     node: str | None = None
+    owner: str | None = None
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from .apply import Applier
 from .containment import Containment, Where
 from .job_cache import JobCache
 from .metrics import Metrics
+from .objects import uid_of
 from .observer import Observer
 from .workqueue import ERROR_BASE, Key, WorkQueue
 
@@ -51,7 +52,8 @@ class Controller:
         self._metrics = metrics
         self._containment = containment
         self.context = context
-        self._rejections: dict[Key, str] = {}
+        # With the UID of the job: what one of the same name met before is not its own.
+        self._rejections: dict[Key, tuple[str, str]] = {}
 
     def decide(self, observation: Observation) -> Plan:
         """What is to be done; without I/O."""
@@ -106,7 +108,7 @@ class Controller:
                 return "waiting", None
             # Asking took time: decide on the view of now.
             resource = self._jobs.get(key) or resource
-            observation = self._observer.observe(key, resource, self._rejections.get(key))
+            observation = self._observer.observe(key, resource, self._rejection(key, resource))
             plan = self.decide(observation)
         except OperatorError:
             raise
@@ -139,14 +141,18 @@ class Controller:
         _log.debug("%s", _summary(plan), extra={"key": key})
         rejection = await self._applier.apply(observation.resource, observation.pods, plan)
         if rejection is not None:
-            is_new = self._rejections.get(key) != rejection
-            self._rejections[key] = rejection
+            is_new = self._rejection(key, observation.resource) != rejection
+            self._rejections[key] = uid_of(observation.resource), rejection
             _log.warning("a pod was refused: %s", rejection, extra={"key": key})
             # A new one has yet to be written into the status; an old one waits for an admin.
             return "rejected", AGAIN_BASE if is_new else ERROR_BASE
         if plan.create:
             self._rejections.pop(key, None)
         return "success", AGAIN_BASE
+
+    def _rejection(self, key: Key, resource: Json) -> str | None:
+        uid, text = self._rejections.get(key, ("", None))
+        return text if uid == uid_of(resource) else None
 
     def _forget(self, key: Key) -> None:
         self._queue.forget(key)

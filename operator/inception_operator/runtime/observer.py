@@ -90,7 +90,11 @@ class Observer:
             progress=self._scraper.progress(key),
             ranks=self._ranks.verdict(key),
             rejection=rejection,
-            gone=self._pods.gone(key),
+            gone={
+                slot: pod
+                for slot, pod in self._pods.gone(key).items()
+                if pod.owner in (None, uid_of(resource))
+            },
             nodes_known=self._leaving.known,
             leaving=self._leaving.named({pod.node for pod in pods if pod.node and pod.leaving}),
         )

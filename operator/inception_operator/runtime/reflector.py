@@ -229,9 +229,15 @@ class PodReflector(ListWatch):
         if parts is None:
             return
         _, slot, incarnation = parts
+        owners = pod["metadata"].get("ownerReferences") or [{}]
+        seen = VanishedPod(
+            name_of(pod), incarnation, pod["spec"].get("nodeName"), owners[0].get("uid")
+        )
         slots = self._gone.setdefault(key, {})
-        if slot not in slots or slots[slot].incarnation <= incarnation:
-            slots[slot] = VanishedPod(name_of(pod), incarnation, pod["spec"].get("nodeName"))
+        last = slots.get(slot)
+        # A job made anew under the name of another one begins with the first incarnation again.
+        if last is None or last.owner != seen.owner or last.incarnation <= incarnation:
+            slots[slot] = seen
         if len(self._gone) > TOMBSTONES:
             del self._gone[next(iter(self._gone))]
 

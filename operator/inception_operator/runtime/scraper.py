@@ -69,7 +69,8 @@ class Scraper(Rounds[_State]):
 
     def progress(self, key: Key) -> Progress | None:
         """The latest figures of the present attempt."""
-        resource, state = self._jobs.get(key), self._states.get(key)
+        resource = self._jobs.get(key)
+        state = self._known(key, resource) if resource is not None else None
         if resource is None or state is None or state.attempt != attempt_of(resource):
             return None
         return state.progress
@@ -77,16 +78,18 @@ class Scraper(Rounds[_State]):
     @override
     async def look(self, key: Key) -> None:
         """Read the figures of one job, unless it is left out in this round."""
-        state = self._states.get(key)
+        resource = self._jobs.get(key)
+        if resource is None:
+            return
+        state = self._known(key, resource) or _State()
         # Before its pods are looked through, of which a job may have a thousand.
-        if state is not None and state.skip > 0:
+        if state.skip > 0:
             state.skip -= 1
             return
-        resource = self._jobs.get(key)
-        chief = self._chief(key, resource) if resource is not None else None
-        if resource is None or chief is None:
+        chief = self._chief(key, resource)
+        if chief is None:
             return
-        state = self._states.setdefault(key, _State())
+        self._keep(key, resource, state)
         async with self._slots:
             progress, reachable = await self._figures(chief, attempt_of(resource))
         if progress is None:
