@@ -20,6 +20,7 @@ from inception_trainer.launcher import notify
 from launchers import free_port
 from localcluster.cluster import Cluster
 from operator_process import OperatorProcess
+from recording_proxy import RecordingProxy
 from trainings import Trainings, wait_for
 
 HOLD = {"kwok.localcluster/hold": "true"}
@@ -158,6 +159,30 @@ def test_cut_connections_and_an_outage_lose_nothing(trainings: Trainings, tmp_pa
         trainings.wait_state("late", "Running", seconds=60)
         assert operator.fetch("/healthz")[0] == 200
         assert operator.stop() == 0
+
+
+@pytest.mark.parametrize(
+    "code", [503, *(pytest.param(code, marks=pytest.mark.nightly) for code in (401, 403, 404, 429))]
+)
+def test_a_load_balancer_without_an_api_server_behind_it_loses_nothing(
+    trainings: Trainings, tmp_path: Path, code: int
+) -> None:
+    with (
+        RecordingProxy(trainings.cluster.kubeconfig, tmp_path) as proxy,
+        OperatorProcess(proxy.kubeconfig, tmp_path / "log") as operator,
+    ):
+        trainings.create("job")
+        trainings.wait_state("job", "Running")
+        with proxy.refusing(code):
+            trainings.delete_pod("job-0-1")
+            trainings.create("late")
+            # Longer than kopf tries again for.
+            time.sleep(12)
+        operator.check()
+        trainings.wait_state("job", "Running", attempt=2, seconds=60)
+        trainings.wait_state("late", "Running", seconds=60)
+        assert operator.stop() == 0, "by itself it did not end"
+        assert "Traceback" not in operator.log
 
 
 def test_an_operator_that_has_not_reached_the_api_server_is_not_ready(

@@ -59,6 +59,8 @@ class RecordingProxy:
         self._keeps = False
         self._open = asyncio.Event()
         self._open.set()
+        self._refusal: int | None = None
+        self._clients: set[asyncio.Transport] = set()
 
     def __enter__(self) -> RecordingProxy:
         self._thread.start()
@@ -88,6 +90,22 @@ class RecordingProxy:
             yield
         finally:
             self._loop.call_soon_threadsafe(self._open.set)
+
+    @contextmanager
+    def refusing(self, status: int) -> Iterator[None]:
+        """Every request gets this answer, as from a load balancer whose API server is away; what
+        is under way ends.
+        """
+        self._refusal = status
+        self._loop.call_soon_threadsafe(self._end_all)
+        try:
+            yield
+        finally:
+            self._refusal = None
+
+    def _end_all(self) -> None:
+        for transport in self._clients:
+            transport.close()
 
     def after(self, moment: float) -> list[Write]:
         """Writes, the Lease's among them, that the client sent after that moment."""
@@ -119,7 +137,16 @@ class RecordingProxy:
         )
 
         async def handle(request: web.Request) -> web.StreamResponse:
-            return await self._pass_on(session, str(info.server), request)
+            if self._refusal is not None:
+                return web.Response(status=self._refusal, text="<html>no healthy upstream</html>")
+            transport = request.transport
+            if transport is None:
+                return web.Response()
+            self._clients.add(transport)
+            try:
+                return await self._pass_on(session, str(info.server), request)
+            finally:
+                self._clients.discard(transport)
 
         app = web.Application(client_max_size=64 * 2**20)
         app.router.add_route("*", "/{path:.*}", handle)

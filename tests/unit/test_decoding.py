@@ -20,6 +20,7 @@ from inception_operator.contract.decoding import (
     decode_object,
 )
 from inception_operator.contract.errors import SpecError
+from inception_operator.runtime import kopf_session
 from inception_operator.runtime.kopf_session import BoundedResponse, _Lines, bounded_line
 from inception_operator.spec.job import parse
 
@@ -138,3 +139,25 @@ def test_lines_for_kopf_are_whole_and_bounded() -> None:
     assert bounded_line(ordinary) is ordinary
     assert bounded_line(b"{" * 500) is None
     assert BoundedResponse.json is not None
+
+
+def test_an_error_within_a_watch_makes_kopf_list_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kopf_session, "ERROR_PAUSE", 0.0)
+    refused = {"kind": "Status", "code": 500, "message": "etcdserver: leader changed"}
+    expired = {"kind": "Status", "code": 410, "message": "too old resource version"}
+    ordinary = b'{"type":"ADDED","object":%s}' % text_of("{}")
+    lines = [ordinary]
+    for each in (refused, expired):
+        event = {"type": "ERROR", "object": each}
+        lines.append(json.dumps(event, separators=(",", ":")).encode())
+
+    class Content:
+        async def iter_chunked(self, _size: int) -> AsyncIterator[bytes]:
+            yield b"\n".join((*lines, b""))
+
+    async def shown() -> list[bytes]:
+        return [line async for line in _Lines(Content()).iter_chunked(7)]  # type: ignore[arg-type]
+
+    first, second, third = asyncio.run(shown())
+    assert (first, third) == (lines[0] + b"\n", lines[2] + b"\n")
+    assert json.loads(second)["object"] == {**refused, "code": 410}

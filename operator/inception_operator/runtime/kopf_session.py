@@ -5,11 +5,18 @@ nested 2,000 levels deep, raises RecursionError in its watcher, which ends the p
 again after each restart. Its sessions may be ours, and aiohttp lets a session bring its own class
 of responses, so what is too much is replaced by a stub before kopf sees it
 (`contract.decoding`).
+
+kopf also ends the process when the API server answers with an error for more than some seconds, as
+a load balancer does whose API servers are all being replaced. Without any answer it tries again for
+ever, so such an answer is shown to it as none. Where the error comes within a watch, it is made one
+after which kopf lists again.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
+import logging
 from collections.abc import AsyncIterator
 from typing import Any, Final
 
@@ -23,12 +30,21 @@ from inception_operator.contract.decoding import (
     decode_event,
     decode_list,
 )
+from inception_operator.contract.names import PLURAL
 
 from .client import decoded
 
 # A line with fewer opening brackets cannot be deep enough to trouble json (1,000 levels) or any
 # code of kopf's that copies what it holds.
 SHALLOW: Final = 300
+FORBIDDEN: Final = 403
+NOT_FOUND: Final = 404
+GONE: Final = 410
+INTERNAL_ERROR: Final = 500
+ERROR_PAUSE: Final = 1.0
+"""Seconds before a list that follows an error within a watch."""
+
+_log = logging.getLogger(__name__)
 
 
 def make_session(info: kopf.ConnectionInfo) -> aiohttp.ClientSession:
@@ -55,6 +71,18 @@ def bounded_line(line: bytes) -> bytes | None:
         return None
 
 
+def after_error(line: bytes) -> bytes | None:
+    """In place of an error in a watch that would end kopf: one after which it lists again."""
+    if not line.startswith(b'{"type":"ERROR"'):
+        return None
+    status = decode_event(line).get("object") or {}
+    if status.get("code") == GONE:
+        return None
+    _log.warning("the watch of %s ends with an error: %s", PLURAL, status.get("message"))
+    event = {"type": "ERROR", "object": {**status, "code": GONE}}
+    return json.dumps(event, separators=(",", ":")).encode()
+
+
 class _Lines:
     """The body of a watch by whole lines, each of them bounded; otherwise as what it wraps."""
 
@@ -75,6 +103,9 @@ class _Lines:
             for following in others:
                 line = bounded_line(b"".join(begun))
                 begun = [following]
+                if line and (other := after_error(line)):
+                    await asyncio.sleep(ERROR_PAUSE)
+                    line = other
                 if line:
                     yield line + b"\n"
 
@@ -85,6 +116,10 @@ class BoundedResponse(aiohttp.ClientResponse):
     @override
     async def start(self, connection: Any) -> BoundedResponse:
         await super().start(connection)
+        if self.status >= INTERNAL_ERROR or (
+            self.status in (FORBIDDEN, NOT_FOUND) and self.url.path.endswith(f"/{PLURAL}")
+        ):
+            raise aiohttp.ClientConnectionError(f"the API server answers with {self.status}")
         self.content = _Lines(self.content)  # type: ignore[assignment]
         return self
 
