@@ -7,6 +7,7 @@ import json
 from collections.abc import AsyncIterator
 
 import pytest
+from yarl import URL
 
 from inception_operator.contract.bounds import MAX_LEVELS, MAX_VALUES, bounded
 from inception_operator.contract.decoding import (
@@ -161,3 +162,25 @@ def test_an_error_within_a_watch_makes_kopf_list_again(monkeypatch: pytest.Monke
     first, second, third = asyncio.run(shown())
     assert (first, third) == (lines[0] + b"\n", lines[2] + b"\n")
     assert json.loads(second)["object"] == {**refused, "code": 410}
+
+
+@pytest.mark.parametrize(
+    ("status", "place", "ends"),
+    [
+        (200, "namespaces/a/inceptiontrainings", False),
+        (401, "inceptiontrainings", False),  # kopf logs in again
+        (403, "inceptiontrainings?watch=true", True),
+        (404, "inceptiontrainings", True),
+        (404, "", False),
+        (410, "inceptiontrainings?continue=abc", True),
+        (410, "inceptiontrainings?watch=true", False),
+        (429, "inceptiontrainings", False),  # kopf waits by itself
+        (500, "", True),
+        (503, "inceptiontrainings?watch=true", True),
+    ],
+)
+def test_answers_that_would_end_kopf_are_shown_to_it_as_none(
+    status: int, place: str, ends: bool
+) -> None:
+    url = URL(f"https://server/apis/training.inception.dev/v1alpha1/{place}")
+    assert kopf_session._ends_kopf(status, url) == ends

@@ -23,6 +23,7 @@ from typing import Any, Final
 import aiohttp
 import kopf
 from typing_extensions import override
+from yarl import URL
 
 from inception_operator.contract.decoding import (
     MAX_ITEM_BYTES,
@@ -83,6 +84,18 @@ def after_error(line: bytes) -> bytes | None:
     return json.dumps(event, separators=(",", ":")).encode()
 
 
+def _ends_kopf(status: int, url: URL) -> bool:
+    """Whether such an answer would end kopf, and trying again may bring another one."""
+    if status >= INTERNAL_ERROR:
+        return True
+    # What else it asks for is what kinds there are, where 404 is an answer.
+    if not url.path.endswith(f"/{PLURAL}"):
+        return False
+    # From a list a list follows, from a watch the same watch: too old a version stays too old.
+    is_list = "watch" not in url.query
+    return status in (FORBIDDEN, NOT_FOUND) or (is_list and status == GONE)
+
+
 class _Lines:
     """The body of a watch by whole lines, each of them bounded; otherwise as what it wraps."""
 
@@ -116,9 +129,7 @@ class BoundedResponse(aiohttp.ClientResponse):
     @override
     async def start(self, connection: Any) -> BoundedResponse:
         await super().start(connection)
-        if self.status >= INTERNAL_ERROR or (
-            self.status in (FORBIDDEN, NOT_FOUND) and self.url.path.endswith(f"/{PLURAL}")
-        ):
+        if _ends_kopf(self.status, self.url):
             raise aiohttp.ClientConnectionError(f"the API server answers with {self.status}")
         self.content = _Lines(self.content)  # type: ignore[assignment]
         return self
