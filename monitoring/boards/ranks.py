@@ -1,6 +1,8 @@
-"""The pods of a job side by side: which of them is slower, and on what."""
+"""The pods and ranks of a job side by side: which of them is slower, and on what."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from grafana_foundation_sdk.builders.dashboard import Dashboard
 
@@ -25,7 +27,9 @@ from monitoring.boards.queries import (
 )
 
 OF_POD = (*OF_TRAINING, "pod")
+OF_RANK = (*OF_POD, "rank")
 POD_LEGEND = "{{namespace}}/{{pod}}"
+RANK_LEGEND = POD_LEGEND + " rank {{rank}}"
 
 
 def ranks() -> Dashboard:
@@ -33,10 +37,16 @@ def ranks() -> Dashboard:
     made = board(
         "inception-ranks",
         "Inception: ranks",
-        "Step times, waits and devices of each pod of the chosen jobs.",
+        "Step times, waits and devices of each rank and pod of the chosen jobs, and stragglers.",
         ["namespace", "job"],
     )
-    return filled(made, {"": _pods(), "Steps": _steps(), "Devices": _devices()})
+    sections = {
+        "": _pods(),
+        "Stragglers": _stragglers(),
+        "Steps": _steps(),
+        "Devices": _devices(),
+    }
+    return filled(made, sections)
 
 
 def _pods() -> list[Panel]:
@@ -47,6 +57,79 @@ def _pods() -> list[Panel]:
             width=24,
             height=6,
         )
+    ]
+
+
+def _share(part: str, whole: str, labels: Sequence[str]) -> str:
+    """How much of one counter of the ranks comes to one unit of another."""
+    parts, wholes = (per("sum", labels, rate(trainer(f"rank_{name}"))) for name in (part, whole))
+    return f"{parts} / {wholes}"
+
+
+def _stragglers() -> list[Panel]:
+    own = _share("own_seconds_total", "steps_total", OF_RANK)
+    fastest = per("min", OF_TRAINING, own)
+    each_with_fastest = f"on ({', '.join(OF_TRAINING)}) group_left ()"
+    named = per("max", (*OF_JOB, "rank", "pod", "node"), job("straggler_ratio"))
+    waits = ("wait_seconds_total", "step_seconds_total")
+    return [
+        table(
+            About(
+                "Stragglers now",
+                "The rank that all others of its job wait for, as status.straggler names it: its "
+                "own time in medians of all ranks. Empty while all keep up.",
+            ),
+            [("Ratio", named)],
+            width=12,
+            height=6,
+        ),
+        graph(
+            About(
+                "Ratio of the named straggler",
+                "How many times as long as the median of the ranks the named one takes until its "
+                "gradients are ready. Gaps mean that all kept up.",
+            ),
+            Query(named, "{{namespace}}/{{pod}} rank {{rank}} on {{node}}"),
+            width=12,
+        ),
+        graph(
+            About(
+                "Own time of each rank",
+                "Mean time of a step until the gradients of the rank were ready, before it waits "
+                "for the others: what differs between ranks, as whole steps do not.",
+                "s",
+            ),
+            Query(own, RANK_LEGEND),
+            width=6,
+        ),
+        graph(
+            About(
+                "Own time against the fastest rank",
+                "Own time of each rank divided by that of the fastest rank of its job.",
+            ),
+            Query(f"{own} / {each_with_fastest} {fastest}", RANK_LEGEND),
+            width=6,
+        ),
+        graph(
+            About(
+                "Waiting share of each rank",
+                "Share of its steps in which a rank waits for others or exchanges gradients: least "
+                "on the straggler.",
+                "percentunit",
+            ),
+            Query(_share(*waits, OF_RANK), RANK_LEGEND),
+            width=6,
+        ),
+        graph(
+            About(
+                "Waiting share of all ranks",
+                "What waiting and the exchange of gradients cost the job: their share of the steps "
+                "of all ranks.",
+                "percentunit",
+            ),
+            Query(_share(*waits, OF_TRAINING), TRAINING_LEGEND),
+            width=6,
+        ),
     ]
 
 

@@ -151,6 +151,51 @@ def test_kubectl_drain_waits_for_the_move_where_a_disruption_budget_asks_it_to(
     assert sorted(trainings.pods("job")) == ["job-0-2", "job-1-1"]
 
 
+def hold_up(trainings: Trainings, pod: str) -> str:
+    """The status has named a rank of the pod for an hour; gives the node that it is to leave."""
+    node = node_of(trainings, pod)
+    trainings.hold_up("job", rank=1, pod=pod, node=node, ratio="3.0")
+    return node
+
+
+@pytest.mark.usefixtures("operator")
+def test_a_straggler_of_long_standing_makes_room_for_a_pod_on_another_node(
+    trainings: Trainings,
+) -> None:
+    start(trainings, failurePolicy={"stragglerPolicy": "Replace"})
+    old = hold_up(trainings, "job-1-1")
+    status = moved(trainings)
+    assert [entry["node"] for entry in status["replacedStragglers"]] == [old]
+    assert ranks(trainings, 2) == {"job-0-1": 0, "job-1-2": 1}
+    assert node_of(trainings, "job-1-2") != old
+    wait_for("the events", lambda: "Moved" in trainings.reasons("job"))
+    assert "ReplacingStraggler" in trainings.reasons("job")
+
+
+@pytest.mark.usefixtures("operator")
+def test_a_job_with_no_other_node_keeps_its_straggler_and_says_why(
+    trainings: Trainings, training_api: Cluster
+) -> None:
+    start(trainings, failurePolicy={"stragglerPolicy": "Replace"})
+    used = {node_of(trainings, f"job-{slot}-1") for slot in range(2)}
+    training_api.kubectl("cordon", *(set(NODES) - used))
+    hold_up(trainings, "job-1-1")
+
+    def told() -> bool:
+        found = trainings.condition("job", "PodsReady")
+        assert found["status"] == "True"
+        waits = found["reason"] == "ReplacingStraggler"
+        return waits and "nodes are available" in found["message"]
+
+    wait_for("it is said", told)
+    assert (trainings.status("job")["attempt"], ranks(trainings, 1)) == (
+        1,
+        {"job-0-1": 0, "job-1-1": 1},
+    )
+    training_api.kubectl("uncordon", *(set(NODES) - used))
+    moved(trainings)
+
+
 @pytest.fixture
 def demanding(
     training_api: Cluster, operator: OperatorProcess, tmp_path: Path

@@ -77,6 +77,46 @@ def test_a_straggler_is_named_until_it_keeps_up(
         trainings.change("job", failurePolicy={"stragglerPolicy": "None"})
 
 
+def test_one_that_is_to_be_replaced_leaves_once_its_successor_runs(
+    trainings: Trainings, launchers: list[Launcher], tmp_path: Path
+) -> None:
+    operator = OperatorProcess(trainings.cluster.kubeconfig, tmp_path / "operator.log")
+    with operator, Launcher(2) as successor:
+        hold = {"kwok.localcluster/hold": "true"}
+        policy = {"stragglerPolicy": "Replace"}
+        trainings.create("job", nodes=2, annotations=hold, failurePolicy=policy)
+        wait_for("pods", lambda: len(trainings.pods("job")) == 2)
+        for launcher in launchers:
+            trainings.play_kubelet(f"job-{launcher.rank}-1", launcher.ip, ready=True)
+        trainings.wait_state("job", "Starting")
+        for launcher in launchers:
+            launcher.attempt = 1
+        trainings.wait_state("job", "Running")
+        launchers[1].own = 0.4
+        wait_for("it is named", lambda: "straggler" in trainings.status("job"), 180)
+        trainings.hold_up("job")
+        wait_for("a replacement", lambda: "job-1-2" in trainings.pods("job"))
+        status = trainings.status("job")
+        assert (status["attempt"], status["state"]) == (1, "Running")
+        assert trainings.condition("job", "PodsReady")["reason"] == "ReplacingStraggler"
+        assert "deletionTimestamp" not in trainings.pods("job")["job-1-1"]["metadata"]
+
+        trainings.play_kubelet("job-1-2", successor.ip, ready=True)
+        wait_for("the move", lambda: trainings.status("job")["attempt"] == 2, 60)
+        wait_for("the old pod goes", lambda: _is_going(trainings, "job-1-1"))
+        trainings.delete_pod("job-1-1")
+        launchers[0].attempt = successor.attempt = 2
+        status = trainings.wait_state("job", "Running", attempt=2, seconds=60)
+        assert status["restarts"] == 0
+        (entry,) = status["replacedStragglers"]
+        assert (entry["rank"], entry["pod"]) == (1, "job-1-1")
+
+
+def _is_going(trainings: Trainings, pod: str) -> bool:
+    found = trainings.pods("job").get(pod)
+    return found is None or "deletionTimestamp" in found["metadata"]
+
+
 def _reasons(trainings: Trainings) -> set[str]:
     text = trainings.cluster.kubectl(
         "get", "events", f"--namespace={trainings.namespace}", "-o=jsonpath={.items[*].reason}"

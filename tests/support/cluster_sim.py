@@ -23,7 +23,9 @@ from inception_operator.contract.types import (
     Observation,
     Plan,
     PodView,
+    RankVerdict,
     Report,
+    Straggler,
     VanishedPod,
 )
 from inception_operator.decide.backoff import remaining
@@ -85,6 +87,7 @@ class Sim:
         self.capacity: int | None = None
         self.lost_nodes: dict[str, datetime] = {}
         self.leaving: dict[str, str] = {}
+        self.slow: tuple[int, Straggler] | None = None
         self.rejection: str | None = None
         self.misled = False
         self.deleted = False
@@ -151,6 +154,7 @@ class Sim:
             self.now,
             rejection=self.rejection,
             gone=dict(self.gone),
+            ranks=self._verdict(),
             leaving=tuple(sorted({pod.node for pod in views if pod.node and pod.leaving})),
         )
 
@@ -172,6 +176,22 @@ class Sim:
     def uncordon(self, pod: Pod) -> None:
         """The pod's node stays after all."""
         self.leaving.pop(pod.node, None)
+
+    def hold_up(self, pod: Pod, seconds: float = 0, rank: int = 0) -> None:
+        """A rank of the pod has been slow for so long in the attempt that runs."""
+        since = self.now - timedelta(seconds=seconds)
+        named = Straggler(rank, pod.name, pod.node, 3.0, since)
+        self.slow = self.status.get("attempt", 0), named
+
+    def keep_up(self) -> None:
+        """All ranks are equally fast."""
+        self.slow = None
+
+    def _verdict(self) -> RankVerdict | None:
+        if self.slow is None:
+            return RankVerdict()
+        attempt, straggler = self.slow
+        return RankVerdict(straggler) if attempt == self.status.get("attempt") else None
 
     def lose_node(self, pod: Pod) -> None:
         """The pod's node goes silent: nothing on it answers, obeys or ends any more."""

@@ -24,7 +24,16 @@ VARIABLES: Mapping[str, str] = {
 }
 # What a healthy run on the processor cannot show, because it has neither devices nor faults. A
 # Prometheus with series of all of them has data in these, too.
-FAULTS = frozenset({"Firing alerts", "Restarts by cause", "Restarts by profile", "Own errors"})
+FAULTS = frozenset(
+    {
+        "Firing alerts",
+        "Restarts by cause",
+        "Restarts by profile",
+        "Own errors",
+        "Stragglers now",
+        "Ratio of the named straggler",
+    }
+)
 DEVICES = frozenset(
     {"Idle share of the devices", "Utilization of each device", "Memory of each device"}
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from types import MappingProxyType, TracebackType
 from typing import Any, TypeVar
 
@@ -113,6 +113,18 @@ class Trainings:
             *("patch", "itrain", name, f"--namespace={self.namespace}", "--type=merge"),
             f"--patch={json.dumps({'spec': spec})}",
         )
+
+    def change_status(self, name: str, **fields: Any) -> None:
+        """Merge keys into the status, as anybody with the right may."""
+        self.cluster.kubectl(
+            *("patch", "itrain", name, f"--namespace={self.namespace}", "--type=merge"),
+            *("--subresource=status", f"--patch={json.dumps({'status': fields})}"),
+        )
+
+    def hold_up(self, name: str, **straggler: Any) -> None:
+        """The status has named a straggler for an hour; these are its other fields."""
+        since = (datetime.now(UTC) - timedelta(hours=1)).strftime("%Y-%m-%dT%H:%M:%SZ")
+        self.change_status(name, straggler={**straggler, "startTime": since})
 
     def delete(self, name: str) -> None:
         """Delete the training; the garbage collector removes its pods."""

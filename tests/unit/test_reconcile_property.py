@@ -5,6 +5,7 @@ counters stay true.
 from __future__ import annotations
 
 import copy
+import itertools
 import json
 import re
 from collections.abc import Callable
@@ -19,7 +20,7 @@ from cluster_sim import CONTEXT, Pod, Sim, job
 from inception_operator.contract.conditions import INITIAL
 from inception_operator.contract.times import format_time
 from inception_operator.contract.types import Json, Plan
-from inception_operator.decide import avoided_nodes, lifecycle, quiet
+from inception_operator.decide import avoided_nodes, departure, lifecycle, quiet
 from inception_operator.decide.elastic import from_text
 from inception_operator.decide.gather import UNRESPONSIVE_GRACE_SECONDS
 from inception_operator.decide.reconcile import reconcile
@@ -70,6 +71,7 @@ ON_POD: dict[str, Callable[[Sim, Pod, int], None]] = {
     "hold": lambda sim, pod, n: setattr(pod, "held", n % 2 == 0),
     "break": lambda sim, pod, n: setattr(pod, "broken", n % 3 == 0),
     "cordon": lambda sim, pod, n: sim.cordon(pod) if n % 3 else sim.uncordon(pod),
+    "slow": lambda sim, pod, n: sim.hold_up(pod, n * 120),
 }
 ON_WORLD: dict[str, Callable[[Sim, int], None]] = {
     "calm": lambda sim, n: sim.calm(),
@@ -84,6 +86,7 @@ ON_WORLD: dict[str, Callable[[Sim, int], None]] = {
     "spoil": lambda sim, n: sim.edit(accelerator={"profile": "abacus"}),
     "correct": lambda sim, n: sim.correct(),
     "limit": lambda sim, n: sim.change_policy(**LIMITS[n % len(LIMITS)]),
+    "fast": lambda sim, n: sim.keep_up(),
     "capacity": lambda sim, n: setattr(sim, "capacity", n if n < 5 else None),
     "scale": rescale,
     "pass": lambda sim, n: None,
@@ -133,6 +136,7 @@ CLAIMS: Json = {
 }
 SAVES: Json = {"checkpoint": {"path": "/mnt/runs"}}
 """Only a job that keeps its state leaves nodes in time."""
+REPLACES: Json = {"stragglerPolicy": "Replace"}
 ACCELERATORS = st.sampled_from([{"profile": "cpu"}, CLAIMS])
 COUNTERS = ("attempt", "restarts", "restartsCountTowardsMax")
 # Long stories of users who change their minds; short ones seldom have the time to reach a deadline.
@@ -158,6 +162,7 @@ LIFE_STEPS = st.lists(
 MOVES = (
     *("cordon", "cordon", "work", "work", "work", "calm", "calm", "crash", "pass"),
     *("fail", "disrupt", "remove", "exit", "lose", "capacity", "quota", "scale", "later"),
+    *("slow", "slow", "fast", "much later"),
 )
 MOVE_STEPS = st.lists(
     st.tuples(st.sampled_from(MOVES), st.integers(0, 11)), min_size=20, max_size=50
@@ -174,7 +179,7 @@ def elastic_jobs(draw: st.DrawFn) -> Json:
         "spareNodes": draw(st.integers(0, 2)),
     }
     success, devices = draw(SUCCESS), draw(ACCELERATORS)
-    failures = {"maxRestarts": limit}
+    failures = {"maxRestarts": limit, "stragglerPolicy": "Replace"}
     return job(
         nodes,
         failurePolicy=failures,
@@ -272,6 +277,7 @@ class Watch:
             assert after["startTime"] == format_time(now), "deadlines count from the resume on"
         elif "startTime" in before:
             assert after["startTime"] == before["startTime"]
+        self._replacement_of_straggler(before, after, moved=moved)
         for kind in ("Succeeded", "Failed"):
             assert truth(after, kind) or not truth(before, kind), "a job that had ended came back"
         if truth(after, "Succeeded") and not truth(before, "Succeeded"):
@@ -280,6 +286,18 @@ class Watch:
             len({c["type"] for c in after["conditions"]})
             == len(after["conditions"])
             == len(INITIAL)
+        )
+
+    def _replacement_of_straggler(self, before: Json, after: Json, *, moved: bool) -> None:
+        """Only a move replaces one, and not soon after another."""
+        lists = [status.get("replacedStragglers", []) for status in (before, after)]
+        if lists[0] == lists[1]:
+            return
+        assert moved
+        assert lists[1][:-1] == lists[0]
+        times = [datetime.fromisoformat(entry["time"]) for entry in lists[1]]
+        assert all(
+            later - earlier >= departure.COOL_DOWN for earlier, later in itertools.pairwise(times)
         )
 
     def check_pass(self, plan: Plan) -> None:
@@ -314,17 +332,21 @@ class Watch:
 
     def _check_places(self, plan: Plan) -> None:
         """No node is listed twice or for long, and new pods avoid exactly the nodes that are listed
-        now, and those that are about to go.
+        now, and those that are about to go or are left by a straggler.
         """
         entries = self.sim.status.get("avoidedNodes", [])
         ends = {entry["name"]: datetime.fromisoformat(entry["expirationTime"]) for entry in entries}
         assert len(ends) == len(entries)
         assert all(end - self.sim.now <= avoided_nodes.LASTING for end in ends.values())
         named = {f'"{name}"' for name, end in ends.items() if end > self.sim.now}
+        named |= {f'"{name}"' for name in departure.slow_nodes(self.sim.status, self.sim.now)}
+        going = {f'"{name}"' for name in self.sim.leaving}
+        if self.sim.slow is not None:
+            going.add(f'"{self.sim.slow[1].node}"')
         for body in plan.create:
             wishes = json.dumps(body["spec"].get("affinity", {}))
             found = set(re.findall(r'"node-[0-9-]+"', wishes))
-            assert named <= found <= named | {f'"{name}"' for name in self.sim.leaving}
+            assert named <= found <= named | going
         for pod in self.sim.pods.values():
             if (
                 pod.broken
@@ -442,6 +464,7 @@ def bring_home(sim: Sim) -> None:
     """No more trouble: the job must end by itself."""
     sim.quota = sim.capacity = None
     sim.leaving.clear()
+    sim.keep_up()
     sim.correct()
     sim.free_names()
     sim.suspend(False)
@@ -509,6 +532,7 @@ def test_an_elastic_job_gets_the_size_and_the_spares_it_wants_when_it_can(
     play(sim, steps, running=True)
     sim.quota = sim.capacity = None
     sim.leaving.clear()
+    sim.keep_up()
     sim.correct()
     sim.free_names()
     sim.suspend(False)
@@ -568,8 +592,12 @@ def converges(sim: Sim, steps: list[tuple[str, int]], running: bool) -> None:
 
 
 @settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(resource=st.integers(1, 3).map(lambda n: job(n, **SAVES)) | elastic_jobs(), steps=MOVE_STEPS)
-def test_any_history_of_nodes_that_are_about_to_go_converges(
+@given(
+    resource=st.integers(1, 3).map(lambda n: job(n, failurePolicy=REPLACES, **SAVES))
+    | elastic_jobs(),
+    steps=MOVE_STEPS,
+)
+def test_any_history_of_nodes_that_are_about_to_go_and_of_stragglers_converges(
     resource: Json, steps: list[tuple[str, int]]
 ) -> None:
     converges(Sim(resource), steps, running=True)

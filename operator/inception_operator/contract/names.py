@@ -90,6 +90,8 @@ class Reason:
     RESIZED: Final = "Resized"
     LEAVING_NODE: Final = "LeavingNode"
     CANNOT_LEAVE_NODE: Final = "CannotLeaveNode"
+    REPLACING_STRAGGLER: Final = "ReplacingStraggler"
+    CANNOT_REPLACE_STRAGGLER: Final = "CannotReplaceStraggler"
     MOVED: Final = "Moved"
     RESTARTING: Final = "Restarting"
     STATUS_RESTORED: Final = "StatusRestored"
@@ -200,6 +202,7 @@ class StragglerPolicy:
 
     NONE: Final = "None"
     REPORT: Final = "Report"
+    REPLACE: Final = "Replace"
 
 
 class Phase:

@@ -75,13 +75,13 @@ def leave_if_due(
         return plan
     why = _reason_to_stay(view.job)
     if why is not None:
-        draft.depart(Reason.CANNOT_LEAVE_NODE, _stays(departure, why))
+        _stay(view, draft, departure, why)
         return plan
     plan |= _give_up(view, draft, departure, plan)
     plan |= _make_replacements(view, draft, departure)
     left = _seconds_to_wait(view, departure, plan)
     if departure.covered and left <= 0 and _may_end(view, draft, placed):
-        return plan | _end_attempt(draft, departure)
+        return plan | _end_attempt(view, draft, departure)
     _describe(view, draft, departure, plan)
     if left > 0:
         plan |= requeue_in(left)
@@ -202,9 +202,12 @@ def _may_end(view: JobView, draft: Draft, placed: Placement) -> bool:
     return not any(slots.finished(pod) for pod in pods)
 
 
-def _end_attempt(draft: Draft, departure: Departure) -> Plan:
+def _end_attempt(view: JobView, draft: Draft, departure: Departure) -> Plan:
     covered = [pod for slot, pod in departure.leaving.items() if slot in departure.covered]
     draft.move(f"leaving {_places(covered)}")
+    slow = view.straggler
+    if slow is not None and slow.pod in [pod.name for pod in covered]:
+        draft.replace_straggler(slow)
     # With their own grace period: their ranks save along with the others, who are told in the next
     # pass. That one also waits for these to end: the first of them may be writing the checkpoint.
     return delete_pods(covered)
@@ -218,13 +221,14 @@ def _describe(view: JobView, draft: Draft, departure: Departure, plan: Plan) -> 
     pods = [departure.replacements.get(slot) for slot in waiting]
     obstacle = _obstacle(view, draft, [pod for pod in pods if pod is not None], plan)
     if obstacle is not None:
-        draft.depart(Reason.CANNOT_LEAVE_NODE, _stays(departure, obstacle))
+        _stay(view, draft, departure, obstacle)
         return
     text = f"to leave {_places(departure.leaving.values())} once there is a replacement"
     unplaced = [pod for pod in pods if pod is not None and pod.unschedulable_message]
     if unplaced:
         text += f"; pod {unplaced[0].name}: {unplaced[0].unschedulable_message}"
-    draft.depart(Reason.LEAVING_NODE, text)
+    slow = _only_slow(view, departure)
+    draft.depart(Reason.REPLACING_STRAGGLER if slow else Reason.LEAVING_NODE, text)
 
 
 def _obstacle(
@@ -258,9 +262,19 @@ def _look_again(view: JobView, draft: Draft, departure: Departure) -> Plan:
     return requeue_in(*(pause for pause in pauses if pause > 0))
 
 
-def _stays(departure: Departure, why: str) -> str:
+def _stay(view: JobView, draft: Draft, departure: Departure, why: str) -> None:
+    """Say in PodsReady why nobody leaves."""
+    slow = _only_slow(view, departure)
+    reason = Reason.CANNOT_REPLACE_STRAGGLER if slow else Reason.CANNOT_LEAVE_NODE
+    rest = "goes on with it" if slow else "stays there until it is evicted"
     places = _places(departure.leaving.values())
-    return f"no replacement for {places}: {why}; the job stays there until it is evicted"
+    draft.depart(reason, f"no replacement for {places}: {why}; the job {rest}")
+
+
+def _only_slow(view: JobView, departure: Departure) -> bool:
+    """Whether nobody leaves but a straggler."""
+    slow = view.straggler
+    return slow is not None and [pod.name for pod in departure.leaving.values()] == [slow.pod]
 
 
 def _places(pods: Collection[PodView]) -> str:

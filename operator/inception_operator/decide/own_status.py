@@ -22,6 +22,7 @@ _KEYS: Final = frozenset(
         *backoff.KEYS,
         avoided_nodes.KEY,
         departure.KEY,
+        departure.REPLACED,
         goodput.KEY,
         stragglers.KEY,
         "nodes",

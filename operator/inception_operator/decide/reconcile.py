@@ -36,6 +36,7 @@ from . import (
     pod_policy,
     quiet,
     slots,
+    slow_members,
     stragglers,
     success,
 )
@@ -100,7 +101,7 @@ def reconcile(observation: Observation, context: Context) -> Plan:
     draft.ranks = observation.ranks if job.names_stragglers else stragglers.UNWATCHED
     _accept(job, draft, context, violation)
     view = JobView(resource, job, devices, pods, observation, context, violation)
-    return plan | _advance(view, draft)
+    return plan | _advance(slow_members.mark(view, draft), draft)
 
 
 def _advance(view: JobView, draft: Draft) -> Plan:
@@ -146,8 +147,10 @@ def _advance(view: JobView, draft: Draft) -> Plan:
     # 9. Gather: fill the slots, and issue the attempt once all its launchers are up.
     if draft.issued is None:
         plan, placed = gather_pods(view, draft, placed, plan)
-    # 10. Or see to it that members leave nodes that are about to go, which may end the attempt.
+    # 10. Or see to it that members leave nodes that are about to go, which may end the attempt; so
+    # does a straggler that is to be replaced.
     else:
+        plan |= slow_members.watch(view, draft)
         plan = leave_if_due(view, draft, placed, plan)
     # 11. Resize an elastic attempt that runs, and keep its spares warm.
     if draft.issued is not None and job.elastic is not None:

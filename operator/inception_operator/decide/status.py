@@ -17,7 +17,16 @@ from inception_operator.contract.conditions import FALSE, TRUE
 from inception_operator.contract.limits import clip
 from inception_operator.contract.names import ConditionType, Reason
 from inception_operator.contract.times import format_time, parse_time
-from inception_operator.contract.types import NORMAL, WARNING, Event, Json, Plan, PodView, Progress
+from inception_operator.contract.types import (
+    NORMAL,
+    WARNING,
+    Event,
+    Json,
+    Plan,
+    PodView,
+    Progress,
+    Straggler,
+)
 
 from . import avoided_nodes, backoff, budget, departure, goodput, stragglers, unsaved
 from .budget import Counters
@@ -67,7 +76,8 @@ class Draft:
     @property
     def avoided(self) -> tuple[str, ...]:
         """Nodes that new pods should not be on."""
-        return avoided_nodes.nodes(self._new, self._time)
+        slow = departure.slow_nodes(self._new, self._time)
+        return tuple(dict.fromkeys((*avoided_nodes.nodes(self._new, self._time), *slow)))
 
     def avoid(self, pods: Iterable[PodView]) -> None:
         """Stay away from the nodes of those of these pods that have a broken device."""
@@ -306,6 +316,22 @@ class Draft:
     def postpone_move(self, pause: timedelta) -> None:
         """A replacement was given up: the next one is made after a pause."""
         self._new |= departure.postponed(self._time, pause)
+
+    @property
+    def straggler(self) -> Straggler | None:
+        """The rank that all others wait for; None when none is, or no rank runs."""
+        if not self.is_true(ConditionType.RUNNING):
+            return None
+        return stragglers.present(self._old, self.ranks)
+
+    @property
+    def next_straggler(self) -> datetime | None:
+        """No straggler is replaced before this time; None when one may be."""
+        return departure.next_straggler(self._new, self._time)
+
+    def replace_straggler(self, straggler: Straggler) -> None:
+        """A straggler leaves its node with the end of this attempt."""
+        self._new |= departure.replaced(self._new, straggler, self._time)
 
     def move(self, text: str) -> None:
         """End a healthy attempt for one on other nodes; that is no restart."""

@@ -143,6 +143,19 @@ def compare(paces: Mapping[int, Pace]) -> dict[int, Slowness]:
     return {rank: Slowness(pace.own / own, (pace.own - own) / step) for rank, pace in paces.items()}
 
 
+def present(status: Json, verdict: RankVerdict | None) -> Straggler | None:
+    """The straggler of an attempt that runs: who is named, and since when by the status; what the
+    status says alone, while nothing is known of the ranks.
+    """
+    before = _from_json(status.get(KEY))
+    if verdict is None:
+        return before
+    named = verdict.straggler
+    if before is not None and named is not None and _is_same(before, named):
+        return replace(named, since=before.since)
+    return named
+
+
 def carried_on(old: Json, new: Json, verdict: RankVerdict | None) -> tuple[Json, list[Event]]:
     """The status ``new``, about to be written over ``old``, with the straggler, and the events when
     one begins or ends.
@@ -154,21 +167,21 @@ def carried_on(old: Json, new: Json, verdict: RankVerdict | None) -> tuple[Json,
         return rest, []
     if verdict is None:
         return new, []
-    named = verdict.straggler
+    named = present(old, verdict)
     if before is not None and named is not None and _is_same(before, named):
-        return new | {KEY: _to_json(replace(named, since=before.since))}, []
+        return new | {KEY: _to_json(named)}, []
     events = []
     if before is not None and verdict.watched:
         text = f"{_who(before)} keeps up with the other ranks again"
         events.append(Event(NORMAL, Reason.STRAGGLER_GONE, text))
     if named is None:
         return rest, events
-    present = _to_json(named)
+    shown = _to_json(named)
     text = (
-        f"{_who(named)} takes {present['ratio']} times as long as the median of the ranks until "
+        f"{_who(named)} takes {shown['ratio']} times as long as the median of the ranks until "
         "its gradients are ready; all of them wait for it in every step"
     )
-    return new | {KEY: present}, [*events, Event(WARNING, Reason.STRAGGLER_FOUND, text)]
+    return new | {KEY: shown}, [*events, Event(WARNING, Reason.STRAGGLER_FOUND, text)]
 
 
 def _begun_anew(base: Mapping[int, RankTimes], sums: Mapping[int, RankTimes]) -> bool:

@@ -13,7 +13,7 @@ from datetime import datetime
 from inception_operator.accelerators.profile import Profile
 from inception_operator.accelerators.resolve import Devices
 from inception_operator.contract.names import PodPolicy
-from inception_operator.contract.types import Json, Observation, Plan, PodView
+from inception_operator.contract.types import Json, Observation, Plan, PodView, Straggler
 from inception_operator.spec.job import Job
 
 from . import elastic, slots
@@ -43,7 +43,8 @@ class Context:
 @dataclass(frozen=True)
 class JobView:
     """What one decision is made from; ``resource`` is the custom resource that ``job`` was parsed
-    from, ``pods`` are all that belong to it. ``violation`` says why none may be made any more.
+    from, ``pods`` are all that belong to it. ``violation`` says why none may be made any more,
+    ``straggler`` is the rank whose pod leaves its node for being slow (`slow_members`).
     """
 
     resource: Json
@@ -53,6 +54,7 @@ class JobView:
     observation: Observation
     context: Context
     violation: str | None = None
+    straggler: Straggler | None = None
 
     @property
     def now(self) -> datetime:

@@ -50,7 +50,11 @@ MAX_PROGRESS_DEADLINE: Final = 604800
 DEFAULT_MODEL: Final = "bninception"
 CLEAN_POD_POLICIES: Final = (CleanPodPolicy.NONE, CleanPodPolicy.RUNNING, CleanPodPolicy.ALL)
 POD_PLACEMENTS: Final = (PodPlacement.ANY, PodPlacement.ONE_PER_NODE)
-STRAGGLER_POLICIES: Final = (StragglerPolicy.NONE, StragglerPolicy.REPORT)
+STRAGGLER_POLICIES: Final = (
+    StragglerPolicy.NONE,
+    StragglerPolicy.REPORT,
+    StragglerPolicy.REPLACE,
+)
 SUCCESS_POLICIES: Final = (SuccessPolicy.ALL, SuccessPolicy.CHIEF)
 # The limit of status.model in the CRD.
 _MAX_MODEL: Final = 64
@@ -286,6 +290,11 @@ class Job(Model):
     def names_stragglers(self) -> bool:
         """Whether somebody wants to know which rank the others wait for."""
         return self.straggler_policy != StragglerPolicy.NONE
+
+    @property
+    def replaces_stragglers(self) -> bool:
+        """Whether its pod is to be replaced, where it stays so slow."""
+        return self.straggler_policy == StragglerPolicy.REPLACE
 
     @property
     def program(self) -> tuple[str, ...]:
