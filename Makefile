@@ -33,9 +33,9 @@ $(VENV)/.installed: requirements/dev.txt requirements/uv.txt
 	@touch $@
 
 # The demo needs no torch on this machine: a small environment of its own is there in seconds.
-$(CACHE)/venv-demo/.installed: requirements/localcluster.txt requirements/uv.txt
+$(CACHE)/venv-demo/.installed: requirements/demo.txt requirements/uv.txt
 	@echo "== Python packages of the demo into $(CACHE)/venv-demo =="
-	@$(call make_venv,$(CACHE)/venv-demo,requirements/localcluster.txt)
+	@$(call make_venv,$(CACHE)/venv-demo,requirements/demo.txt)
 	@touch $@
 
 # Beside the environment, not in it: the S3 packages want other releases of what the operator needs.
@@ -237,6 +237,7 @@ LOCK := uv pip compile -q --python-version 3.11 --generate-hashes --no-annotate 
 lock: venv ## Pin all Python requirements again (LOCK_FLAGS=--upgrade for newer ones)
 	$(LOCK) $(LOCK_FLAGS) --extra operator --extra cli --extra torch --extra trainer --extra localcluster --extra onnx --extra dev -o requirements/dev.txt pyproject.toml
 	for extra in operator torch localcluster onnx; do $(LOCK) --extra $$extra -c requirements/dev.txt -o requirements/$$extra.txt pyproject.toml; done
+	$(LOCK) --extra cli --extra localcluster -c requirements/dev.txt -o requirements/demo.txt pyproject.toml
 	sed '/^python-dateutil==/,/[^\\]$$/d' requirements/dev.txt >$(CACHE)/constraints.txt
 	$(LOCK) $(LOCK_FLAGS) --extra trainer --extra s3 -c $(CACHE)/constraints.txt -o requirements/trainer.txt pyproject.toml
 	$(LOCK) $(LOCK_FLAGS) --extra s3 --extra s3-server -c $(CACHE)/constraints.txt -c requirements/trainer.txt -o requirements/s3-server.txt pyproject.toml

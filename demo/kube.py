@@ -5,11 +5,18 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
+
+from demo.images import ROOT
+
+PLUGIN: Final = "inception_operator.plugin.entry"
+"""``kubectl inception``, without installing it."""
+REPORT: Final = "inception_operator.report"
 
 
 class DemoError(Exception):
@@ -25,14 +32,26 @@ class Kube:
 
     def run(self, *arguments: str, stdin: str | None = None) -> str:
         """Run kubectl and return its standard output; DemoError carries its complaint."""
-        argv = [self.kubectl, *arguments]
+        return self._run([self.kubectl, *arguments], arguments, self.environment, stdin)
+
+    def module(self, name: str, *arguments: str) -> str:
+        """Run a program of this checkout against the cluster, likewise."""
+        paths = os.pathsep.join(str(ROOT / folder) for folder in ("operator", "trainer"))
+        argv = [sys.executable, "-m", name, *arguments]
+        return self._run(argv, (name, *arguments), {**self.environment, "PYTHONPATH": paths})
+
+    def _run(
+        self,
+        argv: Sequence[str],
+        said: Sequence[str],
+        environment: Mapping[str, str],
+        stdin: str | None = None,
+    ) -> str:
         done = subprocess.run(
-            argv, input=stdin, capture_output=True, text=True, env=self.environment, check=False
+            argv, input=stdin, capture_output=True, text=True, env=environment, check=False
         )
         if done.returncode:
-            raise DemoError(
-                f"{Path(argv[0]).name} {' '.join(arguments[:6])}: {done.stderr.strip()}"
-            )
+            raise DemoError(f"{Path(argv[0]).name} {' '.join(said[:6])}: {done.stderr.strip()}")
         return done.stdout
 
     def read(self, *arguments: str) -> Any:

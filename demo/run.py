@@ -17,13 +17,14 @@ from demo import clusters
 from demo.clusters import Ready
 from demo.follow import follow
 from demo.images import ROOT, VERSION, Progress
-from demo.kube import DemoError, Kube
+from demo.kube import PLUGIN, REPORT, DemoError, Kube
 from demo.outlook import Say
 
 OPERATOR_NAMESPACE = "inception-system"
 JOB_NAMESPACE = "inception-demo"
 DEPLOYMENT = "deployment/inception-operator"
 JOB = "bninception-digits"
+PAGE = "report.html"
 SAMPLE = ROOT / "manifests" / "samples" / f"{JOB}.yaml"
 MANIFEST = ROOT / "manifests" / "install.yaml"
 
@@ -40,6 +41,7 @@ def up(kind: str, environment: Mapping[str, str], say: Say) -> None:
     apply_job(ready, say)
     job = follow(ready.kube, JOB_NAMESPACE, JOB, output / "metrics.prom")
     collect_files(ready, output, say)
+    make_page(ready, output, say)
     report(ready, job, output, time.monotonic() - started)
     if not succeeded(job):
         raise DemoError(
@@ -165,16 +167,31 @@ def succeeded(job: dict[str, Any]) -> bool:
     )
 
 
+def make_page(ready: Ready, output: Path, say: Progress) -> Path:
+    """Make the page of the job to keep, from the API server and the files of the run."""
+    page = output / PAGE
+    job, shown = f"{JOB_NAMESPACE}/{JOB}", os.path.relpath(page)
+    say(f"python -m {REPORT} {job} --files {os.path.relpath(output)} --output {shown}")
+    where = (f"--kubeconfig={ready.kube.kubeconfig}", f"--files={output}", f"--output={page}")
+    ready.kube.module(REPORT, job, *where)
+    return page
+
+
 def report(ready: Ready, job: dict[str, Any], output: Path, wall_seconds: float) -> None:
-    """Print the short report: figures, where the files lie, how to go on."""
+    """Print the short report: the job as the commands show it, figures, where the files lie, how to
+    go on.
+    """
     summary_file = output / "output" / "summary.json"
     summary = json.loads(summary_file.read_text()) if summary_file.exists() else {}
-    table = ready.kube.run("get", "itrain", JOB, "-n", JOB_NAMESPACE)
+    table = ready.kube.module(PLUGIN, "list", "-n", JOB_NAMESPACE)
+    described = ready.kube.module(PLUGIN, "describe", JOB, "-n", JOB_NAMESPACE)
     checkpoints = sorted((output / "checkpoints").glob("*.pt"))
     shown = Path(os.path.relpath(output))
     print(
         f"""
 {table.rstrip()}
+
+{described.rstrip()}
 
   top-1 on the held-out fifth   {100 * float(summary.get("accuracyTop1", "nan")):.2f} %
   images/s (all ranks)          {float(summary.get("imagesPerSecond", "nan")):.0f}
@@ -182,6 +199,7 @@ def report(ready: Ready, job: dict[str, Any], output: Path, wall_seconds: float)
   training wall time            {float(summary.get("wallSeconds", "nan")):.0f} s
   whole demo                    {wall_seconds:.0f} s on {ready.description}
 
+  report        {shown}/{PAGE}: one page to keep, with curves, restarts, where the time went
   curves        {shown}/output/curves.png
   TensorBoard   tensorboard --logdir {shown}/output/tensorboard
   checkpoint    {checkpoints[-1] if checkpoints else "none"}
@@ -191,6 +209,7 @@ def report(ready: Ready, job: dict[str, Any], output: Path, wall_seconds: float)
 How to go on
   {ready.go_on}
   kubectl get itrain -n {JOB_NAMESPACE} -o wide; kubectl describe itrain {JOB} -n {JOB_NAMESPACE}
+  pipx install '.[cli]'; kubectl inception describe {JOB} -n {JOB_NAMESPACE}   (docs/cli.md)
   your own cluster:  make demo KUBECONFIG=… OPERATOR_IMAGE=… TRAINER_IMAGE=…   (docs/install.md)
   tear down:         make demo-down
 """,

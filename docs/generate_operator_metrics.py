@@ -48,10 +48,12 @@ JOINS = """
 `inception_operator_job_pod_info` has the pods of a job and their nodes. Power of the devices by
 job, for an exporter with the labels of the pod:
 
-    sum by (namespace, name) (
-      DCGM_FI_DEV_POWER_USAGE
-      * on (namespace, pod) group_left (name) inception_operator_job_pod_info
-    )
+```promql
+sum by (namespace, name) (
+  DCGM_FI_DEV_POWER_USAGE
+  * on (namespace, pod) group_left (name) inception_operator_job_pod_info
+)
+```
 
 Where the exporter knows the node alone: `on (node) group_left (namespace, name)`, for nodes that a
 job has to itself.

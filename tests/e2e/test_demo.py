@@ -110,11 +110,15 @@ def test_demo_leaves_its_artefacts(demo_run: Demo) -> None:
 def test_report_names_every_artefact(
     demo_run: Demo, installed: Ready, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    page = run.make_page(installed, demo_run.files, print)
+    assert "Where the time went" in page.read_text(encoding="utf-8")
     run.report(installed, demo_run.job, demo_run.files, 1.0)
     text = capsys.readouterr().out
     for word in (
         "PROGRESS",
         "Succeeded",
+        "goodput",
+        "report.html",
         "curves.png",
         "tensorboard",
         "metrics.prom",

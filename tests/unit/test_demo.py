@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import os
+import re
 import subprocess
 import sys
 import threading
@@ -265,3 +267,35 @@ def test_the_demo_builds_no_dns_server_and_no_helm() -> None:
     programs = required_components(ClusterSpec(dns=False))
     assert not {"coredns", "helm"} & set(programs)
     assert set(required_components(together.BUILDER)) < set(programs)
+
+
+IMPORTS = """
+import importlib.metadata, re, sys
+pinned = set(sys.argv[1].split())
+
+class OnlyPinned:
+    def find_spec(self, name, path=None, target=None):
+        owners = {re.sub("[._]", "-", owner).lower() for owner in OWNERS.get(name, ())}
+        if owners and not owners & pinned:
+            raise ModuleNotFoundError(f"{name} is not there", name=name)
+
+OWNERS = importlib.metadata.packages_distributions()
+sys.meta_path.insert(0, OnlyPinned())
+import demo.__main__, demo.together, localcluster.cluster
+import inception_operator.plugin.cli, inception_operator.report.__main__
+"""
+
+
+def test_all_that_the_demo_imports_is_in_its_lock() -> None:
+    lock = (images.ROOT / "requirements" / "demo.txt").read_text(encoding="utf-8")
+    pinned = re.findall(r"^([\w.-]+)==", lock, re.MULTILINE)
+    paths = os.pathsep.join(str(images.ROOT / part) for part in (".", "operator", "trainer"))
+
+    def imported(packages: list[str]) -> str:
+        argv = [sys.executable, "-c", IMPORTS, " ".join(packages)]
+        environment = {**os.environ, "PYTHONPATH": paths}
+        done = subprocess.run(argv, env=environment, capture_output=True, text=True, check=False)
+        return done.stderr
+
+    assert imported(pinned) == ""
+    assert "kubernetes is not there" in imported([name for name in pinned if name != "kubernetes"])
