@@ -30,19 +30,22 @@ _SHARDS = Api(pattern=r"^[^/].*$", min_length=1, max_length=1024)
 @dataclass(frozen=True)
 class CacheConfig:
     """Cache keeps the files of kind ImageFolder and ImageList, and the samples of kind WebDataset,
-    near as soon as they were read once: for data in object stores and on slow volumes. Each rank
-    has its own cache, which begins empty with every attempt. Nothing is thrown out: what is left
-    when it is full is read again in each epoch.
+    near as soon as they were read once: for data in object stores and on slow volumes. The ranks of
+    a pod share it, and the attempts that follow in the pod find it filled; files must not change
+    meanwhile. Nothing is thrown out: what is left when it is full is read again in each epoch.
     """
 
     memory_mebibytes: int | None = key(None, at_least=1, at_most=16_777_216)
-    """MemoryMebibytes is the most memory in MiB that each rank keeps files in, which counts towards
-    the memory limit of the pod. Without it nothing is kept in memory.
+    """MemoryMebibytes is the most memory in MiB that the ranks of a pod keep files in together. It
+    counts towards the memory limit of the pod, which must leave 256 MiB beside it, and is part of
+    the memory that is requested where the template says nothing. Without it nothing is kept in
+    memory.
     """
 
     disk_mebibytes: int | None = key(None, at_least=1, at_most=16_777_216)
-    """DiskMebibytes is the most space in MiB that each rank keeps files in, in the folder for
-    temporary files (TMPDIR) of the container; what does not fit into memory goes there. Without it
+    """DiskMebibytes is the most space in MiB that the ranks of a pod keep files in together, in the
+    folder for temporary files (TMPDIR) of the container; what does not fit into memory goes there.
+    The volume at /tmp may be larger by as much, unless the template brings its own. Without it
     nothing is kept on a disk.
     """
 
