@@ -6,7 +6,6 @@ import multiprocessing
 import os
 import resource
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,46 +18,12 @@ from inception_trainer.config.continuation import fingerprint
 from inception_trainer.config.data import CacheConfig
 from inception_trainer.config.training import from_mapping
 from inception_trainer.data import cache, open_splits
-from inception_trainer.data.base import Samples
 from inception_trainer.data.cache import UNIT, Area, CachedSamples, Room, cached, locked
 from inception_trainer.errors import ConfigError
+from sample_store import Store
 from shard_files import noise_folder
 
 FORK = multiprocessing.get_context("fork")
-
-
-class Store(Samples):
-    """Samples of these sizes, and how often each was read."""
-
-    def __init__(self, sizes: list[int]) -> None:
-        self.sizes = sizes
-        self.reads = [0] * len(sizes)
-
-    def __len__(self) -> int:
-        return len(self.sizes)
-
-    def name(self, index: int) -> str:
-        return f"sample {index}"
-
-    @property
-    def classes(self) -> np.ndarray:
-        return np.arange(len(self.sizes), dtype=np.int32) % 3
-
-    def label(self, index: int) -> int:
-        return index % 3
-
-    def identities(self) -> np.ndarray:
-        return np.arange(len(self.sizes), dtype=np.uint64)
-
-    def fingerprinted(self) -> Iterator[bytes]:
-        yield repr(self.sizes).encode()
-
-    def content(self, index: int) -> bytes:
-        return bytes([index % 251]) * self.sizes[index]
-
-    def read(self, index: int) -> bytes:
-        self.reads[index] += 1
-        return self.content(index)
 
 
 def found_room(config: CacheConfig) -> Room:

@@ -49,6 +49,13 @@ class CacheConfig:
     nothing is kept on a disk.
     """
 
+    fill: str = key("OnRead", choices=("OnRead", "Shards"), api=Api(max_length=16))
+    """Fill is when a sample comes into the cache. OnRead, the default, keeps it when it is read
+    first; Shards, of kind WebDataset alone, also fetches whole shards ahead, one after the other in
+    pieces of 16 MiB and four at a time, until all are there or the cache is full. A slow store then
+    answers one request for hundreds of samples.
+    """
+
 
 @dataclass(frozen=True)
 class DataConfig:
@@ -194,6 +201,45 @@ class DataConfig:
             if getattr(self, name) is not None:
                 return f"data.{camel(name)}: only data.kind WebDataset has it; leave it out"
         return None
+
+    @rule(
+        Cel(
+            "self.?cache.?fill.orValue('') != 'Shards' || "
+            "self.?kind.orValue('WebDataset') == 'WebDataset'",
+            message=(
+                "spec.training.data.cache.fill Shards belongs to kind WebDataset; leave fill out"
+            ),
+            field="kind",
+            reason=FORBIDDEN,
+        )
+    )
+    def only_shards_are_fetched_whole(self) -> str | None:
+        """Files have no neighbours that one request could bring."""
+        if self.cache.fill != "Shards" or self.kind in ("", "WebDataset"):
+            return None
+        return "data.cache.fill: only data.kind WebDataset has shards; leave it out"
+
+    @rule(
+        Cel(
+            "self.?cache.?fill.orValue('') != 'Shards' || "
+            "has(self.cache.memoryMebibytes) || has(self.cache.diskMebibytes)",
+            message=(
+                "spec.training.data.cache.fill needs a size, memoryMebibytes or diskMebibytes; "
+                "set one or leave fill out"
+            ),
+            field="cache",
+            reason=REQUIRED,
+        )
+    )
+    def filling_needs_room(self) -> str | None:
+        """What is fetched ahead has to be put somewhere."""
+        cache = self.cache
+        if cache.fill != "Shards" or cache.memory_mebibytes or cache.disk_mebibytes:
+            return None
+        return (
+            "data.cache.fill: Shards needs data.cache.memoryMebibytes or diskMebibytes; "
+            "set one or leave fill out"
+        )
 
     # The API says this by minLength.
     @rule()

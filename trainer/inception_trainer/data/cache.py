@@ -22,8 +22,9 @@ import hashlib
 import mmap
 import os
 import tempfile
+import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +36,7 @@ from inception_trainer.errors import ConfigError
 from inception_trainer.log import logger
 
 from .base import Samples
+from .cache_fill import Filler
 
 MEBIBYTE = 2**20
 UNIT = 64
@@ -109,15 +111,28 @@ class Area:
             logger.warning("data.cache: no more is kept in %s: %s", self._what, reason)
 
 
+_threads = threading.Lock()
+
+
+def _unlock_after_fork() -> None:
+    # A thread that held it is not in the child, and could not release it there.
+    global _threads  # noqa: PLW0603 - the one way to a lock that nobody holds
+    _threads = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_unlock_after_fork)
+
+
 @contextmanager
 def locked(descriptor: int) -> Iterator[None]:
-    """Be the only process that changes what belongs to a file."""
-    # A lock of the process, not of the file: it goes when the process is killed.
-    fcntl.lockf(descriptor, fcntl.LOCK_EX)
-    try:
-        yield
-    finally:
-        fcntl.lockf(descriptor, fcntl.LOCK_UN)
+    """Be the only thread of the only process that changes what belongs to a file."""
+    with _threads:
+        # A lock of the process, not of the file: it goes when the process is killed.
+        fcntl.lockf(descriptor, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            fcntl.lockf(descriptor, fcntl.LOCK_UN)
 
 
 class Room:
@@ -135,14 +150,18 @@ class Room:
     def __del__(self) -> None:
         os.close(self._descriptor)
 
-    def table(self, samples: Samples) -> NDArray[np.uint64]:
-        """A word for each of the samples, 0 where nothing was written yet; the same one for the
-        same samples in every process.
+    def locked(self) -> AbstractContextManager[None]:
+        """Be the only thread of the only process that changes tables."""
+        return locked(self._descriptor)
+
+    def table(self, samples: Samples, kind: bytes, count: int) -> NDArray[np.uint64]:
+        """So many words, 0 where nothing was written yet; the same ones for the same samples and
+        the same use in every process.
         """
-        digest = _digest(samples)
-        # Of no sample is left nothing that could be mapped.
-        size = max(1, len(samples)) * 8
-        with locked(self._descriptor):
+        digest = _digest(samples, kind, count)
+        # Nothing cannot be mapped.
+        size = max(1, count) * 8
+        with self.locked():
             start = self._start(digest, size)
         if start is None:
             return np.frombuffer(mmap.mmap(-1, size), np.uint64)
@@ -164,9 +183,9 @@ class Room:
         return None
 
 
-def _digest(samples: Samples) -> NDArray[np.uint64]:
-    """What the samples are called, and how many they are: 128 bits."""
-    digest = hashlib.blake2b(len(samples).to_bytes(8, "little"), digest_size=16)
+def _digest(samples: Samples, kind: bytes, count: int) -> NDArray[np.uint64]:
+    """Of what the samples are called and of the use of a table: 128 bits."""
+    digest = hashlib.blake2b(kind + count.to_bytes(8, "little"), digest_size=16)
     for part in samples.fingerprinted():
         digest.update(part)
     return np.frombuffer(digest.digest(), np.uint64)
@@ -248,13 +267,19 @@ def _memory(cgroup: Path) -> int:
 class CachedSamples(Samples):
     """``samples``, each read once as long as there is room."""
 
-    def __init__(self, samples: Samples, room: Room) -> None:
+    def __init__(self, samples: Samples, room: Room, fill: str = "OnRead") -> None:
+        """``fill`` as ``data.cache.fill`` has it."""
         self._samples = samples
         # In the object that owns their files, which must last as long as this one.
         self._room = room
         # Where each sample lies, 0 for nowhere: unit + 1, area and size in one word, because only
         # a single word is written at once, after the sample itself.
-        self._words = room.table(samples)
+        self._words = room.table(samples, b"samples", len(samples))
+        self.filler: Filler | None = None
+        """What fetches whole shards ahead."""
+        if fill == "Shards" and samples.stretches():
+            owners = room.table(samples, b"stretches", samples.stretches())
+            self.filler = Filler(samples, self._keep, owners, room.locked)
 
     @override
     def __len__(self) -> int:
@@ -287,6 +312,8 @@ class CachedSamples(Samples):
 
     @override
     def read(self, index: int) -> bytes:
+        if self.filler is not None:
+            self.filler.begin()
         word = int(self._words[index])
         if word:
             area = self._room.areas[int(bool(word & AREA_BIT))]
@@ -298,17 +325,19 @@ class CachedSamples(Samples):
         self._keep(index, data)
         return data
 
-    def _keep(self, index: int, data: bytes) -> None:
-        if len(data) > LARGEST:
-            return
+    def _keep(self, index: int, data: bytes) -> bool:
+        """Keep a sample, unless somebody has; False where there is no room for it."""
+        if self._words[index] or len(data) > LARGEST:
+            return True
         for number, area in enumerate(self._room.areas):
             unit = area.append(data)
             if unit is not None:
                 word = (unit + 1) << (SIZE_BITS + 1) | number << SIZE_BITS | len(data)
                 self._words[index] = word
-                return
+                return True
+        return False
 
 
-def cached(samples: Samples, room: Room | None) -> Samples:
+def cached(samples: Samples, room: Room | None, fill: str = "OnRead") -> Samples:
     """``samples`` through the cache, or as they are where there is none."""
-    return samples if room is None else CachedSamples(samples, room)
+    return samples if room is None else CachedSamples(samples, room, fill)

@@ -206,8 +206,8 @@ def both_splits(
     """
     cache = room(config.cache)
     splits = Splits(
-        EncodedImages(cached(train, cache), config, seed),
-        EncodedImages(cached(val, cache), config, seed),
+        EncodedImages(cached(train, cache, config.cache.fill), config, seed),
+        EncodedImages(cached(val, cache, config.cache.fill), config, seed),
         max(len(names), config.num_classes or 0),
         names,
         ignored=ignored,
