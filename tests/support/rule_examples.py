@@ -73,7 +73,24 @@ def _latencies(inference: Training) -> Training:
     return {"mode": "Infer", "inference": {"format": "None", **inference}}
 
 
+FILES: Training = {"kind": "ImageFolder", "path": "/d"}
 EXAMPLES = [
+    Example(
+        "filling_needs_room",
+        {"data": {"kind": "WebDataset", "path": "/d", "cache": {"fill": "Shards"}}},
+        {
+            "data": {
+                "kind": "WebDataset",
+                "path": "/d",
+                "cache": {"fill": "Shards", "diskMebibytes": 5},
+            }
+        },
+    ),
+    Example(
+        "only_shards_are_fetched_whole",
+        {"data": FILES | {"cache": {"fill": "Shards", "memoryMebibytes": 5}}},
+        {"data": FILES | {"cache": {"fill": "OnRead", "memoryMebibytes": 5}}},
+    ),
     Example(
         "files_need_a_place",
         {"mode": "Export", "output": {"path": None}},

@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import resource
 import signal
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,42 +18,18 @@ from inception_trainer.config.continuation import fingerprint
 from inception_trainer.config.data import CacheConfig
 from inception_trainer.config.training import from_mapping
 from inception_trainer.data import cache, open_splits
-from inception_trainer.data.base import Samples
-from inception_trainer.data.cache import UNIT, Area, CachedSamples, areas, cached
+from inception_trainer.data.cache import UNIT, Area, CachedSamples, Room, cached, locked
+from inception_trainer.errors import ConfigError
+from sample_store import Store
 from shard_files import noise_folder
 
 FORK = multiprocessing.get_context("fork")
 
 
-class Store(Samples):
-    """Samples of these sizes, and how often each was read."""
-
-    def __init__(self, sizes: list[int]) -> None:
-        self.sizes = sizes
-        self.reads = [0] * len(sizes)
-
-    def __len__(self) -> int:
-        return len(self.sizes)
-
-    def name(self, index: int) -> str:
-        return f"sample {index}"
-
-    @property
-    def classes(self) -> np.ndarray:
-        return np.arange(len(self.sizes), dtype=np.int32) % 3
-
-    def label(self, index: int) -> int:
-        return index % 3
-
-    def identities(self) -> np.ndarray:
-        return np.arange(len(self.sizes), dtype=np.uint64)
-
-    def content(self, index: int) -> bytes:
-        return bytes([index % 251]) * self.sizes[index]
-
-    def read(self, index: int) -> bytes:
-        self.reads[index] += 1
-        return self.content(index)
+def found_room(config: CacheConfig) -> Room:
+    room = cache.room(config)
+    assert room is not None
+    return room
 
 
 def rounded(size: int) -> int:
@@ -67,39 +44,39 @@ def rounded(size: int) -> int:
 @settings(deadline=None)
 def test_any_order_of_reads_gives_the_bytes_and_keeps_to_the_limit(sizes, limits, order) -> None:
     store = Store(sizes)
-    room = [Area.in_memory(limit) for limit in limits]
-    samples = cached(store, room)
-    assert (samples is store) == (not room)
+    areas = [Area.in_memory(limit) for limit in limits]
+    samples = cached(store, Room(areas) if areas else None)
+    assert (samples is store) == (not areas)
     for index in (number % len(sizes) for number in order):
         assert samples.read(index) == store.content(index)
-    for area, limit in zip(room, limits, strict=True):
+    for area, limit in zip(areas, limits, strict=True):
         assert area.used <= limit
-    if room and sum(map(rounded, sizes)) <= limits[0]:
+    if areas and sum(map(rounded, sizes)) <= limits[0]:
         assert max(store.reads) <= 1
 
 
 def test_what_does_not_fit_into_memory_goes_to_the_disk_and_then_nowhere() -> None:
     store = Store([64, 128, 64, 64])
-    room = [Area.in_memory(100), Area.on_disk(200)]
-    samples = CachedSamples(store, room)
+    areas = [Area.in_memory(100), Area.on_disk(200)]
+    samples = CachedSamples(store, Room(areas))
     for _ in range(3):
         assert [samples.read(index) for index in range(4)] == [
             store.content(index) for index in range(4)
         ]
-    assert [area.used for area in room] == [64, 192]
+    assert [area.used for area in areas] == [64, 192]
     assert store.reads == [1, 1, 1, 3]
 
 
 def test_nothing_is_left_in_the_folder_for_temporary_files(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    (area,) = areas(CacheConfig(disk_mebibytes=1))
+    (area,) = found_room(CacheConfig(disk_mebibytes=1)).areas
     assert area.append(b"x" * 1000) == 0
     assert list(tmp_path.iterdir()) == []
 
 
 def test_processes_share_what_each_of_them_has_read() -> None:
     store = Store([500] * 8)
-    samples = CachedSamples(store, [Area.in_memory(10**6)])
+    samples = CachedSamples(store, Room([Area.in_memory(10**6)]))
 
     def read(first: int) -> None:
         for index in range(first, 8, 2):
@@ -139,7 +116,7 @@ def test_a_worker_that_is_killed_while_it_holds_the_lock_holds_up_nobody() -> No
     inside = FORK.Event()
 
     def hold() -> None:
-        with area._locked():
+        with locked(area._descriptor):
             inside.set()
             signal.pause()
 
@@ -154,10 +131,10 @@ def test_a_worker_that_is_killed_while_it_holds_the_lock_holds_up_nobody() -> No
 
 def test_a_disk_that_is_full_ends_the_cache_and_not_the_training() -> None:
     def fill(result: Any) -> None:
+        store = Store([128] * 5)
+        samples = CachedSamples(store, Room([Area.on_disk(10**6)]))
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (256, 256))
-        store = Store([128] * 5)
-        samples = CachedSamples(store, [Area.on_disk(10**6)])
         right = all(samples.read(i) == store.content(i) for _ in range(2) for i in range(5))
         result.put((right, store.reads))
 
@@ -171,7 +148,7 @@ def test_a_disk_that_is_full_ends_the_cache_and_not_the_training() -> None:
 def test_samples_larger_than_the_largest_are_read_again(monkeypatch) -> None:
     monkeypatch.setattr(cache, "LARGEST", 100)
     store = Store([101])
-    samples = CachedSamples(store, [Area.in_memory(10**6)])
+    samples = CachedSamples(store, Room([Area.in_memory(10**6)]))
     assert samples.read(0) == samples.read(0) == store.content(0)
     assert store.reads == [2]
 
@@ -205,3 +182,102 @@ def test_a_data_set_that_is_cached_survives_the_loss_of_its_files(tmp_path, work
         for path in tmp_path.glob("train/*/*.png"):
             path.unlink()
     splits.close()
+
+
+def shared_store(room: Room, sizes: list[int]) -> tuple[Store, CachedSamples]:
+    store = Store(sizes)
+    return store, CachedSamples(store, room)
+
+
+def test_ranks_share_one_cache_and_the_next_attempt_finds_it_filled(monkeypatch) -> None:
+    """Ranks are forked from the process that reserved it, and open the data each for itself."""
+    monkeypatch.setattr(cache, "_reserved", {})
+    config = CacheConfig(memory_mebibytes=1)
+    cache.reserve(config)
+
+    def attempt(first: int, reads: Any) -> None:
+        store, samples = shared_store(found_room(config), [500] * 8)
+        for index in range(first, 8, 2):
+            assert samples.read(index) == store.content(index)
+        reads.put(sum(store.reads))
+
+    reads = FORK.SimpleQueue()
+    # Two ranks; then the ranks of a second attempt, each of which gets the other's samples.
+    for ranks, wanted in (((0, 1), [4, 4]), ((1, 0), [0, 0])):
+        workers = [FORK.Process(target=attempt, args=(first, reads)) for first in ranks]
+        for worker in workers:
+            worker.start()
+        assert [reads.get() for _ in workers] == wanted
+        for worker in workers:
+            worker.join(60)
+
+
+def test_a_rank_that_was_not_forked_from_a_launcher_has_a_cache_of_its_own(monkeypatch) -> None:
+    monkeypatch.setattr(cache, "_reserved", {})
+    config = CacheConfig(memory_mebibytes=1)
+    assert found_room(config) is not found_room(config)
+    cache.reserve(CacheConfig())
+    assert cache.room(CacheConfig()) is None
+
+
+def test_other_samples_in_the_same_room_are_never_mixed_up() -> None:
+    room = Room([Area.in_memory(10**6)])
+    first, one = shared_store(room, [10] * 5)
+    second, two = shared_store(room, [20] * 5)
+    for _ in range(2):
+        assert [one.read(i) for i in range(5)] == [first.content(i) for i in range(5)]
+        assert [two.read(i) for i in range(5)] == [second.content(i) for i in range(5)]
+    assert first.reads == second.reads == [1] * 5
+
+
+def test_data_that_changes_more_often_than_there_are_tables_is_read_all_the_same() -> None:
+    room = Room([Area.in_memory(10**6)])
+    for size in range(1, 300):
+        store, samples = shared_store(room, [size])
+        assert samples.read(0) == samples.read(0) == store.content(0)
+        assert store.reads == [1]
+
+
+def test_a_process_that_is_killed_in_the_middle_of_keeping_leaves_nothing_that_is_read() -> None:
+    """Half of the bytes are in the area, and no word says so."""
+    room = Room([Area.in_memory(10**6)])
+
+    def die(_descriptor: int, data: bytes, start: int) -> int:
+        whole_pwrite(_descriptor, data[: len(data) // 2], start)
+        os.kill(os.getpid(), signal.SIGKILL)
+        raise AssertionError
+
+    def read() -> None:
+        os.pwrite = die
+        shared_store(room, [1000])[1].read(0)
+
+    whole_pwrite = os.pwrite
+    worker = FORK.Process(target=read)
+    worker.start()
+    worker.join(60)
+    assert worker.exitcode == -signal.SIGKILL
+    store, samples = shared_store(room, [1000])
+    assert room.areas[0].used == rounded(1000)
+    assert samples.read(0) == samples.read(0) == store.content(0)
+    assert store.reads == [1]
+
+
+@pytest.mark.parametrize(
+    ("limit", "size", "fits"),
+    [("max\n", 1, True), (str(300 * 2**20), 44, True), (str(300 * 2**20), 45, False)],
+)
+def test_a_cache_that_the_memory_limit_leaves_no_room_for_is_refused(
+    tmp_path: Path, limit: str, size: int, fits: bool
+) -> None:
+    (tmp_path / "memory.max").write_text(limit, encoding="ascii")
+    config = CacheConfig(memory_mebibytes=size)
+    if fits:
+        cache.check(config, tmp_path)
+        return
+    with pytest.raises(ConfigError, match=r"^data\.cache\.memoryMebibytes: 45 MiB do not fit"):
+        cache.check(config, tmp_path)
+
+
+def test_a_cache_that_is_larger_than_its_disk_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"^data\.cache\.diskMebibytes: .* TMPDIR"):
+        cache.room(CacheConfig(disk_mebibytes=16_777_216))

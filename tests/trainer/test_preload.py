@@ -16,6 +16,7 @@ import pytest
 import cifar_files
 import shard_files
 from inception_trainer import preload
+from inception_trainer.data import cache
 from trainer_ranks import TINY
 
 SCRIPT = Path(__file__).resolve().parents[1] / "support" / "late_imports.py"
@@ -94,3 +95,17 @@ def test_a_wrong_configuration_is_left_to_the_ranks(
 ) -> None:
     monkeypatch.setenv("INCEPTION_CONFIG", text)
     assert preload.modules() == preload.MODULES
+
+
+@pytest.mark.parametrize(("kind", "caches"), [("ImageFolder", 1), ("Cifar10", 0)])
+def test_the_cache_that_ranks_share_is_made_before_they_are_forked(
+    monkeypatch: pytest.MonkeyPatch, kind: str, caches: int
+) -> None:
+    monkeypatch.setattr(cache, "_reserved", {})
+    data = {"kind": kind, "path": "/data", "cache": {"memoryMebibytes": 1}}
+    monkeypatch.setenv("INCEPTION_CONFIG", json.dumps({"data": data}))
+    preload.reserve()
+    assert len(cache._reserved) == caches
+    monkeypatch.setenv("INCEPTION_CONFIG", "{")
+    preload.reserve()
+    assert len(cache._reserved) == caches

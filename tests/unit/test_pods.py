@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -289,6 +290,36 @@ def test_a_little_is_requested_of_what_the_template_does_not_speak_of(
 )
 def test_two_copies_of_the_state_are_part_of_the_memory_request(changes: Json, memory: str) -> None:
     assert container(build(**changes))["resources"]["requests"]["memory"] == memory
+
+
+def cached(**sizes: int) -> Json:
+    return {"training": {"recipe": "bninception-digits", "data": {"cache": sizes}}}
+
+
+def test_data_that_is_kept_in_memory_is_part_of_the_memory_request() -> None:
+    pod = build(**cached(memoryMebibytes=1000))
+    assert container(pod)["resources"]["requests"]["memory"] == "1430Mi"
+
+
+def test_data_that_is_kept_on_disk_makes_the_folder_for_temporary_files_larger() -> None:
+    pod = build(**cached(diskMebibytes=1025))
+    assert {"name": "tmp", "emptyDir": {"sizeLimit": "22Gi"}} in pod["spec"]["volumes"]
+
+
+@pytest.mark.parametrize(
+    ("limit", "fits"),
+    [("1280Mi", True), ("1279Mi", False), ("1Gi", False), ("2G", True), (10**9, False)],
+)
+def test_a_cache_that_the_memory_limit_leaves_no_room_for_is_refused(
+    limit: Any, fits: bool
+) -> None:
+    limits = {"resources": {"limits": {"memory": limit}}}
+    wanted = nullcontext() if fits else pytest.raises(SpecError, match="1024 MiB do not fit")
+    for template in (trainer(**limits), {"spec": limits}):
+        with wanted as refused:
+            build(template=template, **cached(memoryMebibytes=1024))
+        if refused is not None:
+            assert refused.value.path == "spec.training.data.cache.memoryMebibytes"
 
 
 def test_a_pod_that_is_sized_as_a_whole_gets_no_requests_of_ours() -> None:

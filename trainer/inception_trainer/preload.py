@@ -8,6 +8,7 @@ before torch; then import :func:`modules` in their order, skipping what is not i
 from __future__ import annotations
 
 from .config import settings
+from .config.data import IN_MEMORY
 from .config.training import TrainingConfig, load
 from .stores import is_url
 
@@ -44,13 +45,30 @@ OF_DATA = {
 
 def modules() -> tuple[str, ...]:
     """:data:`MODULES`, and what the job needs besides that this pod belongs to."""
-    try:
-        environment = settings.from_environment()
-        config = load(environment.config_json, image_folder=environment.image_folder)
-    except Exception:
-        # Its ranks will say what is wrong with it.
+    config = _config()
+    if config is None:
         return MODULES
     return (*MODULES, *OF_DATA.get(config.data.kind, ()), *_of_mode(config), *_of_stores(config))
+
+
+def reserve() -> None:
+    """Make what all ranks of this pod share, in this attempt and in those that follow; called after
+    the modules are imported, in the process that ranks are forked from.
+    """
+    config = _config()
+    if config is not None and config.data.kind not in IN_MEMORY:
+        from .data import cache
+
+        cache.reserve(config.data.cache)
+
+
+def _config() -> TrainingConfig | None:
+    try:
+        environment = settings.from_environment()
+        return load(environment.config_json, image_folder=environment.image_folder)
+    except Exception:
+        # Its ranks will say what is wrong with it.
+        return None
 
 
 def _of_mode(config: TrainingConfig) -> tuple[str, ...]:

@@ -238,7 +238,7 @@ def _ports(job: Job) -> list[Json]:
 
 
 def _volumes(job: Job, shm: str | None) -> list[Json]:
-    volumes = [shm_volume(job, shm), tmp_volume()]
+    volumes = [shm_volume(job, shm), tmp_volume(job)]
     if job.checkpoint is not None and job.checkpoint.volume_claim_name:
         claim = {"claimName": job.checkpoint.volume_claim_name}
         volumes.append({"name": "checkpoint", "persistentVolumeClaim": claim})

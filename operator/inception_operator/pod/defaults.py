@@ -8,9 +8,11 @@ stops working; the template has the last word on each.
 
 from __future__ import annotations
 
+import math
 from typing import Final
 
 from inception_operator.contract.types import Json
+from inception_operator.spec.data_cache import cache_mib
 from inception_operator.spec.job import Job
 
 CPU_REQUEST: Final = "100m"
@@ -19,7 +21,7 @@ COPY_MIB: Final = {"inceptionv4": 326, "resnet50": 196, "inceptionv3": 182, "": 
 """What a copy of the state in the pod's shared memory takes: weights and momentum, by the beginning
 of the network's name.
 """
-TMP_LIMIT: Final = "20Gi"
+TMP_LIMIT_GIB: Final = 20
 SHM_LIMIT: Final = "64Gi"
 LAUNCHER_LIMIT: Final = "64Mi"
 """The launcher is a few hundred kilobytes of Python."""
@@ -36,7 +38,7 @@ def request_defaults(pod: Json, container: Json, job: Job) -> None:
     resources = container.get("resources") or {}
     requests = resources.get("requests") or {}
     stated = requests.keys() | (resources.get("limits") or {}).keys()
-    memory = MEMORY_REQUEST_MIB + _copies_mib(job)
+    memory = MEMORY_REQUEST_MIB + _copies_mib(job) + cache_mib(job.training, "memoryMebibytes")
     amounts = {"cpu": CPU_REQUEST, "memory": f"{memory}Mi"}
     missing = {name: amount for name, amount in amounts.items() if name not in stated}
     if missing:
@@ -64,9 +66,12 @@ def shm_volume(job: Job, limit_of_row: str | None) -> Json:
     return {"name": "shm", "emptyDir": {"medium": "Memory", **size}}
 
 
-def tmp_volume() -> Json:
-    """What is at /tmp: on the disk of the node. The kubelet evicts a pod that puts more there."""
-    return {"name": "tmp", "emptyDir": {"sizeLimit": TMP_LIMIT}}
+def tmp_volume(job: Job) -> Json:
+    """What is at /tmp: on the disk of the node. The kubelet evicts a pod that puts more there, so
+    what the job keeps of its data there comes on top.
+    """
+    limit = TMP_LIMIT_GIB + math.ceil(cache_mib(job.training, "diskMebibytes") / 1024)
+    return {"name": "tmp", "emptyDir": {"sizeLimit": f"{limit}Gi"}}
 
 
 def _limits_memory(job: Job) -> bool:

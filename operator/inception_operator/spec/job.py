@@ -34,6 +34,7 @@ from inception_operator.contract.names import (
 from inception_operator.contract.types import Json
 
 from .claims import Claim, check_names, check_shape
+from .data_cache import check_cache
 from .failure_policy import NodeLoss, NodeLossFields, Rule, check_rules
 from .template import check_template
 from .validation import AS_TUPLE, Model, OneOf, Remedy, Within, first_problem, refusal
@@ -245,6 +246,8 @@ class Job(Model):
                 "configures the bundled trainer, which the command of the container "
                 f"{CONTAINER} replaces; remove either"
             )
+        template = info.data.get("template", {})
+        check_cache(training, _trainer(template), _pod(template))
         return training
 
     @field_validator("scheduling", mode="after")

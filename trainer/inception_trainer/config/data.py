@@ -30,20 +30,30 @@ _SHARDS = Api(pattern=r"^[^/].*$", min_length=1, max_length=1024)
 @dataclass(frozen=True)
 class CacheConfig:
     """Cache keeps the files of kind ImageFolder and ImageList, and the samples of kind WebDataset,
-    near as soon as they were read once: for data in object stores and on slow volumes. Each rank
-    has its own cache, which begins empty with every attempt. Nothing is thrown out: what is left
-    when it is full is read again in each epoch.
+    near as soon as they were read once: for data in object stores and on slow volumes. The ranks of
+    a pod share it, and the attempts that follow in the pod find it filled; files must not change
+    meanwhile. Nothing is thrown out: what is left when it is full is read again in each epoch.
     """
 
     memory_mebibytes: int | None = key(None, at_least=1, at_most=16_777_216)
-    """MemoryMebibytes is the most memory in MiB that each rank keeps files in, which counts towards
-    the memory limit of the pod. Without it nothing is kept in memory.
+    """MemoryMebibytes is the most memory in MiB that the ranks of a pod keep files in together. It
+    counts towards the memory limit of the pod, which must leave 256 MiB beside it, and is part of
+    the memory that is requested where the template says nothing. Without it nothing is kept in
+    memory.
     """
 
     disk_mebibytes: int | None = key(None, at_least=1, at_most=16_777_216)
-    """DiskMebibytes is the most space in MiB that each rank keeps files in, in the folder for
-    temporary files (TMPDIR) of the container; what does not fit into memory goes there. Without it
+    """DiskMebibytes is the most space in MiB that the ranks of a pod keep files in together, in the
+    folder for temporary files (TMPDIR) of the container; what does not fit into memory goes there.
+    The volume at /tmp may be larger by as much, unless the template brings its own. Without it
     nothing is kept on a disk.
+    """
+
+    fill: str = key("OnRead", choices=("OnRead", "Shards"), api=Api(max_length=16))
+    """Fill is when a sample comes into the cache. OnRead, the default, keeps it when it is read
+    first; Shards, of kind WebDataset alone, also fetches whole shards ahead, one after the other in
+    pieces of 16 MiB and four at a time, until all are there or the cache is full. A slow store then
+    answers one request for hundreds of samples.
     """
 
 
@@ -191,6 +201,45 @@ class DataConfig:
             if getattr(self, name) is not None:
                 return f"data.{camel(name)}: only data.kind WebDataset has it; leave it out"
         return None
+
+    @rule(
+        Cel(
+            "self.?cache.?fill.orValue('') != 'Shards' || "
+            "self.?kind.orValue('WebDataset') == 'WebDataset'",
+            message=(
+                "spec.training.data.cache.fill Shards belongs to kind WebDataset; leave fill out"
+            ),
+            field="kind",
+            reason=FORBIDDEN,
+        )
+    )
+    def only_shards_are_fetched_whole(self) -> str | None:
+        """Files have no neighbours that one request could bring."""
+        if self.cache.fill != "Shards" or self.kind in ("", "WebDataset"):
+            return None
+        return "data.cache.fill: only data.kind WebDataset has shards; leave it out"
+
+    @rule(
+        Cel(
+            "self.?cache.?fill.orValue('') != 'Shards' || "
+            "has(self.cache.memoryMebibytes) || has(self.cache.diskMebibytes)",
+            message=(
+                "spec.training.data.cache.fill needs a size, memoryMebibytes or diskMebibytes; "
+                "set one or leave fill out"
+            ),
+            field="cache",
+            reason=REQUIRED,
+        )
+    )
+    def filling_needs_room(self) -> str | None:
+        """What is fetched ahead has to be put somewhere."""
+        cache = self.cache
+        if cache.fill != "Shards" or cache.memory_mebibytes or cache.disk_mebibytes:
+            return None
+        return (
+            "data.cache.fill: Shards needs data.cache.memoryMebibytes or diskMebibytes; "
+            "set one or leave fill out"
+        )
 
     # The API says this by minLength.
     @rule()

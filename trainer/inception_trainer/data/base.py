@@ -76,6 +76,14 @@ class Samples(Protocol):
         """The encoded bytes of the image."""
         ...
 
+    def stretches(self) -> int:
+        """How many groups of images lie together, as in a shard, and are best read at once."""
+        return 0
+
+    def read_stretch(self, number: int) -> Iterator[tuple[int, bytes]]:
+        """The images of such a group and their numbers, a few megabytes of them in memory."""
+        yield from ()
+
 
 class Dataset(Protocol):
     """One split of a data set, addressed by sample numbers."""

@@ -25,7 +25,7 @@ from inception_trainer.storage import describe, patiently
 
 from .augment import Augment
 from .base import UNREADABLE, Batch, Dataset, Samples, Splits, UnreadableImage
-from .cache import areas, cached
+from .cache import cached, room
 from .counter_rng import Indices, SampleUniforms
 from .decode import ImageDecoder, say_decoder
 from .workers import BatchKey, Workers
@@ -204,10 +204,10 @@ def both_splits(
     """Training and validation images of the classes ``names``; ``data.numClasses`` may ask for more
     classes. ``ignored`` says what was left out.
     """
-    room = areas(config.cache)
+    cache = room(config.cache)
     splits = Splits(
-        EncodedImages(cached(train, room), config, seed),
-        EncodedImages(cached(val, room), config, seed),
+        EncodedImages(cached(train, cache, config.cache.fill), config, seed),
+        EncodedImages(cached(val, cache, config.cache.fill), config, seed),
         max(len(names), config.num_classes or 0),
         names,
         ignored=ignored,

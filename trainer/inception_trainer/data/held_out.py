@@ -105,3 +105,15 @@ class Part(Samples):
     @override
     def read(self, index: int) -> bytes:
         return self._whole.read(int(self._numbers[index]))
+
+    @override
+    def stretches(self) -> int:
+        return self._whole.stretches()
+
+    @override
+    def read_stretch(self, number: int) -> Iterator[tuple[int, bytes]]:
+        for index, data in self._whole.read_stretch(number):
+            # Numbers of the whole are in order.
+            at = int(np.searchsorted(self._numbers, index))
+            if at < len(self._numbers) and self._numbers[at] == index:
+                yield at, data

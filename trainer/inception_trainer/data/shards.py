@@ -22,12 +22,13 @@ from typing_extensions import override
 
 from inception_trainer.config.training import DataConfig
 from inception_trainer.errors import DataError, InputMissing
+from inception_trainer.storage import patiently
 from inception_trainer.stores import AnyPath, Remote, is_url, place
 
 from .base import Samples, Splits
 from .counter_rng import hashes
 from .encoded import both_splits
-from .files import check_size
+from .files import LARGEST_FILE, check_size
 from .held_out import hold_out
 from .ignored import IMAGE_SUFFIXES, LITTER, Ignored, is_hidden
 from .imagelist import listed_names
@@ -49,6 +50,8 @@ REMOTE_WINDOW = 1 << 22
 """The same in a store, where a request costs as much as a megabyte."""
 THREADS = 8
 """Shards indexed side by side, which pays where each read waits for a network."""
+PIECE = 1 << 24
+"""Bytes of a shard that are read at once where it is fetched as a whole."""
 MOST_OPEN = 128
 """Shards that one thread keeps open."""
 
@@ -127,6 +130,33 @@ class Shards(Samples):
                 "the shard was cut since"
             )
         return data
+
+    @override
+    def stretches(self) -> int:
+        return len(self._paths)
+
+    @override
+    def read_stretch(self, number: int) -> Iterator[tuple[int, bytes]]:
+        first = int(self._ends[number - 1]) if number else 0
+        ends = self._offsets + self._sizes
+        while first < self._ends[number]:
+            start = int(self._offsets[first])
+            # As many whole images as fit into a piece, one at least.
+            fitting = int(np.searchsorted(ends[first : self._ends[number]], start + PIECE, "right"))
+            last = first + max(1, fitting)
+            data = self._piece(number, start, int(ends[last - 1]) - start)
+            for index in range(first, last):
+                at, size = int(self._offsets[index]) - start, int(self._sizes[index])
+                # Of a shard that was cut meanwhile, reading the image itself tells.
+                if at + size <= len(data):
+                    yield index, data[at : at + size]
+            first = last
+
+    def _piece(self, shard: int, start: int, size: int) -> bytes:
+        # One huge member is no image, and is left to whoever reads it as one.
+        if size > max(PIECE, LARGEST_FILE):
+            return b""
+        return patiently(lambda: self._bytes(shard, start, size), self._paths[shard])
 
     def _bytes(self, shard: int, offset: int, size: int) -> bytes:
         path = self._paths[shard]

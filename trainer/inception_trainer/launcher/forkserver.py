@@ -84,6 +84,14 @@ def preload(names: tuple[str, ...]) -> None:
             print(f"inception-launcher: not preloaded: {name}: {error}", file=sys.stderr)
 
 
+def reserve() -> None:
+    """Make what the bundled trainer's ranks share; without it each has its own."""
+    try:
+        importlib.import_module("inception_trainer.preload").reserve()
+    except Exception as error:
+        print(f"inception-launcher: nothing is shared by the ranks: {error}", file=sys.stderr)
+
+
 def warm_up(override: str | None, *, foreign: bool = False) -> None:
     """Import everything, and keep the garbage collector away from it.
 
@@ -98,6 +106,8 @@ def warm_up(override: str | None, *, foreign: bool = False) -> None:
     # A collection during the imports would leave holes of freed memory between frozen objects.
     gc.disable()
     preload(modules(override, foreign=foreign))
+    if not foreign and override is None:
+        reserve()
     if autoload is None:
         del os.environ["TORCH_DEVICE_BACKEND_AUTOLOAD"]
     else:
