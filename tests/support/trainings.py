@@ -114,6 +114,13 @@ class Trainings:
             f"--patch={json.dumps({'spec': spec})}",
         )
 
+    def patch_status(self, name: str, status: Json) -> None:
+        """Merge keys into the status, as an operator would."""
+        self.cluster.kubectl(
+            *("patch", "itrain", name, f"--namespace={self.namespace}", "--type=merge"),
+            *("--subresource=status", f"--patch={json.dumps({'status': status})}"),
+        )
+
     def delete(self, name: str) -> None:
         """Delete the training; the garbage collector removes its pods."""
         self._api.request("DELETE", f"{self._jobs}/{name}")

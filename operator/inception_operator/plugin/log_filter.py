@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Final
 
 from inception_operator.contract import names
-from inception_operator.contract.assignment import from_json
 from inception_operator.contract.types import Json
 
 from .figures import part
@@ -109,6 +108,9 @@ class LineFilter:
 
 def ranks_of(pod: Json) -> tuple[int, range] | None:
     """The attempt that a pod is assigned to, and its ranks in it; None for one that stands by."""
+    # A tenth of a second with what decodes it; the other commands need none of it.
+    from inception_operator.contract.assignment import from_json
+
     text = part(pod, "metadata", "annotations", names.ANNOTATION_ASSIGNMENT)
     assignment = from_json(text) if isinstance(text, str) else None
     if assignment is None or assignment.is_standby:
