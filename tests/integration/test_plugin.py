@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -138,6 +139,35 @@ def test_run_creates_what_its_options_say(command: Commands, shared: Trainings) 
     assert "there is a job program" in again.err
     command("delete", "program", "--wait")
     assert shared.gone("program")
+
+
+def test_jobs_are_compared(command: Commands, shared: Trainings) -> None:
+    shared.create("held", nodes=3, runPolicy={"suspend": True})
+    shown = command("compare", "steady", "held").out.splitlines()
+    assert shown[0].split() == ["steady", "held"]
+    assert shown[1].split()[:2] == ["state", "Running"]
+    assert ["numNodes", "2", "3"] in [line.split() for line in shown]
+    found = command("compare", "steady", "held", "-o", "json").json
+    assert found["spec"]["held"]["numNodes"] == 3
+    assert "training.recipe" in found["spec"]["steady"]
+    once = command.run("compare", "steady", "steady")
+    assert (once.code, "two or more jobs" in once.err) == (2, True)
+    command("delete", "held")
+
+
+def test_the_file_that_init_writes_is_accepted_with_all_that_it_suggests(
+    command: Commands, shared: Trainings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "job.yaml"
+    Commands(capsys)("init", "first", "--recipe=bninception-digits", f"--file={file}")
+    text = file.read_text(encoding="utf-8")
+    for content in (text, re.sub(r"(?m)^  #(?! )", "  ", text)):
+        created = shared.cluster.kubectl(
+            *("create", "--dry-run=server", "--validate=strict", "--filename=-"),
+            *(f"--namespace={shared.namespace}", "--output=json"),
+            input=content,
+        )
+        assert within(yaml.safe_load(content)["spec"], json.loads(created)["spec"])
 
 
 @pytest.mark.parametrize(

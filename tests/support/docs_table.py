@@ -159,6 +159,13 @@ CLUSTER: Final = (
             Run("kubectl inception list", says=("digits", "flowers", "mine")),
             Run("kubectl inception describe digits", says=("digits in $NAMESPACE: Running",)),
             Run("kubectl inception top", until="digits"),
+            Run("kubectl inception checkpoints digits"),
+            Run(
+                "kubectl inception compare digits digits-sgd",
+                {"digits-sgd": "flowers"},
+                says=("flowers",),
+            ),
+            Run("kubectl inception debug digits", says=(".tar.gz",)),
             Run("kubectl inception report digits", says=("$NAMESPACE-digits.html",)),
         ),
     ),
@@ -459,6 +466,7 @@ EXCUSED: Final = {
         "kubectl debug -n inception-system -it deploy/inception-operator --image=… "
         "--target=operator",
         "kubectl logs POD -n NAMESPACE",
+        "kubectl inception logs digits --rank 3 --attempt 2",
         "kubectl -n inception-system logs pod/inception-operator-test",
     ),
     "what a user's container or a vendor's image runs; nothing of ours": (

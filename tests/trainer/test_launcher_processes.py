@@ -53,6 +53,8 @@ def test_two_nodes_recover_from_every_kind_of_death(gang: Gang) -> None:
     report = second.wait_state("Failed", 2)
     assert (report["reason"], report["exitCode"], report["rank"]) == ("Error", 1, 3)
     assert report["message"].startswith("ValueError: bad luck")
+    # By this line the plug-in knows whose the lines of the program are.
+    assert " inception-launcher: attempt 2: Running ranks 2 to 3 of 4" in second.read_log()
 
     gang.assign(3)
     gang.first_steps(3, 2)

@@ -19,7 +19,10 @@ from inception_operator.plugin.options import Duration
 from plugin_commands import Commands
 
 ROOT = Path(__file__).resolve().parents[2]
-SLOW = ("kubernetes", "urllib3", "pydantic", "yaml", "rich", "kopf", "aiohttp", "inception_trainer")
+SLOW = (
+    *("kubernetes", "urllib3", "pydantic", "pydantic_core", "yaml", "rich", "kopf", "aiohttp"),
+    *("inception_trainer", "tarfile", "websocket"),
+)
 
 
 def test_help_imports_nothing_that_is_slow() -> None:

@@ -111,6 +111,18 @@ class Cluster:
         """URL of the API server."""
         return str(self._api.configuration.host)
 
+    @property
+    def configuration(self) -> Any:
+        """The official client's: certificates and proxies, for connections of another kind."""
+        return self._api.configuration
+
+    def signed(self, path: str, query: Query) -> tuple[str, dict[str, str]]:
+        """The whole URL of a request, and the headers that say who sends it."""
+        parts = self._api.param_serialize(
+            "GET", path, query_params=list(query), auth_settings=["BearerToken"]
+        )
+        return str(parts[1]), dict(parts[2])
+
     @cached_property
     def _api(self) -> Any:
         from kubernetes.client.api_client import ApiClient

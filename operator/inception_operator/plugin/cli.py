@@ -9,7 +9,22 @@ from typing import Any
 
 import click
 
-from . import doctor, explain, listing, local, logs, others, recipes, steering, submit, waiting
+from . import (
+    checkpoints,
+    compare,
+    debug,
+    doctor,
+    explain,
+    init,
+    listing,
+    local,
+    logs,
+    others,
+    recipes,
+    steering,
+    submit,
+    waiting,
+)
 from .completion import completion, for_kubectl
 from .errors import INTERRUPTED, USAGE, CliError, did_you_mean
 from .terminal import clean, is_coloured, program
@@ -40,10 +55,13 @@ def root() -> None:
 
 for _command in (
     submit.run,
+    init.init,
     listing.list_jobs,
     listing.get,
     listing.describe,
     logs.logs,
+    checkpoints.checkpoints,
+    compare.compare,
     waiting.wait,
     waiting.watch,
     waiting.top,
@@ -55,6 +73,7 @@ for _command in (
     steering.delete,
     recipes.recipes,
     explain.explain,
+    debug.debug,
     doctor.doctor,
     doctor.version,
     others.convert,

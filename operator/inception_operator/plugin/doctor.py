@@ -26,7 +26,7 @@ WARNING: Final = "warning"
 BROKEN: Final = "broken"
 _COLOURS: Final = {OK: "green", WARNING: "yellow", BROKEN: "red"}
 _LEASE_NAME: Final = "inception-operator"
-_PART_OF: Final = "app.kubernetes.io/part-of=inception-training-operator"
+PART_OF: Final = "app.kubernetes.io/part-of=inception-training-operator"
 _VERSION_LABEL: Final = "app.kubernetes.io/version"
 _LEASE_SECONDS: Final = 15
 # Clocks of laptops are wrong by more than a Lease lasts.
@@ -42,6 +42,7 @@ _RIGHTS: Final = (
     ("list", "", "pods", "", "describe, logs"),
     ("get", "", "pods", "log", "logs"),
     ("list", "", "events", "", "describe"),
+    ("create", "", "pods", "exec", "checkpoints, debug"),
 )
 
 
@@ -174,7 +175,7 @@ def _leases(cluster: Cluster, chosen: str | None) -> list[Json]:
         if not sign:
             raise click.UsageError("--lease: write NAMESPACE/NAME")
         return [cluster.request("GET", f"{root}/namespaces/{namespace}/leases/{name}")]
-    labelled = cluster.everything(f"{root}/leases", [("labelSelector", _PART_OF)])
+    labelled = cluster.everything(f"{root}/leases", [("labelSelector", PART_OF)])
     named = [("fieldSelector", f"metadata.name={_LEASE_NAME}")]
     return labelled or cluster.everything(f"{root}/leases", named)
 
@@ -213,7 +214,7 @@ def _release(cluster: Cluster) -> Finding:
 def operator_version(cluster: Cluster) -> str | None:
     """The release of the operator, by the label of its Deployment; None where that is not seen."""
     try:
-        found = cluster.everything("/apis/apps/v1/deployments", [("labelSelector", _PART_OF)])
+        found = cluster.everything("/apis/apps/v1/deployments", [("labelSelector", PART_OF)])
     except CliError:
         return None
     versions = [part(each, "metadata", "labels", _VERSION_LABEL) for each in found]

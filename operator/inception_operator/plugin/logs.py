@@ -5,7 +5,10 @@ from __future__ import annotations
 import itertools
 import threading
 import time
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 import click
@@ -17,6 +20,7 @@ from .api import Cluster, Query
 from .errors import CliError
 from .figures import part
 from .following import bear
+from .log_filter import EVERY_LINE, Choice, LineFilter, ranks_of
 from .options import Duration, cluster_options, job_argument
 from .outcome import exit_code
 from .output import name_of
@@ -30,11 +34,41 @@ _OF_TRAINER: Final = (("container", names.CONTAINER),)
 _ENDED: Final = frozenset(("Succeeded", "Failed"))
 
 
+@dataclass(frozen=True)
+class Reading:
+    """What is wanted of the log of each pod."""
+
+    choice: Choice = EVERY_LINE
+    tail: int | None = None
+    since: float | None = None
+
+    @property
+    def query(self) -> Query:
+        """The parameters of the request."""
+        if not self.choice.is_all:
+            # Whose a line is, those before it may say: all of the log is needed.
+            return _OF_TRAINER
+        tail = [("tailLines", str(self.tail))] if self.tail is not None else []
+        since = [("sinceSeconds", str(max(1, int(self.since))))] if self.since is not None else []
+        return (*_OF_TRAINER, *tail, *since)
+
+    def shorten(self, lines: Iterable[tuple[str, str]]) -> Iterable[tuple[str, str]]:
+        """The last of the lines that were chosen, where not all of them are wanted."""
+        if self.choice.is_all:
+            return lines
+        if self.since is not None:
+            begin = f"{datetime.now(UTC) - timedelta(seconds=self.since):%Y-%m-%dT%H:%M:%S}"
+            lines = (line for line in lines if line[0] >= begin)
+        return lines if self.tail is None else deque(lines, maxlen=self.tail)
+
+
 @click.command("logs")
 @cluster_options
 @job_argument
 @click.option("-f", "--follow", is_flag=True, help="Go on until the job ends, in new pods too.")
 @click.option("-p", "--previous", is_flag=True, help="Of the pods that were replaced last.")
+@click.option("--rank", type=click.IntRange(0), metavar="N", help="Only of this rank.")
+@click.option("--attempt", type=click.IntRange(1), metavar="N", help="Only of this attempt.")
 @click.option("--tail", type=click.IntRange(0), metavar="LINES", help="Only the last of each pod.")
 @click.option("--since", type=Duration(), metavar="TIME", help="Only from this time on: 10m.")
 @click.option("--timestamps", is_flag=True, help="With the time of each line.")
@@ -44,6 +78,8 @@ def logs(
     name: str,
     follow: bool,
     previous: bool,
+    rank: int | None,
+    attempt: int | None,
     tail: int | None,
     since: float | None,
     timestamps: bool,
@@ -51,26 +87,41 @@ def logs(
 ) -> None:
     """Print the logs of all pods of a job.
 
-    Each line has its pod in front.
+    Each line has its pod in front. Lines that do not say their rank are shown with every rank of
+    their pod.
     """
     cluster.job(name)
-    query = list(_OF_TRAINER)
-    query += [("tailLines", str(tail))] if tail is not None else []
-    query += [("sinceSeconds", str(max(1, int(since))))] if since is not None else []
+    choice = Choice(rank, attempt)
+    reading = Reading(choice, tail, since)
     printer = _Printer(timestamps, not no_prefix)
     if follow:
         if previous:
             raise click.UsageError(
                 "--previous and --follow do not go together: a replaced pod writes nothing more"
             )
-        follow_logs(cluster, name, query, printer)
+        follow_logs(cluster, name, reading, printer)
         return
-    pods = select(cluster.pods(name), previous=previous)
-    if not pods:
+    pods = cluster.pods(name)
+    # An attempt that is over may have run in pods that were replaced since.
+    chosen = pods if attempt is not None and not previous else select(pods, previous=previous)
+    if not chosen:
         raise CliError(*_nothing(name, previous))
-    printed = [_print(cluster, pod, query, printer) for pod in pods]
-    if not any(printed):
+    printed = [_print(cluster, pod, reading, printer) for pod in chosen]
+    if all(count is None for count in printed):
         raise CliError(f"no pod of {name} has a log", f"`{program()} describe {name}` says why.")
+    if not choice.is_all and not any(printed):
+        raise CliError(f"no line of {choice} is in the logs of {name}", _ranks_there(chosen))
+
+
+def _ranks_there(pods: Sequence[Json]) -> str:
+    """Which ranks the pods have now, for who has asked for another one."""
+    texts = []
+    for pod in pods:
+        if (assigned := ranks_of(pod)) is not None:
+            attempt, ranks = assigned
+            span = f"{ranks[0]} to {ranks[-1]}" if len(ranks) > 1 else f"{ranks[0]}"
+            texts.append(f"{name_of(pod)} has rank {span} in attempt {attempt}")
+    return "; ".join([*texts, "without --rank and --attempt all lines are shown"]) + "."
 
 
 def _nothing(name: str, previous: bool) -> tuple[str, str]:
@@ -135,37 +186,82 @@ def _lines(cluster: Cluster, pod: str, query: Query) -> Iterator[tuple[str, str]
     return map(split, cluster.lines(path, [*query, ("timestamps", "true")]))
 
 
-def _print(cluster: Cluster, pod: Json, query: Query, printer: _Printer) -> bool:
-    """Print the log of a pod; False when it has none."""
+def _print(cluster: Cluster, pod: Json, reading: Reading, printer: _Printer) -> int | None:
+    """Print the log of a pod; how many lines, and None when it has no log."""
     name = name_of(pod)
+    chosen = LineFilter(reading.choice, pod)
+    count = 0
     try:
-        for stamp, text in _lines(cluster, name, query):
+        lines = (line for line in _lines(cluster, name, reading.query) if chosen.wants(line[1]))
+        for stamp, text in reading.shorten(lines):
             printer(name, stamp, text)
+            count += 1
     except CliError as error:
         tell(f"[{clean_line(name)}] no log: {error.message}")
-        return False
-    return True
+        return None
+    if chosen.unknown:
+        tell(
+            f"[{clean_line(name)}] {chosen.unknown} lines are left out: nothing says of which "
+            "attempt or rank they are"
+        )
+    return count
 
 
 def follow_logs(
     cluster: Cluster,
     name: str,
-    query: Query = _OF_TRAINER,
+    reading: Reading | None = None,
     printer: _Printer | None = None,
     timeout: float | None = None,
 ) -> None:
     """Print the logs of a job until it ends, or until the time is over."""
     printer = printer or _Printer(timestamps=False, prefix=True)
-    _Follower(cluster, name, query, printer).run(timeout)
+    _Follower(cluster, name, reading or Reading(), printer).run(timeout)
+
+
+class _PodLog:
+    """The log of one pod, read again and again; no line comes twice."""
+
+    def __init__(self, cluster: Cluster, pod: Json, reading: Reading) -> None:
+        self._cluster = cluster
+        self._pod = name_of(pod)
+        self._reading = reading
+        self._filter = LineFilter(reading.choice, pod)
+        self._last = ""
+        self._is_first = True
+
+    def news(self) -> Iterator[tuple[str, str]]:
+        """The lines since the last call, as they come."""
+        reading = self._reading
+        whole = self._is_first and not reading.choice.is_all
+        if whole and (reading.tail is not None or reading.since is not None):
+            # What is left out of the log until now is known at its end only.
+            found = list(reading.shorten(self._wanted(reading.query)))
+            self._is_first = False
+            yield from found
+            return
+        query = [*reading.query, ("follow", "true")]
+        if self._last:
+            # Times are whole seconds there, so some lines come twice.
+            query = [pair for pair in query if pair[0] not in ("tailLines", "sinceSeconds")]
+            query.append(("sinceTime", f"{self._last[:19]}Z"))
+        yield from self._wanted(query)
+
+    def _wanted(self, query: Query) -> Iterator[tuple[str, str]]:
+        for stamp, text in _lines(self._cluster, self._pod, query):
+            if stamp > self._last:
+                self._last = stamp
+                if self._filter.wants(text):
+                    yield stamp, text
 
 
 class _Follower:
     """One thread for each pod, until the job is over and all of them have said everything."""
 
-    def __init__(self, cluster: Cluster, job: str, query: Query, printer: _Printer) -> None:
+    def __init__(self, cluster: Cluster, job: str, reading: Reading, printer: _Printer) -> None:
         self._cluster = cluster
         self._job = job
-        self._query = query
+        self._reading = reading
         self._printer = printer
         self._threads: dict[str, threading.Thread] = {}
 
@@ -195,28 +291,21 @@ class _Follower:
             uid = str(pod["metadata"].get("uid"))
             if uid in self._threads or part(pod, "status", "phase") == "Pending":
                 continue
-            thread = threading.Thread(target=self._follow, args=(name_of(pod),), daemon=True)
+            thread = threading.Thread(target=self._follow, args=(pod,), daemon=True)
             self._threads[uid] = thread
             thread.start()
 
-    def _follow(self, pod: str) -> None:
-        last = ""
+    def _follow(self, pod: Json) -> None:
+        name, log = name_of(pod), _PodLog(self._cluster, pod, self._reading)
         while True:
-            query = [*self._query, ("follow", "true")]
-            if last:
-                # Times are whole seconds there, so some lines come twice.
-                query = [pair for pair in query if pair[0] not in ("tailLines", "sinceSeconds")]
-                query.append(("sinceTime", f"{last[:19]}Z"))
             try:
-                for stamp, text in _lines(self._cluster, pod, query):
-                    if stamp > last:
-                        last = stamp
-                        self._printer(pod, stamp, text)
+                for stamp, text in log.news():
+                    self._printer(name, stamp, text)
             except CliError as error:
                 if getattr(error, "status", 0) != _NOT_YET:
-                    tell(f"[{clean_line(pod)}] {error.message}")
+                    tell(f"[{clean_line(name)}] {error.message}")
                     return
-            if self._has_ended(pod):
+            if self._has_ended(name):
                 return
             time.sleep(_POLL_SECONDS)
 

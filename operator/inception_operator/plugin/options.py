@@ -17,6 +17,17 @@ F = TypeVar("F", bound=Callable[..., Any])
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
+def options(*some: Callable[[F], F]) -> Callable[[F], F]:
+    """Several options as one decorator."""
+
+    def decorated(command: F) -> F:
+        for option in reversed(some):
+            command = option(command)
+        return command
+
+    return decorated
+
+
 def cluster_options(command: F) -> F:
     """Which cluster and namespace: the command's first argument is a `Cluster`."""
 
@@ -29,10 +40,10 @@ def cluster_options(command: F) -> F:
         kubeconfig: str | None,
         context: str | None,
         namespace: str | None,
-        **options: Any,
+        **others: Any,
     ) -> Any:
         with Cluster(kubeconfig, context, namespace) as cluster:
-            return command(cluster, *arguments, **options)
+            return command(cluster, *arguments, **others)
 
     return wrapped  # type: ignore[return-value]
 

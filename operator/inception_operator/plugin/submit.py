@@ -3,36 +3,28 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from typing import Any, Final, TypeVar
+from collections.abc import Mapping
+from typing import Any, Final
 
 import click
+
+from inception_operator.contract.types import Json
 
 from . import recipes
 from .api import FIELD_MANAGER, Cluster
 from .errors import USAGE, AnswerError, CliError, did_you_mean
 from .following import until
 from .logs import follow_logs
-from .options import Duration, cluster_options, output_option, timeout_option
+from .options import Duration, cluster_options, options, output_option, timeout_option
 from .output import document, objects
 from .resources import Wish, build
 from .terminal import program, say, tell
 from .waiting import finish, is_ended
 
-F = TypeVar("F", bound=Callable[..., Any])
 _MODES: Final = ("Train", "Evaluate", "Benchmark", "Infer", "Export")
 
 
-def _options(*options: Callable[[F], F]) -> Callable[[F], F]:
-    def decorated(command: F) -> F:
-        for option in reversed(options):
-            command = option(command)
-        return command
-
-    return decorated
-
-
-_WHAT: Final = _options(
+_WHAT: Final = options(
     click.option("--recipe", metavar="NAME", help="A preset; `recipes` lists them."),
     click.option("--mode", type=click.Choice(_MODES), help="Default: Train."),
     click.option(
@@ -45,7 +37,7 @@ _WHAT: Final = _options(
     click.option("--image", metavar="IMAGE", help="Default: the operator's trainer image."),
     click.option("--env", "environment", multiple=True, metavar="NAME=VALUE"),
 )
-_WHERE: Final = _options(
+_WHERE: Final = options(
     click.option("--accelerator", "profile", metavar="PROFILE", help="cpu, nvidia, cambricon …"),
     click.option("--devices", type=click.IntRange(1), help="Devices of each node."),
     click.option("--resource", "resource_name", metavar="NAME", help="Name of the devices."),
@@ -61,7 +53,7 @@ _WHERE: Final = _options(
     ),
     click.option("--mount", "mounts", multiple=True, metavar="CLAIM:/PATH[:ro]", help="Data."),
 )
-_HOW: Final = _options(
+_HOW: Final = options(
     click.option("--queue", metavar="NAME", help="Kueue's queue."),
     click.option("--priority", metavar="CLASS", help="PriorityClass of the pods."),
     click.option("--suspend", is_flag=True, help="Start it later, by resume."),
@@ -69,7 +61,9 @@ _HOW: Final = _options(
     click.option("--ttl", type=Duration(), metavar="TIME", help="Delete it so long after its end."),
     click.option("--max-restarts", "most_restarts", type=click.IntRange(0)),
 )
-_THEN: Final = _options(
+WISHES: Final = options(_WHAT, _WHERE, _HOW)
+"""All options that say what a job is."""
+_THEN: Final = options(
     click.option(
         "--dry-run",
         type=click.Choice(("client", "server")),
@@ -86,9 +80,7 @@ _THEN: Final = _options(
 @cluster_options
 @click.argument("name", metavar="NAME")
 @click.argument("command", nargs=-1, type=click.UNPROCESSED, metavar="[-- PROGRAM ARGUMENT...]")
-@_WHAT
-@_WHERE
-@_HOW
+@WISHES
 @_THEN
 @timeout_option
 @output_option("json", "yaml", "name")
@@ -109,19 +101,8 @@ def run(
     run digits --recipe bninception-digits --nodes 2 --checkpoint my-claim
     run mine --image registry/mine --nodes 2 -- torchrun train.py --epochs 3
     """
-    recipe = wishes["recipe"]
-    if recipe is not None and recipe not in recipes.names():
-        raise CliError(
-            f"--recipe {recipe}: there is no such recipe",
-            did_you_mean(recipe, recipes.names())
-            or f"`{program()} recipes` lists them; --set recipe={recipe} asks for one of another "
-            "trainer image.",
-            USAGE,
-        )
-    resource = build(Wish(**wishes))
+    resource = wished(wishes, cluster.chosen_namespace if dry_run == "client" else None)
     if dry_run == "client":
-        if cluster.chosen_namespace:
-            resource["metadata"]["namespace"] = cluster.chosen_namespace
         say(_shown(resource, output or "yaml"))
         return
     created = _create(cluster, resource, dry_run == "server")
@@ -140,6 +121,23 @@ def run(
         finish(until(cluster, name, is_ended, left))
     elif not output:
         tell(f"How it goes on: `{program()} watch {name}`, `{program()} logs --follow {name}`.")
+
+
+def wished(wishes: Mapping[str, Any], namespace: str | None = None) -> Json:
+    """The resource that the options describe; the recipe is one that is there."""
+    recipe = wishes["recipe"]
+    if recipe is not None and recipe not in recipes.names():
+        raise CliError(
+            f"--recipe {recipe}: there is no such recipe",
+            did_you_mean(recipe, recipes.names())
+            or f"`{program()} recipes` lists them; --set recipe={recipe} asks for one of another "
+            "trainer image.",
+            USAGE,
+        )
+    resource = build(Wish(**wishes))
+    if namespace:
+        resource["metadata"]["namespace"] = namespace
+    return resource
 
 
 def _shown(resource: dict[str, Any], form: str) -> str:

@@ -283,6 +283,10 @@ class Launcher:
             words.append(f"{report.reason or ''} exit code {report.exit_code}")
         if report.rank is not None:
             words.append(f"rank {report.rank}")
+        if request is not None and files is not None and report.state is State.RUNNING:
+            # `kubectl inception logs` reads it: lines of a program need not say whose they are.
+            last = request.global_rank(request.assignment.nproc_per_node - 1)
+            words.append(f"ranks {request.first_rank} to {last} of {request.assignment.world_size}")
         log.info("%s %s", " ".join(words), report.message or "")
 
     def _notify_operator(self) -> None:
