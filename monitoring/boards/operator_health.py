@@ -42,12 +42,16 @@ def _now() -> list[Panel]:
     return [
         figure(
             About(
-                "Leaders",
-                "Processes that hold the Lease; anything but 1 for long means that nobody, or a "
-                "process that was cut off, works.",
+                "Leaders of each shard",
+                "Processes that hold the Lease, for each shard of the jobs; less than 1 for long "
+                "means that nobody works at some of them, more that a process was cut off.",
             ),
-            Query(per("sum", ["cluster"], operator("leader")), "{{cluster}}"),
-            limits=((None, "red"), (1, "green"), (2, "orange")),
+            Query(
+                f"{per('sum', ['cluster'], operator('leader'))} / "
+                f"{per('max', ['cluster'], operator('shards'))}",
+                "{{cluster}}",
+            ),
+            limits=((None, "red"), (1, "green"), (1.01, "orange")),
         ),
         figure(
             About("Processes", "Operators that are measured, by version."),

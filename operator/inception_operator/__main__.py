@@ -12,6 +12,7 @@ from pathlib import Path
 
 from . import __version__
 from .contract.errors import OperatorError, SettingsError
+from .contract.shard import parse_shard
 from .runtime.logs import configure
 from .runtime.settings import LOG_LEVELS, POD_POLICIES, PULL_POLICIES, Settings
 
@@ -34,6 +35,10 @@ def parse(argv: Sequence[str] | None, environment: dict[str, str]) -> Settings:
     values = vars(parser.parse_args(argv))
     del values["command"]
     values["namespaces"] = _names(values["namespaces"])
+    try:
+        values["shard"] = parse_shard(values["shard"])
+    except ValueError as error:
+        parser.error(f"--shard: {error}")
     values["leave_on"] = _names(values["leave_on"]) or defaults.leave_on
     try:
         return Settings(**values)
@@ -98,6 +103,12 @@ def _add_options_of_the_process(
         dest="leader_election",
         action="store_false",
         help="work at once, alone",
+    )
+    run.add_argument(
+        "--shard",
+        default=str(defaults.shard),
+        help="which part of all jobs this process runs, such as 0/3, 1/3 and 2/3; others run the "
+        "rest (docs/scale.md)",
     )
     run.add_argument(
         "--kubeconfig",

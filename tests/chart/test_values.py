@@ -137,6 +137,19 @@ CONTRADICTIONS = [
         {"leaderElection": {"enabled": False, "guardCreations": True}},
         "guardCreations: without leaderElection.enabled nobody holds a Lease",
     ),
+    (
+        {
+            "leaderElection": {"enabled": False},
+            "updateStrategy": {"type": "Recreate"},
+            "shards": 2,
+        },
+        "shards: without leaderElection.enabled nothing keeps two operators from the same job",
+    ),
+    (
+        {"leaderElection": {"guardCreations": True}, "shards": 2},
+        "shards: leaderElection.guardCreations compares the creator of a pod with the holder",
+    ),
+    ({"extraArgs": ["--shard=0/2"]}, "what the value shards is for"),
     ({"extraArgs": ["--no-leader-election"]}, "what the value leaderElection.enabled is for"),
     ({"extraArgs": ["--namespaces=a"]}, "what the value watchNamespaces is for"),
     ({"extraArgs": ["--http-port", "80"]}, "extraArgs: --http-port is fixed"),

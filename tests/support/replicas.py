@@ -32,13 +32,16 @@ _LEADING = re.compile(r"leading as (\S+)")
 
 
 class Replica(OperatorProcess):
-    """One of the two; all its requests go through a proxy of its own."""
+    """One process of several; all its requests go through a proxy of its own."""
 
-    def __init__(self, kubeconfig: Path, folder: Path, name: str, lease: str) -> None:
+    def __init__(
+        self, kubeconfig: Path, folder: Path, name: str, lease: str, *arguments: str
+    ) -> None:
         folder = folder / name
         folder.mkdir()
         self.proxy = RecordingProxy(kubeconfig, folder)
-        super().__init__(self.proxy.kubeconfig, folder / "log", "--log-level", "info", lease=lease)
+        options = ("--log-level", "info", *arguments)
+        super().__init__(self.proxy.kubeconfig, folder / "log", *options, lease=lease)
 
     def identities(self) -> list[str]:
         """The names under which it has led."""
@@ -116,7 +119,7 @@ class Replicas:
         seconds = self._taken_over(other, moment)
         thawed = time.monotonic()
         os.kill(leader.pid, signal.SIGCONT)
-        self._ended_in_silence(leader, thawed)
+        self.ended_in_silence(leader, thawed)
         return seconds
 
     def cut_off(self, *, keeps: bool = False) -> float:
@@ -129,7 +132,7 @@ class Replicas:
             seconds = self._taken_over(other, moment)
             # Its last renewal was before the cut: by then it must have given up, a third of the
             # Lease's duration before the other one may begin.
-            self._ended_in_silence(leader, moment + Settings.lease_renew_deadline, restart=False)
+            self.ended_in_silence(leader, moment + Settings.lease_renew_deadline, restart=False)
         if keeps:
             wait_for("what was held arrives", lambda: not self.held(leader, moment, open_ones=True))
         leader.start(wait_for_work=False)
@@ -152,7 +155,8 @@ class Replicas:
         return wait_for("the other one works", look, TAKE_OVER_SECONDS)
 
     @staticmethod
-    def _ended_in_silence(leader: Replica, moment: float, *, restart: bool = True) -> None:
+    def ended_in_silence(leader: Replica, moment: float, *, restart: bool = True) -> None:
+        """A leader has ended for its Lease, and has sent no write from then on."""
         assert leader.wait(60) == 1, leader.log
         assert "LeadershipLostError" in leader.log
         said = leader.proxy.after(moment)

@@ -12,6 +12,7 @@ import pytest
 
 from fake_time import now, run
 from inception_operator.contract.errors import GoneError, StalledWatchError, UnavailableError
+from inception_operator.contract.shard import Shard
 from inception_operator.contract.types import Json
 from inception_operator.runtime.client import Client, Kind
 from inception_operator.runtime.job_cache import JobCache
@@ -73,6 +74,16 @@ def test_a_job_that_was_only_not_found_may_come_back() -> None:
     assert jobs.drop(KEY, "job-uid")
     assert not jobs.has_seen(KEY, "job-uid", 5)
     assert jobs.update(job(version=6))
+MINE = Shard(0, 2)
+"""Of these, ``ns/a`` is a job and ``ns/d`` is none."""
+
+
+def test_of_the_jobs_of_other_shards_nothing_is_kept() -> None:
+    jobs = JobCache(MINE)
+    assert [jobs.owns(("ns", name)) for name in ("a", "d")] == [True, False]
+    assert jobs.update(job("a", uid="a"))
+    assert not jobs.update(job("d", uid="d"))
+    assert list(jobs) == [("ns", "a")]
 
 
 class FakeSource(Client):
@@ -305,5 +316,23 @@ def test_now_and_then_all_jobs_are_listed() -> None:
         for _ in range(2 * LIST_EVERY):
             await comparison.compare()
         assert (source.lists, len(source.asked)) == (2, 2 * (LIST_EVERY - 1))
+
+    run(main())
+
+
+def test_what_becomes_of_the_jobs_of_other_shards_is_not_compared() -> None:
+    async def main() -> None:
+        jobs, notices = JobCache(MINE), list[Key]()
+        jobs.update(job("a", uid="a"))
+        source = FakeSource(job("a", uid="a"), job("d", uid="d"))
+        comparison = resync(source, jobs, notices)
+        await comparison.compare()
+        source.events = [
+            event("MODIFIED", job("d", uid="d", version=101)),
+            event("DELETED", job("d", uid="d", version=102)),
+            event("DELETED", job("a", uid="a", version=103)),
+        ]
+        await comparison.compare()
+        assert notices == [("ns", "a")]
 
     run(main())

@@ -16,6 +16,7 @@ from kubernetes.aio.client.configuration import Configuration
 from inception_operator.__main__ import main, parse
 from inception_operator.contract import names as api
 from inception_operator.contract.errors import SettingsError
+from inception_operator.contract.shard import Shard
 from inception_operator.runtime import job_watch
 from inception_operator.runtime.job_cache import JobCache
 from inception_operator.runtime.logs import JsonFormatter, TextFormatter
@@ -212,6 +213,9 @@ def test_kubeconfig_falls_back_to_the_environment() -> None:
         ("--namespaces", "a.b"),
         ("--namespaces", "x" * 64),
         ("--metrics-port", "-1"),
+        ("--shard", "3"),
+        ("--shard", "3/3"),
+        ("--shard", "0/33"),
         ("--metrics-cert-path", "folder"),
     ],
 )
@@ -242,6 +246,20 @@ def test_the_guard_of_the_metrics_becomes_settings() -> None:
     settings = parse(["run", "--trainer-image", "i", *secure], {})
     assert (settings.metrics_secure, settings.metrics_port) == (True, 8443)
     assert settings.metrics_cert_path == Path("folder")
+
+
+def test_a_shard_becomes_settings_and_is_all_jobs_by_default() -> None:
+    assert parse(["run", "--trainer-image", "i"], {}).shard.alone
+    assert parse(["run", "--trainer-image", "i", "--shard", "1/3"], {}).shard == Shard(1, 3)
+
+
+def test_shards_without_leader_election_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse(["run", "--trainer-image", "i", "--shard", "1/3", "--no-leader-election"], {})
+    assert "--shard: expected no --no-leader-election beside it" in capsys.readouterr().err
+    assert parse(
+        ["run", "--trainer-image", "i", "--shard", "0/1", "--no-leader-election"], {}
+    ).shard.alone
 
 
 def test_lease_times_must_fit_together() -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from fake_time import now, run
 from inception_operator.contract.errors import GoneError, NotFoundError, UnavailableError
+from inception_operator.contract.shard import ALL_JOBS, Shard
 from inception_operator.contract.types import Json
 from inception_operator.runtime.client import Client, Kind
 from inception_operator.runtime.reflector import STRAYS, PodReflector
@@ -87,6 +88,7 @@ def observe(
     act: Callable[[PodReflector, list[Key]], Awaitable[None]] | None = None,
     seconds: float = 100,
     strays: tuple[Json, ...] = (),
+    shard: Shard = ALL_JOBS,
     **there: Json | Exception,
 ) -> tuple[PodReflector, list[Key], FakeSource]:
     """Run a reflector over the script in fake time."""
@@ -96,7 +98,9 @@ def observe(
         source = FakeSource(*script)
         source.strays = list(strays)
         source.there = {name.replace("_", "-"): answer for name, answer in there.items()}
-        reflector = PodReflector(source, notices.append, strict_containment(), clock=now)
+        reflector = PodReflector(
+            source, notices.append, strict_containment(), shard=shard, clock=now
+        )
         task = asyncio.create_task(reflector.run())
         await asyncio.sleep(1)
         if act is not None:
@@ -337,3 +341,23 @@ def test_a_list_finds_pods_that_lost_their_role_while_nobody_watched() -> None:
     del bare["metadata"]["labels"]["training.inception.dev/role"]
     reflector, _, _ = observe(listed(pod()), watched(None), strays=(bare,))
     assert names(reflector) == ["job-0-1", "job-1-1"]
+
+
+def test_pods_of_jobs_of_other_shards_are_no_news() -> None:
+    async def act(reflector: PodReflector, _notices: list[Key]) -> None:
+        reflector.merge(pod("d-3-1", version=20))
+
+    events = [
+        ("ADDED", pod("d-1-1", version=11)),
+        ("ADDED", pod("a-1-1", version=12)),
+        # Whether it has only left the selector would be asked of each of one's own.
+        ("DELETED", pod("d-0-1", version=13)),
+    ]
+    # Of these two jobs only a is one of the first of two shards.
+    reflector, notices, source = observe(
+        listed(pod("a-0-1"), pod("d-0-1")), watched(*events, None), act=act, shard=Shard(0, 2)
+    )
+    assert names(reflector, ("ns", "a")) == ["a-0-1", "a-1-1"]
+    assert names(reflector, ("ns", "d")) == []
+    assert set(notices) == {("ns", "a")}
+    assert not [call for call in source.calls if call.startswith("get")]

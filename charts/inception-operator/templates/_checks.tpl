@@ -21,6 +21,14 @@ values.schema.json.
 {{- end }}
 
 {{- define "inception-operator.checkElection" -}}
+{{- if gt (include "inception-operator.shards" . | int) 1 }}
+{{- if not .Values.leaderElection.enabled }}
+{{- fail "shards: without leaderElection.enabled nothing keeps two operators from the same job; enable it" }}
+{{- end }}
+{{- if .Values.leaderElection.guardCreations }}
+{{- fail "shards: leaderElection.guardCreations compares the creator of a pod with the holder of one Lease, and each shard has its own; take one of the two" }}
+{{- end }}
+{{- end }}
 {{- if .Values.leaderElection.guardCreations }}
 {{- if not .Values.leaderElection.enabled }}
 {{- fail "leaderElection.guardCreations: without leaderElection.enabled nobody holds a Lease, so every pod would be refused; enable it" }}
@@ -41,7 +49,7 @@ values.schema.json.
 
 {{- /* Arguments that the chart gives by other values: the last one would win without a word. */}}
 {{- define "inception-operator.checkArguments" -}}
-{{- $values := dict "--trainer-image" "trainerImage" "--trainer-pull-policy" "trainerImage.pullPolicy" "--lease-name" "leaderElection.leaseName" "--no-leader-election" "leaderElection.enabled" "--namespaces" "watchNamespaces" "--log-format" "logging.format" "--log-level" "logging.level" "--profiles-dir" "profiles" "--metrics-secure" "metrics.operator.secure.enabled" "--metrics-cert-path" "metrics.operator.secure.secretName" }}
+{{- $values := dict "--trainer-image" "trainerImage" "--trainer-pull-policy" "trainerImage.pullPolicy" "--lease-name" "leaderElection.leaseName" "--shard" "shards" "--no-leader-election" "leaderElection.enabled" "--namespaces" "watchNamespaces" "--log-format" "logging.format" "--log-level" "logging.level" "--profiles-dir" "profiles" "--metrics-secure" "metrics.operator.secure.enabled" "--metrics-cert-path" "metrics.operator.secure.secretName" }}
 {{- $fixed := list "--http-port" "--metrics-port" "--advertise-address" "--lease-namespace" }}
 {{- range .Values.extraArgs }}
 {{- $option := splitList "=" . | first }}

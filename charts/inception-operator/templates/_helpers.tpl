@@ -39,6 +39,29 @@ app.kubernetes.io/component: operator
 {{- .Values.leaderElection.leaseName | default (include "inception-operator.fullname" .) }}
 {{- end }}
 
+{{- /* Among how many operators the jobs are divided; values of an older chart do not say it. */}}
+{{- define "inception-operator.shards" -}}
+{{- .Values.shards | default 1 }}
+{{- end }}
+
+{{- /* What the names of a shard's objects end with: list ROOT INDEX. Nothing where there is one for all jobs. */}}
+{{- define "inception-operator.shardSuffix" -}}
+{{- if gt (include "inception-operator.shards" (index . 0) | int) 1 }}-shard-{{ index . 1 }}{{ end }}
+{{- end }}
+
+{{- /* The names of all Leases, as JSON: the one of the whole, and with shards one of each. */}}
+{{- define "inception-operator.leaseNames" -}}
+{{- $whole := include "inception-operator.leaseName" . }}
+{{- $names := list $whole }}
+{{- $count := include "inception-operator.shards" . | int }}
+{{- if gt $count 1 }}
+{{- range until $count }}
+{{- $names = append $names (printf "%s-shard-%d" $whole .) }}
+{{- end }}
+{{- end }}
+{{- $names | toJson }}
+{{- end }}
+
 {{- /* An image reference of a map and the tag of the chart: list MAP TAG. */}}
 {{- define "inception-operator.imageReference" -}}
 {{- $tag := index . 1 }}

@@ -80,7 +80,7 @@ class App:
         self._stop = asyncio.Event()
         self._leading = False
 
-        self._jobs = JobCache()
+        self._jobs = JobCache(settings.shard)
         self._metrics = Metrics(self._jobs.values, self._pods_of, self._context.profiles)
         containment = self._metrics.containment
         fence = Fence()
@@ -95,7 +95,9 @@ class App:
         notify = self._queue.add
 
         # What is watched and asked: everything calls notify with the key of a job.
-        self._pods = PodCache(self._client, notify, containment, settings.namespaces)
+        self._pods = PodCache(
+            self._client, notify, containment, settings.namespaces, settings.shard
+        )
         self._probe = Probe(notify, clock=time.monotonic)
         self._resync = Resync(
             self._client,
@@ -144,6 +146,7 @@ class App:
             self._jobs, observer, applier, self._queue, self._metrics, containment, self._context
         )
 
+        self._metrics.shards.labels(str(settings.shard.index)).set(settings.shard.count)
         self._leader = Leader(self._client, settings, fence)
         self._server = Server(
             settings.http_host,
@@ -160,6 +163,8 @@ class App:
         await self._server.start()
         self._take_signals()
         _log.info("listening on port %d", self._server.port)
+        if not self._settings.shard.alone:
+            _log.info("this is shard %s of the jobs", self._settings.shard)
         if self._settings.metrics_secure:
             _log.info("/metrics is on port %d, over TLS", self._server.metrics_port)
         operating = asyncio.create_task(self._operate(), name="operator")

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from inception_operator.contract import conditions
 from inception_operator.contract.bounds import bounded
 from inception_operator.contract.names import ConditionType
+from inception_operator.contract.shard import ALL_JOBS, Shard
 from inception_operator.contract.types import Json
 
 from .objects import Tombstones, key_of, uid_of, version_of
@@ -20,9 +21,13 @@ TOMBSTONES = 5_000
 
 
 class JobCache:
-    """Custom resources by key; versions only move forward, and what was deleted stays deleted."""
+    """Custom resources by key; versions only move forward, and what was deleted stays deleted.
 
-    def __init__(self) -> None:
+    Jobs of other shards are no news, whatever is told of them, and none of them is kept.
+    """
+
+    def __init__(self, shard: Shard = ALL_JOBS) -> None:
+        self._shard = shard
         self._resources: dict[Key, Json] = {}
         # A dict, which keeps its order: whoever goes through it takes the jobs one after the other.
         self._running: dict[Key, None] = {}
@@ -34,6 +39,10 @@ class JobCache:
     def __iter__(self) -> Iterator[Key]:
         # A copy, because those who iterate wait in between and others write meanwhile.
         return iter(list(self._resources))
+
+    def owns(self, key: Key) -> bool:
+        """Whether a job is this process's to run, known or not."""
+        return self._shard.owns(key)
 
     def running(self) -> list[Key]:
         """The jobs that run by their status: what is done to these costs nothing for all others."""
@@ -56,9 +65,9 @@ class JobCache:
 
     def update(self, resource: Json) -> bool:
         """Keep ``resource`` if it is newer than what is here; True if it was."""
-        if uid_of(resource) in self._deleted:
-            return False
         key = key_of(resource)
+        if not self.owns(key) or uid_of(resource) in self._deleted:
+            return False
         cached = self._resources.get(key)
         if cached is not None and version_of(cached) >= version_of(resource):
             return False

@@ -108,6 +108,8 @@ def make_registry(
     async def on_change(event: Any, **_: Any) -> None:
         resource = event["object"]
         key = key_of(resource)
+        if not jobs.owns(key):
+            return
         # type is None for what was there when the watch began.
         if event["type"] == "DELETED":
             jobs.forget(key, uid_of(resource))

@@ -1,30 +1,27 @@
 """Leader election: one operator works at a time, the one that holds and renews a Lease.
 
+Shards are operators that each work at a part of the jobs. Each of them holds two Leases: the one
+of the whole, together with the other shards of the same number, and the one of its part. Whoever
+counts with another number of shards, or with none, stands by at the Lease of the whole (decision
+32).
+
 Who cannot renew in time must stop writing before the others may take over, so `Leader.renew` raises
-and the process ends; one that was frozen meanwhile is stopped by its `fence`. Clocks of different
-machines are never compared: a Lease counts as expired when this process has seen it unchanged for
-its duration. (``kubernetes.aio.leaderelection`` compares clocks, and never gives a Lease back.)
+and the process ends; one that was frozen meanwhile is stopped by its `fence`.
+(``kubernetes.aio.leaderelection`` compares clocks, and never gives a Lease back.)
 """
 
 from __future__ import annotations
 
 import asyncio
-import datetime
 import logging
 import random
 from collections.abc import Callable
 
-from inception_operator.contract.errors import (
-    ApiError,
-    ConflictError,
-    LeadershipLostError,
-    NotFoundError,
-    RejectedError,
-)
-from inception_operator.contract.types import Json
+from inception_operator.contract.errors import LeadershipLostError
 
-from .client import LEASES, Client
+from .client import Client
 from .fence import Fence, clock
+from .lease import Lease, Terms
 from .settings import Settings
 
 _log = logging.getLogger(__name__)
@@ -41,17 +38,16 @@ class Leader:
         *,
         clock: Callable[[], float] = clock,
     ) -> None:
-        self._client = client
         self._settings = settings
         self._fence = fence
         self._clock = clock
-        self._lease: Json | None = None
-        self._seen: tuple[str, float] = ("", 0.0)
-        self._renewed = 0.0
+        self._leases = [Lease(client, terms, clock) for terms in _terms(settings)]
         self.leading = False
-        self._said: str | None = None
-        self.problem: str | None = None
+
+    @property
+    def problem(self) -> str | None:
         """Why this process could not lead even if nobody else did, for people."""
+        return next((lease.problem for lease in self._leases if lease.problem), None)
 
     async def acquire(self) -> None:
         """Wait until this process leads."""
@@ -70,10 +66,11 @@ class Leader:
         deadline = self._settings.lease_renew_deadline
         while True:
             await asyncio.sleep(self._settings.lease_retry_period)
-            silence = self._clock() - self._renewed
+            oldest = min(self._leases, key=lambda lease: lease.renewed)
+            silence = self._clock() - oldest.renewed
             # After a freeze others may lead already: nothing more may be sent, not even a renewal.
             if silence >= deadline:
-                self._lose(f"the Lease could not be renewed for {silence:.0f} s")
+                self._lose(oldest, f"the Lease could not be renewed for {silence:.0f} s")
             # A request that hangs must not outlive the deadline.
             try:
                 async with asyncio.timeout(deadline - silence):
@@ -82,138 +79,49 @@ class Leader:
                 renewed = False
             if renewed:
                 continue
-            if self._lease is not None and self._holder() != self._settings.identity:
-                self._lose(f"{self._holder() or 'nobody'} holds the Lease")
-            if self._clock() - self._renewed >= deadline:
-                self._lose(f"the Lease could not be renewed for {deadline:.0f} s")
+            for lease in self._leases:
+                if (holder := lease.taken_by) is not None:
+                    self._lose(lease, f"{holder or 'nobody'} holds the Lease")
+                if self._clock() - lease.renewed >= deadline:
+                    self._lose(lease, f"the Lease could not be renewed for {deadline:.0f} s")
 
     async def release(self) -> None:
         """Give the Lease back, so that the next operator takes over at once."""
-        if not self.leading or self._lease is None or not self._fence.remaining:
+        if not self.leading or not self._fence.remaining:
             return
         self.leading = False
-        body = {
-            **self._lease,
-            "spec": {**self._lease["spec"], "holderIdentity": "", "leaseDurationSeconds": 1},
-        }
         try:
-            await self._client.replace(
-                LEASES, self._settings.lease_namespace, self._settings.lease_name, body
-            )
-        except (ApiError, LeadershipLostError) as error:
-            _log.info("the Lease was not released: %s", error)
+            for lease in self._leases:
+                await lease.give_back()
         finally:
             self._fence.close()
 
-    def _lose(self, why: str) -> None:
+    def _lose(self, lease: Lease, why: str) -> None:
         self.leading = False
         self._fence.close()
-        raise LeadershipLostError(
-            f"{self._settings.lease_namespace}/{self._settings.lease_name}: {why}"
-        )
+        raise LeadershipLostError(f"{lease}: {why}")
 
     async def _attempt(self) -> bool:
-        """Take or renew the Lease once.
+        """Take or renew every Lease once, each only where the one before is held."""
+        for lease in self._leases:
+            if not await lease.attempt():
+                return False
+        self.leading = True
+        oldest = min(lease.renewed for lease in self._leases)
+        self._fence.lead_until(oldest + self._settings.lease_renew_deadline)
+        return True
 
-        False if it is somebody else's or the API server did not answer.
-        """
-        # The time before the request: when the answer is late, others count from the write.
-        started = self._clock()
-        try:
-            self._lease = await self._write()
-        except ConflictError:
-            # Somebody wrote it: read it again before the next try.
-            self._lease = None
-        except NotFoundError as error:
-            # Somebody deleted it, or its namespace does not exist.
-            self._lease = None
-            self._note(error)
-        except ApiError as error:
-            self._note(error)
-        else:
-            self._note(None)
-            if self._holder() == self._settings.identity:
-                self._renewed = started
-                self.leading = True
-                self._fence.lead_until(started + self._settings.lease_renew_deadline)
-                return True
-        return False
 
-    def _note(self, error: ApiError | None) -> None:
-        """Remember and log what stands in the way of the election; the same thing only once."""
-        if error is None:
-            self.problem = self._said = None
-            return
-        lease = f"{self._settings.lease_namespace}/{self._settings.lease_name}"
-        text = f"leader election with the Lease {lease}: {error}"
-        # An API server that does not answer is `Contact`'s matter.
-        if isinstance(error, NotFoundError):
-            self.problem = text = f"{text}; is --lease-namespace right?"
-        elif isinstance(error, RejectedError):
-            self.problem = text = f"{text}; give the operator its Role there"
-        if text != self._said:
-            self._said = text
-            _log.warning("%s", text)
-
-    async def _write(self) -> Json:
-        """Write ourselves into the Lease where that is allowed; returns the Lease as it is then."""
-        namespace = self._settings.lease_namespace
-        name = self._settings.lease_name
-        # A leader knows its Lease from its last write: one request for a renewal instead of two.
-        lease = self._lease if self.leading and self._lease else await self._read()
-        if lease is None:
-            return await self._make(namespace, name)
-        if self._holder() not in ("", self._settings.identity) and not self._expired(lease):
-            return lease
-        return await self._client.replace(LEASES, namespace, name, self._body(lease))
-
-    async def _make(self, namespace: str, name: str) -> Json:
-        # Chart and manifests bring the Lease, so that the operator needs no right to create one.
-        try:
-            return await self._client.create(LEASES, namespace, self._body(None))
-        except RejectedError as error:
-            message = (
-                f"there is no Lease {namespace}/{name}, and the operator may not make it: "
-                f"helm upgrade or kubectl apply of the manifests brings it back ({error})"
-            )
-            raise RejectedError(error.status, message) from error
-
-    async def _read(self) -> Json | None:
-        try:
-            self._lease = await self._client.get(
-                LEASES, self._settings.lease_namespace, self._settings.lease_name
-            )
-        except NotFoundError:
-            self._lease = None
-        return self._lease
-
-    def _expired(self, lease: Json) -> bool:
-        # The version and not renewTime: the holder's clock may be wrong.
-        version = str(lease["metadata"]["resourceVersion"])
-        if self._seen[0] != version:
-            self._seen = (version, self._clock())
-        seconds = (lease.get("spec") or {}).get("leaseDurationSeconds")
-        duration = float(seconds or self._settings.lease_duration)
-        return self._clock() - self._seen[1] >= duration
-
-    def _holder(self) -> str:
-        return str(((self._lease or {}).get("spec") or {}).get("holderIdentity") or "")
-
-    def _body(self, lease: Json | None) -> Json:
-        now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-        old = (lease or {}).get("spec") or {}
-        is_new = old.get("holderIdentity") != self._settings.identity
-        transitions = int(old.get("leaseTransitions") or 0)
-        metadata = {"namespace": self._settings.lease_namespace, "name": self._settings.lease_name}
-        return {
-            "apiVersion": LEASES.api_version,
-            "kind": "Lease",
-            "metadata": lease["metadata"] if lease else metadata,
-            "spec": {
-                "holderIdentity": self._settings.identity,
-                "leaseDurationSeconds": int(self._settings.lease_duration),
-                "acquireTime": now if is_new else old.get("acquireTime", now),
-                "renewTime": now,
-                "leaseTransitions": transitions + int(is_new and lease is not None),
-            },
-        }
+def _terms(settings: Settings) -> list[Terms]:
+    """The Leases that a process needs to write, the one of the whole first."""
+    namespace, name = settings.lease_namespace, settings.lease_name
+    duration, shard = settings.lease_duration, settings.shard
+    if shard.alone:
+        return [Terms(namespace, name, settings.identity, duration)]
+    # No identity of a process has a space.
+    whole = f"{shard.count} shards"
+    part = f"{name}-shard-{shard.index}"
+    return [
+        Terms(namespace, name, whole, duration, shared=True, wary=True),
+        Terms(namespace, part, settings.identity, duration, wary=True),
+    ]

@@ -131,6 +131,11 @@ class Metrics:
             "resource",
         )
         self.leader = self._gauge("leader", "1 while this process may write.")
+        self.shards = self._gauge(
+            "shards",
+            "Among how many operators the jobs are divided; the label says which of them this is.",
+            "shard",
+        )
         self.planned_moves = self._gauge(
             "planned_moves",
             "1 while nodes are watched, so that jobs leave those that are about to go.",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
 
+from inception_operator.contract.shard import ALL_JOBS, Shard
 from inception_operator.contract.types import Json, VanishedPod
 
 from .client import Client
@@ -25,9 +26,10 @@ class PodCache:
         notify: Callable[[Key], None],
         containment: Containment,
         namespaces: Sequence[str] = (),
+        shard: Shard = ALL_JOBS,
     ) -> None:
         self._reflectors: dict[str | None, PodReflector] = {
-            namespace: PodReflector(client, notify, containment, namespace=namespace)
+            namespace: PodReflector(client, notify, containment, namespace=namespace, shard=shard)
             for namespace in (namespaces or (None,))
         }
 

@@ -17,6 +17,7 @@ from typing_extensions import override
 from inception_operator.contract import names
 from inception_operator.contract.errors import ApiError
 from inception_operator.contract.names import Phase
+from inception_operator.contract.shard import ALL_JOBS, Shard
 from inception_operator.contract.types import Json, VanishedPod
 from inception_operator.pod.identity import identity
 from inception_operator.pod.view import trim_pod
@@ -36,7 +37,10 @@ TOMBSTONES = 20_000
 
 
 class PodReflector(ListWatch):
-    """The pods of all jobs of one namespace, or of all namespaces, by job."""
+    """The pods of all jobs of one namespace, or of all namespaces, by job.
+
+    Those of other shards' jobs are dropped when they arrive.
+    """
 
     def __init__(
         self,
@@ -45,12 +49,14 @@ class PodReflector(ListWatch):
         containment: Containment,
         *,
         namespace: str | None = None,
+        shard: Shard = ALL_JOBS,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         query = {"labelSelector": SELECTOR}
         super().__init__(client, PODS, query, namespace=namespace, clock=clock)
         self._notify = notify
         self._containment = containment
+        self._shard = shard
         self._pods: dict[Key, dict[str, Json]] = {}
         self._deleted = Tombstones(TOMBSTONES)
         self._gone: dict[Key, dict[int, VanishedPod]] = {}
@@ -117,9 +123,9 @@ class PodReflector(ListWatch):
             async for page in pages:
                 for raw in page["items"]:
                     with self._containment.contain(key_of(raw), Where.POD):
-                        pod = trim_pod(raw)
-                        key = _job_key_of(pod)
+                        key = self._job_key_of(raw)
                         if key is not None:
+                            pod = trim_pod(raw)
                             listed.setdefault(key, {})[name_of(pod)] = pod
                 version = str(page["metadata"]["resourceVersion"])
         return version
@@ -151,6 +157,8 @@ class PodReflector(ListWatch):
             self._take_pod(event_type, raw)
 
     def _take_pod(self, event_type: str, raw: Json) -> None:
+        if self._job_key_of(raw) is None:
+            return
         if event_type == "DELETED":
             # A watch with a selector says DELETED also when an object no longer matches it: the
             # pod has vanished, or somebody took its role label away.
@@ -166,9 +174,10 @@ class PodReflector(ListWatch):
 
     def _store(self, raw: Json) -> Key | None:
         """Keep a pod if it is news; returns the key of its job if it was."""
-        pod = trim_pod(raw)
-        key = _job_key_of(pod)
-        return key if key is not None and self._store_trimmed(key, pod) else None
+        key = self._job_key_of(raw)
+        if key is None:
+            return None
+        return key if self._store_trimmed(key, trim_pod(raw)) else None
 
     def _store_trimmed(self, key: Key, pod: Json) -> bool:
         """Keep ``pod`` if it is newer than what is cached; True if it was."""
@@ -204,13 +213,12 @@ class PodReflector(ListWatch):
     def _forget(self, raw: Json) -> None:
         uid = uid_of(raw)
         self._deleted.add(uid)
-        pod = trim_pod(raw)
-        key = _job_key_of(pod)
+        key = self._job_key_of(raw)
         if key is None:
             return
-        cached = self._pods.get(key, {}).get(name_of(pod))
+        cached = self._pods.get(key, {}).get(name_of(raw))
         if cached is not None and uid_of(cached) == uid:
-            self._drop(key, name_of(pod))
+            self._drop(key, name_of(raw))
         self._notify(key)
 
     def _drop(self, key: Key, name: str) -> None:
@@ -241,8 +249,13 @@ class PodReflector(ListWatch):
         if len(self._gone) > TOMBSTONES:
             del self._gone[next(iter(self._gone))]
 
+    def _job_key_of(self, pod: Json) -> Key | None:
+        """The job that a pod's name says it is of, if that is one of this shard's.
 
-def _job_key_of(pod: Json) -> Key | None:
-    """The job that a pod's name says it is of: labels can be changed by anybody, names cannot."""
-    parts = identity(name_of(pod))
-    return (pod["metadata"]["namespace"], parts[0]) if parts else None
+        Labels can be changed by anybody, names cannot.
+        """
+        parts = identity(name_of(pod))
+        if parts is None:
+            return None
+        key = (str(pod["metadata"]["namespace"]), parts[0])
+        return key if self._shard.owns(key) else None

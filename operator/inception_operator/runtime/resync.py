@@ -130,10 +130,12 @@ class Resync:
             async for event in events:
                 raw = event["object"]
                 version = str(raw["metadata"]["resourceVersion"])
+                if event["type"] == "BOOKMARK" or not self._jobs.owns(key_of(raw)):
+                    continue
                 if event["type"] == "DELETED":
                     changed.pop(key_of(raw), None)
                     self._forget(raw)
-                elif event["type"] != "BOOKMARK":
+                else:
                     changed[key_of(raw)] = (uid_of(raw), version_of(raw))
         return version
 
@@ -174,7 +176,8 @@ class Resync:
             async for page in pages:
                 # The API server writes null for an empty list of metadata.
                 for raw in page["items"] or ():
-                    listed[key_of(raw)] = (uid_of(raw), version_of(raw))
+                    if self._jobs.owns(key_of(raw)):
+                        listed[key_of(raw)] = (uid_of(raw), version_of(raw))
                 version = str(page["metadata"]["resourceVersion"])
         return version
 

@@ -13,6 +13,7 @@ from typing import Literal
 
 from inception_operator.contract.errors import SettingsError
 from inception_operator.contract.names import PodPolicy
+from inception_operator.contract.shard import ALL_JOBS, Shard
 from inception_operator.decide.leave_signs import DEFAULT, LeaveSigns, parse_signs
 
 LogFormat = Literal["json", "text"]
@@ -34,6 +35,7 @@ class Settings:
 
     Durations are seconds. No ``namespaces`` means all. ``max_watch_age`` and ``max_key_age`` are
     what /healthz allows: the age of the quietest watch, and of the oldest key in the work queue.
+    ``shard`` is the part of the jobs that is this process's.
     """
 
     trainer_image: str
@@ -50,6 +52,7 @@ class Settings:
     lease_duration: float = 15.0
     lease_renew_deadline: float = 10.0
     lease_retry_period: float = 2.0
+    shard: Shard = ALL_JOBS
     profiles_dir: Path | None = None
     kubeconfig: Path | None = None
     log_format: LogFormat = "json"
@@ -86,6 +89,10 @@ class Settings:
             bool(self.lease_namespace and self.lease_name),
             "--lease-namespace and --lease-name",
             "a name",
+        )
+        # Two numbers of shards, in force at the same time, would both run the same job.
+        self._check(
+            self.shard.alone or self.leader_election, "--shard", "no --no-leader-election beside it"
         )
         for name in self.namespaces:
             self._check(
