@@ -49,7 +49,7 @@ def test_many_trainings_at_once(
         )
         assert operator.metric("api_requests_total", verb="create", resource="pods") == 2 * jobs
         # Two pods, two assignments, two statuses and an event. Where pods take longer than five
-        # seconds, as on a busy machine, one status more and an event that tells what they wait for.
+        # seconds, as on a busy machine, one status more and the second of the events below.
         assert operator.writes() / jobs < 9.5
         told = [reason for name in names for reason in trainings.reasons(name)]
         # Nobody listens at the addresses of fake pods, which is said after a while.
