@@ -39,7 +39,7 @@ def test_the_demo_ends_with_the_page_of_its_job(
     page = run.make_page(ready, files, print)
     text = page.read_text(encoding="utf-8")
     # From the cluster, and from the files of the run.
-    for words in (f"{trainings.namespace}/{run.JOB}", "Succeeded", "kind: Digits", "Loss"):
+    for words in (f"{trainings.namespace}/{run.JOB}", "Succeeded", "kind: Synthetic", "Loss"):
         assert words in text, words
 
     run.report(ready, trainings.get(run.JOB), files, 1.0)

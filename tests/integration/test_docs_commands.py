@@ -28,7 +28,7 @@ from localcluster.pytest_plugin import fresh_namespace
 from operator_process import OperatorProcess
 from trainings import wait_for, wait_served
 
-pytestmark = pytest.mark.timeout(500)
+pytestmark = pytest.mark.timeout(900)
 CHECKOUT = ("charts", "manifests", "docs", "pyproject.toml")
 LEASE = {
     "apiVersion": "coordination.k8s.io/v1",
@@ -47,6 +47,7 @@ for number in range(40):
             file.parent.mkdir(parents=True, exist_ok=True)
             Image.new("RGB", (40, 40), (number * 6, len(name + split), 7)).save(file)
     photos.mkdir(exist_ok=True)
+for number in range(4):
     Image.new("RGB", (40, 40), (9, number * 6, 7)).save(photos / f"{number}.png")
 """
 
@@ -129,7 +130,7 @@ class Shell:
         log = self.folder / ".log"
         process = self._start(script, log)
         try:
-            code = process.wait(240)
+            code = process.wait(400)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             code = process.wait()

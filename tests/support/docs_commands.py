@@ -61,15 +61,14 @@ class Command:
 
 def commands() -> list[Command]:
     """Every command of every page: those in blocks, and complete ones within the text."""
-    return [command for page in PAGES for command in _of_page(page)]
+    return [command for page in PAGES for command in of_page(page, str(page.relative_to(ROOT)))]
 
 
-def unlabelled() -> list[str]:
-    """Places of the blocks that do not say what they hold."""
+def unlabelled(page: Path) -> list[int]:
+    """Lines of the blocks that do not say what they hold."""
     known = (*SHELL, CONSOLE, *OTHER)
     return [
-        f"{page.relative_to(ROOT)}:{_line(token)}"
-        for page in PAGES
+        _line(token)
         for token in _tokens(page)
         if token.type == "code_block" or (token.type == "fence" and token.info not in known)
     ]
@@ -84,8 +83,8 @@ def _line(token: Token) -> int:
     return token.map[0] + 1 if token.map else 0
 
 
-def _of_page(page: Path) -> Iterator[Command]:
-    name = str(page.relative_to(ROOT))
+def of_page(page: Path, name: str) -> Iterator[Command]:
+    """Every command of one page."""
     for token in _tokens(page):
         if token.type == "fence" and token.info in SHELL:
             for text in _joined(token.content):

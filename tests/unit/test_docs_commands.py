@@ -8,6 +8,7 @@ import os
 import subprocess
 import textwrap
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,7 +16,8 @@ import yaml
 
 import docs_commands
 from docs_commands import ROOT, Command, NotUnderstoodError, understand
-from docs_table import EXCUSED, STORIES, Run
+from docs_excuses import EXCUSED
+from docs_table import STORIES, Run
 
 COMMANDS = docs_commands.commands()
 RUN = {step.command for story in STORIES for step in story.steps if isinstance(step, Run)}
@@ -41,13 +43,51 @@ def places(commands: list[Command]) -> str:
     return "\n".join(f"{command.place}: {command.text}" for command in commands)
 
 
-def test_every_block_says_what_it_holds() -> None:
-    assert docs_commands.unlabelled() == [], "begin them with ```bash, ```console, ```text, …"
+EXAMPLE = """
+Run `make test`, see `helm upgrade`, then `kubectl inception list -A`.
+
+```bash
+kubectl get pods \\
+  -A            # all of them
+```
+
+```console
+$ kubectl get nodes
+NAME   STATUS
+```
+
+```text
+make nothing
+```
+
+    make it unsaid
+"""
+
+
+def test_commands_are_found_in_blocks_and_in_the_text(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(EXAMPLE, encoding="utf-8")
+    found = list(docs_commands.of_page(page, "page.md"))
+    assert [(command.text, command.in_block) for command in found] == [
+        ("make test", False),
+        ("kubectl inception list -A", False),
+        ("kubectl get pods -A", True),
+        ("kubectl get nodes", True),
+    ]
+    assert found[-1].output == ("NAME   STATUS",)
+    assert docs_commands.unlabelled(page) == [18]
+
+
+@pytest.mark.parametrize("page", docs_commands.PAGES, ids=lambda page: page.name)
+def test_every_block_says_what_it_holds(page: Path) -> None:
+    assert docs_commands.unlabelled(page) == [], "begin it with ```bash, ```console, ```text, …"
 
 
 def test_every_command_in_a_block_is_run_or_excused() -> None:
     left = [c for c in COMMANDS if c.in_block and c.text not in RUN | NOT_RUN]
-    assert left == [], f"add them to tests/support/docs_table.py:\n{places(left)}"
+    assert left == [], (
+        f"add them to tests/support/docs_table.py, or to docs_excuses.py:\n{places(left)}"
+    )
 
 
 def test_every_other_command_is_run_excused_or_understood() -> None:
@@ -58,7 +98,9 @@ def test_every_other_command_is_run_excused_or_understood() -> None:
         and not is_benchmark(command.text)
         and not understand(command.text)
     ]
-    assert left == [], f"add them to tests/support/docs_table.py:\n{places(left)}"
+    assert left == [], (
+        f"add them to tests/support/docs_table.py, or to docs_excuses.py:\n{places(left)}"
+    )
 
 
 def test_what_is_run_or_excused_is_in_a_document() -> None:

@@ -74,6 +74,8 @@ def test_a_job_that_was_only_not_found_may_come_back() -> None:
     assert jobs.drop(KEY, "job-uid")
     assert not jobs.has_seen(KEY, "job-uid", 5)
     assert jobs.update(job(version=6))
+
+
 MINE = Shard(0, 2)
 """Of these, ``ns/a`` is a job and ``ns/d`` is none."""
 
