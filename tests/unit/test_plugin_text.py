@@ -264,6 +264,30 @@ def test_a_lease_says_whether_the_operator_lives(spec: Json, verdict: str, said:
 
 
 @pytest.mark.parametrize(
+    ("holders", "verdict", "said"),
+    [
+        ({"l": "one", "other": ""}, "ok", "one leads"),
+        ({"l": "2 shards", "l-shard-0": "one", "l-shard-1": "two"}, "ok", "2 shards leads"),
+        ({"l": "2 shards", "l-shard-0": "one", "l-shard-1": ""}, "broken", "system/l-shard-1"),
+        ({"l": "", "l-shard-0": ""}, "broken", "nobody holds the Lease system/l:"),
+    ],
+)
+def test_an_operator_is_well_when_each_of_its_shards_is(
+    holders: dict[str, str], verdict: str, said: str
+) -> None:
+    leases: list[Json] = [
+        {
+            "metadata": {"name": name, "namespace": "system"},
+            "spec": {"holderIdentity": holder, "renewTime": "2026-01-01T11:59:58Z"},
+        }
+        for name, holder in holders.items()
+    ]
+    finding = doctor.operator_finding(leases, NOW)
+    assert finding.verdict == verdict
+    assert said in finding.text
+
+
+@pytest.mark.parametrize(
     ("own", "operator", "verdict"),
     [
         ("1.2.3", "1.2.3", "ok"),

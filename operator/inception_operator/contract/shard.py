@@ -12,6 +12,8 @@ from typing import Final
 
 MOST_SHARDS: Final = 32
 """Each shard decodes every change of every job and pod, so more of them would do little else."""
+OF_SHARD: Final = "-shard-"
+"""Between the name of the Lease of the whole and the number of a shard, in the name of its own."""
 _SHARD: Final = re.compile(r"([0-9]{1,2})/([0-9]{1,2})")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -11,6 +11,7 @@ import click
 
 from inception_operator import __version__
 from inception_operator.contract import names
+from inception_operator.contract.shard import OF_SHARD
 from inception_operator.contract.times import parse_time
 from inception_operator.contract.types import Json
 
@@ -164,8 +165,20 @@ def _operator(cluster: Cluster, chosen: str | None) -> Finding:
             "no Lease of it in any namespace: it is not installed (docs/install.md), runs without "
             "leader election, or its Lease has another name (--lease NAMESPACE/NAME)",
         )
-    findings = [lease_finding(lease, datetime.now(UTC)) for lease in leases]
-    return min(findings, key=lambda finding: (OK, WARNING, BROKEN).index(finding.verdict))
+    return operator_finding(leases, datetime.now(UTC))
+
+
+def operator_finding(leases: Sequence[Json], now: datetime) -> Finding:
+    """What all its Leases say about the operator."""
+    findings = [lease_finding(lease, now) for lease in leases]
+    best = min(findings, key=lambda finding: (OK, WARNING, BROKEN).index(finding.verdict))
+    # Each shard has a Lease beside that of the whole: without a holder nobody works at its jobs.
+    idle = (
+        finding
+        for lease, finding in zip(leases, findings, strict=True)
+        if OF_SHARD in lease["metadata"]["name"] and finding.verdict != OK
+    )
+    return next(idle, best) if best.verdict == OK else best
 
 
 def _leases(cluster: Cluster, chosen: str | None) -> list[Json]:

@@ -18,6 +18,7 @@ import random
 from collections.abc import Callable
 
 from inception_operator.contract.errors import LeadershipLostError
+from inception_operator.contract.shard import OF_SHARD
 
 from .client import Client
 from .fence import Fence, clock
@@ -120,7 +121,7 @@ def _terms(settings: Settings) -> list[Terms]:
         return [Terms(namespace, name, settings.identity, duration)]
     # No identity of a process has a space.
     whole = f"{shard.count} shards"
-    part = f"{name}-shard-{shard.index}"
+    part = f"{name}{OF_SHARD}{shard.index}"
     return [
         Terms(namespace, name, whole, duration, shared=True, wary=True),
         Terms(namespace, part, settings.identity, duration, wary=True),
