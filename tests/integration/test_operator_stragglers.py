@@ -82,6 +82,7 @@ def test_one_that_is_to_be_replaced_leaves_once_its_successor_runs(
 ) -> None:
     operator = OperatorProcess(trainings.cluster.kubeconfig, tmp_path / "operator.log")
     with operator, Launcher(2) as successor:
+        successor.rank = 1
         hold = {"kwok.localcluster/hold": "true"}
         policy = {"stragglerPolicy": "Replace"}
         trainings.create("job", nodes=2, annotations=hold, failurePolicy=policy)
@@ -104,7 +105,11 @@ def test_one_that_is_to_be_replaced_leaves_once_its_successor_runs(
         trainings.play_kubelet("job-1-2", successor.ip, ready=True)
         wait_for("the move", lambda: trainings.status("job")["attempt"] == 2, 60)
         wait_for("the old pod goes", lambda: _is_going(trainings, "job-1-1"))
-        trainings.delete_pod("job-1-1")
+        # A node that holds its pods does not end them either.
+        trainings.cluster.kubectl(
+            *("delete", "pod", "job-1-1", f"--namespace={trainings.namespace}"),
+            *("--ignore-not-found", "--force", "--grace-period=0"),
+        )
         launchers[0].attempt = successor.attempt = 2
         status = trainings.wait_state("job", "Running", attempt=2, seconds=60)
         assert status["restarts"] == 0
