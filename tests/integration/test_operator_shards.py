@@ -50,7 +50,8 @@ def test_every_job_is_run_by_its_own_shard_alone(
         parts = shards.parts(trainings)
         assert min(parts) > 0, "names that leave a shard without jobs show nothing"
         for index, replica in enumerate(shards.all):
-            assert replica.metric("job_state") == parts[index], "no series of other shards' jobs"
+            shown = replica.metric("job_state", namespace=trainings.namespace)
+            assert shown == parts[index], "no series of other shards' jobs"
             assert replica.metric("shards", shard=str(index)) == 3
             assert "Traceback" not in replica.log
 
