@@ -100,6 +100,7 @@ ELSEWHERE = {
     "loss.name",
     "model.batchNormMomentum",
     "model.dropout",
+    "optimizer.trustCoefficient",
     "schedule.stepEpochs",
     "schedule.initialLearningRate",
     "schedule.finalLearningRate",

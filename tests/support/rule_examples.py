@@ -140,6 +140,11 @@ EXAMPLES = [
         {"optimizer": {"squareDecay": "0.9", "name": "SGD"}},
         {"optimizer": {"squareDecay": "0.9", "name": "AdamW"}},
     ),
+    _beside(
+        "trust_coefficient_needs_lars",
+        {"optimizer": {"trustCoefficient": "0.001", "name": "LAMB"}},
+        {"optimizer": {"trustCoefficient": "0.001", "name": "LARS"}},
+    ),
     Example("measuring_needs_batch_sizes", _latencies({}), _latencies({"batchSizes": [1]})),
     _beside(
         "profiler_needs_steps",

@@ -11,6 +11,7 @@ from PIL import Image
 from torchvision.transforms import InterpolationMode, autoaugment
 
 from inception_trainer.config.training import from_mapping
+from inception_trainer.data import autoaugment as ours
 from inception_trainer.data import open_splits
 from inception_trainer.data.augment import Augment, erased_rectangle, jitter_colors
 from inception_trainer.data.randaugment import CHANGES, DRAWS, randaugment
@@ -22,6 +23,7 @@ KINDS = {
     "changes": {"randAugment": {"magnitude": 9}},
     "erasing": {"randomErasing": "1"},
     "one change": {"trivialAugment": True},
+    "policy": {"autoAugment": "ImageNet"},
 }
 
 
@@ -217,3 +219,58 @@ def test_trivialaugment_draws_every_change_and_magnitude(monkeypatch) -> None:
     augment(trivialAugment=True)(images(2000, side=2), np.arange(2000), 0)
     changes, magnitudes, signs = (set(column) for column in zip(*seen, strict=True))
     assert (changes, magnitudes, signs) == (set(range(14)), set(range(31)), {-1.0, 1.0})
+
+
+THEIRS = {
+    "ImageNet": autoaugment.AutoAugmentPolicy.IMAGENET,
+    "Cifar10": autoaugment.AutoAugmentPolicy.CIFAR10,
+}
+BEFORE = 1e-9
+"""By so much a draw is below a probability."""
+
+
+@pytest.mark.parametrize("name", THEIRS)
+def test_every_pair_of_autoaugment_is_torchvisions(name, monkeypatch) -> None:
+    """Both changes, either and none of each pair, and both signs, by the numbers that are drawn."""
+    theirs = autoaugment.AutoAugment(THEIRS[name])
+    assert len(theirs.policies) == len(ours.POLICIES[name]) == 25
+    image = images(1)[0]
+    picture = Image.fromarray(image.permute(1, 2, 0).numpy())
+    for which, pair in enumerate(ours.POLICIES[name]):
+        odds = [step.probability for step in pair]
+        for sides, lack in (((0.2, 0.8), (0, 0)), ((0.8, 0.2), (0, 1)), ((0.9, 0.9), (1, 0))):
+            chances = [
+                min(1.0 - BEFORE, odd + 0.01) if is_lacking else odd - BEFORE
+                for odd, is_lacking in zip(odds, lack, strict=True)
+            ]
+            drawn = (
+                which,
+                torch.tensor(chances, dtype=torch.float64),
+                [int(side >= 0.5) for side in sides],
+            )
+            monkeypatch.setattr(theirs, "get_params", lambda _count, drawn=drawn: drawn)
+            expected = torch.from_numpy(np.array(theirs(picture))).permute(2, 0, 1)
+            found = ours.auto_augment(image, [(which + 0.5) / 25, *chances, *sides], name)
+            assert found.equal(expected), (which, sides, lack)
+
+
+def test_autoaugment_draws_every_pair_as_often(monkeypatch) -> None:
+    """And the two changes of a pair as probable as they are, both ways."""
+    steps = tuple((ours.Step(f"{at} 0", 0.25, 0), ours.Step(f"{at} 1", 1.0, 0)) for at in range(25))
+    seen = []
+    monkeypatch.setitem(ours.POLICIES, "ImageNet", steps)
+    changes = {
+        step.name: lambda picture, _level, sign, name=step.name: (
+            seen.append((name, sign)) or picture
+        )
+        for pair in steps
+        for step in pair
+    }
+    monkeypatch.setattr(ours, "CHANGES", changes)
+    augment(autoAugment="ImageNet")(images(2500, side=2), np.arange(2500), 0)
+    firsts = [entry for entry in seen if entry[0].endswith(" 0")]
+    assert len(firsts) == pytest.approx(2500 / 4, rel=0.12)
+    assert len(seen) - len(firsts) == 2500
+    counts = {name: sum(1 for other, _ in seen if other == name) for name in changes}
+    assert all(60 < counts[f"{at} 1"] < 145 for at in range(25))
+    assert sum(sign for _, sign in seen) == pytest.approx(0, abs=220)

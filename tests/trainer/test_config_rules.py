@@ -101,7 +101,8 @@ TRAININGS = st.fixed_dictionaries(
         ),
         "optimizer": keys(
             {
-                "name": ["SGD", "RMSProp", "AdamW"],
+                "name": ["SGD", "RMSProp", "AdamW", "LARS", "LAMB"],
+                "trustCoefficient": ["0.01"],
                 "nesterov": [True, False],
                 "squareDecay": ["0.9"],
                 "epsilon": ["1.0"],

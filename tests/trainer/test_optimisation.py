@@ -241,12 +241,20 @@ def test_exponential_schedule_begins_after_the_warm_up() -> None:
 @pytest.mark.parametrize(
     ("data", "words"),
     [
-        ({"optimizer": {"epsilon": 1}}, ["optimizer.epsilon", "only RMSProp and AdamW"]),
-        ({"optimizer": {"squareDecay": 0.5}}, ["optimizer.squareDecay", "only RMSProp and AdamW"]),
+        ({"optimizer": {"epsilon": 1}}, ["optimizer.epsilon", "only RMSProp, AdamW and LAMB"]),
+        (
+            {"optimizer": {"squareDecay": 0.5}},
+            ["optimizer.squareDecay", "only RMSProp, AdamW and LAMB"],
+        ),
         (
             {"optimizer": {"name": "RMSProp", "nesterov": True}},
             ["optimizer.nesterov", "RMSProp has no Nesterov"],
         ),
+        (
+            {"optimizer": {"name": "LARS", "nesterov": True}},
+            ["optimizer.nesterov", "LARS has no Nesterov"],
+        ),
+        ({"optimizer": {"trustCoefficient": 1}}, ["optimizer.trustCoefficient", "only LARS"]),
         ({"optimizer": {"name": "RMSProp", "epsilon": 0}}, ["optimizer.epsilon", "greater than 0"]),
         ({"optimizer": {"clipNorm": -1}}, ["optimizer.clipNorm", "greater than 0"]),
         ({"optimizer": {"decayExempt": "Bias"}}, ["optimizer.decayExempt", "NormAndBias"]),

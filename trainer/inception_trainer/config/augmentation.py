@@ -72,6 +72,11 @@ class AugmentationConfig:
     training image. The default is false.
     """
 
+    auto_augment: str | None = key(None, choices=("ImageNet", "Cifar10"), api=Api(max_length=16))
+    """AutoAugment changes every training image by one of 25 pairs of changes, which are those that
+    were found best for ImageNet or for Cifar10. Without it nothing is changed.
+    """
+
     rotation: int | None = key(None, at_least=0, at_most=180)
     """Rotation is by how many degrees at most, either way, images of the kinds Cifar10 and Cifar100
     are turned at random. The default is 15; 0 turns none. Images of other kinds are not turned by

@@ -19,8 +19,12 @@ from .declare import (
 FALLING = ("Cosine", "Linear")
 """Schedules that end at a rate of their own."""
 
-WITH_SQUARES = ("RMSProp", "AdamW")
+WITH_SQUARES = ("RMSProp", "AdamW", "LAMB")
 """Optimizers that keep a running mean of squared gradients."""
+LAYERWISE = ("LARS", "LAMB")
+"""Optimizers that give each tensor of weights a rate of its own."""
+PLAIN_MOMENTUM = (*WITH_SQUARES, "LARS")
+"""Optimizers without Nesterov's form of the momentum."""
 
 _EPOCHS = Api(maximum=100_000)
 
@@ -29,10 +33,11 @@ _EPOCHS = Api(maximum=100_000)
 class OptimizerConfig:
     """Optimizer is the method that changes the weights."""
 
-    name: str = key("SGD", choices=("SGD", *WITH_SQUARES))
+    name: str = key("SGD", choices=("SGD", "RMSProp", "AdamW", *LAYERWISE))
     """Name of the optimizer. SGD, the default, is that of PyTorch; RMSProp is that of TensorFlow,
     with epsilon inside the root and mean squares that begin at one; AdamW is that of PyTorch, whose
-    decay does not go through the gradient.
+    decay does not go through the gradient. LARS and LAMB are for batches of thousands: SGD and Adam
+    with a rate for each tensor of weights, by its length; norms and biases take the plain step.
     """
 
     learning_rate: float = key(0.1, above=0)
@@ -41,8 +46,8 @@ class OptimizerConfig:
     """
 
     momentum: float = key(0.9, at_least=0, below=1)
-    """Momentum is the share of the running gradient that each step keeps, the first beta of AdamW,
-    a quoted decimal below 1. The default is "0.9".
+    """Momentum is the share of the running gradient that each step keeps, the first beta of AdamW
+    and LAMB, a quoted decimal below 1. The default is "0.9".
     """
 
     weight_decay: float = key(0.0001, at_least=0)
@@ -55,14 +60,20 @@ class OptimizerConfig:
 
     # None, not 0.9: only so can a value beside SGD be told from the default.
     square_decay: float | None = key(None, at_least=0, below=1, of_method=True)
-    """SquareDecay is the share of the running mean of squared gradients that RMSProp and AdamW keep
-    at each step, the second beta of AdamW, a quoted decimal below 1. The default is "0.9" for
-    RMSProp and "0.999" for AdamW.
+    """SquareDecay is the share of the running mean of squared gradients that RMSProp, AdamW and
+    LAMB keep at each step, the second beta of the latter two, a quoted decimal below 1. The default
+    is "0.9" for RMSProp and "0.999" for the others.
     """
 
     epsilon: float | None = key(None, above=0, of_method=True)
-    """Epsilon is what RMSProp adds to the mean square before it takes the root, and AdamW after it,
-    a quoted decimal. The default is "1.0" for RMSProp and "0.00000001" for AdamW.
+    """Epsilon is what RMSProp adds to the mean square before it takes the root, and AdamW and LAMB
+    after it, a quoted decimal. The default is "1.0" for RMSProp, "0.00000001" for AdamW and
+    "0.000001" for LAMB.
+    """
+
+    trust_coefficient: float | None = key(None, above=0, of_method=True)
+    """TrustCoefficient is by how much of its own length LARS may change a tensor of weights in a
+    step, times the learning rate, a quoted decimal. The default is "0.001".
     """
 
     layer_decay: float | None = key(None, above=0, at_most=1)
@@ -90,11 +101,11 @@ class OptimizerConfig:
 
     @rule(
         Cel(
-            f"!(self.?name.orValue('') in {cel_list(WITH_SQUARES)}) || "
+            f"!(self.?name.orValue('') in {cel_list(PLAIN_MOMENTUM)}) || "
             "!self.?nesterov.orValue(false)",
             message=(
                 "spec.training.optimizer.nesterov does not go with name "
-                f"{listed(WITH_SQUARES, 'or')}; leave it out"
+                f"{listed(PLAIN_MOMENTUM, 'or')}; leave it out"
             ),
             field="nesterov",
             reason=FORBIDDEN,
@@ -108,9 +119,11 @@ class OptimizerConfig:
 
     def with_defaults(self) -> OptimizerConfig:
         """The keys of one method alone, where not given: RMSProp's with the values of the Inception
-        papers, AdamW's with those of PyTorch.
+        papers, AdamW's with those of PyTorch, those of LARS and LAMB with the papers'.
         """
-        defaults = {"RMSProp": (0.9, 1.0), "AdamW": (0.999, 1e-8)}
+        if self.name == "LARS":
+            return replace(self, trust_coefficient=self.trust_coefficient or 0.001)
+        defaults = {"RMSProp": (0.9, 1.0), "AdamW": (0.999, 1e-8), "LAMB": (0.999, 1e-6)}
         if self.name not in defaults:
             return self
         square_decay, epsilon = defaults[self.name]

@@ -317,6 +317,24 @@ class TrainingConfig:
 
     @rule(
         Cel(
+            "has(self.recipe) || !has(self.optimizer) || !has(self.optimizer.trustCoefficient) || "
+            "self.optimizer.?name.orValue('') == 'LARS'",
+            message=(
+                "spec.training.optimizer.trustCoefficient belongs to LARS; set name to it or leave "
+                "it out"
+            ),
+            field="optimizer",
+            reason=FORBIDDEN,
+        )
+    )
+    def trust_coefficient_needs_lars(self) -> str | None:
+        """LAMB makes each change as long as the weights themselves."""
+        if self.optimizer.trust_coefficient is None or self.optimizer.name == "LARS":
+            return None
+        return "optimizer.trustCoefficient: only LARS has it; leave it out"
+
+    @rule(
+        Cel(
             "self.?mode.orValue('') != 'Infer' || self.?inference.?format.orValue('') != 'None' || "
             "has(self.inference.batchSizes)",
             message=(

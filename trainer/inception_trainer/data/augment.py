@@ -1,5 +1,5 @@
 """Augmentation that ``augmentation`` adds to training images: colour jitter, RandAugment,
-TrivialAugment, random erasing.
+TrivialAugment, AutoAugment, random erasing.
 
 Each is a pure function of (seed, epoch, index), on bytes and before normalisation, one image or
 many at a time. Crops, flips and shifts belong to the data sets themselves; mixup and CutMix, which
@@ -25,7 +25,7 @@ from inception_trainer.config.training import (
 from .counter_rng import Indices, hashes, stream_key, uniforms
 
 JITTER_STREAM, RANDAUGMENT_STREAM, ERASING_STREAM, NOISE_STREAM = 6, 7, 8, 9
-TRIVIAL_STREAM = 23
+TRIVIAL_STREAM, AUTO_STREAM = 23, 24
 """Counters of :func:`.counter_rng.stream_key`, one for each use."""
 LUMA = (0.299, 0.587, 0.114)
 """Weights of red, green and blue in grey (ITU-R BT.601, as Pillow has them)."""
@@ -47,6 +47,8 @@ class Augment:
     """Probability that a part of an image is erased."""
     trivial: bool = False
     """Whether TrivialAugment changes every image, after RandAugment and before erasing."""
+    policy: str | None = None
+    """Of AutoAugment, which comes after TrivialAugment."""
 
     @classmethod
     def of(cls, config: AugmentationConfig, seed: int) -> Augment | None:
@@ -57,9 +59,11 @@ class Augment:
             config.rand_augment,
             config.random_erasing or 0.0,
             bool(config.trivial_augment),
+            config.auto_augment,
         )
         jitters = any(_strengths(augment.jitter))
         has_changes = augment.randaugment.magnitude is not None or augment.trivial
+        has_changes = has_changes or augment.policy is not None
         return augment if jitters or has_changes or augment.erasing else None
 
     def __call__(self, images: Tensor, indices: Indices, epoch: int) -> Tensor:
@@ -72,6 +76,8 @@ class Augment:
             images = self._randaugmented(images, indices, epoch, self.randaugment.magnitude)
         if self.trivial:
             images = self._trivially_augmented(images, indices, epoch)
+        if self.policy is not None:
+            images = self._augmented_by_policy(images, indices, epoch, self.policy)
         return self._erased(images, indices, epoch) if self.erasing else images
 
     def _randaugmented(
@@ -93,6 +99,16 @@ class Augment:
         return torch.stack(
             [trivial_augment(image, row) for image, row in zip(images, draws, strict=True)]
         )
+
+    def _augmented_by_policy(
+        self, images: Tensor, indices: Indices, epoch: int, policy: str
+    ) -> Tensor:
+        # Imported here for the same reason.
+        from .autoaugment import DRAWS, auto_augment
+
+        draws = uniforms(indices, self.seed, epoch, DRAWS, AUTO_STREAM).tolist()
+        pairs = zip(images, draws, strict=True)
+        return torch.stack([auto_augment(image, row, policy) for image, row in pairs])
 
     def _erased(self, images: Tensor, indices: Indices, epoch: int) -> Tensor:
         draws = uniforms(indices, self.seed, epoch, 5, ERASING_STREAM)

@@ -42,8 +42,8 @@ def stream_key(*counters: int) -> np.uint64:
 
     Every use of random numbers has a counter of its own among them (1 the order of an epoch, 2
     crops and flips, 3 synthetic noise, 4 dropout, 5 mixup, 6 to 9 augmentation, 10 what is held
-    out, 20 to 22 CutMix, 23 TrivialAugment): two uses with the same counters would draw the same
-    numbers.
+    out, 20 to 22 CutMix, 23 TrivialAugment, 24 AutoAugment): two uses with the same counters would
+    draw the same numbers.
     """
     state = 0
     for counter in counters:

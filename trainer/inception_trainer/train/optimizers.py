@@ -1,7 +1,7 @@
 """Optimizers by name, and which parameters weight decay leaves alone.
 
 SGD and AdamW are torch's own. RMSProp is TensorFlow's, which torch and timm do not have in this
-form.
+form; LARS and LAMB are in :mod:`.large_batch`.
 """
 
 from __future__ import annotations
@@ -13,10 +13,12 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
-from inception_trainer.config.method import WITH_SQUARES
+from inception_trainer.config.method import LAYERWISE, WITH_SQUARES
 from inception_trainer.config.training import OptimizerConfig
 from inception_trainer.device import supports_fused_sgd
 from inception_trainer.models.blocks import depths as block_depths
+
+from .large_batch import ADAPTED, LAMB, LARS
 
 MOMENTUM, SQUARES = "momentum_buffer", "square_avg"
 """Keys of RMSProp's state; the first is that of torch's SGD, too."""
@@ -26,6 +28,8 @@ STATE_PARTS = {
     "SGD": {"momentum": MOMENTUM},
     "RMSProp": {"momentum": MOMENTUM, "squares": SQUARES},
     "AdamW": {"momentum": "exp_avg", "squares": "exp_avg_sq", STEPS: "step"},
+    "LARS": {"momentum": MOMENTUM},
+    "LAMB": {"momentum": "exp_avg", "squares": "exp_avg_sq", STEPS: "step"},
 }
 """For each optimizer what a checkpoint keeps of its state, and the key that torch has for it."""
 # _BatchNorm is the common base of all batch norms, synchronized ones included.
@@ -105,10 +109,17 @@ def make_optimizer(
     at a time.
     """
     groups = parameter_groups(
-        model, config.weight_decay, config.decay_exempt, config.layer_decay or 1.0
+        model,
+        config.weight_decay,
+        config.decay_exempt,
+        config.layer_decay or 1.0,
+        adapts=config.name in LAYERWISE,
     )
+    if config.name == "LARS":
+        # Filled in with the configuration, as are those below.
+        assert config.trust_coefficient is not None  # noqa: S101
+        return LARS(groups, config.learning_rate, config.momentum, config.trust_coefficient)
     if config.name in WITH_SQUARES:
-        # Filled in with the configuration.
         assert config.square_decay is not None  # noqa: S101
         assert config.epsilon is not None  # noqa: S101
         if config.name == "RMSProp":
@@ -119,12 +130,11 @@ def make_optimizer(
                 config.square_decay,
                 config.epsilon,
             )
+        betas = (config.momentum, config.square_decay)
+        if config.name == "LAMB":
+            return LAMB(groups, config.learning_rate, betas, config.epsilon)
         return torch.optim.AdamW(
-            groups,
-            lr=config.learning_rate,
-            betas=(config.momentum, config.square_decay),
-            eps=config.epsilon,
-            foreach=True,
+            groups, lr=config.learning_rate, betas=betas, eps=config.epsilon, foreach=True
         )
     # Before 2.3, torch's SGD does not know the word "fused".
     kernel = "fused" if supports_fused_sgd(device) else "foreach"
@@ -138,28 +148,39 @@ def make_optimizer(
 
 
 def parameter_groups(
-    model: nn.Module, weight_decay: float, exempt: str, layer_decay: float = 1.0
+    model: nn.Module,
+    weight_decay: float,
+    exempt: str,
+    layer_decay: float = 1.0,
+    *,
+    adapts: bool = False,
 ) -> list[dict[str, Any]]:
     """Groups of parameters that are not frozen: one that decays, and one that does not where
     ``exempt`` (``optimizer.decayExempt``) names any; with a ``layer_decay`` below 1 two for each
-    block of layers, of which ``rate_factor`` is the share of the learning rate.
+    block of layers, of which ``rate_factor`` is the share of the learning rate. For an optimizer
+    that ``adapts`` rates, norms and biases are apart, which it does not adapt.
     """
     # By identity: comparing parameters with == would compare their values.
     exempt_ids = {id(parameter) for parameter in _exempt(model, exempt)}
+    plain_ids = {id(parameter) for parameter in _exempt(model, "NormAndBias")} if adapts else set()
     depths = block_depths(model) if layer_decay < 1 else {}
-    groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
+    groups: dict[tuple[float, bool, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             factor = layer_decay ** depths.get(name, 0)
-            groups.setdefault((factor, id(parameter) in exempt_ids), []).append(parameter)
+            kind = factor, id(parameter) in exempt_ids, id(parameter) in plain_ids
+            groups.setdefault(kind, []).append(parameter)
     return [
         {
             "params": parameters,
             "weight_decay": 0.0 if is_exempt else weight_decay,
             "rate_factor": factor,
+            **({ADAPTED: not is_plain} if adapts else {}),
         }
         # Those that decay first, as checkpoints of the optimizer have always had them.
-        for (factor, is_exempt), parameters in sorted(groups.items(), key=lambda item: item[0][1])
+        for (factor, is_exempt, is_plain), parameters in sorted(
+            groups.items(), key=lambda item: item[0][1]
+        )
     ]
 
 
