@@ -177,10 +177,12 @@ class Sim:
         """The pod's node stays after all."""
         self.leaving.pop(pod.node, None)
 
-    def hold_up(self, pod: Pod, seconds: float = 0, rank: int = 0) -> None:
+    def hold_up(
+        self, pod: Pod, seconds: float = 0, rank: int = 0, until: datetime | None = None
+    ) -> None:
         """A rank of the pod has been slow for so long in the attempt that runs."""
         since = self.now - timedelta(seconds=seconds)
-        named = Straggler(rank, pod.name, pod.node, 3.0, since)
+        named = Straggler(rank, pod.name, pod.node, 3.0, since, until)
         self.slow = self.status.get("attempt", 0), named
 
     def keep_up(self) -> None:

@@ -119,6 +119,18 @@ def test_a_straggler_of_five_minutes_makes_room_for_a_pod_on_another_node() -> N
     assert sim.pods_ready()[1] == "AllPodsReady"
 
 
+def test_one_that_was_not_seen_to_be_slow_for_long_enough_waits_for_another_look() -> None:
+    sim = running()
+    seen = sim.now - timedelta(seconds=60)
+    sim.hold_up(sim.pod(1), LONG, until=seen)
+    for _ in range(2):
+        plan = sim.operate()
+        assert (made(plan), plan.requeue_after) == ([], 10)
+        sim.tick(600)
+    sim.hold_up(sim.pod(1), LONG + 1200, until=sim.now)
+    assert made(sim.operate()) == ["job-1-2"]
+
+
 @pytest.mark.parametrize("policy", ["None", "Report"])
 def test_who_does_not_ask_for_it_keeps_the_pod(policy: str) -> None:
     sim = running(policy=policy)

@@ -124,10 +124,12 @@ def test_it_stays_named_until_it_has_kept_up_for_several_looks() -> None:
     ranks = Ranks()
     for _ in range(LOOKS + 1):
         ranks.look({2: 0.4})
+    slow_at = ranks.now
     for own in ({}, {}, {2: 0.14}, {}, {}):
         named = ranks.look(own)
+        slow_at = ranks.now if own else slow_at
         assert named is not None
-        assert named.rank == 2
+        assert (named.rank, named.until) == (2, slow_at)
     assert named is not None
     assert named.ratio == pytest.approx(1.4), "of the last look in which it did not keep up"
     assert ranks.look() is None

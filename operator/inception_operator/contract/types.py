@@ -186,7 +186,8 @@ class Straggler:
     """A rank that all others wait for.
 
     ``ratio`` is how many times as long as the median of the ranks it takes until its gradients are
-    ready, ``since`` when the first look began that showed it.
+    ready, ``since`` when the first look began that showed it, ``until`` when the latest one ended
+    that did, None where it is known from a status alone.
     """
 
     rank: int
@@ -194,6 +195,7 @@ class Straggler:
     node: str
     ratio: float
     since: datetime
+    until: datetime | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,8 @@ from .view import JobView
 # A move costs the start of an attempt. What passes by itself within minutes, such as a neighbour's
 # burst, is cheaper to sit out.
 AFTER: Final = timedelta(minutes=5)
+# Looks show nothing while the ranks make no steps, as in an evaluation.
+_NEXT_LOOK: Final = 10.0
 
 
 def mark(view: JobView, draft: Draft) -> JobView:
@@ -33,7 +35,7 @@ def mark(view: JobView, draft: Draft) -> JobView:
     straggler = _unwanted(view, draft)
     if straggler is None or draft.next_straggler is not None:
         return view
-    if view.now < straggler.since + AFTER:
+    if _slow_for(straggler, view) < AFTER:
         return view
     why = f"rank {straggler.rank} holds up all others"
     pods = tuple(
@@ -52,9 +54,9 @@ def watch(view: JobView, draft: Draft) -> Plan:
     straggler = None if view.straggler is not None else _unwanted(view, draft)
     if straggler is None:
         return Plan()
-    left = (straggler.since + AFTER - view.now).total_seconds()
-    if left > 0:
-        return requeue_in(left)
+    if _slow_for(straggler, view) < AFTER:
+        left = (straggler.since + AFTER - view.now).total_seconds()
+        return requeue_in(left if left > 0 else _NEXT_LOOK)
     again = draft.next_straggler
     if again is None:
         return Plan()
@@ -64,6 +66,11 @@ def watch(view: JobView, draft: Draft) -> Plan:
         f"others, but another straggler was replaced before: not before {again:%Y-%m-%d %H:%M} UTC",
     )
     return requeue_in((again - view.now).total_seconds())
+
+
+def _slow_for(straggler: Straggler, view: JobView) -> timedelta:
+    """For how long looks have shown it; of a status alone, since when it says."""
+    return (straggler.until or view.now) - straggler.since
 
 
 def _unwanted(view: JobView, draft: Draft) -> Straggler | None:

@@ -215,8 +215,9 @@ def _update(watch: Watch, found: Mapping[int, Slowness]) -> Watch:
     if kept_up >= LOOKS:
         return replace(watch, straggler=None, kept_up=0)
     # While it may be over, the last ratio that was bad is the one to show.
-    ratio = named.ratio if kept_up else slowness.ratio
-    return replace(watch, kept_up=kept_up, straggler=replace(named, ratio=ratio))
+    if not kept_up:
+        named = replace(named, ratio=slowness.ratio, until=watch.since)
+    return replace(watch, kept_up=kept_up, straggler=named)
 
 
 def _name(watch: Watch, ranks: Mapping[int, Told], found: Mapping[int, Slowness]) -> Watch:
@@ -226,7 +227,8 @@ def _name(watch: Watch, ranks: Mapping[int, Told], found: Mapping[int, Slowness]
         return watch
     rank = max(slow, key=lambda each: (found[each].ratio, -each))
     told = ranks[rank]
-    named = Straggler(rank, told.pod, told.node, found[rank].ratio, watch.slow[rank][1])
+    since = watch.slow[rank][1]
+    named = Straggler(rank, told.pod, told.node, found[rank].ratio, since, watch.since)
     return replace(watch, straggler=named, kept_up=0)
 
 
