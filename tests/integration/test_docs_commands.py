@@ -160,17 +160,21 @@ def write_programs(folder: Path) -> None:
     """The programs that installing brings, Kubernetes' own, and Python by both of its names."""
     for name, path in components.build(["helm", "kubectl"], to_stderr).items():
         (folder / name).symlink_to(path)
-    (folder / "python3").symlink_to(sys.executable)
+    # No link: an interpreter looks for the packages of its environment beside its own name.
+    write_script(folder / "python3", f'#!/bin/sh\nexec {sys.executable} "$@"\n')
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     for name, entry in project["scripts"].items():
         module, _, function = entry.partition(":")
-        program = folder / name
-        program.write_text(
+        write_script(
+            folder / name,
             f"#!{sys.executable}\nimport sys\nfrom {module} import {function}\n"
             f"sys.exit({function}())\n",
-            encoding="utf-8",
         )
-        program.chmod(program.stat().st_mode | stat.S_IXUSR)
+
+
+def write_script(program: Path, text: str) -> None:
+    program.write_text(text, encoding="utf-8")
+    program.chmod(program.stat().st_mode | stat.S_IXUSR)
 
 
 def write_shown_files(folder: Path) -> None:

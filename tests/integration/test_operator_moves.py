@@ -192,8 +192,6 @@ def test_a_job_with_no_other_node_keeps_its_straggler_and_says_why(
         1,
         {"job-0-1": 0, "job-1-1": 1},
     )
-    training_api.kubectl("uncordon", *(set(NODES) - used))
-    moved(trainings)
 
 
 @pytest.fixture

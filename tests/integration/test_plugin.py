@@ -161,7 +161,7 @@ def test_the_file_that_init_writes_is_accepted_with_all_that_it_suggests(
     file = tmp_path / "job.yaml"
     Commands(capsys)("init", "first", "--recipe=bninception-digits", f"--file={file}")
     text = file.read_text(encoding="utf-8")
-    for content in (text, re.sub(r"(?m)^  #(?! )", "  ", text)):
+    for content in (text, re.sub(r"(?m)^  #(?! \S)", "  ", text)):
         created = shared.cluster.kubectl(
             *("create", "--dry-run=server", "--validate=strict", "--filename=-"),
             *(f"--namespace={shared.namespace}", "--output=json"),

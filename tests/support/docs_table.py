@@ -317,7 +317,7 @@ INSTALL: Final = (
                 "--set metrics.operator.secure.certManager.enabled=true "
                 "--set metrics.operator.secure.certManager.issuerRef.name=ISSUER "
                 "--set metrics.operator.secure.certManager.issuerRef.kind=ClusterIssuer",
-                {"…": RELEASE},
+                {"…": RELEASE, "ISSUER": "issuer"},
             ),
             "kubectl get clusterrole inception-operator-metrics-reader",
             Run(
