@@ -62,9 +62,9 @@ class Augment:
             config.auto_augment,
         )
         jitters = any(_strengths(augment.jitter))
-        has_changes = augment.randaugment.magnitude is not None or augment.trivial
-        has_changes = has_changes or augment.policy is not None
-        return augment if jitters or has_changes or augment.erasing else None
+        is_drawn = augment.randaugment.magnitude is not None
+        is_changed = is_drawn or augment.trivial or augment.policy is not None
+        return augment if jitters or is_changed or augment.erasing else None
 
     def __call__(self, images: Tensor, indices: Indices, epoch: int) -> Tensor:
         """``images`` uint8 ``[n, 1 or 3, height, width]``, the samples ``indices`` in ``epoch``."""

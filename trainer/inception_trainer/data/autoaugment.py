@@ -1,34 +1,32 @@
 """AutoAugment (Cubuk et al. 2018, arXiv:1805.09501) with the policies that were found for ImageNet
 and CIFAR-10, as torchvision has it: for each image one of 25 pairs of changes, each of which is
 made with a probability of its own.
-
-Changes are Pillow's, so that they need nothing but it; what comes into view is black.
 """
 
 from __future__ import annotations
 
-import functools
-import math
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
-import numpy as np
-import torch
-from PIL import Image, ImageEnhance, ImageOps
 from torch import Tensor
+
+from .changes import Picture, Scale, changed, sign
 
 DRAWS = 5
 """Uniform numbers that one image takes: which pair, whether each change is made, and which way."""
 LEVELS = 10
 """Magnitudes that there are, from 0 to 9."""
-SHEAR, DEGREES, STRENGTH = 0.3, 30.0, 0.9
-"""Shear, rotation, and how far a factor is from 1, at the largest magnitude."""
 SHIFT = 150.0 / 331.0
 """Shift at the largest magnitude, as a share of the side."""
-BITS_TAKEN, BRIGHTEST = 4, 255.0
-"""Of posterize, at the largest magnitude; and the threshold of solarize at the smallest."""
-Picture = Any
-"""``PIL.Image.Image``, whose operations differ in their annotations between releases."""
+SCALE = Scale(
+    levels=LEVELS,
+    shear=0.3,
+    degrees=30.0,
+    strength=0.9,
+    bits_taken=4,
+    shift=lambda side: SHIFT * side,
+)
+CHANGES = SCALE.changes()
 
 
 class Step(NamedTuple):
@@ -116,77 +114,13 @@ POLICIES = {
 
 def auto_augment(image: Tensor, draws: Sequence[float], policy: str) -> Tensor:
     """One image ``[1 or 3, height, width]`` of bytes, changed by its ``DRAWS`` uniform numbers."""
-    grey = image.shape[0] == 1
-    # The changes are those of colour pictures; a grey one gets its channel three times.
-    pixels = image.repeat(3, 1, 1) if grey else image
     pairs = POLICIES[policy]
     pair = pairs[int(draws[0] * len(pairs))]
-    picture = Image.fromarray(pixels.permute(1, 2, 0).numpy())
-    for step, chance, side in zip(pair, draws[1:3], draws[3:5], strict=True):
-        if chance < step.probability:
-            sign = -1.0 if side < 0.5 else 1.0
-            picture = CHANGES[step.name](picture, step.level, sign)
-    result = torch.from_numpy(np.asarray(picture).copy()).permute(2, 0, 1).contiguous()
-    return result[:1] if grey else result
 
+    def change(picture: Picture) -> Picture:
+        for step, chance, side in zip(pair, draws[1:3], draws[3:5], strict=True):
+            if chance < step.probability:
+                picture = CHANGES[step.name](picture, step.level, sign(side))
+        return picture
 
-@functools.cache
-def magnitudes(first: float, last: float) -> list[float]:
-    """``LEVELS`` numbers at even distances, in the single precision of torchvision's: a pixel more
-    or less hangs on it.
-    """
-    numbers: list[float] = torch.linspace(first, last, LEVELS).tolist()
-    return numbers
-
-
-def _moved(picture: Picture, matrix: tuple[float, ...]) -> Picture:
-    """Each pixel from where the affine ``matrix`` maps it to."""
-    return picture.transform(
-        picture.size, Image.Transform.AFFINE, matrix, Image.Resampling.NEAREST, fillcolor=0
-    )
-
-
-def _sheared(level: int, sign: float) -> float:
-    return sign * magnitudes(0.0, SHEAR)[level]
-
-
-def _shifted(side: int, level: int, sign: float) -> int:
-    return -int(sign * magnitudes(0.0, SHIFT * side)[level])
-
-
-Change = Callable[[Picture, int, float], Picture]
-"""A picture, the number of its magnitude, and a sign."""
-
-
-def _enhanced(kind: Any) -> Change:
-    return lambda picture, level, sign: kind(picture).enhance(
-        1.0 + sign * magnitudes(0.0, STRENGTH)[level]
-    )
-
-
-CHANGES: dict[str, Change] = {
-    "ShearX": lambda picture, level, sign: _moved(picture, (1, _sheared(level, sign), 0, 0, 1, 0)),
-    "ShearY": lambda picture, level, sign: _moved(picture, (1, 0, 0, _sheared(level, sign), 1, 0)),
-    "TranslateX": lambda picture, level, sign: _moved(
-        picture, (1, 0, _shifted(picture.width, level, sign), 0, 1, 0)
-    ),
-    "TranslateY": lambda picture, level, sign: _moved(
-        picture, (1, 0, 0, 0, 1, _shifted(picture.height, level, sign))
-    ),
-    "Rotate": lambda picture, level, sign: picture.rotate(
-        sign * magnitudes(0.0, DEGREES)[level], resample=Image.Resampling.NEAREST, fillcolor=0
-    ),
-    "Brightness": _enhanced(ImageEnhance.Brightness),
-    "Color": _enhanced(ImageEnhance.Color),
-    "Contrast": _enhanced(ImageEnhance.Contrast),
-    "Sharpness": _enhanced(ImageEnhance.Sharpness),
-    "Posterize": lambda picture, level, _sign: ImageOps.posterize(
-        picture, 8 - round(BITS_TAKEN * level / (LEVELS - 1))
-    ),
-    "Solarize": lambda picture, level, _sign: ImageOps.solarize(
-        picture, math.ceil(magnitudes(BRIGHTEST, 0.0)[level])
-    ),
-    "AutoContrast": lambda picture, _level, _sign: ImageOps.autocontrast(picture),
-    "Equalize": lambda picture, _level, _sign: ImageOps.equalize(picture),
-    "Invert": lambda picture, _level, _sign: ImageOps.invert(picture),
-}
+    return changed(image, change)

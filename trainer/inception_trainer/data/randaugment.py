@@ -12,9 +12,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image, ImageChops, ImageEnhance, ImageOps
 from torch import Tensor
+
+from .changes import Picture, changed, sign
 
 LAYERS = 2
 """Changes of one image."""
@@ -30,28 +31,26 @@ DEGREES, SHEAR, SHIFT = 30.0, 0.3, 0.45
 """Rotation, shear and shift (a share of the side) at the largest magnitude."""
 BITS, ADDED = 4, 110
 """Bits that posterize keeps, and the light that solarize-add adds, at the largest magnitude."""
-Picture = Any
-"""``PIL.Image.Image``, whose operations differ in their annotations between releases."""
 Change = Callable[[Picture, float, float], Picture]
 """A picture, its magnitude from 0 to 1, and a sign."""
 
 
 def randaugment(image: Tensor, draws: Sequence[float], magnitude: int, deviation: float) -> Tensor:
     """One image ``[1 or 3, height, width]`` of bytes, changed by its ``DRAWS`` uniform numbers."""
-    grey = image.shape[0] == 1
-    # The changes are those of colour pictures; a grey one gets its channel three times.
-    pixels = image.repeat(3, 1, 1) if grey else image
-    picture = Image.fromarray(pixels.permute(1, 2, 0).numpy())
-    for layer in range(LAYERS):
-        skip, which, side, first, second = draws[layer * PER_LAYER : (layer + 1) * PER_LAYER]
-        if skip < 0.5:
-            continue
-        # Box and Muller's normal number; 1 - x keeps the logarithm finite.
-        normal = math.sqrt(-2 * math.log(1 - first)) * math.cos(2 * math.pi * second)
-        level = min(LARGEST, max(0.0, magnitude + deviation * normal)) / LARGEST
-        picture = CHANGES[int(which * len(CHANGES))](picture, level, 1.0 if side < 0.5 else -1.0)
-    result = torch.from_numpy(np.asarray(picture).copy()).permute(2, 0, 1).contiguous()
-    return result[:1] if grey else result
+
+    def change(picture: Picture) -> Picture:
+        for layer in range(LAYERS):
+            skip, which, side, first, second = draws[layer * PER_LAYER : (layer + 1) * PER_LAYER]
+            if skip < 0.5:
+                continue
+            # Box and Muller's normal number; 1 - x keeps the logarithm finite.
+            normal = math.sqrt(-2 * math.log(1 - first)) * math.cos(2 * math.pi * second)
+            level = min(LARGEST, max(0.0, magnitude + deviation * normal)) / LARGEST
+            # The other way round than torchvision's: resumed jobs must see the same images.
+            picture = CHANGES[int(which * len(CHANGES))](picture, level, -sign(side))
+        return picture
+
+    return changed(image, change)
 
 
 def _moved(picture: Picture, matrix: tuple[float, ...]) -> Picture:
