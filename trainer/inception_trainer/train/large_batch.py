@@ -14,36 +14,13 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
+from .foreach_optimizer import ForeachOptimizer
+
 ADAPTED = "adapted"
 """The key of a group of parameters that says whether its tensors get rates of their own."""
 
 
-class LayerwiseOptimizer(torch.optim.Optimizer):
-    """What both have in common: a step for each group, of many tensors at a time."""
-
-    @override
-    @torch.no_grad()
-    def step(self, closure: None = None) -> None:  # type: ignore[override]
-        for group in self.param_groups:
-            parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
-            if parameters:
-                gradients = [parameter.grad for parameter in parameters]
-                self._update(parameters, gradients, group)
-
-    def _update(
-        self, parameters: list[Tensor], gradients: list[Tensor], group: dict[str, Any]
-    ) -> None:
-        """Change the parameters; the gradients may be used up, they are cleared afterwards."""
-        raise NotImplementedError
-
-    def _state(self, parameters: list[Tensor], name: str) -> list[Tensor]:
-        for parameter in parameters:
-            if name not in self.state[parameter]:
-                self.state[parameter][name] = torch.zeros_like(parameter)
-        return [self.state[parameter][name] for parameter in parameters]
-
-
-class LARS(LayerwiseOptimizer):
+class LARS(ForeachOptimizer):
     """Layer-wise adaptive rate scaling (You, Gitman and Ginsburg 2017, arXiv:1708.03888), the
     learning rate inside the momentum as in the paper and in MLPerf's reference::
 
@@ -88,15 +65,10 @@ class LARS(LayerwiseOptimizer):
         torch._foreach_mul_(gradients, group["lr"])
         if ratios:
             torch._foreach_mul_(gradients, ratios)
-        if group["momentum"]:
-            buffers = self._state(parameters, "momentum_buffer")
-            torch._foreach_mul_(buffers, group["momentum"])
-            torch._foreach_add_(buffers, gradients)
-            gradients = buffers
-        torch._foreach_sub_(parameters, gradients)
+        self._subtract(parameters, gradients, group)
 
 
-class LAMB(LayerwiseOptimizer):
+class LAMB(ForeachOptimizer):
     """LAMB (You et al. 2019, arXiv:1904.00962, algorithm 2 with the identity for phi): Adam's
     change with its weight decay, made as long as the weights themselves::
 

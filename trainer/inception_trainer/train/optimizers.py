@@ -6,7 +6,7 @@ form; LARS and LAMB are in :mod:`.large_batch`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -18,10 +18,11 @@ from inception_trainer.config.training import OptimizerConfig
 from inception_trainer.device import supports_fused_sgd
 from inception_trainer.models.blocks import depths as block_depths
 
+from .foreach_optimizer import MOMENTUM, ForeachOptimizer
 from .large_batch import ADAPTED, LAMB, LARS
 
-MOMENTUM, SQUARES = "momentum_buffer", "square_avg"
-"""Keys of RMSProp's state; the first is that of torch's SGD, too."""
+SQUARES = "square_avg"
+"""Key of RMSProp's state."""
 STEPS = "steps"
 """The part of a checkpoint that holds a number, and no tensor like it, for each parameter."""
 STATE_PARTS = {
@@ -36,7 +37,7 @@ STATE_PARTS = {
 NORMS = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.LayerNorm)  # noqa: SLF001
 
 
-class RMSProp(torch.optim.Optimizer):
+class RMSProp(ForeachOptimizer):
     """RMSProp as TensorFlow defines it, which the Inception papers' learning rates are made for.
 
     Other than torch's: epsilon inside the root, mean squares that begin at one, a momentum buffer
@@ -66,17 +67,9 @@ class RMSProp(torch.optim.Optimizer):
         super().__init__(params, defaults)
 
     @override
-    @torch.no_grad()
-    def step(self, closure: None = None) -> None:  # type: ignore[override]
-        for group in self.param_groups:
-            parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
-            if parameters:
-                self._update(parameters, group)
-
-    def _update(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
-        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-        # Works in place on .grad, which is cleared afterwards; saves one copy of the weights in
-        # memory.
+    def _update(
+        self, parameters: list[Tensor], gradients: list[Tensor], group: dict[str, Any]
+    ) -> None:
         if group["weight_decay"]:
             torch._foreach_add_(gradients, parameters, alpha=group["weight_decay"])
         squares = self._state(parameters, SQUARES, torch.ones_like)
@@ -86,20 +79,7 @@ class RMSProp(torch.optim.Optimizer):
         torch._foreach_sqrt_(roots)
         torch._foreach_div_(gradients, roots)
         torch._foreach_mul_(gradients, group["lr"])
-        if group["momentum"]:
-            buffers = self._state(parameters, MOMENTUM, torch.zeros_like)
-            torch._foreach_mul_(buffers, group["momentum"])
-            torch._foreach_add_(buffers, gradients)
-            gradients = buffers
-        torch._foreach_sub_(parameters, gradients)
-
-    def _state(
-        self, parameters: list[Tensor], name: str, initial: Callable[[Tensor], Tensor]
-    ) -> list[Tensor]:
-        for parameter in parameters:
-            if name not in self.state[parameter]:
-                self.state[parameter][name] = initial(parameter)
-        return [self.state[parameter][name] for parameter in parameters]
+        self._subtract(parameters, gradients, group)
 
 
 def make_optimizer(
