@@ -20,7 +20,7 @@ from .apply import Applier
 from .containment import Containment, Where
 from .job_cache import JobCache
 from .metrics import Metrics
-from .objects import uid_of
+from .objects import PerJob
 from .observer import Observer
 from .workqueue import ERROR_BASE, Key, WorkQueue
 
@@ -52,8 +52,7 @@ class Controller:
         self._metrics = metrics
         self._containment = containment
         self.context = context
-        # With the UID of the job: what one of the same name met before is not its own.
-        self._rejections: dict[Key, tuple[str, str]] = {}
+        self._rejections = PerJob[str]()
 
     def decide(self, observation: Observation) -> Plan:
         """What is to be done; without I/O."""
@@ -108,7 +107,8 @@ class Controller:
                 return "waiting", None
             # Asking took time: decide on the view of now.
             resource = self._jobs.get(key) or resource
-            observation = self._observer.observe(key, resource, self._rejection(key, resource))
+            rejection = self._rejections.get(key, resource)
+            observation = self._observer.observe(key, resource, rejection)
             plan = self.decide(observation)
         except OperatorError:
             raise
@@ -136,28 +136,24 @@ class Controller:
         if plan.requeue_after is not None:
             self._queue.add_after(key, plan.requeue_after)
         if plan.empty:
-            self._rejections.pop(key, None)
+            self._rejections.drop(key)
             return ("success" if plan.requeue_after is None else "waiting"), None
         _log.debug("%s", _summary(plan), extra={"key": key})
         rejection = await self._applier.apply(observation.resource, observation.pods, plan)
         if rejection is not None:
-            is_new = self._rejection(key, observation.resource) != rejection
-            self._rejections[key] = uid_of(observation.resource), rejection
+            is_new = self._rejections.get(key, observation.resource) != rejection
+            self._rejections.put(key, observation.resource, rejection)
             _log.warning("a pod was refused: %s", rejection, extra={"key": key})
             # A new one has yet to be written into the status; an old one waits for an admin.
             return "rejected", AGAIN_BASE if is_new else ERROR_BASE
         if plan.create:
-            self._rejections.pop(key, None)
+            self._rejections.drop(key)
         return "success", AGAIN_BASE
-
-    def _rejection(self, key: Key, resource: Json) -> str | None:
-        uid, text = self._rejections.get(key, ("", None))
-        return text if uid == uid_of(resource) else None
 
     def _forget(self, key: Key) -> None:
         self._queue.forget(key)
         self._observer.forget(key)
-        self._rejections.pop(key, None)
+        self._rejections.drop(key)
 
 
 def _summary(plan: Plan) -> str:

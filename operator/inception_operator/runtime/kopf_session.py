@@ -18,6 +18,7 @@ import asyncio
 import json
 import logging
 from collections.abc import AsyncIterator
+from http import HTTPStatus
 from typing import Any, Final
 
 import aiohttp
@@ -38,10 +39,6 @@ from .client import decoded
 # A line with fewer opening brackets cannot be deep enough to trouble json (1,000 levels) or any
 # code of kopf's that copies what it holds.
 SHALLOW: Final = 300
-FORBIDDEN: Final = 403
-NOT_FOUND: Final = 404
-GONE: Final = 410
-INTERNAL_ERROR: Final = 500
 ERROR_PAUSE: Final = 1.0
 """Seconds before a list that follows an error within a watch."""
 
@@ -77,23 +74,25 @@ def after_error(line: bytes) -> bytes | None:
     if not line.startswith(b'{"type":"ERROR"'):
         return None
     status = decode_event(line).get("object") or {}
-    if status.get("code") == GONE:
+    if status.get("code") == HTTPStatus.GONE:
         return None
     _log.warning("the watch of %s ends with an error: %s", PLURAL, status.get("message"))
-    event = {"type": "ERROR", "object": {**status, "code": GONE}}
+    event = {"type": "ERROR", "object": {**status, "code": HTTPStatus.GONE}}
     return json.dumps(event, separators=(",", ":")).encode()
 
 
 def _ends_kopf(status: int, url: URL) -> bool:
     """Whether such an answer would end kopf, and trying again may bring another one."""
-    if status >= INTERNAL_ERROR:
+    if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         return True
     # What else it asks for is what kinds there are, where 404 is an answer.
     if not url.path.endswith(f"/{PLURAL}"):
         return False
     # From a list a list follows, from a watch the same watch: too old a version stays too old.
     is_list = "watch" not in url.query
-    return status in (FORBIDDEN, NOT_FOUND) or (is_list and status == GONE)
+    return status in (HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND) or (
+        is_list and status == HTTPStatus.GONE
+    )
 
 
 class _Lines:

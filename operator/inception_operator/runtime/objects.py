@@ -1,10 +1,17 @@
-"""What the metadata of every API object tells, and a bounded memory of objects that are gone."""
+"""What the metadata of every API object tells, what is kept about each job, and a bounded memory of
+objects that are gone.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Set
+from typing import Generic, TypeVar
 
 from inception_operator.contract.types import Json
 
 from .workqueue import Key
+
+T = TypeVar("T")
 
 
 def key_of(raw: Json) -> Key:
@@ -29,6 +36,32 @@ def version_of(raw: Json) -> int:
     be compared, between objects too.
     """
     return int(raw["metadata"]["resourceVersion"])
+
+
+class PerJob(Generic[T]):
+    """A value for each job. It belongs to the object with this UID: one that is made anew under the
+    same name has none yet.
+    """
+
+    def __init__(self) -> None:
+        self._values: dict[Key, tuple[str, T]] = {}
+
+    def keys(self) -> Set[Key]:
+        """The jobs with a value."""
+        return self._values.keys()
+
+    def get(self, key: Key, resource: Json) -> T | None:
+        """The value of this very job."""
+        uid, value = self._values.get(key, ("", None))
+        return value if uid == uid_of(resource) else None
+
+    def put(self, key: Key, resource: Json, value: T) -> None:
+        """Keep a value."""
+        self._values[key] = uid_of(resource), value
+
+    def drop(self, key: Key) -> None:
+        """Forget the value of a job, if it has one."""
+        self._values.pop(key, None)
 
 
 class Tombstones:

@@ -42,7 +42,7 @@ class RankWatch(Rounds[_State]):
     def verdict(self, key: Key) -> RankVerdict | None:
         """What is known of the ranks of the present attempt; None for nothing yet."""
         resource = self._jobs.get(key)
-        state = self._known(key, resource) if resource is not None else None
+        state = self._states.get(key, resource) if resource is not None else None
         if resource is None or state is None or state.watch.attempt != attempt_of(resource):
             return None
         return state.watch.verdict
@@ -63,11 +63,11 @@ class RankWatch(Rounds[_State]):
             self.forget(key)
             return 0
         attempt = attempt_of(resource)
-        state = self._known(key, resource)
+        state = self._states.get(key, resource)
         if state is None or state.watch.attempt != attempt:
             state = _State(stragglers.begin(attempt, resource["status"]))
         if state.skip > 0:
-            self._keep(key, resource, replace(state, skip=state.skip - 1))
+            self._states.put(key, resource, replace(state, skip=state.skip - 1))
             return 0
         answers = await asyncio.gather(*(self._ask(pod, attempt) for pod in pods))
         told = [each for answer in answers for each in answer]
@@ -75,7 +75,7 @@ class RankWatch(Rounds[_State]):
         # A program that tells nothing, or pods that nobody reaches.
         failures = 0 if told else state.failures + 1
         skip = min(MAX_SKIPPED_ROUNDS, 2 ** min(failures, 10) - 1)
-        self._keep(key, resource, _State(watch, failures, skip))
+        self._states.put(key, resource, _State(watch, failures, skip))
         if _named(watch) != _named(state.watch):
             self._notify(key)
         return len(pods)

@@ -157,15 +157,13 @@ class PodReflector(ListWatch):
             self._take_pod(event_type, raw)
 
     def _take_pod(self, event_type: str, raw: Json) -> None:
-        if self._job_key_of(raw) is None:
-            return
         if event_type == "DELETED":
             # A watch with a selector says DELETED also when an object no longer matches it: the
             # pod has vanished, or somebody took its role label away.
             ordered = "deletionTimestamp" in raw["metadata"]
             if ordered or self._group is None:
                 self._forget(raw)
-            else:
+            elif self._job_key_of(raw) is not None:
                 self._group.create_task(self._look_again(raw), name=f"look-for-{name_of(raw)}")
         else:
             key = self._store(raw)
@@ -211,11 +209,11 @@ class PodReflector(ListWatch):
             self._notify(key)
 
     def _forget(self, raw: Json) -> None:
-        uid = uid_of(raw)
-        self._deleted.add(uid)
         key = self._job_key_of(raw)
         if key is None:
             return
+        uid = uid_of(raw)
+        self._deleted.add(uid)
         cached = self._pods.get(key, {}).get(name_of(raw))
         if cached is not None and uid_of(cached) == uid:
             self._drop(key, name_of(raw))

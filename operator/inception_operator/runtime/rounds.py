@@ -12,7 +12,7 @@ from inception_operator.contract.types import Json
 
 from .containment import Containment, Where
 from .job_cache import JobCache
-from .objects import uid_of
+from .objects import PerJob
 from .pod_cache import PodCache
 from .probe import Probe
 from .workqueue import Key
@@ -46,20 +46,12 @@ class Rounds(ABC, Generic[S]):
         self._notify = notify
         self._containment = containment
         self._interval = interval
-        self._states: dict[Key, tuple[str, S]] = {}
+        self._states = PerJob[S]()
         self._slots = asyncio.Semaphore(CONCURRENCY)
 
     def forget(self, key: Key) -> None:
         """Drop what was kept about a job that is gone."""
-        self._states.pop(key, None)
-
-    def _known(self, key: Key, resource: Json) -> S | None:
-        """What is kept about this very job, not about one of the same name before it."""
-        uid, state = self._states.get(key, ("", None))
-        return state if uid == uid_of(resource) else None
-
-    def _keep(self, key: Key, resource: Json, state: S) -> None:
-        self._states[key] = uid_of(resource), state
+        self._states.drop(key)
 
     @abstractmethod
     async def look(self, key: Key) -> object:

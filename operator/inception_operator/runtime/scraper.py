@@ -70,7 +70,7 @@ class Scraper(Rounds[_State]):
     def progress(self, key: Key) -> Progress | None:
         """The latest figures of the present attempt."""
         resource = self._jobs.get(key)
-        state = self._known(key, resource) if resource is not None else None
+        state = self._states.get(key, resource) if resource is not None else None
         if resource is None or state is None or state.attempt != attempt_of(resource):
             return None
         return state.progress
@@ -81,7 +81,7 @@ class Scraper(Rounds[_State]):
         resource = self._jobs.get(key)
         if resource is None:
             return
-        state = self._known(key, resource) or _State()
+        state = self._states.get(key, resource) or _State()
         # Before its pods are looked through, of which a job may have a thousand.
         if state.skip > 0:
             state.skip -= 1
@@ -89,7 +89,7 @@ class Scraper(Rounds[_State]):
         chief = self._chief(key, resource)
         if chief is None:
             return
-        self._keep(key, resource, state)
+        self._states.put(key, resource, state)
         async with self._slots:
             progress, reachable = await self._figures(chief, attempt_of(resource))
         if progress is None:
