@@ -168,8 +168,7 @@ def _listed(cluster: Cluster, pod: Json, place: str) -> Json:
 def _run(cluster: Cluster, pod: Json, command: Sequence[str], sink: pod_exec.Sink) -> None:
     ending = pod_exec.run(cluster, pod, command, sink, _SILENCE_SECONDS)
     if ending.code:
-        last = (ending.errors.strip().splitlines() or [f"exit code {ending.code}"])[-1]
-        raise CliError(clean_line(last))
+        raise CliError(clean_line(ending.last_words))
 
 
 class Incoming:

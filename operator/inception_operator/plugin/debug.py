@@ -23,7 +23,6 @@ from .errors import CliError
 from .figures import part, since
 from .log_filter import ranks_of
 from .options import cluster_options, job_argument
-from .outcome import conditions_of
 from .output import document, name_of
 from .redact import Redactor
 from .terminal import say, tell
@@ -109,7 +108,7 @@ def _yaml(redactor: Redactor, resource: Json) -> str:
 def explained(job: Json, now: datetime) -> str:
     """The conditions of a job, and what each of them means."""
     lines = []
-    for each in conditions_of(job):
+    for each in conditions.of(job):
         kind = str(each.get("type"))
         lines.append(f"{kind}={each.get('status')}: {_MEANINGS.get(kind, 'unknown here')}")
         ago = since(each.get("lastTransitionTime"), now)
@@ -170,8 +169,7 @@ def _stacks(cluster: Cluster, pod: Json) -> str:
     command = pod_exec.of_launcher(pod, "show_stacks", str(ranks[0]))
     ending = pod_exec.run(cluster, pod, command, output.extend, _STACKS_SECONDS)
     if ending.code:
-        last = (ending.errors.strip().splitlines() or [f"exit code {ending.code}"])[-1]
-        raise CliError(f"the ranks did not show where they are: {last}")
+        raise CliError(f"the ranks did not show where they are: {ending.last_words}")
     return f"attempt {attempt}\n\n{output.decode('utf-8', 'replace')}"
 
 
@@ -202,7 +200,7 @@ def _head(job: Json, now: datetime) -> Iterator[str]:
     yield f"Collected at {now:%Y-%m-%d %H:%M:%S} UTC by release {__version__}."
     untrue = [
         f"{each.get('type')} ({each.get('reason')})"
-        for each in conditions_of(job)
+        for each in conditions.of(job)
         if each.get("type") in (ConditionType.ACCEPTED, ConditionType.PODS_READY)
         and each.get("status") == conditions.FALSE
     ]

@@ -17,7 +17,7 @@ from inception_operator.contract.types import Json
 
 from . import figures
 from .figures import part, ratio, since, span, text
-from .outcome import conditions_of, sentence
+from .outcome import sentence
 from .terminal import clean, clean_line, program, state_colour, table
 
 _LABEL: Final = 12
@@ -236,7 +236,7 @@ def _events(events: Sequence[Json], now: datetime) -> str:
 def advice(resource: Json) -> list[str]:
     """What the user may do next, as the job is now."""
     name, command = resource["metadata"]["name"], program()
-    found = conditions_of(resource)
+    found = conditions.of(resource)
     match figures.state(resource):
         case State.REJECTED:
             return [
@@ -271,7 +271,7 @@ def _while_waiting(waiting: Json, name: str, command: str) -> list[str]:
 
 
 def _after_failure(resource: Json) -> list[str]:
-    found = conditions_of(resource)
+    found = conditions.of(resource)
     reason = conditions.reason(found, ConditionType.FAILED)
     if reason == Reason.DEADLINE_EXCEEDED:
         return ["Raise runPolicy.activeDeadlineSeconds; the same name resumes from its checkpoint."]

@@ -28,14 +28,9 @@ _LARGEST: Final = 255
 _IMPOSED: Final = frozenset((Reason.DEADLINE_EXCEEDED, Reason.PRE_RUNNING_DEADLINE_EXCEEDED))
 
 
-def conditions_of(resource: Json) -> list[Json]:
-    """The conditions of a job; none before the operator has seen it."""
-    return list(part(resource, "status", "conditions") or [])
-
-
 def is_over(resource: Json) -> bool:
     """Whether the job has ended for good."""
-    return conditions.terminal(conditions_of(resource))
+    return conditions.terminal(conditions.of(resource))
 
 
 def is_held(resource: Json) -> bool:
@@ -48,12 +43,12 @@ def is_rejected(resource: Json) -> bool:
     generation = part(resource, "metadata", "generation")
     if part(resource, "status", "observedGeneration") != generation:
         return False
-    return conditions.is_false(conditions_of(resource), ConditionType.ACCEPTED)
+    return conditions.is_false(conditions.of(resource), ConditionType.ACCEPTED)
 
 
 def exit_code(resource: Json) -> int | None:
     """The code for the end of a job; None while it has none."""
-    found = conditions_of(resource)
+    found = conditions.of(resource)
     if conditions.is_true(found, ConditionType.SUCCEEDED):
         return 0
     if conditions.is_true(found, ConditionType.FAILED):
@@ -66,7 +61,7 @@ def exit_code(resource: Json) -> int | None:
 
 def sentence(resource: Json) -> str:
     """How the job has ended, or why it is rejected, in the operator's words; else empty."""
-    found = conditions_of(resource)
+    found = conditions.of(resource)
     for kind, wanted in (
         (ConditionType.FAILED, conditions.TRUE),
         (ConditionType.SUCCEEDED, conditions.TRUE),

@@ -35,6 +35,11 @@ class Ending:
     code: int
     errors: str
 
+    @property
+    def last_words(self) -> str:
+        """The last line of what it wrote to stderr, else the exit code."""
+        return (self.errors.strip().splitlines() or [f"exit code {self.code}"])[-1]
+
 
 def run(cluster: Cluster, pod: Json, command: Sequence[str], sink: Sink, seconds: float) -> Ending:
     """Run a command; its output goes to ``sink``. Silence of so many seconds is an error."""
