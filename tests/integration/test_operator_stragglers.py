@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -52,21 +53,26 @@ def launchers() -> Iterator[list[Launcher]]:
         yield [stack.enter_context(Launcher(rank)) for rank in range(2)]
 
 
+def run_until_one_is_named(trainings: Trainings, launchers: list[Launcher], **spec: Any) -> None:
+    hold = {"kwok.localcluster/hold": "true"}
+    trainings.create("job", nodes=2, annotations=hold, **spec)
+    wait_for("pods", lambda: len(trainings.pods("job")) == 2)
+    for launcher in launchers:
+        trainings.play_kubelet(f"job-{launcher.rank}-1", launcher.ip, ready=True)
+    trainings.wait_state("job", "Starting")
+    for launcher in launchers:
+        launcher.attempt = 1
+    trainings.wait_state("job", "Running")
+    launchers[1].own = 0.4
+    wait_for("it is named", lambda: "straggler" in trainings.status("job"), 180)
+
+
 def test_a_straggler_is_named_until_it_keeps_up(
     trainings: Trainings, launchers: list[Launcher], tmp_path: Path
 ) -> None:
     operator = OperatorProcess(trainings.cluster.kubeconfig, tmp_path / "operator.log")
     with operator:
-        trainings.create("job", nodes=2, annotations={"kwok.localcluster/hold": "true"})
-        wait_for("pods", lambda: len(trainings.pods("job")) == 2)
-        for launcher in launchers:
-            trainings.play_kubelet(f"job-{launcher.rank}-1", launcher.ip, ready=True)
-        trainings.wait_state("job", "Starting")
-        for launcher in launchers:
-            launcher.attempt = 1
-        trainings.wait_state("job", "Running")
-        launchers[1].own = 0.4
-        wait_for("it is named", lambda: "straggler" in trainings.status("job"), 180)
+        run_until_one_is_named(trainings, launchers)
         named = trainings.status("job")["straggler"]
         assert (named["rank"], named["pod"], named["ratio"]) == (1, "job-1-1", "4.0")
         who = {"namespace": trainings.namespace, "name": "job", "pod": "job-1-1", "rank": "1"}
@@ -83,18 +89,8 @@ def test_one_that_is_to_be_replaced_leaves_once_its_successor_runs(
     operator = OperatorProcess(trainings.cluster.kubeconfig, tmp_path / "operator.log")
     with operator, Launcher(2) as successor:
         successor.rank = 1
-        hold = {"kwok.localcluster/hold": "true"}
         policy = {"stragglerPolicy": "Replace"}
-        trainings.create("job", nodes=2, annotations=hold, failurePolicy=policy)
-        wait_for("pods", lambda: len(trainings.pods("job")) == 2)
-        for launcher in launchers:
-            trainings.play_kubelet(f"job-{launcher.rank}-1", launcher.ip, ready=True)
-        trainings.wait_state("job", "Starting")
-        for launcher in launchers:
-            launcher.attempt = 1
-        trainings.wait_state("job", "Running")
-        launchers[1].own = 0.4
-        wait_for("it is named", lambda: "straggler" in trainings.status("job"), 180)
+        run_until_one_is_named(trainings, launchers, failurePolicy=policy)
         trainings.hold_up("job")
         wait_for("a replacement", lambda: "job-1-2" in trainings.pods("job"))
         status = trainings.status("job")

@@ -7,13 +7,17 @@ import re
 import signal
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections import defaultdict
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from http.client import HTTPException
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
+
+from typing_extensions import override
 
 from inception_operator.contract import names
 from inception_operator.runtime.settings import Settings
@@ -24,6 +28,7 @@ from operator_process import OperatorProcess
 from recording_proxy import RecordingProxy
 from trainings import Trainings, wait_for
 
+LEASES = "/apis/coordination.k8s.io/v1/namespaces/default/leases"
 TAKE_OVER_SECONDS = 180.0
 FAILS_EACH = 5
 """Every fifth job fails, is restarted twice and fails for good."""
@@ -48,23 +53,22 @@ class Replica(OperatorProcess):
         return _LEADING.findall(self.log)
 
 
-class Replicas:
-    """Both of them; the first leads from the start."""
+class Processes(ABC):
+    """Several of them, each with its proxy; a context manager that ends them."""
 
-    def __init__(self, cluster: Cluster, folder: Path, lease: str) -> None:
-        self._cluster = cluster
-        self._lease = lease
+    def __init__(self, replicas: Sequence[Replica]) -> None:
+        self.all = list(replicas)
         self._stack = ExitStack()
-        self.all = [Replica(cluster.kubeconfig, folder, name, lease) for name in ("one", "two")]
-        self._api = ApiClient(cluster.kubeconfig)
 
-    def __enter__(self) -> Replicas:
-        first, second = self.all
+    @abstractmethod
+    def start(self, stack: ExitStack) -> None:
+        """Start all of them; the stack ends them."""
+
+    def __enter__(self) -> Self:
         with ExitStack() as stack:
             for replica in self.all:
                 stack.enter_context(replica.proxy)
-            stack.enter_context(first)
-            stack.enter_context(second.standing_by())
+            self.start(stack)
             self._stack = stack.pop_all()
         return self
 
@@ -76,10 +80,27 @@ class Replicas:
     ) -> None:
         self._stack.close()
 
+
+class Replicas(Processes):
+    """Both of them; the first leads from the start."""
+
+    def __init__(self, cluster: Cluster, folder: Path, lease: str) -> None:
+        super().__init__(
+            [Replica(cluster.kubeconfig, folder, name, lease) for name in ("one", "two")]
+        )
+        self._lease = lease
+        self._api = ApiClient(cluster.kubeconfig)
+
+    @override
+    def start(self, stack: ExitStack) -> None:
+        first, second = self.all
+        stack.enter_context(first)
+        stack.enter_context(second.standing_by())
+
     def holder(self) -> str:
         """Who has the Lease."""
-        path = f"/apis/coordination.k8s.io/v1/namespaces/default/leases/{self._lease}"
-        return str(self._api.request("GET", path)["spec"]["holderIdentity"])
+        lease = self._api.request("GET", f"{LEASES}/{self._lease}")
+        return str(lease["spec"]["holderIdentity"])
 
     def leader_and_other(self) -> tuple[Replica, Replica]:
         """The one that has the Lease, and the other."""

@@ -6,16 +6,15 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
+
+from typing_extensions import override
 
 from inception_operator.contract import names
 from inception_operator.contract.shard import MOST_SHARDS, Shard, shard_of
 from localcluster.apiclient import ApiClient
 from localcluster.cluster import Cluster
-from replicas import TAKE_OVER_SECONDS, Replica
+from replicas import LEASES, TAKE_OVER_SECONDS, Processes, Replica
 from trainings import Trainings, wait_for
-
-LEASES = "/apis/coordination.k8s.io/v1/namespaces/default/leases"
 
 
 def make_leases(cluster: Cluster, lease: str, count: int) -> None:
@@ -28,38 +27,28 @@ def make_leases(cluster: Cluster, lease: str, count: int) -> None:
         api.request("POST", LEASES, {**body, "metadata": {"name": name}, "spec": spec})
 
 
-class Shards:
-    """All processes of one number of shards, one for each; a context manager that ends them."""
+class Shards(Processes):
+    """All processes of one number of shards, one for each."""
 
     def __init__(self, cluster: Cluster, folder: Path, lease: str, count: int) -> None:
         self.count = count
-        self.all = [
-            Replica(
-                *(cluster.kubeconfig, folder, f"{index}-of-{count}", lease),
-                *("--shard", str(Shard(index, count))),
-            )
-            for index in range(count)
-        ]
-        self._stack = ExitStack()
+        super().__init__(
+            [
+                Replica(
+                    *(cluster.kubeconfig, folder, f"{index}-of-{count}", lease),
+                    *("--shard", str(Shard(index, count))),
+                )
+                for index in range(count)
+            ]
+        )
 
-    def __enter__(self) -> Shards:
-        with ExitStack() as stack:
-            for replica in self.all:
-                stack.enter_context(replica.proxy)
-                stack.callback(replica.__exit__, None, None, None)
-            # Side by side: most of the time of a start is that of imports.
-            with ThreadPoolExecutor(self.count) as pool:
-                list(pool.map(lambda each: each.start(wait_for_work=False), self.all))
-            self._stack = stack.pop_all()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._stack.close()
+    @override
+    def start(self, stack: ExitStack) -> None:
+        for replica in self.all:
+            stack.callback(replica.__exit__, None, None, None)
+        # Side by side: most of the time of a start is that of imports.
+        with ThreadPoolExecutor(self.count) as pool:
+            list(pool.map(lambda each: each.start(wait_for_work=False), self.all))
 
     def working(self) -> bool:
         """Whether every one of them leads its shard and works."""

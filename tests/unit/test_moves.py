@@ -8,30 +8,11 @@ from typing import Any
 
 import pytest
 
-from cluster_sim import CONTEXT, Pod, Sim, job
+from cluster_sim import CONTEXT, Pod, Sim
 from inception_operator.contract.types import Plan
 from inception_operator.decide.moves import PATIENCE, PAUSE
 from inception_operator.decide.reconcile import reconcile
-
-
-def running(nodes: int = 2, **spec: Any) -> Sim:
-    sim = Sim(job(nodes, **{"checkpoint": {"path": "/mnt/runs"}, **spec}))
-    sim.run_until("Running")
-    sim.settle()
-    sim.events.clear()
-    return sim
-
-
-def spared(**spec: Any) -> Sim:
-    """Two nodes and a warm spare."""
-    sim = running(elasticPolicy={"spareNodes": 1}, **spec)
-    sim.tick(10)
-    sim.settle()
-    sim.calm()
-    sim.settle()
-    assert sim.status["nodes"]["spareReady"] == 1
-    sim.events.clear()
-    return sim
+from sim_moves import running, save_and_end, spared
 
 
 def ranks(sim: Sim) -> dict[str, int]:
@@ -41,13 +22,6 @@ def ranks(sim: Sim) -> dict[str, int]:
         for pod in sim.pods.values()
         if pod.training and pod.accepted and pod.accepted.attempt == sim.status["attempt"]
     }
-
-
-def save_and_end(sim: Sim) -> None:
-    """The pods that were told to go save and end."""
-    for pod in sim.pods.values():
-        if pod.deletion_deadline is not None:
-            sim.exit(pod, 75)
 
 
 @pytest.mark.parametrize("slot", [0, 1])

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from cluster_sim import Pod, Sim, job
+import sim_moves
+from cluster_sim import Pod, Sim
 from inception_operator.contract.times import format_time
 from inception_operator.contract.types import Plan, Straggler
 from inception_operator.decide import departure
@@ -19,30 +20,18 @@ from inception_operator.decide.departure import COOL_DOWN, DAY, MOST_IN_A_DAY
 from inception_operator.decide.moves import PATIENCE, PAUSE
 from inception_operator.decide.reconcile import reconcile
 from inception_operator.decide.slow_members import AFTER
+from sim_moves import save_and_end
 from sim_pods import START
 
 LONG = AFTER.total_seconds()
 
 
 def running(nodes: int = 2, policy: str = "Replace", **spec: Any) -> Sim:
-    failures = {"stragglerPolicy": policy}
-    sim = Sim(job(nodes, failurePolicy=failures, **{"checkpoint": {"path": "/mnt/runs"}, **spec}))
-    sim.run_until("Running")
-    sim.settle()
-    sim.events.clear()
-    return sim
+    return sim_moves.running(nodes, failurePolicy={"stragglerPolicy": policy}, **spec)
 
 
 def spared() -> Sim:
-    """Two nodes and a warm spare."""
-    sim = running(elasticPolicy={"spareNodes": 1})
-    sim.tick(10)
-    sim.settle()
-    sim.calm()
-    sim.settle()
-    assert sim.status["nodes"]["spareReady"] == 1
-    sim.events.clear()
-    return sim
+    return sim_moves.spared(failurePolicy={"stragglerPolicy": "Replace"})
 
 
 def made(plan: Plan) -> list[str]:
@@ -52,9 +41,7 @@ def made(plan: Plan) -> list[str]:
 def moves_on(sim: Sim) -> None:
     """Until the attempt runs that the job has moved with."""
     attempt = sim.status["attempt"]
-    for pod in sim.pods.values():
-        if pod.deletion_deadline is not None:
-            sim.exit(pod, 75)
+    save_and_end(sim)
     sim.run_until("Running")
     sim.calm()
     sim.settle()

@@ -56,7 +56,7 @@ app.kubernetes.io/component: operator
 {{- $count := include "inception-operator.shards" . | int }}
 {{- if gt $count 1 }}
 {{- range until $count }}
-{{- $names = append $names (printf "%s-shard-%d" $whole .) }}
+{{- $names = append $names (print $whole (include "inception-operator.shardSuffix" (list $ .))) }}
 {{- end }}
 {{- end }}
 {{- $names | toJson }}
