@@ -150,6 +150,21 @@ class Reads(EncodedImages):
         return super().read_batch(indices, epoch)
 
 
+def test_a_run_that_goes_on_within_an_epoch_reads_before_it_is_asked(folder, tmp_path) -> None:
+    many = splits(folder, 2)
+    many.train.__class__ = Reads
+    many.train.notes = tmp_path / "notes"
+    many.train.notes.touch()
+    length = LengthPlan(steps_per_epoch=3, total_steps=6, horizon=6)
+    comm, heartbeat = Comm(0, 1, "gloo"), Heartbeat(None)
+    with TrainingBatches(many.train, BatchPlan(4, 1), length, 0, comm, CPU, heartbeat) as batches:
+        batches.prepare(4)
+        wait_for("a batch of epoch 1", lambda: "1 [" in many.train.notes.read_text())
+        labels = next(batches.from_step(4)).labels.tolist()
+    order = permutation(12, 0, 1)[4:8]
+    assert labels == splits(folder, 0).train.batch(order, 1).labels.tolist()
+
+
 def test_the_first_batches_of_the_next_epoch_are_read_before_they_are_asked_for(
     folder, tmp_path
 ) -> None:
@@ -162,7 +177,7 @@ def test_the_first_batches_of_the_next_epoch_are_read_before_they_are_asked_for(
     batches = TrainingBatches(many.train, plan, length, 0, comm, CPU, heartbeat)
     with batches:
         seen = [next(batches.from_step(step)).labels.tolist() for step in range(3)]
-        batches.prepare(2)  # in the middle of an epoch there is nothing to prepare
+        batches.prepare(2)  # this epoch's are being read already
         batches.prepare(3)
         wait_for("a batch of epoch 1", lambda: "\n1 [" in many.train.notes.read_text())
         batches.prepare(3)

@@ -68,11 +68,11 @@ class TrainingBatches:
         return self._stream
 
     def prepare(self, step: int) -> None:
-        """Let the first batches be read of the epoch that begins with ``step``, if one does, while
-        something else goes on.
+        """Let the batches from ``step`` on be read, if that is in another epoch, while something
+        else goes on.
         """
         epoch, step_of_epoch = self._length.position(step)
-        if step_of_epoch == 0 and step < self._length.total_steps and epoch != self._epoch:
+        if step < self._length.total_steps and epoch != self._epoch:
             self._open(epoch, step_of_epoch)
 
     def _open(self, epoch: int, step_of_epoch: int) -> None:

@@ -260,6 +260,10 @@ def _run_info(plan: TrainingPlan, parameters: int) -> RunInfo:
 def build_training(plan: TrainingPlan) -> TrainingRun:
     """Everything that the training loop needs, in the state of the checkpoint if there is one."""
     config, accelerator, comm = plan.setup.config, plan.setup.accelerator, plan.comm
+    heartbeat = Heartbeat(plan.setup.settings.heartbeat_file)
+    batches = _batches(plan, heartbeat)
+    # Loader workers need as long for their first batch as the network does to be there.
+    batches.prepare(plan.start.progress.step)
     network, normalization, weights = _network(plan)
     check_batch_norms(network, config, comm.world_size, plan.batch.smallest_micro_batch)
     # The optimizer gets the parameters of the bare network: those of its wrappers are the same.
@@ -280,7 +284,6 @@ def build_training(plan: TrainingPlan) -> TrainingRun:
     _announce(plan, info)
     memory = _memory_copies(plan, state, info)
     evaluator, raw_evaluator = _evaluators(plan, network, optimizer_step.average, normalise)
-    heartbeat = Heartbeat(plan.setup.settings.heartbeat_file)
     return TrainingRun(
         **vars(plan.setup),
         info=info,
@@ -288,15 +291,7 @@ def build_training(plan: TrainingPlan) -> TrainingRun:
         splits=plan.splits,
         batch=plan.batch,
         length=plan.length,
-        batches=TrainingBatches(
-            plan.splits.train,
-            plan.batch,
-            plan.length,
-            config.seed,
-            comm,
-            accelerator.device,
-            heartbeat,
-        ),
+        batches=batches,
         state=state,
         train_step=TrainStep(
             trained,
@@ -316,6 +311,19 @@ def build_training(plan: TrainingPlan) -> TrainingRun:
         starts_saved=plan.start.resumes and not plan.start.from_memory,
         memory=memory,
         heartbeat=heartbeat,
+    )
+
+
+def _batches(plan: TrainingPlan, heartbeat: Heartbeat) -> TrainingBatches:
+    setup = plan.setup
+    return TrainingBatches(
+        plan.splits.train,
+        plan.batch,
+        plan.length,
+        setup.config.seed,
+        plan.comm,
+        setup.accelerator.device,
+        heartbeat,
     )
 
 
