@@ -155,7 +155,7 @@ class Sim:
             rejection=self.rejection,
             gone=dict(self.gone),
             ranks=self._verdict(),
-            leaving=tuple(sorted({pod.node for pod in views if pod.node and pod.leaving})),
+            leaving=tuple(sorted(self.leaving)),
         )
 
     def hear(self, pod: Pod) -> Report:
@@ -164,7 +164,11 @@ class Sim:
         return pod.report
 
     def _with_node(self, pod: PodView) -> PodView:
-        pod = replace(pod, leaving=self.leaving.get(pod.node or ""))
+        pod = replace(
+            pod,
+            leaving=self.leaving.get(pod.node or ""),
+            excluded_nodes=pod.excluded_nodes - set(self.leaving),
+        )
         if not wants_node(self.job, pod, self.now):
             return pod
         return replace(pod, node_lost_since=self.lost_nodes.get(pod.node or ""))

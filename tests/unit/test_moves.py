@@ -10,7 +10,7 @@ import pytest
 
 from cluster_sim import CONTEXT, Pod, Sim
 from inception_operator.contract.types import Plan
-from inception_operator.decide.moves import PATIENCE, PAUSE
+from inception_operator.decide.moves import PATIENCE, PAUSE, RETRY
 from inception_operator.decide.reconcile import reconcile
 from sim_moves import running, save_and_end, spared
 
@@ -304,6 +304,46 @@ def test_a_replacement_that_breaks_or_lands_on_a_node_that_goes_is_replaced_itse
         sim.run_until("Running")
         assert sim.counters == (2, 0, 0), spoil
         assert "job-0-1" not in sim.pods
+
+
+def excluded(body: dict[str, Any]) -> list[str]:
+    """The nodes that a pod's affinity demands to keep away from."""
+    required = "requiredDuringSchedulingIgnoredDuringExecution"
+    (term,) = body["spec"]["affinity"]["nodeAffinity"][required]["nodeSelectorTerms"]
+    return [field["values"][0] for field in term["matchFields"]]
+
+
+def test_a_replacement_that_waits_may_use_a_node_again_that_stays_after_all() -> None:
+    sim = running()
+    sim.capacity = 2
+    sim.cordon(sim.pod(0))
+    sim.leaving["other"] = "cordoned"
+    (body,) = sim.operate().create
+    assert excluded(body) == ["node-0-1", "other"]
+    sim.settle()
+    assert not sim.pod(0).placed
+
+    del sim.leaving["other"]
+    assert list(sim.operate().delete) == ["job-0-2"]
+    sim.calm()
+    sim.tick(RETRY.total_seconds())
+    (body,) = sim.operate().create
+    assert excluded(body) == ["node-0-1"]
+    sim.capacity = None
+    sim.run_until("Restarting")
+    sim.calm()
+    sim.run_until("Running")
+    assert sim.counters == (2, 0, 0)
+
+
+def test_a_replacement_that_has_a_node_does_not_care_which_others_stay() -> None:
+    sim = running()
+    sim.cordon(sim.pod(0))
+    sim.leaving["other"] = "cordoned"
+    sim.operate()
+    del sim.leaving["other"]
+    assert sim.pod(0).placed
+    assert sim.operate().delete == {}
 
 
 @pytest.mark.parametrize(

@@ -101,6 +101,17 @@ def test_plain() -> None:
     assert (found.report, found.reachable) == (None, None)
 
 
+@pytest.mark.parametrize(
+    ("text", "nodes"),
+    [("a,b", {"a", "b"}), ("", set()), ("x" * 5000, set()), (None, set())],
+)
+def test_the_nodes_that_a_pod_was_made_to_keep_away_from(text: str | None, nodes: set[str]) -> None:
+    raw = pod()
+    if text is not None:
+        raw["metadata"]["annotations"]["training.inception.dev/excluded-nodes"] = text
+    assert seen(raw).excluded_nodes == nodes
+
+
 def test_trimmed_pod_is_small() -> None:
     small = trim_pod(pod())
     assert small["metadata"].keys() >= {

@@ -29,6 +29,7 @@ APP: Final = "inception-training"
 ANNOTATION_ASSIGNMENT: Final = f"{GROUP}/assignment"
 # Which operator made a pod: the holder of the Lease at that time.
 ANNOTATION_CREATED_BY: Final = f"{GROUP}/created-by"
+ANNOTATION_EXCLUDED_NODES: Final = f"{GROUP}/excluded-nodes"
 # In the message of the chart's policy on creations (leaderElection.guardCreations).
 NOT_THE_HOLDER: Final = "does not hold the operator's Lease"
 ROLE_WORKER: Final = "worker"

@@ -99,6 +99,8 @@ class PodView:
     the uid of the job that this operator made the pod for, when the pod has no controller any more.
     ``unhealthy`` names its broken devices, ``trouble`` is what events say keeps it from starting.
     ``leaving`` says why its node is about to go; None while it stays, or nobody knows.
+    ``excluded_nodes`` are those that it was made to keep away from, but for those of which the
+    observer knows that they are still about to go.
     """
 
     name: str
@@ -139,6 +141,7 @@ class PodView:
     unhealthy: str | None = None
     trouble: str | None = None
     leaving: str | None = None
+    excluded_nodes: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)

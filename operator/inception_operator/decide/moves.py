@@ -139,7 +139,7 @@ def _give_up(view: JobView, draft: Draft, departure: Departure, plan: Plan) -> P
         if slots.finished(pod):
             if elastic.retry_at(pod, view.now) is None:
                 useless.append(pod)
-        elif pod.leaving or liveness.is_dead_spare(pod, view.job.node_loss, view.now):
+        elif _is_of_no_use(pod, view):
             useless.append(pod)
         elif view.now >= _deadline(pod, view.now):
             late.append(pod)
@@ -148,6 +148,19 @@ def _give_up(view: JobView, draft: Draft, departure: Departure, plan: Plan) -> P
     if late:
         draft.postpone_move(PAUSE)
     return replace_pods(view, draft, [*useless, *late])
+
+
+def _is_of_no_use(replacement: PodView, view: JobView) -> bool:
+    """Whether one that runs, or is to run, is better made anew.
+
+    One without a node may keep away from nodes that stay after all. Nobody can change that of a
+    pod, and there may be no room but there.
+    """
+    if replacement.leaving or liveness.is_dead_spare(replacement, view.job.node_loss, view.now):
+        return True
+    if replacement.node is not None or not view.observation.nodes_known:
+        return False
+    return not replacement.excluded_nodes <= {*view.observation.leaving}
 
 
 def _deadline(replacement: PodView, now: datetime) -> datetime:

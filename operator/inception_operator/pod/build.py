@@ -18,6 +18,7 @@ from inception_operator.accelerators.resolve import Devices
 from inception_operator.contract import assignment as assignments
 from inception_operator.contract.names import (
     ANNOTATION_ASSIGNMENT,
+    ANNOTATION_EXCLUDED_NODES,
     ASSIGNMENT_MOUNT,
     CHECKPOINT_MOUNT,
     CONTAINER,
@@ -97,7 +98,7 @@ def build_pod(
             "name": name,
             "namespace": job.namespace,
             "labels": _labels(job, slot, attempt),
-            "annotations": _annotations(job, assignment),
+            "annotations": _annotations(job, assignment, exclude),
             "ownerReferences": [identity.owner(job.name, job.uid)],
         },
         "spec": spec,
@@ -169,15 +170,21 @@ def _labels(job: Job, slot: int, attempt: int) -> dict[str, str]:
     }
 
 
-def _annotations(job: Job, assignment: Assignment | None) -> dict[str, str]:
+def _annotations(
+    job: Job, assignment: Assignment | None, exclude: Collection[str]
+) -> dict[str, str]:
     users = (job.template.get("metadata") or {}).get("annotations") or {}
     # The ranks talk to one another directly, and a sidecar that outlives them would keep the pod
     # from ending.
     annotations = {"sidecar.istio.io/inject": "false", **users}
     # A stale assignment, copied with a template out of a running pod, would start ranks of no job.
-    annotations.pop(ANNOTATION_ASSIGNMENT, None)
+    for key in (ANNOTATION_ASSIGNMENT, ANNOTATION_EXCLUDED_NODES):
+        annotations.pop(key, None)
     if assignment is not None:
         annotations[ANNOTATION_ASSIGNMENT] = assignments.to_json(assignment)
+    if exclude:
+        # An affinity shows neither who demanded what nor that it has become needless.
+        annotations[ANNOTATION_EXCLUDED_NODES] = ",".join(sorted(exclude))
     return annotations
 
 

@@ -14,6 +14,7 @@ from typing import Any
 from inception_operator.contract import assignment, report
 from inception_operator.contract.names import (
     ANNOTATION_ASSIGNMENT,
+    ANNOTATION_EXCLUDED_NODES,
     CONTAINER,
     FIELD_MANAGER,
     LABEL_JOB_UID,
@@ -44,7 +45,7 @@ def trim_pod(pod: Json) -> Json:
     status = pod.get("status") or {}
     small = _pick(metadata, _METADATA)
     small["labels"] = _pick(metadata.get("labels") or {}, identity.WATCHED)
-    small["annotations"] = _assignment_of(metadata)
+    small["annotations"] = _annotations_of(metadata)
     owner = _controller(metadata)
     if owner is not None:
         small["ownerReferences"] = [_pick(owner, ("kind", "name", "uid", "controller"))]
@@ -106,6 +107,7 @@ def view(
         created=parse_time(metadata.get("creationTimestamp")),
         ip=status.get("podIP") or None,
         node=(pod.get("spec") or {}).get("nodeName"),
+        excluded_nodes=_excluded_nodes(annotations.get(ANNOTATION_EXCLUDED_NODES)),
         assignment=assignment.from_json(annotations.get(ANNOTATION_ASSIGNMENT)),
         reason=status.get("reason"),
         unschedulable_message=_unschedulable(conditions.get("PodScheduled")),
@@ -126,12 +128,18 @@ def _pick(source: Json, keys: tuple[str, ...]) -> Json:
     return {key: source[key] for key in keys if key in source}
 
 
-def _assignment_of(metadata: Json) -> Json:
-    text = (metadata.get("annotations") or {}).get(ANNOTATION_ASSIGNMENT)
-    # An annotation may have 256 KiB, and whoever may patch pods can write it.
-    if text is None or len(text) > assignment.MAX_TEXT:
-        return {}
-    return {ANNOTATION_ASSIGNMENT: text}
+def _annotations_of(metadata: Json) -> Json:
+    annotations = _pick(
+        metadata.get("annotations") or {}, (ANNOTATION_ASSIGNMENT, ANNOTATION_EXCLUDED_NODES)
+    )
+    # One may have 256 KiB, and whoever may patch pods can write it.
+    return {key: text for key, text in annotations.items() if len(text) <= assignment.MAX_TEXT}
+
+
+def _excluded_nodes(text: str | None) -> frozenset[str]:
+    if not text or len(text) > assignment.MAX_TEXT:
+        return frozenset()
+    return frozenset(text.split(","))
 
 
 def _controller(metadata: Json) -> Json | None:

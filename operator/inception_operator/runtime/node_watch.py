@@ -56,6 +56,10 @@ class LeavingNodes:
             return None
         return self._why.get(name) or (DELETED if name in self._deleted else None)
 
+    def stays(self, name: str) -> bool:
+        """Whether a node is not about to go."""
+        return self.why(name) is None
+
     def named(self, first: Collection[str]) -> tuple[str, ...]:
         """The names of these nodes and of others that go, `MOST_NAMED` at most."""
         names = dict.fromkeys(sorted(first))

@@ -117,4 +117,8 @@ class Observer:
             trouble = self._events.trouble(key, pod.uid)
             if (lost, leaving, trouble) != (None, None, None):
                 pod = replace(pod, node_lost_since=lost, leaving=leaving, trouble=trouble)
+            if pod.excluded_nodes:
+                # An observation does not name all nodes that are about to go.
+                staying = filter(self._leaving.stays, pod.excluded_nodes)
+                pod = replace(pod, excluded_nodes=frozenset(staying))
             yield pod
