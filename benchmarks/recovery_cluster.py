@@ -130,12 +130,19 @@ class ClusterTraining(Training):
         def after(time: float | None) -> float | None:
             return None if time is None else round(time - moment, 3)
 
+        def after_last(seen: dict[str, float]) -> float | None:
+            members = following.members if following else ()
+            times = [seen.get(pod) for pod in members]
+            return after(max(time for time in times if time)) if all(times) and times else None
+
         return Trial(
             kind,
             rank,
             detected=after(self.events.detected(moment, attempt + 1)),
             decided=after(following.decided if following else None),
             assigned=after(following.assigned if following else None),
+            read=after_last(self._heartbeats.read.get(attempt + 1, {})),
+            begun=after_last(self._heartbeats.begun.get(attempt + 1, {})),
             first_step=after(recovery.first_step if recovery else None),
             first_new_step=after(recovery.first_new_step if recovery else None),
             repeated_steps=recovery.repeated if recovery else None,

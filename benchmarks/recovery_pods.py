@@ -105,6 +105,10 @@ class HeartbeatSteps:
 
     def __init__(self) -> None:
         self.records: queue.SimpleQueue[StepRecord] = queue.SimpleQueue()
+        self.read: dict[int, dict[str, float]] = {}
+        """By attempt, when the launcher of each pod was seen to have read its assignment."""
+        self.begun: dict[int, dict[str, float]] = {}
+        """By attempt, when the first rank of each pod was seen to run."""
         self._wanted: dict[str, str] = {}
         """Names of running pods by UID; filled by the watch of pods."""
         self._watched: dict[str, _Watched] = {}
@@ -173,7 +177,11 @@ class HeartbeatSteps:
             attempts = watched.worker.attempts()
         except OSError:
             attempts = []
+        pod, now = watched.worker.pod, time.time()
         for number, folder in attempts:
+            self.read.setdefault(number, {}).setdefault(pod, now)
+            if pod not in self.begun.setdefault(number, {}) and (folder / "pid-0").exists():
+                self.begun[number][pod] = now
             _open_heartbeats(watched, number, folder)
         # Also those of attempts whose folders are gone: their last steps may not have been read.
         for key, descriptor in list(watched.files.items()):

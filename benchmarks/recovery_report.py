@@ -16,6 +16,8 @@ MOMENTS = {
     "detected": "detected",
     "decided": "decided",
     "assigned": "assigned",
+    "read": "assignment read",
+    "begun": "ranks begun",
     "first_step": "first step of the next attempt",
     "first_new_step": "first new step",
 }

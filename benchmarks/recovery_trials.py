@@ -38,6 +38,10 @@ class Trial:
     detected: float | None = None
     decided: float | None = None
     assigned: float | None = None
+    read: float | None = None
+    """All launchers have read their assignment."""
+    begun: float | None = None
+    """All ranks run."""
     first_step: float | None = None
     first_new_step: float | None = None
     repeated_steps: int | None = None

@@ -116,7 +116,7 @@ def test_a_plan_is_the_same_for_the_same_seed_and_fits_its_steps() -> None:
     assert plan.steps(spare=True) > plan.steps() > sum(plan.gaps)
 
 
-RECOVERED = Trial("rank", 0, 0.1, 0.2, 0.3, 1.0, 2.0, repeated_steps=4, attempts=1)
+RECOVERED = Trial("rank", 0, 0.1, 0.2, 0.3, 0.5, 0.6, 1.0, 2.0, repeated_steps=4, attempts=1)
 LOST = Trial("rank", 1, 0.1)
 
 
