@@ -9,6 +9,7 @@ import pytest
 
 from node_jobs import Jobs, condition_message, persistent_claim
 from programs import documents
+from trainings import wait_for
 
 pytestmark = pytest.mark.timeout(1500)
 
@@ -52,6 +53,12 @@ import os, time
 while not os.path.exists("/checkpoint/stock/snapshot.pt"):
     time.sleep(0.1)
 """
+
+
+def logged(jobs: Jobs, pod: str, words: str) -> list[str]:
+    """The lines of a pod's log with these words."""
+    log = jobs.kubectl("logs", pod, "-c", "trainer")
+    return [line for line in log.splitlines() if words in line]
 
 
 def apply(jobs: Jobs, name: str, image: str, program: str, words: list[str], **spec: Any) -> None:
@@ -135,11 +142,8 @@ def test_a_program_reports_stops_and_ends_with_its_chief(jobs: Jobs, foreign: st
     jobs.kubectl(*suspend, json.dumps({"spec": {"runPolicy": {"suspend": False}}}))
     jobs.wait("talker", "resumed", lambda s: s.get("attempt") == 2 and s.get("state") == "Running")
     pod = jobs.pod("talker", 0)
-    first = next(
-        line
-        for line in jobs.kubectl("logs", pod, "-c", "trainer").splitlines()
-        if "starts at" in line
-    )
+    # Running are the ranks; Python itself may take a while to begin in them.
+    first = wait_for("a line of the program", lambda: logged(jobs, pod, "starts at"), 60)[0]
     assert int(first.rsplit(" ", 1)[1]) >= figures["step"], "it went on from where it was stopped"
 
     jobs.python(pod, "open('/checkpoint/talker/finish', 'w').close()")
