@@ -205,13 +205,20 @@ def test_commands_without_a_cluster(story: Story, tmp_path: Path) -> None:
 @pytest.fixture
 def cleared(control_plane: Cluster) -> Iterator[Cluster]:
     """A cluster of which nothing of ours is left, before and afterwards."""
+    # The tests before it on this cluster have left their rights.
+    remove_ours(control_plane)
     yield control_plane
-    names = ("inception-system", "team-a", "team-b")
-    control_plane.kubectl("delete", "namespace", *names, "--ignore-not-found", "--timeout=60s")
-    ours = "--selector=app.kubernetes.io/part-of=inception-training-operator"
-    control_plane.kubectl("delete", "clusterroles,clusterrolebindings", ours)
+    remove_ours(control_plane)
     control_plane.kubectl("apply", "--server-side", f"--filename={ROOT / 'manifests/crd.yaml'}")
     wait_served(control_plane)
+
+
+def remove_ours(cluster: Cluster) -> None:
+    """Everything that installs or stories make but the CRD."""
+    names = ("inception-system", "team-a", "team-b")
+    cluster.kubectl("delete", "namespace", *names, "--ignore-not-found", "--timeout=60s")
+    ours = "--selector=app.kubernetes.io/part-of=inception-training-operator"
+    cluster.kubectl("delete", "clusterroles,clusterrolebindings", ours)
 
 
 # First of those with a cluster, because it removes the kind that an operator of others watches.
