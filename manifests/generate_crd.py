@@ -210,7 +210,7 @@ def yaml_lines(schema: Mapping[str, Any], indentation: int) -> Iterator[str]:
 
 def _scalar_lines(start: str, value: Any, margin: str) -> Iterator[str]:
     text = _quoted(value) if isinstance(value, str) else str(value).lower()
-    if len(start + text) <= WIDTH or " " not in text:
+    if len(start + text) <= WIDTH:
         yield start + text
         return
     yield f"{start}>-"

@@ -129,7 +129,11 @@ def test_the_descriptions_of_the_keys_tell_their_defaults() -> None:
 
 
 def test_the_api_knows_the_networks_of_the_trainer() -> None:
-    assert set(TYPED["model.name"]["enum"]) == set(models.names())
+    pattern = re.compile(TYPED["model.name"]["pattern"])
+    for name in (*models.names(), "timm/resnet18", "timm/vit_tiny_patch16_224.augreg_in21k"):
+        assert pattern.fullmatch(name), name
+    for name in ("", "resnet", "resnet50x", "timm/", "timm/../x", "Timm/resnet18", "a/resnet50"):
+        assert not pattern.fullmatch(name), name
 
 
 @pytest.mark.parametrize("name", SAMPLES)

@@ -34,6 +34,22 @@ REJECTED: dict[str, tuple[Spec, str]] = {
         },
         "spec.training.export.formats: duplicate entries",
     ),
+    "a tracker's run without a place": (
+        {"training": {**RECIPE, "tracking": {"wandb": {"project": "p"}}}},
+        "spec.checkpoint is required with spec.training.tracking.wandb",
+    ),
+    "credentials of a tracker": (
+        {"training": {**RECIPE, "tracking": {"mlflow": {"uri": "https://me:secret@mlflow"}}}},
+        "spec.training.tracking.mlflow.uri in body should match",
+    ),
+    "database of a tracker": (
+        {"training": {**RECIPE, "tracking": {"mlflow": {"uri": "sqlite:///runs.db"}}}},
+        "spec.training.tracking.mlflow.uri in body should match",
+    ),
+    "unknown network": (
+        {"training": {**RECIPE, "model": {"name": "resnet51"}}},
+        "spec.training.model.name in body should match",
+    ),
     "unknown kind of data": (
         {"training": {"data": {"kind": "Pictures"}}},
         'spec.training.data.kind: Unsupported value: "P',
@@ -338,6 +354,14 @@ def test_the_longest_name_is_accepted(training_api: Cluster) -> None:
             "schedule": {"name": "Linear", "finalLearningRate": "0.001"},
             "evaluation": {"everySteps": 100},
         },
+        {
+            **RECIPE,
+            "model": {"name": "timm/vit_tiny_patch16_224.augreg_in21k"},
+            "schedule": {"name": "Polynomial", "power": "2", "finalLearningRate": "0.0001"},
+            "tracking": {"mlflow": {"uri": "https://mlflow:5000/", "experiment": "digits"}},
+        },
+        # Nothing is tracked in other modes.
+        {**RECIPE, "mode": "Benchmark", "tracking": {"wandb": {"project": "p"}}},
         {**RECIPE, "mode": "Benchmark", "benchmark": {"batch": "Largest"}},
         {
             **RECIPE,
@@ -355,7 +379,14 @@ def test_the_longest_name_is_accepted(training_api: Cluster) -> None:
             "evaluation": {"target": "0.759", "patience": 5, "rawWeights": True},
         },
     ],
-    ids=["weights and images by URL", "linear", "largest batch", "fine-tuning"],
+    ids=[
+        "weights and images by URL",
+        "linear",
+        "of timm",
+        "untracked",
+        "largest batch",
+        "fine-tuning",
+    ],
 )
 def test_what_the_trainer_takes_is_accepted(training_api: Cluster, training: Spec) -> None:
     assert (

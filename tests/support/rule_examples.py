@@ -101,6 +101,16 @@ EXAMPLES = [
         {"profiler": {"steps": 1}, "output": {"path": None}},
         {"profiler": {"steps": 1}, "checkpoint": {"path": "/c"}},
     ),
+    _beside(
+        "files_need_a_place",
+        {"tracking": {"wandb": {"project": "p"}}, "output": {"path": None}},
+        {"tracking": {"wandb": {"project": "p"}}, "checkpoint": {"path": "/c"}},
+    ),
+    _keys(
+        "mlflow_is_a_server_or_a_folder",
+        {"mlflow": {"uri": "https://me:secret@mlflow"}},
+        {"mlflow": {"uri": "https://mlflow"}},
+    ),
     Example(
         "export_needs_a_format",
         {"mode": "Export", "export": {"formats": []}},

@@ -222,6 +222,10 @@ def _rank(environment: dict[str, str], folder: str, seen: str) -> None:
 
         memory.ROOT = Path(environment["POD_MEMORY"])
         intervals.CopyClock.SHORTEST_SECONDS = 0.0
+    if environment.get("TRACKERS_SECONDS"):
+        from inception_trainer.sinks import tracking
+
+        tracking.CLOSE_SECONDS = float(environment["TRACKERS_SECONDS"])
     if environment["RANK_FAULT"]:
         import killed_ranks
 

@@ -6,6 +6,7 @@ import csv
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from sklearn.metrics import confusion_matrix, precision_score, recall_score
@@ -14,7 +15,9 @@ import trainer_ranks
 from inception_trainer import models
 from inception_trainer.comm import Comm
 from inception_trainer.config.training import merge
+from inception_trainer.data.class_names import class_names
 from inception_trainer.modes.by_class import BINS, ByClass, ClassResult, write
+from inception_trainer.train.evaluation import Seen
 from trainer_ranks import TINY
 
 ALONE = Comm(0, 1, "gloo")
@@ -33,10 +36,14 @@ def batches(count: int = 5, rows: int = 40) -> list[tuple[torch.Tensor, torch.Te
     return made
 
 
+def seen(logits: torch.Tensor, labels: torch.Tensor) -> Seen:
+    return Seen(np.arange(len(labels)), torch.zeros(len(labels), 3, 8, 8), logits, labels)
+
+
 def counted() -> ClassResult:
     counts = ByClass(CLASSES)
     for logits, labels in batches():
-        counts.add(logits, labels)
+        counts.add(seen(logits, labels))
     return counts.result(ALONE)
 
 
@@ -56,7 +63,7 @@ def test_confusion_accuracy_and_precision_are_those_of_scikit_learn(tmp_path) ->
     result = counted()
     expected = confusion_matrix(labels, predicted, labels=range(CLASSES))
     assert result.confusion.tolist() == expected.tolist()
-    write(result, ("a", "b", "c"), tmp_path / "new")
+    write(result, class_names(None, ("a", "b", "c"), CLASSES), tmp_path / "new")
     by_class = rows(tmp_path / "new" / "classes.csv")
     assert [row["name"] for row in by_class] == ["a", "b", "c", "class-3"]
     recalls = recall_score(labels, predicted, average=None)
@@ -93,15 +100,15 @@ def test_a_network_that_is_too_sure_has_a_large_error(scale, error) -> None:
     logits = torch.zeros(100, CLASSES)
     logits[:, 0] = scale
     counts = ByClass(CLASSES)
-    counts.add(logits, torch.arange(100) % CLASSES)
+    counts.add(seen(logits, torch.arange(100) % CLASSES))
     assert counts.result(ALONE).calibration_error == pytest.approx(error, abs=1e-6)
 
 
 def test_a_class_without_images_has_no_accuracy(tmp_path) -> None:
     counts = ByClass(2)
-    counts.add(torch.tensor([[1.0, 0.0]]), torch.tensor([0]))
+    counts.add(seen(torch.tensor([[1.0, 0.0]]), torch.tensor([0])))
     result = counts.result(ALONE)
-    write(result, (), tmp_path)
+    write(result, class_names(None, (), 2), tmp_path)
     absent = rows(tmp_path / "classes.csv")[1]
     assert (absent["images"], absent["accuracy"], absent["precision"]) == ("0", "", "")
     assert result.mean_class_accuracy == 1.0
@@ -109,7 +116,7 @@ def test_a_class_without_images_has_no_accuracy(tmp_path) -> None:
 
 def test_a_folder_that_takes_no_file_is_a_warning(tmp_path, caplog) -> None:
     (tmp_path / "file").write_text("")
-    write(counted(), (), tmp_path / "file" / "below")
+    write(counted(), class_names(None, (), CLASSES), tmp_path / "file" / "below")
     assert "no figures by class" in caplog.text
 
 

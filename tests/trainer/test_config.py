@@ -121,7 +121,7 @@ DIGITS = {"data": {"kind": "Digits"}}
         ),
         (
             {**DIGITS, "schedule": {"name": "Constant", "finalLearningRate": 0.01}},
-            ["schedule.finalLearningRate", "only Cosine and Linear"],
+            ["schedule.finalLearningRate", "only Cosine, Linear and Polynomial"],
         ),
         (
             {**DIGITS, "evaluation": {"everyEpochs": 2, "everySteps": 9}},

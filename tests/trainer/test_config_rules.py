@@ -110,7 +110,7 @@ TRAININGS = st.fixed_dictionaries(
         ),
         "schedule": keys(
             {
-                "name": ["Cosine", "Linear", "Step", "Exponential", "Constant"],
+                "name": ["Cosine", "Linear", "Polynomial", "Step", "Exponential", "Constant"],
                 "milestones": [[1]],
                 "stepEpochs": [1],
                 "finalLearningRate": ["0", "0.1"],

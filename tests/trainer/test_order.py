@@ -163,6 +163,36 @@ def test_linear() -> None:
     assert rates({"optimizer": {"learningRate": 1}, "schedule": {"name": "Linear"}})[20] == 0.5
 
 
+def mlperf_rate(step: int, warmup: int, steps: int, peak: float, end: float) -> float:
+    """The rate of MLPerf's reference for ResNet-50 (mlcommons/training, tensorflow2/lars_util.py):
+    a linear warm-up, and behind it TensorFlow's polynomial decay with power 2.
+    """
+    if step <= warmup:
+        return peak * step / warmup
+    decay_steps = steps - warmup + 1
+    done = min(step - warmup, decay_steps)
+    return (peak - end) * (1 - done / decay_steps) ** 2 + end
+
+
+def test_polynomial_is_that_of_mlperf() -> None:
+    schedule = {"name": "Polynomial", "warmupEpochs": 1, "finalLearningRate": 0.1}
+    found = rates({"optimizer": {"learningRate": 10}, "schedule": schedule})
+    # The reference counts from a step whose rate is 0.
+    expected = [mlperf_rate(step + 1, 10, 40, 10, 0.1) for step in range(40)]
+    assert found == pytest.approx(expected, rel=1e-12)
+    assert found[9] == 10
+    assert found[39] > 0.1
+
+
+def test_power_bends_the_polynomial() -> None:
+    def middle(power: float) -> float:
+        schedule = {"name": "Polynomial", "power": power}
+        return rates({"optimizer": {"learningRate": 1}, "schedule": schedule})[20]
+
+    assert middle(1) == pytest.approx(20 / 41)
+    assert middle(3) == pytest.approx((20 / 41) ** 3)
+
+
 @pytest.mark.parametrize(
     ("evaluation", "steps"),
     [

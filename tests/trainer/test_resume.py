@@ -152,6 +152,40 @@ def test_a_job_on_files_continues_bit_by_bit(
     assert_same_result(whole, parts)
 
 
+@pytest.mark.parametrize(
+    ("optimizer", "parts"),
+    [
+        ({"name": "LARS", "learningRate": 5, "weightDecay": 0.01}, {"momentum"}),
+        ({"name": "LAMB", "learningRate": 0.01, "weightDecay": 0.02}, {"momentum", "squares"}),
+    ],
+    ids=["LARS", "LAMB"],
+)
+def test_two_ranks_with_adapted_rates_continue_bit_by_bit_after_a_kill(
+    tmp_path, optimizer: dict[str, Any], parts: set[str]
+) -> None:
+    """With MLPerf's schedule, whose rate the next attempt must find again."""
+    own = {
+        "optimizer": optimizer,
+        "schedule": {"name": "Polynomial", "warmupEpochs": 1, "finalLearningRate": 0.0001},
+    }
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    assert trainer_ranks.run(whole, config(whole, **own), 2) == [0, 0]
+    gang = trainer_ranks.start(killed, config(killed, **own), 2, pause=0.3)
+    gang.until(lambda: (killed / "latest.json").exists() and gang.progress()["step"] >= 3)
+    gang.signal(signal.SIGKILL)
+    gang.wait()
+    saved = json.loads((killed / "latest.json").read_text())["step"]
+    assert 0 < saved < final(whole)["progress"]["step"], gang.output()
+    gang = trainer_ranks.start(killed, config(killed, **own), 2, attempt=2)
+    assert gang.wait() == [0, 0], gang.output()
+    assert f"continuing at step {saved} " in gang.output()
+    assert_same_result(whole, killed)
+    state = final(whole)["optimizer"]
+    for part in parts:
+        assert all(tensor.abs().max() > 0 for tensor in state[part].values()), part
+    trainer_ranks.assert_equal(state, final(killed)["optimizer"])
+
+
 def of_job(uid: str, created: str, job: str = "default/test") -> dict[str, str]:
     return {
         "INCEPTION_JOB": job,

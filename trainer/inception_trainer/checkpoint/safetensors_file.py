@@ -107,5 +107,6 @@ def read(path: Path) -> dict[str, Any]:
         "preprocessing": json.loads(texts["preprocessing"]),
         "class_names": json.loads(texts.get("class_names", "[]")),
         "batch_norm_epsilon": json.loads(texts.get("batch_norm_epsilon", "null")),
+        "model_name": texts.get("model"),
         "progress": {"step": int(texts.get("step", "0"))},
     }

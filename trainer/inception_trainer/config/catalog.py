@@ -1,37 +1,21 @@
 """What is known about each network without building it: its names, the sizes of images that it
 takes, and which optional parts it has.
 
-Needs no torch, so that a wrong configuration is refused before torch is imported.
+Needs no torch, so that a wrong configuration is refused before torch is imported; only networks of
+timm are looked up there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-
 from inception_trainer.errors import ConfigError, closest
 
+from . import timm_networks
+from .model_facts import ModelFacts
+from .timm_networks import TIMM
+
+TIMM_NAME = r"timm/[a-z0-9][a-zA-Z0-9_.-]*"
 AUXILIARY_WEIGHT = 0.4
 """What the auxiliary head counts beside the classifier unless the configuration says otherwise."""
-
-
-@dataclass(frozen=True)
-class ModelFacts:
-    """One network of the catalogue; sizes are sides of square inputs in pixels."""
-
-    image_size: int
-    """What its published weights were trained on."""
-    smallest: int
-    auxiliary_smallest: int | None = None
-    """The smallest input of the auxiliary head; None for a network that has none."""
-    fits: Callable[[int], bool] = lambda _side: True
-    """Which sides from the smallest on the network accepts."""
-    has_dropout: bool = False
-    """Whether it has dropout before its classifier."""
-
-    def smallest_with(self, auxiliary: bool) -> int:
-        """The smallest input of the network, with or without its auxiliary head."""
-        return (self.auxiliary_smallest if auxiliary else None) or self.smallest
 
 
 def _halves_evenly(side: int) -> bool:
@@ -62,16 +46,25 @@ def names() -> tuple[str, ...]:
 
 
 def canonical(name: str) -> str:
-    """Resolve an alias; raises ConfigError listing the known names."""
+    """Resolve an alias; raises ConfigError listing the known names. Those of timm are looked up by
+    :func:`facts`, which needs it.
+    """
+    if name.startswith(TIMM):
+        return name
     resolved = ALIASES.get(name, name)
     if resolved not in MODELS:
         nearest = closest(name, names())
-        raise ConfigError(f"model.name: {name!r} is unknown{nearest}; known: {', '.join(names())}")
+        raise ConfigError(
+            f"model.name: {name!r} is unknown{nearest}; known: {', '.join(names())}, "
+            f"and {TIMM}<name> for those of the package timm"
+        )
     return resolved
 
 
 def facts(name: str) -> ModelFacts:
     """What is known about the network; raises ConfigError for an unknown name."""
+    if name.startswith(TIMM):
+        return timm_networks.facts(name)
     return MODELS[canonical(name)]
 
 

@@ -11,6 +11,8 @@ CIFAR = ("Cifar10", "Cifar100")
 DATA_KINDS = ("Digits", "Synthetic", "ImageFolder", "ImageList", "WebDataset", *CIFAR)
 IN_MEMORY = ("Digits", "Synthetic", *CIFAR)
 """Kinds whose samples lie in memory as arrays: no files are read and decoded while training."""
+IMAGE_FILES = ("ImageFolder", "ImageList", "WebDataset")
+"""Kinds of image files, which are decoded, cropped and scaled."""
 NEEDS_PATH = {
     "ImageFolder": "holds train/ and val/, here or in the variable IMAGENET_TRAIN_DATASET",
     "ImageList": "holds train.txt and val.txt",
@@ -18,7 +20,7 @@ NEEDS_PATH = {
     "Cifar10": "holds the batches of CIFAR-10",
     "Cifar100": "holds the files of CIFAR-100",
 }
-DIVISIBLE = ("ImageFolder", "ImageList", "WebDataset", *CIFAR)
+DIVISIBLE = (*IMAGE_FILES, *CIFAR)
 """Kinds of which a share of the training images can be held out."""
 MADE_AT_SIZE = "Synthetic"
 """The kind of data whose images are never scaled."""

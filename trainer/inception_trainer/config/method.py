@@ -16,7 +16,7 @@ from .declare import (
     rule,
 )
 
-FALLING = ("Cosine", "Linear")
+FALLING = ("Cosine", "Linear", "Polynomial")
 """Schedules that end at a rate of their own."""
 
 WITH_SQUARES = ("RMSProp", "AdamW", "LAMB")
@@ -138,10 +138,11 @@ class OptimizerConfig:
 class ScheduleConfig:
     """Schedule is how the learning rate changes over the epochs."""
 
-    name: str = key("Cosine", choices=("Cosine", "Linear", "Step", "Exponential", "Constant"))
+    name: str = key("Cosine", choices=(*FALLING, "Step", "Exponential", "Constant"))
     """Name of the schedule. Cosine, the default, falls to finalLearningRate in half a cosine,
-    Linear in a straight line; Step multiplies by gamma at the milestones or every stepEpochs;
-    Exponential falls by gamma over stepEpochs, smoothly; Constant does not change.
+    Linear in a straight line, Polynomial in a curve of the given power; Step multiplies by gamma
+    at the milestones or every stepEpochs; Exponential falls by gamma over stepEpochs, smoothly;
+    Constant does not change.
     """
 
     # A file may hold half an epoch; the API takes integers, which need no quotes.
@@ -181,8 +182,14 @@ class ScheduleConfig:
     """
 
     final_learning_rate: float | None = key(None, at_least=0, of_method=True)
-    """FinalLearningRate is what the schedules Cosine and Linear fall to, a quoted decimal. The
-    default is "0".
+    """FinalLearningRate is what the schedules Cosine, Linear and Polynomial fall to, a quoted
+    decimal. The default is "0".
+    """
+
+    power: float = key(2.0, above=0, of_method=True)
+    """Power is that of schedule Polynomial: the part of the way that is left, to this power, a
+    quoted decimal above 0. The default is "2", with which the schedule is that of MLPerf for
+    ResNet-50.
     """
 
     start_epoch: int | None = key(None, at_least=1, api=_EPOCHS)

@@ -19,9 +19,17 @@ class ModelConfig:
     """Model is the network to train."""
 
     # The trainer looks the name up in the catalog, whose error lists the networks.
-    name: str = key("bninception", api=Api(choices=catalog.names()))
-    """Name of the network. The default is bninception, which inception_v2 is another name of;
-    inceptionv3_cifar is the Inception-v3 for small images; resnet50 is version 1.5.
+    name: str = key(
+        "bninception",
+        api=Api(
+            pattern=f"^({'|'.join((*catalog.names(), catalog.TIMM_NAME))})$",
+            max_length=128,
+        ),
+    )
+    """Name of the network: bninception, the default, which inception_v2 is another name of,
+    inception_v3, inception_v4, inceptionv3_cifar, which is the Inception-v3 for small images, or
+    resnet50, which is version 1.5; or timm/ and a name of the package timm, such as
+    timm/convnext_tiny or timm/convnext_tiny.fb_in1k, which needs an image with that package.
     """
 
     weights: str | None = key(None, api=PLACE)

@@ -4,14 +4,14 @@ trainer's own file.
 :func:`load` turns YAML or JSON text, a recipe and ``--set`` overrides into a
 :class:`TrainingConfig` whose defaults are filled in. Every error is a ConfigError that names the
 full key path. The sections are in :mod:`.model`, :mod:`.data`, :mod:`.augmentation`,
-:mod:`.method`, :mod:`.modes` and :mod:`.places`; here are the keys beside them and the rules over
-several of them.
+:mod:`.method`, :mod:`.modes`, :mod:`.tracking` and :mod:`.places`; here are the keys beside them
+and the rules over several of them.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from inception_trainer.errors import ConfigError, InputMissing
 
 from . import catalog, sources
 from .augmentation import AugmentationConfig, ColorJitterConfig, RandAugmentConfig
-from .data import CIFAR, DATA_KINDS, BatchConfig, DataConfig
+from .data import CIFAR, DATA_KINDS, IMAGE_FILES, BatchConfig, DataConfig
 from .declare import (
     FORBIDDEN,
     FROM_SPEC,
@@ -29,6 +29,7 @@ from .declare import (
     REQUIRED,
     Api,
     Cel,
+    camel,
     cel_list,
     key,
     listed,
@@ -54,6 +55,7 @@ from .modes import (
 from .places import AcceleratorConfig, CheckpointConfig, OutputConfig
 from .schema import dump, parse
 from .sources import flat, merge
+from .tracking import TrackingConfig
 
 __all__ = [
     "CIFAR",
@@ -75,6 +77,7 @@ __all__ = [
     "ProfilerConfig",
     "RandAugmentConfig",
     "ScheduleConfig",
+    "TrackingConfig",
     "TrainingConfig",
     "WeightAverageConfig",
     "flat",
@@ -179,6 +182,7 @@ class TrainingConfig:
     """
 
     profiler: ProfilerConfig = field(default_factory=ProfilerConfig)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
 
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig, metadata=FROM_SPEC)
     output: OutputConfig = field(default_factory=OutputConfig, metadata=FROM_SPEC)
@@ -201,6 +205,11 @@ class TrainingConfig:
             return (
                 "output.path: missing; the steps that profiler.steps records are written there "
                 "(in the cluster: spec.checkpoint)"
+            )
+        if self.tracking.wandb.project is not None and self.mode == "Train":
+            return (
+                "output.path: missing; the run of tracking.wandb is kept there (in the cluster: "
+                "spec.checkpoint)"
             )
         return None
 
@@ -450,8 +459,19 @@ class TrainingConfig:
         if self.mode in MODES_BY_WEIGHTS:
             return 0
         if self.data.kind in ("Digits", *CIFAR):
-            return max(32, model.smallest_with(auxiliary))
+            side = max(32, model.smallest_with(auxiliary))
+            return side if model.fits(side) else model.image_size
         return model.image_size
+
+    def as_the_network_evaluates(self, given: Collection[str]) -> TrainingConfig:
+        """With what a network of timm was evaluated with, except for the keys that are given, by
+        the user or a recipe.
+        """
+        if self.mode in MODES_BY_WEIGHTS or self.data.kind not in IMAGE_FILES:
+            return self
+        own = catalog.facts(self.model.name).evaluation
+        changes = {name: own[name] for name in own if f"data.{camel(name)}" not in given}
+        return replace(self, data=replace(self.data, **changes))
 
 
 def from_mapping(data: Mapping[str, Any], image_folder: str | None = None) -> TrainingConfig:
@@ -464,6 +484,7 @@ def from_mapping(data: Mapping[str, Any], image_folder: str | None = None) -> Tr
     config.check()
     written = tuple(name for name, value in flat(data).items() if value is not None)
     config = replace(config.with_defaults(), written=written)
+    config = config.as_the_network_evaluates(flat(merged))
     if config.data.image_size:
         auxiliary = bool(config.loss.auxiliary_weight) and config.mode in MODES_WITH_STEPS
         catalog.check_image_size(config.model.name, config.data.image_size, auxiliary=auxiliary)

@@ -98,6 +98,10 @@ class Dataset(Protocol):
         """The class index of every sample, ``[n]``; None where each is made as it is read."""
         return None
 
+    def name(self, index: int) -> str:
+        """What people call a validation sample; data sets in memory have no files to name."""
+        return f"val/{index}"
+
     def batch(self, indices: Indices, epoch: int | None) -> Batch:
         """The samples in this order; augmented for ``epoch``, or as they are when it is None."""
         ...

@@ -102,6 +102,10 @@ class EvenSubset(Dataset):
         return None if whole is None else whole[self._chosen]
 
     @override
+    def name(self, index: int) -> str:
+        return self._whole.name(int(self._chosen[index]))
+
+    @override
     def batch(self, indices: Indices, epoch: int | None) -> Batch:
         return self._whole.batch(self._chosen[indices], epoch)
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
 from inception_trainer.errors import DataError, InputMissing
 
 from .lists import decode_text
+
+IMAGENET_CLASSES = 1000
+IMAGENET_DIGEST = "385e0240499426c022b773be1ae4da780f057b89c9694c7f47199f62746b6edd"
+"""SHA-256 of the WordNet IDs of ILSVRC-2012, in order and a line each."""
 
 
 def numbered_names(first: int, end: int) -> tuple[str, ...]:
@@ -23,6 +28,22 @@ def class_names(path: str | None, names: tuple[str, ...], classes: int) -> tuple
         return _read(Path(path), classes)
     # A network may have more outputs than the data has classes (data.numClasses).
     return names + numbered_names(len(names), classes)
+
+
+def readable(names: tuple[str, ...]) -> tuple[str, ...]:
+    """What people call the classes of ImageNet where ``names`` are their WordNet IDs in order
+    (n01440764 …), as torchvision names them; other names as they are, and so without torchvision.
+    """
+    if len(names) != IMAGENET_CLASSES or not names[0].startswith("n0"):
+        return names
+    # ImageNet has other thousands, too: names must not stand at the wrong numbers.
+    if hashlib.sha256("\n".join(names).encode()).hexdigest() != IMAGENET_DIGEST:
+        return names
+    try:
+        from torchvision.models import ResNet50_Weights
+    except ImportError:
+        return names
+    return tuple(ResNet50_Weights.IMAGENET1K_V1.meta["categories"])
 
 
 def _read(path: Path, classes: int) -> tuple[str, ...]:

@@ -64,6 +64,7 @@ class EncodedImages(Dataset):
     def __len__(self) -> int:
         return len(self._samples)
 
+    @override
     def name(self, index: int) -> str:
         """What messages call a sample: its path, or its place in a shard."""
         return self._samples.name(index)

@@ -100,6 +100,4 @@ def validation_images(config: TrainingConfig) -> Images:
     """The validation split, whose labels are known."""
     splits = open_splits(config)
     val = splits.val
-    # Data sets in memory have no files that could be named.
-    name = val.name if isinstance(val, EncodedImages) else "val/{}".format
-    return Images(val, name, labelled=True, normalization=splits.normalization, splits=splits)
+    return Images(val, val.name, labelled=True, normalization=splits.normalization, splits=splits)

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 from torch import nn
 
-from inception_trainer.config.catalog import canonical, check_image_size, names
+from inception_trainer.config.catalog import TIMM, canonical, check_image_size, names
 from inception_trainer.errors import ConfigError
 
+from . import of_timm
 from .bninception import BNInception
 from .inception_v3 import InceptionV3
 from .inception_v4 import InceptionV4
@@ -21,7 +23,15 @@ from .inceptionv3_cifar import InceptionV3Cifar
 from .layers import INITIALIZATIONS
 from .resnet50 import ResNet50
 
-__all__ = ["canonical", "check_image_size", "create", "names", "set_batch_norm"]
+__all__ = [
+    "canonical",
+    "check_image_size",
+    "create",
+    "names",
+    "set_batch_norm",
+    "with_memory",
+    "without_values",
+]
 
 _NETWORKS: dict[str, Callable[[int], nn.Module]] = {
     "bninception": BNInception,
@@ -52,6 +62,8 @@ def create(
         raise ConfigError(
             f"loss.auxiliaryWeight: {name} has no auxiliary head; only inception_v3 has one"
         )
+    if canonical_name.startswith(TIMM):
+        return _initialized(of_timm.create(canonical_name, num_classes, dropout), initialization)
     if auxiliary:
         network: nn.Module = InceptionV3(num_classes, auxiliary=True)
     else:
@@ -59,9 +71,34 @@ def create(
     for module in network.modules():
         if dropout is not None and isinstance(module, nn.Dropout):
             module.p = dropout
+    return _initialized(network, initialization)
+
+
+def _initialized(network: nn.Module, initialization: str | None) -> nn.Module:
     if initialization is not None:
         INITIALIZATIONS[initialization](network)
     return network
+
+
+def without_values(name: str, create: Callable[[], nn.Module]) -> nn.Module:
+    """What ``create`` makes of the network ``name``, on the device ``meta``, where random weights
+    would only be overwritten: that takes seconds.
+
+    Those of timm are made as they are: they compute tensors, such as positions, which no file has.
+    """
+    if name.startswith(TIMM):
+        return create()
+    with torch.device("meta"):
+        return create()
+
+
+def with_memory(network: nn.Module, device: torch.device | str = "cpu") -> nn.Module:
+    """A network of :func:`without_values` on ``device``, with whatever its memory holds."""
+    if any(parameter.is_meta for parameter in network.parameters()):
+        network.to_empty(device=device)
+        for buffer in network.buffers():  # files may leave out the counters of batch norm
+            buffer.zero_()
+    return network.to(device)
 
 
 def set_batch_norm(

@@ -4,7 +4,6 @@ mistaken for one another, and how far the network's confidence may be trusted.
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,8 @@ from torch import Tensor
 
 from inception_trainer.comm import Comm
 from inception_trainer.log import logger
-from inception_trainer.reporting.outputs import replacing
+from inception_trainer.reporting.outputs import replacing, write_rows
+from inception_trainer.train.evaluation import Seen
 
 BINS = 15
 """Intervals of confidence of the calibration error (Guo et al. 2017)."""
@@ -34,11 +34,11 @@ class ByClass:
         self._confusion = torch.zeros(classes * classes, dtype=torch.float64)
         self._bins = torch.zeros(3 * BINS, dtype=torch.float64)
 
-    def add(self, logits: Tensor, labels: Tensor) -> None:
-        """Count a batch: logits ``[n, classes]``, labels int64 ``[n]``, negative ones skipped."""
-        readable = labels >= 0
-        labels = labels[readable].cpu()
-        confidence, predicted = logits[readable].float().softmax(1).cpu().max(1)
+    def add(self, seen: Seen) -> None:
+        """Count a batch; negative labels are skipped."""
+        readable = seen.labels >= 0
+        labels = seen.labels[readable].cpu()
+        confidence, predicted = seen.logits[readable].float().softmax(1).cpu().max(1)
         ones = torch.ones(len(labels), dtype=torch.float64)
         self._confusion.index_add_(0, labels * self._classes + predicted, ones)
         # (0, 1/15] is the first interval: what lies on a border belongs to the lower one.
@@ -89,19 +89,16 @@ class ClassResult:
         }
 
 
-def write(result: ClassResult, names: Sequence[str], folder: Path) -> None:
+def write(result: ClassResult, labels: Sequence[str], folder: Path) -> None:
     """Leave ``classes.csv``, ``confusion.csv`` and, for not too many classes, ``confusion.png``.
 
-    A disk or an image without matplotlib that refuses is a warning: the accuracy is known.
+    ``labels`` are the names of all classes. A disk or an image without matplotlib that refuses is a
+    warning: the accuracy is known.
     """
-    labels = [
-        names[number] if number < len(names) else f"class-{number}"
-        for number in range(len(result.confusion))
-    ]
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _write_rows(folder / "classes.csv", _class_rows(result.confusion, labels))
-        _write_rows(folder / "confusion.csv", _confusion_rows(result.confusion, labels))
+        write_rows(folder / "classes.csv", _class_rows(result.confusion, labels))
+        write_rows(folder / "confusion.csv", _confusion_rows(result.confusion, labels))
         if len(labels) <= MOST_DRAWN:
             _draw(folder / "confusion.png", result.confusion, labels)
     except (OSError, ImportError) as error:
@@ -142,11 +139,6 @@ def _confusion_rows(confusion: Tensor, labels: Sequence[str]) -> list[list[Any]]
         count = int(confusion[true, predicted])
         rows.append([true, labels[true], predicted, labels[predicted], count])
     return rows
-
-
-def _write_rows(path: Path, rows: list[list[Any]]) -> None:
-    with replacing(path) as draft, draft.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows(rows)
 
 
 def _draw(path: Path, confusion: Tensor, labels: Sequence[str]) -> None:

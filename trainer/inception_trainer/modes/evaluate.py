@@ -8,15 +8,18 @@ from typing import Any
 from inception_trainer import models
 from inception_trainer.config import preprocessing
 from inception_trainer.data import open_splits
+from inception_trainer.data.class_names import class_names, readable
 from inception_trainer.device import StepTimes
 from inception_trainer.log import logger
 from inception_trainer.train.compiling import compile_for_evaluation
-from inception_trainer.train.evaluation import Evaluation, Evaluator
+from inception_trainer.train.evaluation import Evaluation, Evaluator, Seen
 from inception_trainer.train.results import evaluation_record
 from inception_trainer.train.step import Normalise
 from inception_trainer.weights.trained_network import TrainedModel, open_trained
 
-from .by_class import ByClass, write
+from . import by_class as by_class_files
+from . import mistakes
+from .by_class import ByClass
 from .common import (
     Run,
     choose_normalization,
@@ -25,6 +28,7 @@ from .common import (
     stopped,
     with_preprocessing,
 )
+from .mistakes import Worst
 
 
 def run(run: Run) -> dict[str, Any]:
@@ -41,9 +45,13 @@ def run(run: Run) -> dict[str, Any]:
     batch = rank_batch(run)
     by_class = ByClass(trained.classes)
     network = compile_for_evaluation(network, config.execution, run.accelerator.device, {batch})
-    evaluator = Evaluator(
-        network, splits.val, run.accelerator, normalise, comm, batch, by_class.add
-    )
+    worst = Worst()
+
+    def observe(seen: Seen) -> None:
+        by_class.add(seen)
+        worst.add(seen)
+
+    evaluator = Evaluator(network, splits.val, run.accelerator, normalise, comm, batch, observe)
     rounds = evaluator.rounds
     info = run.begin(network, trained.model, rounds, batch * comm.world_size)
     logger.info(
@@ -63,8 +71,12 @@ def run(run: Run) -> dict[str, Any]:
     record = evaluation_record(result, step=rounds, epoch=0.0, pod_samples=0, is_best=False)
     run.bus.evaluation(record)
     classes = by_class.result(comm)
+    mistaken = worst.result(comm)
     if comm.is_first and run.output is not None:
-        write(classes, splits.class_names or trained.class_names, run.output)
+        names = readable(splits.class_names or trained.class_names)
+        labels = class_names(None, names, trained.classes)
+        by_class_files.write(classes, labels, run.output)
+        mistakes.write(mistaken, labels, splits.val.name, run.output)
     return run.summary(
         info,
         normalization=normalization.as_dict(),

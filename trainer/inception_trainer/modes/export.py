@@ -122,7 +122,7 @@ class _Work:
         """Write the file, compare it with the network, and say what came out."""
         run, exporter = self.run, self.exporter
         assert run.output is not None  # noqa: S101 - the configuration has been checked
-        path = run.output / f"{self.trained.model}{exporter.suffix}"
+        path = run.output / f"{self.trained.model.replace('/', '-')}{exporter.suffix}"
         # Under another name until it has been checked: a wrong file must never be taken for one.
         draft = path.with_name(f".{run.settings.attempt or 0}.{path.name}")
         fixed_batch = run.config.export.batch_size

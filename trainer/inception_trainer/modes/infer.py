@@ -24,7 +24,7 @@ from inception_trainer import models
 from inception_trainer.config import preprocessing
 from inception_trainer.config.normalization import IMAGENET, Normalization
 from inception_trainer.data import Batch
-from inception_trainer.data.class_names import class_names
+from inception_trainer.data.class_names import class_names, readable
 from inception_trainer.data.counter_rng import Indices
 from inception_trainer.data.images import Images, files_to_classify, image_files, validation_images
 from inception_trainer.data.synthetic import DEFAULT_CLASSES
@@ -191,7 +191,7 @@ def _class_names(run: Run, trained: TrainedModel | None, images: Images) -> tupl
     of_data = images.splits.class_names if images.splits else ()
     names = trained.class_names or of_data
     path = run.config.inference.class_names
-    return run.comm.from_first(lambda: class_names(path, names, trained.classes))
+    return run.comm.from_first(lambda: class_names(path, readable(names), trained.classes))
 
 
 def _classify(run: Run, boundary: Boundary, classifier: Classifier, work: _Work) -> dict[str, Any]:

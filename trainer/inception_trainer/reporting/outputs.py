@@ -6,10 +6,11 @@ programs that write event files, lines and pictures know paths only.
 
 from __future__ import annotations
 
+import csv
 import shutil
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -76,6 +77,12 @@ def replace_file(path: Path, text: str) -> None:
     """Write a small text file as :func:`replacing` does."""
     with replacing(path) as draft:
         draft.write_text(text, encoding="utf-8")
+
+
+def write_rows(path: Path, rows: Iterable[Sequence[object]]) -> None:
+    """Write a table as CSV, as :func:`replacing` does."""
+    with replacing(path) as draft, draft.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows(rows)
 
 
 class Mirror:

@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from inception_trainer.config.settings import Settings
+from inception_trainer.config.tracking import TrackingConfig
 from inception_trainer.launcher import rank_times
 from inception_trainer.launcher.rank_times import RankTimes
 from inception_trainer.reporting.records import Sink
@@ -18,15 +19,23 @@ from inception_trainer.reporting.records import Sink
 from .console import Console
 from .curves import Curves
 from .files import ProgressFile, Summary
+from .mlflow import MLflow
 from .mllog import MLLog
 from .model_zoo_log import AccuracyLog, BenchmarkLog
 from .nvidia_raport import NvidiaRaport
 from .prometheus import Prometheus
 from .tecorigin_log import TecoriginLog
 from .tensorboard import TensorBoard
+from .tracking import Tracking
+from .wandb import Wandb
 
 
-def build(settings: Settings, output: Path | None, mode: str = "Train") -> list[Sink]:
+def build(
+    settings: Settings,
+    output: Path | None,
+    mode: str = "Train",
+    tracking: TrackingConfig | None = None,
+) -> list[Sink]:
     """Sinks of this rank: those of the pod on local rank 0, those of the job on rank 0.
 
     ``output`` is where rank 0 may leave files, None for nowhere; the first pod's snapshot of the
@@ -45,6 +54,8 @@ def build(settings: Settings, output: Path | None, mode: str = "Train") -> list[
             sinks.append(BenchmarkLog(settings.benchmark_log))
         if settings.accuracy_log is not None and mode in ("Train", "Evaluate"):
             sinks.append(AccuracyLog(settings.accuracy_log))
+        if mode == "Train" and tracking is not None:
+            sinks += _trackers(tracking, settings.job_uid, output)
         if output is not None:
             sinks.append(Summary(output))
             if mode == "Train":
@@ -56,6 +67,16 @@ def build(settings: Settings, output: Path | None, mode: str = "Train") -> list[
                     # Last, because drawing takes seconds.
                     Curves(output),
                 ]
+    return sinks
+
+
+def _trackers(config: TrackingConfig, job_uid: str, output: Path | None) -> list[Sink]:
+    """Those that are configured; whether they work is found out beside the training."""
+    sinks: list[Sink] = []
+    if config.mlflow.uri is not None:
+        sinks.append(Tracking(MLflow(config.mlflow), job_uid, output))
+    if config.wandb.project is not None and output is not None:
+        sinks.append(Tracking(Wandb(config.wandb, output), job_uid, output))
     return sinks
 
 

@@ -9,6 +9,8 @@ from typing_extensions import override
 
 from inception_trainer.reporting.records import EvaluationRecord, LogRecord, RunInfo, Sink
 
+from . import scalars
+
 
 class TensorBoard(Sink):
     """Writes curves of training, validation and speed (tags: docs/trainer.md)."""
@@ -28,28 +30,11 @@ class TensorBoard(Sink):
 
     @override
     def log(self, record: LogRecord) -> None:
-        values = {
-            "train/loss": record.loss,
-            "train/lr": record.learning_rate,
-            "train/top1": record.accuracy_top1,
-            "perf/images_per_second": record.images_per_second,
-            "perf/data_wait_ratio": record.data_wait_ratio,
-            "perf/step_seconds": record.step_seconds,
-        }
-        if record.device_idle_ratio is not None:
-            values["perf/device_idle_ratio"] = record.device_idle_ratio
-        self._scalars(record.step, values)
+        self._scalars(record.step, scalars.of_training(record))
 
     @override
     def evaluation(self, record: EvaluationRecord) -> None:
-        values = {
-            "val/loss": record.loss,
-            "val/top1": record.accuracy_top1,
-            "val/top5": record.accuracy_top5,
-        }
-        if record.raw_accuracy_top1 is not None:
-            values["val/raw_top1"] = record.raw_accuracy_top1
-        self._scalars(record.step, values)
+        self._scalars(record.step, scalars.of_evaluation(record))
 
     @override
     def close(self) -> None:

@@ -24,6 +24,8 @@ from inception_trainer.checkpoint.object_store import ObjectStoreCheckpoints
 from inception_trainer.checkpoint.owner import Owner
 from inception_trainer.comm import Comm
 from inception_trainer.config import continuation
+from inception_trainer.config.catalog import facts
+from inception_trainer.config.data import IMAGE_FILES
 from inception_trainer.config.normalization import Normalization, choose
 from inception_trainer.config.settings import Settings
 from inception_trainer.config.training import TrainingConfig
@@ -380,6 +382,8 @@ def _network(plan: TrainingPlan) -> tuple[nn.Module, Normalization, str | None]:
         source=start.source,
     )
     of_weights = loaded.normalization if loaded else None
+    if of_weights is None and config.data.kind in IMAGE_FILES:
+        of_weights = facts(config.model.name).normalization
     normalization = choose(config.data.normalization, plan.splits.normalization, of_weights)
     # A resumed job goes on with what it began with, whatever a newer version would choose.
     return network, start.normalization or normalization, loaded.layout if loaded else start.weights

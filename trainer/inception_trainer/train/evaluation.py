@@ -8,6 +8,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -15,6 +16,7 @@ from torch.nn import functional
 
 from inception_trainer.comm import Agreement, Comm
 from inception_trainer.data import Batch, Dataset
+from inception_trainer.data.counter_rng import Indices
 from inception_trainer.data.sampler import evaluation_indices
 from inception_trainer.device import Accelerator
 from inception_trainer.errors import DataError
@@ -62,6 +64,19 @@ def looks_like_guessing(result: Evaluation, classes: int) -> bool:
     return result.accuracy_top1 <= most and result.loss >= NO_BETTER * math.log(classes)
 
 
+class Seen(NamedTuple):
+    """A batch that was evaluated."""
+
+    indices: Indices
+    """Sample numbers, ``[n]``."""
+    images: torch.Tensor
+    """As they came from the dataset, uint8."""
+    logits: torch.Tensor
+    """FP32, ``[n, classes]``."""
+    labels: torch.Tensor
+    """int64 ``[n]``, on the device of the logits; negative where an image could not be read."""
+
+
 class Evaluator:
     """Runs the bare network, ``batch`` images at a time; every rank must call it, also one that has
     no images.
@@ -75,9 +90,9 @@ class Evaluator:
         normalise: Normalise,
         comm: Comm,
         batch: int,
-        observe: Callable[[torch.Tensor, torch.Tensor], None] | None = None,
+        observe: Callable[[Seen], None] | None = None,
     ) -> None:
-        """``observe`` is handed the logits ``[n, classes]`` and the labels of every batch."""
+        """``observe`` is handed every batch of this rank."""
         self._model = model
         self._dataset = dataset
         self._accelerator = accelerator
@@ -129,7 +144,7 @@ class Evaluator:
                 self._waited += came - asked
                 computed = 0.0
                 if batch is not None:
-                    sums += self._count(batch)
+                    sums += self._count(batch, batches[done - 1])
                     computed = time.perf_counter() - came
                     self._batch_seconds.append(computed)
                 advance(done, came - asked, computed)
@@ -137,13 +152,13 @@ class Evaluator:
         agreement.decided()
         return sums
 
-    def _count(self, batch: Batch) -> torch.Tensor:
+    def _count(self, batch: Batch, indices: Indices) -> torch.Tensor:
         """What :func:`count_hits` says of one batch, in host memory: it has been waited for."""
         labels = batch.labels.to(self._accelerator.device, non_blocking=True)
         with self._accelerator.autocast():
             logits = self._model(self._normalise(batch.images)).float()
         if self._observe is not None:
-            self._observe(logits, labels)
+            self._observe(Seen(indices, batch.images, logits, labels))
         loss = functional.cross_entropy(logits, labels, reduction="sum")
         # To float64 before adding up: 50,000 losses in float32 lose digits that tests compare. On
         # the host, because many devices have no float64.

@@ -57,10 +57,11 @@ def build_network(
     else:
         # No initial values where others take their place: they cost seconds, a large network's
         # truncated normal numbers most of all.
-        with torch.device("meta"):
-            network = _create(config, classes, auxiliary)
+        network = models.without_values(
+            config.model.name, lambda: _create(config, classes, auxiliary)
+        )
         if saved is None:
-            network.to_empty(device="cpu")
+            models.with_memory(network)
         else:
             network.load_state_dict(saved, assign=True)
     loaded = None
@@ -79,9 +80,9 @@ def empty_network(config: TrainingConfig, classes: int, device: torch.device) ->
     """The same network as training has, on ``device``, with whatever its memory holds as
     weights.
     """
-    with torch.device("meta"):
-        network = _create(config, classes, auxiliary=True)
-    network.to_empty(device=device)
+    name = config.model.name
+    network = models.without_values(name, lambda: _create(config, classes, auxiliary=True))
+    models.with_memory(network, device)
     network.to(memory_format=torch.channels_last)
     return network
 

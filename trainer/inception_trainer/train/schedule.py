@@ -24,7 +24,7 @@ def learning_rate(peak: float, schedule: ScheduleConfig, length: LengthPlan, ste
         return first + (peak - first) * (step + 1) / warmup
     if schedule.name in FALLING:
         last = schedule.final_learning_rate or 0.0
-        return last + (peak - last) * _part_left(schedule.name, step - warmup, warmup, length)
+        return last + (peak - last) * _part_left(schedule, step - warmup, warmup, length)
     if schedule.name == "Step":
         epoch = step // length.steps_per_epoch
         drops = sum(epoch >= milestone for milestone in schedule.milestones)
@@ -37,12 +37,17 @@ def learning_rate(peak: float, schedule: ScheduleConfig, length: LengthPlan, ste
     return peak
 
 
-def _part_left(name: str, done: int, warmup: int, length: LengthPlan) -> float:
+def _part_left(schedule: ScheduleConfig, done: int, warmup: int, length: LengthPlan) -> float:
     """How much of the way from the peak to the final rate is left, 1 to 0, ``done`` steps after the
     warm-up.
     """
     # The horizon, not the end of this run: maxSteps must not bend the curve.
-    progress = min(1.0, done / max(1, length.horizon - warmup))
-    if name == "Linear":
+    falling = length.horizon - warmup
+    if schedule.name == "Polynomial":
+        # MLPerf's reference for ResNet-50, one step ahead of it as the warm-up is: there the first
+        # step has rate 0.
+        return math.pow(max(0, falling - done) / (falling + 1), schedule.power)
+    progress = min(1.0, done / max(1, falling))
+    if schedule.name == "Linear":
         return 1 - progress
     return 0.5 * (1 + math.cos(math.pi * progress))

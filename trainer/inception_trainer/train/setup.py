@@ -51,7 +51,7 @@ def set_up_run(
     # Ranks know their attempt's number from the launcher; without one it is the first.
     configure(settings.job, settings.attempt or 1, settings.rank)
     with outputs.folder(output_url, first=settings.rank == 0) as output:
-        bus = Bus(sinks.build(settings, output, config.mode))
+        bus = Bus(sinks.build(settings, output, config.mode, config.tracking))
         try:
             stop = StopRequest(settings.stop_file)
             stop.install()

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from inception_trainer.config.catalog import facts
 from inception_trainer.config.normalization import (
     CAFFE_BGR,
     CIFAR100,
@@ -17,6 +18,7 @@ from inception_trainer.config.normalization import (
     INCEPTION,
     Normalization,
 )
+from inception_trainer.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,23 @@ HEADS = {
     "resnet50": "fc.",
 }
 """Prefix of the classifier's keys in our networks."""
+
+
+def head(model: str) -> str:
+    """The prefix of the classifier's keys; raises ConfigError for a network without one."""
+    prefix = HEADS.get(model) or facts(model).head
+    if prefix is None:
+        raise ConfigError(f"model.name: {model} has no classifier whose weights could be loaded")
+    return prefix
+
+
+def of_timm(model: str) -> Layout:
+    """That of a network of timm, whose names are ours."""
+    normalization = facts(model).normalization
+    assert normalization is not None  # noqa: S101 - of timm
+    return Layout(model, "timm", (), normalization)
+
+
 WRAPPERS = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
 """What torch.compile, FSDP and activation checkpointing put into names, wherever they wrap."""
 OUTER_WRAPPER = "module"

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from inception_trainer.checkpoint import checksums, safetensors_file
+from inception_trainer.config.catalog import TIMM
 from inception_trainer.config.model import AVERAGE, RAW_WEIGHTS
 from inception_trainer.config.normalization import Normalization
 from inception_trainer.errors import ConfigError, DataError, InputMissing, TrainerError
@@ -66,7 +67,13 @@ class WeightFile:
     @property
     def classes(self) -> int:
         """How many classes the classifier tells apart."""
-        return len(self.state[f"{layouts.HEADS[self.model]}weight"])
+        key = f"{layouts.head(self.model)}weight"
+        if key not in self.state:
+            raise ConfigError(
+                f"model.weights: {self.path} holds no {key}, the classifier of {self.model}; its "
+                f"keys begin with {_some(list(self.state))}"
+            )
+        return len(self.state[key])
 
     @property
     def step(self) -> int:
@@ -154,7 +161,9 @@ def open_weights(
             f"{_some(list(reading.left_out))}"
         )
     raw_state = _state_dict(_unwrapped(content, path, kind, remarks), path)
-    layout = layouts.detect(raw_state)
+    # Among timm's there are networks with the names of ours; files of our own say whose they are.
+    of_timm = next((each for each in (name, _own_name(content)) if each and each[:5] == TIMM), None)
+    layout = layouts.of_timm(of_timm) if of_timm else layouts.detect(raw_state)
     if layout is None:
         raise ConfigError(
             f"model.weights: {path} is of no known layout; "
@@ -173,6 +182,14 @@ def open_weights(
         _drop_background(state, layout)
         source = WeightsSource(layout.publisher, layout.normalization)
     return WeightFile(path, layout.model, state, content, source, tuple(remarks))
+
+
+def _own_name(content: Mapping[str, Any]) -> str | None:
+    """The network that a checkpoint of ours says it is of."""
+    config = content.get("config")
+    model = config.get("model") if isinstance(config, Mapping) else None
+    name = model.get("name") if isinstance(model, Mapping) else content.get("model_name")
+    return name if isinstance(name, str) else None
 
 
 def _read(path: Path, may_unpickle: bool) -> Reading:
@@ -266,7 +283,7 @@ def _drop_background(state: dict[str, Tensor], layout: Layout) -> None:
     # The files converted from TensorFlow have a class 0 that no image belongs to.
     if layout.model != "inception_v4":
         return
-    for key in _keys_below(state, layouts.HEADS[layout.model]):
+    for key in _keys_below(state, layouts.head(layout.model)):
         if len(state[key]) == BACKGROUND_CLASSES:
             state[key] = state[key][1:]
 
@@ -282,7 +299,7 @@ def _random_keys(
     Those of a classifier that is renewed on request, and of an auxiliary head that the file lacks.
     """
     classifiers = [
-        *_keys_below(network_state, layouts.HEADS[file.model]),
+        *_keys_below(network_state, layouts.head(file.model)),
         *_keys_below(network_state, layouts.AUXILIARY_HEAD),
     ]
     random_keys: list[str] = []

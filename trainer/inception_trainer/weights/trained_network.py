@@ -142,14 +142,12 @@ def open_trained(
         exported = open_exported(path)
         return ExportedNetwork(exported).eval(), _of_exported_file(exported, config)
     trained = comm.from_first(lambda: _of_weight_file(config))
-    # Without values first: random ones would only be overwritten.
-    with torch.device("meta"):
-        network = models.create(trained.model, trained.classes)
+    network = models.without_values(
+        trained.model, lambda: models.create(trained.model, trained.classes)
+    )
     asked = config.model.batch_norm_epsilon
     models.set_batch_norm(network, trained.batch_norm_epsilon if asked is None else asked)
-    network.to_empty(device="cpu")
-    for buffer in network.buffers():  # files may leave out the counters of batch norm
-        buffer.zero_()
+    models.with_memory(network)
     may_be_read = may_unpickle(config)
     kind = config.model.weights_kind
     comm.from_first(
@@ -208,7 +206,9 @@ def _of_weight_file(config: TrainingConfig) -> TrainedModel:
         classes=file.classes,
         class_names=tuple(content.get("class_names") or ()),
         normalization=file.source.normalization,
-        evaluated_with=_evaluated_with(file.path, content),
+        evaluated_with=_evaluated_with(file.path, content)
+        if is_own
+        else facts(file.model).evaluation,
         step=file.step if is_own else None,
         batch_norm_epsilon=content.get("batch_norm_epsilon"),
     )

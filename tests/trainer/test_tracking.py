@@ -1,0 +1,469 @@
+"""Experiment trackers: one run for all attempts of a job, each step once; and a tracker that is
+slow, away or missing, which the training does not notice.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import trainer_ranks
+from inception_trainer.config import settings
+from inception_trainer.config.settings import Settings
+from inception_trainer.config.tracking import MLflowConfig, TrackingConfig, WandbConfig
+from inception_trainer.config.training import from_mapping, merge
+from inception_trainer.errors import ConfigError
+from inception_trainer.log import logger
+from inception_trainer.reporting.progress import History
+from inception_trainer.reporting.records import (
+    EndRecord,
+    EvaluationRecord,
+    LogRecord,
+    RunInfo,
+)
+from inception_trainer.sinks import build, tracking
+from inception_trainer.sinks.mlflow import ENVIRONMENT, MLflow
+from inception_trainer.sinks.tracking import Journal, Outcome, Point, Stored, Tracking
+from inception_trainer.sinks.wandb import Wandb, history
+from launchers import free_port
+from mlflow_server import MlflowServer, serving
+from trainer_ranks import TINY
+
+pytestmark = pytest.mark.timeout(300)
+
+# Imports take long on a busy machine.
+PATIENCE = "200"
+UID = "5b0c1c9e-0b1e-4c55-9b57-2f6f0b0c7a11"
+INFO = RunInfo(
+    job="default/test",
+    attempt=1,
+    model="bninception",
+    parameters=10,
+    precision="FP32",
+    device="cpu",
+    profile="cpu",
+    backend="gloo",
+    rank=0,
+    world_size=2,
+    steps_per_epoch=10,
+    total_steps=20,
+    epochs=2,
+    global_batch=8,
+    start_step=0,
+    config={"epochs": 2, "optimizer": {"name": "SGD"}},
+    output=None,
+)
+SUMMARY: dict[str, Any] = {"steps": 20}
+
+
+def logged(step: int) -> LogRecord:
+    return LogRecord(step, step / 10, 1 / step, 0.5, 0.9, 0.1, 800, 0.01, 0.2, 0.5, 1.0, 80, 0)
+
+
+def evaluated(step: int) -> EvaluationRecord:
+    return EvaluationRecord(step, step / 10, 0.4, 0.01 * step, 1.0, 30, 15, 1.5, True)
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 120
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def attempt(
+    sink: Tracking, steps: range, *, end: bool | None = True, info: RunInfo = INFO
+) -> Tracking:
+    """Feed a sink; ``end``: whether the run is finished, None for an error of the run."""
+    sink.start(info)
+    for step in steps:
+        sink.log(logged(step))
+        if step % 5 == 0:
+            sink.evaluation(evaluated(step))
+    if end is not None:
+        sink.end(EndRecord(SUMMARY, History(), finished=end))
+    sink.close()
+    return sink
+
+
+@pytest.fixture(autouse=True)
+def _environment_as_before() -> Iterator[None]:
+    before = dict(os.environ)
+    yield
+    os.environ.clear()
+    os.environ.update(before)
+
+
+@pytest.fixture
+def patient(monkeypatch) -> None:
+    monkeypatch.setattr(tracking, "CLOSE_SECONDS", float(PATIENCE))
+    monkeypatch.setattr(tracking, "LAST_TRY_SECONDS", float(PATIENCE))
+
+
+@pytest.fixture
+def warnings(caplog) -> Callable[[], list[str]]:
+    logger.propagate = True
+    caplog.set_level(logging.INFO, logger.name)
+    return lambda: [each.getMessage() for each in caplog.records if each.levelname == "WARNING"]
+
+
+def mlflow(uri: object, output: Path | None = None) -> Tracking:
+    return Tracking(MLflow(MLflowConfig(str(uri))), UID, output)
+
+
+def wandb(output: Path) -> Tracking:
+    return Tracking(Wandb(WandbConfig("digits"), output), UID, output)
+
+
+def stored_runs(folder: Path) -> list[Any]:
+    """The runs of a file store, as MLflow's own client reads them."""
+    settings.prefer(ENVIRONMENT)
+    from mlflow import MlflowClient
+
+    client = MlflowClient(folder.as_uri())
+    experiment = client.get_experiment_by_name("inception")
+    return list(client.search_runs([experiment.experiment_id]))
+
+
+def curve_in(folder: Path, tag: str) -> list[tuple[int, float]]:
+    from mlflow import MlflowClient
+
+    [run] = stored_runs(folder)
+    points = MlflowClient(folder.as_uri()).get_metric_history(run.info.run_id, tag)
+    return [(point.step, point.value) for point in points]
+
+
+def rows(output: Path) -> list[dict[str, Any]]:
+    """All rows of an offline run, over the folders of its attempts in the order of their start."""
+    from wandb.proto import wandb_internal_pb2
+
+    files = sorted((output / "wandb").glob("offline-run-*/*.wandb"))
+    return [row for file in files for row in history(file.read_bytes(), wandb_internal_pb2)]
+
+
+@pytest.mark.usefixtures("patient")
+def test_mlflow_file_store_has_what_the_run_measured(tmp_path: Path) -> None:
+    attempt(mlflow(tmp_path / "runs", tmp_path / "output"), range(1, 11))
+    [run] = stored_runs(tmp_path / "runs")
+    assert run.info.status == "FINISHED"
+    assert run.info.run_name == "default/test"
+    assert run.data.params == {"epochs": "2", "optimizer.name": "SGD"}
+    assert run.data.tags["inception.run"] == UID
+    assert run.data.tags["inception.ranks"] == "2"
+    assert curve_in(tmp_path / "runs", "train/loss") == [(n, 1 / n) for n in range(1, 11)]
+    assert curve_in(tmp_path / "runs", "val/top1") == [(5, 0.05), (10, 0.1)]
+    assert run.data.metrics["perf/images_per_second"] == 800
+
+
+@pytest.mark.usefixtures("patient")
+def test_attempts_of_a_job_are_one_run_of_mlflow(tmp_path: Path) -> None:
+    output = tmp_path / "output"
+    server = MlflowServer()
+    with serving(server) as uri:
+        attempt(mlflow(uri, output), range(1, 9), end=None)
+        assert [run["status"] for run in server.runs.values()] == ["FAILED"]
+        changed = {"epochs": 3, "optimizer": {"name": "SGD"}}
+        again = dataclasses.replace(INFO, attempt=2, start_step=5, config=changed)
+        attempt(mlflow(uri, output), range(6, 13), end=False, info=again)
+        [run] = server.runs.values()
+        assert run["status"] == "SCHEDULED"
+        attempt(mlflow(uri), range(12, 21), info=dataclasses.replace(again, attempt=3))
+    assert server.points("train/loss") == [(n, 1 / n) for n in range(1, 21)]
+    assert [step for step, _ in server.points("val/top1")] == [5, 10, 15, 20]
+    assert run["status"] == "FINISHED"
+    # A parameter of MLflow never changes.
+    assert run["params"]["epochs"] == "2"
+    assert run["tags"]["changed.epochs"] == "3"
+    assert run["tags"]["inception.attempt"] == "3"
+
+
+@pytest.mark.usefixtures("patient")
+def test_credentials_of_a_server_come_from_the_environment(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "from-a-secret")
+    server = MlflowServer()
+    with serving(server) as uri:
+        attempt(mlflow(uri), range(1, 3))
+    assert server.authorizations == {"Bearer from-a-secret"}
+
+
+@pytest.mark.usefixtures("patient")
+@pytest.mark.parametrize("journal", [True, False])
+def test_a_server_that_comes_back_gets_everything(
+    tmp_path: Path, monkeypatch, warnings, journal: bool
+) -> None:
+    monkeypatch.setattr(tracking, "RETRY_SECONDS", 0.05)
+    port = free_port()
+    server = MlflowServer()
+    sink = mlflow(f"http://127.0.0.1:{port}", tmp_path if journal else None)
+    sink.start(INFO)
+    for step in range(1, 11):
+        sink.log(logged(step))
+    until(lambda: bool(warnings()))
+    with serving(server, port):
+        until(lambda: len(server.runs) == 1 and len(server.points("train/loss")) == 10)
+        sink.log(logged(11))
+        sink.end(EndRecord(SUMMARY, History(), finished=True))
+        sink.close()
+    assert server.points("train/loss") == [(n, 1 / n) for n in range(1, 12)]
+    [warning] = warnings()
+    assert "MLflow does not work" in warning
+    assert "the training goes on without it" in warning
+    assert "tracking.mlflow.uri" in warning
+
+
+@pytest.mark.usefixtures("patient")
+def test_points_that_a_server_kept_before_it_failed_are_not_sent_again(
+    monkeypatch, warnings
+) -> None:
+    monkeypatch.setattr(tracking, "RETRY_SECONDS", 0.05)
+    server = MlflowServer()
+    server.mute_batches = 1
+    with serving(server) as uri:
+        attempt(mlflow(uri), range(1, 6), end=None)
+        sink = mlflow(uri)
+        sink.start(INFO)
+        for step in range(1, 9):
+            sink.log(logged(step))
+        until(lambda: len(server.points("train/loss")) == 8)
+        sink.close()
+    assert server.points("train/loss") == [(n, 1 / n) for n in range(1, 9)]
+    assert len(warnings()) == 1
+
+
+def test_a_server_that_hangs_holds_up_neither_the_training_nor_its_end(
+    tmp_path: Path, monkeypatch, warnings
+) -> None:
+    monkeypatch.setattr(tracking, "CLOSE_SECONDS", 0.1)
+    server = MlflowServer()
+    server.hangs.set()
+    with serving(server) as uri:
+        sink = mlflow(uri, tmp_path)
+        sink.start(INFO)
+        until(lambda: bool(server.authorizations))
+        for step in range(1, 21):
+            sink.log(logged(step))
+        sink.end(EndRecord(SUMMARY, History(), finished=True))
+        # The test's time limit would end it, if any of these waited for the server.
+        sink.close()
+        assert not server.requests
+    [warning] = warnings()
+    assert "the run ends without it" in warning
+
+
+def test_a_job_does_not_end_because_of_its_trackers(tmp_path: Path) -> None:
+    """With one that is away and one whose package is broken."""
+    broken = tmp_path / "packages" / "wandb"
+    broken.mkdir(parents=True)
+    (broken / "__init__.py").write_text("raise ImportError('no wandb here')\n")
+    config = merge(
+        TINY,
+        {
+            "output": {"path": str(tmp_path / "output")},
+            "maxSteps": 4,
+            "tracking": {
+                "mlflow": {"uri": f"http://127.0.0.1:{free_port()}"},
+                "wandb": {"project": "digits"},
+            },
+        },
+    )
+    environment = {"PYTHONPATH": str(broken.parent), "TRACKERS_SECONDS": PATIENCE}
+    gang = trainer_ranks.start(tmp_path / "ranks", config, environment=environment)
+    assert gang.wait() == [0]
+    output = gang.output()
+    assert output.count("Wandb is switched off: the image lacks the Python package wandb") == 1
+    assert output.count("MLflow does not work") == 1
+    assert "Traceback" not in output
+
+
+@pytest.mark.parametrize(
+    ("sink", "package"),
+    [(lambda path: mlflow(path / "runs", path), "mlflow"), (wandb, "wandb")],
+    ids=["mlflow", "wandb"],
+)
+@pytest.mark.usefixtures("patient")
+def test_a_missing_package_is_told_once_with_its_name(
+    tmp_path: Path, monkeypatch, warnings, sink: Callable[[Path], Tracking], package: str
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    attempt(sink(tmp_path), range(1, 6))
+    [warning] = warnings()
+    assert f"the image lacks the Python package {package}" in warning
+    assert "docs/trainer.md" in warning
+
+
+@pytest.mark.usefixtures("patient")
+def test_wandb_keeps_what_the_run_measured(tmp_path: Path) -> None:
+    # So many that records are cut by the ends of the file's blocks.
+    attempt(wandb(tmp_path), range(1, 301))
+    found = rows(tmp_path)
+    assert [(row["_step"], row["train/loss"]) for row in found] == [
+        (n, 1 / n) for n in range(1, 301)
+    ]
+    assert [row["_step"] for row in found if "val/top1" in row] == list(range(5, 301, 5))
+    content = b"".join(path.read_bytes() for path in tmp_path.glob("wandb/offline-run-*/*.wandb"))
+    assert len(content) > 2 * 32_768
+
+
+class Slow:
+    """A tracker that takes nothing until it may."""
+
+    name, remedy = "Slow", ""
+
+    def __init__(self) -> None:
+        self.may = threading.Event()
+        self.asked = threading.Event()
+        self.steps: list[int] = []
+        self.outcome: Outcome | None = None
+
+    def open(self, info: RunInfo, run: str) -> Stored:
+        self.asked.set()
+        assert self.may.wait(100)
+        return {}
+
+    def write(self, points: list[Point]) -> None:
+        self.steps += [point.step for point in points]
+
+    def finish(self, outcome: Outcome) -> None:
+        self.outcome = outcome
+
+
+@pytest.mark.usefixtures("patient")
+@pytest.mark.parametrize(
+    ("end", "outcome"),
+    [(True, Outcome.FINISHED), (False, Outcome.STOPPED), (None, Outcome.FAILED)],
+)
+def test_what_waits_in_memory_is_bounded_and_the_newest_stays(
+    monkeypatch, caplog, warnings, end: bool | None, outcome: Outcome
+) -> None:
+    monkeypatch.setattr(tracking, "MOST_POINTS", 5)
+    slow = Slow()
+    sink = Tracking(slow)
+    sink.start(INFO)
+    assert slow.asked.wait(100)
+    for step in range(1, 21):
+        sink.log(logged(step))
+    if end is not None:
+        sink.end(EndRecord(SUMMARY, History(), finished=end))
+    slow.may.set()
+    sink.close()
+    assert slow.steps == [16, 17, 18, 19, 20]
+    assert slow.outcome is outcome
+    assert warnings() == ["Slow was away or too slow: 15 points were lost"]
+
+
+def test_a_journal_goes_on_after_a_line_that_was_cut(tmp_path: Path) -> None:
+    path = tmp_path / "journal.jsonl"
+    points = [Point(step, 1.5, {"train/loss": 0.5, "train/lr": float(step)}) for step in (1, 2, 3)]
+    Journal(path).add(points[:2])
+    path.write_bytes(path.read_bytes()[:-10])
+    journal = Journal(path)
+    assert list(journal.points()) == points[:1]
+    journal.add(points)
+    journal.add(points)
+    assert list(journal.points()) == points
+    assert list(Journal(path).points()) == points
+
+
+@pytest.mark.usefixtures("patient")
+def test_outside_of_a_cluster_a_training_that_begins_anew_is_another_run(tmp_path: Path) -> None:
+    def run(steps: range, start: int) -> None:
+        sink = Tracking(MLflow(MLflowConfig(str(tmp_path / "runs"))), "", tmp_path / "output")
+        attempt(sink, steps, info=dataclasses.replace(INFO, start_step=start))
+
+    run(range(1, 4), 0)
+    run(range(3, 6), 2)
+    [only] = stored_runs(tmp_path / "runs")
+    run(range(1, 3), 0)
+    assert len(stored_runs(tmp_path / "runs")) == 2
+    assert only.data.metrics["train/loss"] == 1 / 5
+
+
+@contextmanager
+def stopped_by(gang: trainer_ranks.Gang, number: signal.Signals) -> Iterator[None]:
+    yield
+    gang.signal(number)
+    gang.wait()
+
+
+def test_a_killed_job_goes_on_in_the_same_runs_with_every_step_once(tmp_path: Path) -> None:
+    output = tmp_path / "output"
+    config = merge(
+        TINY,
+        {
+            "epochs": 4,
+            "checkpoint": {
+                "path": str(tmp_path / "job"),
+                "everySteps": 5,
+                "everySeconds": 0,
+                "memory": "Never",
+            },
+            "output": {"path": str(output)},
+            "tracking": {
+                "mlflow": {"uri": str(tmp_path / "runs")},
+                "wandb": {"project": "digits"},
+            },
+        },
+    )
+    environment = {"INCEPTION_JOB_UID": UID, "TRACKERS_SECONDS": PATIENCE}
+    folder = tmp_path / "ranks"
+    gang = trainer_ranks.start(folder, config, pause=0.3, environment=environment)
+    journal = output / "tracking" / f"wandb-{UID}.jsonl"
+
+    def reached() -> bool:
+        return journal.exists() and journal.read_text().count("\n") > 13
+
+    with stopped_by(gang, signal.SIGKILL):
+        gang.until(reached)
+    repeated = [json.loads(line)[0] for line in journal.read_text().splitlines()]
+    gang = trainer_ranks.start(folder, config, attempt=2, environment=environment)
+    assert gang.wait() == [0], gang.output()
+    assert max(repeated) > 10, "nothing was beyond the checkpoint"
+    steps = list(range(1, 25))
+    assert [step for step, _ in curve_in(tmp_path / "runs", "train/loss")] == steps
+    assert [step for step, _ in curve_in(tmp_path / "runs", "val/top1")] == [6, 12, 18, 24]
+    counts = Counter(row["_step"] for row in rows(output) if "train/loss" in row)
+    assert counts == dict.fromkeys(steps, 1)
+    [run] = stored_runs(tmp_path / "runs")
+    assert run.info.status == "FINISHED"
+    assert run.data.tags["inception.attempt"] == "2"
+    # One ID, and a folder for each attempt.
+    assert len(list(output.glob(f"wandb/offline-run-*-{UID}"))) == 2
+
+
+def test_trackers_are_fed_by_the_first_rank_in_training_alone(tmp_path: Path) -> None:
+    config = TrackingConfig(MLflowConfig("http://mlflow"), WandbConfig("digits"))
+
+    def trackers(rank: int, mode: str, output: Path | None = tmp_path) -> list[str]:
+        sinks = build(Settings(rank=rank), output, mode, config)
+        return [each._tracker.name for each in sinks if isinstance(each, Tracking)]
+
+    assert trackers(0, "Train") == ["MLflow", "Wandb"]
+    assert trackers(0, "Train", None) == ["MLflow"]
+    assert trackers(1, "Train") == []
+    assert trackers(0, "Evaluate") == []
+
+
+@pytest.mark.parametrize(
+    ("uri", "words"),
+    [
+        ("https://me:secret@mlflow/", "holds credentials; leave them out and set MLFLOW_TRACKING"),
+        ("sqlite:///runs.db", "neither an http or https URL nor a directory"),
+    ],
+)
+def test_addresses_that_are_refused(uri: str, words: str) -> None:
+    with pytest.raises(ConfigError, match=rf"tracking\.mlflow\.uri: .*{words}") as refused:
+        from_mapping({"data": {"kind": "Digits"}, "tracking": {"mlflow": {"uri": uri}}})
+    assert "secret" not in str(refused.value)

@@ -1,0 +1,131 @@
+"""Weights & Biases: the curves of a job as an offline run, which ``wandb sync`` uploads.
+
+Each attempt leaves a folder of its own with the same ID, and wandb puts them together when it
+uploads them. What a killed attempt has not brought to its folder, the next one repeats.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from inception_trainer.config import settings
+from inception_trainer.config.tracking import WandbConfig
+from inception_trainer.reporting.records import RunInfo
+
+from .tracking import Outcome, Point, Stored, needed
+
+# Nothing is told to the makers of wandb of whoever trains.
+ENVIRONMENT = {"WANDB_ERROR_REPORTING": "false"}
+FOLDERS = ("WANDB_CACHE_DIR", "WANDB_CONFIG_DIR", "WANDB_DATA_DIR")
+"""Where wandb writes besides; its defaults are in the home folder, which is read-only in pods."""
+# Nothing of the machine, the source or the console: what is uploaded is what the training measured.
+QUIET = {
+    "console": "off",
+    "silent": True,
+    "disable_git": True,
+    "disable_code": True,
+    "save_code": False,
+    "x_disable_stats": True,
+    "x_disable_meta": True,
+}
+HEADER_BYTES = 7
+BLOCK_BYTES = 32_768
+PART = struct.Struct("<IHB")
+"""Before each part of a record: its checksum, length and place."""
+WHOLE, LAST = 1, 4
+"""Places of the parts that end a record."""
+
+
+class Wandb:
+    """A run of Weights & Biases."""
+
+    name = "Wandb"
+    remedy = "Look at the volume of the output directory"
+
+    def __init__(self, config: WandbConfig, output: Path) -> None:
+        self._config = config
+        self._folder = output
+        self._run: Any = None
+
+    def open(self, info: RunInfo, run: str) -> Stored:
+        """Begin a folder of this attempt."""
+        settings.prefer(ENVIRONMENT | dict.fromkeys(FOLDERS, f"{tempfile.gettempdir()}/wandb"))
+        package = needed("wandb", "wandb")
+        protos = needed("wandb.proto.wandb_internal_pb2", "wandb")
+        if self._run is not None:
+            # It failed before; what has reached its folder is read below.
+            self._run.finish(exit_code=1)
+            self._run = None
+        stored = _stored(self._folder / "wandb", run, protos)
+        self._run = package.init(
+            project=self._config.project,
+            id=run,
+            name=info.job or info.model,
+            dir=str(self._folder),
+            mode="offline",
+            config=info.config,
+            settings=package.Settings(**QUIET),
+        )
+        return stored
+
+    def write(self, points: list[Point]) -> None:
+        """Rows of the history."""
+        for point in points:
+            self._run.log(point.values, step=point.step)
+
+    def finish(self, outcome: Outcome) -> None:
+        """A run that is to go on is one that was preempted."""
+        if outcome is Outcome.STOPPED:
+            self._run.mark_preempting()
+        self._run.finish(exit_code=0 if outcome is Outcome.FINISHED else 1)
+
+
+def _stored(folder: Path, run: str, protos: Any) -> Stored:
+    """The last steps of the curves in the folders of this run."""
+    stored: Stored = {}
+    for path in folder.glob(f"offline-run-*-{run}/run-{run}.wandb"):
+        for row in history(path.read_bytes(), protos):
+            step = int(row["_step"])
+            for tag in row:
+                stored[tag] = max(step, stored.get(tag, -1))
+    return stored
+
+
+def history(content: bytes, protos: Any) -> Iterator[dict[str, Any]]:
+    """The rows of a ``.wandb`` file, whose end may be missing.
+
+    It is a log as LevelDB writes them: blocks of 32 KiB, in which records are cut where a block
+    ends; after a header of seven bytes, which counts as part of the first block.
+    """
+    for data in _records(content):
+        record = protos.Record()
+        record.ParseFromString(data)
+        if record.WhichOneof("record_type") == "history":
+            yield {
+                item.key or ".".join(item.nested_key): json.loads(item.value_json)
+                for item in record.history.item
+            }
+
+
+def _records(content: bytes) -> Iterator[bytes]:
+    at, data = HEADER_BYTES, b""
+    while at + PART.size <= len(content):
+        left = BLOCK_BYTES - at % BLOCK_BYTES
+        if left < PART.size:
+            # Too little for the head of a part: zeros fill the block.
+            at += left
+            continue
+        _, length, place = PART.unpack_from(content, at)
+        at += PART.size
+        if at + length > len(content):
+            return
+        data += content[at : at + length]
+        at += length
+        if place in (WHOLE, LAST):
+            yield data
+            data = b""
