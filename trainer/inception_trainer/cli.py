@@ -35,6 +35,7 @@ COMMANDS = {
     "benchmark": "measure the speed of training",
     "infer": "classify images with a trained network, or measure its latency",
     "export": "write a trained network as .pt2, ONNX, TorchScript or safetensors, and check it",
+    "preflight": "try devices, network, data and the place of checkpoints, on every rank",
 }
 
 
