@@ -56,6 +56,12 @@ EXCUSED: Final = {
         "--target=operator",
         "kubectl logs POD -n NAMESPACE",
         "kubectl inception logs digits --rank 3 --attempt 2",
+        "kubectl inception preflight -f job.yaml",
+        "kubectl inception preflight digits --recipe bninception-digits --accelerator cpu "
+        "--nodes 2 --checkpoint my-claim",
+        "kubectl inception checkpoints promote digits",
+        "kubectl inception checkpoints promote digits 120 --name before-the-cut "
+        "--to s3://bucket/serving",
         "kubectl -n inception-system logs pod/inception-operator-test",
     ),
     "what a user's container or a vendor's image runs; nothing of ours": (

@@ -130,3 +130,28 @@ def test_the_bundled_trainer_trains_a_sample(tmp_path: Path) -> None:
     assert run.returncode == 0, output
     assert "progress    [########################] 100 %" in output
     assert list(tmp_path.glob("out/**/final.safetensors")), output
+
+
+def test_a_preflight_tries_this_machine(tmp_path: Path) -> None:
+    job = {
+        "apiVersion": "training.inception.dev/v1alpha1",
+        "kind": "InceptionTraining",
+        "metadata": {"name": "job"},
+        "spec": {
+            "numNodes": 2,
+            "checkpoint": {"volumeClaimName": "claim"},
+            "training": {
+                "mode": "Preflight",
+                "recipe": "bninception-digits",
+                "preflight": {"samples": 8, "exchangeMebibytes": 1, "writeMebibytes": 1},
+            },
+        },
+    }
+    path = tmp_path / "job.yaml"
+    path.write_text(json.dumps(job), encoding="utf-8")
+    run = start(path)
+    output = finish(run)
+    assert run.returncode == 0, output
+    assert output.count('"check": "link", "ok": true') == 2
+    assert "all 2 ranks are fit for the job" in output
+    assert not [file for file in (tmp_path / "out").rglob("*") if file.is_file()]

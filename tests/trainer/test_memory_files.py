@@ -206,7 +206,7 @@ def test_memory_that_is_too_small_is_told_before_it_is_taken(tmp_path, monkeypat
     status = os.statvfs(tmp_path)
     assert lack_of_room(tmp_path, 2**10) is None
     assert "MiB left" in (lack_of_room(tmp_path, status.f_bavail * status.f_frsize) or "")
-    monkeypatch.setattr(memory, "_left_in_cgroup", lambda: 70 * 2**20)
+    monkeypatch.setattr(memory, "left_in_cgroup", lambda: 70 * 2**20)
     assert lack_of_room(tmp_path, 2**20) is None
     with pytest.raises(MemoryError, match="the container's memory limit leaves 70 MiB"):
         small.allocate(small.files, Layout.of({"x": torch.zeros(4 * 2**20)}))
@@ -217,9 +217,9 @@ def test_what_a_memory_limit_leaves_counts_files_that_the_kernel_can_drop(tmp_pa
     (tmp_path / "memory.max").write_text("1000\n")
     (tmp_path / "memory.current").write_text("900\n")
     (tmp_path / "memory.stat").write_text("anon 500\ninactive_file 300\n")
-    assert memory._left_in_cgroup(tmp_path) == 400
+    assert memory.left_in_cgroup(tmp_path) == 400
     (tmp_path / "memory.max").write_text("max\n")
-    assert memory._left_in_cgroup(tmp_path) is None
+    assert memory.left_in_cgroup(tmp_path) is None
 
 
 @pytest.mark.parametrize("uid", ["", "../../etc", "a/b", "x" * 64, "."])

@@ -4,7 +4,7 @@ Floors, each importing only those below it::
 
     cli                           the commands
     entry                         one rank of a run
-    modes                         Evaluate, Benchmark, Infer, Export
+    modes                         Evaluate, Benchmark, Infer, Export, Preflight
     train                         mode Train: build, loop, step
     sinks                         where a run reports to
     weights                       files of weights, in and out

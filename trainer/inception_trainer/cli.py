@@ -1,5 +1,5 @@
 """The command line: a command per mode, ``data check``, ``average``, ``compare``, ``explain``,
-``launch``, ``recipes``.
+``launch``, ``promote``, ``recipes``.
 
 ::
 
@@ -15,6 +15,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -34,6 +35,7 @@ COMMANDS = {
     "benchmark": "measure the speed of training",
     "infer": "classify images with a trained network, or measure its latency",
     "export": "write a trained network as .pt2, ONNX, TorchScript or safetensors, and check it",
+    "preflight": "try devices, network, data and the place of checkpoints, on every rank",
 }
 
 
@@ -65,6 +67,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _average(options.files, options.output, options.allow_pickle)
         if options.command == "compare":
             return _compare(options.runs)
+        if options.command == "promote":
+            return _promote(options)
         if options.command == "data":
             return _check_data(options)
         return _run(options.command, options.config, options.set)
@@ -127,6 +131,20 @@ def _parser(keys: str | None = None) -> argparse.ArgumentParser:
         action="store_true",
         help="read .pt files with torch before 2.10, too, where code hidden in them may run",
     )
+    promoting = commands.add_parser(
+        "promote", help="keep a checkpoint for good, with its weights, as the one that serves"
+    )
+    promoting.add_argument("place", metavar="PLACE", help="checkpoint.path of the job, or its URL")
+    promoting.add_argument(
+        "checkpoint",
+        nargs="?",
+        metavar="STEP",
+        help="number of its step, or its file; default: best.pt, else final.pt, else the newest",
+    )
+    promoting.add_argument("--name", metavar="NAME", help="default: step-000000120 of its step")
+    promoting.add_argument(
+        "--to", metavar="PLACE", help="folder or URL; default: promoted below PLACE"
+    )
     comparing = commands.add_parser("compare", help="where two runs differ, and what came out")
     comparing.add_argument(
         "runs", nargs=2, type=Path, metavar="RUN", help="output or checkpoint folder of a run"
@@ -177,6 +195,15 @@ def _average(files: list[Path], output: Path, allow_pickle: bool) -> int:
     from .weights.average import write_mean
 
     print(write_mean(files, output, may_unpickle=allow_pickle))
+    return 0
+
+
+def _promote(options: argparse.Namespace) -> int:
+    environment.prepare()
+    from .checkpoint.promote import Request, promote
+
+    request = Request(options.place, options.checkpoint, options.name, options.to)
+    print(json.dumps(promote(request)))
     return 0
 
 

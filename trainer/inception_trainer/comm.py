@@ -62,6 +62,21 @@ class Comm:
         if self.world_size > 1:
             dist.broadcast(values, source)
 
+    def all_reduce(self, values: Tensor) -> None:
+        """Overwrite ``values`` with their sum over all ranks; any device, which may still be at it
+        when this returns.
+        """
+        if self.world_size > 1:
+            dist.all_reduce(values)
+
+    def exchange(self, sent: Tensor, received: Tensor, partner: int) -> None:
+        """Send one tensor to another rank and overwrite the other with what that one sends; any
+        device, as above.
+        """
+        pair = [dist.P2POp(dist.isend, sent, partner), dist.P2POp(dist.irecv, received, partner)]
+        for work in dist.batch_isend_irecv(pair):
+            work.wait()
+
     @torch.no_grad()
     def broadcast_tensors(self, tensors: Sequence[Tensor], source: int = 0) -> None:
         """Overwrite every rank's ``tensors`` with those of rank ``source``; every rank must call

@@ -15,7 +15,8 @@
     ├── Fenced              1   a newer attempt owns the checkpoint folder
     ├── StorageFailed       1   files cannot be read or written just now; trying again may help
     │   └── StoreFailed      1   an object store refused or did not answer
-    └── RanksDiverged       1   the ranks no longer hold the same weights
+    ├── RanksDiverged       1   the ranks no longer hold the same weights
+    └── PreflightFailed     1   this rank's device, network, data or storage is not fit for the job
 
 Codes 64, 65, 66, 78 and 80 tell the operator that trying again cannot help, 79 that it does not
 help twice at the same step. Where there is a name for it, the numbers are those of BSD's
@@ -99,6 +100,10 @@ class DeviceMemoryTaken(TrainerError):  # noqa: N818 - the name of the contract
 
 class RanksDiverged(TrainerError):  # noqa: N818 - the name of the contract
     """The ranks hold different weights where they must be equal."""
+
+
+class PreflightFailed(TrainerError):  # noqa: N818 - the name of the contract
+    """Mode Preflight has found something on this rank that training would fail or suffer from."""
 
 
 def closest(name: str, candidates: Iterable[str]) -> str:

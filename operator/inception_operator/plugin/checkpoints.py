@@ -11,14 +11,15 @@ from pathlib import Path
 from typing import IO, Any, Final
 
 import click
+from click.shell_completion import CompletionItem
 
 from inception_operator.contract.types import Json
 
-from . import in_pod, pod_exec
+from . import in_pod, pod_exec, promote
 from .api import Cluster
 from .errors import CliError
 from .figures import NONE, part, since
-from .options import cluster_options, job_argument, output_option
+from .options import cluster_options, complete_jobs, job_argument, output_option
 from .output import document
 from .terminal import clean_line, program, say, table, tell
 
@@ -29,7 +30,49 @@ _SILENCE_SECONDS: Final = 60.0
 _UNITS: Final = ("B", "KiB", "MiB", "GiB", "TiB")
 
 
-@click.command("checkpoints")
+class _Group(click.Group):
+    """Lists where no other command is named, as ``checkpoints JOB``."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        return super().resolve_command(ctx, self._with_command(args))
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        jobs = [CompletionItem(name) for name in complete_jobs(ctx, self, incomplete)]
+        return [*super().shell_complete(ctx, incomplete), *jobs]
+
+    def _with_command(self, args: list[str]) -> list[str]:
+        """The command in front: kubectl's users write options before it as well."""
+        flags = {
+            flag
+            for option in show.params
+            if getattr(option, "is_flag", False)
+            for flag in option.opts
+        }
+        at = 0
+        while at < len(args) and args[at].startswith("-"):
+            has_value = args[at].startswith("--") and "=" in args[at]
+            has_value |= not args[at].startswith("--") and len(args[at]) > 2
+            at += 1 if has_value or args[at] in flags else 2
+        if at < len(args) and args[at] in self.commands:
+            return [args[at], *args[:at], *args[at + 1 :]]
+        return ["list", *args]
+
+
+# Options in front are those of the command that follows.
+@click.group("checkpoints", cls=_Group, context_settings={"ignore_unknown_options": True})
+def checkpoints() -> None:
+    """List the checkpoints of a job, copy or promote one.
+
+    `checkpoints JOB` is `checkpoints list JOB`.
+    """
+
+
+checkpoints.add_command(promote.promote)
+
+
+@checkpoints.command("list")
 @cluster_options
 @job_argument
 @click.option("--download", metavar="FILE", help="Copy one here, for example best.pt.")
@@ -42,7 +85,7 @@ _UNITS: Final = ("B", "KiB", "MiB", "GiB", "TiB")
 )
 @click.option("--force", is_flag=True, help="Replace the file when it exists.")
 @output_option("json", "yaml")
-def checkpoints(
+def show(
     cluster: Cluster,
     name: str,
     download: str | None,

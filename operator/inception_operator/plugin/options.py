@@ -48,7 +48,8 @@ def cluster_options(command: F) -> F:
     return wrapped  # type: ignore[return-value]
 
 
-def _complete_jobs(context: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
+def complete_jobs(context: click.Context, _: object, incomplete: str) -> list[str]:
+    """The names of jobs that begin so; none where they cannot be asked for."""
     chosen = context.params
     places = (chosen.get("kubeconfig"), chosen.get("context"), chosen.get("namespace"))
     try:
@@ -61,13 +62,20 @@ def _complete_jobs(context: click.Context, _: click.Parameter, incomplete: str) 
 
 def job_argument(command: F) -> F:
     """The name of one job."""
-    return click.argument("name", metavar="JOB", shell_complete=_complete_jobs)(command)
+    return click.argument("name", metavar="JOB", shell_complete=complete_jobs)(command)
+
+
+def optional_job_argument(command: F) -> F:
+    """The name of one job, which may be left out."""
+    return click.argument("name", metavar="[JOB]", required=False, shell_complete=complete_jobs)(
+        command
+    )
 
 
 def jobs_argument(command: F) -> F:
     """The names of one or more jobs."""
     return click.argument(
-        "jobs", metavar="JOB...", nargs=-1, required=True, shell_complete=_complete_jobs
+        "jobs", metavar="JOB...", nargs=-1, required=True, shell_complete=complete_jobs
     )(command)
 
 

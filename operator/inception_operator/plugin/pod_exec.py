@@ -129,10 +129,15 @@ def interpreter(pod: Json) -> str:
     return command[0] if command and _PYTHON.fullmatch(command[0]) else "python3"
 
 
+def has_trainer(pod: Json) -> bool:
+    """Whether the image of a pod has the bundled trainer."""
+    return names.LAUNCHER_MOUNT not in _command(pod)[1:2]
+
+
 def of_launcher(pod: Json, module: str, *arguments: str) -> list[str]:
     """The command that runs a module of the launcher, in the trainer's image or another."""
     python = interpreter(pod)
-    if names.LAUNCHER_MOUNT not in _command(pod)[1:2]:
+    if has_trainer(pod):
         return [python, "-m", f"inception_trainer.launcher.{module}", *arguments]
     code = (
         f"import sys; sys.path.insert(0, {names.LAUNCHER_MOUNT!r}); "

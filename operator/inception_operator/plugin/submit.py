@@ -21,7 +21,7 @@ from .resources import Wish, build
 from .terminal import program, say, tell
 from .waiting import finish, is_ended
 
-_MODES: Final = ("Train", "Evaluate", "Benchmark", "Infer", "Export")
+_MODES: Final = ("Train", "Evaluate", "Benchmark", "Infer", "Export", "Preflight")
 
 
 _WHAT: Final = options(
@@ -105,7 +105,7 @@ def run(
     if dry_run == "client":
         say(_shown(resource, output or "yaml"))
         return
-    created = _create(cluster, resource, dry_run == "server")
+    created = create(cluster, resource, dry=dry_run == "server")
     if dry_run or output:
         say(_shown(created, output or "yaml"))
     if dry_run:
@@ -144,7 +144,8 @@ def _shown(resource: dict[str, Any], form: str) -> str:
     return objects([resource], form, as_list=False) if form == "name" else document(resource, form)
 
 
-def _create(cluster: Cluster, resource: dict[str, Any], dry: bool) -> dict[str, Any]:
+def create(cluster: Cluster, resource: Json, *, dry: bool = False) -> Json:
+    """Create a job; the API server's answer."""
     # Strict: a key that the API server does not know is an error, not left out.
     query = [("fieldManager", FIELD_MANAGER), ("fieldValidation", "Strict")]
     query += [("dryRun", "All")] if dry else []

@@ -21,6 +21,8 @@ COPY_MIB: Final = {"inceptionv4": 326, "resnet50": 196, "inceptionv3": 182, "": 
 """What a copy of the state in the pod's shared memory takes: weights and momentum, by the beginning
 of the network's name.
 """
+# Mode Preflight sees whether a pod of the job would have the room.
+_WITH_COPIES: Final = ("Train", "Preflight")
 TMP_LIMIT_GIB: Final = 20
 SHM_LIMIT: Final = "64Gi"
 LAUNCHER_LIMIT: Final = "64Mi"
@@ -48,7 +50,7 @@ def request_defaults(pod: Json, container: Json, job: Job) -> None:
 def _copies_mib(job: Job) -> int:
     """What the two copies of the state take that the bundled trainer keeps in /dev/shm, in MiB."""
     never = job.checkpoint is not None and job.checkpoint.memory == "Never"
-    if never or job.program or job.training.get("mode", "Train") != "Train":
+    if never or job.program or job.training.get("mode", "Train") not in _WITH_COPIES:
         return 0
     # Recipes begin with the name of their network, without its underscore.
     network = job.model.replace("_", "")

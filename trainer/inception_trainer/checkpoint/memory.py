@@ -189,7 +189,7 @@ def lack_of_room(folder: Path, size: int) -> str | None:
     free = status.f_bavail * status.f_frsize
     if free < needed:
         return f"{folder} has {free >> 20} MiB left, copies need {needed >> 20} MiB"
-    left = _left_in_cgroup()
+    left = left_in_cgroup()
     if left is not None and left < needed:
         return (
             f"the container's memory limit leaves {left >> 20} MiB, copies need {needed >> 20} MiB"
@@ -197,7 +197,7 @@ def lack_of_room(folder: Path, size: int) -> str | None:
     return None
 
 
-def _left_in_cgroup(cgroup: Path = Path("/sys/fs/cgroup")) -> int | None:
+def left_in_cgroup(cgroup: Path = Path("/sys/fs/cgroup")) -> int | None:
     """Bytes below the memory limit of this container, files that the kernel can drop not counted;
     None without a limit.
     """

@@ -1,5 +1,5 @@
 """The sections about looking at a network: ``evaluation``, ``benchmark``, ``inference``, ``export``
-and ``profiler``.
+and ``profiler``; and ``preflight``, about looking at the machines.
 """
 
 from __future__ import annotations
@@ -187,3 +187,23 @@ class ProfilerConfig:
             reason=REQUIRED,
         )
     )
+
+
+@dataclass(frozen=True)
+class PreflightConfig:
+    """Preflight is how much mode Preflight tries on every rank."""
+
+    samples: int = key(256, at_least=1, at_most=1_000_000)
+    """Samples is how many training images each rank reads and decodes, others than the other ranks
+    read where there are enough. The default is 256.
+    """
+
+    exchange_mebibytes: int = key(64, at_least=1, at_most=4096)
+    """ExchangeMebibytes is the largest message that the ranks add up and exchange; it takes three
+    times as much memory of each device. The default is 64.
+    """
+
+    write_mebibytes: int = key(16, at_least=1, at_most=65_536)
+    """WriteMebibytes is the size of the file that each rank writes to the place of the checkpoints,
+    reads back and removes. The default is 16.
+    """

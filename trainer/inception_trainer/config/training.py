@@ -50,6 +50,7 @@ from .modes import (
     EvaluationConfig,
     ExportConfig,
     InferenceConfig,
+    PreflightConfig,
     ProfilerConfig,
 )
 from .places import AcceleratorConfig, CheckpointConfig, OutputConfig
@@ -74,6 +75,7 @@ __all__ = [
     "ModelConfig",
     "OptimizerConfig",
     "OutputConfig",
+    "PreflightConfig",
     "ProfilerConfig",
     "RandAugmentConfig",
     "ScheduleConfig",
@@ -87,7 +89,7 @@ __all__ = [
     "merge",
 ]
 
-MODES = ("Train", "Evaluate", "Benchmark", "Infer", "Export")
+MODES = ("Train", "Evaluate", "Benchmark", "Infer", "Export", "Preflight")
 MODES_WITH_STEPS = ("Train", "Benchmark")
 """Modes that compute gradients, whose steps ``profiler`` can record."""
 MODES_BY_WEIGHTS = ("Infer", "Export")
@@ -104,9 +106,10 @@ class TrainingConfig:
     mode: str = key("Train", choices=MODES)
     """Mode is what to do with the network. Train is the default. Evaluate measures a trained
     network on the validation data; Benchmark measures the speed of training steps; Infer classifies
-    images with a trained network; Export writes it in forms that other programs run. Modes other
-    than Train change no checkpoint and write their summary.json below the output directory, in a
-    directory named after the mode.
+    images with a trained network; Export writes it in forms that other programs run; Preflight
+    tries devices, network, data and the place of checkpoints on every rank and leaves nothing
+    behind. Modes other than Train change no checkpoint; all but Preflight write their summary.json
+    below the output directory, in a directory named after the mode.
     """
 
     recipe: str | None = key(
@@ -165,6 +168,7 @@ class TrainingConfig:
     benchmark: BenchmarkConfig = field(default_factory=BenchmarkConfig)
     inference: InferenceConfig = field(default_factory=InferenceConfig)
     export: ExportConfig = field(default_factory=ExportConfig)
+    preflight: PreflightConfig = field(default_factory=PreflightConfig)
 
     # A choice and not a boolean: such keys grow (conventions of the Kubernetes API).
     cpu_affinity: str = key("Shared", choices=("Shared", "PerRank"), api=Api(max_length=8))
@@ -233,7 +237,8 @@ class TrainingConfig:
     @rule(
         Cel(
             "has(self.recipe) || (has(self.data) && has(self.data.kind)) || "
-            "self.?mode.orValue('') == 'Export' || (self.?mode.orValue('') == 'Infer' && "
+            "self.?mode.orValue('') in ['Export', 'Preflight'] || "
+            "(self.?mode.orValue('') == 'Infer' && "
             "has(self.inference) && "
             "(has(self.inference.path) || self.inference.?format.orValue('') == 'None'))",
             message=(
@@ -410,6 +415,9 @@ class TrainingConfig:
         """Whether ``data`` must say what to read: images may come from elsewhere, or not at all."""
         if self.mode == "Infer":
             return self.inference.path is None and not self.only_measures
+        if self.mode == "Preflight":
+            # Of a program of one's own nobody knows what it reads; the rest is tried all the same.
+            return bool(self.data.kind)
         return self.mode != "Export"
 
     def as_dict(self) -> dict[str, Any]:

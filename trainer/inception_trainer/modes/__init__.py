@@ -18,4 +18,9 @@ def run(config: TrainingConfig, settings: Settings) -> dict[str, Any]:
     Raises the errors of :mod:`inception_trainer.errors`; Stopped when asked to stop.
     """
     # By name: each mode imports packages that the others can do without.
-    return execute(config, settings, import_module(f"{__name__}.{config.mode.lower()}").run)
+    mode = import_module(f"{__name__}.{config.mode.lower()}")
+    summary = execute(config, settings, mode.run)
+    if config.mode == "Preflight":
+        # Not before the process group has ended: the other ranks are no failures.
+        mode.judge(summary, settings.rank)
+    return summary

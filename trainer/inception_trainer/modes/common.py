@@ -180,7 +180,9 @@ def _in_memory(run: Run, work: Callable[[Run], dict[str, Any]]) -> dict[str, Any
 
 
 def output_url(config: TrainingConfig) -> str | None:
-    """A folder of its own per mode, so that nothing overwrites the summary of the training."""
-    if not config.output.path:
+    """A folder of its own per mode, so that nothing overwrites the summary of the training; None
+    where nothing is to be left.
+    """
+    if not config.output.path or config.mode == "Preflight":
         return None
     return f"{config.output.path.rstrip('/')}/{config.mode.lower()}"

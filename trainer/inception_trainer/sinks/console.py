@@ -96,10 +96,19 @@ def conclude(summary: dict[str, Any]) -> str:
             return _conclude_infer(summary)
         case "Export":
             return "Exported and checked " + ", ".join(one["file"] for one in summary["exports"])
+        case "Preflight":
+            return _conclude_preflight(summary)
     return (
         f"{summary['exitReason']} after {steps} steps: {accuracy}, loss {loss:.4f}, "
         f"{samples_seen} samples seen, {speed}"
     )
+
+
+def _conclude_preflight(summary: dict[str, Any]) -> str:
+    failed = [str(rank["rank"]) for rank in summary["ranks"] if rank["failed"]]
+    if failed:
+        return f"Preflight: failed on rank {', '.join(failed)} of {summary['worldSize']}"
+    return f"Preflight: all {summary['worldSize']} ranks are fit for the job"
 
 
 def _conclude_infer(summary: dict[str, Any]) -> str:
