@@ -11,7 +11,7 @@ from inception_trainer.reporting.records import EvaluationRecord, LogRecord, Run
 
 
 class TensorBoard(Sink):
-    """Writes curves of training, validation and speed (tags: docs/trainer.md)."""
+    """Writes curves of training, validation and speed (tags: docs/trainer/results.md)."""
 
     def __init__(self, output: Path) -> None:
         self._folder = output / "tensorboard"
