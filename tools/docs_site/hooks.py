@@ -4,11 +4,13 @@ repository.
 Three things differ there. Pages link to files outside ``docs/``: some of them are pages of the
 site as well (`PAGES`), the others are shown as paths, or as links where the repository's address
 is known. A link to a folder shows what is in it: here it leads to the page ``README.md`` of the
-folder. And lists and tables may follow a line without an empty one between.
+folder. And lists and tables may follow a line without an empty one between, and code in tables has
+its bars escaped.
 """
 
 from __future__ import annotations
 
+import html
 import posixpath
 import re
 from collections.abc import Iterator
@@ -31,7 +33,9 @@ PAGES: Final = {
 """Files outside ``docs/`` that are pages, by their path in the repository: their names there."""
 _SOURCES: Final = {page: path for path, page in PAGES.items()}
 _PARSER: Final = MarkdownIt("commonmark").enable("table")
-_LINK: Final = re.compile(r"(?P<image>!?)\[(?P<text>(?:[^\[\]]|\[[^\[\]]*\])*)\]\((?P<to>[^()\s]+)\)")
+_LINK: Final = re.compile(
+    r"(?P<image>!?)\[(?P<text>(?:[^\[\]]|\[[^\[\]]*\])*)\]\((?P<to>[^()\s]+)\)"
+)
 _CODE: Final = re.compile(r"(`+)(?:(?!\1).)+?\1(?!`)")
 
 
@@ -91,20 +95,31 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 def for_site(markdown: str, page: str, repository: str = "") -> str:
     """The text of a page of the site, from the one in the repository."""
     lines = markdown.splitlines()
-    starts: list[int] = []
-    code: set[int] = set()
+    starts: set[int] = set()
+    kinds: dict[int, str] = {}
     for token in _PARSER.parse(markdown):
-        if token.map and token.type in ("fence", "code_block"):
-            code |= set(range(*token.map))
         if token.map and token.level == 0 and token.nesting >= 0:
-            starts.append(token.map[0])
+            starts.add(token.map[0])
+        if token.map and token.type in ("fence", "code_block", "table_open"):
+            kinds |= dict.fromkeys(range(*token.map), token.type)
     base = posixpath.dirname(_SOURCES.get(page, f"docs/{page}"))
     written: list[str] = []
     for number, line in enumerate(lines):
         if number in starts and number and lines[number - 1].strip():
             written.append("")
-        written.append(line if number in code else _linked(line, page, base, repository))
+        kind = kinds.get(number, "")
+        if kind not in ("fence", "code_block"):
+            line = _linked(line, page, base, repository)
+        written.append(_CODE.sub(_with_bars, line) if kind == "table_open" else line)
     return "\n".join(written) + "\n"
+
+
+def _with_bars(found: re.Match[str]) -> str:
+    """Code in a cell of a table: MkDocs shows the backslash of ``\\|``, too."""
+    if "\\|" not in found[0]:
+        return found[0]
+    text = html.escape(found[0].strip("`"), quote=False)
+    return f"<code>{text.replace(chr(92) + '|', '&#124;')}</code>"
 
 
 def _linked(line: str, page: str, base: str, repository: str) -> str:
@@ -143,8 +158,10 @@ def _page(path: str) -> str:
         return PAGES[path]
     if (ROOT / path).is_dir():
         path = f"{path}/README.md"
-    if path.startswith("docs/") and path.endswith((".md", ".svg", ".png")) and (ROOT / path).exists():
+    if (
+        path.startswith("docs/")
+        and path.endswith((".md", ".svg", ".png"))
+        and (ROOT / path).exists()
+    ):
         return path.removeprefix("docs/")
     return ""
-
-
