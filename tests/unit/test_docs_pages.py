@@ -19,6 +19,9 @@ from docs_commands import ROOT
 from docs_site import hooks
 from inception_operator.contract.names import Cause, Reason
 
+# The site is built once, which takes half a minute where nothing else runs.
+pytestmark = pytest.mark.timeout(900)
+
 CONFIG = ROOT / "tools" / "docs_site" / "mkdocs.yml"
 DOCS = sorted((ROOT / "docs").rglob("*.md"))
 # A quarter of an hour at 220 words a minute, which is what people read of prose.
