@@ -159,7 +159,7 @@ e2e: venv ## Tests on a real node with real containers (root)
 lint: venv ## ruff, mypy, import-linter, yamllint, hadolint, shellcheck, zizmor, codespell, generated files
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy operator/inception_operator trainer/inception_trainer localcluster demo monitoring images/*.py tools/scan.py
+	$(BIN)/mypy operator/inception_operator trainer/inception_trainer localcluster demo monitoring images/*.py tools/scan.py tools/docs_site/hooks.py
 	$(BIN)/mypy --python-version 3.10 trainer/inception_trainer/launcher
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/python manifests/generate_crd.py --check
@@ -191,6 +191,10 @@ sync: venv ## Bring generated files up to date: spec.training of the CRD, dashbo
 	$(BIN)/python docs/generate_accelerators.py
 	$(BIN)/python docs/generate_alerts.py
 	$(BIN)/python docs/generate_operator_metrics.py
+
+.PHONY: site
+site: venv ## Make a site of docs/, to be read without a network: out/site (SITE_REPOSITORY=https://… for links to files)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --config-file tools/docs_site/mkdocs.yml --site-dir $(CURDIR)/out/site
 
 .PHONY: release-snapshot
 release-snapshot: venv ## Keep the CRD and the commit of a release: later ones are held compatible with them

@@ -1,5 +1,5 @@
-"""Writes docs/api.md from the CustomResourceDefinition, or says with ``--check`` that it is out of
-date.
+"""Writes docs/api.md and the pages of docs/api/ from the CustomResourceDefinition, or says with
+``--check`` that one is out of date.
 """
 
 from __future__ import annotations
@@ -14,42 +14,107 @@ from docs import pages
 from docs.pages import ROOT
 
 CRD = ROOT / "manifests" / "crd.yaml"
-TARGET = ROOT / "docs" / "api.md"
+FIRST = "api.md"
+PAGES = {
+    "api/training.md": ("the training and its network", ("spec.training",)),
+    "api/training-data.md": (
+        "data and augmentation",
+        ("spec.training.data", "spec.training.augmentation"),
+    ),
+    "api/training-optimisation.md": (
+        "batch, optimizer, schedule and loss",
+        (
+            "spec.training.batch",
+            "spec.training.optimizer",
+            "spec.training.schedule",
+            "spec.training.loss",
+            "spec.training.weightAverage",
+        ),
+    ),
+    "api/training-modes.md": (
+        "evaluation, benchmark, inference, export and profiler",
+        (
+            "spec.training.evaluation",
+            "spec.training.benchmark",
+            "spec.training.inference",
+            "spec.training.export",
+            "spec.training.profiler",
+        ),
+    ),
+    "api/pods.md": (
+        "devices, size and pods",
+        ("spec.accelerator", "spec.elasticPolicy", "spec.template"),
+    ),
+    "api/policies.md": (
+        "checkpoints and policies",
+        ("spec.checkpoint", "spec.runPolicy", "spec.failurePolicy"),
+    ),
+    "api/status.md": ("status", ("status",)),
+}
+"""Pages beside the first one: title, and the objects whose fields they have, with all below them.
+An object belongs to the page that names most of its path; one that no page names, to the first.
+"""
 _OPAQUE = "x-kubernetes-preserve-unknown-fields"
 Schema = Mapping[str, Any]
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Write the page; the exit status of the command."""
-    return pages.generate(
-        __doc__,
-        TARGET,
-        lambda: document(yaml.safe_load(CRD.read_text(encoding="utf-8"))),
-        arguments,
+    """Write the pages; the exit status of the command."""
+    texts = documents(yaml.safe_load(CRD.read_text(encoding="utf-8")))
+    return max(
+        pages.generate(__doc__, ROOT / "docs" / name, lambda text=text: text, arguments)
+        for name, text in texts.items()
     )
 
 
-def document(crd: Mapping[str, Any]) -> str:
-    """The whole page."""
+def documents(crd: Mapping[str, Any]) -> dict[str, str]:
+    """The text of each page."""
+    version = crd["spec"]["versions"][0]
+    schema = version["schema"]["openAPIV3Schema"]
+    lines = {FIRST: _first(crd)} | {
+        name: [f"# API reference: {title}", "", "The whole resource: [api.md](../api.md).", ""]
+        for name, (title, _) in PAGES.items()
+    }
+    for root in ("spec", "status"):
+        for path, part in _objects(root, schema["properties"][root]):
+            lines[page_of(path)] += _section(path, part)
+    return {name: "\n".join(text).rstrip() + "\n" for name, text in lines.items()}
+
+
+def page_of(path: str) -> str:
+    """The page that has the fields of an object."""
+    found = [
+        (len(begin), name)
+        for name, (_, begins) in PAGES.items()
+        for begin in begins
+        if path == begin or path.startswith((f"{begin}.", f"{begin}[]"))
+    ]
+    return max(found)[1] if found else FIRST
+
+
+def _first(crd: Mapping[str, Any]) -> list[str]:
     names, version = crd["spec"]["names"], crd["spec"]["versions"][0]
     schema = version["schema"]["openAPIV3Schema"]
-    lines = [
+    return [
         f"# API reference: {names['kind']}",
         "",
         f"`{crd['spec']['group']}/{version['name']}`, kind `{names['kind']}`, short name "
         f"`{names['shortNames'][0]}`. "
-        "This page is made from `manifests/crd.yaml` by `docs/generate_api.py`; `kubectl "
+        "These pages are made from `manifests/crd.yaml` by `docs/generate_api.py`; `kubectl "
         "explain` says the same.",
         "",
         schema["description"],
         "",
+        "| page | fields |",
+        "|---|---|",
+        *(
+            f"| [{title}]({name}) | {', '.join(f'`{begin}`' for begin in begins)} |"
+            for name, (title, begins) in PAGES.items()
+        ),
+        "",
         *_rules(schema, ""),
         *_columns(version["additionalPrinterColumns"]),
     ]
-    for name in ("spec", "status"):
-        for path, part in _objects(name, schema["properties"][name]):
-            lines += _section(path, part)
-    return "\n".join(lines).rstrip() + "\n"
 
 
 def _columns(columns: list[Mapping[str, Any]]) -> list[str]:

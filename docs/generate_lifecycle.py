@@ -1,5 +1,5 @@
-"""Writes docs/lifecycle.md from docs/lifecycle.yaml, or says with ``--check`` that it is out of
-date.
+"""Writes docs/lifecycle.md and docs/lifecycle-proofs.md from docs/lifecycle.yaml, or says with
+``--check`` that one is out of date.
 
 Every row names the tests that prove it; a test that does not exist is an error, and so is a row
 that neither has tests nor says what is missing.
@@ -8,7 +8,7 @@ that neither has tests nor says what is missing.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import yaml
@@ -18,6 +18,7 @@ from docs.pages import ROOT, ProofError, flat
 
 SOURCE = ROOT / "docs" / "lifecycle.yaml"
 TARGET = ROOT / "docs" / "lifecycle.md"
+PROOFS = ROOT / "docs" / "lifecycle-proofs.md"
 KEYS = {"number", "failure", "action", "tests"}
 Row = Mapping[str, Any]
 
@@ -25,16 +26,14 @@ Row = Mapping[str, Any]
 def main(arguments: list[str] | None = None) -> int:
     """Write the page; the exit status of the command."""
     try:
-        return pages.generate(__doc__, TARGET, page, arguments)
+        source = yaml.safe_load(SOURCE.read_text(encoding="utf-8"))
+        check(source["rows"])
     except ProofError as error:
         return pages.refuse(SOURCE, error)
-
-
-def page() -> str:
-    """The page, made of rows that are proven."""
-    source = yaml.safe_load(SOURCE.read_text(encoding="utf-8"))
-    check(source["rows"])
-    return document(source)
+    return max(
+        pages.generate(__doc__, TARGET, lambda: document(source), arguments),
+        pages.generate(__doc__, PROOFS, lambda: proofs(source["rows"]), arguments),
+    )
 
 
 def check(rows: Sequence[Row]) -> None:
@@ -63,14 +62,14 @@ def _check_test(number: int, test: str) -> None:
 
 
 def document(source: Mapping[str, Any]) -> str:
-    """The whole page."""
+    """The page of what goes wrong and what is done."""
     lines = [
-        "# What goes wrong, what the operator does, and the tests that prove it",
+        "# What goes wrong, and what the operator does",
         "",
         "This page is made from `docs/lifecycle.yaml` by `docs/generate_lifecycle.py`, which "
-        "refuses a row whose tests "
-        "do not exist. Conditions, reasons and deadlines are described in "
-        "[life-cycle.md](architecture/life-cycle.md).",
+        "refuses a row whose tests do not exist. Conditions, reasons and deadlines are described "
+        "in [life-cycle.md](architecture/life-cycle.md); the tests are listed in "
+        "[lifecycle-proofs.md](lifecycle-proofs.md).",
         "",
         source["introduction"].strip(),
         "",
@@ -82,15 +81,27 @@ def document(source: Mapping[str, Any]) -> str:
 
 
 def _line(row: Row) -> str:
-    proof = "<br>".join(_proofs(row))
-    return f"| {row['number']} | {flat(row['failure'])} | {flat(row['action'])} | {proof} |"
+    number, tests = row["number"], len(row["tests"])
+    count = f"{tests} test{'s' if tests > 1 else ''}"
+    proof = f"[{count}](lifecycle-proofs.md#row-{number})" if tests else ""
+    missing = f"**not yet:** {flat(row['missing'])}" if row.get("missing") else ""
+    cells = (flat(row["failure"]), flat(row["action"]), "<br>".join(filter(None, (proof, missing))))
+    return f"| {number} | {' | '.join(cells)} |"
 
 
-def _proofs(row: Row) -> Iterator[str]:
-    for test in row["tests"]:
-        yield pages.link(test)
-    if row.get("missing"):
-        yield f"**not yet:** {flat(row['missing'])}"
+def proofs(rows: Sequence[Row]) -> str:
+    """The page of the tests."""
+    lines = [
+        "# The tests that prove what the operator does",
+        "",
+        "For each row of [lifecycle.md](lifecycle.md). This page is made from "
+        "`docs/lifecycle.yaml` by `docs/generate_lifecycle.py`.",
+    ]
+    for row in rows:
+        tests = [f"- {pages.link(test)}" for test in row["tests"]]
+        if tests:
+            lines += ["", f"## Row {row['number']}", flat(row["failure"]), "", *tests]
+    return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":

@@ -35,6 +35,7 @@ def generate(
     if options.check:
         print(f"out of date: {target.relative_to(ROOT)}", file=sys.stderr)
         return 1
+    target.parent.mkdir(exist_ok=True)
     target.write_text(text, encoding="utf-8")
     return 0
 

@@ -135,9 +135,15 @@ def test_what_is_not_proved_yet_is_said() -> None:
     first, second = generate_lifecycle.document({"introduction": "x", "rows": rows}).splitlines()[
         -2:
     ]
-    assert first.endswith("test_sync.py)<br>**not yet:** a run on two nodes. |")
-    assert "[drift is found and repaired](../tests/chart/test_sync.py) |" in second
-    assert "a \\| b" in second
+    proof = "[1 test](lifecycle-proofs.md#row-{})"
+    assert first.endswith(f"{proof.format(1)}<br>**not yet:** a run on two nodes. |")
+    assert second.endswith(f"| a \\| b | It heals. | {proof.format(2)} |")
+    assert generate_lifecycle.proofs(rows).splitlines()[-4:] == [
+        "## Row 2",
+        "a \\| b",
+        "",
+        "- [drift is found and repaired](../tests/chart/test_sync.py)",
+    ]
 
 
 def test_drift_is_found_and_repaired(

@@ -12,6 +12,7 @@ EXCUSED: Final = {
     ),
     "takes the whole demo, or all tests; the nightly run has both": (
         "make demo",
+        "make demo CLUSTER=kind",
         "make test",
     ),
     "needs docker; tests/e2e/test_images.py builds the same Dockerfile with buildkit": (
@@ -26,6 +27,15 @@ EXCUSED: Final = {
         "--output type=oci,dest=trainer.tar,rewrite-timestamp=true …",
         "docker run --rm --entrypoint python3 <image> -c 'import torch; print(torch.__version__)'",
         "docker run --rm <image> recipes",
+        "make images",
+        "make images IMAGE_FLAGS=--load",
+    ),
+    "a cluster of another maker; what is installed into it afterwards is run": (
+        "kind create cluster --name trainings",
+        "kind load docker-image inception-operator:0.1.0 inception-trainer:0.1.0 --name trainings",
+        "docker save inception-operator:0.1.0 inception-trainer:0.1.0 | "
+        "sudo k3s ctr images import -",
+        "export KUBECONFIG=/etc/rancher/k3s/k3s.yaml",
     ),
     "looks at a release that is published; none is": (
         "cosign verify ghcr.io/OWNER/REPO/inception-operator:X.Y.Z "
@@ -54,6 +64,7 @@ EXCUSED: Final = {
     "needs containers, which fake nodes do not run": (
         "kubectl debug -n inception-system -it deploy/inception-operator --image=… "
         "--target=operator",
+        "kubectl cp /data/pets/. loader:/pets",
         "kubectl logs POD -n NAMESPACE",
         "kubectl inception logs digits --rank 3 --attempt 2",
         "kubectl inception preflight -f job.yaml",

@@ -102,6 +102,10 @@ RUN_DIGITS: Final = (
 )
 FIRST_NODE: Final = "$(kubectl get nodes -o jsonpath={.items[0].metadata.name})"
 PLACES: Final = {"NAMESPACE": "$NAMESPACE", "NAME": "bninception-digits"}
+DEVICES: Final = tuple(
+    f"kubectl get nodes -o custom-columns='NODE:.metadata.name,DEVICES:.status.allocatable.{name}'"
+    for name in (r"nvidia\.com/gpu", r"huawei\.com/Ascend910")
+)
 CLUSTER: Final = (
     Story(
         "the first page, and the runbooks",
@@ -245,6 +249,47 @@ CLUSTER: Final = (
             Run("kubectl describe itrain bninception"),
         ),
         nightly=False,
+    ),
+    Story(
+        "images of one's own, several nodes, several teams",
+        (
+            claim("pets") + claim("runs") + claim("imagenet"),
+            *(Run(command, says=("NODE",)) for command in DEVICES),
+            Run(
+                'kubectl get nodes -o jsonpath=\'{range .items[*]}{.metadata.name}{" "}'
+                '{.status.allocatable}{"\\n"}{end}\'',
+                says=("nvidia.com/gpu",),
+            ),
+            "sed '1,/^---$/d' own-data-2.yaml | kubectl apply -f -",
+            Run("kubectl delete pod loader"),
+            Run(
+                "kubectl inception run pets --recipe resnet50-imagenet --accelerator nvidia "
+                "--devices 1 --mount pets:/data:ro --set data.path=/data "
+                "--set data.heldOutShare=0.1 --set model.weights=/data/resnet50.safetensors "
+                "--set model.classifier=New --set batch.global=64 "
+                "--set optimizer.learningRate=0.01 --set epochs=10 "
+                "--set schedule.warmupEpochs=1 --checkpoint runs"
+            ),
+            "kubectl inception wait pets --for running --timeout 60s",
+            Run("kubectl inception describe pets", says=("pets in $NAMESPACE: Running",)),
+            Run("kubectl inception checkpoints pets"),
+            ends("pets"),
+            Run("kubectl inception watch pets", says=("pets: Succeeded",)),
+            "kubectl apply -f multi-node-1.yaml",
+            Run("kubectl inception describe two-nodes", says=("two-nodes in $NAMESPACE",)),
+            "sed 's/, namespace: team-a//' multi-tenancy-1.yaml | kubectl apply -f -",
+            Run(
+                "kubectl create rolebinding team-a-edit --clusterrole=edit --group=team-a "
+                "-n team-a",
+                {"-n team-a": "-n $NAMESPACE"},
+            ),
+            Run(
+                "kubectl label namespace team-a pod-security.kubernetes.io/enforce=restricted",
+                {"namespace team-a": "namespace $NAMESPACE"},
+            ),
+            Run("kubectl apply -f manifests/samples/policies/validating-admission-policy.yaml"),
+            "kubectl delete -f manifests/samples/policies/validating-admission-policy.yaml",
+        ),
     ),
     Story(
         "an operator by hand",
@@ -392,6 +437,24 @@ ALONE: Final = (
                 "inception-trainer data check --set data.kind=ImageFolder "
                 "--set data.path=/data/pets --json",
                 {"/data/": "data/"},
+            ),
+        ),
+    ),
+    Story(
+        "images of one's own",
+        (
+            "$PICTURES data/pets photos",
+            "sed 's:/data/:data/:g' own-data-1.yaml > job.yaml; echo 'maxSteps: 2' >> job.yaml",
+            Run(
+                "inception-trainer data check --set data.kind=ImageFolder "
+                "--set data.path=/data/pets --set data.heldOutShare=0.1",
+                {"/data/": "data/"},
+                says=("2 classes",),
+            ),
+            "inception-trainer train job.yaml; cp data/runs/pets/checkpoints/best.pt .",
+            Run(
+                "inception-trainer infer --set model.weights=best.pt --set inference.path=photos "
+                "--set output.path=out"
             ),
         ),
     ),

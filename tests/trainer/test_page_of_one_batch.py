@@ -1,4 +1,4 @@
-"""docs/trainer.md lists what happens to one batch, function by function: the list is true."""
+"""docs/trainer/steps.md lists what happens to one batch, function by function: the list is true."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import trainer_ranks
 from shard_files import noise_folder
 from traced_batch import Call, Hop, calls, train
 
-PAGE = Path(__file__).parents[2] / "docs" / "trainer.md"
+PAGE = Path(__file__).parents[2] / "docs" / "trainer" / "steps.md"
 LINE = re.compile(r"^(\d+)\. `([\w/]+\.py)` `([\w.]+)`: .+")
 SECTION = "## What happens to one batch\n"
 IN_A_WORKER = "**In a loader worker**"

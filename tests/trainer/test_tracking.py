@@ -301,7 +301,7 @@ def test_a_missing_package_is_told_once_with_its_name(
     attempt(sink(tmp_path), range(1, 6))
     [warning] = warnings()
     assert f"the image lacks the Python package {package}" in warning
-    assert "docs/trainer.md" in warning
+    assert "docs/trainer/results.md" in warning
 
 
 @pytest.mark.usefixtures("patient")

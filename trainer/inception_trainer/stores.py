@@ -95,7 +95,7 @@ def filesystem(url: str) -> tuple[Any, str]:
         else:
             package = PACKAGES.get(protocol, f"fsspec's package for {protocol}://")
         raise ConfigError(
-            f"{url}: needs the package {package}; add it to the image (docs/trainer.md)"
+            f"{url}: needs the package {package}; add it to the image (docs/trainer/data.md)"
         ) from None
     except ValueError as error:
         raise ConfigError(

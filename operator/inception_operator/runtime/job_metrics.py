@@ -4,8 +4,8 @@ Nothing has to remember to remove them. No job has more than `MOST_SERIES`, and 
 
 There are two ways out: families as the library has them, and their text. Written here, the text
 takes a quarter of the processor time of the library's writer, which makes and sorts the labels of
-each sample anew (docs/benchmarks.md). Of a job that has ended the text is kept: nothing in it
-changes any more.
+each sample anew (docs/benchmarks/operator.md). Of a job that has ended the text is kept: nothing in
+it changes any more.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from . import scalars
 
 
 class TensorBoard(Sink):
-    """Writes curves of training, validation and speed (tags: docs/trainer.md)."""
+    """Writes curves of training, validation and speed (tags: docs/trainer/results.md)."""
 
     def __init__(self, output: Path) -> None:
         self._folder = output / "tensorboard"

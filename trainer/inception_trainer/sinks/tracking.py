@@ -306,7 +306,7 @@ def needed(module: str, package: str) -> Any:
         return importlib.import_module(module)
     except ImportError as error:
         raise Unusable(
-            f"the image lacks the Python package {package} ({error}); add it (docs/trainer.md, "
+            f"the image lacks the Python package {package} ({error}); add it (docs/trainer/results.md, "
             "Experiment trackers) or leave out the section tracking"
         ) from None
 

@@ -120,7 +120,8 @@ class OnnxExporter(Exporter):
             raise ConfigError(
                 f"export.formats: ONNX needs the Python packages {', '.join(missing)}, "
                 "which are not here; build an image that adds them "
-                "(pip install onnx onnxscript onnxruntime; docs/trainer.md), or leave ONNX out"
+                "(pip install onnx onnxscript onnxruntime; docs/trainer/modes.md), "
+                "or leave ONNX out"
             )
         if not hasattr(torch.onnx, "ONNXProgram"):
             raise ConfigError(
