@@ -65,7 +65,14 @@ async def run(settings: Settings) -> None:
     try:
         await app.run()
     finally:
+        # A watch of kopf's that is cut off is a generator whose own cleaning up fails at the end.
+        asyncio.get_running_loop().set_exception_handler(_but_for_generators)
         await app.close()
+
+
+def _but_for_generators(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    if "asyncgen" not in context:
+        loop.default_exception_handler(context)
 
 
 class App:
