@@ -19,6 +19,7 @@ from inception_trainer.checkpoint.memory import MemoryFolder, lack_of_room, open
 from inception_trainer.checkpoint.memory_file import CopyFile, Layout, copy_to_view, read_copy
 from inception_trainer.checkpoint.memory_statistics import StatisticsFile, read_statistics
 from inception_trainer.errors import Fenced
+from inception_trainer.launcher import linux
 from inception_trainer.train import intervals
 
 UID = "0f7e2b1c-5a53-4c55-9b57-2f6f0b0c7a11"
@@ -217,9 +218,9 @@ def test_what_a_memory_limit_leaves_counts_files_that_the_kernel_can_drop(tmp_pa
     (tmp_path / "memory.max").write_text("1000\n")
     (tmp_path / "memory.current").write_text("900\n")
     (tmp_path / "memory.stat").write_text("anon 500\ninactive_file 300\n")
-    assert memory.left_in_cgroup(tmp_path) == 400
+    assert linux.left_in_cgroup(tmp_path) == 400
     (tmp_path / "memory.max").write_text("max\n")
-    assert memory.left_in_cgroup(tmp_path) is None
+    assert linux.left_in_cgroup(tmp_path) is None
 
 
 @pytest.mark.parametrize("uid", ["", "../../etc", "a/b", "x" * 64, "."])

@@ -15,6 +15,7 @@ import torch
 
 import object_store
 import trainer_ranks
+from inception_operator.plugin import preflight_results
 from inception_operator.pod.defaults import COPY_MIB
 from inception_trainer.comm import Comm
 from inception_trainer.config.training import from_mapping, merge
@@ -28,7 +29,7 @@ from trainer_ranks import TINY
 
 pytestmark = pytest.mark.timeout(300)
 
-CHECKS = ("matmul", "memory", "data", "checkpoint", "clock", "allReduce", "link")
+CHECKS = preflight_results.CHECKS
 SMALL = {"samples": 8, "exchangeMebibytes": 1, "writeMebibytes": 1}
 
 
@@ -53,6 +54,11 @@ def test_ranks_that_are_fit_say_so_and_leave_nothing(tmp_path: Path) -> None:
     found = told(ranks.output())
     assert found.keys() == set(itertools.product((0, 1), CHECKS))
     assert all(line["ok"] for line in found.values())
+    # As the command reads them.
+    read = preflight_results.read(ranks.output().splitlines(), range(2))
+    assert {(rank, check) for rank in read for check in read[rank]} == found.keys()
+    for (rank, check), line in found.items():
+        assert read[rank][check] == {key: line[key] for key in line.keys() - {"rank", "check"}}
     assert found[1, "matmul"]["errorShare"] <= 1
     assert found[1, "data"]["samples"] == 8
     assert [size for size, _, _ in found[0, "allReduce"]["sizes"]] == [4096, 65536, 1 << 20]

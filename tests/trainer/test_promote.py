@@ -13,6 +13,7 @@ import pytest
 import torch
 
 import object_store
+from inception_trainer import cli
 from inception_trainer.checkpoint import checksums, promote
 from inception_trainer.checkpoint.base import FORMAT, Checkpoint
 from inception_trainer.checkpoint.folder import FolderCheckpoints
@@ -20,6 +21,7 @@ from inception_trainer.checkpoint.object_store import ObjectStoreCheckpoints
 from inception_trainer.checkpoint.promote import Request
 from inception_trainer.checkpoint.safetensors_file import read
 from inception_trainer.errors import ConfigError, DataError, InputMissing, TrainerError
+from inception_trainer.launcher import linux
 from inception_trainer.stores import Remote, is_url, place
 
 pytestmark = pytest.mark.timeout(120)
@@ -197,6 +199,11 @@ def test_a_training_beside_it_is_not_killed_for_its_memory(
     monkeypatch.setattr(promote, "left_in_cgroup", lambda: 100)
     with pytest.raises(ConfigError, match="so that the training is not killed"):
         promote.promote(Request(str(tmp_path)))
+    # Nor by the import of PyTorch, which comes before.
+    monkeypatch.setattr(linux, "left_in_cgroup", lambda: cli.PYTORCH_BYTES - 1)
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["promote", str(tmp_path)])
+    assert caught.value.code == ConfigError.exit_code
 
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:

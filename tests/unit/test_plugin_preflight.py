@@ -21,10 +21,10 @@ from inception_operator.plugin.preflight_results import CHECKS, Results, Seat
 from inception_operator.pod.build import configuration
 from inception_operator.spec.job import parse
 from inception_trainer.config.training import from_mapping
-from inception_trainer.modes import preflight as of_trainer
 from plugin_commands import Commands
 
 Json = dict[str, Any]
+MARK = "inception-preflight"
 SAMPLES = sorted((Path(__file__).resolve().parents[2] / "manifests" / "samples").glob("*.yaml"))
 PROFILES = load_profiles()
 
@@ -88,7 +88,7 @@ def test_the_small_job_ends_and_is_tried_once() -> None:
 
 def line(rank: int, check: str, **others: Any) -> str:
     """What a rank writes."""
-    return f"{of_trainer.MARK} {json.dumps({'rank': rank, 'check': check, 'ok': True, **others})}"
+    return f"{MARK} {json.dumps({'rank': rank, 'check': check, 'ok': True, **others})}"
 
 
 def all_of(rank: int, **others: Any) -> list[str]:
@@ -145,7 +145,7 @@ def test_what_a_pod_writes_is_not_trusted() -> None:
     assert len(data["sizes"]) < 32
     # Whatever stands in front of it, as the times of a log.
     assert found[0]["link"] == {"ok": True}
-    huge = f"{of_trainer.MARK} " + '{"rank": 0, "check": "data", "seconds": ' + "9" * 5000 + "}"
+    huge = f"{MARK} " + '{"rank": 0, "check": "data", "seconds": ' + "9" * 5000 + "}"
     assert preflight_results.read([huge], [0]) == {0: {}}
 
 

@@ -39,6 +39,10 @@ COMMANDS = {
 }
 
 
+PYTORCH_BYTES = 512 * 2**20
+"""More than a process takes that has imported PyTorch and does little with it."""
+
+
 class _Parser(argparse.ArgumentParser):
     """Raises UsageError (exit 64) instead of ending the process with 2."""
 
@@ -200,6 +204,15 @@ def _average(files: list[Path], output: Path, allow_pickle: bool) -> int:
 
 def _promote(options: argparse.Namespace) -> int:
     environment.prepare()
+    from .launcher.linux import left_in_cgroup
+
+    left = left_in_cgroup()
+    if left is not None and left < PYTORCH_BYTES:
+        raise ConfigError(
+            f"the memory limit of this container leaves {left >> 20} MiB, and PyTorch alone takes "
+            f"{PYTORCH_BYTES >> 20} MiB: not done, so that what runs here is not killed; promote "
+            "the checkpoint when the training has ended"
+        )
     from .checkpoint.promote import Request, promote
 
     request = Request(options.place, options.checkpoint, options.name, options.to)

@@ -40,7 +40,7 @@ _INJECTED: Final = "kube-api-access-"
 def body(job: Json, pod: Json, command: Sequence[str], name: str) -> Json:
     """The pod. Pure."""
     spec: Json = part(pod, "spec") or {}
-    found = next(
+    found: Json = next(
         (each for each in spec.get("containers") or () if each.get("name") == names.CONTAINER), {}
     )
     container: Json = {key: copy.deepcopy(found[key]) for key in _OF_CONTAINER if key in found}

@@ -24,6 +24,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from inception_trainer.errors import Fenced
+from inception_trainer.launcher.linux import left_in_cgroup
 from inception_trainer.log import logger
 
 from .memory_file import CopyFile, Header, Layout, MemoryCopy, read_copy
@@ -195,19 +196,3 @@ def lack_of_room(folder: Path, size: int) -> str | None:
             f"the container's memory limit leaves {left >> 20} MiB, copies need {needed >> 20} MiB"
         )
     return None
-
-
-def left_in_cgroup(cgroup: Path = Path("/sys/fs/cgroup")) -> int | None:
-    """Bytes below the memory limit of this container, files that the kernel can drop not counted;
-    None without a limit.
-    """
-    try:
-        limit = int((cgroup / "memory.max").read_text(encoding="ascii"))
-        used = int((cgroup / "memory.current").read_text(encoding="ascii"))
-        figures = dict(
-            line.split() for line in (cgroup / "memory.stat").read_text("ascii").splitlines()
-        )
-        return limit - used + int(figures.get("inactive_file", 0))
-    except (OSError, ValueError):
-        # "max", or no second version of control groups.
-        return None

@@ -25,12 +25,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from inception_trainer.errors import ConfigError, DataError, InputMissing, TrainerError
+from inception_trainer.launcher.linux import left_in_cgroup
 from inception_trainer.storage import describe
 from inception_trainer.stores import Remote, place
 
@@ -38,7 +40,6 @@ from . import checksums
 from .base import DAMAGE_ERRORS, FORMAT, Checkpoint, cannot_use
 from .fence import sync_file, sync_folder
 from .folder import CHECKPOINT_NAME, STEP_NAME, leads_out
-from .memory import left_in_cgroup
 from .object_store import PLAIN_NAME, TRIES, CurrentAttempt, StoredObject, current_attempt
 
 FOLDER = "promoted"
@@ -356,4 +357,5 @@ def _upload(folder: Path, final: Remote) -> None:
     paths = sorted(folder.iterdir(), key=lambda path: (path.name == ABOUT, path.name))
     for path in paths:
         with path.open("rb") as file:
-            (final / path.name).write(lambda out, file=file: shutil.copyfileobj(file, out, 1 << 20))
+            # In parts: a checkpoint need not fit into memory.
+            (final / path.name).write(partial(shutil.copyfileobj, file))

@@ -103,6 +103,22 @@ def oom_kills(root: Path = _CGROUP) -> int:
     return 0
 
 
+def left_in_cgroup(cgroup: Path = _CGROUP) -> int | None:
+    """Bytes below the memory limit of this container, files that the kernel can drop not counted;
+    None without a limit.
+    """
+    try:
+        limit = int((cgroup / "memory.max").read_text(encoding="ascii"))
+        used = int((cgroup / "memory.current").read_text(encoding="ascii"))
+        figures = dict(
+            line.split() for line in (cgroup / "memory.stat").read_text("ascii").splitlines()
+        )
+        return limit - used + int(figures.get("inactive_file", 0))
+    except (OSError, ValueError):
+        # "max", or no second version of control groups.
+        return None
+
+
 def _counter(path: Path, key: str) -> int | None:
     with contextlib.suppress(OSError, ValueError):
         for line in path.read_text(encoding="ascii").splitlines():
