@@ -255,7 +255,7 @@ def test_logs_are_followed_until_the_job_ends_and_no_line_comes_twice(
     api.add_pods("digits", ["Running", "Running", "Running"])
     api.logs["digits-0-1"] = list(LOG[:1])
     api.logs["digits-1-1"] = [f"{T0}1Z other"]
-    # A node that is away holds nobody up.
+    # A node that is away holds nobody up, and is asked again.
     api.refusals["digits-2-1/log"] = (503, "the node does not answer")
     job = half.job("digits", **place)
     seen = []
@@ -263,7 +263,9 @@ def test_logs_are_followed_until_the_job_ends_and_no_line_comes_twice(
         seen.append(line)
         if len(seen) == 2:
             api.logs["digits-0-1"] = list(LOG)
-        if len(seen) == 4:
+            api.logs["digits-2-1"] = [f"{T0}1Z late"]
+            api.refusals.clear()
+        if len(seen) == 5:
             for pod in api.pods:
                 pod["status"]["phase"] = "Succeeded"
             api.put("digits", **SUCCEEDED)
@@ -271,6 +273,7 @@ def test_logs_are_followed_until_the_job_ends_and_no_line_comes_twice(
         *(LOG[0].partition(" ")[2], LOG[1].partition(" ")[2], "100%"),
     ]
     assert [line.text for line in seen if line.pod == "digits-1-1"] == ["other"]
+    assert [line.text for line in seen if line.pod == "digits-2-1"] == ["late"]
 
 
 def test_a_log_that_is_forbidden_is_said(api: JobApi, place: dict[str, str], half: Half) -> None:

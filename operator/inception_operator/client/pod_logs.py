@@ -15,7 +15,7 @@ from inception_operator.contract import names
 from inception_operator.contract.types import Json
 
 from .cluster import Cluster
-from .errors import ClientError
+from .errors import UNAVAILABLE, ClientError
 from .figures import name_of, part
 from .following import bear
 from .log_filter import EVERY_LINE, Choice, LineFilter
@@ -24,7 +24,8 @@ from .questions import Query
 
 POLL_SECONDS: Final = 2.0
 LAST_SECONDS: Final = 10.0
-"""How long the pods of a job that is over may still say something."""
+"""How long the pods of a job that is over may be silent before they are left."""
+GLANCE_SECONDS: Final = 0.2
 # A pod that is still being created has no log yet; the API server says so with a 400.
 _NOT_YET: Final = 400
 _DELETED: Final = 404
@@ -176,6 +177,11 @@ def is_away(error: ClientError) -> bool:
     return getattr(error, "status", 0) == _DELETED
 
 
+def may_mend(error: ClientError) -> bool:
+    """Whether a log is asked for again: its pod is being created, or node or API server is away."""
+    return is_too_early(error) or error.code == UNAVAILABLE
+
+
 @dataclass(frozen=True)
 class Hearers:
     """Who is told the lines, and for which pods there are none; by several threads at a time."""
@@ -202,6 +208,7 @@ class Follower:
         self._silence = silence
         self._threads: dict[str, threading.Thread] = {}
         self._stopped = threading.Event()
+        self._heard = 0.0
 
     def stop(self) -> None:
         """End it; a thread that waits for a line notices after so many seconds of silence."""
@@ -225,8 +232,15 @@ class Follower:
             self._stopped.wait(POLL_SECONDS)
         else:
             return
+        self._hear_out()
+        self._stopped.set()
+
+    def _hear_out(self) -> None:
+        """Wait for what the pods of a job that is over have still to say."""
+        self._heard = time.monotonic()
         for thread in self._threads.values():
-            thread.join(LAST_SECONDS)
+            while thread.is_alive() and time.monotonic() - self._heard < LAST_SECONDS:
+                thread.join(GLANCE_SECONDS)
 
     def _start(self, pods: Iterable[Json]) -> None:
         for pod in pods:
@@ -239,13 +253,17 @@ class Follower:
 
     def _follow(self, pod: Json) -> None:
         log = PodLog(pod, self._reading)
+        is_told = False
         while not self._stopped.is_set():
             try:
                 for line in read(self._cluster, log, follow=True, silence=self._silence):
+                    self._heard = time.monotonic()
                     self._hearers.line(line)
             except ClientError as error:
-                if not is_too_early(error):
+                if not is_too_early(error) and not is_told:
                     self._hearers.remark(log.pod, error)
+                    is_told = True
+                if not may_mend(error):
                     return
             if self._has_ended(log.pod):
                 return
@@ -254,5 +272,5 @@ class Follower:
     def _has_ended(self, pod: str) -> bool:
         try:
             return has_ended(self._cluster.request("GET", self._cluster.core_path("pods", pod)))
-        except ClientError:
-            return True
+        except ClientError as error:
+            return not may_mend(error)

@@ -5,6 +5,7 @@ say what is asked next.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
@@ -16,7 +17,6 @@ from inception_operator.client.pod_logs import Line, PodLog, Reading
 from inception_operator.contract.types import Json
 
 from .async_cluster import AsyncCluster
-from .job_logs import is_bearable
 
 
 async def changes(
@@ -72,6 +72,7 @@ class LogFollower:
         self._reading = reading
         self._said: asyncio.Queue[Line | Exception | None] = asyncio.Queue()
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._heard = 0.0
 
     async def lines(self) -> AsyncGenerator[Line, None]:
         """The lines of all pods as they come; raises what keeps it from reading them."""
@@ -90,11 +91,17 @@ class LogFollower:
     async def _look(self) -> None:
         try:
             await self._start_all()
-            if self._tasks:
-                await asyncio.wait(self._tasks.values(), timeout=pod_logs.LAST_SECONDS)
+            await self._hear_out()
         except Exception as error:
             self._said.put_nowait(error)
         self._said.put_nowait(None)
+
+    async def _hear_out(self) -> None:
+        """Wait for what the pods of a job that is over have still to say."""
+        self._heard = time.monotonic()
+        left = set(self._tasks.values())
+        while left and time.monotonic() - self._heard < pod_logs.LAST_SECONDS:
+            _, left = await asyncio.wait(left, timeout=pod_logs.GLANCE_SECONDS)
 
     async def _start_all(self) -> None:
         lost_since: float | None = None
@@ -123,10 +130,11 @@ class LogFollower:
         while True:
             try:
                 async for line in read(self._cluster, log, follow=True):
+                    self._heard = time.monotonic()
                     self._said.put_nowait(line)
             except ClientError as error:
-                if not pod_logs.is_too_early(error):
-                    if not is_bearable(error):
+                if not pod_logs.may_mend(error):
+                    if not pod_logs.is_away(error):
                         self._said.put_nowait(error)
                     return
             if await self._has_ended(log.pod):
@@ -136,5 +144,5 @@ class LogFollower:
     async def _has_ended(self, pod: str) -> bool:
         try:
             return pod_logs.has_ended(await self._cluster.pod(pod))
-        except ClientError:
-            return True
+        except ClientError as error:
+            return not pod_logs.may_mend(error)

@@ -10,7 +10,7 @@ from typing import Final
 
 from inception_operator.client import pod_logs
 from inception_operator.client.cluster import Cluster
-from inception_operator.client.errors import NOT_FOUND, UNAVAILABLE, ClientError
+from inception_operator.client.errors import NOT_FOUND, ClientError
 from inception_operator.client.log_filter import Choice
 from inception_operator.client.pod_logs import Follower, Hearers, Line, PodLog, Reading
 from inception_operator.client.text import program
@@ -66,11 +66,6 @@ def is_missing(error: ClientError) -> bool:
     return pod_logs.is_too_early(error) or pod_logs.is_away(error)
 
 
-def is_bearable(error: ClientError) -> bool:
-    """Whether the other pods are followed on: this one is gone, or its node is."""
-    return is_missing(error) or error.code == UNAVAILABLE
-
-
 def followed(cluster: Cluster, name: str, wanted: Reading) -> Iterator[Line]:
     """What the pods write until the job has ended."""
     said: queue.SimpleQueue[Line | ClientError | _Fatal | None] = queue.SimpleQueue()
@@ -92,7 +87,7 @@ def followed(cluster: Cluster, name: str, wanted: Reading) -> Iterator[Line]:
                 yield heard
             elif isinstance(heard, _Fatal):
                 raise heard.error
-            elif not is_bearable(heard):
+            elif not (is_missing(heard) or pod_logs.may_mend(heard)):
                 raise heard
     finally:
         follower.stop()
