@@ -163,6 +163,7 @@ lint: venv ## ruff, mypy, import-linter, yamllint, hadolint, shellcheck, zizmor,
 	$(BIN)/mypy --python-version 3.10 trainer/inception_trainer/launcher
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/python manifests/generate_crd.py --check
+	$(BIN)/python manifests/generate_sdk_fields.py --check
 	$(BIN)/python monitoring/generate_dashboards.py --check
 	$(BIN)/yamllint --strict .
 	$(BIN)/hadolint Dockerfile
@@ -181,8 +182,9 @@ scan: venv $(CACHE)/scan/.installed $(CACHE)/tools/.installed ## Checkov, kube-l
 	$(CACHE)/tools/actionlint
 
 .PHONY: sync
-sync: venv ## Bring generated files up to date: spec.training of the CRD, dashboards, chart files, install.yaml, kustomize, docs/{api,lifecycle,recipes,accelerators,alerts,operator-metrics}.md
+sync: venv ## Bring generated files up to date: spec.training of the CRD, types of the Python SDK, dashboards, chart files, install.yaml, kustomize, docs/{api,lifecycle,recipes,accelerators,alerts,operator-metrics}.md
 	$(BIN)/python manifests/generate_crd.py
+	$(BIN)/python manifests/generate_sdk_fields.py
 	$(BIN)/python monitoring/generate_dashboards.py
 	HELM=$$($(BIN)/python -c 'from localcluster.components import build; print(build(["helm"])["helm"])') $(BIN)/python charts/sync.py
 	$(BIN)/python docs/generate_api.py

@@ -21,7 +21,7 @@ from docs import (
 )
 from localcluster import components
 from localcluster.progress import to_stderr
-from manifests import generate_crd
+from manifests import generate_crd, generate_sdk_fields
 
 LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -32,6 +32,10 @@ def test_copies_readme_and_install_manifest_are_up_to_date(helm: str) -> None:
 
 def test_the_training_of_the_api_is_what_the_trainer_makes_of_it() -> None:
     assert generate_crd.main(["--check"]) == 0, "run manifests/generate_crd.py"
+
+
+def test_the_fields_of_the_python_sdk_are_those_of_the_api() -> None:
+    assert generate_sdk_fields.main(["--check"]) == 0, "run manifests/generate_sdk_fields.py"
 
 
 def test_the_api_reference_is_up_to_date() -> None:

@@ -7,6 +7,7 @@ from typing import Final
 EXCUSED: Final = {
     "installs into the reader's own environment; the packages are those of requirements/": (
         "pipx install '.[cli]'",
+        "pip install '.[cli]'",
         "pip install '.[cli,torch,trainer]'",
         "pip install '.[trainer,torch]'",
     ),

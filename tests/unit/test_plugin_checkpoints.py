@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
+from inception_operator.client.errors import ClientError
 from inception_operator.plugin import checkpoints, in_pod
 from inception_operator.plugin.checkpoints import Incoming, files_table
-from inception_operator.plugin.errors import CliError
 
 NOW = datetime(2026, 1, 1, 12, 0, tzinfo=UTC)
 
@@ -77,7 +77,7 @@ def test_a_copy_that_is_not_the_file_is_refused(answer: bytes, said: str) -> Non
         incoming(answer)
         incoming.check()
 
-    with pytest.raises(CliError, match=said):
+    with pytest.raises(ClientError, match=said):
         take()
 
 
@@ -104,6 +104,6 @@ def test_without_a_pod_the_refusal_says_how_to_get_at_the_files(
             return [{"metadata": {"name": "p"}, "status": {"phase": "Succeeded"}}]
 
     job = {"metadata": {"name": "digits"}, "spec": {"checkpoint": spec}}
-    with pytest.raises(CliError) as caught:
+    with pytest.raises(ClientError) as caught:
         checkpoints._reader(Idle(), job, place)
     assert said in str(caught.value)

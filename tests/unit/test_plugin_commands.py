@@ -13,8 +13,10 @@ from typing import Any
 import pytest
 import yaml
 
-from inception_operator.plugin import api, cli, explain, following, recipes, resources
-from inception_operator.plugin.errors import CliError
+from inception_operator.client import following, questions, recipes
+from inception_operator.client.cluster import Cluster
+from inception_operator.client.errors import ClientError
+from inception_operator.plugin import cli, explain, resources
 from inception_operator.plugin.options import Duration
 from plugin_commands import Commands
 
@@ -116,8 +118,8 @@ def test_a_wrong_kubeconfig_is_named(
 def test_a_refusal_names_the_remedy(
     status: int, answer: dict[str, Any], path: str, code: int, said: str
 ) -> None:
-    with pytest.raises(CliError) as caught:
-        api.refuse(status, answer, b"<html>", path)
+    with pytest.raises(ClientError) as caught:
+        questions.refuse(status, answer, b"<html>", path)
     assert caught.value.code == code
     assert said in str(caught.value)
     assert "\x1b" not in str(caught.value)
@@ -171,7 +173,7 @@ def test_checkpoints_go_to_a_claim_a_path_or_a_store(place: str, field: dict[str
 )
 def test_an_option_that_cannot_be_read_is_a_wrong_usage(wish: dict[str, Any]) -> None:
     recipe = {"recipe": "r"} if wish else {}
-    with pytest.raises(CliError) as caught:
+    with pytest.raises(ClientError) as caught:
         resources.build(resources.Wish("x", **recipe, **wish))
     assert caught.value.code == 2
 
@@ -203,7 +205,7 @@ def test_a_field_is_found_with_or_without_what_is_above_it() -> None:
     short, whole = explain.page(SCHEMA, "epochs"), explain.page(SCHEMA, "spec.training.epochs")
     assert short == whole == "spec.training.epochs <integer>\n  How often.\n  at least: 1"
     assert "name <string>" in explain.page(SCHEMA, "rules")
-    with pytest.raises(CliError, match="did you mean epochs"):
+    with pytest.raises(ClientError, match="did you mean epochs"):
         explain.page(SCHEMA, "epoch")
 
 
@@ -255,13 +257,13 @@ def test_a_package_that_is_missing_is_named_with_the_way_to_install_it(tmp_path:
 def test_an_api_server_that_is_away_is_waited_for_but_not_for_ever(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    class Away(api.Cluster):
+    class Away(Cluster):
         asked = 0
 
         def job(self, name: str) -> dict[str, Any]:
             self.asked += 1
             if self.asked > 1:
-                raise CliError("away", code=69)
+                raise ClientError("away", code=69)
             return {"metadata": {"name": name, "uid": "u"}}
 
         def lines(self, *_: Any, **__: Any) -> Any:
@@ -270,7 +272,7 @@ def test_an_api_server_that_is_away_is_waited_for_but_not_for_ever(
     monkeypatch.setattr(following, "_PAUSE", 0.0)
     monkeypatch.setattr(following, "_PATIENCE", 0.01)
     cluster = Away(chosen_namespace="team")
-    with pytest.raises(CliError, match="away"):
+    with pytest.raises(ClientError, match="away"):
         list(following.changes(cluster, "x"))
     assert cluster.asked > 2
 

@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 import yaml
 
+from inception_operator.client.cluster import Cluster
+from inception_operator.client.errors import FORBIDDEN, AnswerError, ClientError
+from inception_operator.client.questions import Query
 from inception_operator.contract import names
 from inception_operator.contract.names import ConditionType
 from inception_operator.plugin import debug, debug_archive, pod_exec
-from inception_operator.plugin.api import Cluster, Query
 from inception_operator.plugin.debug_archive import Archive
-from inception_operator.plugin.errors import FORBIDDEN, AnswerError, CliError
 from inception_operator.plugin.redact import REMOVED, Redactor
 
 NOW = datetime(2026, 1, 1, 12, 0, tzinfo=UTC)
@@ -162,7 +163,7 @@ def test_what_may_not_be_seen_is_named_in_the_archive(tmp_path: Path) -> None:
     ]
     assert "hunter22" not in "".join(texts.values())
     assert texts["digits/logs/digits-0-1.log"] == "2026 hello\n"
-    with pytest.raises(CliError, match="exists"):
+    with pytest.raises(ClientError, match="exists"):
         archive.write(file, page, replace=False)
     archive.write(file, "other", replace=True)
 
@@ -230,7 +231,7 @@ def test_the_end_of_a_command_is_its_code_or_why_it_did_not_run(
     ending: bytes, code: int | None
 ) -> None:
     if code is None:
-        with pytest.raises(CliError, match="the command could not be run"):
+        with pytest.raises(ClientError, match="the command could not be run"):
             pod_exec._code(ending)
     else:
         assert pod_exec._code(ending) == code

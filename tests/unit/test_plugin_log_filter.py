@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
+from inception_operator.client.cluster import Cluster
+from inception_operator.client.log_filter import Choice, LineFilter
+from inception_operator.client.pod_logs import PodLog, Reading, read
+from inception_operator.client.questions import Query
 from inception_operator.contract.assignment import end, to_json, work
 from inception_operator.contract.names import ANNOTATION_ASSIGNMENT
-from inception_operator.plugin.api import Cluster, Query
-from inception_operator.plugin.log_filter import Choice, LineFilter
-from inception_operator.plugin.logs import Reading, _PodLog
 
 Json = dict[str, Any]
 HEAD = "2026-01-01 10:00:00,123 inception-launcher: attempt"
@@ -126,13 +127,14 @@ class Log(Cluster):
 def test_the_last_lines_are_counted_among_those_that_are_wanted() -> None:
     cluster = Log()
     reading = Reading(Choice(rank=3), tail=2, since=3600)
-    log = _PodLog(cluster, pod(), reading)
-    assert [text for _, text in log.news()] == [
+    log = PodLog(pod(), reading)
+    assert [line.text for line in read(cluster, log, follow=True)] == [
         f"{HEAD} 1: Failed Hang exit code 76 rank 3 no step for 8 s",
         "its second line",
     ]
     ((_, query),) = cluster.asked
     assert list(query) == [("container", "trainer"), ("timestamps", "true")]
     recent = Reading(Choice(attempt=1), since=4.5)
-    assert [text for _, text in _PodLog(Log(), pod(), recent).news()] == [LOG[17]]
+    found = read(Log(), PodLog(pod(), recent), follow=True)
+    assert [line.text for line in found] == [LOG[17]]
     assert ("tailLines", "2") in Reading(tail=2).query

@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 
+from inception_operator.client import pod_logs
+from inception_operator.client.cluster import Cluster
+from inception_operator.client.errors import FORBIDDEN, UNAVAILABLE, AnswerError, ClientError
+from inception_operator.client.questions import Query
 from inception_operator.plugin import logs
-from inception_operator.plugin.api import Cluster, Query
-from inception_operator.plugin.errors import FORBIDDEN, UNAVAILABLE, AnswerError, CliError
 
 Json = dict[str, Any]
 LINES = (
@@ -73,7 +75,7 @@ class Story(Cluster):
 def test_every_pod_is_followed_to_its_end_and_no_line_comes_twice(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(logs, "_POLL_SECONDS", 0.05)
+    monkeypatch.setattr(pod_logs, "POLL_SECONDS", 0.05)
     story = Story()
     logs.follow_logs(story, "job")
     shown = capsys.readouterr().out.splitlines()
@@ -93,10 +95,10 @@ def test_an_api_server_that_is_away_for_a_moment_ends_nothing(
         def job(self, name: str) -> Json:
             found = super().job(name)
             if self.looks == 2:
-                raise CliError("away", code=UNAVAILABLE)
+                raise ClientError("away", code=UNAVAILABLE)
             return found
 
-    monkeypatch.setattr(logs, "_POLL_SECONDS", 0.05)
+    monkeypatch.setattr(pod_logs, "POLL_SECONDS", 0.05)
     logs.follow_logs(Away(), "job")
     assert "[job-0-1] 100%" in capsys.readouterr().out
 
@@ -106,7 +108,7 @@ def test_logs_end_with_the_time_that_is_given(monkeypatch: pytest.MonkeyPatch) -
         def job(self, name: str) -> Json:
             return {"metadata": {"name": name}}
 
-    monkeypatch.setattr(logs, "_POLL_SECONDS", 0.01)
+    monkeypatch.setattr(pod_logs, "POLL_SECONDS", 0.01)
     logs.follow_logs(Endless(), "job", timeout=0.05)
 
 
@@ -117,7 +119,7 @@ def test_a_pod_whose_log_is_forbidden_is_named_once(
         def lines(self, *_: Any, **__: Any) -> Iterator[bytes]:
             raise AnswerError(403, "you may not get pods/log", code=FORBIDDEN)
 
-    monkeypatch.setattr(logs, "_POLL_SECONDS", 0.01)
+    monkeypatch.setattr(pod_logs, "POLL_SECONDS", 0.01)
     logs.follow_logs(Forbidden(), "job")
     told = capsys.readouterr().err.splitlines()
     assert sorted(told) == [

@@ -13,9 +13,9 @@ import pytest
 import yaml
 from aiohttp import web
 
+from inception_operator.client.cluster import Cluster
+from inception_operator.client.errors import FORBIDDEN, UNAVAILABLE, ClientError
 from inception_operator.plugin import pod_exec
-from inception_operator.plugin.api import Cluster
-from inception_operator.plugin.errors import FORBIDDEN, UNAVAILABLE, CliError
 
 POD: dict[str, Any] = {"metadata": {"name": "digits-0-1"}}
 SUCCESS = b'\x03{"status": "Success"}'
@@ -120,6 +120,6 @@ def test_a_command_without_an_end_is_an_error(
     server: ApiServer, cluster: Cluster, frames: list[bytes], stays: bool, code: int, said: str
 ) -> None:
     server.frames, server.stays = frames, stays
-    with pytest.raises(CliError, match=said) as caught:
+    with pytest.raises(ClientError, match=said) as caught:
         pod_exec.run(cluster, POD, ["true"], lambda _: None, 0.01 if stays else 30)
     assert caught.value.code == code

@@ -12,10 +12,10 @@ import pytest
 import yaml
 
 from inception_operator.accelerators.resolve import load_profiles, resolve
+from inception_operator.client.errors import NOT_FOUND, AnswerError, ClientError
 from inception_operator.contract import names
 from inception_operator.contract.assignment import to_json, work
 from inception_operator.plugin import api, preflight_job, preflight_results
-from inception_operator.plugin.errors import NOT_FOUND, AnswerError, CliError
 from inception_operator.plugin.preflight import judged
 from inception_operator.plugin.preflight_results import CHECKS, Results, Seat
 from inception_operator.pod.build import configuration
@@ -82,7 +82,7 @@ def test_the_small_job_ends_and_is_tried_once() -> None:
             "schedulingPolicy": {"priorityClassName": "high"},
         },
     }
-    with pytest.raises(CliError, match="no spec"):
+    with pytest.raises(ClientError, match="no spec"):
         preflight_job.of({"metadata": {}}, 60)
 
 

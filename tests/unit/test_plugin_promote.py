@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
+from inception_operator.client.errors import ClientError
 from inception_operator.contract import names
 from inception_operator.plugin import api, helper_pod, pod_exec, promote
-from inception_operator.plugin.errors import CliError
 from inception_operator.plugin.pod_exec import Ending
 from plugin_commands import Commands
 
@@ -191,7 +191,7 @@ def test_what_cannot_be_done_names_the_remedy(command: Commands, server: type[Se
     ["", "[]", "3", "[" * 9999, '{"name": "x"}', json.dumps({**DONE, "files": 3}), "no JSON"],
 )
 def test_an_answer_that_is_none_is_an_error(line: str) -> None:
-    with pytest.raises(CliError, match="has not said what it has promoted"):
+    with pytest.raises(ClientError, match="has not said what it has promoted"):
         promote.answer([line])
 
 
@@ -210,6 +210,6 @@ def test_a_pod_that_does_not_begin_says_why(
     server.ending = {"phase": "Pending", "conditions": [{"message": "0/3 nodes are available"}]}
     monkeypatch.setattr(helper_pod, "_SECONDS", -1)
     job = Server().job("digits")
-    with pytest.raises(CliError, match="0/3 nodes are available"):
+    with pytest.raises(ClientError, match="0/3 nodes are available"):
         helper_pod.run(Server(), job, pod("Succeeded"), ["true"])
     assert len(server.deleted) == 1

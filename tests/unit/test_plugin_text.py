@@ -8,12 +8,14 @@ from typing import Any
 import click
 import pytest
 
+from inception_operator.client import figures
+from inception_operator.client import text as plain
+from inception_operator.client.outcome import exit_code
+from inception_operator.client.pod_logs import select, split
+from inception_operator.client.progress_line import progress_line
 from inception_operator.contract.names import LABEL_QUEUE
-from inception_operator.plugin import doctor, figures, output, terminal
+from inception_operator.plugin import doctor, output
 from inception_operator.plugin.describe import describe
-from inception_operator.plugin.logs import select, split
-from inception_operator.plugin.outcome import exit_code
-from inception_operator.plugin.waiting import progress_line
 
 NOW = datetime(2026, 1, 1, 12, 0, tzinfo=UTC)
 Json = dict[str, Any]
@@ -64,7 +66,7 @@ def pod(name: str, slot: int, incarnation: int) -> Json:
     ],
 )
 def test_a_terminal_obeys_nothing_of_what_tenants_write(text: str, shown: str) -> None:
-    assert terminal.clean(text) == shown
+    assert plain.clean(text) == shown
 
 
 @pytest.mark.parametrize("form", ["json", "yaml"])

@@ -13,15 +13,16 @@ from typing import IO, Any, Final
 import click
 from click.shell_completion import CompletionItem
 
+from inception_operator.client.cluster import Cluster
+from inception_operator.client.errors import ClientError
+from inception_operator.client.figures import NONE, part, since
+from inception_operator.client.text import clean_line, program
 from inception_operator.contract.types import Json
 
 from . import in_pod, pod_exec, promote
-from .api import Cluster
-from .errors import CliError
-from .figures import NONE, part, since
 from .options import cluster_options, complete_jobs, job_argument, output_option
 from .output import document
-from .terminal import clean_line, program, say, table, tell
+from .terminal import say, table, tell
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][\w.-]{0,200}")
 _STEP: Final = re.compile(r"step-0*(\d{1,20})\.pt")
@@ -100,7 +101,7 @@ def show(
     job = cluster.job(name)
     place = part(job, "status", "checkpointPath")
     if not place:
-        raise CliError(
+        raise ClientError(
             f"{name} has no checkpoints",
             "Without spec.checkpoint a job keeps none."
             if not part(job, "spec", "checkpoint")
@@ -114,7 +115,7 @@ def show(
         return
     try:
         found: Json | None = _listed(cluster, _reader(cluster, job, str(place)), str(place))
-    except CliError as error:
+    except ClientError as error:
         # What the status says is known all the same.
         tell(f"The files cannot be listed: {error}")
         found = None
@@ -159,14 +160,14 @@ def _reader(cluster: Cluster, job: Json, place: str) -> Json:
     """A pod of the job that can read the place."""
     name = str(job["metadata"]["name"])
     if "://" in place:
-        raise CliError(
+        raise ClientError(
             f"the checkpoints of {name} are in an object store, which no pod needs to read",
             f"Use the store's own program for {clean_line(place)}, for example `aws s3 ls`; "
             "docs/architecture/names.md has the layout.",
         )
     running = [pod for pod in cluster.pods(name) if pod_exec.runs(pod)]
     if not running:
-        raise CliError(
+        raise ClientError(
             f"no pod of {name} runs, which could read {clean_line(place)}", _without_pod(job, place)
         )
     return running[0]
@@ -194,7 +195,7 @@ def _listed(cluster: Cluster, pod: Json, place: str) -> Json:
     def take(data: bytes) -> None:
         output.extend(data)
         if len(output) > _LIST_BYTES:
-            raise CliError("the list is longer than any job's")
+            raise ClientError("the list is longer than any job's")
 
     _run(cluster, pod, _command(pod, place), take)
     try:
@@ -205,13 +206,13 @@ def _listed(cluster: Cluster, pod: Json, place: str) -> Json:
         ]
         return {"latest": found["latest"], "files": files}
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise CliError(f"{clean_line(place)} could not be listed: no list came back") from error
+        raise ClientError(f"{clean_line(place)} could not be listed: no list came back") from error
 
 
 def _run(cluster: Cluster, pod: Json, command: Sequence[str], sink: pod_exec.Sink) -> None:
     ending = pod_exec.run(cluster, pod, command, sink, _SILENCE_SECONDS)
     if ending.code:
-        raise CliError(clean_line(ending.last_words))
+        raise ClientError(clean_line(ending.last_words))
 
 
 class Incoming:
@@ -240,9 +241,11 @@ class Incoming:
         """Raise when it is not the whole file."""
         facts = self._facts or {"bytes": None, "sha256": []}
         if self._count != facts["bytes"]:
-            raise CliError(f"only {self._count} of {facts['bytes']} bytes have come")
+            raise ClientError(f"only {self._count} of {facts['bytes']} bytes have come")
         if facts["sha256"] and self._digest.hexdigest() not in facts["sha256"]:
-            raise CliError("the copy is damaged: it has another SHA-256 than the file in the job")
+            raise ClientError(
+                "the copy is damaged: it has another SHA-256 than the file in the job"
+            )
 
 
 def _facts(line: bytes) -> Json:
@@ -250,12 +253,14 @@ def _facts(line: bytes) -> Json:
         found: Any = json.loads(line)
         return {"bytes": int(found["bytes"]), "sha256": [str(each) for each in found["sha256"]]}
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise CliError("the pod has not answered with a file") from error
+        raise ClientError("the pod has not answered with a file") from error
 
 
 def _download(cluster: Cluster, pod: Json, place: str, name: str, path: Path, force: bool) -> Path:
     if path.exists() and not force:
-        raise CliError(f"{path} exists", "Choose another folder by --to, or --force to replace it.")
+        raise ClientError(
+            f"{path} exists", "Choose another folder by --to, or --force to replace it."
+        )
     draft = path.with_name(f".{path.name}.part")
     try:
         with draft.open("wb") as file:
@@ -264,7 +269,7 @@ def _download(cluster: Cluster, pod: Json, place: str, name: str, path: Path, fo
             incoming.check()
         draft.replace(path)
     except OSError as error:
-        raise CliError(f"{path} cannot be written: {error}") from error
+        raise ClientError(f"{path} cannot be written: {error}") from error
     finally:
         draft.unlink(missing_ok=True)
     return path

@@ -9,6 +9,9 @@ from typing import Any
 
 import click
 
+from inception_operator.client.errors import INTERRUPTED, USAGE, ClientError, did_you_mean
+from inception_operator.client.text import clean, program
+
 from . import (
     checkpoints,
     compare,
@@ -27,8 +30,7 @@ from . import (
     waiting,
 )
 from .completion import completion, for_kubectl
-from .errors import INTERRUPTED, USAGE, CliError, did_you_mean
-from .terminal import clean, is_coloured, program
+from .terminal import is_coloured
 
 
 class _Group(click.Group):
@@ -94,7 +96,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except click.ClickException as error:
         error.show()
         return USAGE
-    except CliError as error:
+    except ClientError as error:
         return _fail(error)
     except (click.Abort, KeyboardInterrupt):
         return INTERRUPTED
@@ -114,7 +116,7 @@ def _run(arguments: list[str], name: str) -> Any:
     return root.main(arguments, prog_name=name, standalone_mode=False)
 
 
-def _fail(error: CliError) -> int:
+def _fail(error: ClientError) -> int:
     head = click.style("error:", fg="red") if is_coloured() and sys.stderr.isatty() else "error:"
     click.echo(f"{head} {clean(error)}", err=True)
     return error.code

@@ -9,14 +9,14 @@ from typing import Any, Final
 
 import click
 
+from inception_operator.client import figures
+from inception_operator.client.cluster import Cluster
+from inception_operator.client.figures import NONE, name_of, part
 from inception_operator.contract.times import parse_time
 from inception_operator.contract.types import Json
 
-from . import figures
-from .api import Cluster
-from .figures import NONE, part
 from .options import cluster_options, jobs_argument, output_option
-from .output import document, name_of
+from .output import document
 from .terminal import say, table
 
 _TOO_WIDE: Final = 60

@@ -12,18 +12,18 @@ from typing import Final
 import click
 
 from inception_operator import __version__
+from inception_operator.client.cluster import Cluster
+from inception_operator.client.errors import ClientError
+from inception_operator.client.figures import name_of, part, since
+from inception_operator.client.log_filter import ranks_of
 from inception_operator.contract import conditions, names
 from inception_operator.contract.names import ConditionType
 from inception_operator.contract.types import Json
 
 from . import describe, doctor, pod_exec
-from .api import Cluster
 from .debug_archive import FILE_BYTES, Archive
-from .errors import CliError
-from .figures import part, since
-from .log_filter import ranks_of
 from .options import cluster_options, job_argument
-from .output import document, name_of
+from .output import document
 from .redact import Redactor
 from .terminal import say, tell
 
@@ -76,7 +76,7 @@ def collect(cluster: Cluster, job: Json, now: datetime, *, stacks: bool) -> tupl
     refusal = ""
     try:
         pods = cluster.pods(name_of(job))
-    except CliError as error:
+    except ClientError as error:
         refusal = error.message
     redactor = Redactor((job, *pods))
     archive = Archive(redactor)
@@ -121,7 +121,7 @@ def _events(archive: Archive, cluster: Cluster, resources: Sequence[Json]) -> li
     uids = [str(part(each, "metadata", "uid")) for each in resources]
     try:
         found = cluster.everything(cluster.core_path("events"))
-    except CliError as error:
+    except ClientError as error:
         archive.missing.append(("events.yaml", error.message))
         return []
     found.sort(key=lambda event: str(event.get("lastTimestamp") or event.get("eventTime") or ""))
@@ -150,7 +150,7 @@ def _operator(archive: Archive, cluster: Cluster) -> None:
     def listed(path: str) -> str:
         found = cluster.everything(path, _PART_OF)
         if not found:
-            raise CliError("none is labelled as the operator's")
+            raise ClientError("none is labelled as the operator's")
         return _yaml(archive.redactor, {"items": found})
 
     archive.attempt("operator/deployment.yaml", partial(listed, "/apis/apps/v1/deployments"))
@@ -163,13 +163,13 @@ def _stacks(cluster: Cluster, pod: Json) -> str:
     """Where the ranks of a pod are at this moment."""
     assigned = ranks_of(pod)
     if assigned is None:
-        raise CliError("no ranks are assigned to it")
+        raise ClientError("no ranks are assigned to it")
     attempt, ranks = assigned
     output = bytearray()
     command = pod_exec.of_launcher(pod, "show_stacks", str(ranks[0]))
     ending = pod_exec.run(cluster, pod, command, output.extend, _STACKS_SECONDS)
     if ending.code:
-        raise CliError(f"the ranks did not show where they are: {ending.last_words}")
+        raise ClientError(f"the ranks did not show where they are: {ending.last_words}")
     return f"attempt {attempt}\n\n{output.decode('utf-8', 'replace')}"
 
 

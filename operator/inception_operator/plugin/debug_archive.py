@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from .errors import FAILED, CliError
+from inception_operator.client.errors import FAILED, ClientError
+from inception_operator.client.text import clean
+
 from .redact import Redactor
-from .terminal import clean
 
 MOST_BYTES: Final = 64 << 20
 """Of all files together before they are compressed."""
@@ -47,7 +48,7 @@ class Archive:
         """Add a file that may not be had, as for want of a right: then it is named as missing."""
         try:
             text = make()
-        except CliError as error:
+        except ClientError as error:
             self.missing.append((name, str(error).partition("\n")[0]))
             return
         if text:
@@ -72,8 +73,8 @@ class Archive:
                     entry.mtime = int(time.time())
                     archive.addfile(entry, io.BytesIO(data))
         except FileExistsError as error:
-            raise CliError(
+            raise ClientError(
                 f"{path} exists", "Choose another file by -f, or --force to replace it.", FAILED
             ) from error
         except OSError as error:
-            raise CliError(f"{path} cannot be written: {error}") from error
+            raise ClientError(f"{path} cannot be written: {error}") from error

@@ -11,14 +11,16 @@ from typing import Final
 
 import click
 
+from inception_operator.client import figures
+from inception_operator.client.figures import part, ratio, since, span, text
+from inception_operator.client.outcome import sentence
+from inception_operator.client.progress_line import bar
+from inception_operator.client.text import clean, clean_line, program
 from inception_operator.contract import conditions, names
 from inception_operator.contract.names import Cause, ConditionType, Reason, State
 from inception_operator.contract.types import Json
 
-from . import figures
-from .figures import part, ratio, since, span, text
-from .outcome import sentence
-from .terminal import clean, clean_line, program, state_colour, table
+from .terminal import state_colour, table
 
 _LABEL: Final = 12
 _EVENTS: Final = 8
@@ -169,12 +171,6 @@ def _progress(resource: Json, now: datetime) -> Iterator[tuple[str, str]]:
         yield "attempt", f"{attempt} ({restarts or 0} restarts after failures{limit})"
     yield "started", text(status.get("startTime"))
     yield "ended", text(status.get("completionTime"))
-
-
-def bar(percentage: int, width: int) -> str:
-    """A bar of progress that any terminal and any log shows."""
-    filled = min(100, max(0, percentage)) * width // 100
-    return f"[{'#' * filled}{'.' * (width - filled)}] {percentage} %"
 
 
 def _why(resource: Json, now: datetime) -> str:

@@ -10,17 +10,18 @@ from typing import Final
 import click
 
 from inception_operator import __version__
+from inception_operator.client.cluster import Cluster
+from inception_operator.client.errors import ClientError
+from inception_operator.client.figures import part, since
+from inception_operator.client.text import clean_line, program
 from inception_operator.contract import names
 from inception_operator.contract.shard import OF_SHARD
 from inception_operator.contract.times import parse_time
 from inception_operator.contract.types import Json
 
-from .api import Cluster
-from .errors import CliError
-from .figures import part, since
 from .options import cluster_options, output_option
 from .output import document
-from .terminal import clean_line, is_coloured, program, say
+from .terminal import is_coloured, say
 
 OK: Final = "ok"
 WARNING: Final = "warning"
@@ -83,7 +84,7 @@ def examine(cluster: Cluster, lease: str | None) -> Iterator[Finding]:
     """All checks; the first that makes the others useless ends them."""
     try:
         found = cluster.request("GET", "/version")
-    except CliError as error:
+    except ClientError as error:
         yield Finding(BROKEN, "API server", str(error))
         return
     yield Finding(OK, "API server", f"{cluster.address}, Kubernetes {found.get('gitVersion')}")
@@ -99,7 +100,7 @@ def examine(cluster: Cluster, lease: str | None) -> Iterator[Finding]:
 def _kind(cluster: Cluster) -> Finding:
     try:
         found = cluster.request("GET", f"/apis/{names.API_VERSION}")
-    except CliError as error:
+    except ClientError as error:
         return Finding(BROKEN, "API", str(error))
     kinds = [each.get("name") for each in found.get("resources") or []]
     if names.PLURAL not in kinds:
@@ -146,7 +147,7 @@ def _is_allowed(cluster: Cluster, verb: str, group: str, plural: str, sub: str) 
     path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
     try:
         return bool(part(cluster.request("POST", path, body), "status", "allowed"))
-    except CliError:
+    except ClientError:
         return None
 
 
@@ -154,7 +155,7 @@ def _operator(cluster: Cluster, chosen: str | None) -> Finding:
     """Whether an operator holds its Lease and renews it."""
     try:
         leases = _leases(cluster, chosen)
-    except CliError as error:
+    except ClientError as error:
         return Finding(
             WARNING, "operator", f"its Lease cannot be read, so it may be there or not: {error}"
         )
@@ -228,7 +229,7 @@ def operator_version(cluster: Cluster) -> str | None:
     """The release of the operator, by the label of its Deployment; None where that is not seen."""
     try:
         found = cluster.everything("/apis/apps/v1/deployments", [("labelSelector", PART_OF)])
-    except CliError:
+    except ClientError:
         return None
     versions = [part(each, "metadata", "labels", _VERSION_LABEL) for each in found]
     return next((str(version) for version in versions if version), None)

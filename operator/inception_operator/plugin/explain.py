@@ -8,14 +8,15 @@ from typing import Final
 
 import click
 
+from inception_operator.client.cluster import Cluster
+from inception_operator.client.errors import ClientError, did_you_mean
+from inception_operator.client.figures import part
+from inception_operator.client.text import clean, clean_line
 from inception_operator.contract import names
 from inception_operator.contract.types import Json
 
-from .api import Cluster
-from .errors import CliError, did_you_mean
-from .figures import part
 from .options import cluster_options
-from .terminal import clean, clean_line, say
+from .terminal import say
 
 _WIDTH: Final = 96
 _LIMITS: Final = (
@@ -53,7 +54,7 @@ def schema_of(document: Json) -> Json:
         for kind in schema.get("x-kubernetes-group-version-kind") or []:
             if kind.get("kind") == names.KIND:
                 return dict(schema)
-    raise CliError(f"the API server does not describe {names.KIND}")
+    raise ClientError(f"the API server does not describe {names.KIND}")
 
 
 def page(schema: Json, path: str) -> str:
@@ -63,7 +64,7 @@ def page(schema: Json, path: str) -> str:
         found = _at(schema, [*prefix, *keys])
         if found is not None:
             return "\n".join(_lines(".".join([*prefix, *keys]) or names.KIND, found))
-    raise CliError(
+    raise ClientError(
         f"there is no field {clean_line(path)}",
         did_you_mean(path, _paths(schema)) or "Without a field, all of the first level are shown.",
     )

@@ -10,14 +10,15 @@ import time
 from collections.abc import Sequence
 from typing import Any, Final
 
+from inception_operator.client.cluster import Cluster
+from inception_operator.client.errors import TIMED_OUT, ClientError
+from inception_operator.client.figures import name_of, part
+from inception_operator.client.place import FIELD_MANAGER
+from inception_operator.client.text import clean_line
 from inception_operator.contract import names
 from inception_operator.contract.types import Json
 
-from .api import FIELD_MANAGER, Cluster
-from .errors import TIMED_OUT, CliError
-from .figures import part
-from .output import name_of
-from .terminal import clean_line, tell
+from .terminal import tell
 
 _SECONDS: Final = 900
 _POLL_SECONDS: Final = 2.0
@@ -106,7 +107,7 @@ def run(cluster: Cluster, job: Json, pod: Json, command: Sequence[str]) -> tuple
     finally:
         try:
             cluster.request("DELETE", cluster.core_path("pods", name))
-        except CliError as error:
+        except ClientError as error:
             tell(f"the pod {name} could not be deleted: {error.message}; it goes with the job")
 
 
@@ -117,7 +118,7 @@ def _ended(cluster: Cluster, name: str) -> Json:
         if part(found, "status", "phase") in _ENDED:
             return found
         if time.monotonic() > deadline:
-            raise CliError(f"the pod {name} has not ended: {_waits(found)}", code=TIMED_OUT)
+            raise ClientError(f"the pod {name} has not ended: {_waits(found)}", code=TIMED_OUT)
         time.sleep(_POLL_SECONDS)
 
 

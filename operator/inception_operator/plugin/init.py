@@ -9,14 +9,15 @@ from typing import Any, Final
 
 import click
 
+from inception_operator.client import recipes
+from inception_operator.client.errors import ClientError
+from inception_operator.client.text import program
 from inception_operator.contract.types import Json
 
-from . import recipes
-from .errors import CliError
 from .options import options
 from .output import document
 from .submit import WISHES, wished
-from .terminal import program, say, tell
+from .terminal import say, tell
 
 _SECTION: Final = re.compile(r"  (\w+):")
 _WIDTH: Final = 100
@@ -105,11 +106,11 @@ def init(name: str, namespace: str | None, file: Path, force: bool, **wishes: An
         with file.open("w" if force else "x", encoding="utf-8") as written:
             written.write(commented(resource, str(file)))
     except FileExistsError as error:
-        raise CliError(
+        raise ClientError(
             f"{file} exists", "Choose another file by -f, or --force to replace it."
         ) from error
     except OSError as error:
-        raise CliError(f"{file} cannot be written: {error}") from error
+        raise ClientError(f"{file} cannot be written: {error}") from error
     say(str(file))
     tell(f"Change it as you like; then: `kubectl create -f {file}`, `{program()} watch {name}`.")
 

@@ -8,12 +8,13 @@ from typing import Final
 
 import click
 
+from inception_operator.client import figures
+from inception_operator.client.cluster import Cluster
+from inception_operator.client.errors import FORBIDDEN, ClientError
 from inception_operator.contract.types import Json
 
 from . import describe as page
-from . import figures, output
-from .api import Cluster
-from .errors import FORBIDDEN, CliError
+from . import output
 from .options import (
     cluster_options,
     everywhere_option,
@@ -107,7 +108,7 @@ def _pods(cluster: Cluster, name: str) -> list[Json] | None:
     """The pods of a job; None for who may not see them."""
     try:
         return cluster.pods(name)
-    except CliError as error:
+    except ClientError as error:
         if error.code != FORBIDDEN:
             raise
         return None
@@ -116,7 +117,7 @@ def _pods(cluster: Cluster, name: str) -> list[Json] | None:
 def _events(cluster: Cluster, job: Json) -> list[Json]:
     try:
         return cluster.events(str(job["metadata"].get("uid", "")))
-    except CliError as error:
+    except ClientError as error:
         if error.code != FORBIDDEN:
             raise
         return []

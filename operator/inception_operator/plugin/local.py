@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from inception_operator.client.figures import part
+from inception_operator.client.outcome import exit_code, summary
+from inception_operator.client.text import clean
 from inception_operator.contract.types import Json
 
 from . import local_job
 from .describe import describe
-from .figures import part
-from .outcome import exit_code
 from .output import document
-from .terminal import clean, say, tell
-from .waiting import summary
+from .terminal import say, tell
 
 if TYPE_CHECKING:
     from .local_run import LocalRun

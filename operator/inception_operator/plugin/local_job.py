@@ -12,11 +12,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
+from inception_operator.client.errors import USAGE, ClientError
 from inception_operator.contract import names
 from inception_operator.contract.times import format_time
 from inception_operator.contract.types import Json
 
-from .errors import USAGE, CliError
 from .resources import put
 
 NAMESPACE: Final = "local"
@@ -34,18 +34,18 @@ def read(path: Path) -> Json:
     try:
         found = list(yaml.safe_load_all(path.read_text(encoding="utf-8")))
     except OSError as error:
-        raise CliError(f"{path}: {error.strerror}", code=USAGE) from error
+        raise ClientError(f"{path}: {error.strerror}", code=USAGE) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise CliError(f"{path}: no YAML: {error}", code=USAGE) from error
+        raise ClientError(f"{path}: no YAML: {error}", code=USAGE) from error
     documents = [each for each in found if isinstance(each, dict)]
     jobs = [each for each in documents if each.get("kind") == names.KIND]
     if len(jobs) == 1:
         return dict(jobs[0])
     if jobs:
-        raise CliError(f"{path}: {len(jobs)} jobs; keep one of them in the file", code=USAGE)
+        raise ClientError(f"{path}: {len(jobs)} jobs; keep one of them in the file", code=USAGE)
     if len(documents) == 1 and "apiVersion" not in documents[0]:
         return of_configuration(documents[0], path.stem)
-    raise CliError(
+    raise ClientError(
         f"{path}: there is no {names.KIND} in it, and it is no configuration of the trainer",
         code=USAGE,
     )
@@ -145,7 +145,7 @@ def check_trainer() -> None:
         name for name in ("torch", "inception_trainer") if importlib.util.find_spec(name) is None
     ]
     if missing:
-        raise CliError(
+        raise ClientError(
             f"a local run needs the package {missing[0]}, which this Python does not have",
             "pip install 'inception-training-operator[cli,torch,trainer]', or run this program with"
             " the Python that has torch.",

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from inception_operator.accelerators.resolve import load_profiles
+from inception_operator.client.outcome import exit_code
 from inception_operator.contract.progress import from_metrics
 from inception_operator.contract.times import format_time
 from inception_operator.contract.types import Event, Json, Observation, Plan, Progress, VanishedPod
@@ -21,7 +22,6 @@ from inception_operator.decide.questions import wants_progress
 from inception_operator.decide.reconcile import Context, reconcile
 
 from .local_pod import LocalPod, Sink
-from .outcome import exit_code
 
 _PAUSE_SECONDS: Final = 0.2
 _SCRAPE_SECONDS: Final = 2.0

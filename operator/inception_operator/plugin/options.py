@@ -9,8 +9,9 @@ from typing import Any, Final, TypeVar
 
 import click
 
-from .api import Cluster
-from .errors import CliError
+from inception_operator.client.cluster import Cluster
+from inception_operator.client.errors import ClientError
+
 from .output import FORMATS
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -55,7 +56,7 @@ def complete_jobs(context: click.Context, _: object, incomplete: str) -> list[st
     try:
         with Cluster(*places) as cluster:
             found = [str(job["metadata"]["name"]) for job in cluster.jobs()]
-    except CliError:
+    except ClientError:
         return []
     return [name for name in found if name.startswith(incomplete)]
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-from .api import Cluster
+from inception_operator.client.cluster import Cluster
+
 from .options import job_argument
 
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Any, Final
 
+from inception_operator.client.figures import name_of
 from inception_operator.contract import names
 from inception_operator.contract.types import Json
 
@@ -44,8 +45,3 @@ def without_managed_fields(value: Any) -> Any:
     if isinstance(value, list):
         return [without_managed_fields(inner) for inner in value]
     return value
-
-
-def name_of(resource: Json) -> str:
-    """The name of an object."""
-    return str(resource["metadata"].get("name", ""))

@@ -9,14 +9,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from inception_operator.client.cluster import Cluster
+from inception_operator.client.errors import UNAVAILABLE, ClientError
+from inception_operator.client.figures import name_of, part
+from inception_operator.client.questions import refuse
+from inception_operator.client.text import clean_line
 from inception_operator.contract import names
 from inception_operator.contract.types import Json
-
-from .api import Cluster, refuse
-from .errors import UNAVAILABLE, CliError
-from .figures import part
-from .output import name_of
-from .terminal import clean_line
 
 _OUTPUT: Final = 1
 _ERRORS: Final = 2
@@ -81,7 +80,9 @@ def _read(client: Any, pod: str, sink: Sink, seconds: float) -> Ending:
             sink(output)
             errors = (errors + said)[-_ERROR_BYTES:]
         elif time.monotonic() - heard > seconds:
-            raise CliError(f"the pod {pod} has said nothing for {seconds:.0f} s", code=UNAVAILABLE)
+            raise ClientError(
+                f"the pod {pod} has said nothing for {seconds:.0f} s", code=UNAVAILABLE
+            )
     ending = client.read_channel(_ENDING)
     return Ending(_code(ending), errors.decode("utf-8", "replace"))
 
@@ -98,23 +99,23 @@ def _code(ending: bytes) -> int:
     codes = [str(cause.get("message")) for cause in causes if cause.get("reason") == "ExitCode"]
     if not codes or not codes[0].isdigit():
         message = part(status or {}, "message") or "the connection broke"
-        raise CliError(f"the command could not be run: {clean_line(message)}", code=UNAVAILABLE)
+        raise ClientError(f"the command could not be run: {clean_line(message)}", code=UNAVAILABLE)
     return int(codes[0])
 
 
-def _refusal(error: Exception, pod: Json) -> CliError:
+def _refusal(error: Exception, pod: Json) -> ClientError:
     """What an answer without a connection means."""
     status, body = getattr(error, "status_code", None), getattr(error, "resp_body", None) or b""
     if not isinstance(status, int):
         text = f"the pod {name_of(pod)} cannot be reached: {clean_line(error)}"
-        return CliError(text, code=UNAVAILABLE)
+        return ClientError(text, code=UNAVAILABLE)
     try:
         answer = json.loads(body)
     except ValueError:
         answer = {}
     try:
         refuse(status, answer if isinstance(answer, dict) else {}, body, f"exec in {name_of(pod)}")
-    except CliError as refusal:
+    except ClientError as refusal:
         return refusal
 
 

@@ -9,25 +9,26 @@ from typing import Any, Final
 
 import click
 
+from inception_operator.client import figures
+from inception_operator.client.cluster import Cluster
+from inception_operator.client.errors import FAILED, TIMED_OUT, ClientError
+from inception_operator.client.figures import name_of, part
+from inception_operator.client.following import until
+from inception_operator.client.log_filter import ranks_of
+from inception_operator.client.outcome import BAD_CONFIGURATION, is_ended, is_rejected, sentence
+from inception_operator.client.pod_logs import select
+from inception_operator.client.text import clean_line, program
 from inception_operator.contract import conditions, names
 from inception_operator.contract.names import ConditionType, State
 from inception_operator.contract.types import Json
 
-from . import figures, local_job, preflight_job, preflight_results
-from .api import Cluster
-from .errors import FAILED, TIMED_OUT, CliError
-from .figures import part
-from .following import until
-from .log_filter import ranks_of
-from .logs import select
+from . import local_job, preflight_job, preflight_results
 from .options import Duration, cluster_options, optional_job_argument, output_option
-from .outcome import BAD_CONFIGURATION, is_rejected, sentence
-from .output import document, name_of
+from .output import document
 from .preflight_results import Problem, Results, Seat
 from .resources import put
 from .submit import WISHES, create, wished
-from .terminal import clean_line, program, say, tell
-from .waiting import is_ended
+from .terminal import say, tell
 
 _TIMEOUT_SECONDS: Final = 600.0
 _SILENCE_SECONDS: Final = 30.0
@@ -128,7 +129,7 @@ def _waited(cluster: Cluster, created: Json, timeout: float) -> tuple[Json, bool
 
     try:
         return until(cluster, name_of(created), is_ended, timeout, show), False
-    except CliError as error:
+    except ClientError as error:
         if error.code != TIMED_OUT:
             raise
     return cluster.job(name_of(created)), True
@@ -146,7 +147,7 @@ def collected(cluster: Cluster, job: str) -> Results:
         seats += [Seat(rank, name_of(pod), node) for rank in assigned[1]]
         try:
             told |= preflight_results.read(_log(cluster, name_of(pod)), assigned[1])
-        except CliError as error:
+        except ClientError as error:
             tell(f"[{clean_line(name_of(pod))}] no log: {error.message}")
     return preflight_results.judge(sorted(seats, key=lambda seat: seat.rank), told)
 
@@ -229,7 +230,7 @@ def _remove(cluster: Cluster, created: Json) -> None:
     body = {"propagationPolicy": "Background", "preconditions": {"uid": uid}}
     try:
         cluster.request("DELETE", cluster.jobs_path(name_of(created)), body)
-    except CliError as error:
+    except ClientError as error:
         tell(
             f"{name_of(created)} could not be deleted: {error.message}; "
             f"`{program()} delete {name_of(created)}` does it, and it ends by itself"

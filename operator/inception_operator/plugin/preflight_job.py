@@ -5,11 +5,10 @@ from __future__ import annotations
 import copy
 from typing import Any, Final
 
+from inception_operator.client.errors import USAGE, ClientError
 from inception_operator.contract import names
 from inception_operator.contract.names import CleanPodPolicy, StragglerPolicy
 from inception_operator.contract.types import Json
-
-from .errors import USAGE, CliError
 
 SUFFIX: Final = "-preflight"
 _MODE: Final = "Preflight"
@@ -34,7 +33,7 @@ def of(resource: Json, seconds: float) -> tuple[Json, str]:
     """
     spec = resource.get("spec")
     if not isinstance(spec, dict):
-        raise CliError("the job has no spec", "docs/api.md lists its fields.", USAGE)
+        raise ClientError("the job has no spec", "docs/api.md lists its fields.", USAGE)
     made = {key: copy.deepcopy(spec[key]) for key in _KEPT if spec.get(key) is not None}
     made["training"], remark = _training(spec, made)
     made["failurePolicy"] = {"maxRestarts": 0, "stragglerPolicy": StragglerPolicy.NONE}

@@ -14,10 +14,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from inception_operator.client.figures import NONE
+from inception_operator.client.text import clean_line
 from inception_operator.contract.types import Json
 
-from .figures import NONE
-from .terminal import clean_line, table
+from .terminal import table
 
 MARK: Final = "inception-preflight "
 LONGEST_LINE: Final = 8192

@@ -8,16 +8,17 @@ from typing import Final
 
 import click
 
+from inception_operator.client.cluster import Cluster
+from inception_operator.client.errors import ClientError
+from inception_operator.client.figures import name_of, part
+from inception_operator.client.pod_logs import select
+from inception_operator.client.text import clean_line, program
 from inception_operator.contract.types import Json
 
 from . import helper_pod, pod_exec
-from .api import Cluster
-from .errors import CliError
-from .figures import part
-from .logs import select
 from .options import cluster_options, job_argument, output_option
-from .output import document, name_of
-from .terminal import clean_line, program, say
+from .output import document
+from .terminal import say
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,200}")
 _SILENCE_SECONDS: Final = 600.0
@@ -61,7 +62,7 @@ def promote(
     job = cluster.job(name)
     place = part(job, "status", "checkpointPath")
     if not place:
-        raise CliError(
+        raise ClientError(
             f"{name} has no checkpoints",
             f"`{program()} describe {name}` says where it is; without spec.checkpoint it has none.",
         )
@@ -80,14 +81,14 @@ def promote(
 def _promoted(cluster: Cluster, job: Json, arguments: list[str]) -> Json:
     pods = select(cluster.pods(name_of(job)), previous=False)
     if not pods:
-        raise CliError(
+        raise ClientError(
             f"{name_of(job)} has no pods, from which its image and volumes could be known",
             f"In a pod of your own with both: inception-trainer {clean_line(' '.join(arguments))}",
         )
     running = [pod for pod in pods if pod_exec.runs(pod)]
     pod = (running or pods)[0]
     if not pod_exec.has_trainer(pod):
-        raise CliError(
+        raise ClientError(
             f"{name_of(job)} runs a program of its own, whose checkpoints only it can read",
             "Copy one by `--download`, or on the volume.",
         )
@@ -98,12 +99,12 @@ def _promoted(cluster: Cluster, job: Json, arguments: list[str]) -> Json:
         code, lines = helper_pod.run(cluster, job, pod, command)
     last = lines[-1] if lines else f"exit code {code}"
     if code == _USAGE_ERROR:
-        raise CliError(
+        raise ClientError(
             f"the trainer in the pod cannot do it: {clean_line(last)}",
             "The command came with the release of this program: its image is older.",
         )
     if code:
-        raise CliError(clean_line(last)[:_LONGEST_TEXT])
+        raise ClientError(clean_line(last)[:_LONGEST_TEXT])
     return answer(lines)
 
 
@@ -113,7 +114,7 @@ def _executed(cluster: Cluster, pod: Json, command: list[str]) -> tuple[int, lis
     def take(data: bytes) -> None:
         output.extend(data)
         if len(output) > _OUTPUT_BYTES:
-            raise CliError("the pod answers with more than anything that was promoted")
+            raise ClientError("the pod answers with more than anything that was promoted")
 
     ending = pod_exec.run(cluster, pod, command, take, _SILENCE_SECONDS)
     if ending.code:
@@ -135,7 +136,7 @@ def answer(lines: list[str]) -> Json:
             }
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             continue
-    raise CliError("the pod has not said what it has promoted", f"`{program()} logs` says more.")
+    raise ClientError("the pod has not said what it has promoted", f"`{program()} logs` says more.")
 
 
 def _text(value: object) -> str:

@@ -1,47 +1,14 @@
-"""``recipes``: the named presets that the wheel's trainer brings, read from its files."""
+"""``recipes``: the named presets, and all keys of one."""
 
 from __future__ import annotations
 
-from functools import cache
-from importlib.util import find_spec
-from pathlib import Path
-
 import click
 
-from .errors import CliError, did_you_mean
+from inception_operator.client.recipes import names, summary, text
+
 from .options import output_option
 from .output import document
 from .terminal import say, table
-
-
-@cache
-def folder() -> Path:
-    """Where they are. The trainer itself is not imported: operator and trainer never import one
-    another.
-    """
-    found = find_spec("inception_trainer")
-    places = list(found.submodule_search_locations or []) if found is not None else []
-    if not places:
-        raise CliError("the package inception_trainer is not installed", "Install the whole wheel.")
-    return Path(places[0]) / "recipes"
-
-
-def names() -> tuple[str, ...]:
-    """The names of all recipes, sorted."""
-    return tuple(sorted(path.stem for path in folder().glob("*.yaml")))
-
-
-def text(name: str) -> str:
-    """The file of a recipe."""
-    if name not in names():
-        remedy = did_you_mean(name, names()) or f"There are: {', '.join(names())}."
-        raise CliError(f"there is no recipe {name}", remedy)
-    return (folder() / f"{name}.yaml").read_text(encoding="utf-8")
-
-
-def summary(name: str) -> str:
-    """What it trains, in one line: the comment at the top of the file."""
-    return text(name).partition("\n")[0].lstrip("# ")
 
 
 @click.command("recipes")

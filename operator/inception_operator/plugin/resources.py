@@ -7,10 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from inception_operator.client.errors import USAGE, ClientError
 from inception_operator.contract import names
 from inception_operator.contract.types import Json
-
-from .errors import USAGE, CliError
 
 _NUMBER: Final = re.compile(r"[+-]?\d+")
 _WORDS: Final = {"true": True, "false": False}
@@ -90,7 +89,7 @@ def build(wish: Wish) -> Json:
     for setting in wish.settings:
         put(resource, setting)
     if not resource["spec"].get("training") and not wish.command:
-        raise CliError(
+        raise ClientError(
             "nothing says what to train",
             "Give --recipe NAME (`recipes` lists them), --set data.kind=…, or a program of your "
             "own after --.",
@@ -131,7 +130,7 @@ def _template(wish: Wish) -> Json | None:
 def _variable(text: str) -> Json:
     name, sign, value = text.partition("=")
     if not sign or not name:
-        raise CliError(f"--env {text}: write NAME=VALUE", code=USAGE)
+        raise ClientError(f"--env {text}: write NAME=VALUE", code=USAGE)
     return {"name": name, "value": value}
 
 
@@ -140,7 +139,7 @@ def _volumes(texts: Sequence[str]) -> tuple[list[Json], list[Json]]:
     for number, text in enumerate(texts):
         found = re.fullmatch(r"([^:]+):(/[^:]*)(:ro)?", text)
         if found is None:
-            raise CliError(f"--mount {text}: write CLAIM:/path, or CLAIM:/path:ro", code=USAGE)
+            raise ClientError(f"--mount {text}: write CLAIM:/path, or CLAIM:/path:ro", code=USAGE)
         claim, path, read_only = found.groups()
         name = f"{_DATA}{number}"
         volumes.append({"name": name, "persistentVolumeClaim": {"claimName": claim}})
@@ -162,7 +161,7 @@ def put(resource: Json, setting: str) -> None:
     """Set one key: of ``spec.training``, or with ``spec.`` in front any of the spec."""
     path, sign, text = setting.partition("=")
     if not sign or not all(path.split(".")):
-        raise CliError(f"--set {setting}: write KEY=VALUE, such as batch.global=256", code=USAGE)
+        raise ClientError(f"--set {setting}: write KEY=VALUE, such as batch.global=256", code=USAGE)
     keys = path.split(".")
     if keys[0] != "spec":
         keys = ["spec", "training", *keys]
@@ -170,7 +169,7 @@ def put(resource: Json, setting: str) -> None:
     for key in keys[:-1]:
         place = place.setdefault(key, {})
         if not isinstance(place, dict):
-            raise CliError(f"--set {setting}: {key} is no section", code=USAGE)
+            raise ClientError(f"--set {setting}: {key} is no section", code=USAGE)
     place[keys[-1]] = value(text)
 
 
@@ -184,7 +183,7 @@ def value(text: str) -> Any:
         try:
             return json.loads(text)
         except ValueError as error:
-            raise CliError(f"{text}: no JSON: {error}", code=USAGE) from error
+            raise ClientError(f"{text}: no JSON: {error}", code=USAGE) from error
     if _NUMBER.fullmatch(text):
         return int(text)
     return _WORDS.get(text, text)

@@ -7,35 +7,17 @@ from typing import Final
 
 import click
 
-from inception_operator.contract.names import State
-from inception_operator.contract.types import Json
+from inception_operator.client.cluster import Cluster
+from inception_operator.client.errors import NOT_FOUND, AnswerError, ClientError
+from inception_operator.client.figures import part
+from inception_operator.client.following import changes, until
+from inception_operator.client.outcome import is_held
+from inception_operator.client.text import clean_line, program
 
-from . import figures
-from .api import Cluster
-from .errors import NOT_FOUND, AnswerError, CliError
-from .figures import part
-from .following import changes, until
 from .options import Duration, cluster_options, job_argument, jobs_argument, timeout_option
-from .outcome import is_held, is_over
-from .terminal import clean_line, program, say
+from .terminal import say
 
 _RESTART_SECONDS: Final = 600.0
-
-
-def _suspension(wanted: bool) -> Json:
-    return {"spec": {"runPolicy": {"suspend": wanted}}}
-
-
-def _living(cluster: Cluster, name: str) -> Json:
-    """The job, unless it is over: then nothing can be changed about it any more."""
-    job = cluster.job(name)
-    if is_over(job):
-        raise CliError(
-            f"{name} is over ({figures.state(job)}), and a job that is over never comes back",
-            f"Create it anew, it resumes from its checkpoint: `{program()} get {name} -o yaml`, "
-            f"`{program()} delete {name}`, `kubectl apply -f …`.",
-        )
-    return job
 
 
 @click.command("suspend")
@@ -48,8 +30,7 @@ def suspend(cluster: Cluster, jobs: Sequence[str], waits: bool, timeout: float |
 
     `resume` goes on from there."""
     for name in jobs:
-        _living(cluster, name)
-        cluster.change(name, _suspension(True))
+        cluster.ask(cluster.questions.suspend(name))
         if waits:
             until(cluster, name, is_held, timeout)
         say(f"{name} is suspended" if waits else f"{name} saves its state and is suspended")
@@ -61,8 +42,7 @@ def suspend(cluster: Cluster, jobs: Sequence[str], waits: bool, timeout: float |
 def resume(cluster: Cluster, jobs: Sequence[str]) -> None:
     """Go on with suspended jobs from where they were."""
     for name in jobs:
-        _living(cluster, name)
-        cluster.change(name, _suspension(False))
+        cluster.ask(cluster.questions.suspend(name, False))
         say(f"{name} resumes")
 
 
@@ -74,18 +54,18 @@ def restart(cluster: Cluster, name: str, timeout: float) -> None:
     """Give a job new pods.
 
     It saves, stops, and goes on from its checkpoint."""
-    job = _living(cluster, name)
+    job = cluster.ask(cluster.questions.living(name))
     if part(job, "spec", "runPolicy", "suspend"):
-        raise CliError(f"{name} is suspended", f"`{program()} resume {name}` starts it.")
-    cluster.change(name, _suspension(True))
+        raise ClientError(f"{name} is suspended", f"`{program()} resume {name}` starts it.")
+    cluster.ask(cluster.questions.suspend(name))
     try:
         until(cluster, name, is_held, timeout)
-    except (CliError, KeyboardInterrupt) as error:
-        raise CliError(
+    except (ClientError, KeyboardInterrupt) as error:
+        raise ClientError(
             f"{name} was asked to stop and has not yet: {clean_line(error) or 'interrupted'}",
             f"It is to be suspended now; `{program()} resume {name}` lets it go on.",
         ) from error
-    cluster.change(name, _suspension(False))
+    cluster.ask(cluster.questions.suspend(name, False))
     say(f"{name} restarts with new pods")
 
 
@@ -97,8 +77,7 @@ def scale(cluster: Cluster, name: str, nodes: int) -> None:
     """Give a job another number of nodes.
 
     An elastic job while it runs, any other one while it is suspended."""
-    _living(cluster, name)
-    cluster.change(name, {"spec": {"replicas": nodes}}, "scale")
+    cluster.ask(cluster.questions.scale(name, nodes))
     say(f"{name} is given {nodes} nodes")
 
 
@@ -112,13 +91,7 @@ def cancel(cluster: Cluster, jobs: Sequence[str]) -> None:
     runPolicy.activeDeadlineSeconds of one second.
     """
     for name in jobs:
-        job = _living(cluster, name)
-        if figures.state(job) == State.SUSPENDED or not part(job, "status", "startTime"):
-            raise CliError(
-                f"{name} does not run, so there is nothing to end",
-                f"`{program()} delete {name}` removes it.",
-            )
-        cluster.change(name, {"spec": {"runPolicy": {"activeDeadlineSeconds": 1}}})
+        cluster.ask(cluster.questions.cancel(name))
         say(f"{name} saves its state and ends")
 
 
@@ -140,13 +113,7 @@ def delete(cluster: Cluster, jobs: Sequence[str], waits: bool, ignore_not_found:
 
 
 def _delete(cluster: Cluster, name: str, waits: bool) -> None:
-    body = {"propagationPolicy": "Foreground" if waits else "Background"}
-    try:
-        cluster.request("DELETE", cluster.jobs_path(name), body)
-    except AnswerError as error:
-        if error.status == 404 and error.code == NOT_FOUND:
-            cluster.explain_missing(name, error)
-        raise
+    cluster.ask(cluster.questions.delete(name, waits=waits))
     if waits:
         try:
             for _ in changes(cluster, name):

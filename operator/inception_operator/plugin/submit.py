@@ -8,18 +8,20 @@ from typing import Any, Final
 
 import click
 
+from inception_operator.client import recipes
+from inception_operator.client.cluster import Cluster
+from inception_operator.client.errors import USAGE, AnswerError
+from inception_operator.client.following import until
+from inception_operator.client.outcome import is_ended
+from inception_operator.client.text import program
 from inception_operator.contract.types import Json
 
-from . import recipes
-from .api import FIELD_MANAGER, Cluster
-from .errors import USAGE, AnswerError, CliError, did_you_mean
-from .following import until
 from .logs import follow_logs
 from .options import Duration, cluster_options, options, output_option, timeout_option
 from .output import document, objects
 from .resources import Wish, build
-from .terminal import program, say, tell
-from .waiting import finish, is_ended
+from .terminal import say, tell
+from .waiting import finish
 
 _MODES: Final = ("Train", "Evaluate", "Benchmark", "Infer", "Export", "Preflight")
 
@@ -126,14 +128,8 @@ def run(
 def wished(wishes: Mapping[str, Any], namespace: str | None = None) -> Json:
     """The resource that the options describe; the recipe is one that is there."""
     recipe = wishes["recipe"]
-    if recipe is not None and recipe not in recipes.names():
-        raise CliError(
-            f"--recipe {recipe}: there is no such recipe",
-            did_you_mean(recipe, recipes.names())
-            or f"`{program()} recipes` lists them; --set recipe={recipe} asks for one of another "
-            "trainer image.",
-            USAGE,
-        )
+    if recipe is not None:
+        recipes.asked_for(recipe, "--recipe", f"--set recipe={recipe}", USAGE)
     resource = build(Wish(**wishes))
     if namespace:
         resource["metadata"]["namespace"] = namespace
@@ -146,19 +142,9 @@ def _shown(resource: dict[str, Any], form: str) -> str:
 
 def create(cluster: Cluster, resource: Json, *, dry: bool = False) -> Json:
     """Create a job; the API server's answer."""
-    # Strict: a key that the API server does not know is an error, not left out.
-    query = [("fieldManager", FIELD_MANAGER), ("fieldValidation", "Strict")]
-    query += [("dryRun", "All")] if dry else []
-    name = resource["metadata"]["name"]
     try:
-        return cluster.request("POST", cluster.jobs_path(), resource, query=query)
+        return cluster.ask(cluster.questions.create(resource, dry=dry))
     except AnswerError as error:
-        if error.status == 409:
-            raise AnswerError(
-                409,
-                f"there is a job {name} in the namespace {cluster.namespace} already",
-                f"Choose another name, or `{program()} delete {name}`: its checkpoints stay.",
-            ) from error
         if "must be of type string" in error.message:
             raise AnswerError(
                 error.status,

@@ -1,32 +1,17 @@
-"""What reaches the terminal: text of others without its control sequences, and colours or none.
-
-Names, messages and logs come from tenants. What a terminal would obey (colours, titles, the
-clipboard, a cursor that overwrites the line above, text that runs backwards) is taken out.
-"""
+"""What reaches the terminal: lines and tables, in colours or without."""
 
 from __future__ import annotations
 
 import os
-import re
 import sys
 from collections.abc import Sequence
 from typing import Final
 
 import click
 
+from inception_operator.client.text import clean_line
 from inception_operator.contract.names import State
 
-_SEQUENCES: Final = re.compile(
-    # A string up to its end (title, clipboard, links); without an end, up to the end of the line.
-    r"(?:\x1b[\]PX^_]|[\x90\x98\x9d-\x9f])[^\x07\x1b\x9c\n]*(?:\x07|\x1b\\|\x9c)?"
-    # A control sequence such as colours and cursor moves.
-    r"|(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]?"
-    # Two characters, such as a reset.
-    r"|\x1b[ -/]*[0-~]?"
-)
-_CONTROLS: Final = re.compile(
-    "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069]"
-)
 _COLOURS: Final = {
     State.SUCCEEDED: "green",
     State.RUNNING: "cyan",
@@ -37,18 +22,6 @@ _COLOURS: Final = {
     State.FAILED: "red",
     State.REJECTED: "red",
 }
-
-
-def clean(text: object) -> str:
-    """The text without anything that a terminal obeys; line breaks and tabs stay."""
-    # A carriage return draws a line anew: what stood before it was not meant to stay.
-    without = _SEQUENCES.sub("", str(text)).replace("\r\n", "\n").replace("\r", "\n")
-    return _CONTROLS.sub("", without)
-
-
-def clean_line(text: object) -> str:
-    """The same on one line."""
-    return " ".join(clean(text).split())
 
 
 def is_coloured() -> bool:
@@ -87,9 +60,3 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], colour_of: str =
             cells[at] = click.style(cells[at], fg=state_colour(line[at]))
         texts.append("   ".join(cells).rstrip())
     return "\n".join(texts)
-
-
-def program() -> str:
-    """What the user calls this program, for the commands that messages name."""
-    name = os.path.basename(sys.argv[0])  # noqa: PTH119
-    return "inceptionctl" if name.startswith("inceptionctl") else "kubectl inception"

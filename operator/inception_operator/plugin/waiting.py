@@ -9,26 +9,18 @@ from typing import Final, NoReturn
 
 import click
 
+from inception_operator.client import figures
+from inception_operator.client.cluster import Cluster
+from inception_operator.client.figures import part
+from inception_operator.client.following import until
+from inception_operator.client.outcome import exit_code, is_ended, is_held, is_over, summary
+from inception_operator.client.progress_line import progress_line
 from inception_operator.contract.names import State
 from inception_operator.contract.types import Json
 
-from . import figures
-from .api import Cluster
-from .describe import bar
-from .figures import part, span
-from .following import until
 from .listing import jobs_table
 from .options import Duration, cluster_options, everywhere_option, job_argument, timeout_option
-from .outcome import exit_code, is_held, is_over, sentence
-from .terminal import clean_line, is_coloured, say, tell
-
-_BAR: Final = 30
-
-
-def is_ended(job: Json) -> bool:
-    """Whether a job is over, or rejected."""
-    return exit_code(job) is not None
-
+from .terminal import is_coloured, say, tell
 
 _REACHED: Final[dict[str, Callable[[Json], bool]]] = {
     "end": is_ended,
@@ -61,16 +53,6 @@ def finish(job: Json) -> NoReturn:
     tell(summary(job))
     code = exit_code(job)
     raise click.exceptions.Exit(1 if code is None else code)
-
-
-def summary(job: Json) -> str:
-    """The end of a job in one line."""
-    name, word = job["metadata"]["name"], figures.state(job)
-    cause = clean_line(part(job, "status", "rootCause", "message") or "")
-    text = clean_line(f"{name}: {word}: {sentence(job)}")
-    if word == State.FAILED and cause and cause[:60] not in text:
-        text += f" ({cause[:200]})"
-    return text
 
 
 @click.command("watch")
@@ -111,33 +93,6 @@ class _Line:
         """End the line."""
         if self._live and self._last:
             click.echo()
-
-
-def progress_line(job: Json) -> str:
-    """How far a job is, in one line."""
-    trainer = part(job, "status", "trainerStatus") or {}
-    parts = [figures.state(job)]
-    attempt = part(job, "status", "attempt") or 0
-    if attempt > 1:
-        parts.append(f"attempt {attempt}")
-    if trainer.get("progressPercentage") is not None:
-        parts.append(bar(int(trainer["progressPercentage"]), _BAR))
-    for key, form in (
-        ("epoch", "epoch {}"),
-        ("step", "step {}"),
-        ("samplesPerSecond", "{} img/s"),
-        ("loss", "loss {}"),
-        ("accuracyTop1", "top-1 {}"),
-    ):
-        if trainer.get(key) is not None:
-            parts.append(form.format(trainer[key]))
-    remaining = trainer.get("estimatedRemainingSeconds")
-    if remaining is not None and not is_over(job):
-        parts.append(f"{span(remaining)} left")
-    if len(parts) == 1:
-        nodes = part(job, "status", "nodes", "summary")
-        parts += [f"{nodes} nodes ready"] if nodes else []
-    return "  ".join(clean_line(each) for each in parts)
 
 
 @click.command("top")

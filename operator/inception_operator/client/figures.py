@@ -73,6 +73,11 @@ def part(source: Mapping[str, Any], *path: str) -> Any:
     return found
 
 
+def name_of(resource: Json) -> str:
+    """The name of an object."""
+    return str(resource["metadata"].get("name", ""))
+
+
 def state(resource: Json) -> str:
     """The state of a job; of one that no operator has seen yet it is Pending."""
     return str(part(resource, "status", "state") or State.PENDING)

@@ -1,4 +1,9 @@
-"""What a command ends with when it cannot do what it was asked to: a text with the remedy, a code.
+"""What cannot be done, why and what to do about it; for a command also what it ends with.
+
+ClientError
+├── AnswerError      the API server refused a request
+├── TimedOutError    the time that was given is over
+└── TrainingFailed   a job has failed or is rejected (`sdk.failure`)
 
 docs/cli.md has the table of the codes. None of them is one of the launcher's contract, so that a
 script that waits for a job can tell the job's end from a command that failed.
@@ -22,8 +27,11 @@ TIMED_OUT: Final = 124
 INTERRUPTED: Final = 130
 
 
-class CliError(Exception):
-    """The command cannot be done; the text says why and what to do."""
+class ClientError(Exception):
+    """What was asked for cannot be done; the text says why and what to do.
+
+    ``code`` is the exit code of a command.
+    """
 
     def __init__(self, message: str, remedy: str = "", code: int = FAILED) -> None:
         super().__init__(message)
@@ -35,12 +43,19 @@ class CliError(Exception):
         return f"{self.message}\n{self.remedy}" if self.remedy else self.message
 
 
-class AnswerError(CliError):
+class AnswerError(ClientError):
     """The API server refused the request; ``status`` is that of HTTP."""
 
     def __init__(self, status: int, message: str, remedy: str = "", code: int = FAILED) -> None:
         super().__init__(message, remedy, code)
         self.status = status
+
+
+class TimedOutError(ClientError, TimeoutError):
+    """The time that was given is over."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, code=TIMED_OUT)
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -20,7 +20,8 @@ from inception_operator.contract.names import ConditionType, Reason, State
 from inception_operator.contract.types import Json
 
 from .errors import FAILED
-from .figures import part, state
+from .figures import name_of, part, state
+from .text import clean_line
 
 BAD_CONFIGURATION: Final = 78
 _LARGEST: Final = 255
@@ -72,3 +73,18 @@ def sentence(resource: Json) -> str:
             message = condition.get("message") or ""
             return f"{condition.get('reason')}: {message}" if message else str(condition["reason"])
     return ""
+
+
+def is_ended(resource: Json) -> bool:
+    """Whether a job is over, or rejected."""
+    return exit_code(resource) is not None
+
+
+def summary(resource: Json) -> str:
+    """The end of a job in one line."""
+    word = state(resource)
+    cause = clean_line(part(resource, "status", "rootCause", "message") or "")
+    text = clean_line(f"{name_of(resource)}: {word}: {sentence(resource)}")
+    if word == State.FAILED and cause and cause[:60] not in text:
+        text += f" ({cause[:200]})"
+    return text

@@ -1,0 +1,286 @@
+"""What is asked of the API server about jobs and their pods, whoever sends it. No I/O.
+
+A question is a generator: it yields requests, is sent their answers, and returns what was wanted.
+The commands and the SDK answer it with a client that blocks (`cluster.Cluster`), the asynchronous
+half of the SDK with another one, so that no rule and no message exists twice.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, NoReturn, TypeVar
+from urllib.parse import quote
+
+from inception_operator.contract import names
+from inception_operator.contract.names import State
+from inception_operator.contract.types import Json
+
+from . import figures
+from .errors import (
+    FAILED,
+    FORBIDDEN,
+    NOT_FOUND,
+    UNAVAILABLE,
+    AnswerError,
+    ClientError,
+    did_you_mean,
+)
+from .figures import part
+from .outcome import is_over
+from .text import clean_line, program
+
+MERGE: Final = "application/merge-patch+json"
+JSON: Final = "application/json"
+_GROUP_PATH: Final = f"/apis/{names.API_VERSION}"
+_PAGE: Final = 500
+Query = Sequence[tuple[str, str]]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Request:
+    """One request to the API server."""
+
+    method: str
+    path: str
+    body: Any = None
+    query: Query = ()
+    content: str = JSON
+
+
+Question = Generator[Request, Json, T]
+
+
+def answered(question: Question[T], send: Callable[[Request], Json]) -> T:
+    """What a question comes to; ``send`` carries its requests out."""
+    try:
+        request = next(question)
+        while True:
+            try:
+                answer = send(request)
+            except ClientError as error:
+                request = question.throw(error)
+            else:
+                request = question.send(answer)
+    except StopIteration as end:
+        found: T = end.value
+        return found
+
+
+class Questions:
+    """The questions about one namespace; ``manager`` owns the fields that are written."""
+
+    def __init__(self, namespace: str, manager: str) -> None:
+        self.namespace = namespace
+        self._manager = ("fieldManager", manager)
+
+    def jobs_path(self, name: str = "", sub: str = "", *, everywhere: bool = False) -> str:
+        """URL path of the jobs of the namespace or of all, of one job, or of a part of it."""
+        return _path(_GROUP_PATH, "" if everywhere else self.namespace, names.PLURAL, name, sub)
+
+    def core_path(self, plural: str, name: str = "", sub: str = "") -> str:
+        """The same of a kind of the core group."""
+        return _path("/api/v1", self.namespace, plural, name, sub)
+
+    def everything(self, path: str, query: Query = ()) -> Question[list[Json]]:
+        """All items of a list, page by page."""
+        found: list[Json] = []
+        token = ""
+        while True:
+            page = [*query, ("limit", str(_PAGE)), *([("continue", token)] if token else [])]
+            answer = yield Request("GET", path, query=page)
+            found += answer.get("items") or []
+            token = str((answer.get("metadata") or {}).get("continue") or "")
+            if not token:
+                return found
+
+    def jobs(self, *, everywhere: bool = False, selector: str = "") -> Question[list[Json]]:
+        """The jobs of the namespace, or of all."""
+        query = [("labelSelector", selector)] if selector else []
+        return (yield from self.everything(self.jobs_path(everywhere=everywhere), query))
+
+    def job(self, name: str) -> Question[Json]:
+        """One job; when there is none of this name, the error names the nearest."""
+        try:
+            return (yield Request("GET", self.jobs_path(name)))
+        except AnswerError as error:
+            yield from self._explained(name, error)
+            raise
+
+    def living(self, name: str) -> Question[Json]:
+        """The job, unless it is over: then nothing can be changed about it any more."""
+        job = yield from self.job(name)
+        if is_over(job):
+            raise ClientError(
+                f"{name} is over ({figures.state(job)}), and a job that is over never comes back",
+                f"Create it anew, it resumes from its checkpoint: `{program()} get {name} -o "
+                f"yaml`, `{program()} delete {name}`, `kubectl apply -f …`.",
+            )
+        return job
+
+    def create(self, resource: Json, *, dry: bool = False) -> Question[Json]:
+        """Make a job. A key that the API server does not know is an error, not left out."""
+        name = resource["metadata"]["name"]
+        query = [self._manager, ("fieldValidation", "Strict")]
+        query += [("dryRun", "All")] if dry else []
+        try:
+            return (yield Request("POST", self.jobs_path(), resource, query))
+        except AnswerError as error:
+            if error.status == 409:
+                raise AnswerError(
+                    409,
+                    f"there is a job {name} in the namespace {self.namespace} already",
+                    f"Choose another name, or `{program()} delete {name}`: its checkpoints stay.",
+                ) from error
+            raise
+
+    def change(self, name: str, body: Json, sub: str = "") -> Question[Json]:
+        """Merge keys into a job."""
+        path = self.jobs_path(name, sub)
+        try:
+            return (yield Request("PATCH", path, body, [self._manager], MERGE))
+        except AnswerError as error:
+            yield from self._explained(name, error)
+            raise
+
+    def suspend(self, name: str, wanted: bool = True) -> Question[Json]:
+        """Let a job save its state and free its nodes, or go on from there."""
+        yield from self.living(name)
+        return (yield from self.change(name, {"spec": {"runPolicy": {"suspend": wanted}}}))
+
+    def scale(self, name: str, nodes: int) -> Question[Json]:
+        """Give a job another number of nodes."""
+        yield from self.living(name)
+        return (yield from self.change(name, {"spec": {"replicas": nodes}}, "scale"))
+
+    def cancel(self, name: str) -> Question[Json]:
+        """End a job for good, and keep it: by a deadline that is over at once."""
+        job = yield from self.living(name)
+        if figures.state(job) == State.SUSPENDED or not part(job, "status", "startTime"):
+            raise ClientError(
+                f"{name} does not run, so there is nothing to end",
+                f"`{program()} delete {name}` removes it.",
+            )
+        deadline = {"runPolicy": {"activeDeadlineSeconds": 1}}
+        return (yield from self.change(name, {"spec": deadline}))
+
+    def delete(self, name: str, *, waits: bool = False) -> Question[Json]:
+        """Delete a job and its pods; to be waited for, its pods go first."""
+        body = {"propagationPolicy": "Foreground" if waits else "Background"}
+        try:
+            return (yield Request("DELETE", self.jobs_path(name), body))
+        except AnswerError as error:
+            yield from self._explained(name, error)
+            raise
+
+    def pods(self, name: str) -> Question[list[Json]]:
+        """The pods of a job, by slot and incarnation."""
+        query = [("labelSelector", f"{names.LABEL_JOB}={name}")]
+        found = yield from self.everything(self.core_path("pods"), query)
+        return sorted(found, key=_order)
+
+    def events(self, uid: str) -> Question[list[Json]]:
+        """The events on an object, oldest first."""
+        query = [("fieldSelector", f"involvedObject.uid={uid}")]
+        found = yield from self.everything(self.core_path("events"), query)
+        return sorted(found, key=lambda event: str(event.get("lastTimestamp") or ""))
+
+    def _explained(self, name: str, error: AnswerError) -> Question[None]:
+        """Raise the error for a job that is not there with the nearest name, or with where to look.
+
+        Any other error is left as it is.
+        """
+        if error.status != 404 or error.code != NOT_FOUND:
+            return
+        remedy = f"`{program()} list` shows what there is; -n chooses another namespace."
+        try:
+            jobs = yield from self.jobs()
+            remedy = did_you_mean(name, [figures.name_of(job) for job in jobs]) or remedy
+        except ClientError:
+            # Who may read one job need not be allowed to list them.
+            pass
+        raise AnswerError(
+            404,
+            f"there is no {names.KIND} {name} in the namespace {self.namespace}",
+            clean_line(remedy),
+            NOT_FOUND,
+        ) from error
+
+
+def _path(root: str, namespace: str, plural: str, name: str, sub: str) -> str:
+    place = ["namespaces", namespace] if namespace else []
+    parts = [*place, plural, *([name] if name else []), *([sub] if sub else [])]
+    return "/".join([root, *(quote(part, safe="") for part in parts)])
+
+
+def _order(pod: Json) -> tuple[int, int, str]:
+    labels: Mapping[str, str] = pod["metadata"].get("labels") or {}
+    slot, incarnation = labels.get(names.LABEL_SLOT, ""), labels.get(names.LABEL_INCARNATION, "")
+    return _number(slot), _number(incarnation), str(pod["metadata"]["name"])
+
+
+def _number(text: str) -> int:
+    return int(text) if text.isascii() and text.isdigit() else -1
+
+
+def document(data: bytes, address: str) -> Json:
+    """The JSON of an answer."""
+    try:
+        found = json.loads(data)
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise ClientError(f"{address} has not answered with JSON", code=UNAVAILABLE)
+    return found
+
+
+def check(status: int, data: bytes, request: str) -> None:
+    """Raise what an answer means that is a refusal."""
+    if status < 300:
+        return
+    try:
+        answer = json.loads(data)
+    except ValueError:
+        answer = {}
+    refuse(status, answer if isinstance(answer, dict) else {}, data, request)
+
+
+def unreachable(address: str, error: BaseException) -> ClientError:
+    """No answer has come."""
+    return ClientError(
+        f"the API server {address} cannot be reached: {clean_line(error)}",
+        "Is the cluster up, and is it the right context? `kubectl config current-context`",
+        UNAVAILABLE,
+    )
+
+
+def refuse(status: int, answer: Json, data: bytes, request: str) -> NoReturn:
+    """Raise what a refusal means for the user."""
+    message = clean_line(answer.get("message") or data[:300].decode("utf-8", "replace"))
+    if status == 401:
+        raise AnswerError(
+            status,
+            "the API server does not know you: the credentials of the kubeconfig are wrong or old",
+            "Log in again as for kubectl; `kubectl auth whoami` says who you are.",
+            FORBIDDEN,
+        )
+    if status == 403 and "exceeded quota" not in message:
+        raise AnswerError(
+            status,
+            message or f"{request} is forbidden",
+            "Ask an administrator for the role edit (view, to look only) in this namespace: the "
+            f"operator's chart adds its kind to them. `{program()} doctor` lists what you may do.",
+            FORBIDDEN,
+        )
+    if status == 404 and not (answer.get("details") or {}).get("name") and names.GROUP in request:
+        raise AnswerError(
+            status,
+            f"the API server knows no {names.KIND} ({names.API_VERSION})",
+            "The operator's CustomResourceDefinition is not installed: docs/install.md, or another "
+            "--context.",
+            UNAVAILABLE,
+        )
+    code = NOT_FOUND if status == 404 else UNAVAILABLE if status >= 500 else FAILED
+    raise AnswerError(status, message or f"{request}: {status}", code=code)
