@@ -241,7 +241,7 @@ push: ## Build the images and push them to REGISTRY; their digests are in out/op
 LOCK := uv pip compile -q --python-version 3.11 --generate-hashes --no-annotate --no-header --no-emit-index-url --no-emit-find-links
 .PHONY: lock
 lock: venv ## Pin all Python requirements again (LOCK_FLAGS=--upgrade for newer ones)
-	$(LOCK) $(LOCK_FLAGS) --extra operator --extra cli --extra torch --extra trainer --extra localcluster --extra onnx --extra dev -o requirements/dev.txt pyproject.toml
+	$(LOCK) $(LOCK_FLAGS) --extra operator --extra cli --extra torch --extra trainer --extra localcluster --extra onnx --extra site --extra tracking --extra notebook --extra dev -o requirements/dev.txt pyproject.toml
 	for extra in operator torch localcluster onnx; do $(LOCK) --extra $$extra -c requirements/dev.txt -o requirements/$$extra.txt pyproject.toml; done
 	$(LOCK) --extra cli --extra localcluster -c requirements/dev.txt -o requirements/demo.txt pyproject.toml
 	sed '/^python-dateutil==/,/[^\\]$$/d' requirements/dev.txt >$(CACHE)/constraints.txt

@@ -12,10 +12,11 @@ import pytest
 import yaml
 
 from inception_operator.accelerators.resolve import load_profiles, resolve
+from inception_operator.client.cluster import Cluster
 from inception_operator.client.errors import NOT_FOUND, AnswerError, ClientError
 from inception_operator.contract import names
 from inception_operator.contract.assignment import to_json, work
-from inception_operator.plugin import api, preflight_job, preflight_results
+from inception_operator.plugin import preflight_job, preflight_results
 from inception_operator.plugin.preflight import judged
 from inception_operator.plugin.preflight_results import CHECKS, Results, Seat
 from inception_operator.pod.build import configuration
@@ -243,7 +244,7 @@ def test_a_job_that_waits_for_nodes_says_what_it_waits_for() -> None:
     assert "--timeout" in problem.remedy
 
 
-class Server(api.Cluster):
+class Server(Cluster):
     """An API server that knows one job, its pods and their logs."""
 
     ending: Json
@@ -254,7 +255,7 @@ class Server(api.Cluster):
     def namespace(self) -> str:  # type: ignore[override]
         return "ns"
 
-    def request(self, method: str, path: str, body: Any = None, **_: Any) -> Json:
+    def request(self, method: str, path: str, body: Any = None, *_: Any, **__: Any) -> Json:
         self.requests.append((method, path))
         if method == "POST":
             self.created = {**body, "metadata": {**body["metadata"], "uid": "u"}}

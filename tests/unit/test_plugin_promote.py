@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
+from inception_operator.client.cluster import Cluster
 from inception_operator.client.errors import ClientError
 from inception_operator.contract import names
-from inception_operator.plugin import api, helper_pod, pod_exec, promote
+from inception_operator.plugin import helper_pod, pod_exec, promote
 from inception_operator.plugin.pod_exec import Ending
 from plugin_commands import Commands
 
@@ -56,7 +57,7 @@ def pod(phase: str = "Running", command: Sequence[str] = LAUNCH) -> Json:
     }
 
 
-class Server(api.Cluster):
+class Server(Cluster):
     """A job with one pod, and whatever pods the command makes."""
 
     found: Json
@@ -78,7 +79,7 @@ class Server(api.Cluster):
     def pods(self, name: str) -> list[Json]:
         return [self.found] if self.found else []
 
-    def request(self, method: str, path: str, body: Any = None, **_: Any) -> Json:
+    def request(self, method: str, path: str, body: Any = None, *_: Any, **__: Any) -> Json:
         if method == "POST":
             self.made.append(body)
             return dict(body)
