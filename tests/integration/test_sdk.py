@@ -154,12 +154,13 @@ def test_who_waits_learns_of_a_job_that_is_deleted(
         deleting.join()
 
 
+@pytest.mark.timeout(900)
 def test_the_notebook_of_the_documents_runs(
     trainings: Trainings, place: dict[str, Any], operator: OperatorProcess, tmp_path: Path
 ) -> None:
     def play() -> None:
         """The fake nodes train nothing: the figures are written, and the pods end well."""
-        (job,) = wait_for("the job of the notebook", trainings.all, seconds=120)
+        (job,) = wait_for("the job of the notebook", trainings.all, seconds=600)
         name = job["metadata"]["name"]
         trainings.wait_state(name, "Running")
         figures = {"step": 7, "loss": "0.2500", "accuracyTop1": "0.9100"}

@@ -16,7 +16,10 @@ import sys
 import nbformat
 from nbclient import NotebookClient
 notebook = nbformat.read(sys.argv[1], as_version=4)
-client = NotebookClient(notebook, timeout=float(sys.argv[3]), kernel_name="python3")
+seconds = float(sys.argv[3])
+client = NotebookClient(
+    notebook, timeout=seconds, startup_timeout=seconds, kernel_name="python3"
+)
 try:
     client.execute()
 finally:
@@ -24,7 +27,7 @@ finally:
 """
 
 
-def run(notebook: Path, folder: Path, kubeconfig: Path, seconds: float = 120) -> list[str]:
+def run(notebook: Path, folder: Path, kubeconfig: Path, seconds: float = 600) -> list[str]:
     """What each cell of code has printed or shown, with the cluster of a kubeconfig."""
     import nbformat
 

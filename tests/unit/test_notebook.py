@@ -6,18 +6,22 @@ import threading
 from pathlib import Path
 
 import nbformat
+import pytest
 
 from job_api import JobApi
 from notebooks import TRAIN, run
 from trainings import wait_for
 
+# A kernel with pandas takes its time where the machine is busy.
+pytestmark = pytest.mark.timeout(900)
+
 
 def play(api: JobApi) -> None:
     """Let the job of the notebook train and end."""
-    (name,) = wait_for("the job", lambda: list(api.jobs), seconds=120)
+    (name,) = wait_for("the job", lambda: list(api.jobs), seconds=600)
     figures = {"step": 5, "loss": "0.5000", "lastUpdatedTime": "2026-01-01T00:01:00Z"}
     api.put(name, state="Running", attempt=1, trainerStatus=figures)
-    api.watched.wait(60)
+    api.watched.wait(600)
     done = {"type": "Succeeded", "status": "True", "reason": "Completed", "message": ""}
     last = {**figures, "step": 9, "accuracyTop1": "0.9100"}
     api.put(
