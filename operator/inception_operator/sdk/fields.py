@@ -13,16 +13,11 @@ Decimal = str | float
 class SpecTrainingModel(TypedDict, total=False):
     """Model is the network to train."""
 
-    name: Literal[
-        "bninception",
-        "inception_v2",
-        "inception_v3",
-        "inception_v4",
-        "inceptionv3_cifar",
-        "resnet50",
-    ]
-    """Name of the network. The default is bninception, which inception_v2 is another name of;
-    inceptionv3_cifar is the Inception-v3 for small images; resnet50 is version 1.5."""
+    name: str
+    """Name of the network: bninception, the default, which inception_v2 is another name of,
+    inception_v3, inception_v4, inceptionv3_cifar, which is the Inception-v3 for small images, or
+    resnet50, which is version 1.5; or timm/ and a name of the package timm, such as
+    timm/convnext_tiny or timm/convnext_tiny.fb_in1k, which needs an image with that package."""
 
     weights: str
     """Weights is the absolute path, inside the container, or the URL of a state_dict, safetensors
@@ -278,10 +273,11 @@ class SpecTrainingOptimizer(TypedDict, total=False):
 class SpecTrainingSchedule(TypedDict, total=False):
     """Schedule is how the learning rate changes over the epochs."""
 
-    name: Literal["Cosine", "Linear", "Step", "Exponential", "Constant"]
+    name: Literal["Cosine", "Linear", "Polynomial", "Step", "Exponential", "Constant"]
     """Name of the schedule. Cosine, the default, falls to finalLearningRate in half a cosine,
-    Linear in a straight line; Step multiplies by gamma at the milestones or every stepEpochs;
-    Exponential falls by gamma over stepEpochs, smoothly; Constant does not change."""
+    Linear in a straight line, Polynomial in a curve of the given power; Step multiplies by gamma at
+    the milestones or every stepEpochs; Exponential falls by gamma over stepEpochs, smoothly;
+    Constant does not change."""
 
     warmupEpochs: int
     """WarmupEpochs is the number of first epochs over which the learning rate rises linearly. The
@@ -305,8 +301,13 @@ class SpecTrainingSchedule(TypedDict, total=False):
     is "0"."""
 
     finalLearningRate: Decimal
-    """FinalLearningRate is what the schedules Cosine and Linear fall to, a quoted decimal. The
-    default is "0"."""
+    """FinalLearningRate is what the schedules Cosine, Linear and Polynomial fall to, a quoted
+    decimal. The default is "0"."""
+
+    power: Decimal
+    """Power is that of schedule Polynomial: the part of the way that is left, to this power, a
+    quoted decimal above 0. The default is "2", with which the schedule is that of MLPerf for
+    ResNet-50."""
 
     startEpoch: int
     """StartEpoch is the number of the epoch, counted from 0, that a training without checkpoint
@@ -516,6 +517,22 @@ class SpecTrainingExport(TypedDict, total=False):
     is."""
 
 
+class SpecTrainingPreflight(TypedDict, total=False):
+    """Preflight is how much mode Preflight tries on every rank."""
+
+    samples: int
+    """Samples is how many training images each rank reads and decodes, others than the other ranks
+    read where there are enough. The default is 256."""
+
+    exchangeMebibytes: int
+    """ExchangeMebibytes is the largest message that the ranks add up and exchange; it takes three
+    times as much memory of each device. The default is 64."""
+
+    writeMebibytes: int
+    """WriteMebibytes is the size of the file that each rank writes to the place of the checkpoints,
+    reads back and removes. The default is 16."""
+
+
 class SpecTrainingProfiler(TypedDict, total=False):
     """Profiler records optimizer steps with PyTorch's profiler on rank 0: the CPU and, where
     PyTorch can, the device. Modes Train and Benchmark write the files trace.json.gz, which Perfetto
@@ -533,17 +550,54 @@ class SpecTrainingProfiler(TypedDict, total=False):
     it measures."""
 
 
+class SpecTrainingTrackingMlflow(TypedDict, total=False):
+    """Mlflow reports to MLflow, for which the image needs the Python package mlflow or mlflow-
+    skinny."""
+
+    uri: str
+    """Uri is the http or https URL of a tracking server, or the absolute directory, inside the
+    container, of a file store. Credentials of a server come from the environment, in a job from a
+    Secret. Without it nothing is reported to MLflow."""
+
+    experiment: str
+    """Experiment is the name of the experiment that runs belong to, which is made if it is not
+    there. The default is inception."""
+
+
+class SpecTrainingTrackingWandb(TypedDict, total=False):
+    """Wandb keeps a run of Weights & Biases below the output directory, offline, from where wandb
+    sync uploads it. The image needs the Python package wandb."""
+
+    project: str
+    """Project is the name of the project that runs belong to. Without it nothing is kept."""
+
+
+class SpecTrainingTracking(TypedDict, total=False):
+    """Tracking is which experiment trackers mode Train reports its curves to, besides the files in
+    the output directory. All attempts of a job are one run. A tracker that is missing or does not
+    answer never holds up the training: the log says so once."""
+
+    mlflow: SpecTrainingTrackingMlflow
+    """Mlflow reports to MLflow, for which the image needs the Python package mlflow or mlflow-
+    skinny."""
+
+    wandb: SpecTrainingTrackingWandb
+    """Wandb keeps a run of Weights & Biases below the output directory, offline, from where wandb
+    sync uploads it. The image needs the Python package wandb."""
+
+
 class SpecTraining(TypedDict, total=False):
     """Training is what the bundled trainer does: data, network, length and method. Decimal numbers
     are quoted strings. The trainer reads the same keys from its own YAML file outside Kubernetes.
     It is required, unless the container trainer of the template brings a command of its own."""
 
-    mode: Literal["Train", "Evaluate", "Benchmark", "Infer", "Export"]
+    mode: Literal["Train", "Evaluate", "Benchmark", "Infer", "Export", "Preflight"]
     """Mode is what to do with the network. Train is the default. Evaluate measures a trained
     network on the validation data; Benchmark measures the speed of training steps; Infer classifies
-    images with a trained network; Export writes it in forms that other programs run. Modes other
-    than Train change no checkpoint and write their summary.json below the output directory, in a
-    directory named after the mode."""
+    images with a trained network; Export writes it in forms that other programs run; Preflight
+    tries devices, network, data and the place of checkpoints on every rank and leaves nothing
+    behind. Modes other than Train change no checkpoint; all but Preflight write their summary.json
+    below the output directory, in a directory named after the mode."""
 
     recipe: str
     """Recipe is the name of a preset of the trainer, for example bninception-digits. It sets all
@@ -612,6 +666,9 @@ class SpecTraining(TypedDict, total=False):
     """Export is what mode Export writes into the directory export below the output directory.
     Precision Auto is FP32 there."""
 
+    preflight: SpecTrainingPreflight
+    """Preflight is how much mode Preflight tries on every rank."""
+
     cpuAffinity: Literal["Shared", "PerRank"]
     """CpuAffinity is which CPUs a rank may use. With Shared, the default, all ranks of a pod share
     those of the pod; with PerRank each rank, its threads and its loader processes are pinned to a
@@ -629,6 +686,11 @@ class SpecTraining(TypedDict, total=False):
     PyTorch can, the device. Modes Train and Benchmark write the files trace.json.gz, which Perfetto
     and TensorBoard show, and trace.txt, the operations that took longest, beside their
     summary.json."""
+
+    tracking: SpecTrainingTracking
+    """Tracking is which experiment trackers mode Train reports its curves to, besides the files in
+    the output directory. All attempts of a job are one run. A tracker that is missing or does not
+    answer never holds up the training: the log says so once."""
 
 
 class SpecAcceleratorClaims(TypedDict, total=False):
