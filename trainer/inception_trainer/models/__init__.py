@@ -12,7 +12,8 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from inception_trainer.config.catalog import TIMM, canonical, check_image_size, names
+from inception_trainer.config.catalog import canonical, check_image_size, names
+from inception_trainer.config.timm_networks import TIMM
 from inception_trainer.errors import ConfigError
 
 from . import of_timm

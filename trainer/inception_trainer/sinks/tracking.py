@@ -121,8 +121,9 @@ class Tracking(Sink):
 
     @override
     def start(self, info: RunInfo) -> None:
+        run = self._identify(info)
         self._thread = threading.Thread(
-            target=self._work, args=(info,), name=f"{self._tracker.name}-tracker", daemon=True
+            target=self._work, args=(info, run), name=f"{self._tracker.name}-tracker", daemon=True
         )
         self._thread.start()
 
@@ -159,16 +160,26 @@ class Tracking(Sink):
             )
 
     def _put(self, step: int, values: dict[str, float]) -> None:
+        point = Point(step, time.time(), values)
+        self._keep(point)
         with self._wake:
             self._dropped += len(self._arrived) == MOST_POINTS
-            self._arrived.append(Point(step, time.time(), values))
+            self._arrived.append(point)
             self._wake.notify()
+
+    def _keep(self, point: Point) -> None:
+        # Not in the thread: it may be held up when the process is killed.
+        try:
+            if self._journal is not None:
+                self._journal.add([point])
+        except OSError as error:
+            logger.warning("no more points for %s are kept: %s", self._tracker.name, error)
+            self._journal = None
 
     # In the thread.
 
-    def _work(self, info: RunInfo) -> None:
+    def _work(self, info: RunInfo, run: str) -> None:
         try:
-            run = self._identify(info)
             closing = False
             while not closing:
                 closing = self._take(self._patience())
@@ -188,13 +199,6 @@ class Tracking(Sink):
             points = list(self._arrived)
             self._arrived.clear()
             closing = self._closing
-        if self._journal is not None and points:
-            try:
-                self._journal.add(points)
-            except OSError as error:
-                logger.warning("%s: %s", self._journal.path, error.strerror)
-                self._journal = None
-        if self._journal is None:
             self._dropped += max(0, len(self._unsent) + len(points) - MOST_POINTS)
         self._unsent.extend(points)
         return closing
@@ -219,9 +223,12 @@ class Tracking(Sink):
 
     def _open(self, info: RunInfo, run: str) -> Stored:
         stored = self._tracker.open(info, run)
-        # What the journal has begins earlier than what is in memory, and does not end earlier.
-        if self._journal is not None:
-            self._write(self._journal.points(), stored)
+        # What the journal has begins earlier than what is in memory.
+        journal = self._journal
+        if journal is not None:
+            self._write(journal.points(), stored)
+            with self._wake:
+                self._dropped = 0
         self._stored = stored
         if self._warned:
             logger.info("%s answers again", self._tracker.name)
@@ -306,8 +313,8 @@ def needed(module: str, package: str) -> Any:
         return importlib.import_module(module)
     except ImportError as error:
         raise Unusable(
-            f"the image lacks the Python package {package} ({error}); add it (docs/trainer/results.md, "
-            "Experiment trackers) or leave out the section tracking"
+            f"the image lacks the Python package {package} ({error}); add it "
+            "(docs/trainer/results.md, Experiment trackers) or leave out the section tracking"
         ) from None
 
 

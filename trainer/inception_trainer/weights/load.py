@@ -18,9 +18,9 @@ import torch
 from torch import Tensor, nn
 
 from inception_trainer.checkpoint import checksums, safetensors_file
-from inception_trainer.config.catalog import TIMM
 from inception_trainer.config.model import AVERAGE, RAW_WEIGHTS
 from inception_trainer.config.normalization import Normalization
+from inception_trainer.config.timm_networks import TIMM
 from inception_trainer.errors import ConfigError, DataError, InputMissing, TrainerError
 from inception_trainer.log import logger
 from inception_trainer.stores import place, temporary_folder
