@@ -164,6 +164,13 @@ def test_deletion() -> None:
     assert found.deletion_deadline == NOON + timedelta(seconds=120)
 
 
+@pytest.mark.parametrize("seconds", [10**15, 2**63 - 1])
+def test_a_grace_period_without_end_is_no_error(seconds: int) -> None:
+    found = seen(pod(deletionTimestamp="2026-01-01T12:00:00Z", deletionGracePeriodSeconds=seconds))
+    assert found.deletion_deadline == NOON
+    assert found.deletion_requested == NOON - timedelta(days=365)
+
+
 def test_ended_container_and_its_report() -> None:
     last = Report(
         2, "Failed", exit_code=7, reason="Error", message="m", time=NOON, metrics={"loss": 1.0}

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 from functools import lru_cache
-from typing import Any
+from typing import Any, Final
 
 from inception_operator.contract import assignment, report
 from inception_operator.contract.names import (
@@ -37,6 +37,8 @@ _METADATA = (
     "finalizers",
 )
 _STATUS = ("phase", "podIP", "reason", "message")
+_LONGEST_GRACE: Final = 365 * 24 * 3600
+"""Seconds. A template may ask for any number, which the API server takes; no date is so far."""
 
 
 def trim_pod(pod: Json) -> Json:
@@ -222,10 +224,10 @@ def _deletion_fields(metadata: Json) -> Json:
     if deadline is None:
         return {}
     # The API server sets the timestamp to when the pod is killed, not to when it was asked to end.
-    grace = timedelta(seconds=metadata.get("deletionGracePeriodSeconds") or 0)
+    grace = min(metadata.get("deletionGracePeriodSeconds") or 0, _LONGEST_GRACE)
     return {
         "deletion_deadline": deadline,
-        "deletion_requested": deadline - grace,
+        "deletion_requested": deadline - timedelta(seconds=grace),
         "finalizers": tuple(metadata.get("finalizers") or ()),
     }
 
