@@ -4,12 +4,13 @@ import json
 import socket
 import urllib.request
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
 from inception_trainer.launcher import listener
 from inception_trainer.launcher.report import Report, State
-from inception_trainer.launcher.server import Board, Server
+from inception_trainer.launcher.server import HEARD_SECONDS, Board, Server
 
 FAILED = Report(
     attempt=3,
@@ -52,6 +53,29 @@ def received(connection: socket.socket) -> bytes:
     except ConnectionResetError:
         pass
     return b"".join(parts)
+
+
+def test_an_end_that_the_operator_knows_does_not_trouble_the_kubelet_for_a_moment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = 100.0
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    board = Board(replace(FAILED, state=State.RUNNING))
+    board.heard(proven=True)
+    board.publish(FAILED, None)
+    assert not board.ready, "it has heard of the ranks, not of their end"
+    board.heard(proven=False)
+    assert not board.ready, "anybody may have asked"
+    board.heard(proven=True)
+    assert board.ready
+    now += HEARD_SECONDS
+    board.heard(proven=True)
+    assert not board.ready, "it has done nothing about it"
+    board.publish(replace(FAILED, attempt=4), None)
+    assert not board.ready
+    board.publish(replace(FAILED, leaving=True), None)
+    board.heard(proven=True)
+    assert not board.ready
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "[::1]"])

@@ -19,6 +19,11 @@ from .report import Report, State, with_progress
 
 STALL_SECONDS = 30.0
 """A main loop that has not turned for so long is stuck."""
+HEARD_SECONDS = 1.5
+"""How long an end that the operator has read of does not show in /readyz. It decides within tenths
+of a second, and a kubelet that is busy with a change of readiness brings the next assignment up to
+a second later.
+"""
 PROGRESS_BYTES = 1 << 14
 """What a program may say about its progress; a report that grows beyond measure would be read by
 nobody.
@@ -48,6 +53,9 @@ class Board:
         """An attempt and the furthest step of its ranks."""
         self.asked = False
         """The operator has read /status."""
+        self._heard: Report | None = None
+        self._heard_at = 0.0
+        """What it read then, and when it read this for the first time."""
 
     def publish(self, report: Report, files: AttemptFiles | None) -> None:
         """Publish a report and name the files in which the ranks of its attempt tell more."""
@@ -77,7 +85,18 @@ class Board:
     def ready(self) -> bool:
         """Tell what /readyz answers."""
         with self._lock:
-            return self._report.ready
+            report, is_heard = self._report, self._heard is self._report
+            waits = time.monotonic() < self._heard_at + HEARD_SECONDS
+        return report.ready or (is_heard and waits and not report.leaving)
+
+    def heard(self, *, proven: bool) -> None:
+        """Note that the operator reads the published report; without a token to show, it may be
+        anybody.
+        """
+        self.asked = True
+        with self._lock:
+            if proven and self._heard is not self._report:
+                self._heard, self._heard_at = self._report, time.monotonic()
 
     def report(self) -> Report:
         """Give the published report with the latest progress."""
@@ -123,7 +142,7 @@ class _Handler(Handler):
             case "/status":
                 report = board.report()
                 if self._is_operator():
-                    board.asked = True
+                    board.heard(proven=bool(self.server.token))
                 else:
                     report = replace(report, message=None)
                 self.answer(200, report.to_bytes(), "application/json")
