@@ -264,7 +264,9 @@ def build_training(plan: TrainingPlan) -> TrainingRun:
     config, accelerator, comm = plan.setup.config, plan.setup.accelerator, plan.comm
     heartbeat = Heartbeat(plan.setup.settings.heartbeat_file)
     batches = _batches(plan, heartbeat)
-    # Loader workers need as long for their first batch as the network does to be there.
+    # A permutation of all samples, new loader workers and the network may take longer than a step.
+    heartbeat.pause()
+    # The workers need as long for their first batch as the network does to be there.
     batches.prepare(plan.start.progress.step)
     network, normalization, weights = _network(plan)
     check_batch_norms(network, config, comm.world_size, plan.batch.smallest_micro_batch)
