@@ -31,10 +31,6 @@ EXCUSED: Final = {
         "make images",
         "make images IMAGE_FLAGS=--load",
     ),
-    "takes ImageNet; tests/trainer/test_timm.py trains networks of timm on small images": (
-        "inception-trainer train --set model.name=timm/convnext_tiny "
-        "--set data.kind=ImageFolder --set data.path=/data/imagenet",
-    ),
     "a cluster of another maker; what is installed into it afterwards is run": (
         "kind create cluster --name trainings",
         "kind load docker-image inception-operator:0.1.0 inception-trainer:0.1.0 --name trainings",

@@ -89,8 +89,7 @@ def test_type_default_and_bounds_of_keys() -> None:
         "in the cluster at most 100000",
         "export.formats  <list of texts>  default [PT2]; "
         "one of PT2, ONNX, TorchScript, Safetensors",
-        "model.name  <text>  default bninception; one of bninception, inception_v2, inception_v3, "
-        "inception_v4, inceptionv3_cifar, resnet50",
+        "model.name  <text>  default bninception",
         "epochs  <whole number>  default none; at least 1; in the cluster at most 100000",
         "checkpoint.everySeconds  <decimal>  default 60; at least 0",
         "augmentation.randAugment.magnitude  <whole number>  default none; at least 1; at most 10",

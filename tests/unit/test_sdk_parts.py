@@ -150,7 +150,7 @@ def test_the_types_of_fields_tell_numbers_from_words() -> None:
         "    recipe: str",
         "    numNodes: int",
         "    numProcPerNode: int | str",
-        '    mode: Literal["Train", "Evaluate", "Benchmark", "Infer", "Export"]',
+        '    mode: Literal["Train", "Evaluate", "Benchmark", "Infer", "Export", "Preflight"]',
         '        "global": int,',
         "    accuracyTop1: str",
     ):
