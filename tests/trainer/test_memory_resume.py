@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import json
 import os
 import shutil
@@ -24,6 +25,7 @@ import trainer_ranks
 from inception_trainer.checkpoint.memory import BUFFERS
 from inception_trainer.checkpoint.memory_file import MemoryCopy, read_copy
 from inception_trainer.config.training import merge
+from nightly import but_nightly
 from trainer_ranks import TINY, UID
 
 pytestmark = pytest.mark.timeout(600)
@@ -318,9 +320,15 @@ def test_a_rank_that_is_killed_while_it_copies_leaves_the_copy_before(
 # Taking over.
 
 
-@pytest.mark.parametrize("rank", [0, 1])
+MOMENTS = ("reading 1", "sending 1", "sending 3", "taking over 1", "beginning 1")
+
+
 @pytest.mark.parametrize(
-    "death", ["reading 1", "sending 1", "sending 3", "taking over 1", "beginning 1"]
+    ("death", "rank"),
+    but_nightly(
+        itertools.product(MOMENTS, (0, 1)),
+        (("reading 1", 1), ("sending 3", 0), ("beginning 1", 0)),
+    ),
 )
 def test_a_death_while_the_state_is_taken_over_costs_another_attempt_and_no_step(
     pods, undisturbed, death: str, rank: int

@@ -194,6 +194,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root / "job"
 
 
+@pytest.mark.nightly
 def test_a_killed_training_goes_on_bit_by_bit(tmp_path: Path, trained: Path) -> None:
     config = job(tmp_path / "job")
     gang = trainer_ranks.start(tmp_path / "ranks", config)
@@ -238,6 +239,7 @@ def test_a_trained_network_classifies(tmp_path: Path, trained: Path) -> None:
     assert all(float(row["probability1"]) > 0.2 for row in rows)
 
 
+@pytest.mark.nightly
 def test_a_trained_network_is_exported(tmp_path: Path, trained: Path) -> None:
     config = {
         "mode": "Export",
