@@ -5,9 +5,10 @@ between any two writes.
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import aclosing
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -203,14 +204,20 @@ def test_dying_after_any_write_changes_nothing_in_the_end(
         assert crashing.wait(30) == CRASHED
     with OperatorProcess(kubeconfig, tmp_path / "log"):
         status = trainings.wait_state("job", "Running")
-    pods = trainings.pods("job")
-    assert sorted(pods) == ["job-0-1", "job-1-1"]
+        # What the other one had not written follows in the same pass, after the status.
+        orders = wait_for("all are assigned", lambda: all_assigned(trainings.pods("job")))
+    assert sorted(trainings.pods("job")) == ["job-0-1", "job-1-1"]
     assert (status["attempt"], status["restarts"]) == (1, 0)
-    orders = [
-        json.loads(pods[name]["metadata"]["annotations"][names.ANNOTATION_ASSIGNMENT])
+    assert [(order["attempt"], order["nodeRank"]) for order in orders] == [(1, 0), (1, 1)]
+
+
+def all_assigned(pods: Mapping[str, Any]) -> list[dict[str, Any]] | None:
+    """What each pod was assigned, by name; None while one has nothing."""
+    texts = [
+        pods[name]["metadata"].get("annotations", {}).get(names.ANNOTATION_ASSIGNMENT)
         for name in sorted(pods)
     ]
-    assert [(order["attempt"], order["nodeRank"]) for order in orders] == [(1, 0), (1, 1)]
+    return [json.loads(text) for text in texts] if all(texts) else None
 
 
 @pytest.mark.parametrize("writes", range(1, 8))
