@@ -20,6 +20,7 @@ from typing import Any
 
 import pytest
 
+import example_run
 import trainer_ranks
 from inception_trainer.config import settings
 from inception_trainer.config.settings import Settings
@@ -37,7 +38,7 @@ from inception_trainer.reporting.records import (
 from inception_trainer.sinks import build, tracking
 from inception_trainer.sinks.mlflow import ENVIRONMENT, MLflow
 from inception_trainer.sinks.tracking import Journal, Outcome, Point, Stored, Tracking
-from inception_trainer.sinks.wandb import Wandb, history
+from inception_trainer.sinks.wandb import Wandb, history, records
 from launchers import free_port
 from mlflow_server import MlflowServer, serving
 from trainer_ranks import TINY
@@ -47,24 +48,11 @@ pytestmark = pytest.mark.timeout(300)
 # Imports take long on a busy machine.
 PATIENCE = "200"
 UID = "5b0c1c9e-0b1e-4c55-9b57-2f6f0b0c7a11"
-INFO = RunInfo(
-    job="default/test",
+INFO = dataclasses.replace(
+    example_run.INFO,
     attempt=1,
-    model="bninception",
-    parameters=10,
-    precision="FP32",
-    device="cpu",
-    profile="cpu",
-    backend="gloo",
-    rank=0,
-    world_size=2,
-    steps_per_epoch=10,
-    total_steps=20,
-    epochs=2,
-    global_batch=8,
     start_step=0,
     config={"epochs": 2, "optimizer": {"name": "SGD"}},
-    output=None,
 )
 SUMMARY: dict[str, Any] = {"steps": 20}
 
@@ -152,6 +140,26 @@ def rows(output: Path) -> list[dict[str, Any]]:
 
     files = sorted((output / "wandb").glob("offline-run-*/*.wandb"))
     return [row for file in files for row in history(file.read_bytes(), wandb_internal_pb2)]
+
+
+def attempt_on_disk(output: Path, steps: range, **options: Any) -> None:
+    """Feed Weights & Biases, and wait for its file: a process of its own goes on writing it."""
+    from google.protobuf.message import DecodeError
+    from wandb.proto import wandb_internal_pb2
+
+    attempt(wandb(output), steps, **options)
+    file = max((output / "wandb").glob("offline-run-*/*.wandb"))
+
+    def is_whole() -> bool:
+        record = wandb_internal_pb2.Record()
+        for data in records(file.read_bytes()):
+            try:
+                record.ParseFromString(data)
+            except DecodeError:
+                return False
+        return record.WhichOneof("record_type") == "exit"
+
+    until(is_whole)
 
 
 @pytest.mark.usefixtures("patient")
@@ -308,7 +316,7 @@ def test_a_missing_package_is_told_once_with_its_name(
 @pytest.mark.usefixtures("patient")
 def test_wandb_keeps_what_the_run_measured(tmp_path: Path) -> None:
     # So many that records are cut by the ends of the file's blocks.
-    attempt(wandb(tmp_path), range(1, 301))
+    attempt_on_disk(tmp_path, range(1, 301))
     found = rows(tmp_path)
     assert [(row["_step"], row["train/loss"]) for row in found] == [
         (n, 1 / n) for n in range(1, 301)
@@ -320,14 +328,14 @@ def test_wandb_keeps_what_the_run_measured(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("patient")
 def test_what_a_killed_attempt_had_not_written_comes_with_the_next_one(tmp_path: Path) -> None:
-    attempt(wandb(tmp_path), range(1, 301), end=None)
+    attempt_on_disk(tmp_path, range(1, 301), end=None)
     [folder] = tmp_path.glob(f"wandb/offline-run-*-{UID}")
     folder = folder.rename(folder.with_name(f"offline-run-20200101_000000-{UID}"))
     file = folder / f"run-{UID}.wandb"
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
     left = len(rows(tmp_path))
     assert 0 < left < 300
-    attempt(wandb(tmp_path), range(281, 311), info=dataclasses.replace(INFO, start_step=280))
+    attempt_on_disk(tmp_path, range(281, 311), info=dataclasses.replace(INFO, start_step=280))
     found = rows(tmp_path)
     assert [row["_step"] for row in found if "train/loss" in row] == list(range(1, 311))
     assert [row["_step"] for row in found if "val/top1" in row] == list(range(5, 311, 5))

@@ -102,7 +102,7 @@ def history(content: bytes, protos: Any) -> Iterator[dict[str, Any]]:
     It is a log as LevelDB writes them: blocks of 32 KiB, in which records are cut where a block
     ends; after a header of seven bytes, which counts as part of the first block.
     """
-    for data in _records(content):
+    for data in records(content):
         record = protos.Record()
         record.ParseFromString(data)
         if record.WhichOneof("record_type") == "history":
@@ -112,7 +112,8 @@ def history(content: bytes, protos: Any) -> Iterator[dict[str, Any]]:
             }
 
 
-def _records(content: bytes) -> Iterator[bytes]:
+def records(content: bytes) -> Iterator[bytes]:
+    """The records of such a file, each of them a message of wandb's."""
     at, data = HEADER_BYTES, b""
     while at + PART.size <= len(content):
         left = BLOCK_BYTES - at % BLOCK_BYTES
