@@ -7,7 +7,9 @@ from collections.abc import Iterator
 import pytest
 
 from localcluster.cluster import Cluster
+from localcluster.pytest_plugin import fresh_namespace
 from operator_process import ROOT, OperatorProcess
+from plugin_commands import Commands
 from trainings import Trainings, wait_served
 
 
@@ -44,3 +46,18 @@ def _operator_lives(request: pytest.FixtureRequest) -> Iterator[None]:
 def trainings(training_api: Cluster, namespace: str) -> Iterator[Trainings]:
     with Trainings(training_api, namespace) as found:
         yield found
+
+
+@pytest.fixture(scope="module")
+def shared(training_api: Cluster) -> Iterator[Trainings]:
+    """A namespace of all tests of a file."""
+    with fresh_namespace(training_api) as namespace, Trainings(training_api, namespace) as found:
+        yield found
+
+
+@pytest.fixture
+def command(shared: Trainings, capsys: pytest.CaptureFixture[str]) -> Commands:
+    """The plug-in's commands in the namespace that a file's tests share."""
+    return Commands(
+        capsys, f"--kubeconfig={shared.cluster.kubeconfig}", f"--namespace={shared.namespace}"
+    )

@@ -59,13 +59,6 @@ def shared(training_api: Cluster, leader: OperatorProcess) -> Iterator[Trainings
         yield found
 
 
-@pytest.fixture
-def command(shared: Trainings, capsys: pytest.CaptureFixture[str]) -> Commands:
-    return Commands(
-        capsys, f"--kubeconfig={shared.cluster.kubeconfig}", f"--namespace={shared.namespace}"
-    )
-
-
 def within(asked: Any, there: Any) -> bool:
     """Whether all of one document is in another, with the same values."""
     if isinstance(asked, dict):

@@ -22,7 +22,6 @@ from fake_kubelet import FakeKubelet
 from inception_operator.contract import names
 from inception_operator.contract.assignment import to_json, work
 from localcluster.cluster import Cluster
-from localcluster.pytest_plugin import fresh_namespace
 from plugin_commands import Commands
 from trainings import Trainings, wait_for
 
@@ -39,19 +38,6 @@ def kubelet(
         # Where a launcher has its files: nobody else's launcher is found there.
         found.environment["TMPDIR"] = str(tmp_path_factory.mktemp("pod"))
         yield found
-
-
-@pytest.fixture(scope="module")
-def shared(training_api: Cluster) -> Iterator[Trainings]:
-    with fresh_namespace(training_api) as namespace, Trainings(training_api, namespace) as found:
-        yield found
-
-
-@pytest.fixture
-def command(shared: Trainings, capsys: pytest.CaptureFixture[str]) -> Commands:
-    return Commands(
-        capsys, f"--kubeconfig={shared.cluster.kubeconfig}", f"--namespace={shared.namespace}"
-    )
 
 
 def pod(job: str, slot: int, incarnation: int, attempt: int) -> Json:

@@ -24,7 +24,6 @@ from inception_operator.plugin import helper_pod
 from inception_trainer.checkpoint.base import FORMAT
 from inception_trainer.checkpoint.folder import FolderCheckpoints
 from localcluster.cluster import Cluster
-from localcluster.pytest_plugin import fresh_namespace
 from plugin_commands import Commands
 from trainings import Trainings, wait_for
 
@@ -42,19 +41,6 @@ def kubelet(
     folder = tmp_path_factory.mktemp("kubelet")
     with FakeKubelet(training_api, "preflight-node", folder) as found:
         yield found
-
-
-@pytest.fixture(scope="module")
-def shared(training_api: Cluster) -> Iterator[Trainings]:
-    with fresh_namespace(training_api) as namespace, Trainings(training_api, namespace) as found:
-        yield found
-
-
-@pytest.fixture
-def command(shared: Trainings, capsys: pytest.CaptureFixture[str]) -> Commands:
-    return Commands(
-        capsys, f"--kubeconfig={shared.cluster.kubeconfig}", f"--namespace={shared.namespace}"
-    )
 
 
 def pod(job: str, slot: int, **spec: Any) -> Json:

@@ -92,6 +92,16 @@ class Gang:
         return "\n".join(path.read_text() for path in sorted(self.folder.glob("rank-*.log")))
 
 
+def evaluated(folder: Path, weights: Path, world: int) -> Path:
+    """The folder that mode Evaluate leaves on so many ranks of the small network."""
+    output = folder / f"on {world}"
+    changes = {"output": {"path": str(output)}, "model": {"weights": str(weights)}}
+    config = {**TINY, "mode": "Evaluate", **changes}
+    gang = start(folder / f"ranks {world}", config, world)
+    assert gang.wait() == [0] * world, gang.output()
+    return output / "evaluate"
+
+
 def start(
     folder: Path,
     config: dict[str, Any],

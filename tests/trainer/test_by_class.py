@@ -14,11 +14,9 @@ from sklearn.metrics import confusion_matrix, precision_score, recall_score
 import trainer_ranks
 from inception_trainer import models
 from inception_trainer.comm import Comm
-from inception_trainer.config.training import merge
 from inception_trainer.data.class_names import class_names
 from inception_trainer.modes.by_class import BINS, ByClass, ClassResult, write
 from inception_trainer.train.evaluation import Seen
-from trainer_ranks import TINY
 
 ALONE = Comm(0, 1, "gloo")
 CLASSES = 4
@@ -123,22 +121,19 @@ def test_a_folder_that_takes_no_file_is_a_warning(tmp_path, caplog) -> None:
 @pytest.mark.timeout(300)
 @pytest.mark.usefixtures("small_bninception")
 def test_evaluation_on_one_rank_and_two_leaves_the_same_files(tmp_path) -> None:
-    torch.save(models.create("bninception", 4).state_dict(), tmp_path / "weights.pth")
-    job = merge(TINY, {"model": {"weights": str(tmp_path / "weights.pth")}})
+    weights = tmp_path / "weights.pth"
+    torch.save(models.create("bninception", 4).state_dict(), weights)
     written = []
     for world in (1, 2):
-        output = tmp_path / f"on {world}"
-        config = merge(job, {"mode": "Evaluate", "output": {"path": str(output)}})
-        gang = trainer_ranks.start(tmp_path / f"ranks {world}", config, world)
-        assert gang.wait() == [0] * world, gang.output()
-        summary = json.loads((output / "evaluate" / "summary.json").read_text())
-        pairs = rows(output / "evaluate" / "confusion.csv")
+        folder = trainer_ranks.evaluated(tmp_path, weights, world)
+        summary = json.loads((folder / "summary.json").read_text())
+        pairs = rows(folder / "confusion.csv")
         hits = sum(int(row["images"]) for row in pairs if row["class"] == row["predicted"])
         assert summary["accuracyTop1"] == pytest.approx(hits / summary["samples"])
         assert 0 <= summary["calibrationError"] <= 1
-        accuracies = [float(row["accuracy"]) for row in rows(output / "evaluate" / "classes.csv")]
+        accuracies = [float(row["accuracy"]) for row in rows(folder / "classes.csv")]
         assert summary["meanClassAccuracy"] == pytest.approx(
             sum(accuracies) / len(accuracies), abs=1e-5
         )
-        written.append((output / "evaluate" / "confusion.csv").read_bytes())
+        written.append((folder / "confusion.csv").read_bytes())
     assert written[0] == written[1]

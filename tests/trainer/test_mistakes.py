@@ -24,7 +24,6 @@ from inception_trainer.modes import mistakes
 from inception_trainer.modes.mistakes import SIDE, Mistake, Worst, write
 from inception_trainer.train.evaluation import Seen
 from shard_files import same_data
-from trainer_ranks import TINY
 
 ALONE = Comm(0, 1, "gloo")
 CLASSES = 4
@@ -193,15 +192,11 @@ def test_validation_images_of_every_kind_have_names(data: Path, kind: str) -> No
 @pytest.mark.usefixtures("small_bninception")
 def test_one_rank_and_two_leave_the_same_gallery(tmp_path: Path) -> None:
     torch.manual_seed(1)
-    torch.save(models.create("bninception", 4).state_dict(), tmp_path / "weights.pth")
-    job = merge(TINY, {"model": {"weights": str(tmp_path / "weights.pth")}})
+    weights = tmp_path / "weights.pth"
+    torch.save(models.create("bninception", 4).state_dict(), weights)
     written = []
     for world in (1, 2):
-        output = tmp_path / f"on {world}"
-        config = merge(job, {"mode": "Evaluate", "output": {"path": str(output)}})
-        gang = trainer_ranks.start(tmp_path / f"ranks {world}", config, world)
-        assert gang.wait() == [0] * world, gang.output()
-        folder = output / "evaluate"
+        folder = trainer_ranks.evaluated(tmp_path, weights, world)
         summary = json.loads((folder / "summary.json").read_text())
         table = rows(folder / "mistakes.csv")
         wrong = round((1 - summary["accuracyTop1"]) * summary["samples"])

@@ -25,6 +25,7 @@ from inception_trainer.heartbeat import Heartbeat
 from inception_trainer.modes import preflight, preflight_local, preflight_together
 from inception_trainer.modes.preflight_local import CheckpointProbe, Finding
 from inception_trainer.stores import Remote
+from inception_trainer.train.network import empty_network
 from trainer_ranks import TINY
 
 pytestmark = pytest.mark.timeout(300)
@@ -201,7 +202,8 @@ def test_the_room_that_is_asked_for_is_what_the_operator_requests(
     data = {**TINY["data"], "numClasses": 1000, "imageSize": side}
     run = one_run(tmp_path, data=data, model={"name": model}, **head)
     expected = COPY_MIB.get(model.replace("_", ""), COPY_MIB[""])
-    assert preflight_local.state_bytes(run.config) >> 20 == pytest.approx(expected, abs=2)
+    network = empty_network(run.config, 1000, torch.device("meta"))
+    assert preflight_local.state_bytes(run.config, network) >> 20 == pytest.approx(expected, abs=2)
 
 
 @pytest.mark.parametrize(("offset", "word"), [(4.0, "ahead of"), (-90.0, "behind"), (0.2, "")])

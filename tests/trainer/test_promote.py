@@ -165,7 +165,7 @@ def test_a_checkpoint_that_is_replaced_meanwhile_is_taken_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     train(str(tmp_path), 1, best=1)
-    real, calls = promote._link_or_copy, []
+    real, calls = promote.link_or_copy, []
 
     def replaced(path: Path, copy: Path) -> None:
         real(path, copy)
@@ -173,7 +173,7 @@ def test_a_checkpoint_that_is_replaced_meanwhile_is_taken_whole(
             calls.append(path)
             train(str(tmp_path), 2, best=2, attempt=2)
 
-    monkeypatch.setattr(promote, "_link_or_copy", replaced)
+    monkeypatch.setattr(promote, "link_or_copy", replaced)
     assert promote.promote(Request(str(tmp_path), "best.pt"))["step"] == 2
 
 

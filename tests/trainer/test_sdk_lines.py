@@ -7,31 +7,13 @@ import math
 
 import pytest
 
+from example_run import INFO
 from inception_operator.client.pod_logs import Line
 from inception_operator.sdk.metrics import Metric, metric_of
 from inception_trainer import log
-from inception_trainer.reporting.records import EvaluationRecord, LogRecord, RunInfo
+from inception_trainer.reporting.records import EvaluationRecord, LogRecord
 from inception_trainer.sinks.console import Console
 
-INFO = RunInfo(
-    job="default/test",
-    attempt=2,
-    model="bninception",
-    parameters=10,
-    precision="FP32",
-    device="cpu",
-    profile="cpu",
-    backend="gloo",
-    rank=0,
-    world_size=2,
-    steps_per_epoch=10,
-    total_steps=20,
-    epochs=2,
-    global_batch=8,
-    start_step=5,
-    config={"epochs": 2},
-    output=None,
-)
 LOG = LogRecord(10, 1.0, 0.5, 0.8, 0.99, 0.1, 800.0, 0.01, 0.25, 0.5, 12.0, 80, 0)
 EVALUATION = EvaluationRecord(10, 1.0, 0.4, 0.9, 1.0, 30, 15, 1.5, True)
 

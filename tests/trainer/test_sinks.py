@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from example_run import INFO
 from inception_trainer.checkpoint.base import MemoryCopyRecord, SaveRecord
 from inception_trainer.config.settings import Settings, from_environment
 from inception_trainer.device import Figures, StepTimes
@@ -41,25 +42,6 @@ from inception_trainer.sinks.tensorboard import TensorBoard
 from launchers import free_port
 from prometheus import lint
 
-INFO = RunInfo(
-    job="default/test",
-    attempt=2,
-    model="bninception",
-    parameters=10,
-    precision="FP32",
-    device="cpu",
-    profile="cpu",
-    backend="gloo",
-    rank=0,
-    world_size=2,
-    steps_per_epoch=10,
-    total_steps=20,
-    epochs=2,
-    global_batch=8,
-    start_step=5,
-    config={"epochs": 2},
-    output=None,
-)
 DEVICE = Figures(3e9, 4e9, 2e9, 0.5, 61.0, 250.0, 1.0)
 LOG = LogRecord(
     10,

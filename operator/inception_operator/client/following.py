@@ -143,6 +143,16 @@ def until(
     raise deleted(name)
 
 
+def until_gone(cluster: Cluster, name: str) -> None:
+    """Return once the job is not there any more."""
+    try:
+        for _ in changes(cluster, name):
+            pass
+    except ClientError as error:
+        if error.code != NOT_FOUND:
+            raise
+
+
 def deleted(name: str) -> ClientError:
     """Who waited for a job waits in vain."""
     return ClientError(f"{name} has been deleted meanwhile", code=NOT_FOUND)

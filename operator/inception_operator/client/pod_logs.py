@@ -19,8 +19,9 @@ from .errors import UNAVAILABLE, ClientError
 from .figures import name_of, part
 from .following import bear
 from .log_filter import EVERY_LINE, Choice, LineFilter
-from .outcome import exit_code
+from .outcome import is_ended
 from .questions import Query
+from .text import clean
 
 POLL_SECONDS: Final = 2.0
 LAST_SECONDS: Final = 10.0
@@ -41,6 +42,12 @@ class Line:
     time: str
     """When it was written, as the API server says it."""
     text: str
+
+    @property
+    def shown(self) -> str:
+        """The text without what a terminal would obey."""
+        # What a program draws over on its terminal comes as one line with returns in it.
+        return clean(self.text).rstrip("\n").split("\n")[-1]
 
 
 @dataclass(frozen=True)
@@ -86,6 +93,14 @@ def select(pods: Sequence[Json], *, previous: bool) -> list[Json]:
         elif len(of_slot) > 1:
             found.append(of_slot[-2])
     return found
+
+
+def chosen(pods: Sequence[Json], choice: Choice, *, previous: bool = False) -> list[Json]:
+    """The pods whose logs may hold what is wanted."""
+    if choice.attempt is not None and not previous:
+        # One that is over may have run in pods that were replaced since.
+        return list(pods)
+    return select(pods, previous=previous)
 
 
 def _slot(pod: Json) -> str:
@@ -157,6 +172,18 @@ def read(
     yield from log.end()
 
 
+def end_of_log(cluster: Cluster, pod: str, lines: int, size: int, silence: float) -> Iterator[str]:
+    """The last lines of the log of a pod; no more than so many bytes, and for so many seconds."""
+    query = [*_OF_TRAINER, ("tailLines", str(lines)), ("limitBytes", str(size))]
+    # Asked of the server, and seen to: whoever answers may be of another mind.
+    left, ends = size, time.monotonic() + silence
+    for line in cluster.lines(cluster.core_path("pods", pod, "log"), query, silence):
+        left -= len(line) + 1
+        if left < 0 or time.monotonic() > ends:
+            return
+        yield line.decode("utf-8", "replace")
+
+
 def is_starting(pod: Json) -> bool:
     """Whether a pod has no log yet."""
     return bool(part(pod, "status", "phase") == "Pending")
@@ -221,7 +248,7 @@ class Follower:
         while not self._stopped.is_set() and (deadline is None or time.monotonic() < deadline):
             try:
                 # Asked first, so that pods made until then are among those found.
-                over = exit_code(self._cluster.job(self._job)) is not None
+                over = is_ended(self._cluster.job(self._job))
                 self._start(select(self._cluster.pods(self._job), previous=False))
                 lost_since = None
             except ClientError as error:

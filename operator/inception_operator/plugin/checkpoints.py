@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any, Final
@@ -190,14 +189,10 @@ def _command(pod: Json, *arguments: str) -> list[str]:
 
 
 def _listed(cluster: Cluster, pod: Json, place: str) -> Json:
-    output = bytearray()
-
-    def take(data: bytes) -> None:
-        output.extend(data)
-        if len(output) > _LIST_BYTES:
-            raise ClientError("the list is longer than any job's")
-
-    _run(cluster, pod, _command(pod, place), take)
+    ending, output = pod_exec.run_for_output(
+        cluster, pod, _command(pod, place), _SILENCE_SECONDS, _LIST_BYTES
+    )
+    _succeeded(ending)
     try:
         found = json.loads(output)
         files = [
@@ -209,8 +204,7 @@ def _listed(cluster: Cluster, pod: Json, place: str) -> Json:
         raise ClientError(f"{clean_line(place)} could not be listed: no list came back") from error
 
 
-def _run(cluster: Cluster, pod: Json, command: Sequence[str], sink: pod_exec.Sink) -> None:
-    ending = pod_exec.run(cluster, pod, command, sink, _SILENCE_SECONDS)
+def _succeeded(ending: pod_exec.Ending) -> None:
     if ending.code:
         raise ClientError(clean_line(ending.last_words))
 
@@ -265,7 +259,8 @@ def _download(cluster: Cluster, pod: Json, place: str, name: str, path: Path, fo
     try:
         with draft.open("wb") as file:
             incoming = Incoming(file)
-            _run(cluster, pod, _command(pod, place, name), incoming)
+            command = _command(pod, place, name)
+            _succeeded(pod_exec.run(cluster, pod, command, incoming, _SILENCE_SECONDS))
             incoming.check()
         draft.replace(path)
     except OSError as error:

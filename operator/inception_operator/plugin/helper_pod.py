@@ -14,17 +14,19 @@ from inception_operator.client.cluster import Cluster
 from inception_operator.client.errors import TIMED_OUT, ClientError
 from inception_operator.client.figures import name_of, part
 from inception_operator.client.place import FIELD_MANAGER
+from inception_operator.client.pod_logs import end_of_log, has_ended
 from inception_operator.client.text import clean_line
 from inception_operator.contract import names
 from inception_operator.contract.types import Json
 
+from .pod_exec import trainer_container
 from .terminal import tell
 
 _SECONDS: Final = 900
 _POLL_SECONDS: Final = 2.0
 _LOG_BYTES: Final = 1 << 16
 _LOG_LINES: Final = 200
-_ENDED: Final = ("Succeeded", "Failed")
+_SILENCE_SECONDS: Final = 30.0
 _OF_POD: Final = (
     *("securityContext", "imagePullSecrets", "serviceAccountName", "nodeSelector", "tolerations"),
     *("runtimeClassName", "priorityClassName"),
@@ -41,9 +43,7 @@ _INJECTED: Final = "kube-api-access-"
 def body(job: Json, pod: Json, command: Sequence[str], name: str) -> Json:
     """The pod. Pure."""
     spec: Json = part(pod, "spec") or {}
-    found: Json = next(
-        (each for each in spec.get("containers") or () if each.get("name") == names.CONTAINER), {}
-    )
+    found = trainer_container(pod)
     container: Json = {key: copy.deepcopy(found[key]) for key in _OF_CONTAINER if key in found}
     mounts = [each for each in container.get("volumeMounts") or () if not _is_injected(each)]
     mounted = {each["name"] for each in mounts}
@@ -115,7 +115,7 @@ def _ended(cluster: Cluster, name: str) -> Json:
     deadline = time.monotonic() + _SECONDS
     while True:
         found = cluster.request("GET", cluster.core_path("pods", name))
-        if part(found, "status", "phase") in _ENDED:
+        if has_ended(found):
             return found
         if time.monotonic() > deadline:
             raise ClientError(f"the pod {name} has not ended: {_waits(found)}", code=TIMED_OUT)
@@ -141,13 +141,5 @@ def _code(pod: Json) -> int:
 
 
 def _log(cluster: Cluster, name: str) -> list[str]:
-    query = [
-        ("container", names.CONTAINER),
-        ("tailLines", str(_LOG_LINES)),
-        ("limitBytes", str(_LOG_BYTES)),
-    ]
-    path = cluster.core_path("pods", name, "log")
-    lines = [
-        line.decode("utf-8", "replace") for line in cluster.lines(path, query, _POLL_SECONDS * 15)
-    ]
+    lines = end_of_log(cluster, name, _LOG_LINES, _LOG_BYTES, _SILENCE_SECONDS)
     return [line for line in lines if line.strip()]

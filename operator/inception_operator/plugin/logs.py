@@ -18,10 +18,10 @@ from inception_operator.client.pod_logs import (
     Line,
     PodLog,
     Reading,
+    chosen,
     read,
-    select,
 )
-from inception_operator.client.text import clean, clean_line, program
+from inception_operator.client.text import clean_line, program
 from inception_operator.contract.types import Json
 
 from .options import Duration, cluster_options, job_argument
@@ -69,16 +69,14 @@ def logs(
             )
         follow_logs(cluster, name, reading, printer)
         return
-    pods = cluster.pods(name)
-    # An attempt that is over may have run in pods that were replaced since.
-    chosen = pods if attempt is not None and not previous else select(pods, previous=previous)
-    if not chosen:
+    pods = chosen(cluster.pods(name), choice, previous=previous)
+    if not pods:
         raise ClientError(*_nothing(name, previous))
-    printed = [_print(cluster, pod, reading, printer) for pod in chosen]
+    printed = [_print(cluster, pod, reading, printer) for pod in pods]
     if all(count is None for count in printed):
         raise ClientError(f"no pod of {name} has a log", f"`{program()} describe {name}` says why.")
     if not choice.is_all and not any(printed):
-        raise ClientError(f"no line of {choice} is in the logs of {name}", _ranks_there(chosen))
+        raise ClientError(f"no line of {choice} is in the logs of {name}", _ranks_there(pods))
 
 
 def _ranks_there(pods: Sequence[Json]) -> str:
@@ -112,10 +110,7 @@ class _Printer:
 
     def __call__(self, line: Line) -> None:
         """Print one line."""
-        # What a program draws over on its terminal comes as one line with returns in it.
-        shown = clean(line.text).rstrip("\n").split("\n")[-1]
-        if self._timestamps:
-            shown = f"{line.time} {shown}"
+        shown = f"{line.time} {line.shown}" if self._timestamps else line.shown
         with self._lock:
             say(f"{self._head(line.pod)}{shown}")
 

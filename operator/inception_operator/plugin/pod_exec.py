@@ -59,6 +59,23 @@ def run(cluster: Cluster, pod: Json, command: Sequence[str], sink: Sink, seconds
         raise _refusal(error, pod) from error
 
 
+def run_for_output(
+    cluster: Cluster, pod: Json, command: Sequence[str], seconds: float, most: int
+) -> tuple[Ending, bytes]:
+    """Run a command; how it has ended, and its output. More than so many bytes are an error."""
+    output = bytearray()
+
+    def take(data: bytes) -> None:
+        output.extend(data)
+        if len(output) > most:
+            raise ClientError(
+                f"the pod {name_of(pod)} answers with more than {most} bytes, "
+                "which is not what it was asked for"
+            )
+
+    return run(cluster, pod, command, take, seconds), bytes(output)
+
+
 def _address(cluster: Cluster, pod: Json, command: Sequence[str]) -> tuple[str, dict[str, str]]:
     from kubernetes.stream.ws_client import get_websocket_url
 
@@ -148,6 +165,10 @@ def of_launcher(pod: Json, module: str, *arguments: str) -> list[str]:
 
 
 def _command(pod: Json) -> list[str]:
+    return [str(word) for word in trainer_container(pod).get("command") or ()]
+
+
+def trainer_container(pod: Json) -> Json:
+    """The container of a pod that trains; empty where there is none."""
     containers = part(pod, "spec", "containers") or []
-    own: Json = next((each for each in containers if each.get("name") == names.CONTAINER), {})
-    return [str(word) for word in own.get("command") or ()]
+    return next((each for each in containers if each.get("name") == names.CONTAINER), {})

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,9 +15,9 @@ from inception_operator.client.figures import name_of, part
 from inception_operator.client.following import until
 from inception_operator.client.log_filter import ranks_of
 from inception_operator.client.outcome import BAD_CONFIGURATION, is_ended, is_rejected, sentence
-from inception_operator.client.pod_logs import select
+from inception_operator.client.pod_logs import end_of_log, select
 from inception_operator.client.text import clean_line, program
-from inception_operator.contract import conditions, names
+from inception_operator.contract import conditions
 from inception_operator.contract.names import ConditionType, State
 from inception_operator.contract.types import Json
 
@@ -146,26 +145,11 @@ def collected(cluster: Cluster, job: str) -> Results:
         node = clean_line(part(pod, "spec", "nodeName") or figures.NONE)
         seats += [Seat(rank, name_of(pod), node) for rank in assigned[1]]
         try:
-            told |= preflight_results.read(_log(cluster, name_of(pod)), assigned[1])
+            lines = end_of_log(cluster, name_of(pod), _LOG_LINES, _LOG_BYTES, _SILENCE_SECONDS)
+            told |= preflight_results.read(lines, assigned[1])
         except ClientError as error:
             tell(f"[{clean_line(name_of(pod))}] no log: {error.message}")
     return preflight_results.judge(sorted(seats, key=lambda seat: seat.rank), told)
-
-
-def _log(cluster: Cluster, pod: str) -> Iterator[str]:
-    """The lines of a log, its end when it is long."""
-    query = [
-        ("container", names.CONTAINER),
-        ("tailLines", str(_LOG_LINES)),
-        ("limitBytes", str(_LOG_BYTES)),
-    ]
-    # Asked of the server, and seen to: whoever answers may be of another mind.
-    left, ends = _LOG_BYTES, time.monotonic() + _SILENCE_SECONDS
-    for line in cluster.lines(cluster.core_path("pods", pod, "log"), query, _SILENCE_SECONDS):
-        left -= len(line) + 1
-        if left < 0 or time.monotonic() > ends:
-            return
-        yield line.decode("utf-8", "replace")
 
 
 def judged(job: Json, results: Results, late: bool) -> Results:

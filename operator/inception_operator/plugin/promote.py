@@ -109,14 +109,7 @@ def _promoted(cluster: Cluster, job: Json, arguments: list[str]) -> Json:
 
 
 def _executed(cluster: Cluster, pod: Json, command: list[str]) -> tuple[int, list[str]]:
-    output = bytearray()
-
-    def take(data: bytes) -> None:
-        output.extend(data)
-        if len(output) > _OUTPUT_BYTES:
-            raise ClientError("the pod answers with more than anything that was promoted")
-
-    ending = pod_exec.run(cluster, pod, command, take, _SILENCE_SECONDS)
+    ending, output = pod_exec.run_for_output(cluster, pod, command, _SILENCE_SECONDS, _OUTPUT_BYTES)
     if ending.code:
         return ending.code, [ending.last_words]
     return 0, output.decode("utf-8", "replace").split("\n")

@@ -10,7 +10,7 @@ import click
 from inception_operator.client.cluster import Cluster
 from inception_operator.client.errors import NOT_FOUND, AnswerError, ClientError
 from inception_operator.client.figures import part
-from inception_operator.client.following import changes, until
+from inception_operator.client.following import until, until_gone
 from inception_operator.client.outcome import is_held
 from inception_operator.client.text import clean_line, program
 
@@ -115,9 +115,4 @@ def delete(cluster: Cluster, jobs: Sequence[str], waits: bool, ignore_not_found:
 def _delete(cluster: Cluster, name: str, waits: bool) -> None:
     cluster.ask(cluster.questions.delete(name, waits=waits))
     if waits:
-        try:
-            for _ in changes(cluster, name):
-                pass
-        except AnswerError as error:
-            if error.code != NOT_FOUND:
-                raise
+        until_gone(cluster, name)

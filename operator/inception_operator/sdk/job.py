@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, Self, cast
 
 from inception_operator.client import pod_logs
 from inception_operator.client.cluster import Cluster
-from inception_operator.client.errors import NOT_FOUND, ClientError
+from inception_operator.client.errors import ClientError
 from inception_operator.client.figures import name_of, state
-from inception_operator.client.following import changes, deleted, until
+from inception_operator.client.following import changes, deleted, until, until_gone
 from inception_operator.client.outcome import is_ended
 from inception_operator.client.place import SDK_MANAGER
 from inception_operator.contract.types import Json
@@ -204,12 +204,7 @@ class Job:
         """Delete it and its pods, with ``wait`` until they are gone. Checkpoints stay."""
         self._cluster.ask(self._cluster.questions.delete(self.name, waits=wait))
         if wait:
-            try:
-                for _ in changes(self._cluster, self.name):
-                    pass
-            except ClientError as error:
-                if error.code != NOT_FOUND:
-                    raise
+            until_gone(self._cluster, self.name)
 
     def _pods(self) -> list[Json]:
         pods = self._cluster.pods(self.name)

@@ -41,9 +41,7 @@ def chosen(name: str, pods: Sequence[Json], wanted: Reading) -> Sequence[Json]:
         raise ClientError(
             f"{name} has no pods", f"`{program()} describe {name}` says why.", NOT_FOUND
         )
-    if wanted.choice.attempt is not None:
-        return pods
-    return pod_logs.select(pods, previous=False)
+    return pod_logs.chosen(pods, wanted.choice)
 
 
 def written(cluster: Cluster, pods: Iterable[Json], wanted: Reading) -> Iterator[Line]:

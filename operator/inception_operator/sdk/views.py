@@ -9,7 +9,6 @@ from typing import Any, cast
 from inception_operator.client.figures import decimal, name_of, part, state
 from inception_operator.client.pod_logs import Line
 from inception_operator.client.progress_line import progress_line
-from inception_operator.client.text import clean
 from inception_operator.contract.times import parse_time
 from inception_operator.contract.types import Json
 
@@ -150,9 +149,7 @@ class LogLine:
     @classmethod
     def of(cls, line: Line) -> LogLine:
         """That of a line as the API server gives it."""
-        # What a program draws over on its terminal comes as one line with returns in it.
-        text = clean(line.text).rstrip("\n").split("\n")[-1]
-        return cls(line.pod, time_of(line), text)
+        return cls(line.pod, time_of(line), line.shown)
 
 
 def time_of(line: Line) -> datetime:

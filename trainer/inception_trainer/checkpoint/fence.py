@@ -145,6 +145,19 @@ def sync_file(file: BinaryIO) -> None:
     os.fsync(file.fileno())
 
 
+def link_or_copy(path: Path, copy: Path) -> None:
+    """Give a file a second name: what is pruned under one of them lives on under the other."""
+    try:
+        # Takes no space.
+        os.link(path, copy)
+    except FileNotFoundError:
+        raise
+    except OSError:  # another volume, or a file system without hard links
+        shutil.copyfile(path, copy)
+        with copy.open("rb") as file:
+            os.fsync(file.fileno())
+
+
 def sync_folder(folder: Path) -> None:
     """Put the names in a folder on the disk: fsync of a file does not cover its name."""
     descriptor = os.open(folder, os.O_RDONLY)

@@ -19,9 +19,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-import os
 import re
-import shutil
 import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -44,7 +42,7 @@ from .base import (
     job_of,
 )
 from .checksums import HashingFile
-from .fence import Fence, sync_file, sync_folder, writers
+from .fence import Fence, link_or_copy, sync_file, sync_folder, writers
 from .owner import Owner
 from .safetensors_file import encode_weights
 
@@ -217,11 +215,7 @@ class FolderCheckpoints(CheckpointWriter):
         """Give a checkpoint a second name, which readers may be using for another one."""
         draft = self._fence.draft(alias)
         draft.unlink(missing_ok=True)
-        try:
-            # A hard link takes no space, and outlives the pruning of the first name.
-            os.link(self._folder / name, draft)
-        except OSError:  # a file system without hard links
-            shutil.copyfile(self._folder / name, draft)
+        link_or_copy(self._folder / name, draft)
         self._replace(draft, self._folder / alias, checksum)
 
     def _write_final_weights(self, checkpoint: Checkpoint) -> None:

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import secrets
 import shutil
@@ -38,7 +37,7 @@ from inception_trainer.stores import Remote, place
 
 from . import checksums
 from .base import DAMAGE_ERRORS, FORMAT, Checkpoint, cannot_use
-from .fence import sync_file, sync_folder
+from .fence import link_or_copy, sync_file, sync_folder
 from .folder import CHECKPOINT_NAME, STEP_NAME, leads_out
 from .object_store import PLAIN_NAME, TRIES, CurrentAttempt, StoredObject, current_attempt
 
@@ -128,7 +127,7 @@ def _fetch(root: Path | Remote, wanted: str | None, folder: Path) -> Source:
             raise DataError(f"{path} is a link that leads out of {root}")
         copy = folder / CHECKPOINT
         try:
-            _link_or_copy(path, copy)
+            link_or_copy(path, copy)
         except FileNotFoundError:
             # Pruned, or replaced by a better one, while it was looked up.
             continue
@@ -175,18 +174,6 @@ def _newest(root: Path) -> str | None:
         if CHECKPOINT_NAME.fullmatch(file):
             return file.partition("/")[2]
     return None
-
-
-def _link_or_copy(path: Path, copy: Path) -> None:
-    try:
-        # Takes no space, and what is pruned lives on under its second name.
-        os.link(path, copy)
-    except FileNotFoundError:
-        raise
-    except OSError:  # another volume, or a file system without hard links
-        shutil.copyfile(path, copy)
-        with copy.open("rb") as file:
-            os.fsync(file.fileno())
 
 
 def _fetch_object(root: Remote, wanted: str | None, folder: Path) -> Source:

@@ -36,13 +36,9 @@ from inception_trainer.train.profiler import Trace
 from inception_trainer.train.results import log_record, pod_devices
 from inception_trainer.train.step import Normalise, OptimizerStep, StepStats, TrainStep
 
-from .common import Boundary, Run
+from .common import MANY_CLASSES, Boundary, Run
 from .largest import with_largest_batch
 
-MANY_CLASSES = 1000
-"""Of the network for which the largest batch is sought where the configuration does not name a
-number.
-"""
 WINDOWS = 5
 """The measured steps are cut into so many parts: their spread shows how steady the speed is."""
 

@@ -33,6 +33,8 @@ from inception_trainer.weights.exported_network import ExportedNetwork
 from inception_trainer.weights.trained_network import TrainedModel
 
 STOP = "stop"
+MANY_CLASSES = 1000
+"""Of a network whose size counts where the configuration does not name a number."""
 
 
 @dataclass

@@ -25,8 +25,8 @@ from inception_trainer.train.network import empty_network
 
 from . import preflight_local as local
 from . import preflight_together as together
-from .common import Boundary, Run
-from .preflight_local import MANY_CLASSES, Finding
+from .common import MANY_CLASSES, Boundary, Run
+from .preflight_local import Finding
 
 MARK = "inception-preflight"
 """What a line of a finding begins with."""
@@ -38,16 +38,16 @@ COLUMNS = ("teraflops", "imagesPerSecond", "megabytesPerSecond", "gigabytesPerSe
 
 def run(run: Run) -> dict[str, Any]:
     """Try everything on every rank; every rank returns on which of them something failed."""
+    classes = run.config.data.num_classes or MANY_CLASSES
+    network = empty_network(run.config, classes, torch.device("meta"))
     probe = local.CheckpointProbe(run)
     alone: tuple[tuple[str, Callable[[], Finding]], ...] = (
         ("matmul", lambda: local.matmul(run)),
-        ("memory", lambda: local.memory(run)),
+        ("memory", lambda: local.memory(run, network)),
         ("data", lambda: local.data(run)),
         ("checkpoint", probe.check),
     )
     shared = (together.clock, together.all_reduce, together.link)
-    classes = run.config.data.num_classes or MANY_CLASSES
-    network = empty_network(run.config, classes, torch.device("meta"))
     model = models.canonical(run.config.model.name)
     info = run.begin(network, model, len(alone) + len(shared), run.comm.world_size)
     boundary = Boundary(run)

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from inception_trainer.checkpoint import memory as copies
 from inception_trainer.checkpoint.fence import sync_file, sync_folder
@@ -31,13 +31,10 @@ from inception_trainer.device import Accelerator
 from inception_trainer.errors import TrainerError
 from inception_trainer.storage import describe, lacks_room
 from inception_trainer.stores import Remote, place
-from inception_trainer.train.network import empty_network
 from inception_trainer.train.optimizers import STATE_PARTS, STEPS
 
 from .common import Run, rank_batch
 
-MANY_CLASSES = 1000
-"""Of the network whose size is asked for where the configuration does not name a number."""
 CHECKED_SIDE = 512
 CHECKED_PRODUCTS = 3
 SIDE_ON_CPU = 512
@@ -198,14 +195,14 @@ def _seconds_of_product(run: Run, side: int, count: int) -> float:
 # Memory.
 
 
-def memory(run: Run) -> Finding:
+def memory(run: Run, network: nn.Module) -> Finding:
     """Is there room in /dev/shm for the copies of the state that a restart goes on from?"""
     folder = copies.ROOT.parent
     status = os.statvfs(folder)
     figures = {"freeMebibytes": (status.f_bavail * status.f_frsize) >> 20}
     if run.config.checkpoint.memory == "Never" or not run.settings.job_uid:
         return Finding("memory", figures, skipped="the job keeps no copies in memory")
-    needed = len(copies.BUFFERS) * state_bytes(run.config)
+    needed = len(copies.BUFFERS) * state_bytes(run.config, network)
     figures |= {"neededMebibytes": needed >> 20}
     lack = copies.lack_of_room(folder, needed)
     if lack is None:
@@ -214,10 +211,8 @@ def memory(run: Run) -> Finding:
     return Finding("memory", figures, problem, REMEDIES["memory"])
 
 
-def state_bytes(config: TrainingConfig) -> int:
+def state_bytes(config: TrainingConfig, network: nn.Module) -> int:
     """About how much a copy of the state of the training takes."""
-    classes = config.data.num_classes or MANY_CLASSES
-    network = empty_network(config, classes, torch.device("meta"))
     networks = 1 if config.weight_average.decay is None else 2
     moments = len(STATE_PARTS[config.optimizer.name].keys() - {STEPS})
     parameters = sum(each.numel() * each.element_size() for each in network.parameters())
