@@ -66,6 +66,20 @@ def test_nobody_at_the_other_end_is_no_failure(address: str) -> None:
     notify.notify_and_wait(address, "team-a/job", "job-0-1")
 
 
+@pytest.mark.timeout(120)
+def test_the_operator_that_made_the_pod_is_notified_once_the_launcher_is_up(
+    operator: Operator, tmp_path: Path
+) -> None:
+    settings = {"INCEPTION_JOB": "team-a/job", "INCEPTION_NOTIFY_ADDRESS": operator.address}
+    with Gang(tmp_path, **settings) as gang:
+        assert operator.heard.get(timeout=45) == "/ring/team-a/job/job-0-1"
+        (launcher,) = gang.launchers
+        report = launcher.status()
+        assert (report["attempt"], report["state"]) == (0, "Idle")
+        with pytest.raises(Empty):
+            operator.heard.get_nowait()
+
+
 @pytest.mark.timeout(180)
 def test_the_operator_is_notified_of_the_first_step_and_the_end_of_an_attempt(
     operator: Operator, tmp_path: Path

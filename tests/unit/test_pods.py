@@ -22,7 +22,9 @@ from inception_operator.spec.job import parse
 TABLE = load_profiles()
 
 
-def build(slot: int = 0, attempt: int = 1, order: Any = None, **spec: Any) -> Json:
+def build(
+    slot: int = 0, attempt: int = 1, order: Any = None, operator: str = "", **spec: Any
+) -> Json:
     metadata = {
         "name": "digits",
         "namespace": "team",
@@ -41,6 +43,7 @@ def build(slot: int = 0, attempt: int = 1, order: Any = None, **spec: Any) -> Js
         image="trainer:1",
         launcher_image="launcher:1",
         assignment=order,
+        notify_address=operator,
     )
 
 
@@ -145,6 +148,11 @@ def test_environment() -> None:
     assert values["POD_IP"]["fieldRef"]["fieldPath"] == "status.podIP"
     assert values["INCEPTION_POD_UID"]["fieldRef"]["fieldPath"] == "metadata.uid"
     assert values["HOME"] == "/tmp"
+
+
+def test_a_launcher_knows_whom_to_tell_that_it_is_up() -> None:
+    assert "INCEPTION_NOTIFY_ADDRESS" not in env(build())
+    assert env(build(operator="10.0.0.7:8080"))["INCEPTION_NOTIFY_ADDRESS"] == "10.0.0.7:8080"
 
 
 def test_every_key_about_checkpoints_reaches_the_trainer() -> None:

@@ -350,6 +350,7 @@ def build_slot(
         image=image,
         launcher_image=context.image,
         assignment=first_assignment,
+        notify_address=context.notify_address,
         pull_policy=context.pull_policy,
         avoid=avoid,
         exclude=exclude,

@@ -73,19 +73,20 @@ def build_pod(
     image: str,
     launcher_image: str,
     assignment: Assignment | None = None,
+    notify_address: str = "",
     pull_policy: str | None = None,
     avoid: Collection[str] = (),
     exclude: Collection[str] = (),
 ) -> Json:
     """The pod of one slot, made for an attempt; it may start with its ``assignment``.
 
-    ``launcher_image`` brings the launcher into a pod whose image is somebody else's. The pod stays
-    away from the nodes to ``avoid`` where there are others, and from those to ``exclude`` in any
-    case.
+    ``launcher_image`` brings the launcher into a pod whose image is somebody else's; at
+    ``notify_address`` it tells the operator that it is up. The pod stays away from the nodes to
+    ``avoid`` where there are others, and from those to ``exclude`` in any case.
     """
     name = pod_name(job.name, slot, attempt)
     spec = merge(_base_spec(job, devices, image, pull_policy), job.pod_overlay)
-    _enforce(spec, job, devices)
+    _enforce(spec, job, devices, notify_address)
     _place(spec, job, avoid)
     if exclude:
         _exclude(spec, exclude)
@@ -262,7 +263,7 @@ def _mounts(job: Job) -> list[Json]:
     return mounts
 
 
-def _enforce(spec: Json, job: Job, devices: Devices) -> None:
+def _enforce(spec: Json, job: Job, devices: Devices, notify_address: str) -> None:
     """What the machinery stands on, whatever the template says."""
     spec["restartPolicy"] = "Never"
     if spec.get("hostNetwork"):
@@ -280,6 +281,9 @@ def _enforce(spec: Json, job: Job, devices: Devices) -> None:
     request_defaults(spec, container, job)
     attach_claims(spec, container, job)
     environment = _environment(job, devices, int(spec["terminationGracePeriodSeconds"]))
+    if notify_address:
+        # An assignment brings it along too, but comes only once the launcher is up.
+        environment += _variables([("INCEPTION_NOTIFY_ADDRESS", notify_address)])
     defaults = _default_environment(devices, container)
     # Ours first: a variable of the user's may refer to them as $(INCEPTION_JOB).
     container["env"] = [

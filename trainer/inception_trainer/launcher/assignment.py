@@ -81,7 +81,7 @@ def parse(text: str) -> Assignment | None:
         master_addr=_address(raw),
         master_port=_integer(raw, "masterPort", 1, 65535),
         graceful=graceful,
-        notify_address=_notify_address(raw),
+        notify_address=notify_address(raw.get("bell")),
     )
 
 
@@ -122,8 +122,8 @@ def _address(raw: dict[str, Any]) -> str:
     return value
 
 
-def _notify_address(raw: dict[str, Any]) -> str:
-    value = raw.get("bell")
+def notify_address(value: object) -> str:
+    """Give the operator's host and port, empty where nobody is to be notified."""
     if not isinstance(value, str) or any(c.isspace() for c in value):
         # The operator finds out without a notification, if later: no reason to refuse to run.
         return ""

@@ -188,6 +188,10 @@ class Launcher:
         match message["kind"]:
             case "ready":
                 self._feed(state.ServerReady())
+                if self.machine.running is None:
+                    # An attempt may wait for this launcher alone, and the kubelet's probe comes
+                    # once a second.
+                    self._notify_operator()
             case "broken":
                 self._broken = message["message"]
             case "agent":
@@ -290,7 +294,10 @@ class Launcher:
         log.info("%s %s", " ".join(words), report.message or "")
 
     def _notify_operator(self) -> None:
-        address = self._request.assignment.notify_address if self._request is not None else None
+        request = self._request
+        address = self.options.notify_address
+        if request is not None:
+            address = request.assignment.notify_address or address
         if address and self.options.job:
             notify.notify(address, self.options.job, self.options.host)
 

@@ -1,4 +1,6 @@
-"""Notifies the operator that ranks have begun or ended, so that it asks at once and not later."""
+"""Notifies the operator that the launcher is up, or that ranks have begun or ended, so that it asks
+at once and not later.
+"""
 
 import contextlib
 import http.client

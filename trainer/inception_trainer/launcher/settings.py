@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from . import torchrun
+from .assignment import notify_address
 from .hang_detector import STEP_FLOOR_SECONDS
 
 
@@ -44,6 +45,8 @@ class Settings:
     """What the operator shows to be told everything: the pod's UID, which only those know who may
     read pods. Empty in pods of operators that show none: everybody is told everything.
     """
+    notify_address: str = ""
+    """Host and port of the operator that made the pod; an assignment may bring another one's."""
 
 
 def read(argv: Sequence[str], environ: Mapping[str, str]) -> Settings:
@@ -67,6 +70,7 @@ def read(argv: Sequence[str], environ: Mapping[str, str]) -> Settings:
         job=environ.get("INCEPTION_JOB", ""),
         host=environ.get("POD_NAME") or os.uname().nodename,
         token=environ.get("INCEPTION_POD_UID", ""),
+        notify_address=notify_address(environ.get("INCEPTION_NOTIFY_ADDRESS", "")),
     )
 
 
