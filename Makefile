@@ -17,9 +17,20 @@ export PATH := $(BIN):$(PATH)
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
 
+# stamp FOLDER LOCKS: a file that says that FOLDER has what these locks ask for. It carries their
+# digest, since a fresh clone's files are newer than every cache, which would be installed again.
+stamp = $(1)/.installed-$(shell cat $(2) | cksum | tr ' ' -)
+
+VENV_STAMP := $(call stamp,$(VENV),requirements/dev.txt requirements/uv.txt)
+DEMO_STAMP := $(call stamp,$(CACHE)/venv-demo,requirements/demo.txt requirements/uv.txt)
+S3_STAMP := $(call stamp,$(CACHE)/s3-server,requirements/s3-server.txt)
+SCAN_STAMP := $(call stamp,$(CACHE)/scan,requirements/scan.txt requirements/uv.txt)
+FUZZ_STAMP := $(call stamp,$(CACHE)/fuzz,requirements/fuzz.txt)
+
 # make_venv FOLDER LOCK: an environment with exactly the packages of a lock. uv takes half as long as
 # pip; where it cannot reach the index, which pip may know from a configuration of its own, pip does it.
 define make_venv
+rm -f $(1)/.installed*; \
 $(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'; \
 $(PYTHON) -m venv $(1) 2>/dev/null || { echo "== Debian package python3-venv =="; apt-get update -qq; apt-get install -y -qq python3-venv; $(PYTHON) -m venv $(1); }; \
 $(1)/bin/python -m pip install --disable-pip-version-check --quiet --require-hashes -r requirements/uv.txt; \
@@ -27,26 +38,26 @@ $(1)/bin/uv pip install --quiet --no-cache --python $(1)/bin/python --require-ha
 $(1)/bin/python -m pip install --disable-pip-version-check --quiet --require-hashes -r $(2)
 endef
 
-$(VENV)/.installed: requirements/dev.txt requirements/uv.txt
+$(VENV_STAMP):
 	@echo "== Python packages into $(VENV) (about a minute, 6 GB) =="
 	@$(call make_venv,$(VENV),requirements/dev.txt)
 	@touch $@
 
 # The demo needs no torch on this machine: a small environment of its own is there in seconds.
-$(CACHE)/venv-demo/.installed: requirements/demo.txt requirements/uv.txt
+$(DEMO_STAMP):
 	@echo "== Python packages of the demo into $(CACHE)/venv-demo =="
 	@$(call make_venv,$(CACHE)/venv-demo,requirements/demo.txt)
 	@touch $@
 
 # Beside the environment, not in it: the S3 packages want other releases of what the operator needs.
-$(CACHE)/s3-server/.installed: requirements/s3-server.txt $(VENV)/.installed
+$(S3_STAMP): | $(VENV_STAMP)
 	@echo "== Python packages of the S3 server of the tests =="
 	@rm -rf $(CACHE)/s3-server
 	@$(BIN)/python -m pip install --disable-pip-version-check --quiet --require-hashes --no-warn-conflicts --target $(CACHE)/s3-server -r requirements/s3-server.txt
 	@touch $@
 
 # Checkov has a hundred packages, many in other releases than ours.
-$(CACHE)/scan/.installed: requirements/scan.txt requirements/uv.txt
+$(SCAN_STAMP):
 	@echo "== Checkov into $(CACHE)/scan, 0.2 GB =="
 	@rm -rf $(CACHE)/scan
 	@$(call make_venv,$(CACHE)/scan,requirements/scan.txt)
@@ -54,7 +65,8 @@ $(CACHE)/scan/.installed: requirements/scan.txt requirements/uv.txt
 
 # Each in a module of its own, since they want different releases of Kubernetes' packages.
 GO_TOOLS := actionlint kube-linter kube-score
-$(CACHE)/tools/.installed: $(foreach tool,$(GO_TOOLS),tools/go/$(tool)/go.mod tools/go/$(tool)/go.sum) $(VENV)/.installed
+TOOLS_STAMP := $(call stamp,$(CACHE)/tools,$(foreach tool,$(GO_TOOLS),tools/go/$(tool)/go.mod tools/go/$(tool)/go.sum))
+$(TOOLS_STAMP): | $(VENV_STAMP)
 	@echo "== $(GO_TOOLS) into $(CACHE)/tools, built once, minutes =="
 	@rm -rf $(CACHE)/tools
 	@go="$$($(BIN)/python -c 'import sys; from localcluster.toolchain import find_go; print(find_go(lambda line: print(line, file=sys.stderr)))')"; \
@@ -64,19 +76,19 @@ $(CACHE)/tools/.installed: $(foreach tool,$(GO_TOOLS),tools/go/$(tool)/go.mod to
 	@touch $@
 
 .PHONY: s3-server
-s3-server: $(CACHE)/s3-server/.installed ## What the tests of object stores need: an S3 server and its client
+s3-server: $(S3_STAMP) ## What the tests of object stores need: an S3 server and its client
 
 DEMO := $(CACHE)/venv-demo/bin/python -m demo
 
 .PHONY: venv
-venv: $(VENV)/.installed ## Make the Python environment
+venv: $(VENV_STAMP) ## Make the Python environment
 
 .PHONY: demo
-demo: $(CACHE)/venv-demo/.installed ## The main job on a real cluster: local by default, or KUBECONFIG=…, or CLUSTER=kind
+demo: $(DEMO_STAMP) ## The main job on a real cluster: local by default, or KUBECONFIG=…, or CLUSTER=kind
 	@$(DEMO) up
 
 .PHONY: demo-down
-demo-down: $(CACHE)/venv-demo/.installed ## Remove everything the demo made
+demo-down: $(DEMO_STAMP) ## Remove everything the demo made
 	@$(DEMO) down
 
 .PHONY: train-local
@@ -125,7 +137,7 @@ explore: venv ## Property tests with random worlds, other ones each time
 trainer-test: venv s3-server ## Trainer and launcher tests
 	$(BIN)/pytest -q -n 2 tests/trainer
 
-$(CACHE)/fuzz/.installed: requirements/fuzz.txt $(VENV)/.installed
+$(FUZZ_STAMP): | $(VENV_STAMP)
 	@rm -rf $(CACHE)/fuzz
 	@$(BIN)/python -m pip install --disable-pip-version-check --quiet --require-hashes --target $(CACHE)/fuzz -r requirements/fuzz.txt
 	@touch $@
@@ -137,7 +149,7 @@ bench-gpu: venv ## Speed, loader, time line, recovery and checkpoints on an NVID
 SECONDS_EACH ?= 600
 TARGETS ?= report assignment metrics list event error status-words job pod
 .PHONY: fuzz
-fuzz: $(CACHE)/fuzz/.installed ## Fuzz every parser of text from outside, guided by coverage (SECONDS_EACH=600, TARGETS=…)
+fuzz: $(FUZZ_STAMP) ## Fuzz every parser of text from outside, guided by coverage (SECONDS_EACH=600, TARGETS=…)
 	@for target in $(TARGETS); do \
 	  echo "== $$target =="; \
 	  PYTHONPATH=$(CACHE)/fuzz:$$PYTHONPATH $(BIN)/python tests/fuzz/run.py $$target --seconds $(SECONDS_EACH) --corpus $(CACHE)/fuzz-corpus; \
@@ -176,7 +188,7 @@ lint: venv ## ruff, mypy, import-linter, yamllint, hadolint, shellcheck, zizmor,
 	$(BIN)/codespell README.md CONTRIBUTING.md CHANGELOG.md SECURITY.md docs operator trainer localcluster demo images manifests
 
 .PHONY: scan
-scan: venv $(CACHE)/scan/.installed $(CACHE)/tools/.installed ## Checkov, kube-linter and kube-score on the chart, actionlint on the workflows
+scan: venv $(SCAN_STAMP) $(TOOLS_STAMP) ## Checkov, kube-linter and kube-score on the chart, actionlint on the workflows
 	HELM=$$($(BIN)/python -c 'from localcluster.components import build; print(build(["helm"])["helm"])') $(BIN)/python tools/scan.py \
 	  --checkov $(CACHE)/scan/bin/checkov --kube-linter $(CACHE)/tools/kube-linter --kube-score $(CACHE)/tools/kube-score
 	$(CACHE)/tools/actionlint
@@ -212,7 +224,7 @@ format: venv ## Format and fix what can be fixed
 	$(BIN)/ruff check --fix .
 
 .PHONY: wheels
-wheels: $(CACHE)/venv-demo/.installed ## Download the wheels that the images are built from, for closed networks
+wheels: $(DEMO_STAMP) ## Download the wheels that the images are built from, for closed networks
 	@$(DEMO) wheels
 
 VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -79,12 +81,30 @@ class Budgets:
                     terminalreporter.write_line(f"  over budget: {seconds:6.1f} s {test}")
 
 
+class TemporaryFiles:
+    """Takes away what libraries and killed processes leave in the folder for temporary files: it is
+    one of this run's own. pytest's folders stay where they were, to be looked at after a failure.
+    """
+
+    def __init__(self) -> None:
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())
+        self._folder = tempfile.mkdtemp(prefix="tests-")
+        os.environ["TMPDIR"] = tempfile.tempdir = self._folder
+
+    def pytest_unconfigure(self) -> None:
+        # A mount that a test left behind may show files that are not ours.
+        mounts = Path("/proc/self/mountinfo")
+        if not mounts.exists() or self._folder not in mounts.read_text():
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Register what needs the configuration."""
     config.pluginmanager.register(FailuresAtOnce(config))
-    # With several processes only the first one hears of all tests.
+    # With several processes only the first one hears of all tests; the others get its environment.
     if not hasattr(config, "workerinput"):
         config.pluginmanager.register(Budgets())
+        config.pluginmanager.register(TemporaryFiles())
 
 
 class Scheduling(LoadScopeScheduling):

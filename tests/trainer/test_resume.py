@@ -156,7 +156,11 @@ def test_a_job_on_files_continues_bit_by_bit(
     ("optimizer", "parts"),
     [
         ({"name": "LARS", "learningRate": 5, "weightDecay": 0.01}, {"momentum"}),
-        ({"name": "LAMB", "learningRate": 0.01, "weightDecay": 0.02}, {"momentum", "squares"}),
+        pytest.param(
+            {"name": "LAMB", "learningRate": 0.01, "weightDecay": 0.02},
+            {"momentum", "squares"},
+            marks=pytest.mark.nightly,
+        ),
     ],
     ids=["LARS", "LAMB"],
 )
