@@ -6,6 +6,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
+from multiprocessing import util
 from pathlib import Path
 from typing import Final
 
@@ -90,8 +91,10 @@ class TemporaryFiles:
         os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())
         self._folder = tempfile.mkdtemp(prefix="tests-")
         os.environ["TMPDIR"] = tempfile.tempdir = self._folder
+        # After those of multiprocessing, whose last one takes its own folder away with -100.
+        util.Finalize(None, self._remove, exitpriority=-200)
 
-    def pytest_unconfigure(self) -> None:
+    def _remove(self) -> None:
         # A mount that a test left behind may show files that are not ours.
         mounts = Path("/proc/self/mountinfo")
         if not mounts.exists() or self._folder not in mounts.read_text():
@@ -104,7 +107,7 @@ def pytest_configure(config: pytest.Config) -> None:
     # With several processes only the first one hears of all tests; the others get its environment.
     if not hasattr(config, "workerinput"):
         config.pluginmanager.register(Budgets())
-        config.pluginmanager.register(TemporaryFiles())
+        TemporaryFiles()
 
 
 class Scheduling(LoadScopeScheduling):
