@@ -193,9 +193,10 @@ def test_a_case_that_failed_stands_in_the_table_with_its_error() -> None:
 
 
 @pytest.mark.nightly
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1800)
 def test_the_whole_on_the_cpu(tmp_path) -> None:
-    status = gpu.main(["--device", "cpu", "--output", str(tmp_path), "--budget", "500"])
+    # What it does, not how fast a machine is on which other tests run beside it.
+    status = gpu.main(["--device", "cpu", "--output", str(tmp_path), "--budget", "1700"])
     results = json.loads((tmp_path / "results.json").read_text())
     assert status == 0, results
     steps = [row for row in results["parts"]["steps"]["rows"] if "imagesPerSecond" in row]
