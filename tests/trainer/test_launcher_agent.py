@@ -155,7 +155,26 @@ def test_openmp_is_told_to_sleep_before_anything_is_imported(
     monkeypatch.setattr(forkserver, "preload", lambda _: seen.append(os.environ["OMP_WAIT_POLICY"]))
     monkeypatch.setattr(forkserver.gc, "freeze", lambda: None)
     forkserver.warm_up("")
-    assert seen == [used]
+    assert set(seen) == {used}
+
+
+@pytest.mark.parametrize(
+    ("quick", "order"),
+    [
+        (60.0, [forkserver.NEEDED, "ready", forkserver.modules("a")]),
+        (0.0, [forkserver.NEEDED, forkserver.modules("a"), "ready"]),
+    ],
+    ids=["quick", "slow disk"],
+)
+def test_a_pod_is_ready_once_torch_is_imported_unless_the_rest_may_take_long(
+    monkeypatch: pytest.MonkeyPatch, quick: float, order: list[object]
+) -> None:
+    done: list[object] = []
+    monkeypatch.setattr(forkserver, "QUICK_SECONDS", quick)
+    monkeypatch.setattr(forkserver, "preload", done.append)
+    monkeypatch.setattr(forkserver.gc, "freeze", lambda: None)
+    forkserver.warm_up("a", ready=lambda: done.append("ready"))
+    assert done == order
 
 
 def test_a_missing_module_is_only_mentioned(capfd: pytest.CaptureFixture[str]) -> None:

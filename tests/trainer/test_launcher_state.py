@@ -22,6 +22,7 @@ from inception_trainer.launcher.state import (
     Now,
     ServerDied,
     ServerReady,
+    ServerWarm,
     Start,
     StartServer,
     Terminate,
@@ -324,6 +325,14 @@ def test_a_fork_server_that_never_starts_is_given_up() -> None:
     assert Play()(ServerDied(-9), ServerDied(-9), ServerDied(-9)).last == (Exit(127),)
 
 
+def test_a_fork_server_that_is_never_warm_is_given_up_too() -> None:
+    deaths = [ServerReady(), ServerDied(-9)]
+    assert Play()(*deaths, *deaths, *deaths).last == (Exit(127),)
+    assert Play()(*deaths, *deaths, ServerReady(), ServerWarm(), ServerDied(-9)).last == (
+        StartServer(),
+    )
+
+
 def test_nothing_happens_after_the_end() -> None:
     play = running(asked=False)(failed(1), Emptied())
     assert play(Assigned(run_of(9)), ServerReady(), Tick(True)).last == ()
@@ -333,6 +342,7 @@ ATTEMPTS = st.integers(1, 5)
 EVENTS = st.lists(
     st.one_of(
         st.just(ServerReady()),
+        st.just(ServerWarm()),
         st.builds(ServerDied, st.sampled_from([1, -9])),
         st.builds(Assigned, st.builds(run_of, ATTEMPTS, st.booleans())),
         st.builds(Assigned, st.builds(standby_of, ATTEMPTS, st.booleans())),

@@ -15,6 +15,8 @@ import socket
 import sys
 import time
 import traceback
+from collections.abc import Callable
+from functools import partial
 from typing import NoReturn
 
 from . import agent, wire
@@ -36,6 +38,8 @@ HIDDEN = (
 """Imported by torch elastic only when an attempt starts."""
 USUAL = ("torch._dynamo", "torch.nn.parallel", "torch.optim", "torch.utils.data")
 """Imported lazily by torch at the first step of nearly every program, at a price of seconds."""
+QUICK_SECONDS = 5.0
+"""Who has imported torch within this time imports the rest in about as much."""
 _BOOT = """\
 import sys
 if sys.path[:1] == [""]:
@@ -92,12 +96,16 @@ def reserve() -> None:
         print(f"inception-launcher: nothing is shared by the ranks: {error}", file=sys.stderr)
 
 
-def warm_up(override: str | None, *, foreign: bool = False) -> None:
-    """Import everything, and keep the garbage collector away from it.
+def warm_up(
+    override: str | None, *, foreign: bool = False, ready: Callable[[], None] = lambda: None
+) -> None:
+    """Import everything, and keep the garbage collector away from it; ``ready`` is called once an
+    attempt may be given to this pod.
 
     A collection writes into the header of every object and would so copy the pages that a forked
     rank shares with this process.
     """
+    began = time.monotonic()
     # Read when torch is loaded: threads that spin while they wait make a step many times slower on
     # shared cores.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -105,7 +113,14 @@ def warm_up(override: str | None, *, foreign: bool = False) -> None:
     os.environ["TORCH_DEVICE_BACKEND_AUTOLOAD"] = "0"
     # A collection during the imports would leave holes of freed memory between frozen objects.
     gc.disable()
-    preload(modules(override, foreign=foreign))
+    names = modules(override, foreign=foreign)
+    preload(NEEDED)
+    # An assignment takes half a second to come, and the other pods begin meanwhile. From a slow
+    # disk the rest may take minutes, which those should not wait at the rendezvous.
+    is_quick = time.monotonic() - began < QUICK_SECONDS
+    if is_quick:
+        ready()
+    preload(names)
     if not foreign and override is None:
         reserve()
     if autoload is None:
@@ -115,20 +130,23 @@ def warm_up(override: str | None, *, foreign: bool = False) -> None:
     gc.collect()
     gc.freeze()
     gc.enable()
+    if not is_quick:
+        ready()
 
 
 def main(descriptor: int, *, foreign: bool = False) -> int:
     """Serve the launcher at the other end of the socket until it is gone."""
     die_with_parent()
     channel = socket.socket(fileno=descriptor)
+    tell = partial(wire.send, channel)
     try:
-        warm_up(os.environ.get("INCEPTION_PRELOAD"), foreign=foreign)
+        warm_up(os.environ.get("INCEPTION_PRELOAD"), foreign=foreign, ready=partial(tell, "ready"))
     except BaseException as error:
         traceback.print_exc()
-        wire.send(channel, "broken", message=f"{type(error).__name__}: {error}"[:2000])
+        tell("broken", message=f"{type(error).__name__}: {error}"[:2000])
         return 1
     wake = _wake_on_child()
-    wire.send(channel, "ready")
+    tell("warm")
     agents: dict[int, int] = {}
     while True:
         ready, _, _ = select.select([channel.fileno(), wake], [], [])

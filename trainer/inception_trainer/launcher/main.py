@@ -192,6 +192,8 @@ class Launcher:
                     # An attempt may wait for this launcher alone, and the kubelet's probe comes
                     # once a second.
                     self._notify_operator()
+            case "warm":
+                self._feed(state.ServerWarm())
             case "broken":
                 self._broken = message["message"]
             case "agent":

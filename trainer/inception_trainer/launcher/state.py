@@ -28,7 +28,12 @@ STOPPED_LATE = "the ranks did not stop in time and were killed"
 
 @dataclass(frozen=True)
 class ServerReady:
-    """The fork server has imported torch."""
+    """The fork server has imported torch, and takes orders at once or as soon as it is warm."""
+
+
+@dataclass(frozen=True)
+class ServerWarm:
+    """The fork server has imported everything."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +79,7 @@ class Tick:
     begun: bool = True
 
 
-Event = ServerReady | ServerDied | Assigned | Ended | Emptied | Terminate | Tick
+Event = ServerReady | ServerWarm | ServerDied | Assigned | Ended | Emptied | Terminate | Tick
 
 
 @dataclass(frozen=True)
@@ -187,6 +192,8 @@ def step(machine: Machine, event: Event, now: Now) -> Step:
     match event:
         case ServerReady():
             return _start_pending(_server_ready(machine, now), now)
+        case ServerWarm():
+            return _set(machine, server_deaths=0), ()
         case ServerDied():
             return _server_died(machine, event, now)
         case Assigned(assignment):
@@ -218,7 +225,7 @@ def _report(machine: Machine, now: Now, state: State, attempt: int) -> Machine:
 
 
 def _server_ready(machine: Machine, now: Now) -> Machine:
-    machine = _set(machine, preloaded=True, server_deaths=0)
+    machine = _set(machine, preloaded=True)
     if machine.report.state is State.STARTING:
         machine = _report(machine, now, State.IDLE, machine.report.attempt)
     return machine
