@@ -100,20 +100,24 @@ train-local: venv ## The demo's training without Kubernetes: the same file, the 
 room: venv
 	@$(BIN)/python -m localcluster prune --when-below 20
 
+# They mostly wait, so three processes on two cores; the one with the real node takes longest and is
+# begun first.
+CLUSTER_TESTS := $(BIN)/pytest -v -n 3 --dist loadscope --no-loadscope-reorder --maxfail 10
+
 .PHONY: test
 test: room lint s3-server ## Everything that a change needs: lint, unit, trainer, chart, real API server, real node
 	@echo "== Unit, trainer and chart tests =="
 	$(BIN)/pytest -q -n 2 -m 'not nightly' --maxfail 10 --durations 15 tests/unit tests/trainer tests/chart
 	@$(BIN)/python tests/support/localcluster_proof.py check || $(MAKE) --no-print-directory localcluster-tests
 	@echo "== Tests on the real API server and on the real node =="
-	$(BIN)/pytest -v -n 2 --dist loadscope -m 'not nightly' --maxfail 10 --durations 25 tests/integration tests/e2e
+	$(CLUSTER_TESTS) -m 'not nightly' --durations 25 tests/e2e tests/integration
 
 .PHONY: test-all
 test-all: room lint scan s3-server ## The same with all that proves something once more: every vendor, every row, localcluster itself
 	@echo "== Unit, trainer and chart tests =="
 	$(BIN)/pytest -q -n 2 --maxfail 10 --durations 15 tests/unit tests/trainer tests/chart
 	@echo "== Tests on the real API server and on the real node =="
-	$(BIN)/pytest -v -n 2 --dist loadscope --maxfail 10 --durations 40 tests/localcluster tests/integration tests/e2e
+	$(CLUSTER_TESTS) --durations 40 tests/e2e tests/localcluster tests/integration
 	$(BIN)/python tests/support/localcluster_proof.py write
 
 .PHONY: test-localcluster
