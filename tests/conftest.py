@@ -90,6 +90,8 @@ class TemporaryFiles:
     def __init__(self) -> None:
         os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())
         self._folder = tempfile.mkdtemp(prefix="tests-")
+        # As /tmp itself: some tests start processes of other users.
+        Path(self._folder).chmod(0o1777)
         os.environ["TMPDIR"] = tempfile.tempdir = self._folder
         # After those of multiprocessing, whose last one takes its own folder away with -100.
         util.Finalize(None, self._remove, exitpriority=-200)
