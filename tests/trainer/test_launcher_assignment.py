@@ -87,6 +87,7 @@ def test_torn_or_foreign_content(text: str) -> None:
 
 RUN3, RUN4 = Assignment(3, 0, 1, 1, "a", 1), Assignment(4, 0, 1, 1, "a", 1)
 STANDBY3, STANDBY4 = Assignment(3), Assignment(4)
+END3 = Assignment(3, end=True)
 
 
 @pytest.mark.parametrize(
@@ -96,7 +97,10 @@ STANDBY3, STANDBY4 = Assignment(3), Assignment(4)
         pytest.param(RUN4, RUN3, True, id="greater attempt"),
         pytest.param(STANDBY4, RUN3, True, id="standby of a greater attempt"),
         pytest.param(RUN4, STANDBY4, True, id="same attempt after standby"),
-        pytest.param(STANDBY3, RUN3, True, id="standby of the running attempt"),
+        pytest.param(STANDBY3, RUN3, False, id="standby of the running attempt"),
+        pytest.param(END3, RUN3, True, id="end of the running attempt"),
+        pytest.param(END3, STANDBY3, True, id="end after standby"),
+        pytest.param(RUN3, END3, False, id="older than the end"),
         pytest.param(RUN3, RUN3, False, id="repeated"),
         pytest.param(STANDBY3, STANDBY3, False, id="repeated standby"),
         pytest.param(RUN3, RUN4, False, id="older"),

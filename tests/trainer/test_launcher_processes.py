@@ -1,8 +1,12 @@
 """Launchers as real processes: attempts, root causes, recovery, endings."""
 
+import hashlib
+import json
 import os
 import signal
 import sys
+import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -191,6 +195,38 @@ def _stat(pid: int) -> list[str]:
         )
     except OSError:
         return []
+
+
+@of(1)
+def test_what_is_delivered_begins_at_once_and_a_file_that_is_behind_changes_nothing(
+    gang: Gang,
+) -> None:
+    (launcher,) = gang.launchers
+    key = "the operator's"
+    one_rank = {"nodeRank": 0, "nnodes": 1, "nprocPerNode": 1, "masterAddr": "127.0.0.1"}
+    launcher.assign(
+        1, **one_rank, masterPort=free_port(), nextKey=hashlib.sha256(key.encode()).hexdigest()
+    )
+    gang.first_steps(1, 1)
+    following = {"attempt": 2, **one_rank, "masterPort": free_port()}
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{launcher.port}/assignment",
+        data=json.dumps(following).encode(),
+        headers={"Inception-Key": key},
+    )
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        assert answer.status == 202
+    gang.first_steps(2, 1)
+    launcher.wait_state("Running", 2)
+    running = set(gang.processes())
+    for behind in ({"nnodes": 0}, one_rank | {"masterPort": free_port()}):
+        launcher.assign(2, **behind)
+        time.sleep(0.5)
+        report = launcher.status()
+        assert (report["attempt"], report["state"]) == (2, "Running")
+        assert set(gang.processes()) == running
+    launcher.assign(3, nnodes=0)
+    launcher.wait_state("Idle", 3)
 
 
 @of(1)

@@ -1,7 +1,9 @@
 """The launcher's HTTP server, and what strangers can do to it."""
 
+import hashlib
 import json
 import socket
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import replace
@@ -9,6 +11,7 @@ from dataclasses import replace
 import pytest
 
 from inception_trainer.launcher import listener
+from inception_trainer.launcher.assignment import Assignment
 from inception_trainer.launcher.report import Report, State
 from inception_trainer.launcher.server import HEARD_SECONDS, Board, Server
 
@@ -145,7 +148,7 @@ def test_a_request_is_not_read_without_end(server: Server) -> None:
 @pytest.mark.parametrize(
     ("sent", "status"),
     [
-        (b"POST /status HTTP/1.1\r\nContent-Length: 1000000\r\n\r\n", b"501"),
+        (b"POST /status HTTP/1.1\r\nContent-Length: 1000000\r\n\r\n", b"404"),
         (b"GET /../../etc/passwd HTTP/1.1\r\n\r\n", b"404"),
         (b"\x16\x03\x01\x02\x00\x01\r\n\r\n", b"400"),
         (b"GET " + b"/" * 20_000 + b" HTTP/1.1\r\n\r\n", b""),
@@ -155,3 +158,61 @@ def test_what_is_not_asked_for_is_refused(server: Server, sent: bytes, status: b
     with connect(server, sent) as connection:
         assert status in received(connection)
     assert get(server.server_port, "/healthz") == (200, b"ok\n")
+
+
+KEY = "k" * 64
+OPENED_BY_KEY = hashlib.sha256(KEY.encode()).hexdigest()
+NEXT = {"attempt": 4, "nnodes": 0, "graceful": False, "contract": 1}
+
+
+def post(server: Server, body: bytes, path: str = "/assignment", **headers: str) -> int:
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{server.server_port}{path}", data=body, headers=headers
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            status: int = answer.status
+    except urllib.error.HTTPError as error:
+        with error:
+            status = error.code
+    return status
+
+
+def test_an_assignment_is_taken_from_who_has_the_key_and_once(server: Server) -> None:
+    board, header = server.board, {"Inception-Key": KEY}
+    text = json.dumps(NEXT).encode()
+    assert post(server, text, **header) == 403, "nothing was accepted yet"
+    board.accept(Assignment(3, next_key=OPENED_BY_KEY))
+    assert post(server, text) == 403
+    assert post(server, text, **{"Inception-Key": OPENED_BY_KEY}) == 403
+    assert post(server, text, path="/other", **header) == 404
+    assert board.take() is None
+    assert post(server, text, **header) == 202
+    assert post(server, text, **header) == 403, "the one that waits has another key"
+    assert board.take() == Assignment(4)
+    assert board.take() is None
+
+
+def test_the_next_but_one_may_be_delivered_before_the_main_loop_turns(server: Server) -> None:
+    board, other = server.board, "another key"
+    digest = hashlib.sha256(other.encode()).hexdigest()
+    board.accept(Assignment(3, next_key=OPENED_BY_KEY))
+    standby = json.dumps(NEXT | {"nextKey": digest}).encode()
+    assert post(server, standby, **{"Inception-Key": KEY}) == 202
+    following = json.dumps(NEXT | {"attempt": 5}).encode()
+    assert post(server, following, **{"Inception-Key": other}) == 202
+    assert board.take() == Assignment(5)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"{", b"\xff", b'{"attempt": 0}', b"[" * 3000, b'{"attempt": 4} ' + b" " * 9990],
+    ids=["nothing", "torn", "no text", "no assignment", "brackets", "too long"],
+)
+def test_what_is_no_assignment_is_refused_and_the_key_is_still_good(
+    server: Server, body: bytes
+) -> None:
+    server.board.accept(Assignment(3, next_key=OPENED_BY_KEY))
+    assert post(server, body, **{"Inception-Key": KEY}) == 400
+    assert server.board.take() is None
+    assert post(server, json.dumps(NEXT).encode(), **{"Inception-Key": KEY}) == 202

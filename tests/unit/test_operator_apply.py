@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from inception_operator.contract import names
+from inception_operator.contract.assignment import from_json, to_json
 from inception_operator.contract.errors import (
     AlreadyExistsError,
     ApiError,
@@ -20,10 +22,11 @@ from inception_operator.contract.errors import (
     StaleViewError,
     UnavailableError,
 )
-from inception_operator.contract.types import Assignment, Event, Json, Plan
+from inception_operator.contract.types import Assignment, Event, Json, Plan, PodView
 from inception_operator.pod import view as podview
 from inception_operator.runtime.apply import Applier
 from inception_operator.runtime.client import CLAIM_TEMPLATES, JOBS, PODS, Kind
+from inception_operator.runtime.courier import Courier
 from inception_operator.runtime.job_cache import JobCache
 from inception_operator.runtime.workqueue import Key
 from operator_objects import job, pod
@@ -92,6 +95,7 @@ class Scene:
     def __init__(self, **faults: ApiError) -> None:
         self.client, self.cache, self.jobs = FakeClient(**faults), Cache(), JobCache()
         self.written: list[str] = []
+        self.sent: list[tuple[str, str]] = []
         self.jobs.update(job())
         self.applier = Applier(
             self.client,  # type: ignore[arg-type]
@@ -99,6 +103,7 @@ class Scene:
             self.cache,  # type: ignore[arg-type]
             self,  # type: ignore[arg-type]
             self,  # type: ignore[arg-type]
+            Courier(lambda ip, _key, text: self.sent.append((ip, text))),
             "this operator",
         )
 
@@ -258,6 +263,59 @@ async def test_a_pod_that_somebody_else_deleted_at_the_same_time_is_forgotten() 
     del scene.client.deleted["metadata"]["resourceVersion"]
     await scene.apply(delete=EVERYTHING["delete"])
     assert (scene.cache.merged, scene.cache.removed) == ([], ["job-1-1"])
+
+
+def told(assignment: Assignment) -> PodView:
+    """A pod that answers, and what it was told last."""
+    seen = podview.view(pod("job-0-1", ip="10.0.0.9"))
+    assert seen is not None
+    return replace(seen, assignment=assignment, reachable=True)
+
+
+BEFORE = replace(WORK, attempt=1)
+
+
+async def test_an_assignment_is_delivered_once_the_api_server_has_it() -> None:
+    scene = Scene()
+    await scene.applier.apply(job(), [told(BEFORE)], Plan(assign={"job-0-1": WORK}))
+    stored = scene.client.bodies[0]["metadata"]["annotations"][names.ANNOTATION_ASSIGNMENT]
+    assert scene.sent == [("10.0.0.9", stored)]
+    assert from_json(stored) == WORK
+
+
+@pytest.mark.parametrize(
+    ("fault", "assignment"),
+    [
+        (NotFoundError(404, "gone"), WORK),
+        (RejectedError(422, "metadata.uid: field is immutable"), WORK),
+        (None, replace(WORK, reminder=1)),
+    ],
+    ids=["gone", "another of its name", "a reminder"],
+)
+async def test_nothing_is_delivered_that_is_not_stored_or_only_reminds_the_kubelet(
+    fault: ApiError | None, assignment: Assignment
+) -> None:
+    scene = Scene() if fault is None else Scene(assign=fault)
+    await scene.applier.apply(job(), [told(BEFORE)], Plan(assign={"job-0-1": assignment}))
+    assert scene.sent == []
+
+
+async def test_an_assignment_that_the_api_server_did_not_take_is_not_delivered() -> None:
+    scene = Scene(assign=UnavailableError(500, "down"))
+    with pytest.raises(UnavailableError):
+        await scene.applier.apply(job(), [told(BEFORE)], Plan(assign={"job-0-1": WORK}))
+    assert scene.sent == []
+
+
+async def test_a_pod_that_is_born_with_its_assignment_can_be_brought_the_next_one() -> None:
+    scene = Scene()
+    annotations = {"of": "the user", names.ANNOTATION_ASSIGNMENT: to_json(WORK)}
+    await scene.apply(create=({"metadata": {"name": "job-0-2", "annotations": annotations}},))
+    stored = scene.client.bodies[0]["metadata"]["annotations"]
+    text = stored[names.ANNOTATION_ASSIGNMENT]
+    assert from_json(text) == WORK
+    assert len(json.loads(text)["nextKey"]) == 64
+    assert stored["of"] == "the user"
 
 
 async def test_an_assignment_that_is_refused_for_another_reason_is_an_error() -> None:

@@ -23,6 +23,7 @@ from inception_operator.runtime.apply import Applier
 from inception_operator.runtime.client import Client
 from inception_operator.runtime.containment import Containment
 from inception_operator.runtime.controller import AGAIN_BASE, Controller
+from inception_operator.runtime.courier import Courier
 from inception_operator.runtime.events import EventPoster
 from inception_operator.runtime.job_cache import JobCache
 from inception_operator.runtime.metrics import Metrics
@@ -124,7 +125,8 @@ class Scene:
         told = cast(Scraper, self.progress), cast(RankWatch, self.ranks)
         observer = Observer(self.pods, self.probe, *told, nodes, events, LeavingNodes())
         events = EventPoster(self.client, containment, "me")
-        applier = Applier(self.client, self.jobs, self.pods, events, self.metrics, "me")
+        courier = Courier(self.probe.deliver)
+        applier = Applier(self.client, self.jobs, self.pods, events, self.metrics, courier, "me")
         context = Context(profiles={}, image="image")
         self.controller = Scripted(
             self.jobs, observer, applier, self.queue, self.metrics, containment, context

@@ -17,7 +17,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from inception_operator.contract import assignment
-from inception_operator.contract.names import ANNOTATION_ASSIGNMENT
+from inception_operator.contract.names import ANNOTATION_ASSIGNMENT, KEY_HEADER
 from inception_operator.contract.types import Json, PodView
 from inception_operator.pod import view as podview
 from inception_operator.runtime import probe
@@ -48,6 +48,7 @@ class Launcher:
         self.pause = 0.0
         self.asked = 0
         self.shown: list[str | None] = []
+        self.delivered: list[tuple[str, str]] = []
 
     async def status(self, request: web.Request) -> web.Response:
         self.asked += 1
@@ -56,6 +57,10 @@ class Launcher:
         return web.Response(
             text=self.answer if isinstance(self.answer, str) else json.dumps(self.answer)
         )
+
+    async def assign(self, request: web.Request) -> web.Response:
+        self.delivered.append((request.headers[KEY_HEADER], await request.text()))
+        return web.Response(status=202)
 
     async def page(self, request: web.Request) -> web.Response:
         assert "Authorization" not in request.headers
@@ -70,6 +75,7 @@ async def asking(
     app = web.Application()
     app.router.add_get("/status", launcher.status)
     app.router.add_get("/metrics", launcher.page)
+    app.router.add_post("/assignment", launcher.assign)
     async with TestServer(app, host="127.0.0.1") as server:
         port = server.port or 0
         asker = Probe(notify, clock=clock, launcher_port=port, metrics_port=port)
@@ -367,3 +373,21 @@ async def test_an_unreachable_pod_is_scraped_less_and_less_often(unused_tcp_port
         await reader.look_at_all()
     assert 5 <= asked <= 8
     await asker.close()
+
+
+async def test_an_assignment_is_sent_and_not_waited_for() -> None:
+    async with asking() as (asker, launcher):
+        asker.deliver("127.0.0.1", "a key", '{"attempt": 4}')
+        assert launcher.delivered == []
+        await asyncio.gather(*asker._deliveries)
+        assert launcher.delivered == [("a key", '{"attempt": 4}')]
+
+
+async def test_nobody_who_takes_it_is_no_failure() -> None:
+    asker = Probe(lambda _key: None, clock=time.monotonic, launcher_port=1)
+    asker.deliver("127.0.0.1", "a key", "{}")
+    await asyncio.gather(*asker._deliveries)
+    assert not asker._deliveries
+    asker.deliver("127.0.0.1", "a key", "{}")
+    await asker.close()
+    assert not asker._deliveries

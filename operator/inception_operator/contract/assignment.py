@@ -27,8 +27,11 @@ _MAX_PORT: Final = 2**16 - 1
 _MAX_ADDRESS: Final = 253
 
 
-def to_json(assignment: Assignment) -> str:
-    """The annotation's text; a standby carries no ranks and no address."""
+def to_json(assignment: Assignment, *, next_key: str = "") -> str:
+    """The annotation's text; a standby carries no ranks and no address.
+
+    ``next_key`` is the SHA-256 of the key with which the next one may be delivered.
+    """
     data: Json = {
         "attempt": assignment.attempt,
         "nnodes": assignment.nnodes,
@@ -41,6 +44,8 @@ def to_json(assignment: Assignment) -> str:
         data["nudge"] = assignment.reminder
     if assignment.notify_address:
         data["bell"] = assignment.notify_address
+    if next_key:
+        data["nextKey"] = next_key
     if not assignment.is_standby:
         data |= {
             "nodeRank": assignment.node_rank,

@@ -36,6 +36,8 @@ ROLE_WORKER: Final = "worker"
 CONTAINER: Final = "trainer"
 
 LAUNCHER_PORT: Final = 8080
+# What proves that a delivered assignment is the operator's (`courier`).
+KEY_HEADER: Final = "Inception-Key"
 METRICS_PORT: Final = 8081
 MASTER_PORT_BASE: Final = 29500
 # For pods with hostNetwork: below the NodePorts of Services (from 30000 on) and the ports that

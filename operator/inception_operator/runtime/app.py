@@ -33,6 +33,7 @@ from .apply import Applier
 from .certificate import Certificate
 from .client import JOBS, NODES, Client, load_configuration
 from .controller import Controller
+from .courier import Courier
 from .events import EventPoster
 from .fence import Fence
 from .job_cache import JobCache
@@ -147,7 +148,13 @@ class App:
             self._client, containment, settings.identity, depth=lambda: self._queue.depth
         )
         applier = Applier(
-            self._client, self._jobs, self._pods, self._events, self._metrics, settings.identity
+            self._client,
+            self._jobs,
+            self._pods,
+            self._events,
+            self._metrics,
+            Courier(self._probe.deliver),
+            settings.identity,
         )
         self._controller = Controller(
             self._jobs, observer, applier, self._queue, self._metrics, containment, self._context

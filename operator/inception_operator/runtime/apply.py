@@ -15,7 +15,7 @@ from http import HTTPStatus
 from typing import Any
 
 from inception_operator.contract import names
-from inception_operator.contract.assignment import to_json
+from inception_operator.contract.assignment import from_json
 from inception_operator.contract.errors import (
     AlreadyExistsError,
     ConflictError,
@@ -31,6 +31,7 @@ from inception_operator.pod import identity
 from inception_operator.pod.view import view
 
 from .client import CLAIM_TEMPLATES, JOBS, PODS, Client
+from .courier import Courier
 from .events import EventPoster
 from .job_cache import JobCache
 from .metrics import Metrics
@@ -51,6 +52,7 @@ class Applier:
         pods: PodCache,
         events: EventPoster,
         metrics: Metrics,
+        courier: Courier,
         creator: str,
     ) -> None:
         """``creator`` is what the pods say made them, the holder of the Lease."""
@@ -59,6 +61,7 @@ class Applier:
         self._pods = pods
         self._events = events
         self._metrics = metrics
+        self._courier = courier
         self._creator = creator
 
     async def apply(self, resource: Json, pods: Iterable[PodView], plan: Plan) -> str | None:
@@ -92,11 +95,12 @@ class Applier:
     def _changes_of_pods(
         self, resource: Json, pods: Iterable[PodView], plan: Plan
     ) -> list[Awaitable[None]]:
-        uids = {pod.name: pod.uid for pod in pods}
+        by_name = {pod.name: pod for pod in pods}
+        uids = {name: pod.uid for name, pod in by_name.items()}
         changes: list[Awaitable[None]] = []
         for name, assignment in plan.assign.items():
-            if name in uids:
-                changes.append(self._assign(resource, name, uids[name], assignment))
+            if name in by_name:
+                changes.append(self._assign(resource, by_name[name], assignment))
         for name, metadata in plan.repair.items():
             if name in uids:
                 changes.append(self._repair(resource, name, uids[name], metadata))
@@ -180,6 +184,10 @@ class Applier:
         metadata = pod["metadata"]
         creator = {names.ANNOTATION_CREATED_BY: self._creator}
         annotations = metadata.get("annotations", {}) | creator
+        born_with = from_json(annotations.get(names.ANNOTATION_ASSIGNMENT))
+        if born_with is not None:
+            text = self._courier.write(namespace, name_of(pod), born_with)
+            annotations[names.ANNOTATION_ASSIGNMENT] = text
         body = pod | {"metadata": metadata | {"annotations": annotations}}
         try:
             self._pods.merge(await self._client.create(PODS, namespace, body))
@@ -226,9 +234,14 @@ class Applier:
         else:
             self._pods.remove(key_of(resource), name, uid)
 
-    async def _assign(self, resource: Json, name: str, uid: str, assignment: Assignment) -> None:
-        annotations = {names.ANNOTATION_ASSIGNMENT: to_json(assignment)}
-        await self._patch(resource, name, uid, {"annotations": annotations})
+    async def _assign(self, resource: Json, pod: PodView, assignment: Assignment) -> None:
+        namespace, _ = key_of(resource)
+        text = self._courier.write(namespace, pod.name, assignment)
+        annotations = {names.ANNOTATION_ASSIGNMENT: text}
+        there = await self._patch(resource, pod.name, pod.uid, {"annotations": annotations})
+        # A reminder is for the kubelet; its launcher was brought the assignment itself.
+        if there and not assignment.reminder:
+            self._courier.deliver(namespace, pod, text)
 
     async def _repair(self, resource: Json, name: str, uid: str, metadata: Json) -> None:
         fields = " and ".join(metadata)
@@ -238,20 +251,24 @@ class Applier:
 
     async def _patch(
         self, resource: Json, name: str, uid: str, metadata: Json, *, strategic: bool = False
-    ) -> None:
+    ) -> bool:
+        """Change the metadata of a pod; False if it has gone."""
         namespace, _ = key_of(resource)
         body = {"metadata": {"uid": uid, **metadata}}
         try:
             answer = await self._client.merge(PODS, namespace, name, body, strategic=strategic)
-            self._pods.merge(answer)
         except NotFoundError:
-            self._pods.remove(key_of(resource), name, uid)
+            pass
         except RejectedError:
             # A successor of the same name makes the uid an "immutable field": the API server says
             # 422 and not 409. Any other refusal is real.
             if await self._exists(namespace, name, uid):
                 raise
-            self._pods.remove(key_of(resource), name, uid)
+        else:
+            self._pods.merge(answer)
+            return True
+        self._pods.remove(key_of(resource), name, uid)
+        return False
 
     async def _exists(self, namespace: str, name: str, uid: str) -> bool:
         """Whether this very pod is still there."""

@@ -1,4 +1,5 @@
-"""HTTP requests to pods: the launcher is asked for its report, the trainer for its metrics.
+"""HTTP requests to pods: the launcher is asked for its report and brought its assignment, the
+trainer is asked for its metrics.
 
 No decision waits for a pod that does not answer: after `PATIENCE` the worker of the work queue goes
 on to other jobs, and the job comes back when the question has ended.
@@ -7,10 +8,12 @@ on to other jobs, and the job comes back when the question has ended.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import MappingProxyType
+from typing import Any
 
 import aiohttp
 
@@ -82,10 +85,14 @@ class Probe:
         )
         self._answers: dict[Key, dict[str, _Answer]] = {}
         self._rounds: dict[Key, _Round] = {}
+        self._deliveries: set[asyncio.Task[None]] = set()
 
     async def close(self) -> None:
         """Give up all requests and close the connections."""
-        pending = [round_.requests for round_ in self._rounds.values()]
+        pending: list[asyncio.Future[Any]] = [
+            *(round_.requests for round_ in self._rounds.values()),
+            *self._deliveries,
+        ]
         for requests in pending:
             requests.cancel()
         await asyncio.gather(*pending, return_exceptions=True)
@@ -168,6 +175,25 @@ class Probe:
         # One that is under way has yet to be read, and cancelling it would lose an answer.
         if round_ is not None and round_.requests.done():
             del self._rounds[key]
+
+    def deliver(self, ip: str, key: str, text: str) -> None:
+        """Send a launcher its assignment, and go on: its report tells whether it has taken it."""
+        task = asyncio.get_running_loop().create_task(self._deliver(ip, key, text))
+        self._deliveries.add(task)
+        task.add_done_callback(self._deliveries.discard)
+
+    async def _deliver(self, ip: str, key: str, text: str) -> None:
+        url = f"http://{_host(ip)}:{self._launcher_port}/assignment"
+        # One that does not take it gets it from its kubelet.
+        with contextlib.suppress(aiohttp.ClientError, TimeoutError, OSError, ValueError):
+            async with self._session.post(
+                url,
+                data=text.encode(),
+                headers={names.KEY_HEADER: key, "Content-Type": "application/json"},
+                timeout=aiohttp.ClientTimeout(total=STATUS_SECONDS),
+                allow_redirects=False,
+            ):
+                pass
 
     async def metrics(self, ip: str) -> str | None:
         """The metrics page of local rank 0, or None if there is none in time."""

@@ -1,10 +1,14 @@
 """The assignment: what the operator asks of this slot (docs/architecture/wire.md).
 
 The operator writes it as an annotation of the pod, the kubelet projects it into a file, ``main``
-reads that file. ``state`` decides what follows from it.
+reads that file; mostly the operator has delivered the same text to ``server`` before. ``state``
+decides what follows from it.
 """
 
+import hashlib
+import hmac
 import json
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,6 +37,9 @@ class Assignment:
     """``host:port`` of the operator, to be notified when ranks begin or end; empty: nobody is.
     In JSON its key is ``bell``.
     """
+    next_key: str = ""
+    """The SHA-256 of the key with which the next one may be delivered; empty: only the file tells.
+    """
     contract: int = CONTRACT
     """The version in which the operator speaks. Of an assignment that does not fit, nothing but
     ``attempt`` and ``end`` is read.
@@ -53,6 +60,11 @@ class Assignment:
         """Count the ranks of the attempt on all nodes."""
         return self.nnodes * self.nproc_per_node
 
+    def opens(self, key: str) -> bool:
+        """Tell whether the next assignment may be delivered with this key."""
+        digest = hashlib.sha256(key.encode("utf-8", "replace")).hexdigest()
+        return bool(self.next_key) and hmac.compare_digest(digest, self.next_key)
+
 
 def parse(text: str) -> Assignment | None:
     """Read an assignment; ``None`` while the operator has written none yet."""
@@ -71,8 +83,9 @@ def parse(text: str) -> Assignment | None:
         return Assignment(attempt, end=end, contract=contract)
     graceful = _boolean(raw, "graceful")
     nnodes = _integer(raw, "nnodes", 0)
+    next_key = _digest(raw)
     if nnodes == 0:
-        return Assignment(attempt, graceful=graceful, end=end)
+        return Assignment(attempt, graceful=graceful, end=end, next_key=next_key)
     return Assignment(
         attempt,
         node_rank=_integer(raw, "nodeRank", 0, nnodes - 1),
@@ -82,20 +95,21 @@ def parse(text: str) -> Assignment | None:
         master_port=_integer(raw, "masterPort", 1, 65535),
         graceful=graceful,
         notify_address=notify_address(raw.get("bell")),
+        next_key=next_key,
     )
 
 
 def is_new(assignment: Assignment, accepted: Assignment | None) -> bool:
     """Tell whether an assignment supersedes the newest one accepted so far.
 
-    Within one attempt only the end and the change between standby and running are news, so a
-    repeated file changes nothing.
+    Within one attempt ranks follow standby, and the end follows both, never the other way round:
+    so a repeated file changes nothing, nor one that is behind what was delivered.
     """
     if accepted is None or assignment.attempt > accepted.attempt:
         return True
     if assignment.attempt < accepted.attempt or accepted.end:
         return False
-    return assignment.end or assignment.standby != accepted.standby
+    return assignment.end or (accepted.standby and not assignment.standby)
 
 
 def _boolean(raw: dict[str, Any], key: str) -> bool:
@@ -119,6 +133,14 @@ def _address(raw: dict[str, Any]) -> str:
     value = raw.get("masterAddr")
     if not isinstance(value, str) or not value or any(c.isspace() for c in value):
         raise InvalidAssignmentError(f"masterAddr: not an address: {value!r}")
+    return value
+
+
+def _digest(raw: dict[str, Any]) -> str:
+    value = raw.get("nextKey")
+    if not isinstance(value, str) or not re.fullmatch("[0-9a-f]{64}", value):
+        # Then the next one comes by the file alone.
+        return ""
     return value
 
 

@@ -84,6 +84,14 @@ class Handler(BaseHTTPRequestHandler):
         """Answer a GET."""
         self.get(self.path.partition("?")[0])
 
+    def do_POST(self) -> None:
+        """Answer a POST."""
+        self.post(self.path)
+
+    def post(self, _path: str) -> None:
+        """Answer a POST to this path; subclasses that take any do it."""
+        self.answer(501, b"nothing is taken here\n", "text/plain")
+
     def get(self, path: str) -> None:
         """Answer a GET of this path; subclasses do it."""
         raise NotImplementedError
@@ -110,6 +118,11 @@ class _Bounded:
         self.close = file.close
 
     def readline(self, size: int) -> bytes:
-        line = self._file.readline(min(size, self._left))
-        self._left -= len(line)
-        return line
+        return self._count(self._file.readline(min(size, self._left)))
+
+    def read(self, size: int) -> bytes:
+        return self._count(self._file.read(min(size, self._left)))
+
+    def _count(self, data: bytes) -> bytes:
+        self._left -= len(data)
+        return data

@@ -129,8 +129,9 @@ class Launcher:
         self._wait()
         self.board.beat()
         self._reap()
-        if (assignment := self._file.poll()) is not None:
-            self._feed(state.Assigned(assignment))
+        for assignment in (self.board.take(), self._file.poll()):
+            if assignment is not None:
+                self._feed(state.Assigned(assignment))
         while self._sigterms:
             self._sigterms -= 1
             self._feed(state.Terminate())
@@ -268,6 +269,7 @@ class Launcher:
         before = self.machine.report
         now = state.Now(time.monotonic(), time.time())
         self.machine, commands = state.step(self.machine, event, now)
+        self.board.accept(self.machine.accepted)
         for command in commands:
             self._carry_out(command)
         if self.machine.report != before:

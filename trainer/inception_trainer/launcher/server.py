@@ -1,22 +1,28 @@
-"""The launcher's HTTP server: /status for the operator, /readyz and /healthz for the kubelet.
+"""The launcher's HTTP server: /status and /assignment for the operator, /readyz and /healthz for
+the kubelet.
 
-Whoever reaches the port may ask; only the operator is told what the ranks wrote to stderr.
+Whoever reaches the port may ask; only the operator is told what the ranks wrote to stderr, and only
+who has the key may deliver an assignment.
 
-The main loop publishes its report on a ``Board``; the server's threads only read. A launcher whose
-main loop stands still therefore still answers, and says on /healthz that it is not well.
+The main loop publishes its report on a ``Board``; the server's threads only read, and leave there
+what was delivered. A launcher whose main loop stands still therefore still answers, and says on
+/healthz that it is not well.
 """
 
 import hmac
 import json
+import re
 import threading
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from . import rank_times
+from .assignment import Assignment, InvalidAssignmentError, parse
 from .listener import Handler, Listener
 from .report import Report, State, with_progress
 
+KEY_HEADER = "Inception-Key"
 STALL_SECONDS = 30.0
 """A main loop that has not turned for so long is stuck."""
 HEARD_SECONDS = 1.5
@@ -56,12 +62,37 @@ class Board:
         self._heard: Report | None = None
         self._heard_at = 0.0
         """What it read then, and when it read this for the first time."""
+        self._accepted: Assignment | None = None
+        self._delivered: Assignment | None = None
+        """An assignment that the main loop has yet to take."""
 
     def publish(self, report: Report, files: AttemptFiles | None) -> None:
         """Publish a report and name the files in which the ranks of its attempt tell more."""
         with self._lock:
             self._report = report
             self._files = files
+
+    def accept(self, assignment: Assignment | None) -> None:
+        """Note the newest assignment so far, which says how the next one may be delivered."""
+        with self._lock:
+            self._accepted = assignment
+
+    def opens(self, key: str) -> bool:
+        """Tell whether who shows this key may deliver an assignment."""
+        with self._lock:
+            newest = self._delivered or self._accepted
+        return newest is not None and newest.opens(key)
+
+    def deliver(self, assignment: Assignment) -> None:
+        """Leave an assignment for the main loop."""
+        with self._lock:
+            self._delivered = assignment
+
+    def take(self) -> Assignment | None:
+        """Give the assignment that was delivered since the last time."""
+        with self._lock:
+            delivered, self._delivered = self._delivered, None
+        return delivered
 
     def reach(self, attempt: int, step: int) -> bool:
         """Note how far the ranks of an attempt are, for programs that tell no more; true at its
@@ -152,6 +183,29 @@ class _Handler(Handler):
                 self._say(board.healthy)
             case _:
                 self.answer(404, b"not found\n", "text/plain")
+
+    def post(self, path: str) -> None:
+        # From the operator, which is quicker than the kubelet.
+        board = self.server.board
+        if path != "/assignment":
+            self.answer(404, b"not found\n", "text/plain")
+        elif not board.opens(self.headers.get(KEY_HEADER, "")):
+            # A stranger, or an operator that began after the last assignment: the file will tell.
+            self.answer(403, b"not the key of the next assignment\n", "text/plain")
+        elif (assignment := self._assignment()) is None:
+            self.answer(400, b"not an assignment\n", "text/plain")
+        else:
+            board.deliver(assignment)
+            self.answer(202, b"", "text/plain")
+
+    def _assignment(self) -> Assignment | None:
+        length = self.headers.get("Content-Length", "")
+        if not re.fullmatch("[0-9]{1,4}", length):
+            return None
+        try:
+            return parse(self.rfile.read(int(length)).decode())
+        except (UnicodeDecodeError, InvalidAssignmentError, RecursionError):
+            return None
 
     def _is_operator(self) -> bool:
         token = self.server.token
