@@ -34,8 +34,11 @@ _LEASE_SECONDS: Final = 15
 # Clocks of laptops are wrong by more than a Lease lasts.
 _CLOCKS: Final = timedelta(seconds=60)
 # What a user needs, in the group of the kind and in the core group.
+_EXEC: Final = "checkpoints, checkpoints promote, debug"
+_HELPER: Final = "checkpoints promote, where no pod of the job runs"
 _RIGHTS: Final = (
     ("list", names.GROUP, names.PLURAL, "", "list, get, wait"),
+    ("get", names.GROUP, names.PLURAL, "", "describe, logs, wait"),
     ("watch", names.GROUP, names.PLURAL, "", "watch, wait"),
     ("create", names.GROUP, names.PLURAL, "", "run"),
     ("patch", names.GROUP, names.PLURAL, "", "suspend, resume, restart, cancel"),
@@ -44,7 +47,12 @@ _RIGHTS: Final = (
     ("list", "", "pods", "", "describe, logs"),
     ("get", "", "pods", "log", "logs"),
     ("list", "", "events", "", "describe"),
-    ("create", "", "pods", "exec", "checkpoints, debug"),
+    # A command in a pod is a WebSocket: a GET, for which Kubernetes 1.35 and later ask both rights.
+    ("get", "", "pods", "exec", _EXEC),
+    ("create", "", "pods", "exec", _EXEC),
+    ("create", "", "pods", "", _HELPER),
+    ("get", "", "pods", "", _HELPER),
+    ("delete", "", "pods", "", _HELPER),
 )
 
 

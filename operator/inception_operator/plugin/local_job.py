@@ -141,9 +141,9 @@ def environment(container: Json, fields: Mapping[str, str]) -> dict[str, str]:
 
 def check_trainer() -> None:
     """See that ranks can run here."""
-    missing = [
-        name for name in ("torch", "inception_trainer") if importlib.util.find_spec(name) is None
-    ]
+    # The second stands for the extra `trainer`: this program itself reads metrics by it.
+    needed = ("torch", "prometheus_client", "inception_trainer")
+    missing = [name for name in needed if importlib.util.find_spec(name) is None]
     if missing:
         raise ClientError(
             f"a local run needs the package {missing[0]}, which this Python does not have",
