@@ -21,6 +21,7 @@ POINTS: Final = 500
 LEAST_STEP: Final = 15.0
 """Seconds between two samples; jobs are seldom scraped more often."""
 _MOST_BYTES: Final = 32 * 1024 * 1024
+_LONGEST_REASON: Final = 400
 _TIMEOUT: Final = aiohttp.ClientTimeout(total=60)
 _STATE: Final = "inception_operator_job_state"
 _RESTARTS: Final = "inception_operator_job_restarts"
@@ -73,7 +74,8 @@ async def _add(report: Report, url: str, life: Life) -> Report:
             states = await _ask(session, url, life, _of_job(_STATE, "state", life))
             counts = await _ask(session, url, life, f"sum({_of_job(_RESTARTS, 'counted', life)})")
     except (aiohttp.ClientError, TimeoutError, ValueError) as error:
-        raise HistoryError(f"{url}: {error or type(error).__name__}") from error
+        # A time that is over has no text.
+        raise HistoryError(f"{url}: {str(error) or type(error).__name__}") from error
     known = {restart.time for restart in report.restarts}
     return replace(
         report,
@@ -132,8 +134,11 @@ async def _ask(session: aiohttp.ClientSession, url: str, life: Life, query: str)
             raise HistoryError(f"{url} answers {answer.status} and no JSON: {error}") from error
     if not isinstance(result, dict) or result.get("status") != "success":
         reason = result.get("error") if isinstance(result, dict) else result
-        raise HistoryError(f"{url} refuses a query: {reason}")
-    return [(entry["metric"], list(_points(entry))) for entry in result["data"]["result"]]
+        raise HistoryError(f"{url} refuses a query: {str(reason)[:_LONGEST_REASON]}")
+    try:
+        return [(entry["metric"], list(_points(entry))) for entry in result["data"]["result"]]
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise HistoryError(f"{url} answers as no Prometheus does: it has no series") from error
 
 
 def _points(entry: Mapping[str, Any]) -> Iterator[Point]:

@@ -29,6 +29,10 @@ if TYPE_CHECKING:
 Row = dict[str, Any]
 COLUMNS: Final = tuple(field.name for field in fields(Metric))
 """All that a history has, from every source."""
+_ADDRESS: Final = (
+    "Give the address of a Prometheus that this machine reaches, such as http://127.0.0.1:9090 "
+    "after `kubectl port-forward`; history() reads the logs of the pods instead."
+)
 # The charts of a report: their titles and curves, and what makes a curve the column's unit.
 _OF_CURVE: Final = {
     ("Loss", "training"): "loss",
@@ -113,8 +117,15 @@ def of_prometheus(resource: Json, url: str) -> list[Row]:
         try:
             report = thread.submit(history.add, Report("", now), url, life).result()
         except history.HistoryError as error:
-            raise ClientError(f"no history: {error}", code=UNAVAILABLE) from error
-    return list(_of_charts(report.charts))
+            raise ClientError(f"no history: {error}", _ADDRESS, UNAVAILABLE) from error
+    rows = list(_of_charts(report.charts))
+    if not rows:
+        raise ClientError(
+            f"the Prometheus at {url} has no figures of {namespace}/{name_of(resource)}",
+            "Does it scrape the pods of jobs (docs/install.md)? history() reads their logs.",
+            NOT_FOUND,
+        )
+    return rows
 
 
 def _of_charts(charts: Sequence[Chart]) -> Iterator[Row]:
