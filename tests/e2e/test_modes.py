@@ -1,5 +1,5 @@
-"""A trained network is used by jobs of other modes, in real containers on the volume of the
-training.
+"""Nodes are tried before a training; its network is promoted by a pod of its own and used by jobs
+of other modes, in real containers on the volume of the training.
 """
 
 from __future__ import annotations
@@ -7,16 +7,27 @@ from __future__ import annotations
 import csv
 import io
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from node_jobs import Jobs
+from inception_operator.plugin.preflight_results import CHECKS
+from node_jobs import Jobs, digits_job, persistent_claim
+from plugin_commands import Commands
 
 pytestmark = pytest.mark.timeout(1500)
 
 DIGITS = {"recipe": "bninception-digits"}
 WEIGHTS = {"model": {"weights": "/checkpoint/trained/checkpoints/final.safetensors"}}
+
+
+@pytest.fixture
+def command(jobs: Jobs, capsys: pytest.CaptureFixture[str]) -> Commands:
+    """The plug-in's commands in the namespace of the test."""
+    return Commands(
+        capsys, f"--kubeconfig={jobs.cluster.kubeconfig}", f"--namespace={jobs.namespace}"
+    )
 
 
 def use(jobs: Jobs, name: str, nodes: int, training: dict[str, Any]) -> dict[str, Any]:
@@ -35,16 +46,70 @@ def use(jobs: Jobs, name: str, nodes: int, training: dict[str, Any]) -> dict[str
 
 
 @pytest.mark.nightly
-def test_a_network_is_trained_then_used_to_classify_and_exported(jobs: Jobs) -> None:
+def test_the_nodes_of_a_job_are_tried_before_it_is_there(
+    jobs: Jobs, command: Commands, tmp_path: Path
+) -> None:
+    jobs.kubectl("apply", "-f", "-", stdin=json.dumps(persistent_claim("wanted")))
+    file = tmp_path / "job.yaml"
+    file.write_text(json.dumps(digits_job("wanted")), encoding="utf-8")
+    small = ("samples=8", "exchangeMebibytes=1", "writeMebibytes=1")
+    words = [f"--file={file}", *(f"--set=preflight.{each}" for each in small)]
+
+    tried = command.run("preflight", *words, "-o", "json").json
+    assert [each["node"] for each in tried["ranks"]] == [jobs.node] * 2
+    assert [each["pod"] for each in tried["ranks"]] == [f"wanted-preflight-{n}-1" for n in range(2)]
+    for rank in tried["ranks"]:
+        verdicts = {check: found["ok"] for check, found in rank["checks"].items()}
+        assert verdicts == dict.fromkeys(CHECKS, True), rank
+    # On a machine whose cores others use as well a rank may be slow.
+    assert [each for each in tried["problems"] if not each["problem"].startswith("slow")] == []
+
+    missing = ("data.kind=ImageFolder", "data.path=/nowhere")
+    refused = command.run("preflight", "lost", *words, *(f"--set={each}" for each in missing))
+    assert refused.code == 1, refused
+    who = f"FAILED rank 0 (pod lost-preflight-0-1 on node {jobs.node}): data: "
+    (line,) = [line for line in refused.out.splitlines() if line.startswith(who)]
+    assert "/nowhere" in line
+
+    # Neither the small jobs nor the job itself is there, and nothing is left on the volume.
+    assert jobs.kubectl("get", "inceptiontrainings", "--output=name") == ""
+    assert jobs.beside("wanted", "find", "/checkpoint", "-type", "f") == ""
+
+
+@pytest.mark.nightly
+def test_a_network_is_trained_promoted_then_used_to_classify_and_exported(
+    jobs: Jobs, command: Commands
+) -> None:
     jobs.apply("trained", training={**DIGITS, "maxSteps": 10})
     jobs.wait_succeeded("trained")
+
+    # No pod of the job runs any more: one of the same image and volumes does it, and goes.
+    done = command("checkpoints", "promote", "trained", "-o", "json")
+    assert "trained-helper-" in done.err
+    promoted = done.json
+    assert (promoted["step"], promoted["isNew"]) == (10, True)
+    assert promoted["place"] == "/checkpoint/trained/promoted/step-000000010"
+    current = json.loads(jobs.read("trained", "trained/promoted/current.json"))
+    assert current["name"] == promoted["name"]
+    helpers = jobs.kubectl(
+        "get", "pods", "--selector=app.kubernetes.io/managed-by=kubectl-inception", "--output=json"
+    )
+    assert [
+        pod for pod in json.loads(helpers)["items"] if "deletionTimestamp" not in pod["metadata"]
+    ] == []
+    serving = {"model": {"weights": f"{promoted['place']}/model.safetensors"}}
 
     inference = {"topClasses": 2, "batchSizes": [1, 8]}
     use(
         jobs,
         "infer",
         2,
-        {"mode": "Infer", "inference": inference, "benchmark": {"warmupSteps": 1, "steps": 3}},
+        {
+            **serving,
+            "mode": "Infer",
+            "inference": inference,
+            "benchmark": {"warmupSteps": 1, "steps": 3},
+        },
     )
     rows = list(
         csv.DictReader(io.StringIO(jobs.read("trained", "infer/output/infer/predictions.csv")))

@@ -233,12 +233,16 @@ class Jobs:
         return dict(json.loads(self.read(name, f"{name}/{path}")))
 
     def read(self, claim: str, path: str) -> str:
-        """A file of a claim, read through a pod of its own that mounts it."""
+        """A file of a claim."""
+        return self.beside(claim, "cat", f"/checkpoint/{path}")
+
+    def beside(self, claim: str, *command: str) -> str:
+        """What a command says in a pod of its own, which mounts a claim."""
         reader = f"{claim}-reader"
         self.kubectl("apply", "-f", "-", stdin=json.dumps(reader_pod(reader, claim)))
         try:
             self.kubectl("wait", "--for=condition=Ready", f"pod/{reader}", "--timeout=60s")
-            return self.kubectl("exec", reader, "--", "cat", f"/checkpoint/{path}")
+            return self.kubectl("exec", reader, "--", *command)
         finally:
             self.kubectl("delete", "pod", reader, "--grace-period=0", "--force", "--wait=false")
 
