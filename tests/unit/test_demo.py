@@ -282,7 +282,10 @@ class OnlyPinned:
 OWNERS = importlib.metadata.packages_distributions()
 sys.meta_path.insert(0, OnlyPinned())
 import demo.__main__, demo.together, localcluster.cluster
+import importlib
 import inception_operator.plugin.cli, inception_operator.report.__main__
+for module, _ in inception_operator.plugin.cli.COMMANDS.values():
+    importlib.import_module(f"inception_operator.plugin.{module}")
 """
 
 

@@ -10,6 +10,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 import yaml
 
@@ -27,10 +28,24 @@ SLOW = (
 )
 
 
-def test_help_imports_nothing_that_is_slow() -> None:
+@pytest.mark.parametrize(
+    ("words", "imported"),
+    [
+        (["--help"], set()),
+        (["list", "--help"], {"listing", "describe", "options", "output"}),
+        (["version", "--client"], {"doctor", "options", "output"}),
+        (["completion", "bash"], {"completion"}),
+    ],
+    ids=lambda value: " ".join(sorted(value)) if isinstance(value, set) else " ".join(value),
+)
+def test_a_command_imports_nothing_that_is_slow_and_no_other_command(
+    words: list[str], imported: set[str]
+) -> None:
     code = (
-        "import sys; from inception_operator.plugin import cli; cli.main(['--help']); "
-        f"print([name for name in {SLOW!r} if name in sys.modules])"
+        f"import sys; from inception_operator.plugin import cli; cli.main({words!r}); "
+        f"print([name for name in {SLOW!r} if name in sys.modules]); "
+        "plugin = 'inception_operator.plugin.'; "
+        "print(*(name.removeprefix(plugin) for name in sys.modules if name.startswith(plugin)))"
     )
     answer = subprocess.run(
         [sys.executable, "-c", code],
@@ -39,7 +54,9 @@ def test_help_imports_nothing_that_is_slow() -> None:
         check=True,
         env={**os.environ, "PYTHONPATH": str(ROOT / "operator")},
     )
-    assert answer.stdout.splitlines()[-1] == "[]"
+    slow, names = answer.stdout.splitlines()[-2:]
+    assert slow == "[]"
+    assert set(names.split()) == {"cli", "terminal", *imported}
 
 
 def test_the_wheel_has_the_commands_and_its_extra_what_they_import() -> None:
@@ -53,10 +70,17 @@ def test_the_wheel_has_the_commands_and_its_extra_what_they_import() -> None:
         assert package in wanted
 
 
-@pytest.mark.parametrize("name", sorted(cli.root.commands))
+def test_the_commands_are_in_the_order_of_the_alphabet() -> None:
+    assert list(cli.COMMANDS) == sorted(cli.COMMANDS)
+
+
+@pytest.mark.parametrize("name", cli.COMMANDS)
 def test_every_command_explains_itself(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     text = Commands(capsys)(name, "--help").out
     assert text.startswith("Usage: ")
+    found = cli.root.get_command(click.Context(cli.root), name)
+    assert found is not None
+    assert found.get_short_help_str(200) == cli.COMMANDS[name][1]
     listed = Commands(capsys)("--help").out
     (line,) = [line for line in listed.splitlines() if line.startswith(f"  {name} ")]
     assert not line.endswith("...")

@@ -71,7 +71,7 @@ def test_it_says_its_version_and_all_its_commands(
     version = answer(installed.run(program, "version", "--client"))
     assert version.split() == ["client", __version__]
     listed = answer(installed.run(program, "--help"))
-    for name in cli.root.commands:
+    for name in cli.COMMANDS:
         assert f"\n  {name} " in listed
 
 

@@ -1,47 +1,82 @@
-"""All commands, and what becomes of their errors."""
+"""All commands, and what becomes of their errors.
+
+A command is imported when it runs: kubectl asks for completions at every press of Tab.
+"""
 
 from __future__ import annotations
 
 import os
 import sys
 from collections.abc import Sequence
-from typing import Any
+from importlib import import_module
+from typing import Any, Final
 
 import click
 
 from inception_operator.client.errors import INTERRUPTED, USAGE, ClientError, did_you_mean
 from inception_operator.client.text import clean, program
 
-from . import (
-    checkpoints,
-    compare,
-    debug,
-    doctor,
-    explain,
-    init,
-    listing,
-    local,
-    logs,
-    others,
-    preflight,
-    recipes,
-    steering,
-    submit,
-    waiting,
-)
-from .completion import completion, for_kubectl
 from .terminal import is_coloured
+
+COMMANDS: Final = {
+    "cancel": ("steering", "End jobs for good, and keep them and their logs."),
+    "checkpoints": ("checkpoints", "List the checkpoints of a job, copy or promote one."),
+    "compare": ("compare", "Compare jobs: their figures, and where their specs differ."),
+    "completion": ("completion", "Print the script by which a shell completes it."),
+    "convert": ("others", "Make jobs of those of other operators."),
+    "debug": ("debug", "Collect all about a job in one archive."),
+    "delete": ("steering", "Delete jobs and their pods."),
+    "describe": ("listing", "Show all about a job on one page."),
+    "doctor": ("doctor", "Check the cluster, the API, your rights, the operator."),
+    "explain": ("explain", "Explain a field of a job."),
+    "get": ("listing", "Show jobs as rows of the list, or whole with -o yaml."),
+    "init": ("init", "Write a job into a file, with comments."),
+    "list": ("listing", "List the jobs of a namespace, or of all."),
+    "local": ("local", "Run jobs on this machine, without Kubernetes."),
+    "logs": ("logs", "Print the logs of all pods of a job."),
+    "preflight": ("preflight", "Try devices, network, data and checkpoints of a job."),
+    "recipes": ("recipes", "List the recipes, or show all keys of one."),
+    "report": ("others", "Make a page of HTML of a job."),
+    "restart": ("steering", "Give a job new pods."),
+    "resume": ("steering", "Go on with suspended jobs from where they were."),
+    "run": ("submit", "Start a job."),
+    "scale": ("steering", "Give a job another number of nodes."),
+    "suspend": ("steering", "Save the state of jobs and free their nodes."),
+    "top": ("waiting", "Show the jobs that go on, again and again."),
+    "version": ("doctor", "Say the versions, and whether they fit."),
+    "wait": ("waiting", "Wait for a job; the exit code is the job's."),
+    "watch": ("waiting", "Show the progress of a job until it ends."),
+}
+"""Of each command its module and the first line of its help."""
 
 
 class _Group(click.Group):
-    """Names the nearest command when there is none of a name."""
+    """Imports the command that runs, and names the nearest when there is none of a name."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module = import_module(f".{COMMANDS[cmd_name][0]}", __package__)
+        (found,) = (
+            each
+            for each in vars(module).values()
+            if isinstance(each, click.Command) and each.name == cmd_name
+        )
+        return found
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, summary) for name, (_, summary) in COMMANDS.items()])
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         name = args[0] if args else ""
-        if not ctx.resilient_parsing and name not in self.commands and not name.startswith("-"):
-            nearest = did_you_mean(name, self.commands)
+        if not ctx.resilient_parsing and name not in COMMANDS and not name.startswith("-"):
+            nearest = did_you_mean(name, COMMANDS)
             raise click.UsageError(f"there is no command {name}{f'; {nearest}' if nearest else ''}")
         return super().resolve_command(ctx, args)
 
@@ -54,38 +89,6 @@ def root() -> None:
 
     docs/cli.md shows the commands by task, and has the table of exit codes.
     """
-
-
-for _command in (
-    submit.run,
-    init.init,
-    listing.list_jobs,
-    listing.get,
-    listing.describe,
-    logs.logs,
-    preflight.preflight,
-    checkpoints.checkpoints,
-    compare.compare,
-    waiting.wait,
-    waiting.watch,
-    waiting.top,
-    steering.suspend,
-    steering.resume,
-    steering.restart,
-    steering.scale,
-    steering.cancel,
-    steering.delete,
-    recipes.recipes,
-    explain.explain,
-    debug.debug,
-    doctor.doctor,
-    doctor.version,
-    others.convert,
-    others.report,
-    local.local,
-    completion,
-):
-    root.add_command(_command)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -124,4 +127,6 @@ def _fail(error: ClientError) -> int:
 
 def complete(argv: Sequence[str] | None = None) -> int:
     """Answer kubectl what it may complete."""
+    from .completion import for_kubectl
+
     return for_kubectl(root, list(sys.argv[1:] if argv is None else argv))
