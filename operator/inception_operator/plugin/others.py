@@ -52,6 +52,8 @@ def report(
     from inception_operator.report.__main__ import main
 
     with Cluster(kubeconfig, context, namespace) as cluster:
+        # A job that is not there, or cannot be asked for, is said as every other command says it.
+        cluster.job(name)
         place = cluster.namespace
     chosen = {"kubeconfig": kubeconfig, "context": context, **given}
     options = [

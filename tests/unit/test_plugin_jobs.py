@@ -1,0 +1,261 @@
+"""The commands that look at jobs and steer them, against an API server over HTTP.
+
+tests/integration has the same on the real one; here is what it does not do at will: logs that are
+refused, pods that do not stop, an API server that is away, and what a shell completes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from inception_operator.client import following, pod_logs
+from inception_operator.contract import names
+from inception_operator.plugin import cli
+from job_api import NAMESPACE, JobApi
+from plugin_commands import Commands
+
+T0 = "2026-01-01T00:00:0"
+SUCCEEDED = {"type": "Succeeded", "status": "True", "reason": "Completed", "message": "all done"}
+FAILED = {"type": "Failed", "status": "True", "reason": "FailedByRule", "message": "code 65"}
+ROOT_CAUSE = {
+    "attempt": 1,
+    "pod": "digits-1-1",
+    "node": "n1",
+    "rank": 3,
+    "exitCode": 65,
+    "reason": "DataError",
+    "message": "no images in /data\x1b[2J",
+}
+
+
+@pytest.fixture
+def api(monkeypatch: pytest.MonkeyPatch) -> Iterator[JobApi]:
+    monkeypatch.setattr(pod_logs, "POLL_SECONDS", 0.02)
+    monkeypatch.setattr(following, "_PAUSE", 0.01)
+    with JobApi() as found:
+        # Nobody may see events, as for many users.
+        found.refusals["/events"] = (403, "may not list events")
+        yield found
+
+
+@pytest.fixture
+def kubeconfig(api: JobApi, tmp_path: Path) -> Path:
+    return api.kubeconfig(tmp_path)
+
+
+@pytest.fixture
+def command(kubeconfig: Path, capsys: pytest.CaptureFixture[str]) -> Commands:
+    return Commands(capsys, f"--kubeconfig={kubeconfig}")
+
+
+def three_jobs(api: JobApi) -> None:
+    """One that runs, one that has failed, one that waits."""
+    trainer = {"progressPercentage": 50, "step": 120, "samplesPerSecond": "800"}
+    api.put("running", state="Running", attempt=1, trainerStatus=trainer)
+    api.put("broken", state="Failed", conditions=[FAILED], rootCause=ROOT_CAUSE)
+    api.put("waiting", state="Pending")
+
+
+def column(text: str, name: str) -> list[str]:
+    """A column of a table."""
+    header, *rows = text.splitlines()
+    at = header.index(name)
+    return [row[at:].split()[0] for row in rows]
+
+
+def test_jobs_are_listed_by_name_state_and_as_others_read_them(
+    api: JobApi, command: Commands
+) -> None:
+    three_jobs(api)
+    listed = command("list").out
+    assert column(listed, "NAME") == ["broken", "running", "waiting"]
+    assert column(listed, "STATE") == ["Failed", "Running", "Pending"]
+    assert column(command("list", "--state=failed").out, "NAME") == ["broken"]
+    assert column(command("list", "--sort-by=state").out, "STATE") == sorted(
+        ["Failed", "Running", "Pending"]
+    )
+    assert [job["metadata"]["name"] for job in command("list", "-o", "json").json["items"]] == [
+        "broken",
+        "running",
+        "waiting",
+    ]
+    assert command("list", "-o", "name").out.splitlines()[0] == (
+        f"{names.PLURAL[:-1]}.{names.GROUP}/broken"
+    )
+    none = command("list", "--state=Suspended")
+    assert (none.out, none.err) == ("", f"No jobs found in the namespace {NAMESPACE}.\n")
+    assert column(command("get", "waiting", "broken").out, "NAME") == ["waiting", "broken"]
+    assert command("get", "running", "-o", "json").json["status"]["attempt"] == 1
+
+
+def test_what_goes_on_is_on_top_and_what_has_ended_only_on_demand(
+    api: JobApi, command: Commands
+) -> None:
+    three_jobs(api)
+    head, _, table = command("top").out.partition("\n")
+    assert head == "2 jobs, 1 running, 800.0 img/s together"
+    assert column(table, "NAME") == ["running", "waiting"]
+    head, _, table = command("top", "--all", "--once").out.partition("\n")
+    assert column(table, "NAME") == ["running", "broken", "waiting"]
+
+
+def test_a_page_says_why_a_job_has_failed_to_who_may_see_no_pods(
+    api: JobApi, command: Commands
+) -> None:
+    three_jobs(api)
+    api.add_pods("broken", ["Failed"])
+    page = command("describe", "broken").out
+    assert "broken-0-1" in page
+    assert "no images in /data" in page
+    assert "\x1b" not in page
+    api.refusals["/pods"] = (403, "may not list pods")
+    assert "you may not see the pods" in command("describe", "broken").out
+    api.refusals["/pods"] = (500, "etcd is away")
+    refused = command.run("describe", "broken")
+    assert (refused.code, refused.out) == (69, "")
+    assert "etcd is away" in refused.err
+
+
+@pytest.mark.parametrize("words", [("describe",), ("get",), ("logs",), ("report",)], ids=str)
+def test_a_job_that_is_not_there_leads_to_the_nearest(
+    words: tuple[str, ...], api: JobApi, command: Commands
+) -> None:
+    three_jobs(api)
+    missing = command.run(*words, "runing")
+    assert (missing.code, missing.out) == (3, "")
+    assert "did you mean running?" in missing.err
+
+
+@pytest.mark.parametrize("words", [("list",), ("describe", "x"), ("report", "x")], ids=str)
+def test_an_api_server_that_does_not_know_the_user_is_told_alike_by_all(
+    words: tuple[str, ...], api: JobApi, kubeconfig: Path, command: Commands
+) -> None:
+    kubeconfig.write_text(kubeconfig.read_text().replace("let-me-in", "stranger"))
+    refused = command.run(*words)
+    assert (refused.code, refused.out) == (77, "")
+    assert "does not know you" in refused.err
+
+
+def test_logs_are_those_of_all_pods_as_far_as_they_can_be_had(
+    api: JobApi, command: Commands
+) -> None:
+    three_jobs(api)
+    api.add_pods("running", ["Running", "Running"])
+    api.logs["running-0-1"] = [f"{T0}1Z one", f"{T0}2Z \x1b[31mtwo"]
+    shown = command("logs", "running")
+    assert shown.out == "[running-0-1] one\n[running-0-1] two\n"
+    assert "[running-1-1] no log: " in shown.err
+    assert command("logs", "running", "--no-prefix", "--timestamps").out == (
+        f"{T0}1Z one\n{T0}2Z two\n"
+    )
+    api.logs.clear()
+    nothing = command.run("logs", "running")
+    assert (nothing.code, "no pod of running has a log" in nothing.err) == (1, True)
+    without = command.run("logs", "waiting")
+    assert (without.code, "waiting has no pods" in without.err) == (1, True)
+    both = command.run("logs", "running", "--follow", "--previous")
+    assert (both.code, "do not go together" in both.err) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "said"),
+    [
+        ({"state": "Succeeded", "conditions": [SUCCEEDED]}, 0, "digits: Succeeded"),
+        (
+            {"state": "Failed", "conditions": [FAILED], "rootCause": ROOT_CAUSE},
+            65,
+            "digits: Failed",
+        ),
+        ({"state": "Failed", "conditions": [FAILED]}, 1, "digits: Failed"),
+    ],
+    ids=["well", "with a root cause", "without"],
+)
+def test_waiting_and_watching_end_as_the_job_ends(
+    status: dict[str, Any], code: int, said: str, api: JobApi, command: Commands
+) -> None:
+    api.put("digits", **status)
+    for word in ("wait", "watch"):
+        ended = command.run(word, "digits")
+        assert (ended.code, said in ended.err) == (code, True), ended
+        assert "\x1b" not in ended.err
+
+
+def test_waiting_ends_with_the_time_or_with_what_is_waited_for(
+    api: JobApi, command: Commands
+) -> None:
+    three_jobs(api)
+    late = command.run("wait", "waiting", "--timeout=0s")
+    assert late.code == 124
+    assert command("wait", "running", "--for=running").err == ""
+    # It will never be: how it has ended is said, and its code.
+    never = command.run("wait", "broken", "--for=running")
+    assert (never.code, "broken: Failed" in never.err) == (65, True)
+
+
+def test_what_steers_a_job_changes_its_spec_and_says_so(api: JobApi, command: Commands) -> None:
+    three_jobs(api)
+    assert command("suspend", "running", "waiting").out == (
+        "running saves its state and is suspended\nwaiting saves its state and is suspended\n"
+    )
+    assert api.jobs["waiting"]["spec"]["runPolicy"]["suspend"] is True
+    command("resume", "waiting")
+    assert api.jobs["waiting"]["spec"]["runPolicy"]["suspend"] is False
+    assert command("delete", "waiting").out == "waiting is deleted\n"
+    assert "waiting" not in api.jobs
+    missing = command.run("delete", "waiting")
+    assert missing.code == 3
+    assert command("delete", "waiting", "--ignore-not-found").out == ""
+
+
+def test_a_job_that_does_not_stop_is_left_as_it_is_said(api: JobApi, command: Commands) -> None:
+    three_jobs(api)
+    # Nobody suspends it here: no operator runs.
+    late = command.run("restart", "running", "--timeout=0s")
+    assert late.code == 1
+    assert "running was asked to stop and has not yet" in late.err
+    assert "kubectl inception resume running" in late.err
+    assert api.jobs["running"]["spec"]["runPolicy"]["suspend"] is True
+    again = command.run("restart", "running")
+    assert (again.code, "running is suspended" in again.err) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("words", "completed"),
+    [
+        (["describe", ""], ["broken", "running", "waiting"]),
+        (["describe", "r"], ["running"]),
+        (["get", "running", "w"], ["waiting"]),
+        (["logs", "--tail", "3", "b"], ["broken"]),
+        (["checkpoints", "r"], ["running"]),
+        (["checkpoints", "promote", "r"], ["running"]),
+        (["describe", "-n", "elsewhere", "r"], []),
+    ],
+    ids=" ".join,
+)
+def test_names_of_jobs_are_completed(
+    words: list[str],
+    completed: list[str],
+    api: JobApi,
+    kubeconfig: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    three_jobs(api)
+    api.refusals["/namespaces/elsewhere/inceptiontrainings"] = (403, "may not")
+    monkeypatch.setenv("KUBECONFIG", str(kubeconfig))
+    assert cli.complete(words) == 0
+    *found, last = capsys.readouterr().out.splitlines()
+    assert (sorted(found), last) == (completed, ":4")
+
+
+def test_where_jobs_cannot_be_asked_for_nothing_is_completed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
+    assert cli.complete(["describe", ""]) == 0
+    said = capsys.readouterr()
+    assert (said.out, said.err) == (":4\n", "")
