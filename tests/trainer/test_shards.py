@@ -483,6 +483,31 @@ def test_an_index_serves_the_next_process_until_a_shard_changes(shards, monkeypa
     assert len(read) == 15
 
 
+@pytest.mark.parametrize("filler", [None, b"\0", b"\xa5"], ids=["cut", "zeroed", "garbled"])
+def test_a_torn_copy_of_an_index_is_made_anew(tmp_path, filler) -> None:
+    shard = write_tar(tmp_path / "train-0000.tar", sample("a", png(0), 3))
+    numbers = array("q", [512, 1024, 4096])
+    index = Index.of([ShardIndex(numbers, numbers, array("i", [1, 2, 0]))])
+    made = []
+
+    def make() -> Index:
+        made.append(1)
+        return index
+
+    shardindex.cached_index([str(shard)], None, make)
+    [copy] = shardindex.folder().glob("inception-shards-*.npz")
+    content = copy.read_bytes()
+    for end in range(0, len(content), 3):
+        made.clear()
+        torn = content[:end] if filler is None else content[:end].ljust(len(content), filler)
+        copy.write_bytes(torn)
+        found = shardindex.cached_index([str(shard)], None, make)
+        # The last zeros are the file's own.
+        assert made or torn == content
+        assert all(map(np.array_equal, found, index))
+        assert copy.read_bytes() == content
+
+
 def test_workers_read_what_the_process_indexed(shards, monkeypatch) -> None:
     batches = [np.array([39, 1]), np.array([2, 17])]
     train = splits(shards, workers=2).train

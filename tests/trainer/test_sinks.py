@@ -19,6 +19,7 @@ from inception_trainer.config.settings import Settings, from_environment
 from inception_trainer.device import Figures, StepTimes
 from inception_trainer.launcher.rank_times import RankTimes
 from inception_trainer.log import logger
+from inception_trainer.reporting.outputs import append_lines
 from inception_trainer.reporting.progress import MOST_ROWS, History, Progress
 from inception_trainer.reporting.records import (
     Bus,
@@ -545,6 +546,46 @@ def test_mllog_over_two_attempts(tmp_path) -> None:
         "sgd",
         1.0,
     )
+
+
+@pytest.mark.parametrize("damage", ["cut", "zeroed"])
+def test_lines_go_on_after_one_that_a_dead_node_has_left_torn(tmp_path, damage) -> None:
+    path = tmp_path / "lines.jsonl"
+    with append_lines(path) as file:
+        file.write('{"a": 1}\n{"b": 2}\n')
+    content = path.read_bytes()
+    for end in range(len(content) + 1):
+        torn = content[:end]
+        path.write_bytes(torn if damage == "cut" else torn.ljust(len(content), b"\0"))
+        with append_lines(path) as file:
+            file.write('{"c": 3}\n')
+        found = path.read_text().splitlines()
+        assert found[-1] == '{"c": 3}'
+        assert found[: torn.count(b"\n")] == ['{"a": 1}', '{"b": 2}'][: torn.count(b"\n")]
+        assert len(found) <= 3
+
+
+def test_raport_and_mllog_go_on_after_a_torn_line(tmp_path) -> None:
+    attempt(tmp_path, range(3))
+    feed(NvidiaRaport(tmp_path))
+    logs = (tmp_path / "mllog.txt", tmp_path / "raport.json")
+    before = [path.read_text().count("\n") for path in logs]
+    for path in logs:
+        path.write_bytes(path.read_bytes()[:-9])
+    attempt(tmp_path, range(3, 4), evaluated=4, finished=True)
+    feed(NvidiaRaport(tmp_path))
+    for path, count, word in zip(logs, before, (":::MLLOG ", "DLLL "), strict=True):
+        found = path.read_text().splitlines()
+        torn = found.pop(count - 1)
+        assert torn.startswith(word)
+        assert all(json.loads(line.removeprefix(word)) for line in found)
+        assert len(found) > count
+
+
+def test_mllog_says_what_runs_where_a_dead_node_left_an_empty_file(tmp_path) -> None:
+    (tmp_path / "mllog.txt").touch()
+    attempt(tmp_path, range(3))
+    assert "global_batch_size" in {record["key"] for record in mllog(tmp_path)}
 
 
 def test_mllog_of_evaluations_by_steps(tmp_path) -> None:

@@ -15,6 +15,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ from inception_trainer.reporting.records import (
     RunInfo,
 )
 from inception_trainer.sinks import build, tracking
-from inception_trainer.sinks.mlflow import ENVIRONMENT, MLflow
+from inception_trainer.sinks.mlflow import ENVIRONMENT, MLflow, mend
 from inception_trainer.sinks.tracking import Journal, Outcome, Point, Stored, Tracking
 from inception_trainer.sinks.wandb import Wandb, history, records
 from launchers import free_port
@@ -139,12 +140,11 @@ def rows(output: Path) -> list[dict[str, Any]]:
     from wandb.proto import wandb_internal_pb2
 
     files = sorted((output / "wandb").glob("offline-run-*/*.wandb"))
-    return [row for file in files for row in history(file.read_bytes(), wandb_internal_pb2)]
+    return [row for file in files for row in history(file.read_bytes(), wandb_internal_pb2)[0]]
 
 
 def attempt_on_disk(output: Path, steps: range, **options: Any) -> None:
     """Feed Weights & Biases, and wait for its file: a process of its own goes on writing it."""
-    from google.protobuf.message import DecodeError
     from wandb.proto import wandb_internal_pb2
 
     attempt(wandb(output), steps, **options)
@@ -152,11 +152,8 @@ def attempt_on_disk(output: Path, steps: range, **options: Any) -> None:
 
     def is_whole() -> bool:
         record = wandb_internal_pb2.Record()
-        for data in records(file.read_bytes()):
-            try:
-                record.ParseFromString(data)
-            except DecodeError:
-                return False
+        for _, data in records(file.read_bytes()):
+            record.ParseFromString(data)
         return record.WhichOneof("record_type") == "exit"
 
     until(is_whole)
@@ -341,6 +338,162 @@ def test_what_a_killed_attempt_had_not_written_comes_with_the_next_one(tmp_path:
     assert [row["_step"] for row in found if "val/top1" in row] == list(range(5, 311, 5))
     # One ID, and a folder for each attempt.
     assert len(list(tmp_path.glob(f"wandb/offline-run-*-{UID}"))) == 2
+
+
+def cut(content: bytes, end: int) -> bytes:
+    return content[:end]
+
+
+def zeroed(content: bytes, end: int) -> bytes:
+    """As some file systems leave a file whose node died: its length is there, its end is not."""
+    return content[:end].ljust(len(content), b"\0")
+
+
+def garbled(content: bytes, end: int) -> bytes:
+    """Blocks of something else where the end was."""
+    return content[:end].ljust(len(content), b"\xa5")
+
+
+DAMAGE = pytest.mark.parametrize("damage", [cut, zeroed, garbled])
+
+
+@pytest.fixture(scope="module")
+def wandb_content(tmp_path_factory) -> bytes:
+    """Of a run whose last records, one of them in two parts, lie about the end of a block."""
+    output = tmp_path_factory.mktemp("whole")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tracking, "CLOSE_SECONDS", float(PATIENCE))
+        patch.setenv("WANDB_ERROR_REPORTING", "false")
+        attempt_on_disk(output, range(1, 121))
+    [file] = output.glob("wandb/offline-run-*/*.wandb")
+    content = file.read_bytes()
+    assert len(content) > 2 * 32_768
+    return content
+
+
+@DAMAGE
+def test_a_torn_record_of_wandb_ends_its_file_wherever_it_is(
+    wandb_content: bytes, damage: Callable[[bytes, int], bytes]
+) -> None:
+    from wandb.proto import wandb_internal_pb2
+
+    written = list(records(wandb_content))
+    assert written[-1][0] == len(wandb_content)
+    # About the border of two blocks, in the last records and in the head.
+    last = len(wandb_content)
+    places = [*range(65_536 - 300, 65_536 + 200), *range(last - 400, last), *range(200)]
+    for end in places:
+        torn = damage(wandb_content, end)
+        # Some bytes are zeros already.
+        pairs = zip(torn[end:], wandb_content[end:], strict=False)
+        intact = end + sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+        assert list(records(torn)) == [record for record in written if record[0] <= intact]
+    all_rows, length = history(wandb_content, wandb_internal_pb2)
+    assert length == last
+    for end in (0, 5, 200, 32_769, 65_530, 65_540, last - 300, last - 3):
+        torn = damage(wandb_content, end)
+        found, whole = history(torn, wandb_internal_pb2)
+        assert found == all_rows[: len(found)]
+        kept = [place for place, _ in written if place <= end]
+        assert whole == max(kept, default=min(len(torn), 7))
+
+
+@DAMAGE
+@pytest.mark.usefixtures("patient")
+def test_an_attempt_goes_on_after_one_whose_node_died(
+    tmp_path: Path,
+    caplog,
+    warnings,
+    wandb_content: bytes,
+    damage: Callable[[bytes, int], bytes],
+) -> None:
+    folder = tmp_path / "wandb" / f"offline-run-20200101_000000-{UID}"
+    folder.mkdir(parents=True)
+    torn = damage(wandb_content, len(wandb_content) // 2)
+    (folder / f"run-{UID}.wandb").write_bytes(torn)
+    left = len(rows(tmp_path))
+    assert 0 < left < 120
+    Journal(tmp_path / "tracking" / f"wandb-{UID}.jsonl")
+    sink = wandb(tmp_path)
+    attempt(sink, range(left, 131), info=dataclasses.replace(INFO, start_step=left))
+    until(lambda: len(rows(tmp_path)) >= 130)
+    assert [row["_step"] for row in rows(tmp_path) if "train/loss" in row] == list(range(1, 131))
+    assert warnings() == []
+    [line] = [each for each in caplog.messages if "no whole record" in each]
+    assert f"of {len(torn)} bytes" in line
+
+
+@DAMAGE
+def test_a_journal_is_read_up_to_a_torn_line_wherever_that_is(
+    tmp_path: Path, damage: Callable[[bytes, int], bytes]
+) -> None:
+    path = tmp_path / "journal.jsonl"
+    points = [Point(step, 1.5, {"train/loss": 0.5, "val/top1": step / 7}) for step in range(1, 6)]
+    Journal(path).add(points)
+    content = path.read_bytes()
+    for end in range(len(content)):
+        torn = damage(content, end)
+        path.write_bytes(torn)
+        # A line that lacks no more than its end of line is whole.
+        whole = (torn[:end] + b"\n").count(b"}]\n") if damage is cut else torn.count(b"}]\n")
+        journal = Journal(path)
+        assert list(journal.points()) == points[:whole]
+        journal.add(points)
+        assert list(Journal(path).points()) == points
+
+
+@DAMAGE
+@pytest.mark.usefixtures("patient")
+def test_a_file_store_of_mlflow_goes_on_after_a_node_that_died(
+    tmp_path: Path, caplog, warnings, damage: Callable[[bytes, int], bytes]
+) -> None:
+    store = tmp_path / "runs"
+    attempt(mlflow(store, tmp_path / "output"), range(1, 11), end=None)
+    [curve] = store.glob("*/*/metrics/train/loss")
+    content = curve.read_bytes()
+    for end in range(len(content) - content.count(b"\n") * 10, len(content)):
+        curve.write_bytes(damage(content, end))
+        mend(store, UID)
+        assert curve.read_bytes() == content[: content.rfind(b"\n", 0, end) + 1]
+    for end in (0, 10):
+        curve.write_bytes(damage(content, end))
+        mend(store, "of-another-run")
+        assert curve.read_bytes() == damage(content, end)
+        mend(store, UID)
+        assert not curve.exists()
+    curve.write_bytes(damage(content, len(content) - 15))
+    caplog.clear()
+    again = dataclasses.replace(INFO, attempt=2, start_step=8)
+    attempt(mlflow(store, tmp_path / "output"), range(9, 13), info=again)
+    assert curve_in(store, "train/loss") == [(n, 1 / n) for n in range(1, 13)]
+    assert warnings() == []
+    [line] = [each for each in caplog.messages if "no whole lines" in each]
+    assert str(curve) in line
+
+
+@DAMAGE
+def test_the_name_of_a_run_is_found_where_a_node_left_a_part_of_its_file(
+    tmp_path: Path, damage: Callable[[bytes, int], bytes]
+) -> None:
+    path = tmp_path / "wandb-run.txt"
+    run = tracking._remembered(tmp_path, "wandb", anew=True)
+    content = path.read_bytes()
+    Journal(tmp_path / f"wandb-{run}.jsonl").add([Point(1, 1.5, {"train/loss": 0.5})])
+    older = tmp_path / f"wandb-{'0' * 32}.jsonl"
+    older.touch()
+    os.utime(older, (1, 1))
+    for end in range(len(content)):
+        path.write_bytes(damage(content, end))
+        assert tracking._remembered(tmp_path, "wandb", anew=False) == run
+        assert path.read_text(encoding="ascii").strip() == run
+    path.write_bytes(damage(content, 5))
+    assert tracking._remembered(tmp_path, "wandb", anew=True) != run
+    path.write_bytes(damage(content, 5))
+    for journal in tmp_path.glob("*.jsonl"):
+        journal.unlink()
+    anew = tracking._remembered(tmp_path, "wandb", anew=False)
+    assert len(anew) == 32
+    assert tracking._remembered(tmp_path, "wandb", anew=False) == anew
 
 
 class Slow:

@@ -7,12 +7,14 @@ programs that write event files, lines and pictures know paths only.
 from __future__ import annotations
 
 import csv
+import os
 import shutil
 import tempfile
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TextIO
 
 from inception_trainer.errors import StoreFailed
 from inception_trainer.log import logger
@@ -83,6 +85,22 @@ def write_rows(path: Path, rows: Iterable[Sequence[object]]) -> None:
     """Write a table as CSV, as :func:`replacing` does."""
     with replacing(path) as draft, draft.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows(rows)
+
+
+def append_lines(path: Path) -> TextIO:
+    """Open a text file to add lines to it. A last line that a killed process has not written to its
+    end is ended first, so that the next one stands alone.
+    """
+    is_cut = False
+    # Terminals and pipes have no end to look at.
+    if path.is_file() and path.stat().st_size:
+        with suppress(OSError), path.open("rb") as before:
+            before.seek(-1, os.SEEK_END)
+            is_cut = before.read() != b"\n"
+    file = path.open("a", encoding="utf-8")
+    if is_cut:
+        file.write("\n")
+    return file
 
 
 class Mirror:

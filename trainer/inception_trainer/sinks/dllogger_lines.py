@@ -12,6 +12,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, TextIO
 
+from inception_trainer.reporting.outputs import append_lines
+
 
 class DLLoggerLines:
     """Appends to a file, so that it covers all attempts; nothing is written before :meth:`open`."""
@@ -25,7 +27,7 @@ class DLLoggerLines:
     def open(self) -> None:
         """Open the file, making its folder."""
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = self._path.open("a", encoding="utf-8")
+        self._file = append_lines(self._path)
 
     def metadata(self, metric: str, metadata: dict[str, Any]) -> None:
         """Write what a metric is measured in, and how its values are formatted."""

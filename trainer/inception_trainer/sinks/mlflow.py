@@ -5,6 +5,8 @@ MLflow numbers runs itself, so that of a job is known by a tag, and found by it 
 
 from __future__ import annotations
 
+import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from inception_trainer import __version__
 from inception_trainer.config import settings
 from inception_trainer.config.sources import flat
 from inception_trainer.config.tracking import MLflowConfig
+from inception_trainer.log import logger
 from inception_trainer.reporting.records import RunInfo
 
 from .tracking import Outcome, Point, Stored, needed
@@ -30,6 +33,8 @@ ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
 }
 """What the client reads when it is loaded; values that are set already stay."""
+LINE = re.compile(rb"[0-9]+ [^ \0\n]+ [0-9]+( [^ \0\n]+ [^ \0\n]+)?\n")
+"""Of a curve in a file store: time, value and step, and what a data set adds to them."""
 STATUS = {Outcome.FINISHED: "FINISHED", Outcome.STOPPED: "SCHEDULED", Outcome.FAILED: "FAILED"}
 MOST_PARAMETERS = 100
 """MLflow takes no more at once."""
@@ -59,6 +64,7 @@ class MLflow:
         self._package = needed("mlflow", "mlflow-skinny or mlflow")
         uri = self._config.uri or ""
         if "://" not in uri:
+            mend(Path(uri), run)
             uri = Path(uri).absolute().as_uri()
         self._client = self._package.MlflowClient(tracking_uri=uri)
         found = self._find_or_create(info, run)
@@ -124,6 +130,39 @@ class MLflow:
         )
         for start in range(0, len(new), MOST_PARAMETERS):
             self._client.log_batch(self._run_id, params=new[start : start + MOST_PARAMETERS])
+
+
+def mend(store: Path, run: str) -> None:
+    """Cut from the curves of a run in a file store what a node that died had not written whole: for
+    one torn line MLflow gives nothing of the run any more.
+    """
+    for tag in store.glob(f"*/*/tags/{RUN_TAG}"):
+        if tag.read_text(encoding="utf-8", errors="replace").strip() == run:
+            for curve in (tag.parents[1] / "metrics").rglob("*"):
+                if curve.is_file():
+                    _cut_torn_end(curve)
+
+
+def _cut_torn_end(curve: Path) -> None:
+    content = curve.read_bytes()
+    lines = content.splitlines(keepends=True)
+    while lines and not LINE.fullmatch(lines[-1]):
+        lines.pop()
+    whole = b"".join(lines)
+    if whole and whole == content:
+        return
+    logger.info(
+        "%s: the last %d of %d bytes are no whole lines, as of an attempt that was killed: they "
+        "are removed, and points that were in them are written again",
+        curve,
+        len(content) - len(whole),
+        len(content),
+    )
+    if whole:
+        os.truncate(curve, len(whole))
+    else:
+        # MLflow takes a curve without points for a damaged one.
+        curve.unlink()
 
 
 def facts(info: RunInfo) -> dict[str, str]:

@@ -14,6 +14,7 @@ from typing import Any, TextIO
 
 from typing_extensions import override
 
+from inception_trainer.reporting.outputs import append_lines
 from inception_trainer.reporting.records import (
     EndRecord,
     EvaluationRecord,
@@ -46,8 +47,9 @@ class MLLog(Sink):
         """Open the file and write what runs, if no earlier attempt has."""
         self._info = info
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        is_first_attempt = not self._path.exists()
-        self._file = self._path.open("a", encoding="utf-8")
+        # A node that dies may leave the file without what was written to it.
+        is_first_attempt = not self._path.exists() or not self._path.stat().st_size
+        self._file = append_lines(self._path)
         # Sinks start after the first step; the initialisation began when they were made.
         self._line(START, "init_start", None, self._created_at)
         if is_first_attempt:

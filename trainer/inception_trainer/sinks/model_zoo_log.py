@@ -12,6 +12,7 @@ from typing import Any
 from typing_extensions import override
 
 from inception_trainer.log import logger
+from inception_trainer.reporting.outputs import append_lines
 from inception_trainer.reporting.records import EndRecord, Sink
 from inception_trainer.stores import Remote, place
 
@@ -82,7 +83,7 @@ def append(variable: str, name: str, content: Any) -> None:
         return
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a", encoding="utf-8") as file:
+        with append_lines(path) as file:
             file.write(f"{json.dumps(content)}\n")
     except OSError as error:
         logger.warning("%s: %s cannot be written: %s", variable, name, error.strerror or error)

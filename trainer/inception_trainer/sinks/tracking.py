@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import re
 import threading
 import time
 import uuid
@@ -28,6 +29,7 @@ from typing import Any, Protocol
 from typing_extensions import override
 
 from inception_trainer.log import logger
+from inception_trainer.reporting.outputs import append_lines, replace_file
 from inception_trainer.reporting.records import (
     EndRecord,
     EvaluationRecord,
@@ -48,6 +50,9 @@ CLOSE_SECONDS = 10.0
 """How long the end of a run waits for a tracker."""
 LAST_TRY_SECONDS = 2.0
 """How long it waits for one that has not answered before."""
+
+RUN = re.compile("[0-9a-f]{32}")
+"""What names a run outside the cluster."""
 
 Stored = dict[str, int]
 """The last step of each curve that a tracker has."""
@@ -268,7 +273,7 @@ class Tracking(Sink):
             if folder is not None:
                 folder.mkdir(parents=True, exist_ok=True)
                 name = self._tracker.name.lower()
-                run = run or _remembered(folder / f"{name}-run.txt", anew=info.start_step == 0)
+                run = run or _remembered(folder, name, anew=info.start_step == 0)
                 self._journal = Journal(folder / f"{name}-{run}.jsonl")
         except OSError as error:
             logger.warning("%s: %s", folder, error.strerror)
@@ -281,17 +286,13 @@ class Journal:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._last: Stored = {}
-        self._is_torn = path.exists() and path.read_bytes()[-1:] not in (b"", b"\n")
         for point in self.points():
             self._last |= dict.fromkeys(point.values, point.step)
 
     def add(self, points: Iterable[Point]) -> None:
         """Append those that are not there: a restart repeats some."""
         new = [point for each in points if (point := each.beyond(self._last)) is not None]
-        with self.path.open("a", encoding="utf-8") as file:
-            if self._is_torn:
-                file.write("\n")
-                self._is_torn = False
+        with append_lines(self.path) as file:
             for point in new:
                 file.write(json.dumps([point.step, point.seconds, point.values]) + "\n")
                 self._last |= dict.fromkeys(point.values, point.step)
@@ -318,10 +319,31 @@ def needed(module: str, package: str) -> Any:
         ) from None
 
 
-def _remembered(path: Path, *, anew: bool) -> str:
+def _remembered(folder: Path, name: str, *, anew: bool) -> str:
     """The name of a run outside the cluster; a training that begins anew is another run."""
-    if not anew and path.exists():
-        return path.read_text(encoding="utf-8").strip()
-    run = uuid.uuid4().hex
-    path.write_text(f"{run}\n", encoding="utf-8")
+    path = folder / f"{name}-run.txt"
+    run = None if anew else _known(path) or _of_newest_journal(folder, name)
+    if run is None:
+        run = uuid.uuid4().hex
+    if _known(path) != run:
+        replace_file(path, f"{run}\n")
     return run
+
+
+def _known(path: Path) -> str | None:
+    """The name in the file; None where there is none, or a node that died left only a part."""
+    found = None
+    if path.exists():
+        found = RUN.fullmatch(path.read_text(encoding="ascii", errors="replace").strip())
+    return found and found[0]
+
+
+def _of_newest_journal(folder: Path, name: str) -> str | None:
+    journals = [path for path in folder.glob(f"{name}-*.jsonl") if _run_of(path, name)]
+    newest = max(journals, key=lambda path: path.stat().st_mtime_ns, default=None)
+    return None if newest is None else _run_of(newest, name)
+
+
+def _run_of(journal: Path, name: str) -> str | None:
+    found = RUN.fullmatch(journal.stem.removeprefix(f"{name}-"))
+    return found and found[0]

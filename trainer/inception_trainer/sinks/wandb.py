@@ -9,12 +9,14 @@ from __future__ import annotations
 import json
 import struct
 import tempfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from inception_trainer.config import settings
 from inception_trainer.config.tracking import WandbConfig
+from inception_trainer.log import logger
 from inception_trainer.reporting.records import RunInfo
 
 from .tracking import Outcome, Point, Stored, needed
@@ -37,8 +39,8 @@ HEADER_BYTES = 7
 BLOCK_BYTES = 32_768
 PART = struct.Struct("<IHB")
 """Before each part of a record: its checksum, length and place."""
-WHOLE, LAST = 1, 4
-"""Places of the parts that end a record."""
+WHOLE, FIRST, LAST = 1, 2, 4
+"""Places of the parts that begin or end a record; those between have another."""
 
 
 class Wandb:
@@ -89,31 +91,51 @@ def _stored(folder: Path, run: str, protos: Any) -> Stored:
     """The last steps of the curves in the folders of this run."""
     stored: Stored = {}
     for path in folder.glob(f"offline-run-*-{run}/run-{run}.wandb"):
-        for row in history(path.read_bytes(), protos):
+        content = path.read_bytes()
+        rows, whole = history(content, protos)
+        if whole < len(content):
+            logger.info(
+                "%s: its last %d of %d bytes are no whole record and are not read, as of an "
+                "attempt that was killed; points that were in them are written again",
+                path,
+                len(content) - whole,
+                len(content),
+            )
+        for row in rows:
             step = int(row["_step"])
             for tag in row:
                 stored[tag] = max(step, stored.get(tag, -1))
     return stored
 
 
-def history(content: bytes, protos: Any) -> Iterator[dict[str, Any]]:
-    """The rows of a ``.wandb`` file, whose end may be missing.
+def history(content: bytes, protos: Any) -> tuple[list[dict[str, Any]], int]:
+    """The rows of a ``.wandb`` file whose end may be missing or damaged, and how many bytes there
+    are before that end.
 
     It is a log as LevelDB writes them: blocks of 32 KiB, in which records are cut where a block
     ends; after a header of seven bytes, which counts as part of the first block.
     """
-    for data in records(content):
+    rows: list[dict[str, Any]] = []
+    end = min(HEADER_BYTES, len(content))
+    for end, data in records(content):  # noqa: B007 - that of the last record is the answer
         record = protos.Record()
         record.ParseFromString(data)
         if record.WhichOneof("record_type") == "history":
-            yield {
-                item.key or ".".join(item.nested_key): json.loads(item.value_json)
-                for item in record.history.item
-            }
+            rows.append(
+                {
+                    item.key or ".".join(item.nested_key): json.loads(item.value_json)
+                    for item in record.history.item
+                }
+            )
+    return rows, end
 
 
-def records(content: bytes) -> Iterator[bytes]:
-    """The records of such a file, each of them a message of wandb's."""
+def records(content: bytes) -> Iterator[tuple[int, bytes]]:
+    """The records of such a file, each of them a message of wandb's, with the place behind it.
+
+    The first one that is not as it was written is the end: a node that dies may leave zeros, or
+    parts of what was written last, in a file that has its full length.
+    """
     at, data = HEADER_BYTES, b""
     while at + PART.size <= len(content):
         left = BLOCK_BYTES - at % BLOCK_BYTES
@@ -121,12 +143,15 @@ def records(content: bytes) -> Iterator[bytes]:
             # Too little for the head of a part: zeros fill the block.
             at += left
             continue
-        _, length, place = PART.unpack_from(content, at)
+        checksum, length, place = PART.unpack_from(content, at)
         at += PART.size
-        if at + length > len(content):
-            return
-        data += content[at : at + length]
+        part = content[at : at + length]
         at += length
+        if len(part) < length or zlib.crc32(part, zlib.crc32(bytes((place,)))) != checksum:
+            return
+        if (place in (WHOLE, FIRST)) == bool(data):
+            return
+        data += part
         if place in (WHOLE, LAST):
-            yield data
+            yield at, data
             data = b""
