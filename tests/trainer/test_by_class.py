@@ -16,6 +16,7 @@ from inception_trainer import models
 from inception_trainer.comm import Comm
 from inception_trainer.data.class_names import class_names
 from inception_trainer.modes.by_class import BINS, ByClass, ClassResult, write
+from inception_trainer.modes.mistakes import MOST, Worst
 from inception_trainer.train.evaluation import Seen
 
 ALONE = Comm(0, 1, "gloo")
@@ -35,7 +36,8 @@ def batches(count: int = 5, rows: int = 40) -> list[tuple[torch.Tensor, torch.Te
 
 
 def seen(logits: torch.Tensor, labels: torch.Tensor) -> Seen:
-    return Seen(np.arange(len(labels)), torch.zeros(len(labels), 3, 8, 8), logits, labels)
+    images = torch.zeros(len(labels), 3, 8, 8, dtype=torch.uint8)
+    return Seen(np.arange(len(labels)), images, logits, labels)
 
 
 def counted() -> ClassResult:
@@ -77,6 +79,25 @@ def test_confusion_accuracy_and_precision_are_those_of_scikit_learn(tmp_path) ->
         if count
     }
     assert (tmp_path / "new" / "confusion.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_probabilities_are_computed_once_for_classes_and_mistakes(monkeypatch) -> None:
+    softmax, computed = torch.Tensor.softmax, []
+
+    def counting(tensor: torch.Tensor, dim: int) -> torch.Tensor:
+        computed.append(tensor.shape)
+        return softmax(tensor, dim)
+
+    monkeypatch.setattr(torch.Tensor, "softmax", counting)
+    counts, worst = ByClass(CLASSES), Worst()
+    for logits, labels in batches():
+        batch = seen(logits, labels)
+        counts.add(batch)
+        worst.add(batch)
+    assert computed == [logits.shape for logits, _ in batches()]
+    confusion = counts.result(ALONE).confusion
+    wrong = int(confusion.sum() - confusion.diagonal().sum())
+    assert len(worst.result(ALONE)) == min(MOST, wrong) == MOST
 
 
 def test_calibration_error_by_hand() -> None:

@@ -36,9 +36,10 @@ class ByClass:
 
     def add(self, seen: Seen) -> None:
         """Count a batch; negative labels are skipped."""
-        readable = seen.labels >= 0
-        labels = seen.labels[readable].cpu()
-        confidence, predicted = seen.logits[readable].float().softmax(1).cpu().max(1)
+        labels = seen.labels.cpu()
+        readable = labels >= 0
+        labels = labels[readable]
+        confidence, predicted = (guess[readable] for guess in seen.guesses)
         ones = torch.ones(len(labels), dtype=torch.float64)
         self._confusion.index_add_(0, labels * self._classes + predicted, ones)
         # (0, 1/15] is the first interval: what lies on a border belongs to the lower one.

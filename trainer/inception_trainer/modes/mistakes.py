@@ -67,12 +67,12 @@ class Worst:
     def add(self, seen: Seen) -> None:
         """Look at a batch."""
         labels = seen.labels.cpu()
-        logits = seen.logits.float().cpu()
-        confidence, predicted = logits.softmax(1).max(1)
+        confidence, predicted = seen.guesses
         wrong = ((labels >= 0) & (predicted != labels)).nonzero().flatten()
         if not len(wrong):
             return
-        losses = functional.cross_entropy(logits[wrong], labels[wrong], reduction="none").double()
+        logits = seen.logits.float().cpu()[wrong]
+        losses = functional.cross_entropy(logits, labels[wrong], reduction="none").double()
         # Numbers that are none at all could not be sorted.
         losses = losses.nan_to_num(nan=math.inf, posinf=math.inf).clamp(max=1e300)
         numbers = torch.as_tensor(seen.indices)[wrong].double()

@@ -8,6 +8,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
@@ -64,7 +65,17 @@ def looks_like_guessing(result: Evaluation, classes: int) -> bool:
     return result.accuracy_top1 <= most and result.loss >= NO_BETTER * math.log(classes)
 
 
-class Seen(NamedTuple):
+class Guesses(NamedTuple):
+    """What a network takes the images of a batch for, in host memory."""
+
+    confidence: torch.Tensor
+    """The probability of the predicted class, FP32 ``[n]``."""
+    predicted: torch.Tensor
+    """int64 ``[n]``."""
+
+
+@dataclass(frozen=True)
+class Seen:
     """A batch that was evaluated."""
 
     indices: Indices
@@ -75,6 +86,12 @@ class Seen(NamedTuple):
     """FP32, ``[n, classes]``."""
     labels: torch.Tensor
     """int64 ``[n]``, on the device of the logits; negative where an image could not be read."""
+
+    @cached_property
+    def guesses(self) -> Guesses:
+        """Computed once, for all who look at the batch."""
+        confidence, predicted = self.logits.float().softmax(1).max(1)
+        return Guesses(confidence.cpu(), predicted.cpu())
 
 
 class Evaluator:
