@@ -165,7 +165,7 @@ def timms_loop(case: Case) -> Step:
     optimizer = timm.optim.create_optimizer_v2(
         model, opt="sgd", lr=RATE, momentum=MOMENTUM, weight_decay=DECAY
     )
-    endless: Any = itertools.repeat(tuple(case.batch_of_bytes()))
+    endless: Any = itertools.repeat(case.batch_of_bytes().tensors())
     loader = timm.data.loader.PrefetchLoader(
         endless, IMAGENET.mean, IMAGENET.std, device=torch.device(case.device)
     )

@@ -3,6 +3,9 @@
 """
 
 import colorsys
+import dataclasses
+import logging
+from contextlib import closing
 
 import numpy as np
 import pytest
@@ -11,12 +14,18 @@ from PIL import Image
 from torchvision.transforms import InterpolationMode, autoaugment
 
 from inception_trainer.config.training import from_mapping
+from inception_trainer.data import Batch, open_splits
 from inception_trainer.data import autoaugment as ours
-from inception_trainer.data import open_splits
-from inception_trainer.data.augment import Augment, erased_rectangle, jitter_colors
+from inception_trainer.data.augment import Augment, erased_rectangle, finish, jitter_colors
+from inception_trainer.data.base import UNREADABLE
+from inception_trainer.data.encoded import GREY
 from inception_trainer.data.randaugment import CHANGES, DRAWS, randaugment
 from inception_trainer.data.trivialaugment import BINS, trivial_augment
 from inception_trainer.data.trivialaugment import CHANGES as TRIVIAL_CHANGES
+from inception_trainer.log import logger
+from inception_trainer.train import device_augment
+from inception_trainer.train.device_augment import defer_to_device
+from shard_files import noise_folder
 
 KINDS = {
     "jitter": {"colorJitter": {"brightness": "0.4", "contrast": "0.4", "saturation": "0.4"}},
@@ -62,7 +71,7 @@ def test_every_kind_is_a_function_of_seed_epoch_and_index(kind, channels) -> Non
 
 
 def test_jitter_without_change_changes_nothing() -> None:
-    assert torch.equal(jitter_colors(images(), np.ones((8, 3))), images())
+    assert torch.equal(jitter_colors(images(), torch.ones(8, 3)), images())
 
 
 def test_jitter_by_hand() -> None:
@@ -73,21 +82,21 @@ def test_jitter_by_hand() -> None:
         .contiguous()
     )
     grey = 0.299 * 100 + 0.587 * 50 + 0.114 * 200
-    brighter, paler = jitter_colors(pixel, np.array([[1.2, 1, 1], [1, 1, 0.5]]))[
+    brighter, paler = jitter_colors(pixel, torch.tensor([[1.2, 1, 1], [1, 1, 0.5]]))[
         :, :, 0, 0
     ].tolist()
     assert brighter == [120, 60, 240]
     assert paler == [round(grey + (value - grey) / 2) for value in (100, 50, 200)]
     # One colour everywhere: contrast moves it away from the mean grey.
-    (stronger,) = jitter_colors(pixel[:1], np.array([[1, 1.2, 1]]))[:, :, 0, 0].tolist()
+    (stronger,) = jitter_colors(pixel[:1], torch.tensor([[1, 1.2, 1]]))[:, :, 0, 0].tolist()
     assert stronger == [round(grey + 1.2 * (value - grey)) for value in (100, 50, 200)]
 
 
 def test_jitter_is_clamped_and_keeps_hues() -> None:
     bright = torch.full((1, 3, 2, 2), 250, dtype=torch.uint8)
-    assert jitter_colors(bright, np.array([[1.4, 1, 1]])).unique().tolist() == [255]
+    assert jitter_colors(bright, torch.tensor([[1.4, 1, 1]])).unique().tolist() == [255]
     orange = torch.tensor([160, 80, 40], dtype=torch.uint8).view(1, 3, 1, 1)
-    changed_colour = jitter_colors(orange, np.array([[1.1, 0.9, 0.8]]))[0, :, 0, 0]
+    changed_colour = jitter_colors(orange, torch.tensor([[1.1, 0.9, 0.8]]))[0, :, 0, 0]
     hues = [
         colorsys.rgb_to_hsv(*(value / 255 for value in colour.tolist()))[0]
         for colour in (orange[0, :, 0, 0], changed_colour)
@@ -274,3 +283,141 @@ def test_autoaugment_draws_every_pair_as_often(monkeypatch) -> None:
     counts = {name: sum(1 for other, _ in seen if other == name) for name in changes}
     assert all(60 < counts[f"{at} 1"] < 145 for at in range(25))
     assert sum(sign for _, sign in seen) == pytest.approx(0, abs=220)
+
+
+DEFERRED = {
+    "jitter": KINDS["jitter"],
+    "jitter and erasing": {**KINDS["jitter"], "randomErasing": "0.5"},
+}
+
+
+def deferring(before: Augment) -> Augment:
+    return dataclasses.replace(before, defers=True)
+
+
+@pytest.mark.parametrize("kind", DEFERRED)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_what_is_left_to_the_device_makes_the_loaders_images(kind, channels) -> None:
+    by_loader = augment(**DEFERRED[kind])
+    before, indices = images(40, channels), np.arange(40) * 3
+    expected = by_loader(before, indices, 2)
+    later = deferring(by_loader)
+    assert torch.equal(later(before, indices, 2), before)
+    pending = later.pending(before, indices, 2, torch.ones(40, dtype=torch.bool))
+    assert torch.equal(finish(before, pending), expected)
+    assert torch.equal(before, images(40, channels))
+    # However the samples are spread over batches, and so over ranks and steps.
+    for part in (slice(0, 1), slice(1, 16), slice(16, 40)):
+        some = before[part]
+        pending = later.pending(some, indices[part], 2, torch.ones(len(some), dtype=torch.bool))
+        assert torch.equal(finish(some, pending), expected[part])
+    nothing = torch.zeros(40, dtype=torch.bool)
+    untouched = later.pending(before, indices, 2, nothing)
+    assert len(untouched.erased) == 0
+    assert torch.equal(finish(before, untouched), before)
+
+
+def test_loader_workers_hand_over_what_is_left_to_the_device(tmp_path) -> None:
+    """Whatever their number; an image that cannot be read stays grey."""
+    noise_folder(tmp_path)
+    broken = tmp_path / "train" / "class-1" / "5.png"
+    broken.write_bytes(broken.read_bytes()[:200])
+    order = [np.array([5, 0, 6]), np.array([7, 1]), np.array([2, 4, 3])]
+    found = {}
+    for workers, defers in ((0, False), (0, True), (2, False), (2, True)):
+        data = {"kind": "ImageFolder", "path": str(tmp_path), "imageSize": 32, "workers": workers}
+        config = {"data": data, "augmentation": DEFERRED["jitter and erasing"]}
+        splits = open_splits(from_mapping(config))
+        splits.train.augment = dataclasses.replace(splits.train.augment, defers=defers)
+        with closing(splits), splits.train.stream(order, 1) as stream:
+            batches = list(stream)
+        assert [batch.pending is not None for batch in batches] == [defers] * 3
+        found[workers, defers] = [finish(batch.images, batch.pending) for batch in batches]
+        unreadable = torch.cat([batch.labels for batch in batches]) == UNREADABLE
+        assert unreadable.sum() == 1
+        assert torch.cat(found[workers, defers])[unreadable].unique().tolist() == [GREY]
+        assert splits.val.batch(np.arange(2), None).pending is None
+    for images_of in found.values():
+        assert all(map(torch.equal, images_of, found[0, False]))
+
+
+def test_a_batch_is_put_together_again_from_its_tensors() -> None:
+    labels = torch.arange(4)
+    assert Batch.of(*Batch(images(4), labels).tensors()).pending is None
+    later = deferring(augment(**DEFERRED["jitter and erasing"]))
+    pending = later.pending(images(4), np.arange(4), 0, torch.ones(4, dtype=torch.bool))
+    again = Batch.of(*Batch(images(4), labels, pending).tensors())
+    assert all(map(torch.equal, again.pending, pending))
+
+
+class Data:
+    """A split that has no more than its augmentation."""
+
+    def __init__(self, augmentation: dict) -> None:
+        config = from_mapping({"data": {"kind": "Digits"}, "augmentation": augmentation})
+        self.augment = Augment.of(config.augmentation, 0)
+
+
+META = torch.device("meta")
+"""It computes nothing, so it stands for a device that is not a CPU and for one that cannot."""
+
+
+@pytest.mark.parametrize(
+    ("augmentation", "kind", "device", "works", "words"),
+    [
+        pytest.param(
+            DEFERRED["jitter"], "ImageFolder", META, True, "jitter is done on the device", id="yes"
+        ),
+        pytest.param(
+            DEFERRED["jitter and erasing"],
+            "WebDataset",
+            META,
+            True,
+            "colour jitter and random erasing are done on the device",
+            id="both",
+        ),
+        pytest.param(
+            DEFERRED["jitter"],
+            "ImageList",
+            META,
+            False,
+            "by the loader workers, as meta cannot: NotImplementedError",
+            id="fails",
+        ),
+        pytest.param(
+            {**KINDS["jitter"], **KINDS["changes"]},
+            "ImageFolder",
+            META,
+            True,
+            "by the loader workers: RandAugment",
+            id="changes after it",
+        ),
+        pytest.param(DEFERRED["jitter"], "ImageFolder", torch.device("cpu"), True, "", id="cpu"),
+        pytest.param(DEFERRED["jitter"], "Cifar10", META, True, "", id="in memory"),
+        pytest.param(KINDS["erasing"], "ImageFolder", META, True, "", id="erasing alone"),
+        pytest.param({}, "ImageFolder", META, True, "", id="nothing"),
+    ],
+)
+def test_who_augments_is_decided_and_told_at_the_start(
+    monkeypatch, caplog, augmentation, kind, device, works, words
+) -> None:
+    logger.propagate = True
+    caplog.set_level(logging.INFO, logger.name)
+    if works:
+        monkeypatch.setattr(device_augment, "_problem", lambda *_: None)
+    data = Data(augmentation)
+    before = data.augment
+    config = from_mapping({"data": {"kind": kind, "path": "/data"}, "augmentation": augmentation})
+    defer_to_device(data, config, device)
+    assert (data.augment != before) == ("on the device, not" in caplog.text)
+    assert len(caplog.messages) == bool(words)
+    assert words in caplog.text
+
+
+def test_a_device_is_tried_before_it_is_trusted(monkeypatch) -> None:
+    by_loader = augment(**DEFERRED["jitter and erasing"])
+    cpu = torch.device("cpu")
+    assert device_augment._problem(by_loader, deferring(by_loader), cpu) is None
+    monkeypatch.setattr(device_augment, "finish", lambda images, _pending: images)
+    problem = device_augment._problem(by_loader, deferring(by_loader), cpu)
+    assert "makes images that differ" in problem

@@ -17,10 +17,12 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+import stub_images
 import stub_plugin
 import trainer_ranks
 from inception_trainer.config.training import merge
 from nightly import but_nightly
+from shard_files import noise_folder
 from stub_plugin import Stub
 from trainer_ranks import TINY
 
@@ -189,6 +191,30 @@ def test_training_on_a_device_of_its_own(ranks, name) -> None:
     assert (ranks.folder / "output" / "tcap_dllogger.json").exists() == (
         vendor.profile == "tecorigin"
     )
+
+
+JITTER = {
+    "colorJitter": {"brightness": 0.4, "contrast": 0.4, "saturation": 0.4},
+    "randomErasing": 0.5,
+}
+
+
+def test_a_device_makes_the_images_of_the_loader(tmp_path, library) -> None:
+    arguments = (library, str(tmp_path), MLU.stub, JITTER)
+    process = trainer_ranks.CONTEXT.Process(target=stub_images.compare, args=arguments)
+    process.start()
+    process.join(150)
+    assert process.exitcode == 0
+
+
+def test_colours_are_jittered_on_the_device(ranks) -> None:
+    noise_folder(ranks.folder / "images")
+    ranks.install(MLU)
+    data = {"kind": "ImageFolder", "path": str(ranks.folder / "images"), "workers": 1}
+    codes, output = ranks.run({**row(MLU), "data": data, "augmentation": JITTER}, world=1)
+    assert codes == [0], output
+    assert "colour jitter and random erasing are done on the device" in output
+    assert ranks.summary()["steps"] == 1
 
 
 def test_figures_of_the_devices_are_exported(ranks) -> None:

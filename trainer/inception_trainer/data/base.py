@@ -17,7 +17,7 @@ from torch import Tensor
 
 from inception_trainer.config.normalization import IMAGENET, Normalization
 
-from .augment import Augment
+from .augment import Augment, Pending
 from .counter_rng import Indices
 
 UNREADABLE = -100
@@ -33,11 +33,22 @@ class UnreadableImage(Exception):  # noqa: N818 - it says what there is, as the 
 
 class Batch(NamedTuple):
     """``images`` uint8 ``[n, 1 or 3, side, side]`` and ``labels`` int64 ``[n]``, both in host
-    memory.
+    memory as the dataset makes them.
     """
 
     images: Tensor
     labels: Tensor
+    pending: Pending | None = None
+    """What the dataset has left to whoever computes with the images."""
+
+    def tensors(self) -> tuple[Tensor, ...]:
+        """All of them, for copies; :meth:`of` puts them together again."""
+        return (self.images, self.labels, *(self.pending or ()))
+
+    @classmethod
+    def of(cls, images: Tensor, labels: Tensor, *pending: Tensor) -> Batch:
+        """A batch of what :meth:`tensors` gave."""
+        return cls(images, labels, Pending(*pending) if pending else None)
 
 
 class Samples(Protocol):

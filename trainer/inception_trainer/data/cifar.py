@@ -59,7 +59,7 @@ class Cifar(InMemory):
 
     @override
     def batch(self, indices: Indices, epoch: int | None) -> Batch:
-        images, labels = super().batch(indices, epoch)
+        images, labels, _ = super().batch(indices, epoch)
         if epoch is not None and len(indices):
             draws = uniforms(indices, self._seed, epoch, 4)
             images = move_images(images, draws, self._degrees)

@@ -117,21 +117,24 @@ class EncodedImages(Dataset):
                 labels[at] = self._samples.label(index)
             except UnreadableImage:
                 images[at], labels[at] = GREY, UNREADABLE
-        if epoch is not None and self.augment is not None:
-            images = self._augmented(Batch(images, labels), indices, epoch, self.augment)
-        return Batch(images, labels)
+        batch = Batch(images, labels)
+        if epoch is not None and self.augment is not None and len(indices):
+            return self._augmented(batch, indices, epoch, self.augment)
+        return batch
 
     @staticmethod
-    def _augmented(batch: Batch, indices: Indices, epoch: int, augment: Augment) -> Tensor:
-        """The images, those that could be read augmented."""
-        readable = batch.labels != UNREADABLE
+    def _augmented(batch: Batch, indices: Indices, epoch: int, augment: Augment) -> Batch:
+        """The batch, those images augmented that could be read."""
+        images, readable = batch.images, batch.labels != UNREADABLE
+        if augment.defers:
+            return batch._replace(pending=augment.pending(images, indices, epoch, readable))
         if bool(readable.all()):
-            return augment(batch.images, indices, epoch) if len(indices) else batch.images
-        images = batch.images.clone()
+            return batch._replace(images=augment(images, indices, epoch))
+        images = images.clone()
         chosen = readable.numpy()
         if chosen.any():
             images[readable] = augment(batch.images[readable], indices[chosen], epoch)
-        return images
+        return batch._replace(images=images)
 
     def _reason(self, index: int) -> str:
         """Why an image cannot be read: workers hand over pixels only, so it is read once more."""

@@ -41,7 +41,7 @@ class InMemory(Dataset):
 
     @override
     def batch(self, indices: Indices, epoch: int | None) -> Batch:
-        images, labels = self._read(indices)
+        images, labels, _ = self._read(indices)
         # A rank may have no images to evaluate, and empty tensors have nothing to shift.
         if epoch is not None and self._shifts and len(indices):
             images = shift_images(images, uniforms(indices, self._seed, epoch, 2))

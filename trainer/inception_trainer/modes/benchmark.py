@@ -25,6 +25,7 @@ from inception_trainer.data.sampler import BatchPlan, batch_plan, micro_batches_
 from inception_trainer.errors import ConfigError
 from inception_trainer.log import logger
 from inception_trainer.reporting.records import RunInfo
+from inception_trainer.train.device_augment import defer_to_device
 from inception_trainer.train.network import (
     build_network,
     check_batch_norms,
@@ -63,6 +64,7 @@ def run(run: Run) -> dict[str, Any]:
     plan = batch_plan(config.batch, comm.world_size)
     splits = open_splits(config)
     _check_samples(splits, plan)
+    defer_to_device(splits.train, config, run.accelerator.device)
     network = _network(run, count_classes(config, splits))
     check_batch_norms(network, config, comm.world_size, plan.smallest_micro_batch)
     recorded_steps = config.profiler.steps or 0

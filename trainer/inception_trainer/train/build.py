@@ -42,6 +42,7 @@ from . import memory_full
 from .batches import TrainingBatches
 from .boundary import ordered
 from .compiling import compile_for_evaluation
+from .device_augment import defer_to_device
 from .ema import WeightAverage
 from .ending import early_end
 from .evaluation import Evaluator
@@ -263,6 +264,7 @@ def build_training(plan: TrainingPlan) -> TrainingRun:
     """Everything that the training loop needs, in the state of the checkpoint if there is one."""
     config, accelerator, comm = plan.setup.config, plan.setup.accelerator, plan.comm
     heartbeat = Heartbeat(plan.setup.settings.heartbeat_file)
+    defer_to_device(plan.splits.train, config, accelerator.device)
     batches = _batches(plan, heartbeat)
     # A permutation of all samples, new loader workers and the network may take longer than a step.
     heartbeat.pause()

@@ -43,13 +43,17 @@ def stream_batches(
             yield receive_batches(ahead, uploads)
 
 
+def on_device(batch: Batch, device: torch.device) -> Batch:
+    """The batch in the device's memory, where it is already if it was read ahead."""
+    return Batch.of(*(tensor.to(device, non_blocking=True) for tensor in batch.tensors()))
+
+
 def send_batch(batch: Batch, uploads: transfers.Uploads) -> tuple[Batch, Any]:
     """The batch in the device's memory, by way of memory that the device reads on its own, and the
     event behind its copies.
     """
-    pinned = (batch.images.pin_memory(), batch.labels.pin_memory())
-    (images, labels), arrived = uploads.send(pinned)
-    return Batch(images, labels), arrived
+    copies, arrived = uploads.send(tuple(tensor.pin_memory() for tensor in batch.tensors()))
+    return Batch.of(*copies), arrived
 
 
 def receive_batches(
@@ -57,7 +61,7 @@ def receive_batches(
 ) -> Iterator[Batch]:
     """The batches, for whoever computes with them on the device's current stream."""
     for batch, arrived in sent:
-        uploads.receive((batch.images, batch.labels), arrived)
+        uploads.receive(batch.tensors(), arrived)
         yield batch
 
 

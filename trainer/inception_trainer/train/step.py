@@ -24,6 +24,7 @@ from inception_trainer.comm import Comm
 from inception_trainer.config.normalization import Normalization
 from inception_trainer.config.training import TrainingConfig
 from inception_trainer.data import Batch
+from inception_trainer.data.augment import finish
 from inception_trainer.data.counter_rng import stream_key
 from inception_trainer.data.sampler import BatchPlan
 from inception_trainer.device import Accelerator, StepTimes
@@ -33,6 +34,7 @@ from .losses import Criterion
 from .mixup import Mix, draw_mix, mix_images
 from .norm_counters import NormCounters
 from .optimizers import make_optimizer
+from .prefetch import on_device
 
 DROPOUT_STREAM = 4
 """Counter of :func:`stream_key` for the masks of dropout."""
@@ -324,8 +326,9 @@ class TrainStep:
 
     def _forward_backward(self, batch: Batch, mix: Mix | None, *, last: bool) -> None:
         """One micro-batch; ``mix`` says how its images are mixed."""
-        labels = batch.labels.to(self._accelerator.device, non_blocking=True)
-        images = self._normalise(batch.images)
+        batch = on_device(batch, self._accelerator.device)
+        labels = batch.labels
+        images = self._normalise(finish(batch.images, batch.pending))
         lam = None
         if mix is not None:
             images, lam = mix_images(images, mix)
