@@ -14,6 +14,7 @@ from docs import pages
 from docs.pages import ROOT
 from inception_operator.runtime.job_metrics import MOST_SERIES
 from inception_operator.runtime.metrics import Metrics
+from inception_operator.runtime.standard_metrics import CONTROLLER, FAMILIES, NO_ANSWER
 
 TARGET = ROOT / "docs" / "operator-metrics.md"
 # Series of the libraries: their names are the same for every program.
@@ -43,6 +44,39 @@ A page is made outside of the event loop and is up to a second old; what it cost
 are whole seconds. They are counted by the process that has written the status, so a leader that
 dies in that moment may miss one.
 """
+STANDARD_NAMES = f"""
+## Under the names of controller-runtime
+Controllers in Go tell the same of themselves, so dashboards and alerts that were made for them know
+these names. `controller` and the `name` of a queue are `{CONTROLLER}`, the name that
+controller-runtime would give. A series is here only if it means the same there, as read in the
+source of [controller-runtime v0.25.2](https://github.com/kubernetes-sigs/controller-runtime/tree/v0.25.2)
+(`pkg/internal/controller/controller.go`, `pkg/internal/metrics/workqueue.go`,
+`pkg/controller/priorityqueue/`, `pkg/metrics/`) and of
+[client-go v0.37.1](https://github.com/kubernetes/client-go/tree/v0.37.1) (`util/workqueue/`,
+`rest/request.go`, `tools/leaderelection/`). There are as many of them with any number of jobs.
+
+"""
+NOT_THE_SAME = f"""
+What to know of them:
+
+- The times have the bounds of our own histograms, 1 ms to 5 s. Those of passes, of waiting and the
+  requests are `inception_operator_reconcile_duration_seconds`,
+  `inception_operator_queue_wait_seconds` and `inception_operator_api_requests_total` once more.
+- `workqueue_depth` has also the jobs that changed while a worker had them, as in client-go;
+  `inception_operator_queue_depth` has not. `priority` is no label: the queue has none.
+- `requeue` is most of `controller_runtime_reconcile_total`: whoever has changed something looks
+  again after a few milliseconds. Such looks count in `workqueue_retries_total`, as every delay does
+  there; `inception_operator_retries_total` has those after errors and refusals alone.
+- The `code` of a request without an answer is `{NO_ANSWER}`, `none` in ours.
+- A conflict is no error: the job is read afresh and the pass is repeated (`requeue`).
+- An operator that waits for its Lease has all of them, at 0. controller-runtime has none then.
+
+Left out, because the operator does not know the same: `rest_client_request_duration_seconds` (with
+the time to read the answer there, to its beginning here),
+`controller_runtime_terminal_reconcile_errors_total`, `_panics_total` and `_timeouts_total` (no
+error is final, none ends a worker, and requests have time-outs, passes none), webhooks, and the
+`go_…` series. The watch of InceptionTrainings is kopf's, whose requests neither name counts.
+"""
 JOINS = """
 ## Joins
 `inception_operator_job_pod_info` has the pods of a job and their nodes. Power of the devices by
@@ -71,12 +105,15 @@ def _page() -> str:
     ours = [family for family in families if not family.name.startswith(STANDARD)]
     labels = metrics.labels
     of_jobs = [family for family in ours if labels[family.name][:2] == ("namespace", "name")]
-    others = [family for family in ours if family not in of_jobs]
+    standard = [family for family in ours if family.name in FAMILIES]
+    others = [family for family in ours if family not in of_jobs and family not in standard]
     lines = [INTRODUCTION, "## Of one job", "All have the labels `namespace` and `name`.", ""]
     lines += _table(of_jobs, labels, skip=2)
     lines += ["", "## Over all jobs, and of the process", ""]
     lines += _table(others, labels, skip=0)
-    return "\n".join(lines) + "\n" + JOINS
+    lines += STANDARD_NAMES.splitlines()
+    lines += _table(standard, labels, skip=0)
+    return "\n".join(lines) + "\n" + NOT_THE_SAME + JOINS
 
 
 def _table(

@@ -9,7 +9,12 @@ from typing import Any, cast
 
 import pytest
 
-from inception_operator.contract.errors import ConflictError, NotFoundError, RejectedError
+from inception_operator.contract.errors import (
+    ConflictError,
+    NotFoundError,
+    RejectedError,
+    UnavailableError,
+)
 from inception_operator.contract.types import (
     Json,
     Observation,
@@ -136,10 +141,11 @@ class Scene:
         self.controller.seen = self.seen = seen
 
     async def handle(self) -> float | None:
-        again = await self.controller.handle(KEY)
-        self.queue.close()
-        await self.probe.close()
-        return again
+        try:
+            return await self.controller.handle(KEY)
+        finally:
+            self.queue.close()
+            await self.probe.close()
 
     def counted(self, result: str) -> float:
         return (
@@ -148,6 +154,16 @@ class Scene:
             )
             or 0.0
         )
+
+    @property
+    def in_controller_runtime(self) -> dict[str, float]:
+        """What a dashboard for controller-runtime shows of the passes."""
+        return {
+            sample.labels["result"]: sample.value
+            for family in self.metrics.standard.collect()
+            for sample in family.samples
+            if sample.name == "controller_runtime_reconcile_total" and sample.value
+        }
 
 
 async def test_an_empty_plan_is_the_end() -> None:
@@ -314,3 +330,34 @@ async def test_a_refusal_is_told_to_the_next_decision_until_a_pod_is_made() -> N
         None,
     ]
     assert scene.counted("rejected") == 2
+
+
+@pytest.mark.parametrize(
+    ("plan", "fault", "expected"),
+    [
+        (Plan(), None, "success"),
+        (Plan(requeue_after=60), None, "requeue_after"),
+        (Plan(status={"state": "Running"}), None, "requeue"),
+        (Plan(status={"state": "Running"}, requeue_after=60), None, "requeue"),
+        (Plan(status={"state": "Running"}), ConflictError(409, "changed"), "requeue"),
+        (Plan(status={"state": "Running"}), NotFoundError(404, "gone"), "success"),
+        (Plan(create=CREATE), RejectedError(403, "exceeded quota"), "requeue"),
+        (ZeroDivisionError(), None, "error"),
+    ],
+    ids=["done", "dated", "changed", "changed and dated", "stale", "gone", "refused", "a bug"],
+)
+async def test_a_pass_is_told_by_what_controller_runtime_would_do_after_it(
+    plan: Plan | Exception, fault: Exception | None, expected: str
+) -> None:
+    scene = Scene(plan)
+    scene.client.fault = fault
+    await scene.handle()
+    assert scene.in_controller_runtime == {expected: 1}
+
+
+async def test_an_api_server_that_is_away_is_a_failed_pass_in_controller_runtime_too() -> None:
+    scene = Scene(Plan(status={"state": "Running"}))
+    scene.client.fault = UnavailableError(0, "no answer")
+    with pytest.raises(UnavailableError):
+        await scene.handle()
+    assert scene.in_controller_runtime == {"error": 1}

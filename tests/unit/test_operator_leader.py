@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from inception_operator.contract.errors import (
     RejectedError,
     UnavailableError,
 )
+from inception_operator.contract.shard import Shard
 from inception_operator.contract.types import Json
 from inception_operator.runtime.client import Client, Kind
 from inception_operator.runtime.fence import Fence
@@ -94,6 +96,13 @@ def test_the_first_takes_a_lease_that_does_not_exist() -> None:
         assert leases.spec["leaseTransitions"] == 0
 
     run(main())
+
+
+def test_the_lease_that_is_named_is_the_one_that_nobody_shares() -> None:
+    settings = Settings(trainer_image="i", lease_name="operator")
+    assert Leader(FakeLeases(), settings, Fence(now), clock=now).lease_name == "operator"
+    part = replace(settings, shard=Shard(1, 2))
+    assert Leader(FakeLeases(), part, Fence(now), clock=now).lease_name == "operator-shard-1"
 
 
 def test_a_renewal_keeps_the_acquire_time() -> None:

@@ -15,11 +15,12 @@ from inception_operator.contract.names import Cause
 from inception_operator.decide import goodput, milestones
 from inception_operator.runtime.job_metrics import MOST_SERIES, JobCollector
 from inception_operator.runtime.metrics import Metrics
+from inception_operator.runtime.standard_metrics import FAMILIES
 from operator_objects import job, pod, strict_containment
 
 ONE = {"namespace": "ns", "name": "job"}
 # Prometheus' own: https://prometheus.io/docs/instrumenting/writing_clientlibs/#process-metrics
-STANDARD = ("process_", "python_info")
+STANDARD = ("process_", "python_info", *FAMILIES)
 
 
 def sample(metrics: Metrics, series: str, /, **labels: str) -> float | None:

@@ -11,7 +11,7 @@ import pytest
 from fake_time import now, run
 from inception_operator.contract.errors import UnavailableError
 from inception_operator.runtime.controller import AGAIN_BASE
-from inception_operator.runtime.workqueue import ERROR_BASE, Key, WorkQueue, work
+from inception_operator.runtime.workqueue import ERROR_BASE, Counts, Key, WorkQueue, work
 
 A, B, C = ("ns", "a"), ("ns", "b"), ("ns", "c")
 
@@ -122,7 +122,7 @@ def test_retries_back_off_up_to_the_limit_and_start_over_after_success() -> None
 def test_a_pass_that_failed_counts_as_retried_and_one_that_looks_again_does_not() -> None:
     async def main() -> None:
         retried: list[bool] = []
-        queue = WorkQueue(retried=lambda: retried.append(True))
+        queue = WorkQueue(counts=Counts(retried=lambda: retried.append(True)))
         queue.retry(A, AGAIN_BASE)
         assert not retried
         queue.retry(A, ERROR_BASE)
@@ -136,7 +136,7 @@ def test_a_pass_that_failed_counts_as_retried_and_one_that_looks_again_does_not(
 def test_the_oldest_age_covers_waiting_and_active_keys() -> None:
     async def main() -> None:
         waits: list[float] = []
-        queue = WorkQueue(waited=waits.append)
+        queue = WorkQueue(counts=Counts(waited=waits.append))
         assert queue.oldest_age == 0
         queue.add(A)
         await asyncio.sleep(2)
@@ -147,6 +147,42 @@ def test_the_oldest_age_covers_waiting_and_active_keys() -> None:
         queue.done(A)
         assert queue.oldest_age == pytest.approx(1)
         assert waits == pytest.approx([2])
+
+    run(main())
+
+
+def test_what_is_counted_is_what_client_go_counts() -> None:
+    async def main() -> None:
+        told: list[str] = []
+        worked: list[float] = []
+        counts = Counts(
+            added=lambda: told.append("added"),
+            worked=worked.append,
+            delayed=lambda: told.append("delayed"),
+        )
+        queue = WorkQueue(counts=counts)
+        for _ in range(2):
+            queue.add(A)
+        assert (told, queue.pending, queue.working) == (["added"], 1, [])
+        await queue.get()
+        await asyncio.sleep(1)
+        queue.add(A)
+        # A worker has it and it waits for that worker: no other could take it now.
+        assert (told, queue.pending, queue.depth) == (["added"] * 2, 1, 0)
+        assert queue.working == pytest.approx([1])
+        await asyncio.sleep(1)
+        queue.done(A)
+        assert worked == pytest.approx([2])
+        queue.done(await queue.get())
+        told.clear()
+        queue.add_after(A, 2)
+        # A second date counts once more though it changes nothing; none at all is no delay.
+        queue.add_after(A, 3)
+        queue.add_after(B, 0)
+        assert told == ["delayed", "delayed", "added"]
+        queue.done(await queue.get())
+        assert (await queue.get(), told[-1], queue.pending) == (A, "added", 0)
+        queue.close()
 
     run(main())
 

@@ -89,7 +89,12 @@ class App:
         self._leading = False
 
         self._jobs = JobCache(settings.shard)
-        self._metrics = Metrics(self._jobs.values, self._pods_of, self._context.profiles)
+        self._metrics = Metrics(
+            self._jobs.values,
+            self._pods_of,
+            self._context.profiles,
+            server=str(configuration.host),
+        )
         containment = self._metrics.containment
         fence = Fence()
         self._client = Client(
@@ -97,9 +102,7 @@ class App:
             self._metrics.count_request,
             fence=fence if settings.leader_election else None,
         )
-        self._queue = WorkQueue(
-            waited=self._metrics.wait.observe, retried=self._metrics.retries.inc
-        )
+        self._queue = WorkQueue(counts=self._metrics.queue_counts)
         notify = self._queue.add
 
         # What is watched and asked: everything calls notify with the key of a job.
@@ -161,6 +164,7 @@ class App:
         )
 
         self._metrics.shards.labels(str(settings.shard.index)).set(settings.shard.count)
+        self._metrics.standard.workers.set(settings.workers)
         self._leader = Leader(self._client, settings, fence)
         self._server = Server(
             settings.http_host,
@@ -316,7 +320,10 @@ class App:
         metrics = self._metrics
         metrics.depth.set(self._queue.depth)
         metrics.oldest.set(self._queue.oldest_age)
+        metrics.standard.show_queue(self._queue.pending, self._queue.working)
         metrics.leader.set(int(self._leading))
+        if self._settings.leader_election:
+            metrics.standard.show_lease(self._leader.lease_name, self._leading)
         metrics.planned_moves.set(int(self._leading and self._node_watch.working))
         metrics.leaving_nodes.set(len(self._leaving))
         metrics.watch_age.labels("pods").set(self._pods.age if self._leading else 0)

@@ -69,30 +69,28 @@ class Controller:
     async def handle(self, key: Key) -> float | None:
         """One pass; returns the base of the back-off when the key must come again."""
         started = time.monotonic()
-        result = "error"
+        result, base = "error", None
         try:
             result, base = await self._pass(key)
-            return base
         except StaleViewError as error:
             # Somebody wrote in between, for instance the user. Nothing was acted on.
-            result = "conflict"
+            result, base = "conflict", AGAIN_BASE
             _log.debug("%s", error, extra={"key": key})
             await self._applier.reread(key)
-            return AGAIN_BASE
         except JobGoneError:
             # It was deleted and the watch has yet to say so; or has, and told of a successor too.
             result = "gone"
             if self._jobs.get(key) is None:
                 self._forget(key)
-            return None
         except OperatorError:
             raise
         except Exception as error:
             self._containment.note(key, Where.DECISION, error)
-            return ERROR_BASE
+            base = ERROR_BASE
         finally:
-            self._metrics.reconciles.labels(result).inc()
-            self._metrics.duration.observe(time.monotonic() - started)
+            seconds = time.monotonic() - started
+            self._metrics.count_pass(result, seconds, comes_again=base is not None)
+        return base
 
     async def _pass(self, key: Key) -> tuple[str, float | None]:
         resource = self._jobs.get(key)

@@ -42,7 +42,10 @@ class Leader:
         self._settings = settings
         self._fence = fence
         self._clock = clock
-        self._leases = [Lease(client, terms, clock) for terms in _terms(settings)]
+        terms = _terms(settings)
+        self._leases = [Lease(client, each, clock) for each in terms]
+        self.lease_name = terms[-1].name
+        """The Lease that this process alone may hold."""
         self.leading = False
 
     @property

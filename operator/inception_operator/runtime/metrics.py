@@ -26,10 +26,12 @@ from inception_operator.decide import milestones
 
 from .containment import Containment, Where
 from .job_metrics import PREFIX, JobCollector, Pods, job_labels
+from .standard_metrics import FAMILIES, METHODS, Counted, StandardMetrics
+from .workqueue import Counts
 
 STATES = tuple(value for name, value in vars(State).items() if name.isupper())
 RESULTS = ("success", "waiting", "rejected", "conflict", "gone", "error")
-VERBS = ("get", "list", "watch", "create", "update", "patch", "delete")
+VERBS = tuple(METHODS)
 OTHER_PROFILE = "other"
 DEFAULT_PROFILE = "cpu"
 _SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
@@ -44,7 +46,7 @@ def _no_pods(_key: tuple[str, str]) -> tuple[Json, ...]:
 class Metrics:
     """All series of the process; ``resources`` returns the custom resources that exist now,
     ``pods`` those of one job. ``profiles`` are the accelerator profiles that there are. ``labels``
-    are those of each family.
+    are those of each family. ``server`` is the URL of the API server.
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class Metrics:
         resources: Callable[[], Iterable[Json]] = tuple,
         pods: Pods = _no_pods,
         profiles: Collection[str] = (),
+        server: str = "",
     ) -> None:
         self.registry = CollectorRegistry()
         self._process = CollectorRegistry()
@@ -59,6 +62,10 @@ class Metrics:
         self._profiles = frozenset(profiles)
         self._define_process()
         self._define_jobs()
+        ours = Counted(self.duration, self.wait, self.requests)
+        self.standard = StandardMetrics(ours, server, _SECONDS)
+        self._process.register(self.standard)
+        self.labels |= {name: labels for name, (_, labels) in FAMILIES.items()}
         self.containment = Containment(self.count_error)
         self._jobs = JobCollector(resources, pods, self.containment)
         # A registry is a collector as well: this one has all series.
@@ -200,6 +207,28 @@ class Metrics:
         """Count one request to the API server; ``code`` is ``none`` when there was no answer."""
         self.requests.labels(verb, resource, code).inc()
         self.request_seconds.labels(verb).observe(seconds)
+
+    def count_pass(self, result: str, seconds: float, *, comes_again: bool) -> None:
+        """Count one pass over a job, after which it may come again with a back-off."""
+        self.reconciles.labels(result).inc()
+        self.duration.observe(seconds)
+        if result == "error":
+            self.standard.count_pass("error")
+        elif comes_again:
+            self.standard.count_pass("requeue")
+        else:
+            self.standard.count_pass("requeue_after" if result == "waiting" else "success")
+
+    @property
+    def queue_counts(self) -> Counts:
+        """Who counts what happens in the work queue."""
+        return Counts(
+            added=self.standard.adds.inc,
+            waited=self.wait.observe,
+            worked=self.standard.work.observe,
+            delayed=self.standard.retries.inc,
+            retried=self.retries.inc,
+        )
 
     def count_error(self, where: str) -> None:
         """Count one error that concerns one job or pod."""

@@ -11,6 +11,7 @@ import heapq
 import logging
 import random
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 
 from inception_operator.contract.errors import LeadershipLostError, OperatorError
 
@@ -30,6 +31,25 @@ SLACK = 64
 _log = logging.getLogger(__name__)
 
 
+def _nobody(*_seconds: float) -> None:
+    return
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Who counts what happens to keys; ``waited`` and ``worked`` are told for how many seconds.
+
+    A key that is added while it waits is not added once more. ``delayed`` are all that come later,
+    ``retried`` those among them whose pass has failed.
+    """
+
+    added: Callable[[], None] = _nobody
+    waited: Callable[[float], None] = _nobody
+    worked: Callable[[float], None] = _nobody
+    delayed: Callable[[], None] = _nobody
+    retried: Callable[[], None] = _nobody
+
+
 class WorkQueue:
     """De-duplicating queue with delayed keys.
 
@@ -42,17 +62,16 @@ class WorkQueue:
         *,
         max_backoff: float = MAX_BACKOFF,
         jitter: Callable[[], float] = random.random,
-        waited: Callable[[float], None] | None = None,
-        retried: Callable[[], None] | None = None,
+        counts: Counts | None = None,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._max_backoff = max_backoff
         self._jitter = jitter
-        self._waited: Callable[[float], None] = waited or (lambda _seconds: None)
-        self._retried: Callable[[], None] = retried or (lambda: None)
+        self._counts = counts or Counts()
         self._ready: asyncio.Queue[Key] = asyncio.Queue()
         self._since: dict[Key, float] = {}
-        self._active: dict[Key, float] = {}
+        # Since when each was added, and since when a worker has it.
+        self._active: dict[Key, tuple[float, float]] = {}
         self._due: dict[Key, float] = {}
         self._heap: list[tuple[float, Key]] = []
         self._failures: dict[Key, int] = {}
@@ -64,9 +83,22 @@ class WorkQueue:
         return self._ready.qsize()
 
     @property
+    def pending(self) -> int:
+        """How many keys wait for a worker, or for the worker that has them to be done with them."""
+        return len(self._since)
+
+    @property
+    def working(self) -> list[float]:
+        """For how many seconds each key that is worked on has been."""
+        # Copies, here and below: the page of metrics is made in another thread.
+        active, now = list(self._active.values()), self._loop.time()
+        return [max(0.0, now - started) for _, started in active]
+
+    @property
     def oldest_age(self) -> float:
         """Seconds since the oldest key that waits or is being worked on was added."""
-        oldest = min((*self._since.values(), *self._active.values()), default=None)
+        active = (added for added, _ in list(self._active.values()))
+        oldest = min((*self._since.values(), *active), default=None)
         return 0.0 if oldest is None else max(0.0, self._loop.time() - oldest)
 
     def add(self, key: Key) -> None:
@@ -74,6 +106,7 @@ class WorkQueue:
         self._due.pop(key, None)
         if key in self._since:
             return
+        self._counts.added()
         self._since[key] = self._loop.time()
         # While a worker has it, `done` hands it out: no two workers on one job.
         if key not in self._active:
@@ -84,6 +117,7 @@ class WorkQueue:
         if seconds <= 0:
             self.add(key)
             return
+        self._counts.delayed()
         due = self._loop.time() + seconds
         if key in self._since or self._due.get(key, due + 1) <= due:
             return
@@ -99,7 +133,7 @@ class WorkQueue:
         """
         if base >= ERROR_BASE:
             # With a shorter one a pass only looks whether it has left anything to do.
-            self._retried()
+            self._counts.retried()
         failures = self._failures.get(key, 0)
         self._failures[key] = failures + 1
         ceiling = min(self._max_backoff, base * 2.0 ** min(failures, 30))
@@ -119,13 +153,15 @@ class WorkQueue:
     async def get(self) -> Key:
         """The next key; it belongs to the caller until ``done``."""
         key = await self._ready.get()
-        self._active[key] = self._since.pop(key)
-        self._waited(self._loop.time() - self._active[key])
+        added, now = self._since.pop(key), self._loop.time()
+        self._active[key] = (added, now)
+        self._counts.waited(now - added)
         return key
 
     def done(self, key: Key) -> None:
         """The caller has finished with ``key``."""
-        del self._active[key]
+        _, started = self._active.pop(key)
+        self._counts.worked(self._loop.time() - started)
         # It was added while it was worked on: that work may not have seen the change.
         if key in self._since:
             self._ready.put_nowait(key)
