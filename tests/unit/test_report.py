@@ -109,7 +109,7 @@ ATTRIBUTES = frozenset(
         " ",
         "lang charset http-equiv content name class style viewbox role aria-label "
         "x y x1 y1 x2 y2 cx cy r points width height fill stroke text-anchor "
-        "stroke-width stroke-dasharray font-size",
+        "stroke-width stroke-dasharray font-size preserveaspectratio data-name",
     )
 )
 

@@ -12,7 +12,8 @@ from datetime import UTC, datetime
 from typing import Final
 from xml.etree.ElementTree import Element, SubElement, tostring
 
-from inception_operator.contract.times import from_timestamp
+from inception_operator.contract.times import from_timestamp, parse_time
+from inception_operator.contract.types import Json
 
 from . import figures, svg
 from .content import Chart, Report, Restart
@@ -30,8 +31,8 @@ _UNSAFE: Final = re.compile(
 _STYLE: Final = """
 :root { color-scheme: light dark; --line: #8886; --soft: #8883; }
 body { font: 15px/1.45 system-ui, sans-serif; max-width: 1200px; margin: 2rem auto;
-  padding: 0 1rem; }
-h1 { font-size: 1.5rem; margin-bottom: 0; overflow-wrap: anywhere; }
+  padding: 0 1rem; overflow-wrap: anywhere; }
+h1 { font-size: 1.5rem; margin-bottom: 0; }
 h2 { font-size: 1.1rem; margin: 2rem 0 .5rem; border-bottom: 1px solid var(--line); }
 h3 { font-size: .95rem; margin: .5rem 0; }
 .muted { opacity: .7; }
@@ -40,16 +41,33 @@ h3 { font-size: .95rem; margin: .5rem 0; }
   grid-template-columns: repeat(auto-fit, minmax(min(100%, 480px), 1fr)); }
 table { border-collapse: collapse; width: 100%; }
 td, th { text-align: left; padding: .2rem .6rem .2rem 0; border-bottom: 1px solid var(--soft);
-  vertical-align: top; overflow-wrap: anywhere; white-space: pre-line; }
+  vertical-align: top; white-space: pre-line; }
 th { font-weight: 600; white-space: nowrap; }
 .facts th { width: 12rem; }
-svg { width: 100%; height: auto; display: block; }
+/* Whole words in what is short beside a long message, and yet no word makes the page wider. */
+.rows td[data-name=when], .rows td[data-name=since], .rows td[data-name=reason] {
+  min-width: 13rem; }
+.rows td[data-name=condition], .rows td[data-name=cause] { min-width: 10rem; }
+.rows td[data-name=status] { min-width: 4rem; }
+svg { width: 100%; height: auto; display: block; overflow: visible; }
+.bar { height: 2rem; overflow: hidden; }
+.axis { display: flex; justify-content: space-between; margin: .2rem 0; font-size: 11px;
+  opacity: .8; }
 svg text { fill: currentColor; opacity: .8; }
 .key { margin-right: 1rem; white-space: nowrap; }
 .key i { display: inline-block; width: .8em; height: .8em; border-radius: 2px;
   margin-right: .35em; }
 pre { background: var(--soft); padding: .8rem; overflow: auto; max-height: 30rem;
-  white-space: pre-wrap; overflow-wrap: anywhere; }
+  white-space: pre-wrap; }
+@media (max-width: 640px) {
+  .rows tr { display: block; padding: .4rem 0; border-bottom: 1px solid var(--soft); }
+  .rows .head { display: none; }
+  .rows td { display: flex; border: 0; padding: .1rem 0; }
+  .rows td::before { content: attr(data-name); font-weight: 600; flex: 0 0 6rem; }
+  .facts th { width: 9rem; }
+  svg text { font-size: 16px; }
+  svg .quarter { display: none; }
+}
 """
 
 
@@ -122,8 +140,12 @@ def _figures(body: Element, report: Report) -> None:
 def _times(body: Element, report: Report) -> None:
     if report.spans:
         _add(body, "h2", "States over time")
-        body.append(svg.timeline(report.spans[:MOST_ROWS], svg.colour_of_state))
-        _key(body, [span.name for span in report.spans[:MOST_ROWS]], svg.colour_of_state)
+        spans = report.spans[:MOST_ROWS]
+        body.append(svg.timeline(spans, svg.colour_of_state))
+        axis = SubElement(body, "p", {"class": "axis"})
+        for _, text in svg.quarters(*svg.life(spans)):
+            _add(axis, "span", text)
+        _key(body, [span.name for span in spans], svg.colour_of_state)
     seconds = [(str(cause), figures.number(value)) for cause, value in report.goodput.items()]
     parts = [(cause, value) for cause, value in seconds if value is not None and value > 0]
     if parts:
@@ -174,9 +196,17 @@ def _conditions(body: Element, report: Report) -> None:
     conditions = [entry for entry in found or () if isinstance(entry, dict)]
     if conditions:
         _add(body, "h2", "Conditions")
-        keys = ("type", "status", "reason", "lastTransitionTime", "message")
-        rows = [[str(entry.get(key) or "") for key in keys] for entry in conditions]
-        _rows(body, ("condition", "status", "reason", "since", "message"), rows[:MOST_ROWS])
+        head = ("condition", "status", "reason", "since", "message")
+        _rows(body, head, [_condition(entry) for entry in conditions[:MOST_ROWS]])
+
+
+def _condition(entry: Json) -> Sequence[str]:
+    kind, status, reason, since, message = (
+        str(entry.get(key) or "")
+        for key in ("type", "status", "reason", "lastTransitionTime", "message")
+    )
+    time = parse_time(since)
+    return kind, status, reason, _moment(time) if time else since, message
 
 
 def _moment(time: datetime) -> str:
@@ -200,14 +230,15 @@ def _table(parent: Element, rows: Rows) -> None:
 
 
 def _rows(parent: Element, head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    table = SubElement(parent, "table")
-    line = SubElement(table, "tr")
+    table = SubElement(parent, "table", {"class": "rows"})
+    line = SubElement(table, "tr", {"class": "head"})
     for name in head:
         _add(line, "th", name)
     for row in rows:
         line = SubElement(table, "tr")
-        for text in row:
-            _add(line, "td", text)
+        for name, text in zip(head, row, strict=True):
+            # The name is for the style; on a narrow screen each cell is a line and bears it itself.
+            _add(line, "td", text).set("data-name", name)
 
 
 def _add(parent: Element, tag: str, text: object, kind: str = "") -> Element:

@@ -13,8 +13,8 @@ from .content import Chart, Curve, Point, Span
 from .figures import duration, percent, plain
 
 WIDTH, HEIGHT = 560.0, 240.0
-BAR_WIDTH = 1160.0
-"""Of pictures that are alone in their line."""
+BAR_WIDTH, BAR_HEIGHT = 1000.0, 32.0
+"""Of bars, which are stretched over their line and so have no text in them."""
 LEFT, RIGHT, TOP, BOTTOM = 64.0, 12.0, 12.0, 28.0
 MOST_POINTS = 400
 """Points that are drawn of one curve; more of them nobody sees."""
@@ -22,6 +22,8 @@ MOST_CURVES = 8
 MOST_VALUE = 1e100
 """Larger values are not drawn, nor are NaN and infinities: their differences are no numbers."""
 MOST_TIME = 1e12
+MOST_BRIEF = 20.0
+"""Seconds of a time that is so short that its quarters are told in tenths of a second."""
 COLOURS = ("#3b7dd8", "#d9822b", "#3a9d5d", "#a05cc0", "#c0563f", "#4aa3a3", "#8a7a3b", "#777777")
 STATE_COLOURS = {
     "Failed": "#d62728",
@@ -64,7 +66,7 @@ def curves(chart: Chart, marks: Iterable[float] = ()) -> Element:
     across = _scale((begin, end), (LEFT, WIDTH - RIGHT))
     low, high, ticks = _ticks(min(values), max(values))
     up = _scale((low, high), (HEIGHT - BOTTOM, TOP))
-    write = percent if chart.unit == "%" else plain
+    write = _short_percent if chart.unit == "%" else plain
     for tick in ticks:
         _line(picture, (LEFT, up(tick)), (WIDTH - RIGHT, up(tick)), GRID)
         _text(picture, (LEFT - 6, up(tick) + 4), write(tick), "end")
@@ -80,20 +82,37 @@ def curves(chart: Chart, marks: Iterable[float] = ()) -> Element:
 
 def timeline(spans: Sequence[Span], palette: Callable[[str], str]) -> Element:
     """What was when, as one line of coloured parts."""
-    picture = _picture(BAR_WIDTH, 56.0, "States over time")
-    begin, end = min(span.begin for span in spans), max(span.end for span in spans)
+    picture = _bar("States over time")
+    begin, end = life(spans)
     across = _scale((begin, end), (0.0, BAR_WIDTH))
     for span in spans:
         left = across(span.begin)
         long = f"{span.name}: {duration(span.end - span.begin)}"
         _box(picture, (left, across(span.end) - left), palette(span.name), long)
-    _times(picture, (begin, end), across, 50)
     return picture
+
+
+def life(spans: Sequence[Span]) -> tuple[float, float]:
+    """When the first of them began and the last one ended."""
+    return min(span.begin for span in spans), max(span.end for span in spans)
+
+
+def quarters(begin: float, end: float) -> list[tuple[float, str]]:
+    """Times from begin to end at equal distances, and what they are called: since the beginning."""
+    whole = end - begin
+    if whole <= 0:
+        return [(begin, duration(0))]
+    # In whole seconds some of a short time would be the same.
+    brief = whole < MOST_BRIEF
+    since = [whole * quarter / 4 for quarter in range(5)]
+    return [
+        (begin + time, f"{plain(round(time, 1))} s" if brief else duration(time)) for time in since
+    ]
 
 
 def shares(parts: Sequence[tuple[str, float]], palette: Callable[[str], str]) -> Element:
     """Parts of a whole, one after the other in one bar."""
-    picture = _picture(BAR_WIDTH, 34.0, "Shares of the time")
+    picture = _bar("Shares of the time")
     whole = sum(value for _, value in parts)
     left = 0.0
     for name, value in parts:
@@ -155,11 +174,24 @@ def _ticks(low: float, high: float) -> tuple[float, float, list[float]]:
 
 def _times(picture: Element, life: tuple[float, float], across: Scale, y: float) -> None:
     """An axis of the time since the beginning."""
-    begin, end = life
-    anchors = ("start", "middle", "middle", "middle", "end")
-    for quarter, anchor in enumerate(anchors if end > begin else anchors[1:2]):
-        time = begin + (end - begin) * quarter / 4
-        _text(picture, (across(time), y), duration(time - begin), anchor)
+    labels = quarters(*life)
+    # With one label for all, it stands below the point in the middle.
+    anchors = ("start", "middle", "middle", "middle", "end") if len(labels) > 1 else ("middle",)
+    for place, ((time, text), anchor) in enumerate(zip(labels, anchors, strict=True)):
+        label = _text(picture, (across(time), y), text, anchor)
+        if place % 2:
+            label.set("class", "quarter")
+
+
+def _short_percent(value: float) -> str:
+    return f"{plain(round(100 * value, 6))} %"
+
+
+def _bar(title: str) -> Element:
+    picture = _picture(BAR_WIDTH, BAR_HEIGHT, title)
+    picture.set("class", "bar")
+    picture.set("preserveAspectRatio", "none")
+    return picture
 
 
 def _picture(width: float, height: float, title: str) -> Element:
@@ -187,16 +219,18 @@ def _line(picture: Element, begin: Point, end: Point, look: Mapping[str, str]) -
     SubElement(picture, "line", {**places, **look})
 
 
-def _text(picture: Element, place: Point, text: str, anchor: str) -> None:
+def _text(picture: Element, place: Point, text: str, anchor: str) -> Element:
     x, y = place
     label = SubElement(picture, "text", {"x": f"{x}", "y": f"{y}", "text-anchor": anchor})
     label.set("font-size", "11")
     label.text = text
+    return label
 
 
 def _box(picture: Element, place: tuple[float, float], colour: str, title: str) -> None:
     left, wide = place
-    box = SubElement(picture, "rect", {"x": f"{left:.1f}", "y": "0", "height": "32"})
+    box = SubElement(picture, "rect", {"x": f"{left:.1f}", "y": "0"})
+    box.set("height", f"{BAR_HEIGHT:.0f}")
     box.set("width", f"{max(wide, 0.5):.1f}")
     box.set("fill", colour)
     SubElement(box, "title").text = title
