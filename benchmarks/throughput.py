@@ -5,6 +5,7 @@ on the CPU.
     python -m benchmarks.throughput steps     # steps of a plain loop with two models, and ours
     python -m benchmarks.throughput memory    # the most memory that each of them takes
     python -m benchmarks.throughput overhead  # time outside forward, backward and update
+    python -m benchmarks.throughput stragglers  # steps with and without finding the slowest rank
     python -m benchmarks.throughput data      # JPEG files to batches, images per second of one core
 
 The machine may be shared: each contestant is a process of its own, they take turns step by step,
@@ -27,7 +28,7 @@ from dataclasses import dataclass
 
 import torch
 
-from benchmarks import throughput_data, throughput_overhead
+from benchmarks import throughput_data, throughput_overhead, throughput_stragglers
 from benchmarks.throughput_contestants import Case, Step, contestant
 
 SHAPES = {
@@ -39,7 +40,7 @@ SHAPES = {
 }
 """Side of the images, batch, and whose model the plain loop has."""
 CONTESTANTS = ("reference", "plain", "trainer")
-ROUNDS = {"steps": 3, "memory": 4, "overhead": 33, "data": 6}
+ROUNDS = {"steps": 3, "memory": 4, "overhead": 33, "stragglers": 40, "data": 6}
 
 
 @dataclass
@@ -191,7 +192,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("part", choices=("steps", "memory", "overhead", "data", "peak", "race"))
+    parser.add_argument("part", choices=(*ROUNDS, "peak", "race"))
     parser.add_argument("--networks", nargs="+", default=list(SHAPES), choices=list(SHAPES))
     parser.add_argument(
         "--precisions", nargs="+", default=["FP32", "BF16"], choices=["FP32", "BF16"]
@@ -214,6 +215,9 @@ def main() -> None:
         memory_table(options.networks, options.precisions, options.rounds)
     elif options.part == "overhead":
         throughput_overhead.table(options.networks, options.precisions, options.rounds)
+    elif options.part == "stragglers":
+        networks = {name: SHAPES[name][:2] for name in options.networks}
+        throughput_stragglers.table(networks, options.precisions, options.rounds)
     elif options.part == "data":
         throughput_data.table(options.rounds)
     elif options.part == "race":

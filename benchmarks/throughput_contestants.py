@@ -187,20 +187,25 @@ def timms_loop(case: Case) -> Step:
     return step
 
 
-def trainers_loop(case: Case) -> Step:
-    config, batch = case.configuration(), case.batch_of_bytes()
+def trainers_step(
+    case: Case, make: type[TrainStep] = TrainStep, model: nn.Module | None = None
+) -> TrainStep:
+    """The trainer's own step, with the network of the case or with another one."""
+    config = case.configuration()
     accelerator = device.resolve(
         config.accelerator, case.precision, Settings(threads=torch.get_num_threads())
     )
-    model = models.create(case.network, CLASSES).to(
-        accelerator.device, memory_format=torch.channels_last
-    )  # type: ignore[call-overload]
+    model = model or models.create(case.network, CLASSES)
+    model = model.to(accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     updater = OptimizerStep(config, model, accelerator)
     plan, comm = batch_plan(config.batch, 1), Comm(0, 1, "gloo")
     trained = prepare_for_training(model, config.execution, accelerator, comm, plan.micro_batches)
-    stepper = TrainStep(
-        trained, updater, accelerator, Normalise(IMAGENET, accelerator.device), plan, config, comm
-    )
+    normalise = Normalise(IMAGENET, accelerator.device)
+    return make(trained, updater, accelerator, normalise, plan, config, comm)
+
+
+def trainers_loop(case: Case) -> Step:
+    batch, stepper = case.batch_of_bytes(), trainers_step(case)
     done = 0
 
     def step() -> None:
