@@ -127,12 +127,25 @@ async def test_the_last_good_report_outlives_the_launcher() -> None:
         assert found is not None
 
 
-async def test_a_refused_connection_is_asked_again_every_time(unused_tcp_port: int) -> None:
-    asker = Probe(lambda _key: None, clock=time.monotonic, launcher_port=unused_tcp_port)
+async def test_a_refused_connection_is_asked_again_after_a_second(unused_tcp_port: int) -> None:
+    now, asked = [0.0], []
+    asker = Probe(lambda _key: None, clock=lambda: now[0], launcher_port=unused_tcp_port)
+    ask = asker._get_status
+    asker._get_status = lambda *who: asked.append(who) or ask(*who)  # type: ignore[method-assign, func-returns-value]
     assert await asker.refresh(KEY, [view()])
     found, reachable, since = asker.answer(KEY, view().uid)
     assert (found, reachable) == (None, False)
     assert await asker.refresh(KEY, [view()])
+    assert len(asked) == 1, "another pass within the same second"
+    assert await asker.refresh(KEY, [replace(view(), ready=True)])
+    assert len(asked) == 2, "it has become ready"
+    now[0] += 0.2
+    assert await asker.refresh(KEY, [replace(view(), ready=True)], {view().uid: 0.1})
+    assert len(asked) == 3, "it has notified"
+    now[0] += probe.REFUSED_PAUSE
+    assert await asker.refresh(KEY, [replace(view(), ready=True)])
+    assert len(asked) == 4
+    assert not asker.is_silent(KEY, view().uid), "the container may yet begin to listen"
     assert since is not None
     assert asker.answer(KEY, view().uid)[2] == since, "the first of the tries that failed in a row"
     assert await asker.metrics("127.0.0.1") is None

@@ -73,11 +73,12 @@ def view(
     answer: Report | None = None,
     reachable: bool | None = None,
     unreachable_since: datetime | None = None,
+    ran_before: bool = False,
 ) -> PodView | None:
     """What decisions need of a Pod; None when its name is not that of a slot.
 
     ``answer`` is the latest ``/status`` answer of this very pod (by uid); a termination message
-    overrules it.
+    overrules it. ``ran_before`` says that the operator never saw it wait.
     """
     metadata = pod["metadata"]
     status = pod.get("status") or {}
@@ -119,6 +120,7 @@ def view(
         # The answers of a launcher are kept when it falls silent.
         never_reached=reachable is False and answer is None,
         unreachable_since=unreachable_since,
+        ran_before=ran_before,
         owner_uid=owner.get("uid") if owner else None,
         unhealthy=_unhealthy_text(status),
         orphan_of=_orphan_of(metadata) if owner is None else None,

@@ -339,19 +339,19 @@ class Client:
             "Accept": accept or "application/json",
             "Content-Type": content_type or "application/json",
         }
-        # auth_settings must be named, else the transport sends no token.
-        request = await self._api.param_serialize(
+        # auth_settings must be named, else the transport sends no token. Of a body that is handed
+        # over here each value would be looked at, in case it is a model.
+        method, url, headers, _, _ = await self._api.param_serialize(
             method,
             path,
             query_params=list(query.items()),
             header_params=headers,
-            body=body,
             auth_settings=["BearerToken"],
         )
         began = time.monotonic()
         try:
             response = await self._api.call_api(
-                *request, _request_timeout=self._bounded(method, path, timeout)
+                method, url, headers, body, _request_timeout=self._bounded(method, path, timeout)
             )
             # call_api does not raise on 4xx and 5xx; the body then says why.
             status: int = response.status

@@ -10,8 +10,9 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Final
 
-from inception_operator.contract.types import Json, Observation, PodView
+from inception_operator.contract.types import Json, Observation, PodView, Report
 from inception_operator.decide.questions import wants_events, wants_node, wants_report
 from inception_operator.pod.view import view
 
@@ -25,6 +26,11 @@ from .probe import Probe
 from .rank_watch import RankWatch
 from .scraper import Scraper
 from .workqueue import Key
+
+MOST_KEPT: Final = 1024
+"""Views of so many pods are kept. A pass looks at each pod of its job up to three times."""
+_Known = tuple[Report | None, bool | None, datetime | None, bool]
+"""What is known of a pod beside what the API server says."""
 
 
 class Observer:
@@ -48,6 +54,7 @@ class Observer:
         self._events = events
         self._leaving = leaving
         self._notifications = Notifications(time.monotonic)
+        self._kept: dict[str, tuple[Json, _Known, PodView | None]] = {}
 
     def notify(self, key: Key, pod_name: str) -> bool | None:
         """A launcher has something to tell.
@@ -107,12 +114,25 @@ class Observer:
         self._events.forget(key)
         self._notifications.retain(key, ())
 
+    def _view(self, key: Key, raw: Json) -> PodView | None:
+        """The pod as decisions see it: the same one as before while nothing has changed of it."""
+        uid = uid_of(raw)
+        known = (*self._probe.answer(key, uid), self._pods.ran_before(key, uid))
+        kept = self._kept.get(uid)
+        # What changes is replaced in the cache of pods.
+        if kept is not None and kept[0] is raw and kept[1] == known:
+            return kept[2]
+        pod = view(raw, *known)
+        self._kept[uid] = raw, known, pod
+        if len(self._kept) > MOST_KEPT:
+            del self._kept[next(iter(self._kept))]
+        return pod
+
     def _views(self, key: Key) -> Iterator[PodView]:
         for raw in self._pods.pods(key):
-            pod = view(raw, *self._probe.answer(key, uid_of(raw)))
+            pod = self._view(key, raw)
             if pod is None:
                 continue
-            pod = replace(pod, ran_before=self._pods.ran_before(key, pod.uid))
             lost, leaving = self._nodes.lost_since(pod.node), self._leaving.why(pod.node)
             trouble = self._events.trouble(key, pod.uid)
             if (lost, leaving, trouble) != (None, None, None):

@@ -31,6 +31,7 @@ MAX_METRICS_BYTES = 1024 * 1024
 PATIENCE = 0.03
 FIRST_PAUSE = 2.0
 MAX_PAUSE = 30.0
+REFUSED_PAUSE = 1.0
 NOBODY: Mapping[str, float] = MappingProxyType({})
 NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
@@ -239,8 +240,10 @@ class Probe:
                 # On a busy node; nothing else need tell of it while it stays ready.
                 asyncio.get_running_loop().call_later(pause, self._notify, key)
         except (aiohttp.ClientError, OSError, ValueError):
-            # Refused at once: a container that starts or has ended. Asking again costs nothing.
-            answer = _Answer(last.report, False, began, since)
+            # Refused at once: a container that starts, and will be ready soon, or that has ended. A
+            # job has several passes within such a second.
+            again = self._clock() + REFUSED_PAUSE
+            answer = _Answer(last.report, False, began, since, again, ready=pod.ready)
         # Looked up only now: the job's answers may have been dropped and begun anew while this one
         # was under way.
         self._answers.setdefault(key, {})[pod.uid] = answer
