@@ -132,13 +132,23 @@ def test_a_list_of_several_pages_fills_the_view() -> None:
 def test_watch_events_change_the_view_and_say_whose_it_is() -> None:
     events = [
         ("ADDED", pod("job-1-1", version=11)),
-        ("MODIFIED", pod("job-0-1", version=12)),
+        ("MODIFIED", pod("job-0-1", version=12, ip="10.0.0.1")),
         ("DELETED", pod("job-1-1")),
     ]
     reflector, notices, _ = observe(listed(pod("job-0-1")), watched(*events, None))
     assert names(reflector) == ["job-0-1"]
     assert reflector.pods(JOB)[0]["metadata"]["resourceVersion"] == "12"
     assert notices == [JOB] * 4
+
+
+def test_a_change_that_no_decision_reads_is_no_news() -> None:
+    annotated = pod(version=11)
+    annotated["metadata"]["annotations"] = {"cni.projectcalico.org/podIP": "10.0.0.1/32"}
+    addressed = pod(version=12, ip="10.0.0.1")
+    events = [("MODIFIED", annotated), ("MODIFIED", addressed)]
+    reflector, notices, _ = observe(listed(pod()), watched(*events, None))
+    assert notices == [JOB] * 2, "the list, and the address"
+    assert reflector.pods(JOB)[0]["metadata"]["resourceVersion"] == "12"
 
 
 def test_a_watch_that_ends_goes_on_from_the_last_version() -> None:
@@ -155,7 +165,7 @@ def test_a_watch_that_ends_goes_on_from_the_last_version() -> None:
 
 def test_after_gone_a_new_list_reports_what_vanished_changed_and_appeared() -> None:
     kept, lost, changed = pod("kept-0-1"), pod("lost-0-1"), pod("changed-0-1")
-    again = [kept, pod("changed-0-1", version=15), pod("new-0-1", version=16)]
+    again = [kept, pod("changed-0-1", version=15, ip="10.0.0.1"), pod("new-0-1", version=16)]
     reflector, notices, source = observe(
         listed(kept, lost, changed),
         watched(GoneError(410, "expired")),

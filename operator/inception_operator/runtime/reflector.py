@@ -178,7 +178,7 @@ class PodReflector(ListWatch):
         return key if self._store_trimmed(key, trim_pod(raw)) else None
 
     def _store_trimmed(self, key: Key, pod: Json) -> bool:
-        """Keep ``pod`` if it is newer than what is cached; True if it was."""
+        """Keep ``pod`` if it is newer than what is cached; True if a decision may differ by it."""
         pods = self._pods.setdefault(key, {})
         cached = pods.get(name_of(pod))
         if cached is not None and version_of(cached) >= version_of(pod):
@@ -189,7 +189,8 @@ class PodReflector(ListWatch):
         if is_first and cached is not None:
             self._ran_before.discard(uid_of(cached))
         pods[name_of(pod)] = pod
-        return True
+        # Network plug-ins and others write into pods what no decision reads.
+        return cached is None or not _is_same(cached, pod)
 
     async def _look_again(self, raw: Json) -> None:
         with self._containment.contain(key_of(raw), Where.POD):
@@ -257,3 +258,12 @@ class PodReflector(ListWatch):
             return None
         key = (str(pod["metadata"]["namespace"]), parts[0])
         return key if self._shard.owns(key) else None
+
+
+def _is_same(cached: Json, pod: Json) -> bool:
+    """Whether two versions of a pod differ in nothing that is kept of them."""
+    version = {"resourceVersion": ""}
+    return {**cached, "metadata": cached["metadata"] | version} == {
+        **pod,
+        "metadata": pod["metadata"] | version,
+    }
