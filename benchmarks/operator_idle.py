@@ -30,7 +30,7 @@ sys.path[:0] = [
     str(HERE.parent / "tests" / "support"),
 ]
 
-from operator_scale import cpu_seconds  # noqa: E402
+from operator_load import cpu_seconds  # noqa: E402
 
 from cluster_sim import Sim, job  # noqa: E402
 from inception_operator.pod.view import trim_pod  # noqa: E402
