@@ -25,7 +25,10 @@ def training_on(jobs: Jobs, name: str, members: str) -> dict[str, Any]:
 
     def holds(status: dict[str, Any]) -> bool:
         right = status["nodes"].get("members") == members and condition(status, "Running") == "True"
-        return right and status["trainerStatus"]["step"] > before
+        # On a busy node the pods' probes now and then take too long, and a pod that trains does not
+        # count as ready.
+        all_ready = len(set(status["nodes"]["summary"].split("/"))) == 1
+        return right and all_ready and status["trainerStatus"]["step"] > before
 
     return jobs.wait(name, f"training on {members}", holds)
 
