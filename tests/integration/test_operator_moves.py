@@ -142,7 +142,7 @@ def test_kubectl_drain_waits_for_the_move_where_a_disruption_budget_asks_it_to(
     )
     path = f"/apis/policy/v1/namespaces/{trainings.namespace}/poddisruptionbudgets/trainings"
     api = ApiClient(training_api.kubeconfig)
-    wait_for("the budget", lambda: api.request("GET", path)["status"].get("expectedPods") == 2)
+    wait_for("the budget", lambda: api.request("GET", path)["status"].get("expectedPods") == 2, 60)
     old = node_of(trainings, "job-0-1")
     training_api.kubectl(
         "drain", old, "--force", "--ignore-daemonsets", "--delete-emptydir-data", "--timeout=60s"

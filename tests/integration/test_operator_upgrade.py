@@ -63,9 +63,10 @@ def seen(trainings: Trainings, *jobs: str) -> dict[str, Any]:
 
 def ranks(order: dict[str, Any] | None) -> dict[str, Any]:
     """What a launcher is told to do. Nobody answers for these pods, so each operator reminds them,
-    and this one says in which version it speaks.
+    and this one says in which version it speaks and with which key the next order may be delivered.
     """
-    return {key: value for key, value in (order or {}).items() if key not in ("nudge", "contract")}
+    own = ("nudge", "contract", "nextKey")
+    return {key: value for key, value in (order or {}).items() if key not in own}
 
 
 def has_looked(operator: OperatorProcess, jobs: int) -> None:

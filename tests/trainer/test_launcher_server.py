@@ -81,6 +81,13 @@ def test_an_end_that_the_operator_knows_does_not_trouble_the_kubelet_for_a_momen
     assert not board.ready
 
 
+@pytest.mark.parametrize("state", [State.STARTING, State.STOPPED])
+def test_who_starts_is_not_ready_however_often_it_is_asked(state: State) -> None:
+    board = Board(Report(state=state))
+    board.heard(proven=True)
+    assert board.ready is (state is State.STOPPED)
+
+
 @pytest.mark.parametrize("host", ["127.0.0.1", "[::1]"])
 def test_it_answers_on_both_families(server: Server, host: str) -> None:
     status, body = get(server.server_port, "/status", host)

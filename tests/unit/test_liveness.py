@@ -7,11 +7,15 @@ from typing import Any
 
 import pytest
 
-from inception_operator.contract.types import PodView
+from inception_operator.contract.assignment import work
+from inception_operator.contract.names import ReportState
+from inception_operator.contract.types import PodView, Report
 from inception_operator.decide.liveness import (
     SILENCE,
+    WARM_UP,
     is_dead_spare,
     is_unresponsive,
+    response_deadline,
     unresponsive_at,
 )
 from inception_operator.spec.failure_policy import WAIT, NodeLoss
@@ -97,3 +101,14 @@ def test_a_spare_is_not_waited_for_as_long_as_a_member() -> None:
     assert not is_unresponsive(spare, ago(600), LOSS, NOW)
     young = silent(created=ago(60))
     assert not is_dead_spare(young, WAIT, NOW), "torch may still be on its way"
+
+
+@pytest.mark.parametrize(
+    ("state", "patience"), [(ReportState.IDLE, SILENCE), (ReportState.STARTING, WARM_UP)]
+)
+def test_a_launcher_that_says_that_it_starts_is_given_the_time_of_an_import(
+    state: str, patience: timedelta
+) -> None:
+    told = work(2, 0, nodes=2, nproc=1, master="10.0.0.7", graceful=False)
+    pod = silent(reachable=True, report=Report(1, state), assignment=told)
+    assert response_deadline(pod, 2, SINCE, WAIT) == SINCE + patience

@@ -143,6 +143,9 @@ def response_deadline(
     patience = SILENCE
     if _may_be_saving(pod, attempt):
         patience += timedelta(seconds=GRACE_SECONDS)
+    elif pod.report is not None and pod.report.state == ReportState.STARTING:
+        # It answers, and has to import torch again.
+        patience = WARM_UP
     return issued + patience
 
 

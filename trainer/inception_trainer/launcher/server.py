@@ -118,7 +118,9 @@ class Board:
         with self._lock:
             report, is_heard = self._report, self._heard is self._report
             waits = time.monotonic() < self._heard_at + HEARD_SECONDS
-        return report.ready or (is_heard and waits and not report.leaving)
+        # Of an end alone: who starts is not ready, however often it is asked.
+        has_ended = report.state in (State.FAILED, State.STOPPED) and not report.leaving
+        return report.ready or (has_ended and is_heard and waits)
 
     def heard(self, *, proven: bool) -> None:
         """Note that the operator reads the published report; without a token to show, it may be
