@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -142,7 +143,21 @@ def test_kubectl_drain_waits_for_the_move_where_a_disruption_budget_asks_it_to(
     )
     path = f"/apis/policy/v1/namespaces/{trainings.namespace}/poddisruptionbudgets/trainings"
     api = ApiClient(training_api.kubeconfig)
-    wait_for("the budget", lambda: api.request("GET", path)["status"].get("expectedPods") == 2, 60)
+
+    def is_counted() -> bool:
+        # The controller manager looks for new kinds twice a minute, and at a budget that it could
+        # not count only when it changes.
+        training_api.kubectl(
+            "annotate",
+            "--overwrite",
+            "-n",
+            trainings.namespace,
+            "pdb/trainings",
+            f"at={time.time()}",
+        )
+        return bool(api.request("GET", path)["status"].get("expectedPods") == 2)
+
+    wait_for("the budget", is_counted, seconds=90, pause=1)
     old = node_of(trainings, "job-0-1")
     training_api.kubectl(
         "drain", old, "--force", "--ignore-daemonsets", "--delete-emptydir-data", "--timeout=60s"
