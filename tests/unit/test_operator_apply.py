@@ -126,7 +126,7 @@ STATUS = {"state": "Running"}
 EVERYTHING: dict[str, Any] = {
     "status": STATUS,
     "delete": {"job-1-1": 0},
-    "create": ({"metadata": {"name": "job-0-2"}},),
+    "create": ({"metadata": {"name": "job-0-2"}, "spec": {"containers": []}},),
     "assign": {"job-0-1": WORK},
     "events": (Event("Normal", "AttemptStarted", "text"),),
 }
@@ -413,8 +413,8 @@ async def test_a_job_that_is_not_found_when_read_again_leaves_its_successor_alon
 
 
 CLAIMING: dict[str, Any] = {
-    "claim_templates": ({"metadata": {"name": "job-gpus-1"}},),
-    "create": ({"metadata": {"name": "job-0-2"}},),
+    "claim_templates": ({"metadata": {"name": "job-gpus-1"}, "spec": {"containers": []}},),
+    "create": ({"metadata": {"name": "job-0-2"}, "spec": {"containers": []}},),
 }
 
 

@@ -44,7 +44,7 @@ from inception_operator.runtime.workqueue import ERROR_BASE, Key, WorkQueue
 from operator_objects import job, pod
 
 KEY = ("ns", "job")
-CREATE = ({"metadata": {"name": "job-0-1"}},)
+CREATE = ({"metadata": {"name": "job-0-1"}, "spec": {"containers": []}},)
 
 
 class FakeClient(Client):

@@ -11,6 +11,7 @@ from inception_operator.contract.types import Assignment, PodView
 from inception_operator.pod import view as podview
 from inception_operator.runtime.courier import Courier
 from inception_trainer.launcher import assignment as launcher
+from inception_trainer.launcher import settings
 from operator_objects import pod
 
 STANDBY = assignments.standby(3, graceful=True)
@@ -84,17 +85,29 @@ def test_another_pod_has_another_key() -> None:
         assert not read(post.courier.write(namespace, name, RUN)).opens(key)
 
 
-@pytest.mark.parametrize(
-    ("told", "reachable"),
-    [(None, True), (RUN, None), (RUN, False)],
-    ids=["told nothing yet", "never asked", "silent"],
-)
-def test_nothing_is_sent_to_pods_that_would_not_take_it(
-    told: Assignment | None, reachable: bool | None
-) -> None:
+@pytest.mark.parametrize("reachable", [None, False], ids=["never asked", "silent"])
+def test_nothing_is_sent_to_pods_that_would_not_take_it(reachable: bool | None) -> None:
     post = Post()
-    post.courier.deliver("ns", viewed(told, reachable), "{}")
+    post.courier.deliver("ns", viewed(RUN, reachable), "{}")
     assert post.sent == []
+
+
+def test_a_pod_is_made_with_the_digest_of_the_key_of_its_first_assignment() -> None:
+    post = Post()
+    body = pod("job-0-1")
+    trainer = {"name": "trainer", "env": [{"name": "A", "value": "1"}]}
+    body["spec"] = {"containers": [{"name": "side"}, trainer], "hostNetwork": True}
+    made = post.courier.invite("ns", body)["spec"]
+    assert made["hostNetwork"]
+    assert made["containers"][0] == {"name": "side"}
+    other, variable = made["containers"][1]["env"]
+    assert other == {"name": "A", "value": "1"}
+    assert variable["name"] == "INCEPTION_NEXT_KEY"
+    found = settings.read([], {variable["name"]: variable["value"]})
+    key = post.deliver(None, RUN)
+    assert launcher.Assignment(0, next_key=found.next_key).opens(key)
+    assert not read(post.courier.write("ns", "job-0-1", RUN)).opens(key)
+    assert trainer["env"] == [{"name": "A", "value": "1"}], "what was given stays as it is"
 
 
 def test_the_text_for_people_who_deliver_nothing_stays_as_it_was() -> None:

@@ -38,6 +38,8 @@ CONTAINER: Final = "trainer"
 LAUNCHER_PORT: Final = 8080
 # What proves that a delivered assignment is the operator's (`courier`).
 KEY_HEADER: Final = "Inception-Key"
+# The SHA-256 of the key of a pod's first assignment.
+KEY_VARIABLE: Final = "INCEPTION_NEXT_KEY"
 METRICS_PORT: Final = 8081
 MASTER_PORT_BASE: Final = 29500
 # For pods with hostNetwork: below the NodePorts of Services (from 30000 on) and the ports that

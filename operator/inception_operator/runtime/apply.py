@@ -188,7 +188,8 @@ class Applier:
         if born_with is not None:
             text = self._courier.write(namespace, name_of(pod), born_with)
             annotations[names.ANNOTATION_ASSIGNMENT] = text
-        body = pod | {"metadata": metadata | {"annotations": annotations}}
+        invited = self._courier.invite(namespace, pod) if born_with is None else pod
+        body = invited | {"metadata": metadata | {"annotations": annotations}}
         try:
             self._pods.merge(await self._client.create(PODS, namespace, body))
         except RejectedError as error:

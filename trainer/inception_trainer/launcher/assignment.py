@@ -83,7 +83,7 @@ def parse(text: str) -> Assignment | None:
         return Assignment(attempt, end=end, contract=contract)
     graceful = _boolean(raw, "graceful")
     nnodes = _integer(raw, "nnodes", 0)
-    next_key = _digest(raw)
+    next_key = digest(raw.get("nextKey"))
     if nnodes == 0:
         return Assignment(attempt, graceful=graceful, end=end, next_key=next_key)
     return Assignment(
@@ -136,8 +136,8 @@ def _address(raw: dict[str, Any]) -> str:
     return value
 
 
-def _digest(raw: dict[str, Any]) -> str:
-    value = raw.get("nextKey")
+def digest(value: object) -> str:
+    """Give the SHA-256 of the key of the next assignment, empty where there is none."""
     if not isinstance(value, str) or not re.fullmatch("[0-9a-f]{64}", value):
         # Then the next one comes by the file alone.
         return ""

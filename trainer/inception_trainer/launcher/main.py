@@ -76,6 +76,8 @@ class Launcher:
         report = Report(time=time.time(), host=options.host)
         self.machine = state.Machine(report, options.keep_warm, options.shutdown)
         self.board = Board(report)
+        # Before there is any, for whoever made the pod.
+        self.board.accept(Assignment(0, next_key=options.next_key))
         self.code: int | None = None
         """The exit code, once the machine has said that it is over."""
         self._file = AssignmentFile(options.assignment)
@@ -269,7 +271,8 @@ class Launcher:
         before = self.machine.report
         now = state.Now(time.monotonic(), time.time())
         self.machine, commands = state.step(self.machine, event, now)
-        self.board.accept(self.machine.accepted)
+        if self.machine.accepted is not None:
+            self.board.accept(self.machine.accepted)
         for command in commands:
             self._carry_out(command)
         if self.machine.report != before:

@@ -72,7 +72,7 @@ class Board:
             self._report = report
             self._files = files
 
-    def accept(self, assignment: Assignment | None) -> None:
+    def accept(self, assignment: Assignment) -> None:
         """Note the newest assignment so far, which says how the next one may be delivered."""
         with self._lock:
             self._accepted = assignment

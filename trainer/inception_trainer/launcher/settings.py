@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from . import torchrun
-from .assignment import notify_address
+from .assignment import digest, notify_address
 from .hang_detector import STEP_FLOOR_SECONDS
 
 
@@ -47,6 +47,10 @@ class Settings:
     """
     notify_address: str = ""
     """Host and port of the operator that made the pod; an assignment may bring another one's."""
+    next_key: str = ""
+    """The SHA-256 of the key with which the first assignment may be delivered; empty: only the file
+    tells.
+    """
 
 
 def read(argv: Sequence[str], environ: Mapping[str, str]) -> Settings:
@@ -71,6 +75,7 @@ def read(argv: Sequence[str], environ: Mapping[str, str]) -> Settings:
         host=environ.get("POD_NAME") or os.uname().nodename,
         token=environ.get("INCEPTION_POD_UID", ""),
         notify_address=notify_address(environ.get("INCEPTION_NOTIFY_ADDRESS", "")),
+        next_key=digest(environ.get("INCEPTION_NEXT_KEY", "")),
     )
 
 
