@@ -17,6 +17,16 @@ from inception_operator.contract import names
 
 Json = dict[str, Any]
 NAMESPACE = "team"
+# As a pod may write it: with what a terminal would obey.
+ROOT_CAUSE = {
+    "attempt": 1,
+    "pod": "digits-1-1",
+    "node": "n1",
+    "rank": 3,
+    "exitCode": 65,
+    "reason": "DataError",
+    "message": "no images in /data\x1b[2J",
+}
 _JOBS = f"/apis/{names.API_VERSION}/namespaces/{NAMESPACE}/{names.PLURAL}"
 _CORE = f"/api/v1/namespaces/{NAMESPACE}"
 

@@ -15,21 +15,12 @@ import pytest
 from inception_operator.client import following, pod_logs
 from inception_operator.contract import names
 from inception_operator.plugin import cli
-from job_api import NAMESPACE, JobApi
+from job_api import NAMESPACE, ROOT_CAUSE, JobApi
 from plugin_commands import Commands
 
 T0 = "2026-01-01T00:00:0"
 SUCCEEDED = {"type": "Succeeded", "status": "True", "reason": "Completed", "message": "all done"}
 FAILED = {"type": "Failed", "status": "True", "reason": "FailedByRule", "message": "code 65"}
-ROOT_CAUSE = {
-    "attempt": 1,
-    "pod": "digits-1-1",
-    "node": "n1",
-    "rank": 3,
-    "exitCode": 65,
-    "reason": "DataError",
-    "message": "no images in /data\x1b[2J",
-}
 
 
 @pytest.fixture

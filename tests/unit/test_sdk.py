@@ -23,7 +23,7 @@ from inception_operator.sdk import (
     TrainingFailed,
     job_logs,
 )
-from job_api import NAMESPACE, JobApi
+from job_api import NAMESPACE, ROOT_CAUSE, JobApi
 from sdk_halves import Looping, Waiting
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -89,16 +89,7 @@ SUCCEEDED = {
 FAILED = {
     "state": "Failed",
     "conditions": [condition("Failed", "True", "FailedByRule", "exit code 65 ends the job")],
-    "rootCause": {
-        "attempt": 1,
-        "pod": "digits-1-1",
-        "node": "n1",
-        "rank": 3,
-        "exitCode": 65,
-        "reason": "DataError",
-        "message": "no images in /data\x1b[2J",
-        "time": "2026-01-01T00:09:00Z",
-    },
+    "rootCause": ROOT_CAUSE | {"time": "2026-01-01T00:09:00Z"},
 }
 REJECTED = {
     "state": "Rejected",

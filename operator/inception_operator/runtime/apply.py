@@ -15,7 +15,6 @@ from http import HTTPStatus
 from typing import Any
 
 from inception_operator.contract import names
-from inception_operator.contract.assignment import from_json
 from inception_operator.contract.errors import (
     AlreadyExistsError,
     ConflictError,
@@ -96,17 +95,16 @@ class Applier:
         self, resource: Json, pods: Iterable[PodView], plan: Plan
     ) -> list[Awaitable[None]]:
         by_name = {pod.name: pod for pod in pods}
-        uids = {name: pod.uid for name, pod in by_name.items()}
         changes: list[Awaitable[None]] = []
         for name, assignment in plan.assign.items():
             if name in by_name:
                 changes.append(self._assign(resource, by_name[name], assignment))
         for name, metadata in plan.repair.items():
-            if name in uids:
-                changes.append(self._repair(resource, name, uids[name], metadata))
+            if name in by_name:
+                changes.append(self._repair(resource, by_name[name], metadata))
         for name, grace in plan.delete.items():
-            if name in uids:
-                changes.append(self._delete(resource, name, uids[name], grace))
+            if name in by_name:
+                changes.append(self._delete(resource, name, by_name[name].uid, grace))
         return changes
 
     async def _write_status(self, resource: Json, status: Json) -> None:
@@ -181,15 +179,11 @@ class Applier:
 
     async def _create(self, resource: Json, pod: Json) -> str | None:
         namespace, _ = key_of(resource)
+        pod = self._courier.invite(namespace, pod)
         metadata = pod["metadata"]
         creator = {names.ANNOTATION_CREATED_BY: self._creator}
         annotations = metadata.get("annotations", {}) | creator
-        born_with = from_json(annotations.get(names.ANNOTATION_ASSIGNMENT))
-        if born_with is not None:
-            text = self._courier.write(namespace, name_of(pod), born_with)
-            annotations[names.ANNOTATION_ASSIGNMENT] = text
-        invited = self._courier.invite(namespace, pod) if born_with is None else pod
-        body = invited | {"metadata": metadata | {"annotations": annotations}}
+        body = pod | {"metadata": metadata | {"annotations": annotations}}
         try:
             self._pods.merge(await self._client.create(PODS, namespace, body))
         except RejectedError as error:
@@ -239,36 +233,36 @@ class Applier:
         namespace, _ = key_of(resource)
         text = self._courier.write(namespace, pod.name, assignment)
         annotations = {names.ANNOTATION_ASSIGNMENT: text}
-        there = await self._patch(resource, pod.name, pod.uid, {"annotations": annotations})
+        there = await self._patch(resource, pod, {"annotations": annotations})
         # A reminder is for the kubelet; its launcher was brought the assignment itself.
         if there and not assignment.reminder:
             self._courier.deliver(namespace, pod, text)
 
-    async def _repair(self, resource: Json, name: str, uid: str, metadata: Json) -> None:
+    async def _repair(self, resource: Json, pod: PodView, metadata: Json) -> None:
         fields = " and ".join(metadata)
-        _log.warning("pod %s: putting back %s", name, fields, extra={"key": key_of(resource)})
+        _log.warning("pod %s: putting back %s", pod.name, fields, extra={"key": key_of(resource)})
         # Strategic: a merge patch would replace the owner references of others.
-        await self._patch(resource, name, uid, metadata, strategic=True)
+        await self._patch(resource, pod, metadata, strategic=True)
 
     async def _patch(
-        self, resource: Json, name: str, uid: str, metadata: Json, *, strategic: bool = False
+        self, resource: Json, pod: PodView, metadata: Json, *, strategic: bool = False
     ) -> bool:
         """Change the metadata of a pod; False if it has gone."""
         namespace, _ = key_of(resource)
-        body = {"metadata": {"uid": uid, **metadata}}
+        body = {"metadata": {"uid": pod.uid, **metadata}}
         try:
-            answer = await self._client.merge(PODS, namespace, name, body, strategic=strategic)
+            answer = await self._client.merge(PODS, namespace, pod.name, body, strategic=strategic)
         except NotFoundError:
             pass
         except RejectedError:
             # A successor of the same name makes the uid an "immutable field": the API server says
             # 422 and not 409. Any other refusal is real.
-            if await self._exists(namespace, name, uid):
+            if await self._exists(namespace, pod.name, pod.uid):
                 raise
         else:
             self._pods.merge(answer)
             return True
-        self._pods.remove(key_of(resource), name, uid)
+        self._pods.remove(key_of(resource), pod.name, pod.uid)
         return False
 
     async def _exists(self, namespace: str, name: str, uid: str) -> bool:

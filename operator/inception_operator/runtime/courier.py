@@ -16,8 +16,8 @@ import hmac
 import secrets
 from collections.abc import Callable
 
-from inception_operator.contract.assignment import to_json
-from inception_operator.contract.names import CONTAINER, KEY_VARIABLE
+from inception_operator.contract.assignment import from_json, to_json
+from inception_operator.contract.names import ANNOTATION_ASSIGNMENT, CONTAINER, KEY_VARIABLE
 from inception_operator.contract.types import Assignment, Json, PodView
 
 from .objects import name_of
@@ -38,7 +38,16 @@ class Courier:
         return to_json(assignment, next_key=self._digest(namespace, pod, assignment))
 
     def invite(self, namespace: str, pod: Json) -> Json:
-        """A pod that is about to be made, so that its first assignment can be delivered too."""
+        """A pod that is about to be made, so that its first assignment can be delivered too, or the
+        one after that with which it is born.
+        """
+        metadata = pod["metadata"]
+        annotations = metadata.get("annotations", {})
+        born_with = from_json(annotations.get(ANNOTATION_ASSIGNMENT))
+        if born_with is not None:
+            text = self.write(namespace, name_of(pod), born_with)
+            annotations = {**annotations, ANNOTATION_ASSIGNMENT: text}
+            return {**pod, "metadata": {**metadata, "annotations": annotations}}
         first = {"name": KEY_VARIABLE, "value": self._digest(namespace, name_of(pod), None)}
         containers = [
             {**each, "env": [*each.get("env", ()), first]}

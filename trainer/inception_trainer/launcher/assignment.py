@@ -8,11 +8,15 @@ decides what follows from it.
 import hashlib
 import hmac
 import json
+import logging
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from .contract import CONTRACT, SPOKEN, UNSAID
+
+log = logging.getLogger("inception-launcher")
 
 
 class InvalidAssignmentError(ValueError):
@@ -97,6 +101,33 @@ def parse(text: str) -> Assignment | None:
         notify_address=notify_address(raw.get("bell")),
         next_key=next_key,
     )
+
+
+class AssignmentFile:
+    """The file into which the kubelet projects the assignment."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._text = ""
+
+    def poll(self) -> Assignment | None:
+        """Give the assignment when the content has changed; a torn or wrong one is logged and
+        passed over.
+        """
+        # Read whole each time: the kubelet swaps a symbolic link to the folder and never writes in
+        # place, so there is no file to watch.
+        try:
+            text = self._path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError):
+            return None
+        if text == self._text:
+            return None
+        self._text = text
+        try:
+            return parse(text)
+        except InvalidAssignmentError as error:
+            log.warning("assignment ignored: %s", error)
+            return None
 
 
 def is_new(assignment: Assignment, accepted: Assignment | None) -> bool:

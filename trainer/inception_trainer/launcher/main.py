@@ -22,7 +22,7 @@ from types import FrameType
 from typing import Any
 
 from . import forkserver, last_copy, linux, notify, rank, settings, state, wire
-from .assignment import Assignment, InvalidAssignmentError, parse
+from .assignment import Assignment, AssignmentFile
 from .exitcodes import ExitCode, Reason, signal_name
 from .hang_detector import choose_deadline
 from .hang_monitor import HangMonitor, begun, living
@@ -39,33 +39,6 @@ LAST_SWEEP_SECONDS = 5.0
 """How long the launcher, about to exit, goes on killing what is left."""
 
 log = logging.getLogger("inception-launcher")
-
-
-class AssignmentFile:
-    """The file into which the kubelet projects the assignment."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._text = ""
-
-    def poll(self) -> Assignment | None:
-        """Give the assignment when the content has changed; a torn or wrong one is logged and
-        passed over.
-        """
-        # Read whole each time: the kubelet swaps a symbolic link to the folder and never writes in
-        # place, so there is no file to watch.
-        try:
-            text = self._path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError):
-            return None
-        if text == self._text:
-            return None
-        self._text = text
-        try:
-            return parse(text)
-        except InvalidAssignmentError as error:
-            log.warning("assignment ignored: %s", error)
-            return None
 
 
 class Launcher:

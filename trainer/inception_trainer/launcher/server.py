@@ -62,7 +62,7 @@ class Board:
         self._heard: Report | None = None
         self._heard_at = 0.0
         """What it read then, and when it read this for the first time."""
-        self._accepted: Assignment | None = None
+        self._accepted = Assignment(0)
         self._delivered: Assignment | None = None
         """An assignment that the main loop has yet to take."""
 
@@ -81,7 +81,7 @@ class Board:
         """Tell whether who shows this key may deliver an assignment."""
         with self._lock:
             newest = self._delivered or self._accepted
-        return newest is not None and newest.opens(key)
+        return newest.opens(key)
 
     def deliver(self, assignment: Assignment) -> None:
         """Leave an assignment for the main loop."""
