@@ -186,10 +186,11 @@ class Jobs:
         return self.wait(name, "failed", lambda s: condition(s, "Failed") == "True", seconds)
 
     def wait_checkpoint(self, name: str) -> Json:
-        """Until a first checkpoint has been reported."""
-        return self.wait(
-            name, "saved", lambda s: "lastCheckpointTime" in s.get("trainerStatus", {})
-        )
+        """Until a first checkpoint is saved. The trainer's own page says so; the status follows
+        seconds later, when a short job is nearly done.
+        """
+        saved = "trainer_checkpoint_last_success_timestamp_seconds"
+        return self.wait(name, "saved", lambda _: self.page(name).get(saved, 0) > 0)
 
     def page(self, name: str) -> dict[str, float]:
         """The trainer's figures without labels, read from its master through the API server; empty
