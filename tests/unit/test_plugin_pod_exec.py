@@ -28,6 +28,7 @@ class ApiServer:
     def __init__(self) -> None:
         self.frames: list[bytes] = []
         self.stays = False
+        self.refusal = (403, FORBIDDEN_ANSWER)
         self.asked: list[web.Request] = []
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
@@ -57,7 +58,8 @@ class ApiServer:
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         self.asked.append(request)
         if not self.frames:
-            return web.json_response(FORBIDDEN_ANSWER, status=403)
+            status, answer = self.refusal
+            return web.json_response(answer, status=status)
         socket = web.WebSocketResponse(protocols=("v4.channel.k8s.io",))
         await socket.prepare(request)
         for frame in self.frames:
@@ -123,3 +125,12 @@ def test_a_command_without_an_end_is_an_error(
     with pytest.raises(ClientError, match=said) as caught:
         pod_exec.run(cluster, POD, ["true"], lambda _: None, 0.01 if stays else 30)
     assert caught.value.code == code
+
+
+def test_a_container_that_has_just_ended_is_told_from_one_that_cannot_be_reached(
+    server: ApiServer, cluster: Cluster
+) -> None:
+    said = 'unable to upgrade connection: container not found ("trainer")'
+    server.refusal = (500, {"kind": "Status", "message": said})
+    with pytest.raises(pod_exec.ContainerEndedError, match="digits-0-1 has just ended"):
+        pod_exec.run(cluster, POD, ["true"], lambda _: None, 30)

@@ -159,6 +159,17 @@ def test_where_none_runs_a_pod_of_the_same_kind_does_it_and_goes(
     assert [mount["name"] for mount in container["volumeMounts"]] == ["checkpoint"]
 
 
+def test_where_the_last_one_has_just_ended_a_pod_of_the_same_kind_does_it(
+    command: Commands, server: type[Server], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(*_: Any) -> Ending:
+        raise pod_exec.ContainerEndedError("the trainer of digits-0-1 has just ended")
+
+    monkeypatch.setattr(pod_exec, "run", run)
+    assert command("checkpoints", "promote", "digits").out.startswith("step 12 is promoted")
+    assert len(server.made) == 1
+
+
 def test_what_the_trainer_refuses_is_said_and_the_pod_goes_all_the_same(
     command: Commands, server: type[Server]
 ) -> None:

@@ -92,7 +92,10 @@ def test_hopeless_codes_end_the_job_at_once(sim: Sim, code: int) -> None:
     assert sim.status["state"] == "Failed"
     assert sim.counters == (1, 0, 0)
     assert plan.delete == {}
-    assert [assigned.end for _, assigned in sorted(plan.assign.items())] == [True, True]
+    told = [assigned for _, assigned in sorted(plan.assign.items())]
+    assert [assigned.end for assigned in told] == [True, True]
+    # Who reads a log afterwards, of the rank that failed for example, looks for them.
+    assert [(each.attempt, each.node_rank, each.nnodes) for each in told] == [(1, 0, 2), (1, 1, 2)]
     assert sim.status["completionTime"]
     assert sim.condition("Succeeded") == "False"
     assert "because" in sim.full_condition("Failed")["message"]

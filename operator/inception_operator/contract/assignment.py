@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import zlib
+from dataclasses import replace
 from typing import Final
 
 from .decoding import MalformedError, decode, whole_number
@@ -93,8 +94,14 @@ def standby(attempt: int, *, graceful: bool) -> Assignment:
     return Assignment(attempt=attempt, graceful=graceful)
 
 
-def end(attempt: int, *, graceful: bool = False) -> Assignment:
-    """The job is over: end what runs and the launcher with it; the pods stay for their logs."""
+def end(attempt: int, before: Assignment | None = None, *, graceful: bool = False) -> Assignment:
+    """The job is over: end what runs and the launcher with it; the pods stay for their logs.
+
+    The ranks that the pod had in this attempt, by the assignment ``before``, stay named: who reads
+    its log looks for them.
+    """
+    if before is not None and before.attempt == attempt and not before.is_standby:
+        return replace(before, graceful=graceful, end=True, reminder=0)
     return Assignment(attempt=attempt, graceful=graceful, end=True)
 
 

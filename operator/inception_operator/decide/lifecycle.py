@@ -172,7 +172,6 @@ def _cleanup_pods(policy: RunPolicy, draft: Draft, pods: Iterable[PodView], now:
     patient = keep_logs and now < since + FINISH_SECONDS
     # Only then are all ranks there to save together.
     graceful = draft.reason(ConditionType.FAILED) == Reason.DEADLINE_EXCEEDED
-    last_word = assignment.end(draft.attempt, graceful=graceful)
     for pod in pods:
         if pod.deleting:
             continue
@@ -181,7 +180,7 @@ def _cleanup_pods(policy: RunPolicy, draft: Draft, pods: Iterable[PodView], now:
         told = pod.assignment is not None and pod.assignment.end
         ending = told or slots.finished(pod)
         if patient and not ending and slots.available(pod):
-            assign[pod.name] = last_word
+            assign[pod.name] = assignment.end(draft.attempt, pod.assignment, graceful=graceful)
         elif not patient or not ending:
             delete[pod.name] = None
     return Plan(delete=delete, assign=assign)

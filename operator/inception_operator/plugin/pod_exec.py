@@ -23,8 +23,14 @@ _ENDING: Final = 3
 # The API server passes it on to the kubelet as it is; it is as old as WebSockets are there.
 _PROTOCOL: Final = "v4.channel.k8s.io"
 _ERROR_BYTES: Final = 1 << 12
+# What the kubelet says: a pod shows the end of its container up to a second later.
+_NO_CONTAINER: Final = "container not found"
 _PYTHON: Final = re.compile(r"(.*/)?python(\d+(\.\d+)?)?")
 Sink = Callable[[bytes], object]
+
+
+class ContainerEndedError(ClientError):
+    """The container has ended already, although the pod does not show it yet."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +47,10 @@ class Ending:
 
 
 def run(cluster: Cluster, pod: Json, command: Sequence[str], sink: Sink, seconds: float) -> Ending:
-    """Run a command; its output goes to ``sink``. Silence of so many seconds is an error."""
+    """Run a command; its output goes to ``sink``. Silence of so many seconds is an error.
+
+    Raises ContainerEndedError where there is nothing any more to run it in.
+    """
     from kubernetes.stream.ws_client import WSClient
     from websocket import WebSocketException
 
@@ -133,6 +142,9 @@ def _refusal(error: Exception, pod: Json) -> ClientError:
     try:
         refuse(status, answer if isinstance(answer, dict) else {}, body, f"exec in {name_of(pod)}")
     except ClientError as refusal:
+        if _NO_CONTAINER in refusal.message:
+            text = f"the trainer of {name_of(pod)} has just ended"
+            return ContainerEndedError(text, code=UNAVAILABLE)
         return refusal
 
 

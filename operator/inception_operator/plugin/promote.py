@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from typing import Final
@@ -93,10 +94,7 @@ def _promoted(cluster: Cluster, job: Json, arguments: list[str]) -> Json:
             "Copy one by `--download`, or on the volume.",
         )
     command = [pod_exec.interpreter(pod), "-m", "inception_trainer", *arguments]
-    if running:
-        code, lines = _executed(cluster, pod, command)
-    else:
-        code, lines = helper_pod.run(cluster, job, pod, command)
+    code, lines = _run(cluster, job, pod, command, is_running=bool(running))
     last = lines[-1] if lines else f"exit code {code}"
     if code == _USAGE_ERROR:
         raise ClientError(
@@ -106,6 +104,16 @@ def _promoted(cluster: Cluster, job: Json, arguments: list[str]) -> Json:
     if code:
         raise ClientError(clean_line(last)[:_LONGEST_TEXT])
     return answer(lines)
+
+
+def _run(
+    cluster: Cluster, job: Json, pod: Json, command: list[str], *, is_running: bool
+) -> tuple[int, list[str]]:
+    """Run a command in the pod, or in another one of its kind when it has ended."""
+    if is_running:
+        with contextlib.suppress(pod_exec.ContainerEndedError):
+            return _executed(cluster, pod, command)
+    return helper_pod.run(cluster, job, pod, command)
 
 
 def _executed(cluster: Cluster, pod: Json, command: list[str]) -> tuple[int, list[str]]:
