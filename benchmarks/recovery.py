@@ -72,7 +72,7 @@ class Benchmark:
                 overlay=options.spec,
             )
             reference.write_images()
-            if options.compare:
+            if options.compare and options.to_the_end:
                 self._undisturbed(reference)
             for kind in options.only:
                 self._kind(reference, kind)
@@ -95,10 +95,11 @@ class Benchmark:
         reference.apply(name, spare=kind.spare, **policy)
         with ClusterTraining(reference, name, spare=kind.spare, say=say) as training:
             result = self._disturb(training, name, kind)
-        if result.failure is None and not reference.own:
+        ended = result.failure is None and self.options.to_the_end
+        if ended and not reference.own:
             # A program of one's own counts no samples; its parameters tell.
             result.samples_exact = self._has_all_samples(reference, name)
-        if result.failure is None and self.options.compare:
+        if ended and self.options.compare:
             result.differences = compare(
                 reference.final_checkpoint(UNDISTURBED), reference.final_checkpoint(name)
             )
@@ -110,7 +111,8 @@ class Benchmark:
         result = Result(kind.title, name, training.trials)
         try:
             training.run_trials(name, self.plan, relief="rank" if kind.relieved else None)
-            training.wait_succeeded()
+            if self.options.to_the_end:
+                training.wait_succeeded()
         except (DidNotComeError, TimeoutError) as error:
             # The other kinds have jobs of their own.
             say(str(error))
@@ -133,10 +135,11 @@ class Benchmark:
             subprocess.run([sys.executable, str(IMAGES), str(folder / "digits")], check=True)
             with self._torchrun(folder, "disturbed") as training:
                 training.run_trials("rank", self.plan)
-                training.wait_succeeded()
+                if self.options.to_the_end:
+                    training.wait_succeeded()
             result = Result("SIGKILL of a rank, torchrun alone", "torchrun", training.trials)
             result.step_seconds = training.book.step_seconds()
-            if self.options.compare:
+            if self.options.compare and self.options.to_the_end:
                 with self._torchrun(folder, UNDISTURBED) as undisturbed:
                     undisturbed.wait_succeeded()
                 result.differences = compare(
@@ -185,6 +188,12 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--json", type=Path, help="file for all that was measured")
     parser.add_argument(
         "--no-compare", dest="compare", action="store_false", help="no undisturbed run"
+    )
+    parser.add_argument(
+        "--no-end",
+        dest="to_the_end",
+        action="store_false",
+        help="times alone: a job is removed after its last trial, and nothing said of its samples",
     )
     options = parser.parse_args()
     if options.only is None:
