@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import logging
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -192,4 +193,6 @@ def _traceback(error: BaseException) -> BaseException | None:
 
 
 if __name__ == "__main__":
+    # PID 1 of a container gets no signal without a handler, and those of the event loop come late.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     sys.exit(main())

@@ -2,7 +2,12 @@
 
 import sys
 
-from .cli import main
-
 if __name__ == "__main__":
+    if sys.argv[1:2] == ["launch"]:
+        from .launcher.early import obey_sigterm
+
+        obey_sigterm()
+    # Only now: on a busy node this import takes a second.
+    from .cli import main
+
     sys.exit(main())

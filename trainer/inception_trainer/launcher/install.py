@@ -17,6 +17,9 @@ _MAIN = f'''"""The launcher of the Inception training operator, put here by an i
 
 import sys
 
+from {PACKAGE}.early import obey_sigterm
+
+obey_sigterm()
 from {PACKAGE}.main import main
 
 sys.exit(main(sys.argv[1:]))
