@@ -85,8 +85,7 @@ class Launcher:
             signal.signal(number, self._on_signal)
         # Ignored by default, and then the wake-up pipe would not be written to either.
         signal.signal(signal.SIGCHLD, lambda *_: None)
-        http = Server(self.options.port, self.board, self.options.token)
-        http.start()
+        http = self._serve()
         try:
             self._start_server()
             while self.code is None:
@@ -95,6 +94,19 @@ class Launcher:
             self._clean_up()
             http.stop()
         return self.code
+
+    def _serve(self) -> Server:
+        port = self.options.port
+        try:
+            http = Server(port, self.board, self.options.token)
+        except OSError as error:
+            who = "another container of the pod, or with hostNetwork a program of the node"
+            raise OSError(
+                error.errno,
+                f"port {port} of the launcher: {error.strerror} by {who}",
+            ) from error
+        http.start()
+        return http
 
     def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
         # Only counted: a handler may run between any two instructions of a turn.

@@ -1,9 +1,11 @@
-"""A launcher that is told to end while it is still being imported."""
+"""A launcher that is told to end while it is still being imported, or that cannot listen."""
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -39,3 +41,15 @@ def test_sigterm_during_the_imports_ends_the_launcher(start: str, tmp_path: Path
     finally:
         process.kill()
         process.wait()
+
+
+def test_a_port_that_is_taken_is_named_with_who_may_have_it(tmp_path: Path) -> None:
+    termination = tmp_path / "termination"
+    with socket.create_server(("", 0)) as other:
+        port = str(other.getsockname()[1])
+        command = [sys.executable, "-m", "inception_trainer.launcher.main", "--port", port]
+        command += ["--termination-log", str(termination)]
+        assert subprocess.run(command, check=False, timeout=30).returncode == 1
+    message = json.loads(termination.read_bytes())["message"]
+    assert f"port {port} of the launcher: " in message
+    assert "hostNetwork" in message
