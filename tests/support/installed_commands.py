@@ -22,16 +22,19 @@ ROOT: Final = Path(__file__).resolve().parents[2]
 
 
 def build_wheel(folder: Path) -> Path:
-    """The wheel, as `pipx install` builds it: in an environment with the build's own packages."""
-    command = ["wheel", "--quiet", "--disable-pip-version-check", "--no-deps", "--wheel-dir"]
+    """The wheel, as `pipx install` builds it: in an environment with the build's own packages,
+    here those of the lock.
+    """
+    lock = ROOT / "requirements" / "build.txt"
+    options = ["--wheel", "--quiet", "--build-constraints", str(lock), "--require-hashes"]
     done = subprocess.run(
-        [sys.executable, "-m", "pip", *command, str(folder), str(ROOT)],
+        [sys.executable, "-m", "uv", "build", *options, "--out-dir", str(folder), str(ROOT)],
         capture_output=True,
         text=True,
         check=False,
         env=without_repository(),
     )
-    assert done.returncode == 0, f"pip wheel: {done.stderr}"
+    assert done.returncode == 0, f"uv build: {done.stderr}"
     (wheel,) = folder.glob("*.whl")
     return wheel
 
