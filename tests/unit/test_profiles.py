@@ -76,10 +76,18 @@ COUNTED = {
             "nvidia.com/gpu.shared",
             "nvidia.com/mig-1g.10gb",
             "nvidia.com/mig-1g.10gb.me",
+            "nvidia.com/mig-1g.24gb-me",
+            "nvidia.com/mig-1g.24gb.me.all",
+            "nvidia.com/mig-1g.24gb.gfx.shared",
+            "nvidia.com/mig-1c.3g.40gb",
         ),
         *("volcano.sh/vgpu-number", "volcano.sh/gpu-number"),
     ],
-    "amd": ["amd.com/gpu", "amd.com/spx_nps1", "amd.com/cpx_nps4"],
+    "amd": [
+        "amd.com/gpu",
+        *(f"amd.com/{kind}_nps1" for kind in ("spx", "dpx", "tpx", "qpx", "cpx")),
+        "amd.com/cpx_nps4",
+    ],
     "intel-gpu": ["gpu.intel.com/xe", "gpu.intel.com/i915"],
     "gaudi": ["habana.ai/gaudi"],
     "cambricon": [
@@ -110,6 +118,14 @@ COUNTED = {
             "huawei.com/Ascend910B4",
         ),
         *("huawei.com/Ascend910B4-1", "huawei.com/Ascend910C"),
+        *(
+            f"huawei.com/Ascend910-{part}"
+            for part in ("2c", "16c", "5c.1cpu.8g", "12c.3cpu.32g", "10c.3cpu.16g.ndvpp")
+        ),
+        *(
+            f"huawei.com/Ascend310P-{part}"
+            for part in ("1c", "4c.3cpu", "4c.3cpu.ndvpp", "4c.4cpu.dvpp", "V", "VPro", "IPro")
+        ),
     ],
     "mthreads": ["mthreads.com/gpu", "mthreads.com/vgpu"],
     "hygon": [
@@ -188,6 +204,10 @@ COMPANIONS = {
 }
 NOT_COUNTED = [
     ("nvidia", "nvidia.com/mig-1g.10gb/x"),
+    ("nvidia", "nvidia.com/mig-1g.10gb."),
+    ("ascend", "huawei.com/Ascend910-2"),
+    ("ascend", "huawei.com/Ascend910-Unhealthy"),
+    ("ascend", "huawei.com/npu-core"),
     ("nvidia", "example.com/nvidia.com-gpu"),
     ("nvidia", "nvidia.com/gpus"),
     ("amd", "amd.com/spx_nps9"),
