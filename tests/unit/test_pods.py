@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -525,6 +526,30 @@ def test_profile_brings_environment_and_runtime_class() -> None:
     assert env(pod)["NCCL_X"] == "1"
     assert pod["spec"]["runtimeClassName"] == "nvidia"
     assert container(pod)["imagePullPolicy"] == "Never"
+
+
+@pytest.mark.parametrize(
+    ("profile", "variable"),
+    [
+        ("ascend", "ASCEND_WORK_PATH"),
+        ("aws-neuron", "NEURON_COMPILE_CACHE_URL"),
+        ("gaudi", "HABANA_LOGS"),
+    ],
+)
+def test_what_vendors_write_goes_where_a_pod_can_write(profile: str, variable: str) -> None:
+    job = parse(
+        {
+            "metadata": {"name": "j", "namespace": "n", "uid": "u"},
+            "spec": {"accelerator": {"profile": profile}},
+        }
+    )
+    pod = build_pod(
+        job, resolve(job, TABLE), 0, 1, image="i", launcher_image="i", pull_policy="Never"
+    )
+    assert container(pod)["securityContext"]["readOnlyRootFilesystem"]
+    mounts = [Path(each["mountPath"]) for each in container(pod)["volumeMounts"]]
+    written = Path(env(pod)[variable])
+    assert any(mount in (written, *written.parents) for mount in mounts)
 
 
 NAMES = st.from_regex(rf"[a-z]([-a-z0-9]{{0,{MAX_JOB_NAME_LENGTH - 2}}}[a-z0-9])?", fullmatch=True)
