@@ -6,7 +6,7 @@ import asyncio
 import copy
 import json
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,8 @@ class JobApi:
         self.logs: dict[str, list[str]] = {}
         self.refusals: dict[str, tuple[int, str]] = {}
         """By the end of a path: how requests for it are answered, instead."""
+        self.on_change: Callable[[str], object] = lambda _name: None
+        """What happens to a job, by its name, as soon as its spec is changed."""
         self.asked: list[tuple[str, str, Json | None]] = []
         self.queries: list[tuple[str, dict[str, str]]] = []
         self.watched = threading.Event()
@@ -201,6 +203,7 @@ class JobApi:
                 job["spec"].setdefault(key, {}).update(value)
             else:
                 job["spec"]["numNodes"] = value
+        self.on_change(request.match_info["name"])
         self._tell("MODIFIED", job)
         return web.json_response(job)
 

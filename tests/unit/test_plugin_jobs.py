@@ -21,6 +21,8 @@ from plugin_commands import Commands
 T0 = "2026-01-01T00:00:0"
 SUCCEEDED = {"type": "Succeeded", "status": "True", "reason": "Completed", "message": "all done"}
 FAILED = {"type": "Failed", "status": "True", "reason": "FailedByRule", "message": "code 65"}
+SUSPENDED = {"type": "Suspended", "status": "True", "reason": "Suspended", "message": "held"}
+REJECTED = {"type": "Accepted", "status": "False", "reason": "InvalidSpec", "message": "no"}
 
 
 @pytest.fixture
@@ -200,6 +202,64 @@ def test_what_steers_a_job_changes_its_spec_and_says_so(api: JobApi, command: Co
     missing = command.run("delete", "waiting")
     assert missing.code == 3
     assert command("delete", "waiting", "--ignore-not-found").out == ""
+
+
+def suspended(api: JobApi, name: str) -> None:
+    """The operator's answer: at once, while the pods still save."""
+    api.put(name, state="Suspended", observedGeneration=1, conditions=[SUSPENDED])
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("suspend", "running", "--wait"), ("wait", "running", "--for=suspended")],
+    ids=" ".join,
+)
+def test_a_job_counts_as_suspended_once_its_pods_are_gone(
+    words: tuple[str, ...], api: JobApi, command: Commands
+) -> None:
+    three_jobs(api)
+    api.add_pods("running", ["Running"])
+    suspended(api, "running")
+    late = command.run(*words, "--timeout=0s")
+    assert (late.code, "its pods still save" in late.err) == (124, True)
+    api.pods.clear()
+    command(*words)
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "said"),
+    [
+        ({"state": "Succeeded", "conditions": [SUCCEEDED]}, 1, "it ended before it was suspended"),
+        # Its spec is wrong as well, which the state tells instead.
+        ({"state": "Rejected", "conditions": [REJECTED, SUSPENDED]}, 0, ""),
+        # What the status says is about the spec before.
+        ({"observedGeneration": 0, "conditions": [SUSPENDED]}, 124, "the time is over"),
+    ],
+    ids=["over", "rejected", "not yet seen"],
+)
+def test_who_waits_for_a_suspension_learns_what_became_of_it(
+    status: dict[str, Any], code: int, said: str, api: JobApi, command: Commands
+) -> None:
+    three_jobs(api)
+    api.on_change = lambda name: api.put(name, **{"observedGeneration": 1, **status})
+    waited = command.run("suspend", "running", "--wait", "--timeout=0s")
+    assert (waited.code, said in waited.err) == (code, True), waited
+
+
+def test_a_job_that_is_resumed_or_ends_meanwhile_does_not_restart(
+    api: JobApi, command: Commands
+) -> None:
+    three_jobs(api)
+
+    def resume(name: str) -> None:
+        api.jobs[name]["spec"]["runPolicy"]["suspend"] = False
+
+    api.on_change = resume
+    resumed = command.run("restart", "running")
+    assert (resumed.code, "running was resumed meanwhile" in resumed.err) == (1, True)
+    api.on_change = lambda name: api.put(name, conditions=[SUCCEEDED])
+    ended = command.run("restart", "running")
+    assert (ended.code, "it ended before it was suspended" in ended.err) == (1, True)
 
 
 def test_a_job_that_does_not_stop_is_left_as_it_is_said(api: JobApi, command: Commands) -> None:

@@ -13,6 +13,7 @@ from inception_operator.contract.types import Json
 from .cluster import Cluster
 from .errors import NOT_FOUND, UNAVAILABLE, ClientError, TimedOutError
 from .figures import name_of
+from .outcome import is_ended, is_suspended
 from .questions import Query
 
 _WATCH_SECONDS: Final = 240
@@ -141,6 +142,28 @@ def until(
         if done(job):
             return job
     raise deleted(name)
+
+
+def until_held(
+    cluster: Cluster,
+    name: str,
+    timeout: float | None = None,
+    *,
+    given_up: Callable[[Json], bool] = is_ended,
+) -> Json:
+    """The job once it is suspended and none of its pods is left, or once it can be no more."""
+    deadline = None if timeout is None else time.monotonic() + timeout
+    left = timeout
+    while True:
+        job = until(cluster, name, lambda job: is_suspended(job) or given_up(job), left)
+        # The status says so as soon as the pods are told to save; who waits wants their nodes.
+        if not is_suspended(job) or not cluster.pods(name):
+            return job
+        if deadline is not None:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise TimedOutError(f"{name}: the time is over, and its pods still save")
+        time.sleep(_PAUSE)
 
 
 def until_gone(cluster: Cluster, name: str) -> None:

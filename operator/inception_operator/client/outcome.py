@@ -34,17 +34,27 @@ def is_over(resource: Json) -> bool:
     return conditions.terminal(conditions.of(resource))
 
 
-def is_held(resource: Json) -> bool:
-    """Whether the job is suspended and no pod of it is left, or it is over."""
-    return state(resource) == State.SUSPENDED or is_over(resource)
+def is_suspended(resource: Json) -> bool:
+    """Whether the operator has suspended the job as its spec is now; its pods may still save.
+
+    The state would not do: that of a job whose spec is wrong as well is Rejected.
+    """
+    if not is_observed(resource):
+        return False
+    return conditions.is_true(conditions.of(resource), ConditionType.SUSPENDED)
 
 
 def is_rejected(resource: Json) -> bool:
     """Whether the operator cannot carry out the spec as it is now."""
-    generation = part(resource, "metadata", "generation")
-    if part(resource, "status", "observedGeneration") != generation:
+    if not is_observed(resource):
         return False
     return conditions.is_false(conditions.of(resource), ConditionType.ACCEPTED)
+
+
+def is_observed(resource: Json) -> bool:
+    """Whether the status is about the spec as it is now."""
+    generation = part(resource, "metadata", "generation")
+    return bool(part(resource, "status", "observedGeneration") == generation)
 
 
 def exit_code(resource: Json) -> int | None:

@@ -9,10 +9,11 @@ import click
 
 from inception_operator.client.cluster import Cluster
 from inception_operator.client.errors import NOT_FOUND, AnswerError, ClientError
-from inception_operator.client.figures import part
-from inception_operator.client.following import until, until_gone
-from inception_operator.client.outcome import is_held
+from inception_operator.client.figures import name_of, part
+from inception_operator.client.following import until_gone, until_held
+from inception_operator.client.outcome import is_over, is_suspended, summary
 from inception_operator.client.text import clean_line, program
+from inception_operator.contract.types import Json
 
 from .options import Duration, cluster_options, job_argument, jobs_argument, timeout_option
 from .terminal import say
@@ -31,9 +32,25 @@ def suspend(cluster: Cluster, jobs: Sequence[str], waits: bool, timeout: float |
     `resume` goes on from there."""
     for name in jobs:
         cluster.ask(cluster.questions.suspend(name))
-        if waits:
-            until(cluster, name, is_held, timeout)
-        say(f"{name} is suspended" if waits else f"{name} saves its state and is suspended")
+        if not waits:
+            say(f"{name} saves its state and is suspended")
+    # Asked first, so that they save at the same time.
+    for name in jobs if waits else ():
+        _check_held(until_held(cluster, name, timeout, given_up=_stays))
+        say(f"{name} is suspended")
+
+
+def _check_held(job: Json) -> None:
+    """Raise for a job that was asked to suspend, and did not."""
+    if is_over(job):
+        raise ClientError(f"{summary(job)}; it ended before it was suspended")
+    if not is_suspended(job):
+        raise ClientError(f"{name_of(job)} was resumed meanwhile")
+
+
+def _stays(job: Json) -> bool:
+    """Whether a job that was asked to suspend will not any more: it is over, or was resumed."""
+    return is_over(job) or not part(job, "spec", "runPolicy", "suspend")
 
 
 @click.command("resume")
@@ -59,12 +76,13 @@ def restart(cluster: Cluster, name: str, timeout: float) -> None:
         raise ClientError(f"{name} is suspended", f"`{program()} resume {name}` starts it.")
     cluster.ask(cluster.questions.suspend(name))
     try:
-        until(cluster, name, is_held, timeout)
+        job = until_held(cluster, name, timeout, given_up=_stays)
     except (ClientError, KeyboardInterrupt) as error:
         raise ClientError(
             f"{name} was asked to stop and has not yet: {clean_line(error) or 'interrupted'}",
             f"It is to be suspended now; `{program()} resume {name}` lets it go on.",
         ) from error
+    _check_held(job)
     cluster.ask(cluster.questions.suspend(name, False))
     say(f"{name} restarts with new pods")
 

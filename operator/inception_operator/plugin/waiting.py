@@ -12,8 +12,8 @@ import click
 from inception_operator.client import figures
 from inception_operator.client.cluster import Cluster
 from inception_operator.client.figures import part
-from inception_operator.client.following import until
-from inception_operator.client.outcome import exit_code, is_ended, is_held, is_over, summary
+from inception_operator.client.following import until, until_held
+from inception_operator.client.outcome import exit_code, is_ended, is_over, is_suspended, summary
 from inception_operator.client.progress_line import progress_line
 from inception_operator.contract.names import State
 from inception_operator.contract.types import Json
@@ -23,11 +23,10 @@ from .options import Duration, cluster_options, everywhere_option, job_argument,
 from .terminal import is_coloured, say, tell
 
 _REACHED: Final[dict[str, Callable[[Json], bool]]] = {
-    "end": is_ended,
-    "running": lambda job: figures.state(job) == State.RUNNING or is_ended(job),
-    "suspended": is_held,
+    "end": lambda _: False,
+    "running": lambda job: figures.state(job) == State.RUNNING,
+    "suspended": is_suspended,
 }
-_WANTED: Final = {"running": State.RUNNING, "suspended": State.SUSPENDED}
 
 
 @click.command("wait")
@@ -42,10 +41,13 @@ def wait(cluster: Cluster, name: str, what: str, timeout: float | None) -> None:
     the operator rejects the spec, 124 when the time is over. With --for running or suspended: 0
     once it is.
     """
-    job = until(cluster, name, _REACHED[what], timeout)
-    if _WANTED.get(what) == figures.state(job):
-        return
-    finish(job)
+    reached = _REACHED[what]
+    if what == "suspended":
+        job = until_held(cluster, name, timeout)
+    else:
+        job = until(cluster, name, lambda job: reached(job) or is_ended(job), timeout)
+    if not reached(job):
+        finish(job)
 
 
 def finish(job: Json) -> NoReturn:
