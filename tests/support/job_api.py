@@ -45,6 +45,10 @@ class JobApi:
         """By the end of a path: how requests for it are answered, instead."""
         self.on_change: Callable[[str], object] = lambda _name: None
         """What happens to a job, by its name, as soon as its spec is changed."""
+        self.busy: dict[str, int] = {}
+        """By the end of a path: how often it is answered that the API server is too busy."""
+        self.cuts: dict[str, int] = {}
+        """By the end of a path: how often the answer breaks off in its middle."""
         self.asked: list[tuple[str, str, Json | None]] = []
         self.queries: list[tuple[str, dict[str, str]]] = []
         self.watched = threading.Event()
@@ -143,7 +147,11 @@ class JobApi:
         for end, (status, message) in self.refusals.items():
             if request.path.endswith(end):
                 return web.json_response({"message": message}, status=status)
-        return await handler(request)
+        if _counts_down(self.busy, request.path):
+            refusal = {"message": "too many requests"}
+            return web.json_response(refusal, status=429, headers={"Retry-After": "0"})
+        answer = await handler(request)
+        return await _cut(request, answer) if _counts_down(self.cuts, request.path) else answer
 
     async def _list(self, request: web.Request) -> web.StreamResponse:
         if "watch" in request.query:
@@ -228,6 +236,25 @@ class JobApi:
             return web.json_response({"message": "waiting to start"}, status=400)
         lines = [line for line in self.logs[name] if line >= request.query.get("sinceTime", "")]
         return web.Response(text="".join(f"{line}\n" for line in lines))
+
+
+def _counts_down(counts: dict[str, int], path: str) -> bool:
+    end = next((end for end, left in counts.items() if path.endswith(end) and left), None)
+    if end is not None:
+        counts[end] -= 1
+    return end is not None
+
+
+async def _cut(request: web.Request, answer: web.Response) -> web.StreamResponse:
+    """The first half of an answer, and then no connection any more."""
+    body = answer.body
+    assert isinstance(body, bytes)
+    torn = web.StreamResponse(headers={"Content-Length": str(len(body))})
+    await torn.prepare(request)
+    await torn.write(body[: len(body) // 2])
+    assert request.transport is not None
+    request.transport.close()
+    return torn
 
 
 def _is_of(pod: Json, job: str) -> bool:

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from inception_operator.client import following, pod_logs
+from inception_operator.client.errors import CutError
 from inception_operator.client.text import program
 from inception_operator.sdk import (
     AnswerError,
@@ -237,6 +238,43 @@ def test_what_can_be_read_comes_before_the_reason_why_the_rest_cannot(
     with pytest.raises(AnswerError, match="the node does not answer"):
         found.extend(half.job("digits", **place).logs())
     assert [line.pod for line in found] == ["digits-1-1"] * 3
+
+
+def test_a_busy_api_server_is_asked_again(api: JobApi, place: dict[str, str], half: Half) -> None:
+    api.put("digits", state="Running")
+    api.busy = {"/digits": 3}
+    job = half.job("digits", **place)
+    assert job.state() == "Running"
+    # As kubectl does it: whatever was asked, for the API server has not begun with it.
+    api.busy = {"/digits": 1, "/inceptiontrainings": 1}
+    job.suspend()
+    assert api.jobs["digits"]["spec"]["runPolicy"]["suspend"] is True
+    watched = job.watch()
+    assert next(watched).state == "Running"
+    api.put("digits", **SUCCEEDED)
+    assert [progress.state for progress in watched] == ["Succeeded"]
+    api.busy = {"/digits": 1000}
+    with pytest.raises(AnswerError, match="the API server is too busy: too many") as caught:
+        job.state()
+    assert caught.value.code == 69
+
+
+def test_an_answer_that_breaks_off_is_said_and_a_log_goes_on(
+    api: JobApi, place: dict[str, str], half: Half
+) -> None:
+    api.put("digits", state="Running")
+    api.cuts = {"/digits": 1}
+    job = half.job("digits", **place)
+    with pytest.raises(CutError, match="broke off") as caught:
+        job.state()
+    assert caught.value.code == 69
+    api.add_pods("digits", ["Running"])
+    api.logs["digits-0-1"] = list(LOG)
+    api.cuts = {"/log": 2}
+    assert len(list(job.logs())) == len(LOG)
+    api.cuts = {"/log": 1000}
+    with pytest.raises(CutError, match="broke off"):
+        list(job.logs())
 
 
 def test_logs_are_followed_until_the_job_ends_and_no_line_comes_twice(

@@ -6,12 +6,14 @@ second to import, so that only a command that asks the API server something pays
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from functools import cached_property
 from typing import Any, Final, TypeVar
 
 from inception_operator.contract.types import Json
 
+from .errors import CutError
 from .place import Place
 from .questions import (
     JSON,
@@ -21,6 +23,7 @@ from .questions import (
     answered,
     check,
     document,
+    seconds_until_again,
     unreachable,
 )
 
@@ -58,7 +61,7 @@ class Cluster(Place):
         """Send a request; the answer as a dict."""
         timeout = (_CONNECT_SECONDS, _ANSWER_SECONDS)
         answer = self._send(method, path, body, query, {"Content-Type": content}, accept, timeout)
-        data = answer.read()
+        data = self._read(answer)
         check(answer.status, data, f"{method} {path}")
         return document(data, f"{self.address}{path}")
 
@@ -72,25 +75,38 @@ class Cluster(Place):
         )
 
     def lines(self, path: str, query: Query = (), seconds: float | None = None) -> Iterator[bytes]:
-        """The lines of an answer as they come; no more after so many silent seconds."""
+        """The lines of an answer as they come; no more after so many silent seconds.
+
+        Raises CutError where the connection breaks.
+        """
         import urllib3
 
         answer = self._send("GET", path, None, query, {}, "*/*", (_CONNECT_SECONDS, seconds))
         stream = answer.response
         if answer.status >= 300:
-            check(answer.status, answer.read(), f"GET {path}")
+            check(answer.status, self._read(answer), f"GET {path}")
         rest = b""
         try:
             for block in stream.stream(65536, decode_content=True):
                 *whole, rest = (rest + block).split(b"\n")
                 yield from whole
-        except urllib3.exceptions.HTTPError:
-            # A connection that breaks or is silent: whoever reads asks again.
+        except urllib3.exceptions.ReadTimeoutError:
             return
+        except urllib3.exceptions.HTTPError as error:
+            raise CutError(self.address, error) from error
         finally:
             stream.close()
         if rest:
             yield rest
+
+    def _read(self, answer: Any) -> bytes:
+        import urllib3
+
+        try:
+            data: bytes = answer.read()
+        except (urllib3.exceptions.HTTPError, OSError) as error:
+            raise CutError(self.address, error) from error
+        return data
 
     @property
     def address(self) -> str:
@@ -132,6 +148,27 @@ class Cluster(Place):
         return ApiClient(configuration)
 
     def _send(
+        self,
+        method: str,
+        path: str,
+        body: Any,
+        query: Query,
+        headers: dict[str, str],
+        accept: str,
+        timeout: tuple[float, float | None],
+    ) -> Any:
+        tries = 0
+        while True:
+            tries += 1
+            answer = self._sent(method, path, body, query, headers, accept, timeout)
+            again = answer.response.headers.get("Retry-After")
+            seconds = seconds_until_again(answer.status, again, tries)
+            if seconds is None:
+                return answer
+            answer.response.close()
+            time.sleep(seconds)
+
+    def _sent(
         self,
         method: str,
         path: str,

@@ -2,6 +2,7 @@
 
 ClientError
 ├── AnswerError      the API server refused a request
+├── CutError         an answer of the API server broke off
 ├── TimedOutError    the time that was given is over
 └── TrainingFailed   a job has failed or is rejected (`sdk.failure`)
 
@@ -49,6 +50,13 @@ class AnswerError(ClientError):
     def __init__(self, status: int, message: str, remedy: str = "", code: int = FAILED) -> None:
         super().__init__(message, remedy, code)
         self.status = status
+
+
+class CutError(ClientError):
+    """The connection broke in the middle of an answer; asked again, the rest may come."""
+
+    def __init__(self, address: str, error: BaseException) -> None:
+        super().__init__(f"the answer of {address} broke off: {error}", code=UNAVAILABLE)
 
 
 class TimedOutError(ClientError, TimeoutError):

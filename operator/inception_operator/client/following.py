@@ -12,7 +12,7 @@ from inception_operator.contract.types import Json
 
 from .cluster import Cluster
 from .errors import NOT_FOUND, UNAVAILABLE, ClientError, TimedOutError
-from .figures import name_of
+from .figures import name_of, part
 from .outcome import is_ended, is_suspended
 from .questions import Query
 
@@ -89,7 +89,7 @@ def change(line: bytes) -> Change | None:
         event = json.loads(line)
     except ValueError:
         return None
-    if event.get("type") not in ("ADDED", "MODIFIED", "DELETED"):
+    if part(event, "type") not in ("ADDED", "MODIFIED", "DELETED"):
         return None
     return Change(event["object"], event["type"] == "DELETED")
 

@@ -15,7 +15,7 @@ from inception_operator.contract import names
 from inception_operator.contract.types import Json
 
 from .cluster import Cluster
-from .errors import UNAVAILABLE, ClientError
+from .errors import UNAVAILABLE, ClientError, CutError
 from .figures import name_of, part
 from .following import bear
 from .log_filter import EVERY_LINE, Choice, LineFilter
@@ -27,6 +27,8 @@ POLL_SECONDS: Final = 2.0
 LAST_SECONDS: Final = 10.0
 """How long the pods of a job that is over may be silent before they are left."""
 GLANCE_SECONDS: Final = 0.2
+READS: Final = 5
+"""How often a log is asked for whose connection breaks each time."""
 # A pod that is still being created has no log yet; the API server says so with a 400.
 _NOT_YET: Final = 400
 _DELETED: Final = 404
@@ -165,10 +167,19 @@ class PodLog:
 def read(
     cluster: Cluster, log: PodLog, *, follow: bool = False, silence: float | None = None
 ) -> Iterator[Line]:
-    """The lines of a log since the last call, as they come."""
+    """The lines of a log since the last call, as they come.
+
+    Where the connection breaks the rest is asked for; who follows a log does that anyhow.
+    """
     path = cluster.core_path("pods", log.pod, "log")
-    for raw in cluster.lines(path, log.query(follow=follow), seconds=silence):
-        yield from log.take(raw)
+    for tries_left in reversed(range(1 if follow else READS)):
+        try:
+            for raw in cluster.lines(path, log.query(follow=follow), seconds=silence):
+                yield from log.take(raw)
+            break
+        except CutError:
+            if not follow and not tries_left:
+                raise
     yield from log.end()
 
 

@@ -35,6 +35,9 @@ MERGE: Final = "application/merge-patch+json"
 JSON: Final = "application/json"
 _GROUP_PATH: Final = f"/apis/{names.API_VERSION}"
 _PAGE: Final = 500
+_BUSY: Final = 429
+_TRIES: Final = 10
+_LONGEST_PAUSE: Final = 30.0
 Query = Sequence[tuple[str, str]]
 T = TypeVar("T")
 
@@ -247,6 +250,19 @@ def check(status: int, data: bytes, request: str) -> None:
     refuse(status, answer if isinstance(answer, dict) else {}, data, request)
 
 
+def seconds_until_again(status: int, retry_after: str | None, tries: int) -> float | None:
+    """After how long a request that was refused so is sent once more; None for never.
+
+    The rule of kubectl: the API server says so where it has not begun with it, because it is busy
+    or starts.
+    """
+    if tries >= _TRIES or not (status == _BUSY or status >= 500):
+        return None
+    if retry_after is None or not (retry_after.isascii() and retry_after.isdigit()):
+        return 1.0 if status == _BUSY else None
+    return min(float(retry_after), _LONGEST_PAUSE)
+
+
 def unreachable(address: str, error: BaseException) -> ClientError:
     """No answer has come."""
     return ClientError(
@@ -282,5 +298,8 @@ def refuse(status: int, answer: Json, data: bytes, request: str) -> NoReturn:
             "--context.",
             UNAVAILABLE,
         )
-    code = NOT_FOUND if status == 404 else UNAVAILABLE if status >= 500 else FAILED
+    if status == _BUSY:
+        message = f"the API server is too busy: {message}"
+    may_mend = status == _BUSY or status >= 500
+    code = NOT_FOUND if status == 404 else UNAVAILABLE if may_mend else FAILED
     raise AnswerError(status, message or f"{request}: {status}", code=code)

@@ -13,7 +13,7 @@ import click
 
 from inception_operator import __version__
 from inception_operator.client.cluster import Cluster
-from inception_operator.client.errors import ClientError
+from inception_operator.client.errors import ClientError, CutError
 from inception_operator.client.figures import name_of, part, since
 from inception_operator.client.log_filter import ranks_of
 from inception_operator.contract import conditions, names
@@ -179,12 +179,15 @@ def _log(cluster: Cluster, pod: Json) -> str:
     path = cluster.core_path("pods", name_of(pod), "log")
     lines: deque[bytes] = deque()
     size = 0
-    for line in cluster.lines(path, query, _SILENCE_SECONDS):
-        lines.append(line)
-        size += len(line) + 1
-        # One line more than there is room for, so that the archive says that the log is cut.
-        while len(lines) > 1 and size - len(lines[0]) > FILE_BYTES + 1:
-            size -= len(lines.popleft()) + 1
+    try:
+        for line in cluster.lines(path, query, _SILENCE_SECONDS):
+            lines.append(line)
+            size += len(line) + 1
+            # One line more than there is room for, so that the archive says that the log is cut.
+            while len(lines) > 1 and size - len(lines[0]) > FILE_BYTES + 1:
+                size -= len(lines.popleft()) + 1
+    except CutError as error:
+        lines.append(str(error).encode())
     return b"\n".join((*lines, b"")).decode("utf-8", "replace")
 
 

@@ -14,7 +14,7 @@ from kubernetes.aio.client.configuration import Configuration
 from kubernetes.aio.config import load_incluster_config, load_kube_config
 from kubernetes.aio.config.config_exception import ConfigException
 
-from inception_operator.client.errors import ClientError
+from inception_operator.client.errors import ClientError, CutError
 from inception_operator.client.place import Place, unloadable
 from inception_operator.client.questions import (
     JSON,
@@ -23,6 +23,7 @@ from inception_operator.client.questions import (
     Request,
     check,
     document,
+    seconds_until_again,
     unreachable,
 )
 from inception_operator.contract.types import Json
@@ -84,7 +85,10 @@ class AsyncCluster(Place):
     async def lines(
         self, path: str, query: Query = (), seconds: float | None = None
     ) -> AsyncGenerator[bytes, None]:
-        """The lines of an answer as they come; no more after so many silent seconds."""
+        """The lines of an answer as they come; no more after so many silent seconds.
+
+        Raises CutError where the connection breaks.
+        """
         timeout = aiohttp.ClientTimeout(
             total=None, sock_connect=_CONNECT_SECONDS, sock_read=seconds
         )
@@ -98,9 +102,10 @@ class AsyncCluster(Place):
                 *whole, rest = (rest + block).split(b"\n")
                 for line in whole:
                     yield line
-        except _BROKEN:
-            # A connection that breaks or is silent: whoever reads asks again.
+        except TimeoutError:
             return
+        except _BROKEN as error:
+            raise CutError(await self._address(), error) from error
         finally:
             stream.close()
         if rest:
@@ -111,11 +116,23 @@ class AsyncCluster(Place):
         try:
             data = await answer.read()
         except _BROKEN as error:
-            raise unreachable(await self._address(), error) from error
+            raise CutError(await self._address(), error) from error
         check(answer.status, data, f"{request.method} {request.path}")
         return document(data, f"{await self._address()}{request.path}")
 
     async def _send(self, request: Request, accept: str, limits: aiohttp.ClientTimeout) -> Any:
+        tries = 0
+        while True:
+            tries += 1
+            answer = await self._sent(request, accept, limits)
+            again = answer.response.headers.get("Retry-After")
+            seconds = seconds_until_again(answer.status, again, tries)
+            if seconds is None:
+                return answer
+            answer.response.close()
+            await asyncio.sleep(seconds)
+
+    async def _sent(self, request: Request, accept: str, limits: aiohttp.ClientTimeout) -> Any:
         api = await self._opened()
         try:
             parts = await api.param_serialize(

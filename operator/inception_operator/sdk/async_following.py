@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 from inception_operator.client import pod_logs
-from inception_operator.client.errors import ClientError
+from inception_operator.client.errors import ClientError, CutError
 from inception_operator.client.following import Following, bear, change
 from inception_operator.client.outcome import is_ended
 from inception_operator.client.pod_logs import Line, PodLog, Reading
@@ -55,10 +55,16 @@ async def read(
 ) -> AsyncGenerator[Line, None]:
     """The lines of a log since the last call, as they come."""
     path = cluster.questions.core_path("pods", log.pod, "log")
-    async with aclosing(cluster.lines(path, log.query(follow=follow))) as lines:
-        async for raw in lines:
-            for line in log.take(raw):
-                yield line
+    for tries_left in reversed(range(1 if follow else pod_logs.READS)):
+        try:
+            async with aclosing(cluster.lines(path, log.query(follow=follow))) as lines:
+                async for raw in lines:
+                    for line in log.take(raw):
+                        yield line
+            break
+        except CutError:
+            if not follow and not tries_left:
+                raise
     for line in log.end():
         yield line
 
