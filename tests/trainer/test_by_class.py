@@ -15,7 +15,7 @@ import trainer_ranks
 from inception_trainer import models
 from inception_trainer.comm import Comm
 from inception_trainer.data.class_names import class_names
-from inception_trainer.modes.by_class import BINS, ByClass, ClassResult, write
+from inception_trainer.modes.by_class import BATCHES_WAITING, BINS, ByClass, ClassResult, write
 from inception_trainer.modes.mistakes import MOST, Worst
 from inception_trainer.train.evaluation import Seen
 
@@ -121,6 +121,27 @@ def test_a_network_that_is_too_sure_has_a_large_error(scale, error) -> None:
     counts = ByClass(CLASSES)
     counts.add(seen(logits, torch.arange(100) % CLASSES))
     assert counts.result(ALONE).calibration_error == pytest.approx(error, abs=1e-6)
+
+
+def test_what_is_kept_follows_from_the_pairs_that_occur(tmp_path) -> None:
+    """Of a million classes all pairs would be eight terabytes."""
+    classes = 1_000_000
+    counts = ByClass(classes)
+    logits = torch.zeros(3, classes)
+    logits[:, 7] = 1
+    for _ in range(BATCHES_WAITING + 1):
+        counts.add(seen(logits, torch.tensor([7, classes - 1, -100])))
+    result = counts.result(ALONE)
+    again = BATCHES_WAITING + 1
+    assert result.pairs.tolist() == [[7 * classes + 7, (classes - 1) * classes + 7], [again] * 2]
+    assert result.of_class.nonzero().flatten().tolist() == [7, classes - 1]
+    assert (int(result.predicted[7]), int(result.correct.sum())) == (2 * again, again)
+    assert result.mean_class_accuracy == 0.5
+    few = ClassResult(2, torch.tensor([[1], [3]]), *torch.zeros(3, BINS).unbind())
+    write(few, ("a", "b"), tmp_path)
+    assert rows(tmp_path / "confusion.csv") == [
+        {"class": "0", "name": "a", "predicted": "1", "predictedName": "b", "images": "3"}
+    ]
 
 
 def test_a_class_without_images_has_no_accuracy(tmp_path) -> None:

@@ -6,11 +6,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from inception_trainer.comm import Comm
 from inception_trainer.log import logger
@@ -21,6 +23,8 @@ BINS = 15
 """Intervals of confidence of the calibration error (Guo et al. 2017)."""
 MOST_DRAWN = 200
 """A picture of more classes would show nothing."""
+BATCHES_WAITING = 100
+"""After so many the pairs of their images are added up."""
 DIGITS = 6
 """Decimals of a share."""
 
@@ -30,8 +34,12 @@ class ByClass:
 
     def __init__(self, classes: int) -> None:
         self._classes = classes
-        # float64 holds every count exactly, and everything travels in one vector.
-        self._confusion = torch.zeros(classes * classes, dtype=torch.float64)
+        # Only pairs of classes that occur: of 20,000 classes all pairs would be gigabytes.
+        self._pairs = torch.zeros(2, 0, dtype=torch.int64)
+        """Columns of a pair (``classes`` x true + predicted class) and its images."""
+        self._waiting: list[Tensor] = []
+        """Columns that are not yet added up."""
+        # float64 holds every count exactly.
         self._bins = torch.zeros(3 * BINS, dtype=torch.float64)
 
     def add(self, seen: Seen) -> None:
@@ -41,34 +49,79 @@ class ByClass:
         labels = labels[readable]
         confidence, predicted = (guess[readable] for guess in seen.guesses)
         ones = torch.ones(len(labels), dtype=torch.float64)
-        self._confusion.index_add_(0, labels * self._classes + predicted, ones)
+        self._waiting.append(torch.stack((labels * self._classes + predicted, ones.long())))
+        if len(self._waiting) >= BATCHES_WAITING:
+            self._add_up()
         # (0, 1/15] is the first interval: what lies on a border belongs to the lower one.
         number = (confidence.double() * BINS).ceil().long().clamp(1, BINS) - 1
         hits = (predicted == labels).double()
         for part, values in enumerate((ones, confidence.double(), hits)):
             self._bins.index_add_(0, number + part * BINS, values)
 
+    def _add_up(self) -> None:
+        self._pairs = _added_up(torch.cat((self._pairs, *self._waiting), 1))
+        self._waiting = []
+
     def result(self, comm: Comm) -> ClassResult:
         """The counts of all ranks; every rank must call it."""
-        total = comm.sum(torch.cat((self._confusion, self._bins)))
-        confusion, bins = torch.split(total, [self._classes**2, 3 * BINS])
-        return ClassResult(
-            confusion.view(self._classes, self._classes).long(), *bins.view(3, BINS).unbind()
-        )
+        self._add_up()
+        # Ranks have seen different numbers of pairs, and gather tensors of one shape.
+        longest = int(comm.gather(torch.tensor([self._pairs.shape[1]])).max())
+        padded = functional.pad(self._pairs, (0, longest - self._pairs.shape[1]))
+        pairs = _added_up(torch.cat(comm.gather(padded).unbind(), 1))
+        bins = comm.sum(self._bins.clone()).view(3, BINS)
+        return ClassResult(self._classes, pairs, *bins.unbind())
+
+
+def _added_up(columns: Tensor) -> Tensor:
+    """Pairs and their images, each pair once and in order."""
+    pairs, place = columns[0].unique(return_inverse=True)
+    images = torch.zeros_like(pairs).index_add_(0, place, columns[1])
+    # What only made the tensors of all ranks equally long has no images.
+    return torch.stack((pairs, images))[:, images > 0]
 
 
 @dataclass(frozen=True)
 class ClassResult:
     """Counts over all evaluated images."""
 
-    confusion: Tensor
-    """``[true class, predicted class]``."""
+    classes: int
+    pairs: Tensor
+    """``[2, k]``, in order: ``classes`` x true + predicted class; images of the pair."""
     images: Tensor
     """In each interval of confidence, ``[BINS]``."""
     confidence: Tensor
     """Their confidences, added up."""
     hits: Tensor
     """How many of them are predicted right."""
+
+    @cached_property
+    def of_class(self) -> Tensor:
+        """Images of each class, ``[classes]``."""
+        return self._summed(self.pairs[0] // self.classes)
+
+    @cached_property
+    def predicted(self) -> Tensor:
+        """Images that are taken for each class, ``[classes]``."""
+        return self._summed(self.pairs[0] % self.classes)
+
+    @cached_property
+    def correct(self) -> Tensor:
+        """Images of each class that are taken for it, ``[classes]``."""
+        true, predicted = self.pairs[0] // self.classes, self.pairs[0] % self.classes
+        return self._summed(true, self.pairs[1] * (true == predicted))
+
+    def _summed(self, numbers: Tensor, images: Tensor | None = None) -> Tensor:
+        """The images of all pairs, added up by class number."""
+        images = self.pairs[1] if images is None else images
+        return torch.zeros(self.classes, dtype=torch.int64).index_add_(0, numbers, images)
+
+    @property
+    def confusion(self) -> Tensor:
+        """``[true class, predicted class]``, for few classes."""
+        dense = torch.zeros(self.classes**2, dtype=torch.int64)
+        dense[self.pairs[0]] = self.pairs[1]
+        return dense.view(self.classes, self.classes)
 
     @property
     def calibration_error(self) -> float:
@@ -78,9 +131,8 @@ class ClassResult:
     @property
     def mean_class_accuracy(self) -> float:
         """Mean of the accuracies of the classes that there are images of."""
-        images = self.confusion.sum(1)
-        there = images > 0
-        return float((self.confusion.diagonal()[there] / images[there]).mean())
+        there = self.of_class > 0
+        return float((self.correct[there] / self.of_class[there]).mean())
 
     def figures(self) -> dict[str, Any]:
         """For summary.json."""
@@ -98,20 +150,20 @@ def write(result: ClassResult, labels: Sequence[str], folder: Path) -> None:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        write_rows(folder / "classes.csv", _class_rows(result.confusion, labels))
-        write_rows(folder / "confusion.csv", _confusion_rows(result.confusion, labels))
+        write_rows(folder / "classes.csv", _class_rows(result, labels))
+        write_rows(folder / "confusion.csv", _confusion_rows(result, labels))
         if len(labels) <= MOST_DRAWN:
             _draw(folder / "confusion.png", result.confusion, labels)
     except (OSError, ImportError) as error:
         logger.warning("no figures by class in %s: %s", folder, error)
 
 
-def _class_rows(confusion: Tensor, labels: Sequence[str]) -> list[list[Any]]:
+def _class_rows(result: ClassResult, labels: Sequence[str]) -> list[list[Any]]:
     rows: list[list[Any]] = [
         ["class", "name", "images", "correct", "accuracy", "predicted", "precision"]
     ]
-    images, predicted = confusion.sum(1).tolist(), confusion.sum(0).tolist()
-    for number, correct in enumerate(confusion.diagonal().tolist()):
+    images, predicted = result.of_class.tolist(), result.predicted.tolist()
+    for number, correct in enumerate(result.correct.tolist()):
         rows.append(
             [
                 number,
@@ -131,13 +183,11 @@ def _share(part: int, whole: int) -> float | str:
     return round(part / whole, DIGITS) if whole else ""
 
 
-def _confusion_rows(confusion: Tensor, labels: Sequence[str]) -> list[list[Any]]:
-    """A row for each pair of classes that there is an image of: a million of them would be mostly
-    zeros.
-    """
+def _confusion_rows(result: ClassResult, labels: Sequence[str]) -> list[list[Any]]:
+    """A row for each pair of classes that there is an image of."""
     rows: list[list[Any]] = [["class", "name", "predicted", "predictedName", "images"]]
-    for true, predicted in confusion.nonzero().tolist():
-        count = int(confusion[true, predicted])
+    for pair, count in result.pairs.T.tolist():
+        true, predicted = divmod(pair, result.classes)
         rows.append([true, labels[true], predicted, labels[predicted], count])
     return rows
 
