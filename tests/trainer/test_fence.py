@@ -4,8 +4,11 @@ stopped.
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
+import stat
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -292,3 +295,48 @@ def test_leftovers_of_older_attempts_go(tmp_path) -> None:
     assert [path.name for path in (tmp_path / ".writers").iterdir()] == ["3"]
     began(tmp_path, Owner.of(3))
     assert list((tmp_path / ".writers" / "3").iterdir()) == []
+
+
+def test_a_file_that_is_still_open_elsewhere_on_nfs_keeps_nobody_out(tmp_path, monkeypatch) -> None:
+    """NFS renames it to .nfs..., refuses to remove that, and so the folder around it."""
+    for attempt in (1, 2):
+        began(tmp_path, Owner.of(attempt))
+        (tmp_path / ".writers" / str(attempt) / ".nfs0000000000a1b2c3").write_bytes(b"open")
+    unlink = os.unlink
+
+    def busy(path: Any, *arguments: Any, **keys: Any) -> None:
+        if Path(path).name.startswith(".nfs"):
+            raise OSError(errno.EBUSY, os.strerror(errno.EBUSY), str(path))
+        unlink(path, *arguments, **keys)
+
+    monkeypatch.setattr(os, "unlink", busy)
+    monkeypatch.setattr(os, "remove", busy)
+    save(began(tmp_path, Owner.of(2)), 10, 1)
+    writer = began(tmp_path, Owner.of(3))
+    found = writer.load()
+    assert found is not None
+    assert found["progress"]["step"] == 10
+    save(writer, 20, 1)
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EIO])
+@pytest.mark.parametrize("kind", [stat.S_ISDIR, stat.S_ISREG], ids=["folder", "file"])
+def test_a_file_system_that_cannot_sync_takes_checkpoints_all_the_same(
+    tmp_path, monkeypatch, number, kind
+) -> None:
+    """A disk that has an error is another matter."""
+    writer = began(tmp_path, Owner.of(1))
+    fsync = os.fsync
+
+    def refusing(descriptor: int) -> None:
+        if kind(os.fstat(descriptor).st_mode):
+            raise OSError(number, os.strerror(number))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", refusing)
+    if number == errno.EIO:
+        with pytest.raises(OSError, match="Input/output error"):
+            save(writer, 10, 1)
+    else:
+        save(writer, 10, 1)
+        assert json.loads((tmp_path / "latest.json").read_text())["step"] == 10

@@ -14,6 +14,7 @@ need another way (``object_store``).
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import time
@@ -28,6 +29,9 @@ from .owner import Owner, check_newest, fenced_by, parse_owner, refused
 
 WRITERS_FOLDER = ".writers"
 _RETIRED = "retired-"
+_OPEN_ON_NFS = ".nfs"
+_NO_SYNC = frozenset((errno.EINVAL, errno.ENOTSUP, errno.ENOSYS))
+"""What file systems answer that cannot sync a folder, or nothing: some of networks and of FUSE."""
 REMEDY = f"remove lease.json and {WRITERS_FOLDER} there"
 """How people give a folder away that belongs to a job which is gone."""
 
@@ -97,7 +101,10 @@ class Fence:
         """Remove what was not published; nothing is left to remove where a successor took over."""
         with suppress(FileNotFoundError):
             for leftover in self._folder.iterdir():
-                leftover.unlink(missing_ok=True)
+                # What somebody still reads NFS only renames, removes it by itself once it is
+                # closed, and lets nobody remove it before (EBUSY).
+                if not leftover.name.startswith(_OPEN_ON_NFS):
+                    leftover.unlink(missing_ok=True)
 
     def publish(self, draft: Path, path: Path) -> None:
         """Give a draft its name; FileNotFoundError once a successor has taken the folder."""
@@ -142,7 +149,7 @@ def sync_file(file: BinaryIO) -> None:
     an empty file under it.
     """
     file.flush()
-    os.fsync(file.fileno())
+    _sync(file.fileno())
 
 
 def link_or_copy(path: Path, copy: Path) -> None:
@@ -155,13 +162,22 @@ def link_or_copy(path: Path, copy: Path) -> None:
     except OSError:  # another volume, or a file system without hard links
         shutil.copyfile(path, copy)
         with copy.open("rb") as file:
-            os.fsync(file.fileno())
+            _sync(file.fileno())
 
 
 def sync_folder(folder: Path) -> None:
     """Put the names in a folder on the disk: fsync of a file does not cover its name."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
+        _sync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _sync(descriptor: int) -> None:
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        # No checkpoint at all would be worse than one that a power failure can take back.
+        if error.errno not in _NO_SYNC:
+            raise
