@@ -66,6 +66,13 @@ def _add_options_of_jobs(run: argparse.ArgumentParser, defaults: Settings) -> No
         help="level of the Pod Security Standards that the pods of all jobs must keep to",
     )
     run.add_argument(
+        "--pod-user",
+        type=_user,
+        default=defaults.pod_user,
+        help="number of the user and group of all jobs' processes and volumes; none leaves it to "
+        "the cluster",
+    )
+    run.add_argument(
         "--leave-on",
         action="append",
         default=[],
@@ -151,6 +158,10 @@ def _add_options_of_metrics(run: argparse.ArgumentParser, defaults: Settings) ->
         type=Path,
         help="folder of tls.crt and tls.key, which are read again when they change",
     )
+
+
+def _user(text: str) -> int | None:
+    return None if text == "none" else int(text)
 
 
 def _names(lists: Sequence[str]) -> tuple[str, ...]:

@@ -239,6 +239,8 @@ def test_values_that_contradict_one_another_are_refused_with_the_remedy(
         (("watchNamespaces",), ["Team A"]),
         (("podPolicy",), "privileged"),
         (("podPolicy",), True),
+        (("podUser",), 0),
+        (("podUser",), "root"),
         (("leaveOn",), ["drain"]),
         (("leaveOn",), "cordon"),
         (("trainerImage",), "two words"),
@@ -293,6 +295,21 @@ def test_the_pod_policy_reaches_the_operator(
 ) -> None:
     done = template({"podPolicy": policy})
     assert operator_option(done, "--pod-policy") == arguments
+
+
+@pytest.mark.parametrize(
+    ("user", "arguments"),
+    [
+        (10001, []),
+        (1000680000, ["--pod-user", "1000680000"]),
+        ("none", ["--pod-user", "none"]),
+    ],
+)
+def test_the_user_of_jobs_reaches_the_operator(
+    template: Callable[..., Any], user: Any, arguments: list[str]
+) -> None:
+    done = template({"podUser": user})
+    assert operator_option(done, "--pod-user") == arguments
 
 
 @pytest.mark.parametrize(

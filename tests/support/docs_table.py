@@ -340,6 +340,11 @@ INSTALL: Final = (
             Run("helm test inception-operator -n inception-system", says=("Succeeded",)),
             Run("helm upgrade … --set podPolicy=baseline", {"…": RELEASE}),
             Run(
+                "helm upgrade … --set podUser=none --set podSecurityContext.runAsUser=null "
+                "--set podSecurityContext.runAsGroup=null --set podSecurityContext.fsGroup=null",
+                {"…": RELEASE},
+            ),
+            Run(
                 "helm upgrade … --set 'leaveOn={default,-cordon,condition=GpuXid}'",
                 {"…": RELEASE},
             ),

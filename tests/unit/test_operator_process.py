@@ -191,6 +191,14 @@ def test_namespaces_are_a_list_or_repeated(options: list[str], namespaces: tuple
     assert parse(["run", "--trainer-image", "i", *options], {}).namespaces == namespaces
 
 
+@pytest.mark.parametrize(
+    ("options", "user"),
+    [([], 10001), (["--pod-user", "1234"], 1234), (["--pod-user", "none"], None)],
+)
+def test_whose_processes_those_of_jobs_are(options: list[str], user: int | None) -> None:
+    assert parse(["run", "--trainer-image", "i", *options], {}).pod_user == user
+
+
 def test_kubeconfig_falls_back_to_the_environment() -> None:
     assert parse(["run", "--trainer-image", "i"], {"KUBECONFIG": "other"}).kubeconfig == Path(
         "other"
@@ -213,6 +221,9 @@ def test_kubeconfig_falls_back_to_the_environment() -> None:
         ("--namespaces", "a.b"),
         ("--namespaces", "x" * 64),
         ("--metrics-port", "-1"),
+        ("--pod-user", "0"),
+        ("--pod-user", "root"),
+        ("--pod-user", "2147483648"),
         ("--shard", "3"),
         ("--shard", "3/3"),
         ("--shard", "0/33"),

@@ -275,3 +275,10 @@ def test_what_is_remembered_of_jobs_is_bounded(monkeypatch: pytest.MonkeyPatch) 
         resource["metadata"]["uid"] = f"uid-{number}"
         reconcile(Observation(resource, (), START), context)
     assert set(context.violations) == {"uid-7", "uid-8", "uid-9"}
+
+
+@pytest.mark.parametrize("user", [1234, None])
+def test_whose_processes_those_of_jobs_are_is_the_operators_to_say(user: int | None) -> None:
+    context = replace(CONTEXT, pod_user=user, pod_policy="restricted")
+    plan = reconcile(Observation(resource=job(2), pods=(), now=START), context)
+    assert [pod["spec"]["securityContext"].get("runAsUser") for pod in plan.create] == [user] * 2

@@ -15,16 +15,22 @@ from kubernetes_validate import validate
 from inception_operator.accelerators.resolve import load_profiles, resolve
 from inception_operator.contract import assignment
 from inception_operator.contract.errors import SpecError
-from inception_operator.contract.names import MAX_JOB_NAME_LENGTH
+from inception_operator.contract.names import MAX_JOB_NAME_LENGTH, PodPolicy
 from inception_operator.contract.types import Json
-from inception_operator.pod.build import build_pod, merge, pod_name
+from inception_operator.pod.build import USER, build_pod, merge, pod_name
+from inception_operator.pod.policy import find_violations
 from inception_operator.spec.job import parse
 
 TABLE = load_profiles()
 
 
 def build(
-    slot: int = 0, attempt: int = 1, order: Any = None, operator: str = "", **spec: Any
+    slot: int = 0,
+    attempt: int = 1,
+    order: Any = None,
+    operator: str = "",
+    user: int | None = USER,
+    **spec: Any,
 ) -> Json:
     metadata = {
         "name": "digits",
@@ -45,6 +51,7 @@ def build(
         launcher_image="launcher:1",
         assignment=order,
         notify_address=operator,
+        user=user,
     )
 
 
@@ -98,6 +105,21 @@ def test_pod_is_restricted(spec: Json) -> None:
     kinds = {key for volume in pod["volumes"] for key in volume if key != "name"}
     assert kinds <= {"emptyDir", "downwardAPI", "persistentVolumeClaim"}
     assert pod["automountServiceAccountToken"] is False
+
+
+def test_the_cluster_may_choose_the_user() -> None:
+    """OpenShift refuses every number but those that it has given to the namespace."""
+    assert build(user=1234)["spec"]["securityContext"] == {
+        "runAsNonRoot": True,
+        **dict.fromkeys(("runAsUser", "runAsGroup", "fsGroup"), 1234),
+        "fsGroupChangePolicy": "OnRootMismatch",
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }
+    left = build(user=None)
+    assert not {"runAsUser", "runAsGroup", "fsGroup"} & left["spec"]["securityContext"].keys()
+    assert find_violations(left, PodPolicy.RESTRICTED) == ()
+    # Whatever number it is, programs that ask for its name find one.
+    assert env(left)["USER"] == "inception"
 
 
 def test_what_every_pod_has() -> None:

@@ -354,6 +354,7 @@ def build_slot(
         pull_policy=context.pull_policy,
         avoid=avoid,
         exclude=exclude,
+        user=context.pod_user,
     )
 
 

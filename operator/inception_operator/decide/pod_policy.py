@@ -45,7 +45,15 @@ def find_violation(resource: Json, job: Job, devices: Devices, context: Context)
 
 def _look(job: Job, devices: Devices, context: Context) -> str | None:
     # Images, names and assignments play no part in any level.
-    pod = build_pod(job, devices, 0, 1, image=context.image, launcher_image=context.image)
+    pod = build_pod(
+        job,
+        devices,
+        0,
+        1,
+        image=context.image,
+        launcher_image=context.image,
+        user=context.pod_user,
+    )
     violations = find_violations(pod, context.pod_policy)
     return explain(violations, context.pod_policy) if violations else None
 

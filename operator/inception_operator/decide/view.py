@@ -14,6 +14,7 @@ from inception_operator.accelerators.profile import Profile
 from inception_operator.accelerators.resolve import Devices
 from inception_operator.contract.names import PodPolicy
 from inception_operator.contract.types import Json, Observation, Plan, PodView, Straggler
+from inception_operator.pod.build import USER
 from inception_operator.spec.job import Job
 
 from . import elastic, slots
@@ -34,6 +35,7 @@ class Context:
     notify_address: str = ""
     sees_nodes: bool = True
     pod_policy: str = PodPolicy.OFF
+    pod_user: int | None = USER
     # What `pod_policy` has found out: generation and violation by the uid of a job.
     violations: dict[str, tuple[int, str | None]] = field(
         default_factory=dict, init=False, compare=False, repr=False

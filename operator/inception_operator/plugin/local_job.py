@@ -20,9 +20,16 @@ from inception_operator.contract.types import Json
 from .resources import put
 
 NAMESPACE: Final = "local"
-# They lead to the only writable place of a pod. Here the user has better ones.
+# They lead to the only writable place of a pod, or name its user. Here the user has better ones.
 _OF_THE_POD: Final = frozenset(
-    ("HOME", "XDG_CACHE_HOME", "MPLCONFIGDIR", "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR")
+    (
+        "HOME",
+        "USER",
+        "XDG_CACHE_HOME",
+        "MPLCONFIGDIR",
+        "TORCHINDUCTOR_CACHE_DIR",
+        "TRITON_CACHE_DIR",
+    )
 )
 _NAME: Final = names.MAX_JOB_NAME_LENGTH
 

@@ -77,15 +77,17 @@ def build_pod(
     pull_policy: str | None = None,
     avoid: Collection[str] = (),
     exclude: Collection[str] = (),
+    user: int | None = USER,
 ) -> Json:
     """The pod of one slot, made for an attempt; it may start with its ``assignment``.
 
     ``launcher_image`` brings the launcher into a pod whose image is somebody else's; at
     ``notify_address`` it tells the operator that it is up. The pod stays away from the nodes to
-    ``avoid`` where there are others, and from those to ``exclude`` in any case.
+    ``avoid`` where there are others, and from those to ``exclude`` in any case. ``user`` is the
+    number of its processes' user and group; None leaves it to the cluster.
     """
     name = pod_name(job.name, slot, attempt)
-    spec = merge(_base_spec(job, devices, image, pull_policy), job.pod_overlay)
+    spec = merge(_base_spec(job, devices, image, pull_policy, user), job.pod_overlay)
     _enforce(spec, job, devices, notify_address)
     _place(spec, job, avoid)
     if exclude:
@@ -189,17 +191,18 @@ def _annotations(
     return annotations
 
 
-def _base_spec(job: Job, devices: Devices, image: str, pull_policy: str | None) -> Json:
+def _base_spec(
+    job: Job, devices: Devices, image: str, pull_policy: str | None, user: int | None
+) -> Json:
     container = _container(job, image, pull_policy)
+    numbers = {} if user is None else {"runAsUser": user, "runAsGroup": user, "fsGroup": user}
     spec: Json = {
         "terminationGracePeriodSeconds": GRACE_SECONDS,
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         "securityContext": {
             "runAsNonRoot": True,
-            "runAsUser": USER,
-            "runAsGroup": USER,
-            "fsGroup": USER,
+            **numbers,
             "fsGroupChangePolicy": "OnRootMismatch",
             "seccompProfile": {"type": "RuntimeDefault"},
         },
@@ -383,6 +386,8 @@ def _default_environment(devices: Devices, container: Json) -> list[Json]:
     """Variables that the user may set otherwise."""
     values = {
         "HOME": "/tmp",  # noqa: S108 - the only place that is writable
+        # Other images and clusters know no user of this number, and its name is asked for by many.
+        "USER": "inception",
         "XDG_CACHE_HOME": "/tmp/cache",  # noqa: S108
         "MPLCONFIGDIR": "/tmp/matplotlib",  # noqa: S108
         "TORCHINDUCTOR_CACHE_DIR": "/tmp/torchinductor",  # noqa: S108

@@ -367,4 +367,5 @@ def _context(settings: Settings) -> Context:
         pull_policy=settings.trainer_pull_policy,
         notify_address=settings.notify_address,
         pod_policy=settings.pod_policy,
+        pod_user=settings.pod_user,
     )

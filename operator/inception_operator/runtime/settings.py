@@ -15,11 +15,13 @@ from inception_operator.contract.errors import SettingsError
 from inception_operator.contract.names import PodPolicy
 from inception_operator.contract.shard import ALL_JOBS, Shard
 from inception_operator.decide.leave_signs import DEFAULT, LeaveSigns, parse_signs
+from inception_operator.pod.build import USER
 
 LogFormat = Literal["json", "text"]
 PULL_POLICIES = ("Always", "IfNotPresent", "Never")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 POD_POLICIES = (PodPolicy.OFF, PodPolicy.BASELINE, PodPolicy.RESTRICTED)
+MAX_USER = 2**31 - 1
 _IMAGE = re.compile(r"\S+")
 _NAMESPACE = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 
@@ -65,6 +67,8 @@ class Settings:
     max_key_age: float = 120.0
     namespaces: tuple[str, ...] = ()
     pod_policy: str = PodPolicy.OFF
+    pod_user: int | None = USER
+    """User and group of the processes of jobs and of their volumes; None: as the cluster says."""
     leave_on: tuple[str, ...] = (DEFAULT,)
     identity: str = field(default_factory=_identity)
 
@@ -85,6 +89,11 @@ class Settings:
         self._check(self.log_format in ("json", "text"), "--log-format", "json or text")
         policies = f"one of {', '.join(POD_POLICIES)}"
         self._check(self.pod_policy in POD_POLICIES, "--pod-policy", policies)
+        self._check(
+            self.pod_user is None or 0 < self.pod_user <= MAX_USER,
+            "--pod-user",
+            f"a number from 1 to {MAX_USER}, or none",
+        )
         self._check(
             bool(self.lease_namespace and self.lease_name),
             "--lease-namespace and --lease-name",
