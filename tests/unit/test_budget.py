@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -12,11 +13,12 @@ from cluster_sim import Sim, job
 from inception_operator.contract.limits import clip
 from inception_operator.contract.names import Reason
 from inception_operator.contract.types import Json
-from inception_operator.decide.backoff import Streak
+from inception_operator.decide.backoff import FREE_REPEATS, Streak
 from inception_operator.decide.budget import Budget, Counters
 from inception_operator.decide.failure import Failure
 from inception_operator.decide.restart_policy import EndedAttempt, Restart, decide_restart
 from inception_operator.spec.failure_policy import Action
+from sim_moves import save_and_end
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -49,6 +51,12 @@ class Life:
         if not self.over:
             self.status = self.last.to_status()
             self.attempt += 1
+
+    def end(self, reached: int, ran: timedelta = timedelta()) -> None:
+        """The attempt ends for one of another size."""
+        counters = Counters.of(self.status)
+        self.status = counters.after_end(self.budget, self.attempt, reached, ran).to_status()
+        self.attempt += 1
 
 
 budgets = st.builds(Budget, st.integers(0, 20), st.integers(1, 100_000), st.booleans())
@@ -179,9 +187,9 @@ def test_a_status_of_an_operator_before_this_one_is_read() -> None:
     assert Counters.of(old) == Counters(4, 3, 0, None, Streak(1))
 
 
-def running(**policy: int) -> Sim:
+def running(spec: Json | None = None, **policy: int) -> Sim:
     """A job whose first attempt has failed at step 100 and whose second runs."""
-    sim = Sim(job(2, failurePolicy=policy))
+    sim = Sim(job(2, failurePolicy=policy, **(spec or {})))
     sim.run_until("Running")
     sim.step(sim.pod(1), 100)
     sim.fail_ranks(sim.pod(1), 7)
@@ -215,6 +223,59 @@ def test_it_is_looked_at_when_the_time_is_over() -> None:
     sim.tick(left)
     sim.operate()
     assert sim.counters == (2, 1, 0)
+
+
+def resize(sim: Sim) -> None:
+    sim.scale(3)
+    sim.operate()
+    sim.start(sim.pod(2))
+
+
+def move(sim: Sim) -> None:
+    sim.cordon(sim.pod(0))
+    sim.operate()
+    sim.start(sim.pod(0))
+    sim.settle()
+    save_and_end(sim)
+
+
+def suspend(sim: Sim) -> None:
+    sim.suspend(True)
+    sim.settle()
+    save_and_end(sim)
+    sim.suspend(False)
+
+
+@pytest.mark.parametrize("end", [resize, move, suspend])
+def test_progress_counts_over_an_attempt_that_ends_without_a_failure(
+    end: Callable[[Sim], None],
+) -> None:
+    spec = {"checkpoint": {"path": "/mnt"}, "elasticPolicy": {"minNodes": 1, "maxNodes": 3}}
+    sim = running(spec)
+    sim.step(sim.pod(1), 200)
+    sim.hear(sim.pod(1))
+    sim.tick(500)
+    end(sim)
+    sim.operate()
+    sim.run_until("Running")
+    assert sim.counters == (3, 1, 1)
+    assert 500 <= sim.status["progressSeconds"] < 510
+    sim.step(sim.pod(1), 300)
+    sim.hear(sim.pod(1))
+    sim.tick(100)
+    sim.operate()
+    assert sim.counters == (3, 1, 0)
+
+
+def test_attempts_that_ended_without_a_failure_are_none_that_got_nowhere() -> None:
+    life = Life(Budget(10, 600))
+    life.fail(100)
+    for _ in range(2 * FREE_REPEATS):
+        life.end(life.attempt * 100)
+    life.fail()
+    assert life.last is not None
+    assert life.last.not_before is None
+    assert life.status["failuresInARow"] == 1
 
 
 def test_an_operator_that_dies_before_or_after_the_write_counts_the_same() -> None:

@@ -54,14 +54,14 @@ class Streak:
             step=int(furthest.get("step") or 0),
         )
 
-    def after(self, attempt: int, reached: int, ran: timedelta) -> Streak:
-        """The streak once this attempt has failed; it ``ran`` so long and ``reached`` that step, 0
+    def after(self, attempt: int, reached: int, ran: timedelta, *, failed: bool = True) -> Streak:
+        """The streak once this attempt has ended; it ``ran`` so long and ``reached`` that step, 0
         for none.
         """
         lasted = ran >= LASTING
         progressed = lasted or reached > self.step or not self.attempt
         return Streak(
-            failures=1 if reached or lasted else self.failures + 1,
+            failures=(0 if reached or lasted else self.failures) + failed,
             attempt=attempt if progressed else self.attempt,
             step=max(reached, self.step),
         )

@@ -97,6 +97,11 @@ class Counters:
             return replace(self, counted=0, progress=0)
         return replace(self, progress=seconds)
 
+    def after_end(self, budget: Budget, attempt: int, reached: int, ran: timedelta) -> Counters:
+        """With an attempt that has ended without a failure."""
+        counters = self.after_progress(budget, reached, ran)
+        return replace(counters, streak=self.streak.after(attempt, reached, ran, failed=False))
+
     def after_restart(self, counted: bool, streak: Streak) -> Counters:
         """With one more restart."""
         return replace(

@@ -16,7 +16,7 @@ from inception_operator.contract.times import parse_time
 from inception_operator.contract.types import Assignment, Json, Plan, PodView
 from inception_operator.pod.build import build_pod
 
-from . import elastic, liveness, slots, starting
+from . import elastic, headway, liveness, slots, starting
 from .elastic import Members
 from .plans import delete_pods, is_leaving, requeue_in
 from .ranks import assignment_of, stand_by
@@ -117,6 +117,7 @@ def resize_if_due(
     if any(slots.finished(pod) for pod in pods):
         # The end of the others is a matter of seconds, and with it success or a restart.
         return plan, placed
+    headway.keep(view, draft, placed)
     draft.resize(len(members))
     return _issue(view, draft, plan, members)
 

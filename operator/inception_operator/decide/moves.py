@@ -21,7 +21,7 @@ from inception_operator.contract.names import ConditionType, Reason
 from inception_operator.contract.types import Plan, PodView
 from inception_operator.spec.job import Job
 
-from . import elastic, failure, liveness, slots
+from . import elastic, failure, headway, liveness, slots
 from .elastic import Members
 from .gather import build_slot, lingering_pods, replace_pods
 from .plans import delete_pods, is_leaving, requeue_in
@@ -81,6 +81,7 @@ def leave_if_due(
     plan |= _make_replacements(view, draft, departure)
     left = _seconds_to_wait(view, departure, plan)
     if departure.covered and left <= 0 and _may_end(view, draft, placed):
+        headway.keep(view, draft, placed)
         return plan | _end_attempt(view, draft, departure)
     _describe(view, draft, departure, plan)
     if left > 0:

@@ -31,6 +31,7 @@ from inception_operator.spec.job import Job, managed_elsewhere, parse
 from . import (
     elastic,
     failure,
+    headway,
     lifecycle,
     liveness,
     pod_policy,
@@ -40,7 +41,6 @@ from . import (
     stragglers,
     success,
 )
-from .budget import Budget
 from .failure import AttemptView, Failure
 from .gather import (
     describe_members,
@@ -117,6 +117,7 @@ def _advance(view: JobView, draft: Draft) -> Plan:
 
     # 6. Suspend it or resume it, as the user says.
     if job.suspend:
+        headway.keep(view, draft, placed)
         draft.suspend()
         plan |= delete_pods(pod for pod in view.pods if not pod.deleting)
         return _conclude(view, draft, placed, plan)
@@ -167,7 +168,7 @@ def _advance(view: JobView, draft: Draft) -> Plan:
     # 13. Hand out the ranks of the attempt that is issued, and watch over it.
     if draft.issued is not None:
         plan |= hand_out_ranks(view, draft, placed)
-        plan |= _forget_restarts_after_progress(view, draft, placed)
+        plan |= headway.forget_restarts_if_due(view, draft, placed)
         if job.elastic is None:
             plan |= describe_members(view, draft, placed)
     return _conclude(view, draft, placed, plan)
@@ -208,44 +209,15 @@ def _decide_restart(view: JobView, draft: Draft, placed: Placement, cause: Failu
     return decide_restart(
         EndedAttempt(
             cause=cause,
-            reached=_reached(view, draft, placed),
+            reached=headway.reached(view, draft, placed),
             ran=now - (draft.issued or now),
         ),
         previous=draft.root_cause,
         rules=view.job.failure_rules,
-        budget=_budget(view.job),
+        budget=headway.budget_of(view.job),
         counters=draft.counters,
         now=now,
     )
-
-
-def _budget(job: Job) -> Budget:
-    return Budget(job.max_restarts, job.reset_after, job.tells_steps)
-
-
-def _reached(view: JobView, draft: Draft, placed: Placement) -> int:
-    """The furthest step that the attempt is known to have made, 0 for none."""
-    # Both lag behind the ranks, so the further one is closer to the truth.
-    figures = view.observation.progress
-    scraped = figures.step if figures is not None else None
-    return max(failure.reached(placed.slots, draft.attempt), scraped or 0)
-
-
-def _forget_restarts_after_progress(view: JobView, draft: Draft, placed: Placement) -> Plan:
-    """Say at once that the budget is full again, or look again when it may be."""
-    issued = draft.issued
-    if issued is None or not draft.is_true(ConditionType.RUNNING):
-        return Plan()
-    counters, budget = draft.counters, _budget(view.job)
-    reached = _reached(view, draft, placed)
-    # While it only repeats steps, the next figures wake it.
-    if not counters.counted or not budget.gets_on(counters.streak, reached):
-        return Plan()
-    done = counters.seconds_of_progress(budget, reached, view.now - issued)
-    if done < budget.reset_after:
-        return requeue_in(budget.reset_after - done)
-    draft.forget_restarts()
-    return Plan()
 
 
 def _useless_pods(placed: Placement, failures: Sequence[Failure]) -> list[PodView]:

@@ -367,10 +367,10 @@ class Draft:
         self._put(ConditionType.RESTARTING, TRUE, restart.reason, text)
         self._warn(restart.reason, text)
 
-    def forget_restarts(self) -> None:
-        """The job has got on since its latest restart: none of them counts any more."""
-        self._new["restartsCountTowardsMax"] = 0
+    def count(self, counters: Counters) -> None:
+        """Put down what the job has achieved, other than at a failure."""
         self._forget(budget.PROGRESS)
+        self._new |= counters.to_status()
 
     def back_off(self) -> float:
         """Seconds until the next attempt may begin, and PodsReady says so; 0 when nothing waits."""
