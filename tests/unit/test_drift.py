@@ -4,14 +4,18 @@ status is wiped.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
-from cluster_sim import Sim, job
+from cluster_sim import CONTEXT, Sim, job
 from inception_operator.contract import conditions
-from inception_operator.contract.types import Json
+from inception_operator.contract.times import format_time
+from inception_operator.contract.types import Json, Progress
+from inception_operator.decide import clocks
+from inception_operator.decide.reconcile import reconcile
 from inception_operator.pod import identity
 from operator_objects import job as small_job
 from operator_objects import pod
@@ -251,3 +255,106 @@ def test_a_name_is_free_when_the_pod_had_its_time() -> None:
         foreign(deletionTimestamp=gone.isoformat().replace("+00:00", "Z")), small_job(), NOW
     )
     assert text is not None
+
+
+# Of an operator whose clock is an hour ahead; of somebody who means well; of nobody.
+AHEAD = ("2026-01-01T13:00:06Z", "2998-01-01T00:00:00Z", "9999-12-31T23:59:59Z")
+
+
+def late(path: str, time: str, sim: Sim) -> None:
+    """Somebody writes a time into the status."""
+    *way, last = path.split(".")
+    found: Any = sim.status
+    for key in way:
+        found = found[int(key) if key.isdigit() else key]
+    found[last] = time
+
+
+@pytest.mark.parametrize("time", AHEAD)
+def test_no_time_of_a_status_lies_ahead(time: str) -> None:
+    held = {"time": time, "other": time, "causeStartTime": time, "list": [{"startTime": time}]}
+    now = clocks.none_ahead({"rootCause": held, "completionTime": time, "n": 1}, NOW)
+    present = "2026-01-01T12:00:00Z"
+    held = {
+        "time": present,
+        "other": time,
+        "causeStartTime": present,
+        "list": [{"startTime": present}],
+    }
+    assert now == {"rootCause": held, "completionTime": present, "n": 1}
+
+
+@pytest.mark.parametrize(
+    ("key", "seconds"),
+    [
+        ("startTime", 5),
+        ("lastTransitionTime", 5),
+        ("nextAttemptTime", 66),
+        ("expirationTime", 605),
+        ("nextMoveTime", 1805),
+    ],
+)
+def test_what_the_operator_writes_itself_stays(key: str, seconds: int) -> None:
+    for more in (0, 1):
+        time = format_time(NOW + timedelta(seconds=seconds + more))
+        read = clocks.none_ahead({key: time}, NOW)[key]
+        assert (read == time) is (not more)
+
+
+@pytest.mark.parametrize("time", AHEAD)
+@pytest.mark.parametrize("path", ["startTime", "conditions.2.lastTransitionTime"])
+def test_deadlines_come_though_a_time_lies_ahead(path: str, time: str) -> None:
+    limits = {"activeDeadlineSeconds": 100, "preRunningDeadlineSeconds": 100}
+    sim = Sim(job(2, runPolicy=limits))
+    sim.operate()
+    sim.tick(6)
+    sim.operate()
+    late(path, time, sim)
+    sim.settle()
+    sim.tick(93)
+    sim.operate()
+    assert not sim.terminal
+    sim.tick(7)
+    sim.operate()
+    assert sim.condition("Failed") == "True"
+
+
+@pytest.mark.parametrize("time", AHEAD)
+def test_a_time_to_live_ends_though_the_completion_lies_ahead(time: str) -> None:
+    sim = Sim(job(2, runPolicy={"ttlSecondsAfterFinished": 60}))
+    sim.run_until("Running")
+    sim.finish_all()
+    sim.settle()
+    late("completionTime", time, sim)
+    sim.settle()
+    sim.tick(60)
+    sim.operate()
+    assert sim.deleted
+
+
+@pytest.mark.parametrize("time", AHEAD)
+def test_a_silent_survivor_is_replaced_though_the_root_cause_lies_ahead(
+    sim: Sim, time: str
+) -> None:
+    sim.remove(sim.pod(1))
+    sim.operate()
+    late("rootCause.time", time, sim)
+    mute = sim.pod(0)
+    mute.reachable = False
+    sim._ready(mute, False)
+    sim.tick(31)
+    sim.operate()
+    sim.tick(31)
+    sim.operate()
+    assert sim.pod(0).name == "job-0-2"
+
+
+@pytest.mark.parametrize("time", AHEAD)
+def test_figures_are_written_though_the_last_ones_lie_ahead(sim: Sim, time: str) -> None:
+    sim.status["trainerStatus"] = {"step": 7, "lastUpdatedTime": time}
+    sim.operate()
+    sim.tick(10)
+    figures = Progress(sim.now, step=8)
+    plan = reconcile(replace(sim.observe(), progress=figures), CONTEXT)
+    assert plan.status is not None
+    assert plan.status["trainerStatus"]["step"] == 8

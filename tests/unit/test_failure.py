@@ -215,7 +215,7 @@ def test_the_step_of_a_loss_that_is_no_number_is_the_one_that_it_names(
     found = only(pod(report=report, ready=False))
     assert found is not None
     assert found.step == step
-    assert found.to_json()["step"] == step
+    assert found.to_json(NOW)["step"] == step
 
 
 def test_report_says_who_and_why() -> None:
@@ -224,7 +224,7 @@ def test_report_says_who_and_why() -> None:
     )
     found = only(pod(report=report, ready=False))
     assert found is not None
-    assert found.to_json() == {
+    assert found.to_json(NOW) == {
         "attempt": 3,
         "pod": "job-0-1",
         "node": "node-a",
@@ -237,10 +237,15 @@ def test_report_says_who_and_why() -> None:
     assert found.text == "Error of rank 6 in pod job-0-1 on node node-a, exit code 7: ValueError: x"
 
 
+def test_a_root_cause_is_never_of_a_time_to_come() -> None:
+    found = Failure(3, 0, "Error", NOW + timedelta(days=1))
+    assert found.to_json(NOW)["time"] == "2026-01-01T12:00:00Z"
+
+
 def test_only_the_first_line_of_a_message_is_for_conditions() -> None:
     found = Failure(3, 0, "Error", NOW, exit_code=1, message="ValueError: x\nTraceback\n  in f")
     assert found.text == "Error in slot 0, exit code 1: ValueError: x"
-    assert found.to_json()["message"] == "ValueError: x\nTraceback\n  in f"
+    assert found.to_json(NOW)["message"] == "ValueError: x\nTraceback\n  in f"
 
 
 def test_rank_without_a_report_is_the_first_of_its_node() -> None:
@@ -462,7 +467,7 @@ def test_only_what_was_never_reached_counts(view: PodView, reason: str) -> None:
 def test_long_messages_are_cut() -> None:
     found = Failure(1, 0, "Error", NOW, message="x" * 5000)
     assert len(found.text) <= failure.MAX_TEXT
-    assert len(found.to_json()["message"]) <= failure.MAX_MESSAGE
+    assert len(found.to_json(NOW)["message"]) <= failure.MAX_MESSAGE
 
 
 def test_success_of_an_earlier_attempt_does_not_count_for_this_one() -> None:

@@ -10,7 +10,8 @@ import pytest
 
 from cluster_sim import CONTEXT, Pod, Sim
 from inception_operator.contract.types import Plan
-from inception_operator.decide.moves import PATIENCE, PAUSE, RETRY
+from inception_operator.decide.departure import PAUSE
+from inception_operator.decide.moves import PATIENCE, RETRY
 from inception_operator.decide.reconcile import reconcile
 from sim_moves import running, save_and_end, spared
 

@@ -16,8 +16,8 @@ from cluster_sim import Pod, Sim
 from inception_operator.contract.times import format_time
 from inception_operator.contract.types import Plan, Straggler
 from inception_operator.decide import departure
-from inception_operator.decide.departure import COOL_DOWN, DAY, MOST_IN_A_DAY
-from inception_operator.decide.moves import PATIENCE, PAUSE
+from inception_operator.decide.departure import COOL_DOWN, DAY, MOST_IN_A_DAY, PAUSE
+from inception_operator.decide.moves import PATIENCE
 from inception_operator.decide.reconcile import reconcile
 from inception_operator.decide.slow_members import AFTER
 from sim_moves import save_and_end

@@ -14,6 +14,8 @@ from inception_operator.contract.times import format_time, parse_time, whole_sec
 from inception_operator.contract.types import NORMAL, WARNING, Event, Json, Straggler
 
 KEY: Final = "nextMoveTime"
+# A replacement that does not start holds devices that others could use.
+PAUSE: Final = timedelta(minutes=30)
 REPLACED: Final = "replacedStragglers"
 # What makes a rank slow may be its share of the work: then it is as slow on any other node.
 COOL_DOWN: Final = timedelta(minutes=30)
@@ -78,10 +80,7 @@ def slow_nodes(status: Json, now: datetime) -> tuple[str, ...]:
 
 
 def _of_a_day(status: Json, now: datetime) -> Iterator[tuple[str, datetime]]:
-    """Node and time of the replacements that count, in their order.
-
-    A status is anybody's to edit: a time that has yet to come counts as none.
-    """
+    """Node and time of the replacements that count, in their order."""
     for entry in status.get(REPLACED) or ():
         time = parse_time(entry.get("time"))
         if time is not None and time <= now < time + DAY:

@@ -91,8 +91,8 @@ class Failure:
             text += f": {self.message.splitlines()[0]}"
         return text[:MAX_TEXT]
 
-    def to_json(self) -> Json:
-        """The failure as ``status.rootCause`` has it."""
+    def to_json(self, now: datetime) -> Json:
+        """The failure as ``status.rootCause`` has it; the clock of its node may be ahead."""
         data: Json = {
             "attempt": self.attempt,
             "pod": self.pod,
@@ -102,7 +102,7 @@ class Failure:
             "exitCode": self.exit_code,
             "reason": self.reason,
             "message": self.message[:MAX_MESSAGE] or None,
-            "time": format_time(self.time),
+            "time": format_time(min(self.time, now)),
         }
         return {key: value for key, value in data.items() if value is not None}
 

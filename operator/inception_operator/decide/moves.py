@@ -22,6 +22,7 @@ from inception_operator.contract.types import Plan, PodView
 from inception_operator.spec.job import Job
 
 from . import elastic, failure, headway, liveness, slots
+from .departure import PAUSE
 from .elastic import Members
 from .gather import build_slot, lingering_pods, replace_pods
 from .plans import delete_pods, is_leaving, requeue_in
@@ -30,8 +31,6 @@ from .view import JobView, Placement
 
 # Images of 20 GB are pulled and nodes are made by autoscalers within it.
 PATIENCE: Final = timedelta(minutes=10)
-# A replacement that does not start holds devices that others could use.
-PAUSE: Final = timedelta(minutes=30)
 # One that came to a node which goes as well, or broke, is tried again soon.
 RETRY: Final = timedelta(seconds=30)
 # Those of several members that leave at once come one after another; one attempt does for all.
@@ -168,14 +167,8 @@ def _deadline(replacement: PodView, now: datetime) -> datetime:
     return (replacement.created or now) + PATIENCE
 
 
-def _paused_until(view: JobView, draft: Draft) -> datetime | None:
-    # A status is anybody's to edit: no longer than the operator itself would wait.
-    due = draft.next_move
-    return due if due is not None and due - view.now <= PAUSE else None
-
-
 def _make_replacements(view: JobView, draft: Draft, departure: Departure) -> Plan:
-    if view.violation or _paused_until(view, draft) is not None:
+    if view.violation or draft.next_move is not None:
         return Plan()
     create = []
     for slot in departure.leaving:
@@ -258,7 +251,7 @@ def _obstacle(
         return None
     if view.observation.rejection:
         return view.observation.rejection
-    due = _paused_until(view, draft)
+    due = draft.next_move
     if due is None or due - view.now <= RETRY:
         return None
     return f"none was ready in time, the next one is made at {due:%H:%M} UTC"
@@ -266,7 +259,7 @@ def _obstacle(
 
 def _look_again(view: JobView, draft: Draft, departure: Departure) -> Plan:
     """When to look again at what no watch event tells of."""
-    dates = [_paused_until(view, draft)]
+    dates = [draft.next_move]
     for slot in departure.leaving:
         pod = departure.replacements.get(slot)
         if pod is not None and not pod.deleting:

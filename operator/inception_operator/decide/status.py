@@ -28,7 +28,7 @@ from inception_operator.contract.types import (
     Straggler,
 )
 
-from . import avoided_nodes, backoff, budget, departure, goodput, stragglers, unsaved
+from . import avoided_nodes, backoff, budget, clocks, departure, goodput, stragglers, unsaved
 from .budget import Counters
 from .departure import Departure
 from .failure import Failure
@@ -42,7 +42,8 @@ class Draft:
     """The status of one job in one pass."""
 
     def __init__(self, resource: Json, now: datetime, figures: Progress | None = None) -> None:
-        self._old = own_part(resource)
+        self._stored = own_part(resource)
+        self._old = clocks.none_ahead(self._stored, now)
         # The old one is the operator's cached copy of the resource: it must not change.
         self._new: Json = copy.deepcopy(self._old)
         self._conditions: list[Json] = self._new["conditions"]
@@ -358,7 +359,7 @@ class Draft:
         Written before anything acts on it.
         """
         ended = f"attempt {cause.attempt} ended"
-        self._new["rootCause"] = cause.to_json()
+        self._new["rootCause"] = cause.to_json(self._time)
         self._failure = cause
         self._end_attempt(Reason.ATTEMPT_ENDED, ended)
         self._forget(*backoff.KEYS, budget.PROGRESS)
@@ -400,7 +401,7 @@ class Draft:
         """The job can never succeed, or not within its limit."""
         message = message[:MAX_TEXT]
         if cause is not None:
-            self._new["rootCause"] = cause.to_json()
+            self._new["rootCause"] = cause.to_json(self._time)
             self._failure = cause
         ended = f"attempt {self.attempt} ended"
         self._end(Reason.ATTEMPT_ENDED, ended)
@@ -439,7 +440,7 @@ class Draft:
             self._merge(self._figures, at_once=self._new != self._old)
         written = clip(self._new)
         status = None
-        if written != self._old:
+        if written != self._stored:
             look = goodput.Look(
                 self._time, self._queued, self.tells_steps, self._figures, self._failure
             )
