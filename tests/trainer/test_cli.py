@@ -10,7 +10,7 @@ import pytest
 
 from inception_trainer import cli, entry
 from inception_trainer.config.settings import from_environment
-from inception_trainer.errors import UsageError
+from inception_trainer.errors import ConfigError, UsageError
 
 TRAINER = Path(cli.__file__).parents[1]
 
@@ -93,6 +93,20 @@ def test_the_command_decides_the_mode(command, tmp_path, monkeypatch) -> None:
     )
     assert cli.main([command, str(tmp_path / "job.yaml")]) == 0
     assert modes == [command.capitalize()]
+
+
+def test_two_ranks_with_one_device_are_a_mistake_of_the_job(monkeypatch) -> None:
+    """NCCL's words, where a device plug-in hands out shares of a GPU as if they were devices."""
+    same = "ncclInvalidUsage: Duplicate GPU detected : rank 1 and rank 0 both on CUDA device 1000"
+    for words, expected in ((same, ConfigError), ("ncclInvalidUsage", RuntimeError)):
+
+        def work(_config: object, _settings: object, words: str = words) -> None:
+            raise RuntimeError(f"NCCL error in: init.cpp:1, invalid usage\n{words}")
+
+        monkeypatch.setattr(entry, "_work", work)
+        with pytest.raises(expected) as caught:
+            entry._run(None, None)  # type: ignore[arg-type]
+        assert words in str(caught.value)
 
 
 def test_recipes(capsys) -> None:

@@ -20,7 +20,7 @@ from inception_trainer.config.training import from_mapping, merge
 from inception_trainer.data import open_splits
 from inception_trainer.errors import ConfigError
 from inception_trainer.modes.benchmark import spread
-from inception_trainer.train.fitting import LIMIT, largest
+from inception_trainer.train.fitting import LIMIT, is_out_of_memory, largest
 from inception_trainer.train.step import Normalise
 from inception_trainer.weights.pickles import faults_of
 from trainer_ranks import TINY
@@ -260,6 +260,41 @@ def test_largest_batch(capacity) -> None:
     assert found <= min(capacity, LIMIT)
     assert not found if capacity < 2 else min(capacity, LIMIT) - found <= max(1, found // 8)
     assert len(tried) <= 20
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "CUDA out of memory. Tried to allocate 2.00 GiB",
+        "NPU out of memory. Tried to allocate 260.00 MiB (NPU 0; 28.50 GiB total capacity)",
+        "MLU out of memory. Tried to allocate 2.00 GiB (MLU 0; 44.00 GiB total capacity)",
+        "MUSA out of memory. Tried to allocate 2.00 GiB",
+        "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
+        "cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED",
+        "miopenStatusAllocFailed",
+        "level_zero backend failed with error: 39 (UR_RESULT_ERROR_OUT_OF_DEVICE_MEMORY)",
+        "Native API failed. Native API returns: -5 (PI_ERROR_OUT_OF_RESOURCES)",
+        "[Rank:0] FATAL ERROR :: MODULE:PT_DEVMEM Allocation failed for size::939524096 (896)MB",
+        'nrt_tensor_allocate status=4 message="Allocation Failure"',
+        "Bad StatusOr access: RESOURCE_EXHAUSTED: Error allocating device buffer",
+    ],
+)
+def test_every_vendor_has_its_own_words_for_a_full_memory(words) -> None:
+    assert is_out_of_memory(RuntimeError(words))
+    assert not is_out_of_memory(ValueError(words))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "CUDA error: an illegal memory access was encountered",
+        "UR_RESULT_ERROR_OUT_OF_HOST_MEMORY",
+        "CUDNN_STATUS_INTERNAL_ERROR_HOST_ALLOCATION_FAILED",
+        "nrt_tensor_allocate status=2",
+    ],
+)
+def test_other_errors_do_not_mean_a_full_memory(words) -> None:
+    assert not is_out_of_memory(RuntimeError(words))
 
 
 def test_largest_batch_needs_a_device(tmp_path) -> None:

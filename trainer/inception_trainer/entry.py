@@ -18,6 +18,11 @@ from .config.settings import Settings
 from .config.training import TrainingConfig, load
 from .errors import ConfigError, InputMissing, TrainerError
 
+SAME_DEVICE = "duplicate gpu detected"
+"""How NCCL and RCCL word it, in small letters, in the first collective of two such ranks."""
+MOST_WORDS = 200
+"""Characters of their own message, of which the last ones tell ranks and device."""
+
 
 def train() -> None:
     """Run this rank as the environment says; the launcher calls this in every process that it
@@ -60,6 +65,15 @@ def _run(config: TrainingConfig, settings: Settings) -> None:
             raise
         raise InputMissing(
             f"{error}; the variable {environment.IMAGE_FOLDER} names this folder"
+        ) from error
+    except RuntimeError as error:
+        # In whichever collective of whichever mode comes first.
+        if SAME_DEVICE not in str(error).lower():
+            raise
+        raise ConfigError(
+            "accelerator: two ranks of a node have the same device, which collectives cannot "
+            "connect; request whole devices instead of shares of one (time-slicing, MPS), or one "
+            f"rank per node ({' '.join(str(error).split())[-MOST_WORDS:]})"
         ) from error
 
 

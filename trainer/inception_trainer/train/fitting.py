@@ -26,8 +26,22 @@ SMALLEST, LIMIT = 2, 65536
 """Batch norm needs two samples; the limit is that of ``batch.perDevice``."""
 STEPS = 2
 """From the second step on the optimizer has its own state, and the memory is at its height."""
-FULL = ("out of memory", "status_alloc_failed")
-"""How the allocators of devices, and cuBLAS and cuDNN beside them, word it."""
+FULL = (
+    # The allocators of CUDA, ROCm, Ascend, Cambricon, Moore Threads and others.
+    "out of memory",
+    # cuBLAS, cuDNN and their relatives; cuDNN from 9 on; MIOpen.
+    "status_alloc_failed",
+    "device_allocation_failed",
+    "miopenstatusallocfailed",
+    # Intel's Level Zero and the runtimes above it, of which the older one had a wider word.
+    "out_of_device_memory",
+    "pi_error_out_of_resources",
+    # Gaudi, Neuron, XLA.
+    "module:pt_devmem allocation failed",
+    "nrt_tensor_allocate status=4",
+    "resource_exhausted",
+)
+"""How the allocators of devices, and the libraries beside them, word it; in small letters."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:
