@@ -259,6 +259,48 @@ def test_scaler_of_older_torch(monkeypatch) -> None:
     assert scaling.loss_scaler(types.SimpleNamespace(type="mlu"), own) == "own"
 
 
+class NoKernel(torch.amp.GradScaler):
+    """torch's scaler on a device whose plug-in has no operation for it."""
+
+    def unscale_(self, optimizer: torch.optim.Optimizer) -> None:
+        raise NotImplementedError("'aten::_amp_foreach_non_finite_check_and_unscale_' is missing")
+
+
+class Losing(torch.amp.GradScaler):
+    """The same where the CPU computes it and nobody copies the gradients back."""
+
+    def unscale_(self, optimizer: torch.optim.Optimizer) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("scaler", "words"),
+    [
+        (torch.amp.GradScaler, None),
+        (NoKernel, "check_and_unscale_' is missing"),
+        (Losing, "a loss scaler makes 65536.0 of a gradient of 1"),
+    ],
+)
+def test_fp16_needs_a_loss_scaler_that_works(monkeypatch, scaler, words) -> None:
+    monkeypatch.setattr(torch.amp, "GradScaler", scaler)
+    found = precision.obstacle("FP16", torch.device("cpu"), None)
+    assert found is None if words is None else words in str(found)
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        (lambda including_emulation=True: including_emulation, "FP16"),  # Moore Threads' S80
+        (lambda including_emulation=True: True, "BF16"),
+        (lambda: True, "BF16"),  # Cambricon has no such word
+        (lambda: False, "FP16"),
+    ],
+)
+def test_bf16_that_is_emulated_is_none(answer, expected) -> None:
+    functions = types.SimpleNamespace(is_bf16_supported=answer)
+    assert precision.by_rule("AskDevice", functions) == expected
+
+
 class Telling:
     """A device that answers, until it breaks."""
 

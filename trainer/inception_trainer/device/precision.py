@@ -14,7 +14,7 @@ from inception_trainer.errors import ConfigError
 from inception_trainer.log import logger
 
 from .numerics import TF32
-from .scaling import loss_scaler
+from .scaling import try_scaler
 
 AUTO = "Auto"
 KINDS = {"BF16": torch.bfloat16, "FP16": torch.float16}
@@ -74,7 +74,17 @@ def _by_capability(functions: Any) -> str:
 
 def _says_bf16(functions: Any) -> bool:
     ask = getattr(functions, "is_bf16_supported", None)
-    return ask is not None and bool(ask())
+    if ask is None:
+        return False
+    if functions is torch.cuda:
+        # Without emulation it judges by NVIDIA's capability, which those who present their devices
+        # as CUDA have numbers of their own for; NVIDIA's own are judged before.
+        return bool(ask())
+    try:
+        # Else some (Moore Threads) count what they emulate, and that is slower than FP16.
+        return bool(ask(including_emulation=False))
+    except TypeError:
+        return bool(ask())
 
 
 def obstacle(precision: str, device: torch.device, functions: Any) -> str | None:
@@ -88,8 +98,9 @@ def obstacle(precision: str, device: torch.device, functions: Any) -> str | None
         with warnings.catch_warnings():
             warnings.simplefilter("error", UserWarning)
             torch.autocast(device.type, KINDS[precision])
-        if precision == "FP16":
-            loss_scaler(device, functions)
+        # CUDA's is torch's own, which needs no trial.
+        if precision == "FP16" and device.type != "cuda":
+            try_scaler(device, functions)
     except Exception as error:
         return " ".join(str(error).split())
     return None

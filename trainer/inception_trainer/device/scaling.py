@@ -31,3 +31,20 @@ def loss_scaler(
         f"precision: FP16 on {device.type} needs torch 2.3 or newer, this is {torch.__version__}; "
         "use BF16 or FP32"
     )
+
+
+def try_scaler(device: torch.device, functions: Any = None) -> None:
+    """Scale the gradient of one parameter and unscale it again; raises an error where that is not
+    what it was.
+
+    torch's scaler can be made for every device, and only then it turns out whether the plug-in has
+    the operation behind it, leaves it to the CPU, or loses what that has computed.
+    """
+    parameter = torch.nn.Parameter(torch.ones(1, device=device))
+    optimizer = torch.optim.SGD([parameter], lr=1.0)
+    scaler = loss_scaler(device, functions)
+    torch.autograd.backward(scaler.scale(parameter.sum()))
+    scaler.unscale_(optimizer)
+    gradient = None if parameter.grad is None else parameter.grad.item()
+    if gradient != 1:
+        raise ConfigError(f"a loss scaler makes {gradient} of a gradient of 1")
