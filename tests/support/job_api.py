@@ -40,6 +40,7 @@ class JobApi:
     def __init__(self) -> None:
         self.jobs: dict[str, Json] = {}
         self.pods: list[Json] = []
+        self.events: list[Json] = []
         self.logs: dict[str, list[str]] = {}
         self.refusals: dict[str, tuple[int, str]] = {}
         """By the end of a path: how requests for it are answered, instead."""
@@ -129,6 +130,7 @@ class JobApi:
         app.router.add_patch(f"{_JOBS}/{{name}}", self._change)
         app.router.add_patch(f"{_JOBS}/{{name}}/scale", self._change)
         app.router.add_delete(f"{_JOBS}/{{name}}", self._delete)
+        app.router.add_get(f"{_CORE}/events", self._list_events)
         app.router.add_get(f"{_CORE}/pods", self._list_pods)
         app.router.add_get(f"{_CORE}/pods/{{name}}", self._pod)
         app.router.add_get(f"{_CORE}/pods/{{name}}/log", self._log)
@@ -225,6 +227,16 @@ class JobApi:
     async def _list_pods(self, request: web.Request) -> web.Response:
         job = request.query["labelSelector"].partition("=")[2]
         return web.json_response({"items": [pod for pod in self.pods if _is_of(pod, job)]})
+
+    async def _list_events(self, request: web.Request) -> web.Response:
+        pairs = [pair.split("=") for pair in request.query["fieldSelector"].split(",")]
+        wanted = {key.rpartition(".")[2]: value for key, value in pairs}
+        found = [
+            event
+            for event in self.events
+            if wanted.items() <= {**event["involvedObject"], "type": event["type"]}.items()
+        ]
+        return web.json_response({"items": found})
 
     async def _pod(self, request: web.Request) -> web.Response:
         found = [pod for pod in self.pods if pod["metadata"]["name"] == request.match_info["name"]]

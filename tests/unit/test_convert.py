@@ -376,12 +376,12 @@ def test_the_command_writes_resources_to_stdout_and_notes_to_stderr(
 def test_the_command_reads_stdin_and_fails_when_nothing_was_convertible(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config_map = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: x}\n"
-    monkeypatch.setattr("sys.stdin", io.StringIO(config_map))
+    config_map = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: x, labels: {a: é}}\n"
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(config_map.encode()), "ascii"))
     assert main([]) == 1
     assert capsys.readouterr() == ("", "error: nothing was convertible\n")
     assert main(["no/such/file"]) == 2
-    monkeypatch.setattr("sys.stdin", io.StringIO("a: [b"))
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"a: [b")))
     assert main(["-"]) == 2
 
 

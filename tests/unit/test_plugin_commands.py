@@ -14,10 +14,10 @@ import click
 import pytest
 import yaml
 
-from inception_operator.client import following, questions, recipes
+from inception_operator.client import following, pod_logs, questions, recipes
 from inception_operator.client.cluster import Cluster
 from inception_operator.client.errors import ClientError
-from inception_operator.plugin import cli, explain, resources
+from inception_operator.plugin import cli, explain, resources, waiting
 from inception_operator.plugin.options import Duration
 from plugin_commands import Commands
 
@@ -94,6 +94,24 @@ def test_a_command_that_does_not_exist_leads_to_the_nearest(
     assert "did you mean describe?" in result.err
 
 
+@pytest.mark.parametrize("current", [None, "", "other"])
+def test_a_context_that_is_named_needs_no_current_one(current: str | None, tmp_path: Path) -> None:
+    context = {"cluster": "c", "user": "u", "namespace": "team"}
+    other = {"name": "other", "context": {**context, "namespace": "others"}}
+    config = {
+        "contexts": [{"name": "mine", "context": context}, other],
+        "clusters": [{"name": "c", "cluster": {"server": "https://127.0.0.1:1"}}],
+        "users": [{"name": "u", "user": {"token": "t"}}],
+        **({} if current is None else {"current-context": current}),
+    }
+    file = tmp_path / "config"
+    file.write_text(yaml.safe_dump(config), encoding="utf-8")
+    assert Cluster(str(file), "mine").namespace == "team"
+    with pytest.raises(ClientError, match="no usable kubeconfig") as caught:
+        _ = Cluster(str(file), "none").namespace
+    assert caught.value.code == 69
+
+
 @pytest.mark.parametrize(
     ("kubeconfig", "said"),
     [
@@ -127,6 +145,10 @@ def test_a_wrong_kubeconfig_is_named(
     assert "kubectl config" in result.err
 
 
+NO_RIGHT = 'User "jane" cannot create resource "inceptiontrainings" in API group "x"'
+DENIED = 'admission webhook "labels.example.org" denied the request'
+
+
 @pytest.mark.parametrize(
     ("status", "answer", "path", "code", "said"),
     [
@@ -134,7 +156,11 @@ def test_a_wrong_kubeconfig_is_named(
         (404, {"details": {"name": "j"}, "message": "no j"}, "GET /apis/x", 3, "no j"),
         (401, {"message": "Unauthorized"}, "GET /x", 77, "does not know you"),
         (403, {"message": "may not"}, "GET /x", 77, "the role edit"),
+        (403, {"message": f"j is forbidden: {NO_RIGHT}"}, "POST /x", 77, "the role edit"),
+        (403, {}, "POST /x", 77, "the role edit"),
         (403, {"message": "exceeded quota: q"}, "POST /x", 1, "exceeded quota: q"),
+        (403, {"message": f"{DENIED}: no team"}, "POST /x", 1, f"{DENIED}: no team"),
+        (403, {"message": f"{DENIED}: no exec"}, "exec in p", 1, f"{DENIED}: no exec"),
         (500, {"message": "etcd"}, "GET /x", 69, "etcd"),
         (422, {"message": "spec.a: no\x1b[2J"}, "POST /x", 1, "spec.a: no"),
     ],
@@ -146,6 +172,7 @@ def test_a_refusal_names_the_remedy(
         questions.refuse(status, answer, b"<html>", path)
     assert caught.value.code == code
     assert said in str(caught.value)
+    assert ("administrator" in str(caught.value)) == (status == 403 and code == 77)
     assert "\x1b" not in str(caught.value)
 
 
@@ -188,6 +215,8 @@ def test_checkpoints_go_to_a_claim_a_path_or_a_store(place: str, field: dict[str
         {"settings": ["a..b=3"]},
         {"settings": ["epochs=3", "epochs.x=4"]},
         {"settings": ['epochs="']},
+        {"settings": ["spec=5"]},
+        {"settings": ["spec.template.spec=5"]},
         {"environment": ["A"]},
         {"mounts": ["claim"]},
         {"mounts": ["claim:relative"]},
@@ -200,6 +229,11 @@ def test_an_option_that_cannot_be_read_is_a_wrong_usage(wish: dict[str, Any]) ->
     with pytest.raises(ClientError) as caught:
         resources.build(resources.Wish("x", **recipe, **wish))
     assert caught.value.code == 2
+
+
+def test_a_number_of_ranks_is_of_digits_that_the_api_has() -> None:
+    made = resources.build(resources.Wish("x", recipe="r", processes="²"))
+    assert made["spec"]["numProcPerNode"] == "²"
 
 
 @pytest.mark.parametrize(
@@ -276,6 +310,78 @@ def test_a_package_that_is_missing_is_named_with_the_way_to_install_it(tmp_path:
     )
     assert answer.returncode == 1
     assert "inception-training-operator[cli]" in answer.stderr
+
+
+FOREIGN = ROOT / "tests" / "support" / "foreign_manifests" / "pytorchjob-cpu-pair.yaml"
+
+
+def entry(*words: str, **options: Any) -> subprocess.CompletedProcess[bytes]:
+    """A command in a process of its own."""
+    paths = os.pathsep.join((str(ROOT / "operator"), str(ROOT / "trainer")))
+    environment = {"PYTHONPATH": paths, **options.pop("env", {})}
+    return subprocess.run(
+        [sys.executable, "-m", "inception_operator.plugin.entry", *words],
+        check=False,
+        env={**os.environ, **environment},
+        **{"stderr": subprocess.PIPE, **options},
+    )
+
+
+@pytest.mark.parametrize(
+    "words", [("--help",), ("recipes",), ("convert", str(FOREIGN))], ids=lambda words: words[0]
+)
+def test_who_has_read_enough_is_no_failure(words: tuple[str, ...]) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    try:
+        # Standard error too, as after 2>&1.
+        ended = entry(*words, stdout=write)
+        assert (ended.returncode, ended.stderr.decode().count("Error")) == (0, 0)
+        assert entry(*words, stdout=write, stderr=write).returncode == 0
+    finally:
+        os.close(write)
+
+
+def test_what_the_locale_does_not_have_is_left_out_and_no_error() -> None:
+    western = {"PYTHONIOENCODING": "latin-1:strict", "PYTHONUTF8": "0"}
+    shown = entry("run", "--help", stdout=subprocess.PIPE, env=western)
+    assert (shown.returncode, b"cambricon ?" in shown.stdout) == (0, True), shown
+    # A file is in UTF-8 all the same.
+    text = FOREIGN.read_text(encoding="utf-8").replace(
+        "metadata:", "metadata:\n  labels: {a: é}", 1
+    )
+    made = entry("convert", "-", stdout=subprocess.PIPE, env=western, input=text.encode())
+    assert made.returncode == 0, made
+    yaml.safe_load(made.stdout.decode())
+
+
+def test_who_hears_a_log_ends_the_following() -> None:
+    class Running(Cluster):
+        def job(self, name: str) -> dict[str, Any]:
+            return {"metadata": {"name": name}}
+
+        def pods(self, name: str) -> list[dict[str, Any]]:
+            return [{"metadata": {"name": name, "uid": "u"}, "status": {"phase": "Running"}}]
+
+        def lines(self, *_: Any, **__: Any) -> Any:
+            return iter((b"2026-01-01T00:00:01Z a line",))
+
+    def gone(_line: object) -> None:
+        raise BrokenPipeError
+
+    heard = pod_logs.Hearers(gone, lambda *_: None)
+    with pytest.raises(BrokenPipeError):
+        pod_logs.Follower(Running(chosen_namespace="team"), "x", pod_logs.Reading(), heard).run(60)
+
+
+def test_progress_that_is_drawn_over_fits_into_the_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "20")
+    line = waiting._Line()
+    line({"metadata": {}, "status": {"state": "Running", "trainerStatus": {"step": 10**30}}})
+    assert capsys.readouterr().out == "\rRunning  step 10000\x1b[K"
 
 
 def test_an_api_server_that_is_away_is_waited_for_but_not_for_ever(

@@ -79,6 +79,11 @@ def test_jobs_are_listed_by_name_state_and_as_others_read_them(
     assert command("list", "-o", "name").out.splitlines()[0] == (
         f"{names.PLURAL[:-1]}.{names.GROUP}/broken"
     )
+    # The same words name a job: those of kubectl, too.
+    for word in (f"{names.PLURAL[:-1]}.{names.GROUP}/broken", f"{names.PLURAL}/broken"):
+        assert column(command("get", word, "itrain/waiting").out, "NAME") == ["broken", "waiting"]
+    other = command.run("describe", "pod/broken")
+    assert (other.code, "pod/broken is no InceptionTraining" in other.err) == (2, True)
     none = command("list", "--state=Suspended")
     assert (none.out, none.err) == ("", f"No jobs found in the namespace {NAMESPACE}.\n")
     assert column(command("get", "waiting", "broken").out, "NAME") == ["waiting", "broken"]
@@ -113,6 +118,41 @@ def test_a_page_says_why_a_job_has_failed_to_who_may_see_no_pods(
     assert "etcd is away" in refused.err
 
 
+def event(name: str, uid: str, message: str, kind: str = "Pod") -> dict[str, Any]:
+    """A warning."""
+    return {
+        "type": "Warning",
+        "reason": "Why",
+        "message": message,
+        "lastTimestamp": f"{T0}1Z",
+        "involvedObject": {"kind": kind, "name": name, "uid": uid},
+    }
+
+
+def test_a_page_shows_the_events_of_the_job_and_the_warnings_of_its_pods(
+    api: JobApi, command: Commands
+) -> None:
+    three_jobs(api)
+    api.refusals.clear()
+    api.events = [
+        event("running", "uid-running", "of the job", names.KIND),
+        event("running-0-1", "gone", "of its pod"),
+        event("running-0-0-1", "other", "of another job's"),
+        {**event("running-0-1", "before", "of a job before"), "lastTimestamp": "2025-12-31"},
+    ]
+    api.put("running", state="Running")
+    command("list")
+    api.jobs["running"]["metadata"]["creationTimestamp"] = f"{T0}0Z"
+    page = command("describe", "running").out
+    own, _, of_pods = page.partition("\nWarnings of pods\n")
+    assert "of the job" in own
+    assert "of its pod" not in own
+    assert "running-0-1" in of_pods
+    assert "of its pod" in of_pods
+    assert "of another" not in page
+    assert "before" not in page
+
+
 @pytest.mark.parametrize("words", [("describe",), ("get",), ("logs",), ("report",)], ids=str)
 def test_a_job_that_is_not_there_leads_to_the_nearest(
     words: tuple[str, ...], api: JobApi, command: Commands
@@ -131,6 +171,30 @@ def test_an_api_server_that_does_not_know_the_user_is_told_alike_by_all(
     refused = command.run(*words)
     assert (refused.code, refused.out) == (77, "")
     assert "does not know you" in refused.err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("describe", "running"), "kubectl inception watch running{}"),
+        (("describe", "broken"), "kubectl inception logs broken{}"),
+        (("describe", "waiting"), "kubectl inception doctor{}"),
+        (("describe", "other"), "`kubectl inception list{}` shows"),
+        (("logs", "waiting"), "`kubectl inception describe waiting{}` says why"),
+        (("cancel", "waiting"), "`kubectl inception delete waiting{}` removes it"),
+        (("suspend", "broken"), "`kubectl inception get broken -o yaml{}`"),
+        (("checkpoints", "promote", "running"), "`kubectl inception describe running{}` says"),
+    ],
+    ids=str,
+)
+def test_a_command_that_is_named_leads_to_the_same_place(
+    words: tuple[str, ...], said: str, api: JobApi, kubeconfig: Path, command: Commands
+) -> None:
+    three_jobs(api)
+    shown = command.run(*words, "-n", NAMESPACE, "--context=c")
+    assert said.format(f" --kubeconfig {kubeconfig} --context c -n {NAMESPACE}") in (
+        shown.out + shown.err
+    )
 
 
 def test_logs_are_those_of_all_pods_as_far_as_they_can_be_had(

@@ -195,6 +195,10 @@ def test_the_page_says_why_a_job_failed_and_what_to_do() -> None:
         (job(state="Suspended"), "kubectl inception resume digits"),
         (job(state="Suspended", labels={LABEL_QUEUE: "q"}), "Its queue has not admitted the job"),
         (job(state="Running"), "kubectl inception watch digits"),
+        (
+            {"metadata": {"name": "far"}, "spec": {"runPolicy": {"managedBy": "example.org/far"}}},
+            "example.org/far manages it",
+        ),
         (job(condition("Accepted", "False"), state="Rejected"), "kubectl edit itrain digits"),
         (
             job(condition("PodsReady", "False", "Unschedulable", "no GPU"), state="Pending"),

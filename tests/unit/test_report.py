@@ -127,6 +127,22 @@ def assert_harmless(text: str) -> Page:
     return page
 
 
+def test_in_a_pod_the_job_is_read_by_the_pods_own_account(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("KUBECONFIG", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert main(["team/x"]) == 1
+    assert "Invalid kube-config file" in capsys.readouterr().err
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
+    monkeypatch.setenv("KUBERNETES_SERVICE_PORT", "443")
+    assert main(["team/x"]) == 1
+    # There is none here.
+    assert "Service token file does not exist" in capsys.readouterr().err
+    assert main(["team/x", "--context", "other"]) == 1
+    assert "Invalid kube-config file" in capsys.readouterr().err
+
+
 def test_the_page_shows_what_the_api_server_knows() -> None:
     report = cluster.of_resource(RESOURCE, EVENTS, MADE)
     text = render(report)

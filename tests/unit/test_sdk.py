@@ -374,6 +374,13 @@ def test_jobs_are_listed_by_their_labels(api: JobApi, place: dict[str, str], hal
     half.submit(Training("b", recipe="bninception-digits"), **place)
     assert half.all(**place) == ["a", "b"]
     assert half.all(labels="team=vision", **place) == ["a"]
+    # Where it is started: the request says it, and one that is given here comes first.
+    one = Training("c", recipe="bninception-digits", namespace="elsewhere")
+    half.submit(one, namespace=NAMESPACE, **place)
+    with pytest.raises(AnswerError):
+        half.submit(one, **place)
+    assert api.asked[-1][1].split("/")[-2] == "elsewhere"
+    assert "namespace" not in api.asked[-1][2]["metadata"]
     assert half.all(labels="team=none", **place) == []
 
 

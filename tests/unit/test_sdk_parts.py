@@ -135,7 +135,22 @@ def test_every_sample_can_be_read_from_its_file(sample: Path, tmp_path: Path) ->
             assert Training.from_file(file).resource["spec"] == one["spec"]
 
 
-@pytest.mark.parametrize("text", ["kind: Pod", "[", "- 1"])
+def test_a_file_says_where_it_is_started_and_keeps_what_is_written_on_it(tmp_path: Path) -> None:
+    metadata = {
+        "name": "x",
+        "namespace": "team",
+        "labels": {"a": "b"},
+        "annotations": {"example.org/c": "d"},
+    }
+    job = {"kind": "InceptionTraining", "metadata": metadata, "spec": {"training": {"recipe": "r"}}}
+    file = tmp_path / "job.yaml"
+    file.write_text(yaml.safe_dump(job), encoding="utf-8")
+    training = Training.from_file(file)
+    assert training.resource["metadata"] == metadata
+    assert training.namespace == "team"
+
+
+@pytest.mark.parametrize("text", ["kind: Pod", "[", "- 1", "{kind: InceptionTraining, spec: 5}"])
 def test_a_file_without_a_training_is_named(text: str, tmp_path: Path) -> None:
     file = tmp_path / "job.yaml"
     file.write_text(text, encoding="utf-8")

@@ -62,7 +62,7 @@ class Cluster(Place):
         timeout = (_CONNECT_SECONDS, _ANSWER_SECONDS)
         answer = self._send(method, path, body, query, {"Content-Type": content}, accept, timeout)
         data = self._read(answer)
-        check(answer.status, data, f"{method} {path}")
+        check(answer.status, data, f"{method} {path}", self.options)
         return document(data, f"{self.address}{path}")
 
     def ask(self, question: Question[T]) -> T:
@@ -84,7 +84,7 @@ class Cluster(Place):
         answer = self._send("GET", path, None, query, {}, "*/*", (_CONNECT_SECONDS, seconds))
         stream = answer.response
         if answer.status >= 300:
-            check(answer.status, self._read(answer), f"GET {path}")
+            check(answer.status, self._read(answer), f"GET {path}", self.options)
         rest = b""
         try:
             for block in stream.stream(65536, decode_content=True):
@@ -226,3 +226,7 @@ class Cluster(Place):
     def events(self, uid: str) -> list[Json]:
         """The events on an object, oldest first."""
         return self.ask(self.questions.events(uid))
+
+    def pod_warnings(self, job: Json) -> list[Json]:
+        """The warnings on the pods of a job, gone ones too, oldest first."""
+        return self.ask(self.questions.pod_warnings(job))

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
-from inception_operator.contract.names import State
+from inception_operator.contract.names import MANAGER, State
 from inception_operator.contract.times import parse_time
 from inception_operator.contract.types import Json
 
@@ -76,6 +76,12 @@ def part(source: Mapping[str, Any], *path: str) -> Any:
 def name_of(resource: Json) -> str:
     """The name of an object."""
     return str(resource["metadata"].get("name", ""))
+
+
+def other_manager(resource: Json) -> str | None:
+    """The controller that has the job, where that is not our operator."""
+    found = part(resource, "spec", "runPolicy", "managedBy") or MANAGER
+    return None if found == MANAGER else str(found)
 
 
 def state(resource: Json) -> str:

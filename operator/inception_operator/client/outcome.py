@@ -20,7 +20,7 @@ from inception_operator.contract.names import ConditionType, Reason, State
 from inception_operator.contract.types import Json
 
 from .errors import FAILED
-from .figures import name_of, part, state
+from .figures import name_of, other_manager, part, state
 from .text import clean_line
 
 BAD_CONFIGURATION: Final = 78
@@ -53,6 +53,9 @@ def is_rejected(resource: Json) -> bool:
 
 def is_observed(resource: Json) -> bool:
     """Whether the status is about the spec as it is now."""
+    if other_manager(resource):
+        # It copies the status from a cluster on which generations are counted anew.
+        return True
     generation = part(resource, "metadata", "generation")
     return bool(part(resource, "status", "observedGeneration") == generation)
 

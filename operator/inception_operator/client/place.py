@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from .errors import UNAVAILABLE, ClientError
 from .questions import Questions
-from .text import clean_line
+from .text import clean_line, command
 
 FIELD_MANAGER: Final = "kubectl-inception"
 SDK_MANAGER: Final = "inception-sdk"
@@ -42,18 +43,40 @@ class Place:
             return self.chosen_namespace
         if self.is_at_home:
             return self.loaded(lambda: _OWN_NAMESPACE.read_text(encoding="utf-8").strip())
-        from kubernetes.config import list_kube_config_contexts
+        return self.loaded(self._of_context)
 
-        contexts, active = self.loaded(
-            lambda: list_kube_config_contexts(self.file)  # type: ignore[no-untyped-call]
-        )
-        wanted = next((c for c in contexts if c["name"] == self.context), active)
-        return str((wanted.get("context") or {}).get("namespace") or "default")
+    def _of_context(self) -> str:
+        # Not by list_kube_config_contexts, which wants a current one even if another is named.
+        from kubernetes.config.config_exception import ConfigException
+        from kubernetes.config.kube_config import KUBE_CONFIG_DEFAULT_LOCATION, KubeConfigMerger
+
+        found: Any = KubeConfigMerger(  # type: ignore[no-untyped-call]
+            self.file or KUBE_CONFIG_DEFAULT_LOCATION
+        ).config
+        if found is None:
+            raise ConfigException("it is empty")
+        name = self.context or found["current-context"]
+        context = found["contexts"].get_with_name(name)["context"]
+        return str(context.safe_get("namespace") or "default")
 
     @cached_property
     def questions(self) -> Questions:
         """What can be asked about the namespace."""
-        return Questions(self.namespace, self.manager)
+        return Questions(self.namespace, self.manager, self.options)
+
+    @property
+    def options(self) -> str:
+        """The options that lead a command to the same place; empty where none are needed."""
+        given = {
+            "--kubeconfig": self.kubeconfig,
+            "--context": self.context,
+            "-n": self.chosen_namespace,
+        }
+        return "".join(f" {name} {shlex.quote(value)}" for name, value in given.items() if value)
+
+    def command(self, words: str) -> str:
+        """A command of this program about the same place, as a remedy names it."""
+        return command(words, self.options)
 
     @property
     def file(self) -> str | None:

@@ -247,13 +247,19 @@ class Follower:
         self._threads: dict[str, threading.Thread] = {}
         self._stopped = threading.Event()
         self._heard = 0.0
+        self._broken: Exception | None = None
 
     def stop(self) -> None:
         """End it; a thread that waits for a line notices after so many seconds of silence."""
         self._stopped.set()
 
     def run(self, timeout: float | None = None) -> None:
-        """Follow until the end of the job, or of the time."""
+        """Follow until the end of the job, or of the time; raises what a hearer raises."""
+        self._run(timeout)
+        if self._broken is not None:
+            raise self._broken
+
+    def _run(self, timeout: float | None) -> None:
         deadline = None if timeout is None else time.monotonic() + timeout
         lost_since: float | None = None
         while not self._stopped.is_set() and (deadline is None or time.monotonic() < deadline):
@@ -290,6 +296,14 @@ class Follower:
             thread.start()
 
     def _follow(self, pod: Json) -> None:
+        try:
+            self._read_on(pod)
+        except Exception as error:
+            # Such as a terminal that is gone: nobody hears the other pods either.
+            self._broken = error
+            self._stopped.set()
+
+    def _read_on(self, pod: Json) -> None:
         log = PodLog(pod, self._reading)
         is_told = False
         while not self._stopped.is_set():

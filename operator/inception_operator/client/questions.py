@@ -8,6 +8,7 @@ half of the SDK with another one, so that no rule and no message exists twice.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NoReturn, TypeVar
@@ -29,13 +30,15 @@ from .errors import (
 )
 from .figures import part
 from .outcome import is_over
-from .text import clean_line, program
+from .text import clean_line, command
 
 MERGE: Final = "application/merge-patch+json"
 JSON: Final = "application/json"
 _GROUP_PATH: Final = f"/apis/{names.API_VERSION}"
 _PAGE: Final = 500
 _BUSY: Final = 429
+_NO_RIGHT: Final = '" cannot '
+"""As in: User "jane" cannot patch resource "pods" …"""
 _TRIES: Final = 10
 _LONGEST_PAUSE: Final = 30.0
 Query = Sequence[tuple[str, str]]
@@ -73,10 +76,13 @@ def answered(question: Question[T], send: Callable[[Request], Json]) -> T:
 
 
 class Questions:
-    """The questions about one namespace; ``manager`` owns the fields that are written."""
+    """The questions about one namespace; ``manager`` owns the fields that are written, and
+    ``options`` lead the commands that remedies name to the same place.
+    """
 
-    def __init__(self, namespace: str, manager: str) -> None:
+    def __init__(self, namespace: str, manager: str, options: str = "") -> None:
         self.namespace = namespace
+        self._options = options
         self._manager = ("fieldManager", manager)
 
     def jobs_path(self, name: str = "", sub: str = "", *, everywhere: bool = False) -> str:
@@ -118,8 +124,9 @@ class Questions:
         if is_over(job):
             raise ClientError(
                 f"{name} is over ({figures.state(job)}), and a job that is over never comes back",
-                f"Create it anew, it resumes from its checkpoint: `{program()} get {name} -o "
-                f"yaml`, `{program()} delete {name}`, `kubectl apply -f …`.",
+                "Create it anew, it resumes from its checkpoint: "
+                f"`{self._command(f'get {name} -o yaml')}`, `{self._command(f'delete {name}')}`, "
+                f"`kubectl apply -f …{self._options}`.",
             )
         return job
 
@@ -135,7 +142,8 @@ class Questions:
                 raise AnswerError(
                     409,
                     f"there is a job {name} in the namespace {self.namespace} already",
-                    f"Choose another name, or `{program()} delete {name}`: its checkpoints stay.",
+                    f"Choose another name, or `{self._command(f'delete {name}')}`: its checkpoints "
+                    "stay.",
                 ) from error
             raise
 
@@ -164,7 +172,7 @@ class Questions:
         if figures.state(job) == State.SUSPENDED or not part(job, "status", "startTime"):
             raise ClientError(
                 f"{name} does not run, so there is nothing to end",
-                f"`{program()} delete {name}` removes it.",
+                f"`{self._command(f'delete {name}')}` removes it.",
             )
         deadline = {"runPolicy": {"activeDeadlineSeconds": 1}}
         return (yield from self.change(name, {"spec": deadline}))
@@ -188,7 +196,24 @@ class Questions:
         """The events on an object, oldest first."""
         query = [("fieldSelector", f"involvedObject.uid={uid}")]
         found = yield from self.everything(self.core_path("events"), query)
-        return sorted(found, key=lambda event: str(event.get("lastTimestamp") or ""))
+        return sorted(found, key=_time)
+
+    def pod_warnings(self, job: Json) -> Question[list[Json]]:
+        """The warnings on the pods of a job, gone ones too, oldest first."""
+        query = [("fieldSelector", "involvedObject.kind=Pod,type=Warning")]
+        found = yield from self.everything(self.core_path("events"), query)
+        # By name: of a pod that is gone nothing else is left.
+        pods = re.compile(rf"{re.escape(figures.name_of(job))}-\d+-\d+")
+        made = str(job["metadata"].get("creationTimestamp") or "")
+        ours = [
+            event
+            for event in found
+            if pods.fullmatch(str(part(event, "involvedObject", "name"))) and _time(event) >= made
+        ]
+        return sorted(ours, key=_time)
+
+    def _command(self, words: str) -> str:
+        return command(words, self._options)
 
     def _explained(self, name: str, error: AnswerError) -> Question[None]:
         """Raise the error for a job that is not there with the nearest name, or with where to look.
@@ -197,7 +222,7 @@ class Questions:
         """
         if error.status != 404 or error.code != NOT_FOUND:
             return
-        remedy = f"`{program()} list` shows what there is; -n chooses another namespace."
+        remedy = f"`{self._command('list')}` shows what there is; -n chooses another namespace."
         try:
             jobs = yield from self.jobs()
             remedy = did_you_mean(name, [figures.name_of(job) for job in jobs]) or remedy
@@ -216,6 +241,10 @@ def _path(root: str, namespace: str, plural: str, name: str, sub: str) -> str:
     place = ["namespaces", namespace] if namespace else []
     parts = [*place, plural, *([name] if name else []), *([sub] if sub else [])]
     return "/".join([root, *(quote(part, safe="") for part in parts)])
+
+
+def _time(event: Json) -> str:
+    return str(event.get("lastTimestamp") or event.get("eventTime") or "")
 
 
 def _order(pod: Json) -> tuple[int, int, str]:
@@ -239,15 +268,15 @@ def document(data: bytes, address: str) -> Json:
     return found
 
 
-def check(status: int, data: bytes, request: str) -> None:
-    """Raise what an answer means that is a refusal."""
+def check(status: int, data: bytes, request: str, options: str) -> None:
+    """Raise what an answer means that is a refusal; ``options`` as of `Questions`."""
     if status < 300:
         return
     try:
         answer = json.loads(data)
     except ValueError:
         answer = {}
-    refuse(status, answer if isinstance(answer, dict) else {}, data, request)
+    refuse(status, answer if isinstance(answer, dict) else {}, data, request, options)
 
 
 def seconds_until_again(status: int, retry_after: str | None, tries: int) -> float | None:
@@ -272,7 +301,16 @@ def unreachable(address: str, error: BaseException) -> ClientError:
     )
 
 
-def refuse(status: int, answer: Json, data: bytes, request: str) -> NoReturn:
+def _is_about_rights(request: str, message: str) -> bool:
+    """Whether a 403 is for want of rights, and not a webhook's, a policy's or a quota's.
+
+    Those judge what is written; the API server's own refusals say what somebody cannot do.
+    """
+    is_judged = request.startswith(("POST ", "PATCH ", "PUT ", "DELETE ", "exec "))
+    return not is_judged or not message or _NO_RIGHT in message
+
+
+def refuse(status: int, answer: Json, data: bytes, request: str, options: str = "") -> NoReturn:
     """Raise what a refusal means for the user."""
     message = clean_line(answer.get("message") or data[:300].decode("utf-8", "replace"))
     if status == 401:
@@ -282,12 +320,13 @@ def refuse(status: int, answer: Json, data: bytes, request: str) -> NoReturn:
             "Log in again as for kubectl; `kubectl auth whoami` says who you are.",
             FORBIDDEN,
         )
-    if status == 403 and "exceeded quota" not in message:
+    if status == 403 and _is_about_rights(request, str(answer.get("message") or "")):
         raise AnswerError(
             status,
             message or f"{request} is forbidden",
             "Ask an administrator for the role edit (view, to look only) in this namespace: the "
-            f"operator's chart adds its kind to them. `{program()} doctor` lists what you may do.",
+            f"operator's chart adds its kind to them. `{command('doctor', options)}` lists what "
+            "you may do.",
             FORBIDDEN,
         )
     if status == 404 and not (answer.get("details") or {}).get("name") and names.GROUP in request:

@@ -40,3 +40,8 @@ def program() -> str:
     """What the user calls this program, for the commands that messages name."""
     name = os.path.basename(sys.argv[0])  # noqa: PTH119
     return "inceptionctl" if name.startswith("inceptionctl") else "kubectl inception"
+
+
+def command(words: str, options: str) -> str:
+    """A command of this program, for a remedy that can be copied; ``options`` say where."""
+    return f"{program()} {words}{options}"

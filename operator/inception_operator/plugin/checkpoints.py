@@ -15,7 +15,7 @@ from click.shell_completion import CompletionItem
 from inception_operator.client.cluster import Cluster
 from inception_operator.client.errors import ClientError
 from inception_operator.client.figures import NONE, part, since
-from inception_operator.client.text import clean_line, program
+from inception_operator.client.text import clean_line
 from inception_operator.contract.types import Json
 
 from . import in_pod, pod_exec, promote
@@ -104,7 +104,7 @@ def show(
             f"{name} has no checkpoints",
             "Without spec.checkpoint a job keeps none."
             if not part(job, "spec", "checkpoint")
-            else f"It has had no pods yet: `{program()} describe {name}`.",
+            else f"It has had no pods yet: `{cluster.command(f'describe {name}')}`.",
         )
     if download is not None:
         if not _NAME.fullmatch(download):

@@ -5,6 +5,7 @@ A command is imported when it runs: kubectl asks for completions at every press 
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -16,7 +17,7 @@ import click
 from inception_operator.client.errors import INTERRUPTED, USAGE, ClientError, did_you_mean
 from inception_operator.client.text import clean, program
 
-from .terminal import is_coloured
+from .terminal import is_coloured, silence
 
 COMMANDS: Final = {
     "cancel": ("steering", "End jobs for good, and keep them and their logs."),
@@ -93,7 +94,22 @@ def root() -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; its exit code."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # What the terminal's locale does not have, such as the … of a text, is no error.
+            stream.reconfigure(errors="replace")
+    try:
+        code = _ended(list(sys.argv[1:] if argv is None else argv))
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever reads has seen enough, as `head` has; Python would complain at its end.
+        for stream in (sys.stdout, sys.stderr):
+            silence(stream)
+        return 0
+    return code
+
+
+def _ended(arguments: list[str]) -> int:
     try:
         code = _run(arguments, program())
     except click.ClickException as error:
@@ -102,11 +118,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ClientError as error:
         return _fail(error)
     except (click.Abort, KeyboardInterrupt):
+        # Below the ^C.
+        click.echo(err=True)
         return INTERRUPTED
-    except BrokenPipeError:
-        # Whoever reads has seen enough, as `head` has; Python would complain at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     # What a command returns is nothing, or the code that it has ended itself with.
     return code if isinstance(code, int) else 0
 
@@ -116,7 +130,12 @@ def _run(arguments: list[str], name: str) -> Any:
     if complete in os.environ:
         # With it set click answers the shell and ends the process.
         return root.main(arguments, prog_name=name, complete_var=complete)
-    return root.main(arguments, prog_name=name, standalone_mode=False)
+    # Not by root.main, to which a reader that has seen enough is a failure.
+    try:
+        with root.make_context(name, arguments) as context:
+            return root.invoke(context)
+    except click.exceptions.Exit as end:
+        return end.exit_code
 
 
 def _fail(error: ClientError) -> int:

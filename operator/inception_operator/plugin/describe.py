@@ -54,8 +54,11 @@ def describe(
     now: datetime,
     *,
     advises: bool = True,
+    options: str = "",
 ) -> str:
-    """The page. ``pods`` is None for who may not see them; the advice is for jobs of a cluster."""
+    """The page. ``pods`` is None for who may not see them; the advice is for jobs of a cluster, to
+    which ``options`` lead its commands.
+    """
     parts = [
         _title(resource, now),
         _fields(_what(resource)),
@@ -63,10 +66,12 @@ def describe(
         _section("How far", _fields(_progress(resource, now))),
         _section("Why", _why(resource, now)),
         _section("Time", _goodput(resource)),
-        _section("Events", _events(events, now)),
+        _section("Events", _events([each for each in events if not _is_of_pod(each)], now)),
+        _section("Warnings of pods", _events([each for each in events if _is_of_pod(each)], now)),
     ]
     if advises:
-        parts.append(_section("Next", "\n".join(f"  {clean(line)}" for line in advice(resource))))
+        lines = advice(resource, options)
+        parts.append(_section("Next", "\n".join(f"  {clean(line)}" for line in lines)))
     return "\n\n".join(each for each in parts if each)
 
 
@@ -213,11 +218,15 @@ def _goodput(resource: Json) -> str:
     return "\n".join(lines)
 
 
+def _is_of_pod(event: Json) -> bool:
+    return bool(part(event, "involvedObject", "kind") == "Pod")
+
+
 def _events(events: Sequence[Json], now: datetime) -> str:
     rows = [
         (
             since(event.get("lastTimestamp") or event.get("eventTime"), now),
-            text(event.get("type")),
+            text(part(event, "involvedObject", "name") if _is_of_pod(event) else event.get("type")),
             text(event.get("reason")),
             clean_line(event.get("message") or "")[:160],
         )
@@ -225,13 +234,19 @@ def _events(events: Sequence[Json], now: datetime) -> str:
     ]
     if not rows:
         return ""
-    shown = table(("AGO", "TYPE", "REASON", "MESSAGE"), rows, colour_of="")
+    kind = "POD" if _is_of_pod(events[-1]) else "TYPE"
+    shown = table(("AGO", kind, "REASON", "MESSAGE"), rows, colour_of="")
     return "\n".join(f"  {line}" for line in shown.splitlines())
 
 
-def advice(resource: Json) -> list[str]:
+def advice(resource: Json, options: str = "") -> list[str]:
     """What the user may do next, as the job is now."""
-    name, command = resource["metadata"]["name"], program()
+    if manager := figures.other_manager(resource):
+        return [
+            f"{manager} manages it (spec.runPolicy.managedBy): the operator leaves it alone, and "
+            "its pods may be on another cluster."
+        ]
+    name, command = f"{resource['metadata']['name']}{options}", program()
     found = conditions.of(resource)
     match figures.state(resource):
         case State.REJECTED:
@@ -244,25 +259,25 @@ def advice(resource: Json) -> list[str]:
         case State.SUCCEEDED:
             return [f"{command} logs {name}", f"{command} delete {name}"]
         case State.SUSPENDED if names.LABEL_QUEUE in (resource["metadata"].get("labels") or {}):
-            return ["Its queue has not admitted the job yet: kubectl get workloads"]
+            return [f"Its queue has not admitted the job yet: kubectl get workloads{options}"]
         case State.SUSPENDED:
             return [f"{command} resume {name}"]
         case State.PENDING | State.STARTING:
             waiting = conditions.find(found, ConditionType.PODS_READY) or {}
-            return _while_waiting(waiting, name, command)
+            return _while_waiting(waiting, f"{command} watch {name}", f"{command} doctor{options}")
         case _:
             return [f"{command} watch {name}", f"{command} logs --follow {name}"]
 
 
-def _while_waiting(waiting: Json, name: str, command: str) -> list[str]:
+def _while_waiting(waiting: Json, watch: str, doctor: str) -> list[str]:
     reason, message = waiting.get("reason"), clean_line(waiting.get("message") or "")
     if not waiting:
         return [
             "No operator has looked at the job yet. If that stays so:",
-            f"{command} doctor",
+            doctor,
         ]
     if reason in (Reason.WAITING_FOR_PODS, Reason.ALL_PODS_READY, Reason.ENOUGH_PODS_READY):
-        return [f"{command} watch {name}"]
+        return [watch]
     return [f"It waits for its pods: {reason}: {message}"]
 
 

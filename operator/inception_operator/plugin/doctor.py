@@ -13,7 +13,7 @@ from inception_operator import __version__
 from inception_operator.client.cluster import Cluster
 from inception_operator.client.errors import ClientError
 from inception_operator.client.figures import part, since
-from inception_operator.client.text import clean_line, program
+from inception_operator.client.text import clean_line
 from inception_operator.contract import names
 from inception_operator.contract.shard import OF_SHARD
 from inception_operator.contract.times import parse_time
@@ -275,4 +275,4 @@ def version(cluster: Cluster, only_own: bool, output: str | None) -> None:
         if verdict != OK:
             say(click.style(text, fg=_COLOURS[verdict]) if is_coloured() else text)
     elif not only_own:
-        say(f"The operator's Deployment was not seen: `{program()} doctor` says more.")
+        say(f"The operator's Deployment was not seen: `{cluster.command('doctor')}` says more.")

@@ -11,6 +11,7 @@ import click
 
 from inception_operator.client import recipes
 from inception_operator.client.errors import ClientError
+from inception_operator.client.place import Place
 from inception_operator.client.text import program
 from inception_operator.contract.types import Json
 
@@ -112,7 +113,8 @@ def init(name: str, namespace: str | None, file: Path, force: bool, **wishes: An
     except OSError as error:
         raise ClientError(f"{file} cannot be written: {error}") from error
     say(str(file))
-    tell(f"Change it as you like; then: `kubectl create -f {file}`, `{program()} watch {name}`.")
+    watch = Place(chosen_namespace=namespace).command(f"watch {name}")
+    tell(f"Change it as you like; then: `kubectl create -f {file}`, `{watch}`.")
 
 
 def commented(resource: Json, file: str) -> str:

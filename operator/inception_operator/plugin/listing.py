@@ -101,7 +101,8 @@ def describe(cluster: Cluster, name: str) -> None:
 
     What it is, where, how far, why it failed, where its time went, what next."""
     job = cluster.job(name)
-    say(page.describe(job, _pods(cluster, name), _events(cluster, job), now()))
+    pods, events = _pods(cluster, name), _events(cluster, job)
+    say(page.describe(job, pods, events, now(), options=cluster.options))
 
 
 def _pods(cluster: Cluster, name: str) -> list[Json] | None:
@@ -116,7 +117,8 @@ def _pods(cluster: Cluster, name: str) -> list[Json] | None:
 
 def _events(cluster: Cluster, job: Json) -> list[Json]:
     try:
-        return cluster.events(str(job["metadata"].get("uid", "")))
+        own = cluster.events(str(job["metadata"].get("uid", "")))
+        return [*own, *cluster.pod_warnings(job)]
     except ClientError as error:
         if error.code != FORBIDDEN:
             raise

@@ -21,7 +21,7 @@ from inception_operator.client.pod_logs import (
     chosen,
     read,
 )
-from inception_operator.client.text import clean_line, program
+from inception_operator.client.text import clean_line
 from inception_operator.contract.types import Json
 
 from .options import Duration, cluster_options, job_argument
@@ -69,12 +69,13 @@ def logs(
             )
         follow_logs(cluster, name, reading, printer)
         return
+    says_why = f"`{cluster.command(f'describe {name}')}` says why."
     pods = chosen(cluster.pods(name), choice, previous=previous)
     if not pods:
-        raise ClientError(*_nothing(name, previous))
+        raise ClientError(*_nothing(name, previous, says_why))
     printed = [_print(cluster, pod, reading, printer) for pod in pods]
     if all(count is None for count in printed):
-        raise ClientError(f"no pod of {name} has a log", f"`{program()} describe {name}` says why.")
+        raise ClientError(f"no pod of {name} has a log", says_why)
     if not choice.is_all and not any(printed):
         raise ClientError(f"no line of {choice} is in the logs of {name}", _ranks_there(pods))
 
@@ -90,13 +91,13 @@ def _ranks_there(pods: Sequence[Json]) -> str:
     return "; ".join([*texts, "without --rank and --attempt all lines are shown"]) + "."
 
 
-def _nothing(name: str, previous: bool) -> tuple[str, str]:
+def _nothing(name: str, previous: bool, says_why: str) -> tuple[str, str]:
     if previous:
         return (
             f"no pod of {name} was replaced, or those that were are gone",
             "An attempt in the same pods is in their log, without --previous.",
         )
-    return f"{name} has no pods", f"`{program()} describe {name}` says why."
+    return f"{name} has no pods", says_why
 
 
 class _Printer:

@@ -11,10 +11,12 @@ import click
 
 from inception_operator.client.cluster import Cluster
 from inception_operator.client.errors import ClientError
+from inception_operator.contract import names
 
 from .output import FORMATS
 
 F = TypeVar("F", bound=Callable[..., Any])
+_KINDS: Final = (names.PLURAL[:-1], names.PLURAL, "itrain")
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -61,22 +63,48 @@ def complete_jobs(context: click.Context, _: object, incomplete: str) -> list[st
     return [name for name in found if name.startswith(incomplete)]
 
 
+class JobName(click.ParamType[str]):
+    """The name of a job, also as ``get -o name`` writes it."""
+
+    name = "job"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, context: click.Context | None
+    ) -> str:
+        """The name alone."""
+        kind, slash, name = str(value).rpartition("/")
+        if slash and kind.partition(".")[0].lower() not in _KINDS:
+            self.fail(f"{value} is no {names.KIND}", param, context)
+        return name
+
+
 def job_argument(command: F) -> F:
     """The name of one job."""
-    return click.argument("name", metavar="JOB", shell_complete=complete_jobs)(command)
+    return click.argument("name", type=JobName(), metavar="JOB", shell_complete=complete_jobs)(
+        command
+    )
 
 
 def optional_job_argument(command: F) -> F:
     """The name of one job, which may be left out."""
-    return click.argument("name", metavar="[JOB]", required=False, shell_complete=complete_jobs)(
-        command
-    )
+    return click.argument(
+        "name",
+        type=JobName(),
+        metavar="[JOB]",
+        required=False,
+        shell_complete=complete_jobs,
+    )(command)
 
 
 def jobs_argument(command: F) -> F:
     """The names of one or more jobs."""
     return click.argument(
-        "jobs", metavar="JOB...", nargs=-1, required=True, shell_complete=complete_jobs
+        "jobs",
+        type=JobName(),
+        metavar="JOB...",
+        nargs=-1,
+        required=True,
+        shell_complete=complete_jobs,
     )(command)
 
 
@@ -109,9 +137,9 @@ class Duration(click.ParamType[float]):
         if isinstance(value, int | float):
             return float(value)
         text = str(value)
-        if re.fullmatch(r"\d+", text):
+        if re.fullmatch(r"\d{1,9}", text):
             return float(text)
-        if not re.fullmatch(r"(\d+[smhd])+", text):
+        if not re.fullmatch(r"(\d{1,9}[smhd])+", text):
             self.fail(f"{value!r} is no span of time: write 90s, 15m or 2h30m", param, context)
         parts = re.findall(r"(\d+)([smhd])", text)
         return float(sum(int(count) * _UNITS[unit] for count, unit in parts))

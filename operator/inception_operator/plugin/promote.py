@@ -65,7 +65,8 @@ def promote(
     if not place:
         raise ClientError(
             f"{name} has no checkpoints",
-            f"`{program()} describe {name}` says where it is; without spec.checkpoint it has none.",
+            f"`{cluster.command(f'describe {name}')}` says where it is; without spec.checkpoint it "
+            "has none.",
         )
     arguments = ["promote", str(place)]
     arguments += [checkpoint] if checkpoint is not None else []

@@ -8,12 +8,17 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from inception_operator.client.errors import USAGE, ClientError
+from inception_operator.client.figures import part
 from inception_operator.contract import names
 from inception_operator.contract.types import Json
 
 _NUMBER: Final = re.compile(r"[+-]?\d+")
 _WORDS: Final = {"true": True, "false": False}
 _DATA: Final = "claim-"
+_SECTIONS: Final = (
+    *("metadata", "spec", "spec.training", "spec.checkpoint", "spec.runPolicy"),
+    *("spec.runPolicy.schedulingPolicy", "spec.template", "spec.template.spec"),
+)
 
 
 @dataclass(frozen=True)
@@ -163,6 +168,8 @@ def put(resource: Json, setting: str) -> None:
     if not sign or not all(path.split(".")):
         raise ClientError(f"--set {setting}: write KEY=VALUE, such as batch.global=256", code=USAGE)
     keys = path.split(".")
+    if keys == ["spec"]:
+        raise ClientError(f"--set {setting}: name a field of it, such as spec.numNodes", code=USAGE)
     if keys[0] != "spec":
         keys = ["spec", "training", *keys]
     place = resource
@@ -171,6 +178,15 @@ def put(resource: Json, setting: str) -> None:
         if not isinstance(place, dict):
             raise ClientError(f"--set {setting}: {key} is no section", code=USAGE)
     place[keys[-1]] = value(text)
+    check_sections(resource, f"--set {setting}")
+
+
+def check_sections(resource: Json, where: str) -> None:
+    """Raise for a section that is none; what else is wrong the API server or the operator says."""
+    for path in _SECTIONS:
+        found = part(resource, *path.split("."))
+        if found is not None and not isinstance(found, dict):
+            raise ClientError(f"{where}: {path} must be a section with keys of its own", code=USAGE)
 
 
 def value(text: str) -> Any:
@@ -190,7 +206,7 @@ def value(text: str) -> Any:
 
 
 def _integer(text: str | None) -> int | str | None:
-    return int(text) if text is not None and text.isdigit() else text
+    return int(text) if text is not None and text.isascii() and text.isdigit() else text
 
 
 def _seconds(count: float | None) -> int | None:

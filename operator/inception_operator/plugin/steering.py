@@ -12,7 +12,7 @@ from inception_operator.client.errors import NOT_FOUND, AnswerError, ClientError
 from inception_operator.client.figures import name_of, part
 from inception_operator.client.following import until_gone, until_held
 from inception_operator.client.outcome import is_over, is_suspended, summary
-from inception_operator.client.text import clean_line, program
+from inception_operator.client.text import clean_line
 from inception_operator.contract.types import Json
 
 from .options import Duration, cluster_options, job_argument, jobs_argument, timeout_option
@@ -73,14 +73,16 @@ def restart(cluster: Cluster, name: str, timeout: float) -> None:
     It saves, stops, and goes on from its checkpoint."""
     job = cluster.ask(cluster.questions.living(name))
     if part(job, "spec", "runPolicy", "suspend"):
-        raise ClientError(f"{name} is suspended", f"`{program()} resume {name}` starts it.")
+        raise ClientError(
+            f"{name} is suspended", f"`{cluster.command(f'resume {name}')}` starts it."
+        )
     cluster.ask(cluster.questions.suspend(name))
     try:
         job = until_held(cluster, name, timeout, given_up=_stays)
     except (ClientError, KeyboardInterrupt) as error:
         raise ClientError(
             f"{name} was asked to stop and has not yet: {clean_line(error) or 'interrupted'}",
-            f"It is to be suspended now; `{program()} resume {name}` lets it go on.",
+            f"It is to be suspended now; `{cluster.command(f'resume {name}')}` lets it go on.",
         ) from error
     _check_held(job)
     cluster.ask(cluster.questions.suspend(name, False))

@@ -13,7 +13,6 @@ from inception_operator.client.cluster import Cluster
 from inception_operator.client.errors import USAGE, AnswerError
 from inception_operator.client.following import until
 from inception_operator.client.outcome import is_ended
-from inception_operator.client.text import program
 from inception_operator.contract.types import Json
 
 from .logs import follow_logs
@@ -122,7 +121,8 @@ def run(
         left = None if timeout is None else timeout - (time.monotonic() - started)
         finish(until(cluster, name, is_ended, left))
     elif not output:
-        tell(f"How it goes on: `{program()} watch {name}`, `{program()} logs --follow {name}`.")
+        watch, logs = (cluster.command(f"{words} {name}") for words in ("watch", "logs --follow"))
+        tell(f"How it goes on: `{watch}`, `{logs}`.")
 
 
 def wished(wishes: Mapping[str, Any], namespace: str | None = None) -> Json:

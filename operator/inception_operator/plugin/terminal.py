@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, TextIO
 
 import click
 
@@ -46,6 +46,11 @@ def say(text: str = "") -> None:
 def tell(text: str) -> None:
     """Print a remark that is no part of the result: to standard error."""
     click.echo(text, err=True)
+
+
+def silence(stream: TextIO) -> None:
+    """Send nowhere what is still written: whoever has read it is gone."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], colour_of: str = "STATE") -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import time
 from collections.abc import Callable
@@ -86,8 +87,10 @@ class _Line:
             return
         self._last = text
         if self._live:
-            # \x1b[K: what is left of a longer line before it goes.
-            click.echo(f"\r{text}\x1b[K", nl=False, color=is_coloured())
+            # \x1b[K: what is left of a longer line before it goes. A text that is wrapped would
+            # not be drawn over.
+            shown = text[: shutil.get_terminal_size().columns - 1]
+            click.echo(f"\r{shown}\x1b[K", nl=False, color=is_coloured())
         else:
             say(text)
 
@@ -118,7 +121,10 @@ def top(cluster: Cluster, everywhere: bool, once: bool, every: float, ended: boo
     console = Console(no_color=not is_coloured(), highlight=False)
     with Live(console=console, screen=True, auto_refresh=False) as live:
         while True:
-            live.update(Text.from_ansi(_picture(cluster, everywhere, ended)), refresh=True)
+            shown = Text.from_ansi(
+                _picture(cluster, everywhere, ended), no_wrap=True, overflow="ellipsis"
+            )
+            live.update(shown, refresh=True)
             time.sleep(max(1.0, every))
 
 

@@ -31,7 +31,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     text = render(report)
     if options.output == "-":
-        sys.stdout.write(text)
+        # UTF-8 in any locale, as the page says of itself.
+        sys.stdout.flush()
+        sys.stdout.buffer.write(text.encode())
         return 0
     target = Path(options.output or f"{report.title.replace('/', '-')}.html")
     try:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 from datetime import datetime
+from pathlib import Path
 from typing import Any, Final
 
 import yaml
@@ -20,6 +22,7 @@ from .content import Report, Restart
 
 ENDS: Final = (Reason.RESTARTING, Reason.RESIZED, Reason.MOVED)
 """Events with which an attempt ends."""
+_DEFAULT: Final = Path("~/.kube/config")
 # Environment variables of a pod may hold passwords, and a report is passed on.
 _LEFT_OUT: Final = ("template",)
 
@@ -62,13 +65,24 @@ def of_resource(
 
 
 def _api(kubeconfig: str | None, context: str | None) -> client.ApiClient:
+    found = client.Configuration()
     try:
-        made: client.ApiClient = config.new_client_from_config(  # type: ignore[no-untyped-call]
-            config_file=kubeconfig, context=context
-        )
+        if _is_at_home(kubeconfig, context):
+            config.load_incluster_config(found)  # type: ignore[no-untyped-call]
+        else:
+            config.load_kube_config(  # type: ignore[no-untyped-call]
+                kubeconfig, context, found
+            )
     except (ConfigException, OSError) as error:
         raise NoJobError(f"no usable credentials for the API server: {error}") from error
-    return made
+    return client.ApiClient(found)
+
+
+def _is_at_home(kubeconfig: str | None, context: str | None) -> bool:
+    """Whether this runs in a pod, and nobody has named another cluster; as of the commands."""
+    if kubeconfig or context or os.environ.get("KUBECONFIG"):
+        return False
+    return "KUBERNETES_SERVICE_HOST" in os.environ and not _DEFAULT.expanduser().exists()
 
 
 def _events(api: client.ApiClient, resource: Json, notes: list[str]) -> list[Json]:

@@ -97,7 +97,7 @@ class AsyncCluster(Place):
         rest = b""
         try:
             if answer.status >= 300:
-                check(answer.status, await answer.read(), f"GET {path}")
+                check(answer.status, await answer.read(), f"GET {path}", self.options)
             async for block in stream.content.iter_any():
                 *whole, rest = (rest + block).split(b"\n")
                 for line in whole:
@@ -117,7 +117,7 @@ class AsyncCluster(Place):
             data = await answer.read()
         except _BROKEN as error:
             raise CutError(await self._address(), error) from error
-        check(answer.status, data, f"{request.method} {request.path}")
+        check(answer.status, data, f"{request.method} {request.path}", self.options)
         return document(data, f"{await self._address()}{request.path}")
 
     async def _send(self, request: Request, accept: str, limits: aiohttp.ClientTimeout) -> Any:

@@ -151,7 +151,7 @@ class AsyncJob:
             await self.resource()
             lines = LogFollower(self._cluster, self.name, wanted).lines()
         else:
-            pods = job_logs.chosen(self.name, await self._pods(), wanted)
+            pods = job_logs.chosen(self._cluster, self.name, await self._pods(), wanted)
             lines = self._written(pods, wanted)
         async with aclosing(lines):
             async for line in lines:

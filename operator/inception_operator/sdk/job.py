@@ -146,7 +146,7 @@ class Job:
             self.resource()
             lines = job_logs.followed(self._cluster, self.name, wanted)
         else:
-            pods = job_logs.chosen(self.name, self._pods(), wanted)
+            pods = job_logs.chosen(self._cluster, self.name, self._pods(), wanted)
             lines = job_logs.written(self._cluster, pods, wanted)
         yield from map(LogLine.of, lines)
 

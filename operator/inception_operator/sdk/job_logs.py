@@ -12,8 +12,8 @@ from inception_operator.client import pod_logs
 from inception_operator.client.cluster import Cluster
 from inception_operator.client.errors import NOT_FOUND, ClientError
 from inception_operator.client.log_filter import Choice
+from inception_operator.client.place import Place
 from inception_operator.client.pod_logs import Follower, Hearers, Line, PodLog, Reading
-from inception_operator.client.text import program
 from inception_operator.contract.types import Json
 
 
@@ -35,11 +35,11 @@ def reading(
     return Reading(Choice(rank, attempt), tail, since)
 
 
-def chosen(name: str, pods: Sequence[Json], wanted: Reading) -> Sequence[Json]:
+def chosen(place: Place, name: str, pods: Sequence[Json], wanted: Reading) -> Sequence[Json]:
     """The pods whose logs are read: the newest of each slot; for one attempt, older ones too."""
     if not pods:
         raise ClientError(
-            f"{name} has no pods", f"`{program()} describe {name}` says why.", NOT_FOUND
+            f"{name} has no pods", f"`{place.command(f'describe {name}')}` says why.", NOT_FOUND
         )
     return pod_logs.chosen(pods, wanted.choice)
 

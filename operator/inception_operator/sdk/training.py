@@ -43,6 +43,8 @@ class Training:
         *,
         recipe: str | None = None,
         labels: Mapping[str, str] | None = None,
+        annotations: Mapping[str, str] | None = None,
+        namespace: str | None = None,
         **spec: Unpack[Spec],
     ) -> None:
         fields = fitted(dict(spec))
@@ -56,7 +58,10 @@ class Training:
                 USAGE,
             )
         self.name = name or _made_name(recipe)
+        self.namespace = namespace
+        """Where it is started unless another one is named then."""
         self._labels = dict(labels or {})
+        self._annotations = dict(annotations or {})
         self._spec = fields
 
     @classmethod
@@ -68,20 +73,35 @@ class Training:
             raise ClientError(f"{path} cannot be read: {error}", code=USAGE) from error
         if not isinstance(found, dict) or found.get("kind") != names.KIND:
             raise ClientError(f"{path} holds no {names.KIND}", code=USAGE)
-        metadata = found.get("metadata") or {}
+        metadata: Any = found.get("metadata") or {}
         spec: Any = found.get("spec") or {}
-        return cls(metadata.get("name"), labels=metadata.get("labels"), **spec)
+        if not isinstance(metadata, dict) or not isinstance(spec, dict):
+            raise ClientError(f"{path}: metadata and spec must have keys of their own", code=USAGE)
+        own: Any = {key: metadata.get(key) for key in ("labels", "annotations", "namespace")}
+        return cls(metadata.get("name"), **own, **spec)
 
     @property
     def resource(self) -> Json:
         """What is sent to the API server."""
-        metadata = {"name": self.name, **({"labels": self._labels} if self._labels else {})}
+        metadata = {
+            "name": self.name,
+            "namespace": self.namespace,
+            "labels": self._labels,
+            "annotations": self._annotations,
+        }
         return {
             "apiVersion": names.API_VERSION,
             "kind": names.KIND,
-            "metadata": metadata,
+            "metadata": {key: value for key, value in metadata.items() if value},
             "spec": copy.deepcopy(self._spec),
         }
+
+    @property
+    def _sent(self) -> Json:
+        resource = self.resource
+        # Its namespace is that of the request.
+        resource["metadata"].pop("namespace", None)
+        return resource
 
     def __str__(self) -> str:
         """The same in YAML, for ``kubectl apply``."""
@@ -101,8 +121,8 @@ class Training:
         """Start it. By default on the cluster and in the namespace that kubectl works with; in a
         pod without a kubeconfig, in the pod's own.
         """
-        cluster = Cluster(kubeconfig, context, namespace, SDK_MANAGER)
-        cluster.ask(cluster.questions.create(self.resource))
+        cluster = Cluster(kubeconfig, context, namespace or self.namespace, SDK_MANAGER)
+        cluster.ask(cluster.questions.create(self._sent))
         return Job.on(cluster, self.name)
 
     async def submit_async(
@@ -113,9 +133,9 @@ class Training:
         context: str | None = None,
     ) -> AsyncJob:
         """The same for an event loop."""
-        cluster = AsyncCluster(kubeconfig, context, namespace, SDK_MANAGER)
+        cluster = AsyncCluster(kubeconfig, context, namespace or self.namespace, SDK_MANAGER)
         try:
-            await cluster.ask(cluster.questions.create(self.resource))
+            await cluster.ask(cluster.questions.create(self._sent))
         except BaseException:
             await cluster.close()
             raise
@@ -131,8 +151,8 @@ class Training:
         """The resource as the API server would take it, which starts nothing; raises what it
         refuses.
         """
-        with Cluster(kubeconfig, context, namespace, SDK_MANAGER) as cluster:
-            return cluster.ask(cluster.questions.create(self.resource, dry=True))
+        with Cluster(kubeconfig, context, namespace or self.namespace, SDK_MANAGER) as cluster:
+            return cluster.ask(cluster.questions.create(self._sent, dry=True))
 
 
 def _with_recipe(recipe: str, fields: Json) -> Json:

@@ -35,14 +35,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     made = convert(documents)
     if made.trainings:
-        sys.stdout.write(render(made.resources, options.output))
+        # UTF-8 in any locale, as kubectl reads it.
+        sys.stdout.flush()
+        sys.stdout.buffer.write(render(made.resources, options.output).encode())
     _tell(made)
     return 0 if made.trainings else 1
 
 
 def _load(file: str) -> Iterable[Any]:
-    text = sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
-    return list(yaml.safe_load_all(text))
+    # In the encoding of YAML, whatever the locale says.
+    found = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
+    return list(yaml.safe_load_all(found))
 
 
 def render(resources: Sequence[Any], form: str) -> str:
