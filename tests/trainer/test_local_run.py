@@ -106,7 +106,8 @@ def test_a_program_that_always_fails_ends_when_the_restarts_are_used_up(tmp_path
     assert "MaxRestartsExceeded" in output
 
 
-def test_ctrl_c_stops_the_ranks_and_is_no_failure(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_ctrl_c_stops_the_ranks_and_is_no_failure(number: int, tmp_path: Path) -> None:
     program = """
     (folder / "running").touch()
     time.sleep(600)
@@ -117,10 +118,24 @@ def test_ctrl_c_stops_the_ranks_and_is_no_failure(tmp_path: Path) -> None:
         assert time.monotonic() < deadline, finish(run)
         assert run.poll() is None, finish(run)
         time.sleep(0.1)
-    run.send_signal(signal.SIGINT)
+    run.send_signal(number)
     output = finish(run)
     assert run.returncode == 75, output
     assert "the same command goes on from there" in output
+
+
+@pytest.mark.parametrize("nodes", [1, 2])
+def test_a_reader_that_has_seen_enough_stops_the_run(nodes: int, tmp_path: Path) -> None:
+    program = """
+    while True:
+        print("on", flush=True)
+        time.sleep(0.1)
+    """
+    run = start(write_job(tmp_path, program, nodes=nodes))
+    assert run.stdout is not None
+    assert run.stdout.readline()
+    run.stdout.close()
+    assert run.wait(timeout=200) == 75
 
 
 def test_the_bundled_trainer_trains_a_sample(tmp_path: Path) -> None:

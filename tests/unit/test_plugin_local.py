@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from inception_operator.accelerators.resolve import load_profiles, resolve
 from inception_operator.plugin import local_job
@@ -86,6 +88,8 @@ def test_the_trainers_own_file_is_a_job_of_one_pod(tmp_path: Path) -> None:
     ("text", "said"),
     [
         ("kind: Pod\napiVersion: v1\n", "no InceptionTraining in it"),
+        ("{kind: InceptionTraining, spec: 5}", "spec must be a section"),
+        ("{kind: InceptionTraining, spec: {checkpoint: a}}", "spec.checkpoint must be a section"),
         ("{kind: InceptionTraining}\n---\n{kind: InceptionTraining}\n", "2 jobs"),
         ("a: [", "no YAML"),
         ("", "no InceptionTraining in it"),
@@ -105,6 +109,15 @@ def test_a_file_without_a_job_is_named(
     assert said in result.err
 
 
+def test_a_job_comes_by_the_standard_input(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    job = "{kind: InceptionTraining, metadata: {name: é}, spec: {numNodes: two}}"
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(job.encode()), "ascii"))
+    made = yaml.safe_load(Commands(capsys)("local", "run", "-", "--dry-run").out)
+    assert (made["metadata"]["name"], made["spec"]["numNodes"]) == ("é", "two")
+
+
 def test_the_environment_is_that_of_the_pod_without_its_places() -> None:
     variables = [{"name": "MINE", "value": "$(INCEPTION_JOB)/x"}, {"name": "HOME", "value": "/h"}]
     container = {"name": "trainer", "command": ["python3", "a.py"], "env": variables}
@@ -114,7 +127,7 @@ def test_the_environment_is_that_of_the_pod_without_its_places() -> None:
     parsed = parse(resource)
     pod = build_pod(parsed, resolve(parsed, PROFILES), 0, 1, image="i", launcher_image="i")
     found = local_job.environment(
-        pod["spec"]["containers"][0], {"metadata.name": "job-0-1", "status.podIP": "127.0.0.1"}
+        pod["spec"]["containers"][0], {"metadata.name": "job-0-1", "status.podIP": "127.0.0.1"}, {}
     )
     assert found["INCEPTION_CHECKPOINT_PATH"].startswith("/tmp/out/")
     assert found["MINE"] == "local/job/x"
@@ -122,6 +135,32 @@ def test_the_environment_is_that_of_the_pod_without_its_places() -> None:
     assert found["POD_IP"] == "127.0.0.1"
     assert "HOME" not in found
     assert "TRITON_CACHE_DIR" not in found
+
+
+def test_a_variable_of_a_secret_is_that_of_this_machine_and_said_to_be() -> None:
+    def of(name: str, source: dict[str, Any]) -> dict[str, Any]:
+        return {"name": name, "valueFrom": source}
+
+    container = {
+        "name": "trainer",
+        "env": [
+            of("TOKEN", {"secretKeyRef": {"name": "hub", "key": "token"}}),
+            of("OTHER", {"configMapKeyRef": {"name": "map", "key": "x"}}),
+            of("CPUS", {"resourceFieldRef": {"resource": "limits.cpu"}}),
+            {"name": "URL", "value": "https://$(TOKEN)@hub"},
+        ],
+        "envFrom": [{"secretRef": {"name": "store"}}],
+    }
+    own = {"TOKEN": "mine"}
+    found = local_job.environment(container, {}, own)
+    assert found == {"TOKEN": "mine", "URL": "https://mine@hub"}
+    job = {"spec": {"template": {"spec": {"containers": [container]}}}}
+    token, other, store = local_job.foreign_variables(job, own)
+    assert token == (
+        "TOKEN is of the Secret hub, which is on the cluster: that of your environment is taken"
+    )
+    assert "export OTHER=…" in other
+    assert "of the Secret store" in store
 
 
 def jobs_of_samples() -> list[Path]:
@@ -140,7 +179,7 @@ def test_every_sample_becomes_pods_here_whose_configuration_the_trainer_takes(pa
     pod = build_pod(job, devices, 0, 1, image="i", launcher_image="i")
     assert devices.count == 0
     assert job.host_network
-    variables = local_job.environment(pod["spec"]["containers"][0], {})
+    variables = local_job.environment(pod["spec"]["containers"][0], {}, {})
     if not job.program:
         from_mapping(json.loads(variables["INCEPTION_CONFIG"]))
     assert "persistentVolumeClaim" not in str(

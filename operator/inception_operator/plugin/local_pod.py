@@ -62,6 +62,7 @@ class LocalPod:
         self._assignment = self.folder / "assignment"
         self._termination = self.folder / "termination"
         self._write_assignment()
+        self._reader: threading.Thread | None = None
         self._process = self._start(sink)
 
     @property
@@ -91,7 +92,8 @@ class LocalPod:
         )
         if sink is not None and process.stdout is not None:
             arguments = (self.name, process.stdout, sink)
-            threading.Thread(target=_pass_on, args=arguments, daemon=True).start()
+            self._reader = threading.Thread(target=_pass_on, args=arguments, daemon=True)
+            self._reader.start()
         return process
 
     def _container(self) -> Json:
@@ -115,7 +117,7 @@ class LocalPod:
             "status.podIP": _ADDRESS,
             "spec.nodeName": _NODE,
         }
-        wanted = environment(self._container(), fields)
+        wanted = environment(self._container(), fields, os.environ)
         return {
             # Whatever this machine's name resolves to, all ranks are on it.
             "GLOO_SOCKET_IFNAME": "lo",
@@ -193,6 +195,9 @@ class LocalPod:
         }
         phase = Phase.SUCCEEDED if code == 0 else Phase.FAILED
         if self.raw["status"]["phase"] == Phase.RUNNING:
+            if self._reader is not None:
+                # Its last words come before what is said of its end.
+                self._reader.join(_ASK_SECONDS)
             self._set_status(phase, False, {"terminated": terminated}, now)
 
     def _set_status(self, phase: str, ready: bool, state: Json, now: datetime) -> None:

@@ -57,15 +57,16 @@ class LocalRun:
         """Whether the job has ended, or is held, and no process is left."""
         if any(pod.alive for pod in self.pods.values()):
             return False
-        return exit_code(self.resource) is not None or self._is_stopped
+        return exit_code(self.resource) is not None or self.is_stopped
 
     @property
-    def _is_stopped(self) -> bool:
+    def is_stopped(self) -> bool:
+        """Whether it was asked to stop."""
         return bool(self.resource["spec"]["runPolicy"].get("suspend"))
 
     def stop(self) -> None:
         """Let the ranks save and end, as a job that is suspended; the second time without."""
-        if self._is_stopped:
+        if self.is_stopped:
             for pod in self.pods.values():
                 pod.kill()
         self.resource["spec"]["runPolicy"]["suspend"] = True

@@ -16,7 +16,7 @@ from inception_operator.client.following import until
 from inception_operator.client.log_filter import ranks_of
 from inception_operator.client.outcome import BAD_CONFIGURATION, is_ended, is_rejected, sentence
 from inception_operator.client.pod_logs import end_of_log, select
-from inception_operator.client.text import clean_line, program
+from inception_operator.client.text import clean_line
 from inception_operator.contract import conditions
 from inception_operator.contract.names import ConditionType, State
 from inception_operator.contract.types import Json
@@ -42,8 +42,8 @@ _LONGEST_TEXT: Final = 400
 @click.option(
     "-f",
     "--file",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="Of the job of this file; of its options only --set goes with it.",
+    type=click.Path(path_type=Path, dir_okay=False, allow_dash=True),
+    help="Of the job of this file, - is the standard input; only --set goes with it.",
 )
 @WISHES
 @click.option("--keep", is_flag=True, help="Do not delete the small job afterwards.")
@@ -217,5 +217,5 @@ def _remove(cluster: Cluster, created: Json) -> None:
     except ClientError as error:
         tell(
             f"{name_of(created)} could not be deleted: {error.message}; "
-            f"`{program()} delete {name_of(created)}` does it, and it ends by itself"
+            f"`{cluster.command(f'delete {name_of(created)}')}` does it, and it ends by itself"
         )
