@@ -48,6 +48,15 @@ def write_job(folder: Path, program: str, nodes: int = 2, **spec: Any) -> Path:
 
 def start(path: Path, output: Path | None = None, *options: str) -> subprocess.Popen[str]:
     """Begin a local run of the job."""
+    # Under nohup it would go on when its terminal is closed.
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    try:
+        return _started(path, output, *options)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def _started(path: Path, output: Path | None, *options: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "inception_operator.plugin.entry", "local", "run", str(path)]
     paths = os.pathsep.join((str(ROOT / "operator"), str(ROOT / "trainer")))
     return subprocess.Popen(
@@ -135,7 +144,13 @@ def test_a_reader_that_has_seen_enough_stops_the_run(nodes: int, tmp_path: Path)
     assert run.stdout is not None
     assert run.stdout.readline()
     run.stdout.close()
-    assert run.wait(timeout=200) == 75
+    try:
+        assert run.wait(timeout=200) == 75
+    finally:
+        for _ in range(2):
+            if run.poll() is None:
+                run.send_signal(signal.SIGINT)
+                time.sleep(0.5)
 
 
 def test_the_bundled_trainer_trains_a_sample(tmp_path: Path) -> None:
