@@ -49,6 +49,12 @@ def test_what_is_suggested_adds_sections_and_changes_none(command: Commands) -> 
     assert set(whole) == {*plain, *init._SUGGESTED}
 
 
+def test_the_file_may_be_the_standard_output(command: Commands, tmp_path: Path) -> None:
+    made = command("init", "x", "--recipe", "bninception-digits", "-f", "-")
+    assert yaml.safe_load(made.out)["metadata"]["name"] == "x"
+    assert not (tmp_path / "-").exists()
+
+
 def test_no_file_is_replaced_that_is_not_meant(command: Commands, tmp_path: Path) -> None:
     Path("mine.yaml").write_text("mine")
     refused = command.run("init", "mine", *OPTIONS, "-f", "mine.yaml")

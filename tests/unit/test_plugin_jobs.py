@@ -266,6 +266,10 @@ def test_what_steers_a_job_changes_its_spec_and_says_so(api: JobApi, command: Co
     missing = command.run("delete", "waiting")
     assert missing.code == 3
     assert command("delete", "waiting", "--ignore-not-found").out == ""
+    # What cannot be done to one job is done to the others.
+    for words, done in ((("suspend",), "running saves"), (("delete",), "running is deleted")):
+        some = command.run(*words, "waiting", "broken-one", "running")
+        assert (some.code, done in some.out, some.err.count("error: ")) == (3, True, 2)
 
 
 def suspended(api: JobApi, name: str) -> None:

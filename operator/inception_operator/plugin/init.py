@@ -87,9 +87,9 @@ template:
     click.option(
         "-f",
         "--file",
-        type=click.Path(dir_okay=False, path_type=Path),
+        type=click.Path(dir_okay=False, path_type=Path, allow_dash=True),
         default=Path("job.yaml"),
-        help="File to write; default: job.yaml.",
+        help="File to write, - is the standard output; default: job.yaml.",
     ),
     click.option("--force", is_flag=True, help="Replace the file when it exists."),
 )
@@ -103,6 +103,9 @@ def init(name: str, namespace: str | None, file: Path, force: bool, **wishes: An
     init digits --recipe bninception-digits --nodes 2 --checkpoint my-claim
     """
     resource = wished({"name": name, **wishes}, namespace)
+    if str(file) == "-":
+        say(commented(resource, "-").rstrip("\n"))
+        return
     try:
         with file.open("w" if force else "x", encoding="utf-8") as written:
             written.write(commented(resource, str(file)))

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import click
 
 from inception_operator.client.cluster import Cluster
-from inception_operator.client.errors import NOT_FOUND, AnswerError, ClientError
+from inception_operator.client.errors import NOT_FOUND, UNAVAILABLE, AnswerError, ClientError
 from inception_operator.client.figures import name_of, part
 from inception_operator.client.following import until_gone, until_held
 from inception_operator.client.outcome import is_over, is_suspended, summary
-from inception_operator.client.text import clean_line
+from inception_operator.client.text import clean, clean_line
 from inception_operator.contract.types import Json
 
 from .options import Duration, cluster_options, job_argument, jobs_argument, timeout_option
-from .terminal import say
+from .terminal import say, tell
 
 _RESTART_SECONDS: Final = 600.0
 
@@ -30,14 +30,41 @@ def suspend(cluster: Cluster, jobs: Sequence[str], waits: bool, timeout: float |
     """Save the state of jobs and free their nodes.
 
     `resume` goes on from there."""
-    for name in jobs:
+
+    def ask(name: str) -> str:
         cluster.ask(cluster.questions.suspend(name))
-        if not waits:
-            say(f"{name} saves its state and is suspended")
-    # Asked first, so that they save at the same time.
-    for name in jobs if waits else ():
+        return "" if waits else f"{name} saves its state and is suspended"
+
+    def wait(name: str) -> str:
         _check_held(until_held(cluster, name, timeout, given_up=_stays))
-        say(f"{name} is suspended")
+        return f"{name} is suspended"
+
+    # Asked first, so that they save at the same time.
+    _each(jobs, ask)
+    if waits:
+        _each(jobs, wait)
+
+
+def _each(jobs: Sequence[str], act: Callable[[str], str]) -> None:
+    """Act on each job, also after one on which it could not be; say what ``act`` returns.
+
+    Ends with the exit code of the first that failed.
+    """
+    failed: ClientError | None = None
+    for name in jobs:
+        try:
+            said = act(name)
+        except ClientError as error:
+            # Nobody else answers either.
+            if len(jobs) == 1 or error.code == UNAVAILABLE:
+                raise
+            tell(f"error: {clean(error)}")
+            failed = failed or error
+            continue
+        if said:
+            say(said)
+    if failed is not None:
+        raise click.exceptions.Exit(failed.code)
 
 
 def _check_held(job: Json) -> None:
@@ -58,9 +85,12 @@ def _stays(job: Json) -> bool:
 @jobs_argument
 def resume(cluster: Cluster, jobs: Sequence[str]) -> None:
     """Go on with suspended jobs from where they were."""
-    for name in jobs:
+
+    def go_on(name: str) -> str:
         cluster.ask(cluster.questions.suspend(name, False))
-        say(f"{name} resumes")
+        return f"{name} resumes"
+
+    _each(jobs, go_on)
 
 
 @click.command("restart")
@@ -110,9 +140,12 @@ def cancel(cluster: Cluster, jobs: Sequence[str]) -> None:
     They save their state first and end as Failed with the reason DeadlineExceeded: cancelling is a
     runPolicy.activeDeadlineSeconds of one second.
     """
-    for name in jobs:
+
+    def end(name: str) -> str:
         cluster.ask(cluster.questions.cancel(name))
-        say(f"{name} saves its state and ends")
+        return f"{name} saves its state and ends"
+
+    _each(jobs, end)
 
 
 @click.command("delete")
@@ -122,14 +155,17 @@ def cancel(cluster: Cluster, jobs: Sequence[str]) -> None:
 @click.option("--ignore-not-found", is_flag=True, help="A job that is not there is no error.")
 def delete(cluster: Cluster, jobs: Sequence[str], waits: bool, ignore_not_found: bool) -> None:
     """Delete jobs and their pods. Checkpoints stay."""
-    for name in jobs:
+
+    def remove(name: str) -> str:
         try:
             _delete(cluster, name, waits)
         except AnswerError as error:
             if not ignore_not_found or error.code != NOT_FOUND:
                 raise
-            continue
-        say(f"{name} is deleted")
+            return ""
+        return f"{name} is deleted"
+
+    _each(jobs, remove)
 
 
 def _delete(cluster: Cluster, name: str, waits: bool) -> None:
