@@ -154,6 +154,15 @@ def test_a_class_without_images_has_no_accuracy(tmp_path) -> None:
     assert result.mean_class_accuracy == 1.0
 
 
+@pytest.mark.parametrize("name", ["gr\udcfcn", "$x_$"], ids=["no text", "no formula"])
+def test_classes_may_be_called_anything(tmp_path, name) -> None:
+    write(counted(), (name, "b", "c", "d"), tmp_path)
+    shown = name.replace("\udcfc", "\\udcfc")
+    assert rows(tmp_path / "classes.csv")[0]["name"] == shown
+    assert rows(tmp_path / "confusion.csv")[0]["name"] == shown
+    assert (tmp_path / "confusion.png").exists()
+
+
 def test_a_folder_that_takes_no_file_is_a_warning(tmp_path, caplog) -> None:
     (tmp_path / "file").write_text("")
     write(counted(), class_names(None, (), CLASSES), tmp_path / "file" / "below")

@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 from torchvision.datasets import ImageFolder
 
+from inception_trainer import log
 from inception_trainer.config.training import from_mapping
 from inception_trainer.data import open_splits
 from inception_trainer.data.files import FileList
@@ -433,6 +434,14 @@ def test_the_table_of_files_holds_what_the_list_of_paths_held(tmp_path: Path) ->
     train = splits("ImageFolder", tmp_path).train
     found = [(train.name(index), int(train.classes[index])) for index in range(len(train))]
     assert found == expected
+
+
+def test_names_that_are_no_text_can_be_logged(capfd: pytest.CaptureFixture[str]) -> None:
+    log.configure("", 1, 0)
+    log.logger.warning("%s cannot be read", os.fsdecode(b"gr\xfcn.png"))
+    out, err = capfd.readouterr()
+    assert out.endswith("gr\\udcfcn.png cannot be read\n")
+    assert not err
 
 
 def test_names_of_a_million_files_are_no_objects() -> None:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import csv
 import io
+import json
+import os
 import threading
 import time
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,7 +20,7 @@ from inception_trainer.comm import Comm
 from inception_trainer.config.training import from_mapping
 from inception_trainer.data import open_splits
 from inception_trainer.modes import infer
-from inception_trainer.modes.predictions import Writer
+from inception_trainer.modes.predictions import SUFFIXES, Row, Writer, open_writer
 from inception_trainer.train.prefetch import DEPTH, beside
 
 ROUNDS = [np.arange(at, min(at + 5, 23)) for at in range(0, 23, 5)]
@@ -132,3 +135,21 @@ def test_work_beside_is_dropped_when_the_block_fails() -> None:
     with pytest.raises(KeyError):
         leave()
     assert done == [0]
+
+
+@pytest.mark.parametrize("form", SUFFIXES)
+def test_names_that_are_no_text_are_written_and_lead_back(tmp_path: Path, form: str) -> None:
+    run: Any = SimpleNamespace(
+        config=SimpleNamespace(inference=SimpleNamespace(format=form)),
+        comm=Comm(0, 1, "gloo"),
+        output=tmp_path / "out",
+        settings=SimpleNamespace(attempt=None),
+    )
+    name = os.fsdecode(b"gr\xfcn.png")
+    with open_writer(run, 1, labelled=False) as writer:
+        writer.write([Row(name, None, ((0, name, 0.5),)), Row(name)])
+    text = (tmp_path / "out" / f"predictions.{SUFFIXES[form]}").read_text(encoding="utf-8")
+    if form == "JSONL":
+        assert [json.loads(line)["image"] for line in text.splitlines()] == [name, name]
+    else:
+        assert [row[0] for row in csv.reader(text.splitlines())][1:] == ["gr\\udcfcn.png"] * 2

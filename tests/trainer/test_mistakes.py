@@ -140,6 +140,15 @@ def test_table_and_picture(tmp_path: Path) -> None:
     assert not (tmp_path / "new" / "mistakes.png").exists()
 
 
+def test_names_that_are_no_text_are_shown_all_the_same(tmp_path: Path) -> None:
+    worst = Worst(most=2)
+    for seen in batches():
+        worst.add(seen)
+    write(worst.result(ALONE), ("gr\udcfcn", "b", "c", "d"), "gr\udcfcn/{}.png".format, tmp_path)
+    assert rows(tmp_path / "mistakes.csv")[0]["image"].startswith("gr\\udcfcn/")
+    assert (tmp_path / "mistakes.png").exists()
+
+
 def test_a_folder_that_takes_no_file_is_a_warning(tmp_path: Path, caplog) -> None:
     (tmp_path / "file").write_text("")
     write([], LABELS, str, tmp_path / "file" / "below")

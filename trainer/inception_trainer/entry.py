@@ -17,6 +17,7 @@ from .config import settings as environment
 from .config.settings import Settings
 from .config.training import TrainingConfig, load
 from .errors import ConfigError, InputMissing, TrainerError
+from .log import printable
 
 SAME_DEVICE = "duplicate gpu detected"
 """How NCCL and RCCL word it, in small letters, in the first collective of two such ranks."""
@@ -101,7 +102,9 @@ def write_error_file(error: TrainerError, settings: Settings) -> None:
     if settings.error_file is None:
         return
     extra = {"timestamp": str(int(time.time())), "exitCode": error.exit_code}
-    content = {"message": {"message": f"{type(error).__name__}: {error}", "extraInfo": extra}}
+    content = {
+        "message": {"message": printable(f"{type(error).__name__}: {error}"), "extraInfo": extra}
+    }
     # The exit code says the same; a full disk must not replace the reason by another.
     with suppress(OSError):
         settings.error_file.write_text(json.dumps(content), encoding="utf-8")

@@ -9,7 +9,22 @@ from __future__ import annotations
 import logging
 import sys
 
+from typing_extensions import override
+
 logger = logging.getLogger("inception_trainer")
+
+
+def printable(text: str) -> str:
+    """The text as any terminal and file take it: names of files may hold bytes that are no text."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+class _Printable(logging.Formatter):
+    """Lines that can be written whatever names of files are in them."""
+
+    @override
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
 
 
 def configure(job: str, attempt: int, rank: int) -> None:
@@ -19,7 +34,7 @@ def configure(job: str, attempt: int, rank: int) -> None:
     """
     prefix = f"{job} attempt {attempt} rank {rank}".lstrip()
     line_format = f"%(asctime)s [{prefix}] %(message)s"
-    formatter = logging.Formatter(line_format, "%H:%M:%S")
+    formatter = _Printable(line_format, "%H:%M:%S")
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(formatter)
     # Replaced, not added to: a second call in one process must not print every line twice.

@@ -10,9 +10,10 @@ import numpy as np
 
 from inception_trainer.config.training import TrainingConfig
 from inception_trainer.errors import TrainerError
+from inception_trainer.log import printable
 
 from .check import Check, Duplicates, SplitFacts, check_data, find_duplicates
-from .found import found_lines, printable
+from .found import found_lines
 
 SPLITS = ("train", "val")
 NAMES = {"train": "training", "val": "validation"}

@@ -82,12 +82,7 @@ def _named(names: list[str]) -> str:
     return f"{len(names):,} classes: {some}" if len(names) > 1 else f"the class {some}"
 
 
-def printable(text: str) -> str:
-    """The text as any terminal and JSON take it: names of files may hold bytes that are no text."""
-    return text.encode("utf-8", "backslashreplace").decode()
-
-
 def log_found(splits: Splits) -> None:
     """Log it on the first rank: all ranks find the same."""
     for line in found_lines(splits):
-        logger.info("%s", printable(line))
+        logger.info("%s", line)

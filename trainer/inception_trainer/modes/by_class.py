@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from inception_trainer.comm import Comm
-from inception_trainer.log import logger
+from inception_trainer.log import logger, printable
 from inception_trainer.reporting.outputs import replacing, write_rows
 from inception_trainer.train.evaluation import Seen
 
@@ -206,8 +206,10 @@ def _draw(path: Path, confusion: Tensor, labels: Sequence[str]) -> None:
     shares = confusion / confusion.sum(1, keepdim=True).clamp(min=1)
     image = axes.imshow(shares.numpy(), cmap="Blues", vmin=0, vmax=1)
     places = range(len(labels))
-    axes.set_xticks(places, labels, rotation=90, fontsize=7)
-    axes.set_yticks(places, labels, fontsize=7)
+    # Fonts have no letters for bytes that are no text, and names of folders are no formulas.
+    names = [printable(label) for label in labels]
+    axes.set_xticks(places, names, rotation=90, fontsize=7, parse_math=False)
+    axes.set_yticks(places, names, fontsize=7, parse_math=False)
     axes.set(xlabel="predicted", ylabel="class", title="Share of the images of each class")
     figure.colorbar(image, ax=axes, shrink=0.7)
     with replacing(path) as draft:

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from inception_trainer.comm import Comm
-from inception_trainer.log import logger
+from inception_trainer.log import logger, printable
 from inception_trainer.reporting.outputs import replacing, write_rows
 from inception_trainer.train.evaluation import Seen
 
@@ -196,7 +196,7 @@ def _draw(
             f"{100 * each.confidence:.0f} %\n{_short(name(each.image), end=True)}"
         )
         # Names of people's files are no formulas.
-        place.set_title(title, fontsize=7, parse_math=False)
+        place.set_title(printable(title), fontsize=7, parse_math=False)
     figure.suptitle("Worst mistakes: class, what it was taken for and how surely, file", fontsize=9)
     with replacing(path) as draft:
         figure.savefig(draft, format="png")

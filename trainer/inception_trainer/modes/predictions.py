@@ -102,7 +102,8 @@ def open_writer(run: Run, count: int, labelled: bool) -> Iterator[Writer]:
     with replacing(path, run.settings.attempt or 0) as draft:
         try:
             run.output.mkdir(parents=True, exist_ok=True)
-            file = draft.open("w", encoding="utf-8", newline="")
+            # Names of files may hold bytes that are no text: \udcff is such a byte in JSON, too.
+            file = draft.open("w", encoding="utf-8", errors="backslashreplace", newline="")
         except OSError as error:
             raise InputMissing(f"output.path: {path} cannot be written: {error.strerror}") from None
         with file:

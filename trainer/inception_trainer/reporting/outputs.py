@@ -82,8 +82,11 @@ def replace_file(path: Path, text: str) -> None:
 
 
 def write_rows(path: Path, rows: Iterable[Sequence[object]]) -> None:
-    """Write a table as CSV, as :func:`replacing` does."""
-    with replacing(path) as draft, draft.open("w", newline="", encoding="utf-8") as file:
+    """Write a table as CSV, as :func:`replacing` does; bytes that are no text as ``\\udcff``."""
+    with (
+        replacing(path) as draft,
+        draft.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file,
+    ):
         csv.writer(file).writerows(rows)
 
 
