@@ -123,6 +123,12 @@ def cut(root) -> None:
     path.write_bytes(path.read_bytes()[:1000])
 
 
+def claim_too_much(root) -> None:
+    # A text of 2^64 - 1 bytes.
+    path = root / "cifar-10-batches-py" / "data_batch_1"
+    path.write_bytes(b"\x80\x04\x8d" + b"\xff" * 8)
+
+
 @pytest.mark.parametrize(
     ("damage", "error", "words"),
     [
@@ -138,8 +144,9 @@ def cut(root) -> None:
         ),
         (run_code, DataError, ["test_batch", "it asks for", "print"]),
         (cut, DataError, ["data_batch_1", "no batch of CIFAR-10"]),
+        (claim_too_much, DataError, ["data_batch_1", "no batch of CIFAR-10: OverflowError"]),
     ],
-    ids=["one", "all", "code", "cut"],
+    ids=["one", "all", "code", "cut", "too much"],
 )
 def test_wrong_cifar10(tmp_path, damage, error, words) -> None:
     damage(python_layout(tmp_path))

@@ -289,6 +289,19 @@ def pack(shard: Path) -> None:
     shard.write_bytes(gzip.compress(shard.read_bytes()))
 
 
+def below_zero(shard: Path) -> None:
+    with shard.open("r+b") as file:
+        file.seek(124)
+        file.write(b"-0000001000\0")
+
+
+def below_zero_in_extension(shard: Path) -> None:
+    member = tarfile.TarInfo("a.png")
+    member.pax_headers = {"size": "-1024"}
+    with tarfile.open(shard, "w", format=tarfile.PAX_FORMAT) as tar:
+        tar.addfile(member)
+
+
 def nothing_in_it(shard: Path) -> None:
     for path in shard.parent.glob("train-*.tar"):
         write_tar(path, [])
@@ -307,6 +320,8 @@ def nothing_in_it(shard: Path) -> None:
         ),
         (without_end, ["train-0001.tar is cut", "end mark"]),
         (scribble, ["train-0001.tar has no tar header", "offset 0", "write this shard again"]),
+        (below_zero, ["train-0001.tar has no tar header", "offset 0"]),
+        (below_zero_in_extension, ["train-0001.tar has a damaged header at offset 512"]),
         (pack, ["train-0001.tar", "packed with gzip; unpack it"]),
         (nothing_in_it, ["train-0000.tar and the 2 shards with it hold no samples"]),
     ],

@@ -31,7 +31,10 @@ PIXELS = 3 * SIDE * SIDE
 FINE_NAMES = b"fine_label_names"
 BINARY = ".bin"
 """How the files of the binary layout end."""
-BROKEN = (pickle.UnpicklingError, EOFError, LookupError, TypeError, ValueError, AttributeError)
+BROKEN = (
+    *(pickle.UnpicklingError, EOFError, LookupError, TypeError, ValueError, AttributeError),
+    *(OverflowError, MemoryError),
+)
 """What reading a file with other contents raises."""
 Table = tuple[NDArray[np.uint8], NDArray[np.int64]]
 """Images uint8 ``[n, 3, 32, 32]`` and labels int64 ``[n]``."""

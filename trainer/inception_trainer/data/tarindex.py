@@ -98,7 +98,11 @@ def _size(header: bytes, shard: str, offset: int) -> int:
         # Sizes of 8 GiB and more are binary.
         if field[0] & 0x80:
             return int.from_bytes(field[1:], "big")
-        return int(field.strip(b" \0") or b"0", 8)
+        size = int(field.strip(b" \0") or b"0", 8)
+        if size < 0:
+            # It would lead back, to the same members again and again.
+            raise ValueError
+        return size
     except ValueError:
         packed = COMPRESSED.get(header[:2]) if offset == 0 else None
         remedy = "write this shard again"
@@ -136,7 +140,8 @@ def _extension(kind: bytes, data: bytes, shard: str, offset: int) -> dict[str, s
             key, _, value = data[:length].partition(b" ")[2].removesuffix(b"\n").partition(b"=")
             fields[_text(key)] = _text(value)
             data = data[length:] if length > 0 else b""
-        int(fields.get("size", 0))
+        if int(fields.get("size", 0)) < 0:
+            raise ValueError
     except ValueError:
         raise DataError(
             f"data.path: {shard} has a damaged header at offset {offset}; write this shard again"
