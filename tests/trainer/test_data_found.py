@@ -7,14 +7,17 @@ from __future__ import annotations
 import logging
 import os
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from torchvision.datasets import ImageFolder
 
 from inception_trainer import log
+from inception_trainer.comm import Comm
 from inception_trainer.config.training import from_mapping
 from inception_trainer.data import open_splits
 from inception_trainer.data.files import FileList
@@ -26,7 +29,8 @@ from inception_trainer.data.ignored import (
     is_litter,
 )
 from inception_trainer.data.images import image_files
-from inception_trainer.errors import DataError, InputMissing
+from inception_trainer.errors import DataError, InputMissing, StorageFailed
+from inception_trainer.train.setup import check_same_data
 from object_store import new_place, upload
 from shard_files import png, sample, write_tar
 
@@ -434,6 +438,17 @@ def test_the_table_of_files_holds_what_the_list_of_paths_held(tmp_path: Path) ->
     train = splits("ImageFolder", tmp_path).train
     found = [(train.name(index), int(train.classes[index])) for index in range(len(train))]
     assert found == expected
+
+
+@pytest.mark.parametrize("other", [[39, 8, 2], [40, 7, 2], [40, 8, 3]])
+def test_ranks_that_find_different_data_say_so(other: list[int]) -> None:
+    """A copy on a node's own disk that is not complete; the next attempt may find it so."""
+    found: Any = SimpleNamespace(train=range(40), val=range(8), num_classes=2)
+    comm: Any = SimpleNamespace(gather=lambda own: torch.stack((own, own, torch.tensor(other))))
+    with pytest.raises(StorageFailed, match=r"rank 0 40 training and 8 .* rank 2 ") as failure:
+        check_same_data(comm, found)
+    assert failure.value.exit_code == 1
+    check_same_data(Comm(0, 1, "gloo"), found)
 
 
 def test_names_that_are_no_text_can_be_logged(capfd: pytest.CaptureFixture[str]) -> None:

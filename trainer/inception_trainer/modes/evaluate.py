@@ -14,6 +14,7 @@ from inception_trainer.log import logger
 from inception_trainer.train.compiling import compile_for_evaluation
 from inception_trainer.train.evaluation import Evaluation, Evaluator, Seen
 from inception_trainer.train.results import evaluation_record
+from inception_trainer.train.setup import check_same_data
 from inception_trainer.train.step import Normalise
 from inception_trainer.weights.trained_network import TrainedModel, open_trained
 
@@ -38,6 +39,7 @@ def run(run: Run) -> dict[str, Any]:
     run.config = config = with_preprocessing(config, trained)
     models.check_image_size(trained.model, config.data.image_size)
     splits = open_splits(config)
+    check_same_data(comm, splits)
     # Accuracies mean nothing where class 3 of the network is class 4 of the data.
     trained.check(splits)
     normalization = choose_normalization(config, trained, splits.normalization)

@@ -34,6 +34,7 @@ from inception_trainer.stores import place
 from inception_trainer.train.compiling import compile_for_evaluation
 from inception_trainer.train.network import build_network
 from inception_trainer.train.prefetch import beside, stream_batches
+from inception_trainer.train.setup import check_same_data
 from inception_trainer.train.step import Normalise
 from inception_trainer.weights.trained_network import TrainedModel, open_trained
 
@@ -171,6 +172,7 @@ def _images(run: Run, trained: TrainedModel | None) -> Images | None:
     if inference.path is None:
         images = validation_images(run.config)
         assert images.splits is not None  # noqa: S101 - it was made from them
+        check_same_data(run.comm, images.splits)
         trained.check(images.splits)
         return images
     root = place(inference.path)

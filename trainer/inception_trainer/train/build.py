@@ -58,7 +58,7 @@ from .network import (
 )
 from .results import found, memory_header, run_info
 from .resume import ResumePoint, Search, agree_on_start, announce_changes, restore_state
-from .setup import RunSetup, set_up_run
+from .setup import RunSetup, check_same_data, set_up_run
 from .state import TrainingState
 from .step import Normalise, OptimizerStep, TrainStep
 
@@ -183,6 +183,7 @@ def _plan(
     length = LengthPlan.of(config, len(splits.train))
     own_fingerprints = _fingerprints(splits) if setup.settings.rank == 0 else {}
     comm = setup.join_ranks()
+    check_same_data(comm, splits)
     # Those of one rank: files may still be arriving at the disks of others.
     fingerprints = comm.from_first(lambda: own_fingerprints)
     now = continuation.current(config, found(splits, fingerprints))

@@ -12,13 +12,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import torch
+
 from inception_trainer import device, sinks
 from inception_trainer.affinity import cpus_of_rank
 from inception_trainer.comm import Comm
 from inception_trainer.config.settings import Settings
 from inception_trainer.config.training import TrainingConfig
+from inception_trainer.data import Splits
 from inception_trainer.data.workers import default_workers
 from inception_trainer.device import Accelerator
+from inception_trainer.errors import StorageFailed
 from inception_trainer.log import configure
 from inception_trainer.reporting import outputs
 from inception_trainer.reporting.records import Bus
@@ -70,3 +74,23 @@ def with_workers(
         return config
     workers = default_workers(cpus_of_rank(settings), computes_on_cpu=computes_on_cpu)
     return replace(config, data=replace(config.data, workers=workers))
+
+
+def check_same_data(comm: Comm, splits: Splits) -> None:
+    """Raise StorageFailed on every rank when they have not found equally many images and classes,
+    as where files still arrive on a node: they would wait for one another in different steps.
+    """
+    own = (len(splits.train), len(splits.val), splits.num_classes)
+    found: list[list[int]] = comm.gather(torch.tensor(own)).tolist()
+    for rank, counts in enumerate(found):
+        if counts != found[0]:
+            raise StorageFailed(
+                f"data.path: ranks find different data: rank 0 {_told(found[0])}, rank {rank} "
+                f"{_told(counts)}; it must be the same on all nodes, and complete before a job "
+                "begins"
+            )
+
+
+def _told(counts: list[int]) -> str:
+    training, validation, classes = counts
+    return f"{training} training and {validation} validation images of {classes} classes"
