@@ -8,10 +8,14 @@ those are raised.
 from __future__ import annotations
 
 import errno
+import gzip
 import os
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -22,8 +26,9 @@ from inception_trainer import storage, stores
 from inception_trainer.config.training import from_mapping
 from inception_trainer.data import open_splits
 from inception_trainer.data.base import UNREADABLE
-from inception_trainer.data.images import image_files
-from inception_trainer.errors import StorageFailed
+from inception_trainer.data.class_names import class_names
+from inception_trainer.data.images import files_to_classify, image_files
+from inception_trainer.errors import DataError, InputMissing, StorageFailed
 from inception_trainer.storage import patiently
 from object_store import upload
 from shard_files import same_data
@@ -51,9 +56,13 @@ def break_file() -> Iterator[Callable[..., None]]:
         timer.join()
 
 
-def opened(kind: str, root: Path | str, workers: int = 0) -> Any:
+def config(kind: str, root: Path | str, workers: int = 0) -> Any:
     data = {"kind": kind, "path": str(root), "imageSize": 32, "workers": workers}
-    return open_splits(from_mapping({"data": data}))
+    return from_mapping({"data": data})
+
+
+def opened(kind: str, root: Path | str, workers: int = 0) -> Any:
+    return open_splits(config(kind, root, workers))
 
 
 def batches(split: Any, epoch: int | None = 0) -> list[Any]:
@@ -178,6 +187,127 @@ def test_errors_that_may_pass_are_waited_for(number: int) -> None:
     assert patiently(read, "/data/x") == "content"
     with pytest.raises(StorageFailed, match=rf"/data/y: {errno.errorcode[number]} \(.*\), still"):
         patiently(lambda: _raise(OSError(number, "", "/data/y")), "/data", patience=0.2)
+
+
+def test_the_patience_begins_with_the_first_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder of a million files is listed for longer than that before anything fails."""
+    now = [0.0]
+    clock = SimpleNamespace(monotonic=lambda: now[0], sleep=lambda _: None)
+    monkeypatch.setattr(storage, "time", clock)
+    left = [OSError(errno.ESTALE, "", "/data/x")]
+
+    def read() -> str:
+        now[0] += 10 * storage.PATIENCE
+        if left:
+            raise left.pop()
+        return "content"
+
+    assert patiently(read, "/data/x") == "content"
+
+
+@pytest.fixture
+def others_data() -> Iterator[Path]:
+    """Image folders, lists, shards and digits that belong to root, below a folder that anybody may
+    enter; while a test runs this process is nobody, whom rights of files concern.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        root = Path(name)
+        root.chmod(0o755)
+        folders, _ = same_data(root)
+        for split in ("train", "val"):
+            images = sorted((folders / split).rglob("*.png"))
+            lines = [f"{path.relative_to(folders)} {path.parent.name[-1]}" for path in images]
+            (folders / f"{split}.txt").write_text("\n".join(lines))
+        # What is imported late is imported while files can be read.
+        for kind in ("ImageFolder", "ImageList", "WebDataset"):
+            opened(kind, root / PLACES[kind]).train.batch(np.arange(2), None)
+        yield root
+
+
+@contextmanager
+def forbidden(path: Path) -> Iterator[None]:
+    """Let nobody read it, and be nobody."""
+    mode = path.stat().st_mode
+    path.chmod(0)
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(user)
+        path.chmod(mode)
+
+
+PLACES = {"ImageFolder": "folders", "ImageList": "folders", "WebDataset": "shards"}
+
+
+def read_some(kind: str, root: Path, workers: int) -> None:
+    splits = opened(kind, root, workers)
+    with closing(splits):
+        batches(splits.train)
+
+
+@pytest.mark.usefixtures("copies_of_indices")
+@pytest.mark.parametrize(
+    ("kind", "name", "workers"),
+    [
+        ("ImageFolder", ".", 0),
+        ("ImageFolder", "folders/train", 0),
+        ("ImageFolder", "folders/val/class-1", 0),
+        ("ImageFolder", "folders/train/class-0/000000.png", 0),
+        ("ImageFolder", "folders/train/class-0/000000.png", 1),
+        ("ImageList", "folders/val.txt", 0),
+        ("ImageList", "folders/train/class-0", 0),
+        ("WebDataset", "shards", 0),
+        ("WebDataset", "shards/train-0000.tar", 0),
+    ],
+)
+def test_data_that_may_not_be_read_is_missing_and_says_for_whom(
+    others_data: Path, kind: str, name: str, workers: int
+) -> None:
+    path = others_data / name
+    with pytest.raises(InputMissing) as failure, forbidden(path):
+        read_some(kind, others_data / PLACES[kind], workers)
+    text = str(failure.value)
+    assert f"{path} (owner {os.geteuid()}:{os.getegid()}, " in text
+    assert "cannot be read (EACCES (Permission denied)) by user " in text
+    assert "chmod -R a+rX" in text
+    assert "fsGroup" in text
+
+
+def classify_one(root: Path) -> None:
+    images = files_to_classify(image_files(root), root, config("ImageFolder", root).data)
+    images.dataset.batch(np.arange(1), None)
+
+
+@pytest.mark.parametrize("name", ["train", "train/class-0/000000.png"])
+def test_images_to_classify_that_may_not_be_read_are_missing(others_data: Path, name: str) -> None:
+    root = others_data / "folders"
+    with pytest.raises(InputMissing, match=f"{root}/{name} "), forbidden(root / name):
+        classify_one(root)
+
+
+def test_digits_that_cannot_be_read_just_now_are_no_damaged_digits(
+    tmp_path: Path, break_file: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(storage, "PATIENCE", 0.2)
+    path = tmp_path / "digits.csv.gz"
+    path.write_bytes(gzip.compress(b"1,2\n")[:-3])
+    with pytest.raises(DataError, match="no table of 65 columns"):
+        opened("Digits", tmp_path)
+    break_file(path)
+    with pytest.raises(StorageFailed, match="EIO"):
+        opened("Digits", tmp_path)
+
+
+def test_names_of_classes_that_cannot_be_read_for_a_while_are_read_later(
+    tmp_path: Path, break_file: Any
+) -> None:
+    path = tmp_path / "names.txt"
+    path.write_text("a\nb\n")
+    break_file(path, seconds=0.3)
+    assert class_names(str(path), (), 2) == ("a", "b")
 
 
 @pytest.mark.parametrize("error", [FileNotFoundError(2, "no"), PermissionError(13, "no")])

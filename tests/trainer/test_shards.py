@@ -334,6 +334,13 @@ def test_damaged_shards_are_named(shards, damage, words) -> None:
         assert word in str(caught.value)
 
 
+def test_a_shard_that_is_a_link_to_nowhere_is_missing(shards) -> None:
+    (shards / "train-0001.tar").unlink()
+    (shards / "train-0001.tar").symlink_to("nowhere")
+    with pytest.raises(InputMissing, match=r"train-0001\.tar is not there"):
+        splits(shards)
+
+
 def test_a_shard_that_is_cut_or_goes_while_it_is_used(shards) -> None:
     train = splits(shards).train
     gone = splits(shards).train

@@ -10,11 +10,14 @@ from __future__ import annotations
 import errno
 import os
 import re
+import stat
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
 from typing import TypeVar
 
-from .errors import StorageFailed, StoreFailed
+from .errors import InputMissing, StorageFailed, StoreFailed
 from .log import logger
 
 T = TypeVar("T")
@@ -97,7 +100,8 @@ def patiently(read: Callable[[], T], path: object, patience: float | None = None
     and at once whatever else ``read`` raises.
     """
     pause = FIRST_PAUSE
-    began = time.monotonic()
+    # Since the first error, not since the beginning: a listing or an index may itself take longer.
+    failing_since: float | None = None
     patience = PATIENCE if patience is None else patience
     while True:
         try:
@@ -105,7 +109,9 @@ def patiently(read: Callable[[], T], path: object, patience: float | None = None
         except (OSError, StoreFailed) as error:
             if not cannot_read_now(error):
                 raise
-            waited = time.monotonic() - began
+            now = time.monotonic()
+            failing_since = now if failing_since is None else failing_since
+            waited = now - failing_since
             if waited + pause > patience:
                 if isinstance(error, StoreFailed):
                     raise
@@ -117,3 +123,39 @@ def patiently(read: Callable[[], T], path: object, patience: float | None = None
                 logger.warning("%s: %s; trying again for a while", path, describe(error))
         time.sleep(pause)
         pause = min(2 * pause, LONGEST_PAUSE)
+
+
+def read_data(read: Callable[[], T], path: object) -> T:
+    """Like :func:`patiently`, for data: what is not there, or what this process may not read, is
+    InputMissing. Trying again cannot help, nor is it a fault of the images.
+    """
+    try:
+        return patiently(read, path)
+    except FileNotFoundError as error:
+        # A link that leads nowhere, or something removed while the folder was listed.
+        raise InputMissing(f"{path}: {error.filename or error} is not there") from error
+    except PermissionError as error:
+        raise InputMissing(_refusal(error, str(path))) from error
+
+
+def _refusal(error: PermissionError, path: str) -> str:
+    place = str(error.filename or path)
+    prefix = "" if place == path else f"{path}: "
+    barrier = _barrier(Path(place)) if error.filename else path
+    groups = ",".join(map(str, sorted({os.getegid(), *os.getgroups()})))
+    return (
+        f"{prefix}{barrier} cannot be read ({describe(error)}) by user {os.geteuid()} with groups "
+        f"{groups}; let them, by chmod -R a+rX or chown, or with fsGroup, supplementalGroups or "
+        "runAsUser in spec.template.spec.securityContext"
+    )
+
+
+def _barrier(path: Path) -> str:
+    """The file or folder whose rights are too few, with its owner and mode."""
+    # What lies in a folder that may not be entered cannot even be looked at.
+    for place in (path, *path.parents):
+        with suppress(OSError):
+            found = place.stat()
+            mode = stat.filemode(found.st_mode)
+            return f"{place} (owner {found.st_uid}:{found.st_gid}, {mode})"
+    return str(path)

@@ -13,7 +13,7 @@ from typing_extensions import override
 
 from inception_trainer.config.training import CIFAR, TrainingConfig
 from inception_trainer.errors import ConfigError
-from inception_trainer.storage import patiently
+from inception_trainer.storage import read_data
 from inception_trainer.stores import check_answers
 
 from .augment import Augment
@@ -48,7 +48,7 @@ def open_splits(config: TrainingConfig) -> Splits:
 def _open(config: TrainingConfig) -> Splits:
     path = config.data.path or ""
     # All of it again, lists and indices included: opening leaves nothing behind.
-    return patiently(lambda: _open_kind(config), f"data.path: {path}")
+    return read_data(lambda: _open_kind(config), f"data.path: {path}")
 
 
 def _open_kind(config: TrainingConfig) -> Splits:

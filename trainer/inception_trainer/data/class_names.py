@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 from inception_trainer.errors import DataError, InputMissing
+from inception_trainer.storage import read_data
 
 from .lists import decode_text
 
@@ -49,7 +50,7 @@ def readable(names: tuple[str, ...]) -> tuple[str, ...]:
 def _read(path: Path, classes: int) -> tuple[str, ...]:
     """One name per line, or a JSON list; DataError when their number is not that of the classes."""
     try:
-        data = path.read_bytes()
+        data = read_data(path.read_bytes, f"inference.classNames: {path}")
     except OSError as error:
         raise InputMissing(
             f"inference.classNames: {path} cannot be read: {error.strerror}"

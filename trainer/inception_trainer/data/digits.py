@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gzip
 import importlib.util
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -102,5 +103,6 @@ def _table(path: Path) -> NDArray[np.float32]:
         # One flat list of numbers: numpy's own readers of text take the lines one by one.
         values = text.replace("\n", ",").rstrip(",").split(",")
         return np.array(values, np.float32).reshape(-1, SIDE * SIDE + 1)
-    except (OSError, EOFError, ValueError) as error:
+    # No other OSError: what the storage does not give just now is no fault of the file.
+    except (gzip.BadGzipFile, zlib.error, EOFError, ValueError) as error:
         raise DataError(f"data.kind Digits: {path} is no table of 65 columns: {error}") from None

@@ -21,7 +21,7 @@ from typing_extensions import override
 from inception_trainer.config.training import DataConfig
 from inception_trainer.errors import DataError
 from inception_trainer.log import logger
-from inception_trainer.storage import describe, patiently
+from inception_trainer.storage import describe, read_data
 
 from .augment import Augment
 from .base import UNREADABLE, Batch, Dataset, Samples, Splits, UnreadableImage
@@ -37,9 +37,7 @@ that is more.
 """
 GREY = 128
 """What an unreadable image is filled with."""
-NO_FILE = frozenset(
-    (errno.EACCES, errno.EPERM, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENXIO)
-)
+NO_FILE = frozenset((errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENXIO))
 """Errors of what is there and cannot be read as a file, now or later."""
 
 
@@ -88,7 +86,7 @@ class EncodedImages(Dataset):
         """One image as it is stored; raises UnreadableImage for what is no file."""
         # What storage does not give for a while is no fault of the image.
         try:
-            return patiently(lambda: self._samples.read(index), self._samples.name(index))
+            return read_data(lambda: self._samples.read(index), self._samples.name(index))
         except OSError as error:
             if error.errno not in NO_FILE:
                 raise

@@ -59,6 +59,6 @@ def _sizes(samples: Samples) -> Iterator[bytes]:
 def _size(samples: Samples, index: int) -> int:
     try:
         return patiently(lambda: samples.size(index), samples.name(index))
-    except FileNotFoundError:
-        # Whoever reads it will say so.
+    except OSError:
+        # It is gone, or a link to itself, or may not be read: whoever reads it will say so.
         return GONE

@@ -10,7 +10,7 @@ from inception_trainer.config.normalization import IMAGENET, Normalization
 from inception_trainer.config.training import DataConfig, TrainingConfig
 from inception_trainer.errors import InputMissing
 from inception_trainer.log import logger
-from inception_trainer.storage import patiently
+from inception_trainer.storage import read_data
 from inception_trainer.stores import AnyPath, Remote, check_answers
 
 from .base import Dataset, Splits
@@ -42,7 +42,7 @@ def image_files(path: AnyPath) -> list[str]:
     """The file, or all images below the folder in the order of their names; InputMissing when there
     are none. What is left out is logged.
     """
-    files, ignored = patiently(lambda: _find_images(path), f"inference.path: {path}")
+    files, ignored = read_data(lambda: _find_images(path), f"inference.path: {path}")
     for line in ignored.lines():
         logger.info("%s", line)
     return files

@@ -22,7 +22,7 @@ from typing_extensions import override
 
 from inception_trainer.config.training import DataConfig
 from inception_trainer.errors import DataError, InputMissing
-from inception_trainer.storage import patiently
+from inception_trainer.storage import read_data
 from inception_trainer.stores import AnyPath, Remote, is_url, place
 
 from .base import Samples, Splits
@@ -156,7 +156,7 @@ class Shards(Samples):
         # One huge member is no image, and is left to whoever reads it as one.
         if size > max(PIECE, LARGEST_FILE):
             return b""
-        return patiently(lambda: self._bytes(shard, start, size), self._paths[shard])
+        return read_data(lambda: self._bytes(shard, start, size), self._paths[shard])
 
     def _bytes(self, shard: int, offset: int, size: int) -> bytes:
         path = self._paths[shard]
