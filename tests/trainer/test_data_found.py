@@ -19,7 +19,8 @@ from torchvision.datasets import ImageFolder
 from inception_trainer import log
 from inception_trainer.comm import Comm
 from inception_trainer.config.training import from_mapping
-from inception_trainer.data import open_splits
+from inception_trainer.data import identity, open_splits
+from inception_trainer.data.base import UNREADABLE
 from inception_trainer.data.files import FileList
 from inception_trainer.data.found import found_lines
 from inception_trainer.data.ignored import (
@@ -178,6 +179,47 @@ def test_a_link_to_a_folder_above_ends(folder: Path) -> None:
     assert found.ignored == ("ignored train/cat/up, a link to a folder above it",)
 
 
+def test_links_that_lead_to_one_another_end(folder: Path) -> None:
+    train = folder / "train"
+    (train / "cat" / "friends").symlink_to(train / "dog")
+    (train / "dog" / "friends").symlink_to(train / "cat")
+    (folder / "elsewhere").mkdir()
+    picture(folder / "elsewhere" / "elk" / "0.png")
+    (folder / "elsewhere" / "elk" / "all").symlink_to(train)
+    (train / "elk").symlink_to(folder / "elsewhere" / "elk")
+    found = splits("ImageFolder", folder)
+    assert found.class_names == ("cat", "dog", "elk")
+    assert names(found.train, train) == [
+        *("cat/0.png", "cat/1.png", "cat/friends/0.png", "cat/friends/1.png"),
+        *("dog/0.png", "dog/1.png", "dog/friends/0.png", "dog/friends/1.png"),
+        "elk/0.png",
+    ]
+    assert found.ignored == tuple(
+        f"ignored train/{name}, a link to a folder above it"
+        for name in ("cat/friends/friends", "dog/friends/friends", "elk/all")
+    )
+
+
+@pytest.mark.parametrize("target", ["nowhere", "0.png/x", "elk"], ids=["gone", "file", "itself"])
+def test_links_that_lead_nowhere_are_told_by_name(
+    folder: Path, target: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    cat = folder / "train" / "cat"
+    (folder / "train" / "elk").symlink_to(target)
+    (cat / "more").symlink_to("nowhere")
+    (cat / "0.png").unlink()
+    (cat / "0.png").symlink_to("/nowhere/0.png")
+    found = splits("ImageFolder", folder)
+    assert found.class_names == ("cat", "dog")
+    assert found.ignored == ("ignored 2 links to what is not there: train/elk, train/cat/more",)
+    assert len(identity.fingerprint(found.train)) == 32
+    assert found.train.batch(np.arange(4), 0).labels.tolist() == [UNREADABLE, 0, 1, 1]
+    assert (
+        f"{cat}/0.png cannot be read and is skipped: it is a link to /nowhere/0.png, which is not "
+        "there"
+    ) in caplog.text
+
+
 def test_the_same_is_left_out_in_a_store(
     folder: Path, tmp_path_factory: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -212,11 +254,14 @@ def test_infer_leaves_out_the_same(folder: Path, caplog: pytest.LogCaptureFixtur
     (folder / "train" / "cat" / "._0.png").touch()
     (folder / "train" / "cat" / "cat.txt").touch()
     picture(folder / "x.tiff")
+    # What is called like an image keeps its row, and the row says that it cannot be read.
     (folder / "nowhere.png").symlink_to(folder / "none.png")
+    (folder / "link.png").symlink_to(folder / "train" / "cat" / "0.png")
     with caplog.at_level(logging.INFO, "inception_trainer"):
         found = image_files(folder)
-    assert [Path(name).relative_to(folder).as_posix() for name in found][-1] == "x.tiff"
-    assert len(found) == 9
+    relative = [Path(name).relative_to(folder).as_posix() for name in found]
+    assert [relative[0], relative[1], relative[-1]] == ["link.png", "nowhere.png", "x.tiff"]
+    assert len(found) == 11
     hidden, kinds = (record.getMessage() for record in caplog.records)
     assert hidden.startswith("ignored 3 hidden names: ")
     assert "train/cat/cat.txt" in kinds

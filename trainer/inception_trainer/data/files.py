@@ -96,7 +96,7 @@ class Files(Samples):
     @override
     def read(self, index: int) -> bytes:
         """The content of the file; raises InputMissing when it is gone, UnreadableImage for what is
-        no file.
+        no file and for links that lead nowhere.
         """
         path = self.name(index)
         try:
@@ -106,6 +106,9 @@ class Files(Samples):
                 _check_file(os.fstat(file.fileno()))
                 return file.read()
         except FileNotFoundError:
+            if os.path.islink(path):  # noqa: PTH114 - paths are texts here
+                target = os.readlink(path)  # noqa: PTH115
+                raise UnreadableImage(f"it is a link to {target}, which is not there") from None
             raise InputMissing(f"data.path: {path} was there at the start and is gone") from None
 
 

@@ -91,6 +91,7 @@ class Ignored:
         self._other_kinds = _Tally()
         self._suffixes: Counter[str] = Counter()
         self._outside = _Tally()
+        self._dangling = _Tally()
         self._notes: list[str] = []
 
     def visible(self, names: Iterable[str], folder: str) -> list[str]:
@@ -131,6 +132,11 @@ class Ignored:
         """Count an image that lies in no class."""
         self._outside.add(path)
 
+    def dangling(self, names: Iterable[str], folder: str) -> None:
+        """Count links that lead nowhere, unless they are hidden."""
+        for name in sorted(self.visible(names, folder)):
+            self._dangling.add(f"{folder}/{name}")
+
     def note(self, text: str) -> None:
         """Say something else that was found, once."""
         if text not in self._notes:
@@ -154,6 +160,9 @@ class Ignored:
                 f"ignored {_counted(self._outside.count, 'image')} beside the folders of the "
                 f"classes: {self._outside}"
             )
+        if self._dangling.count:
+            links = _counted(self._dangling.count, "link")
+            lines.append(f"ignored {links} to what is not there: {self._dangling}")
         return (*lines, *self._notes)
 
 

@@ -78,6 +78,8 @@ def _scan(root: AnyPath, folder: AnyPath, classes: list[str], ignored: Ignored) 
     for name in ignored.visible(sorted(top.files), folder.name):
         if has_image_suffix(name):
             ignored.outside(f"{folder.name}/{name}")
+    # Each may have been meant for a class.
+    ignored.dangling(top.dangling, folder.name)
     files = FileList(str(root))
     paths = [f"{folder}/{name}" for name in present]
     for name, path, content in zip(present, paths, list_folders(paths), strict=True):
