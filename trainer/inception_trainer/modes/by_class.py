@@ -67,7 +67,7 @@ class ByClass:
         self._add_up()
         # Ranks have seen different numbers of pairs, and gather tensors of one shape.
         longest = int(comm.gather(torch.tensor([self._pairs.shape[1]])).max())
-        padded = functional.pad(self._pairs, (0, longest - self._pairs.shape[1]))
+        padded = functional.pad(self._pairs, [0, longest - self._pairs.shape[1]])
         pairs = _added_up(torch.cat(comm.gather(padded).unbind(), 1))
         bins = comm.sum(self._bins.clone()).view(3, BINS)
         return ClassResult(self._classes, pairs, *bins.unbind())
@@ -75,7 +75,7 @@ class ByClass:
 
 def _added_up(columns: Tensor) -> Tensor:
     """Pairs and their images, each pair once and in order."""
-    pairs, place = columns[0].unique(return_inverse=True)
+    pairs, place = torch.unique(columns[0], return_inverse=True)
     images = torch.zeros_like(pairs).index_add_(0, place, columns[1])
     # What only made the tensors of all ranks equally long has no images.
     return torch.stack((pairs, images))[:, images > 0]
