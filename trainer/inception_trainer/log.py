@@ -9,8 +9,6 @@ from __future__ import annotations
 import logging
 import sys
 
-from typing_extensions import override
-
 logger = logging.getLogger("inception_trainer")
 
 
@@ -22,7 +20,6 @@ def printable(text: str) -> str:
 class _Printable(logging.Formatter):
     """Lines that can be written whatever names of files are in them."""
 
-    @override
     def format(self, record: logging.LogRecord) -> str:
         return printable(super().format(record))
 
