@@ -242,33 +242,32 @@ def forbidden(path: Path) -> Iterator[None]:
 PLACES = {"ImageFolder": "folders", "ImageList": "folders", "WebDataset": "shards"}
 
 
-def read_some(kind: str, root: Path, workers: int) -> None:
-    splits = opened(kind, root, workers)
+def read_some(kind: str, root: Path) -> None:
+    splits = opened(kind, root)
     with closing(splits):
         batches(splits.train)
 
 
 @pytest.mark.usefixtures("copies_of_indices")
 @pytest.mark.parametrize(
-    ("kind", "name", "workers"),
+    ("kind", "name"),
     [
-        ("ImageFolder", ".", 0),
-        ("ImageFolder", "folders/train", 0),
-        ("ImageFolder", "folders/val/class-1", 0),
-        ("ImageFolder", "folders/train/class-0/000000.png", 0),
-        ("ImageFolder", "folders/train/class-0/000000.png", 1),
-        ("ImageList", "folders/val.txt", 0),
-        ("ImageList", "folders/train/class-0", 0),
-        ("WebDataset", "shards", 0),
-        ("WebDataset", "shards/train-0000.tar", 0),
+        ("ImageFolder", "."),
+        ("ImageFolder", "folders/train"),
+        ("ImageFolder", "folders/val/class-1"),
+        ("ImageFolder", "folders/train/class-0/000000.png"),
+        ("ImageList", "folders/val.txt"),
+        ("ImageList", "folders/train/class-0"),
+        ("WebDataset", "shards"),
+        ("WebDataset", "shards/train-0000.tar"),
     ],
 )
 def test_data_that_may_not_be_read_is_missing_and_says_for_whom(
-    others_data: Path, kind: str, name: str, workers: int
+    others_data: Path, kind: str, name: str
 ) -> None:
     path = others_data / name
     with pytest.raises(InputMissing) as failure, forbidden(path):
-        read_some(kind, others_data / PLACES[kind], workers)
+        read_some(kind, others_data / PLACES[kind])
     text = str(failure.value)
     assert f"{path} (owner {os.geteuid()}:{os.getegid()}, " in text
     assert "cannot be read (EACCES (Permission denied)) by user " in text
