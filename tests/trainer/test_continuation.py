@@ -110,6 +110,13 @@ def test_other_data_are_refused(found: dict[str, Any]) -> None:
             {"model": {"weights": "s3://w/a.pth"}},
             ["model.weights: /w/a.pth before, s3://w/a.pth now; they only begin a training"],
         ),
+        (
+            {"model": {"weights": "https://w/a.pth?sign=1/2"}},
+            [
+                "model.weights: /w/a.pth before, https://w/a.pth?sign=1/2 now; "
+                "they only begin a training"
+            ],
+        ),
         ({"data": {"numClasses": 10}}, []),
         ({"model": {"foreignPickle": "Allow"}}, []),
         ({"model": {"name": "inception_v2"}}, []),

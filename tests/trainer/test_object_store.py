@@ -17,7 +17,7 @@ from inception_trainer.checkpoint.base import SaveRecord
 from inception_trainer.checkpoint.object_store import ObjectStoreCheckpoints, Record
 from inception_trainer.checkpoint.owner import Owner
 from inception_trainer.errors import ConfigError, DataError, Fenced, StorageFailed, StoreFailed
-from inception_trainer.stores import Remote
+from inception_trainer.stores import Remote, translated_errors
 from interruption import ANEW, FIRST, LINES, NEIGHBOUR, Interruption, small_checkpoint
 from object_store import STORES, new_place
 
@@ -375,6 +375,26 @@ def test_a_full_store_gives_up_its_oldest_checkpoints_first(place, monkeypatch) 
     with pytest.raises(StorageFailed, match="make room, or raise the quota"):
         writer.wait()
     assert step_and_writer(root, Owner.of(2, *FIRST)) == (4, 1)
+
+
+def test_credentials_that_may_not_delete_save_all_the_same(place, monkeypatch, caplog) -> None:
+    """What is too much stays, each attempt says so once, and the newest is found."""
+
+    def refused(path: Remote) -> None:
+        with translated_errors(str(path)):
+            raise PermissionError("AccessDenied")
+
+    monkeypatch.setattr(Remote, "remove", refused)
+    root = place()
+    for attempt in (1, 2):
+        writer = begun(root, attempt)
+        for step in (1, 2, 3):
+            writer.save(small_checkpoint(10 * attempt + step, attempt), 10 * attempt + step)
+            writer.wait()
+        assert not writer.make_room()
+        assert caplog.text.count("what is no longer needed stays: ") == attempt
+    assert step_and_writer(root, 3) == (23, 2)
+    assert len([name for name in objects(root, 2) if name.endswith(".pt")]) == 4
 
 
 def test_a_job_made_anew_goes_on_from_where_version_0_1_kept_its_checkpoints(place) -> None:

@@ -4,6 +4,7 @@ that help.
 
 from __future__ import annotations
 
+import errno
 import functools
 import hashlib
 import http.server
@@ -14,11 +15,13 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 
 import cifar_files
@@ -29,7 +32,13 @@ from inception_trainer.checkpoint.object_store import best_of
 from inception_trainer.config.training import from_mapping, merge
 from inception_trainer.data import open_splits
 from inception_trainer.data.images import files_to_classify, image_files
-from inception_trainer.errors import ConfigError, DataError, InputMissing, StoreFailed
+from inception_trainer.errors import (
+    ConfigError,
+    DataError,
+    InputMissing,
+    StorageFailed,
+    StoreFailed,
+)
 from inception_trainer.reporting import outputs
 from inception_trainer.stores import Remote, place
 from inception_trainer.weights.load import local_file, open_weights
@@ -283,6 +292,147 @@ def test_weights_come_from_a_web_server(tmp_path) -> None:
         finally:
             server.shutdown()
     assert open_weights("bninception", file).classes == 3
+
+
+class Answers(http.server.BaseHTTPRequestHandler):
+    """A web server, or a proxy, that has some addresses and refuses all others."""
+
+    content: ClassVar[dict[str, bytes]] = {}
+
+    def do_GET(self) -> None:
+        content = self.content.get(self.path)
+        self.send_response(403 if content is None else 200)
+        self.send_header("Content-Length", str(len(content or b"")))
+        self.end_headers()
+        self.wfile.write(content or b"")
+
+
+@pytest.fixture
+def web(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, dict[str, bytes]]]:
+    """The address of such a server, and what it has."""
+    monkeypatch.setattr(Answers, "content", {})
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answers) as server:
+        threading.Thread(target=server.serve_forever).start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}", Answers.content
+        finally:
+            server.shutdown()
+
+
+@pytest.mark.usefixtures("small_bninception")
+@pytest.mark.parametrize("query", ["", "?download=true", "?X-Signature=a/b/c%2Bd&name=x.pth", "#v1"])
+def test_the_format_of_weights_follows_from_the_path_of_their_url(
+    tmp_path, web, query, caplog
+) -> None:
+    """Their checksum is asked for as well, with the same signature; a refusal means none."""
+    address, content = web
+    file = tmp_path / "weights.safetensors"
+    safetensors.torch.save_file(models.create("bninception", 3).state_dict(), file)
+    asked = query.partition("#")[0]
+    content[f"/a/my%20weights.safetensors{asked}"] = file.read_bytes()
+    source = f"{address}/a/my%20weights.safetensors{query}"
+    caplog.set_level("INFO")
+    copy = local_file(source)
+    assert copy.name == "my weights.safetensors"
+    assert open_weights("bninception", copy).classes == 3
+    assert "Signature" not in caplog.text
+    content[f"/a/my%20weights.safetensors.sha256{asked}"] = checksums.entry("0" * 64, "weights")
+    local_file.cache_clear()
+    with pytest.raises(DataError, match="is damaged"):
+        open_weights("bninception", local_file(source))
+    for wrong in (f"{address}/b.pth?secret=1", f"{address}/b.pth"):
+        with pytest.raises(ConfigError, match=r"/b\.pth: ClientResponseError: 403") as refusal:
+            local_file(wrong)
+        assert "secret" not in str(refusal.value)
+
+
+def test_weights_come_through_a_proxy(web, monkeypatch) -> None:
+    address, content = web
+    content["http://weights.invalid/a.pth"] = b"weights"
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("http_proxy", address)
+    assert local_file("http://weights.invalid/a.pth").read_bytes() == b"weights"
+
+
+def test_a_long_download_is_no_silent_one() -> None:
+    timeout = stores.filesystem("https://weights.invalid/a.pth")[0].client_kwargs["timeout"]
+    assert timeout.total is None
+    assert timeout.sock_read == stores.LONGEST_SILENCE
+
+
+def test_weights_that_find_no_room_are_named(memory, monkeypatch) -> None:
+    (Remote(memory) / "a.pth").write_bytes(b"weights")
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    monkeypatch.setattr(Path, "write_bytes", failing(full))
+    with pytest.raises(StorageFailed, match=r"no copy of a\.pth at .*: ENOSPC"):
+        local_file(f"{memory}/a.pth")
+
+
+class ClientError(Exception):
+    """As the client of S3 has it: the reason is in the text alone."""
+
+
+class AnsweredError(Exception):
+    """As the client of web servers has it."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(f"{status}, message='', url='https://host/x?secret=1'")
+        self.status = status
+
+
+EXPIRED = "An error occurred (ExpiredToken) when calling the PutObject operation: no longer valid"
+SKEWED = "An error occurred (RequestTimeTooSkewed) when calling the PutObject operation"
+
+
+@pytest.mark.parametrize(
+    ("error", "reason", "expected", "words"),
+    [
+        (PermissionError("no longer valid"), EXPIRED, StoreFailed, "have expired: renew them"),
+        (OSError("The provided token has expired."), "", StoreFailed, "have expired: renew them"),
+        (OSError("certificate has expired"), "", StoreFailed, "certificate has expired$"),
+        (PermissionError("too large"), SKEWED, StoreFailed, "set the clock of this node"),
+        (PermissionError("AccessDenied"), "", ConfigError, "credentials that may do this"),
+        (OSError("Forbidden: bucket/x"), "", ConfigError, "credentials that may do this"),
+        (AnsweredError(407), "", ConfigError, "credentials that may do this"),
+        (AnsweredError(400), "", ConfigError, r"400, message='', url='https://host/x\?\.\.\.'"),
+        (AnsweredError(429), "", StoreFailed, "429"),
+        (AnsweredError(503), "", StoreFailed, "503"),
+    ],
+    ids=str,
+)
+def test_what_a_store_refuses_for_good_and_what_may_pass(error, reason, expected, words) -> None:
+    error.__cause__ = ClientError(reason) if reason else None
+    with pytest.raises(expected, match=words) as caught, stores.translated_errors("https://host/x"):
+        raise error
+    assert "secret" not in str(caught.value)
+
+
+def test_expired_credentials_are_read_again(memory) -> None:
+    before = stores.filesystem(memory)[0]
+    assert stores.filesystem(memory)[0] is before
+    with pytest.raises(StoreFailed), stores.translated_errors(memory):
+        raise PermissionError("ExpiredToken")
+    assert stores.filesystem(memory)[0] is not before
+
+
+@pytest.mark.parametrize(
+    ("url", "name", "parent"),
+    [
+        ("s3://bucket/a b/c+d?e#f", "c+d?e#f", "s3://bucket/a b"),
+        ("s3://bucket/\u00e4/%20x/", "%20x", "s3://bucket/\u00e4"),
+        ("https://host/a/b%20c.pth?d=/e/", "b c.pth", "https://host/a?d=/e/"),
+        ("https://host/a%2Fb.pth/#c", "b.pth", "https://host#c"),
+        ("/data/a?b", "a?b", None),
+    ],
+)
+def test_names_and_parents_of_urls(url, name, parent) -> None:
+    assert stores.file_name(url) == name
+    if parent is not None:
+        assert Remote(url).name == name
+        assert str(Remote(url).parent) == parent
+        child = Remote(url).parent / "child"
+        assert (child.name, str(child.parent)) == ("child", parent)
 
 
 def test_file_urls_are_paths(tmp_path) -> None:

@@ -12,12 +12,14 @@ from __future__ import annotations
 
 import atexit
 import io
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
+from urllib.parse import unquote
 
 from .errors import ConfigError, StoreFailed, TrainerError
 
@@ -34,6 +36,19 @@ PACKAGES = {
 }
 """The Python package that fsspec needs for a protocol, for the remedy in an error message."""
 FILE = "file://"
+WEB = ("http://", "https://")
+REFUSED = (401, 403, 407)
+"""What web servers and proxies answer to who has no right or no credentials."""
+MAY_PASS = (408, 425, 429)
+"""The only refusals of a web server after which asking again helps."""
+LONGEST_SILENCE = 60.0
+"""Seconds in which a web server must send something."""
+_EXPIRED = re.compile(
+    r"Expired ?Token|TokenRefreshRequired|\b(token|credentials?)\b.{0,60}\bexpired|"
+    r"\bRequest has expired",
+    re.IGNORECASE,
+)
+_CLOCK = re.compile(r"RequestTimeTooSkewed|request time and the (current|server)", re.IGNORECASE)
 
 
 def is_url(text: str) -> bool:
@@ -44,6 +59,20 @@ def is_url(text: str) -> bool:
 def place(text: str) -> AnyPath:
     """A path of the configuration as an object: a local path, or one in a store for a URL."""
     return Remote(text) if is_url(text) else Path(text.removeprefix(FILE))
+
+
+def file_name(text: str) -> str:
+    """The name of the file that a path or URL leads to, as it is on a disk."""
+    path = without_query(text).rstrip("/")
+    name = path.rpartition("/")[2]
+    return unquote(name).rpartition("/")[2] if text.startswith(WEB) else name
+
+
+def without_query(url: str) -> str:
+    """A URL without what web servers want behind the path (``?download=true``), which may hold
+    slashes; in other stores ``?`` and ``#`` are characters like others.
+    """
+    return re.split(r"[?#]", url, maxsplit=1)[0] if url.startswith(WEB) else url
 
 
 def check_answers(text: str) -> None:
@@ -58,7 +87,7 @@ def check_answers(text: str) -> None:
 
 @contextmanager
 def translated_errors(url: str) -> Iterator[None]:
-    """Raise what fsspec raises as ConfigError (no credentials) or StoreFailed (may pass).
+    """Raise what fsspec raises as ConfigError (no credentials, no right) or StoreFailed (may pass).
 
     FileNotFoundError and errors of the trainer pass through.
     """
@@ -68,13 +97,48 @@ def translated_errors(url: str) -> Iterator[None]:
         raise
     except Exception as error:
         # Every store has exceptions of its own, most of them no OSError.
-        message = f"{url}: {type(error).__name__}: {error}"
-        # botocore's NoCredentialsError is no PermissionError, and is not importable everywhere.
-        if isinstance(error, PermissionError) or "Credentials" in type(error).__name__:
-            raise ConfigError(
-                f"{message}; give the container credentials, for example by envFrom of a Secret"
-            ) from error
-        raise StoreFailed(message) from error
+        raise _translated(url, error) from error
+
+
+def _translated(url: str, error: Exception) -> TrainerError:
+    # Its address may hold a signature, which is nobody's business in a log.
+    said = re.sub(r"\?[^\s'\")]*", "?...", str(error)) if url.startswith(WEB) else str(error)
+    message = f"{without_query(url)}: {type(error).__name__}: {said}"
+    # The client of S3 tells the reason in the error behind its own.
+    reason = f"{error} {error.__cause__ or error.__context__ or ''}"
+    if _EXPIRED.search(reason):
+        _forget_credentials(url)
+        return StoreFailed(
+            f"{message}; the credentials have expired: renew them (files with them and roles are "
+            "read again, variables by new pods only)"
+        )
+    if _CLOCK.search(reason):
+        return StoreFailed(f"{message}; set the clock of this node")
+    if _is_refusal(error):
+        return ConfigError(
+            f"{message}; give the container credentials that may do this, for example by envFrom "
+            "of a Secret"
+        )
+    status = getattr(error, "status", 0)
+    if url.startswith(WEB) and 400 <= status < 500 and status not in MAY_PASS:
+        return ConfigError(message)
+    return StoreFailed(message)
+
+
+def _is_refusal(error: Exception) -> bool:
+    # botocore's NoCredentialsError is no PermissionError, and is not importable everywhere; the
+    # client of Google's store has no more than a word for it.
+    return (
+        isinstance(error, PermissionError)
+        or "Credentials" in type(error).__name__
+        or getattr(error, "status", 0) in REFUSED
+        or str(error).startswith("Forbidden: ")
+    )
+
+
+def _forget_credentials(url: str) -> None:
+    """Have the next access begin anew with what files and services of credentials then say."""
+    type(filesystem(url)[0]).clear_instance_cache()
 
 
 def filesystem(url: str) -> tuple[Any, str]:
@@ -87,7 +151,9 @@ def filesystem(url: str) -> tuple[Any, str]:
         from fsspec.core import url_to_fs
 
         # Listings are not kept: another process may have written.
-        resolved: tuple[Any, str] = url_to_fs(url, use_listings_cache=False)
+        resolved: tuple[Any, str] = url_to_fs(
+            url, use_listings_cache=False, **(_web_options() if url.startswith(WEB) else {})
+        )
         return resolved
     except ImportError as error:
         if error.name == "fsspec":
@@ -103,6 +169,14 @@ def filesystem(url: str) -> tuple[Any, str]:
         ) from None
 
 
+def _web_options() -> dict[str, Any]:
+    from aiohttp import ClientTimeout
+
+    # By themselves aiohttp minds no HTTPS_PROXY, and ends every download after five minutes.
+    timeout = ClientTimeout(total=None, sock_connect=LONGEST_SILENCE, sock_read=LONGEST_SILENCE)
+    return {"client_kwargs": {"trust_env": True, "timeout": timeout}}
+
+
 class Remote:
     """A path in a store, with what the trainer needs of ``pathlib.Path``.
 
@@ -113,7 +187,8 @@ class Remote:
     """
 
     def __init__(self, url: str, kind: str | None = None) -> None:
-        self._url = url.rstrip("/")
+        # Not of what comes behind the path of a web server: a signature may end so.
+        self._url = url if without_query(url) != url else url.rstrip("/")
         # "file" or "directory" where a listing has said it already: saves a request for each entry.
         self._kind = kind
 
@@ -121,17 +196,21 @@ class Remote:
         return self._url
 
     def __truediv__(self, name: str) -> Remote:
-        return Remote(f"{self._url}/{name}") if name else self
+        if not name:
+            return self
+        path = without_query(self._url)
+        return Remote(f"{path.rstrip('/')}/{name}{self._url[len(path) :]}")
 
     @property
     def name(self) -> str:
         """The last part of the path."""
-        return self._url.rpartition("/")[2]
+        return file_name(self._url)
 
     @property
     def parent(self) -> Remote:
         """The folder that the path lies in."""
-        return Remote(self._url.rpartition("/")[0])
+        path = without_query(self._url)
+        return Remote(path.rstrip("/").rpartition("/")[0] + self._url[len(path) :])
 
     def is_dir(self) -> bool:
         """Whether objects lie below the path; stores have no folders of their own."""

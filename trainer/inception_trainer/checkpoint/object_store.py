@@ -28,7 +28,7 @@ import hashlib
 import json
 import re
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
@@ -147,6 +147,8 @@ class ObjectStoreCheckpoints(CheckpointWriter):
         self._owner = owner or Owner.of(attempt)
         self._keep = keep
         self._record = Record()
+        self._may_remove = True
+        """Until the store refuses it: credentials may be for reading and writing only."""
 
     @override
     def acquire(self) -> int:
@@ -161,7 +163,7 @@ class ObjectStoreCheckpoints(CheckpointWriter):
             self._refuse_other_jobs()
             self.check_fence()
         except (ConfigError, Fenced) as error:
-            claim.remove()
+            self._remove([claim])
             # It may be that both jobs are refused: the next attempt of either finds out.
             raise Fenced(str(error)) from None
         return self._owner.attempt
@@ -252,15 +254,15 @@ class ObjectStoreCheckpoints(CheckpointWriter):
     @override
     def make_room(self) -> bool:
         self.check_fence()
-        if len(self._record.kept) < 2:
+        if len(self._record.kept) < 2 or not self._may_remove:
             return False
         oldest, *kept = self._record.kept
         logger.warning("no room for another checkpoint at %s: removing %s", self.root, oldest.file)
         # The record first: it must never name what is not there.
         self._write_record(dataclasses.replace(self._record, kept=tuple(kept)))
         if oldest.file not in self._record.objects():
-            (self._folder / oldest.file).remove()
-        return True
+            self._remove([self._folder / oldest.file])
+        return self._may_remove
 
     @property
     def _folder(self) -> Remote:
@@ -281,7 +283,7 @@ class ObjectStoreCheckpoints(CheckpointWriter):
         except StoreFailed:
             # A part of it may be there, and must not take the room of the next one.
             with suppress(StoreFailed):
-                (self._folder / name).remove()
+                self._remove([self._folder / name])
             raise
         return StoredObject(name, hashing[0].digest.hexdigest(), step), hashing[0].size
 
@@ -328,19 +330,29 @@ class ObjectStoreCheckpoints(CheckpointWriter):
 
     def _prune(self) -> None:
         """Remove what the record does not name, and all of older attempts."""
+        if not self._may_remove:
+            return
         try:
             needed = {"claim.json", "record.json", *self._record.objects()}
-            for name in set(self._folder.names()) - needed:
-                (self._folder / name).remove()
+            self._remove(self._folder / name for name in set(self._folder.names()) - needed)
             for other in _owners(self._attempts):
                 # Never of newer ones: this attempt may be the dead one.
                 if other < self._owner and not other.is_of_another_job(self._owner):
                     folder = _attempt_folder(self._attempts, other)
-                    for name in folder.names():
-                        (folder / name).remove()
+                    self._remove(folder / name for name in folder.names())
         except StoreFailed as error:
             # The next save tries again; the checkpoint itself is written.
             logger.warning("what is no longer needed could not all be removed: %s", error)
+
+    def _remove(self, objects: Iterable[Remote]) -> None:
+        """Delete objects; where the credentials may not, they stay, which is said once."""
+        try:
+            for path in objects:
+                path.remove()
+        except ConfigError as error:
+            if self._may_remove:
+                logger.warning("what is no longer needed stays: %s", error)
+            self._may_remove = False
 
 
 def current_attempt(attempts: Remote) -> CurrentAttempt | None:

@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from inception_trainer.stores import file_name
+
 from .catalog import ALIASES
 from .sources import flat
 from .training import TrainingConfig
@@ -209,7 +211,7 @@ def _remark(key: str, before: Plain, now: Plain) -> str:
 
 
 def _file_name(path: object) -> str:
-    return str(path or "").rstrip("/").rpartition("/")[2]
+    return file_name(str(path or ""))
 
 
 def _shown(value: Any) -> str:

@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
 
-from inception_trainer.errors import StoreFailed
+from inception_trainer.errors import TrainerError
 from inception_trainer.log import logger
 from inception_trainer.stores import Remote, is_url, place
 
@@ -145,7 +145,7 @@ class Mirror:
         """Like :meth:`push`, but logs a failure instead of raising; the next push tries again."""
         try:
             self.push()
-        except (StoreFailed, OSError) as error:
+        except (TrainerError, OSError) as error:
             logger.warning("figures could not be stored: %s", error)
 
     def _run(self) -> None:

@@ -21,9 +21,16 @@ from inception_trainer.checkpoint import checksums, safetensors_file
 from inception_trainer.config.model import AVERAGE, RAW_WEIGHTS
 from inception_trainer.config.normalization import Normalization
 from inception_trainer.config.timm_networks import TIMM
-from inception_trainer.errors import ConfigError, DataError, InputMissing, TrainerError
+from inception_trainer.errors import (
+    ConfigError,
+    DataError,
+    InputMissing,
+    StorageFailed,
+    TrainerError,
+)
 from inception_trainer.log import logger
-from inception_trainer.stores import place, temporary_folder
+from inception_trainer.storage import describe, patiently
+from inception_trainer.stores import place, temporary_folder, without_query
 
 from . import layouts, left_out
 from .layouts import Layout
@@ -93,15 +100,27 @@ def local_file(text: str) -> Path:
     source = place(text)
     if isinstance(source, Path):
         return source
-    logger.info("fetching %s", source)
-    path = temporary_folder() / source.name
+    logger.info("fetching %s", without_query(text))
+    path = temporary_folder() / (source.name or "weights")
     try:
-        path.write_bytes(source.read_bytes())
+        content = patiently(source.read_bytes, source.name)
     except FileNotFoundError:
-        raise InputMissing(f"model.weights: no object {source}") from None
+        raise InputMissing(f"model.weights: no object {without_query(text)}") from None
     checksum_file = checksums.beside(path)
-    with suppress(FileNotFoundError):
-        checksum_file.write_bytes((source.parent / checksum_file.name).read_bytes())
+    checksum_source = source.parent / checksum_file.name
+    checksum = b""
+    # Who may not list a bucket, and whose signature is for one file only, is refused where there
+    # is none.
+    with suppress(FileNotFoundError, ConfigError):
+        checksum = patiently(checksum_source.read_bytes, checksum_file.name)
+    try:
+        path.write_bytes(content)
+        if checksum:
+            checksum_file.write_bytes(checksum)
+    except OSError as error:
+        raise StorageFailed(
+            f"model.weights: no copy of {source.name} at {path}: {describe(error)}"
+        ) from error
     return path
 
 
