@@ -320,7 +320,9 @@ def web(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, dict[str, bytes]
 
 
 @pytest.mark.usefixtures("small_bninception")
-@pytest.mark.parametrize("query", ["", "?download=true", "?X-Signature=a/b/c%2Bd&name=x.pth", "#v1"])
+@pytest.mark.parametrize(
+    "query", ["", "?download=true", "?X-Signature=a/b/c%2Bd&name=x.pth", "#v1"]
+)
 def test_the_format_of_weights_follows_from_the_path_of_their_url(
     tmp_path, web, query, caplog
 ) -> None:
