@@ -140,6 +140,29 @@ def test_an_attempt_set_back_by_hand_is_overtaken_and_counters_stay(sim: Sim) ->
     assert sim.counters == (3, 1, 1)
 
 
+@pytest.mark.parametrize("number", [9_999_999, 10_000_000, 2**31 - 1])
+def test_an_attempt_that_no_job_reaches_counts_as_removed(sim: Sim, number: int) -> None:
+    """Assignments and names of pods have no room for it, or for the one after it."""
+    sim.status["attempt"] = number
+    sim.operate()
+    assert sim.counters == (2, 0, 0)
+    assert f"the status said attempt {number}," in sim.events[-2].message
+    sim.run_until("Running")
+    assert sorted(sim.pods) == ["job-0-1", "job-1-1"]
+
+
+def test_a_pod_that_makes_up_the_last_attempt_of_all_is_replaced(sim: Sim) -> None:
+    sim.pod(1).tell('{"attempt": 9999999, "nnodes": 0}')
+    sim.obey(sim.pod(1))
+    sim.hear(sim.pod(1))
+    sim.settle()
+    sim.tick(31)
+    sim.settle()
+    assert sim.counters == (2, 1, 0)
+    sim.run_until("Running")
+    assert sim.pod(1).name == "job-1-2"
+
+
 def test_missing_conditions_and_counters_come_back(sim: Sim) -> None:
     whole = [condition["type"] for condition in sim.status["conditions"]]
     sim.status["conditions"] = sim.status["conditions"][2:3]

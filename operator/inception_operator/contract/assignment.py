@@ -22,6 +22,8 @@ MAX_ATTEMPT: Final = 9_999_999
 """No job gets there, not even one that fails every second for three months. A number beyond was
 made up; taken over, it could leave the int32 of the status without a successor.
 """
+MOST_TOLD: Final = 9_000_000
+"""A pod's word is taken for the latest attempt up to here: its successors have to fit as well."""
 MAX_TEXT: Final = 4096
 _MAX_NUMBER: Final = 2**31 - 1
 _MAX_PORT: Final = 2**16 - 1

@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from inception_operator.contract import conditions, progress
+from inception_operator.contract.assignment import MAX_ATTEMPT
 from inception_operator.contract.conditions import FALSE, TRUE
 from inception_operator.contract.limits import clip
 from inception_operator.contract.names import ConditionType, Reason
@@ -61,7 +62,9 @@ class Draft:
     @property
     def attempt(self) -> int:
         """Number of the latest attempt."""
-        return int(self._new.get("attempt") or 0)
+        number = int(self._new.get("attempt") or 0)
+        # Pods could not be told of one beyond: it counts as removed.
+        return number if 0 <= number < MAX_ATTEMPT else 0
 
     @property
     def counters(self) -> Counters:
@@ -156,7 +159,7 @@ class Draft:
         ``seen`` is the latest attempt that any pod has heard of: launchers and checkpoints ignore
         older ones. ``first_pod`` is when the first pod was made: since then pods are wanted.
         """
-        written = self.attempt
+        written, said = self.attempt, self._stored.get("attempt", 0)
         ready = conditions.find(self._conditions, ConditionType.PODS_READY)
         # Whether the attempt had been issued is lost with this condition; issuing it anew would
         # split its ranks.
@@ -173,7 +176,7 @@ class Draft:
             self._new["attempt"] = seen + 1
         if seen > written:
             self._restored(
-                f"the status said attempt {written}, its pods know of later ones; "
+                f"the status said attempt {said}, its pods know of later ones; "
                 f"it goes on with attempt {self.attempt}"
             )
         elif unsure:

@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from inception_operator.contract import names
+from inception_operator.contract.assignment import MOST_TOLD
 from inception_operator.contract.times import parse_time
 from inception_operator.contract.types import Json, PodView
 
@@ -89,7 +90,8 @@ def latest_attempt(pods: Iterable[PodView], written: int, *, starts_assigned: bo
         if pod.assignment is not None or pod.incarnation != written + 1 or not written:
             attempts.append(pod.incarnation)
         attempts += [each.attempt for each in (pod.assignment, pod.report) if each is not None]
-    return max(attempts)
+    credible = max(written, MOST_TOLD)
+    return max(number for number in attempts if number <= credible)
 
 
 def _is_untold(pod: PodView, starts_assigned: bool) -> bool:
