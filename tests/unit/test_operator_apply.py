@@ -326,6 +326,35 @@ async def test_an_assignment_that_is_refused_for_another_reason_is_an_error() ->
     assert scene.cache.removed == []
 
 
+@pytest.mark.parametrize("verb", ["assign", "repair", "delete"])
+async def test_a_refused_change_stops_nothing_else_and_is_told_once(verb: str) -> None:
+    scene = Scene(**{verb: RejectedError(403, "denied by a webhook")})
+    scene.client.found = pod(f"job-{int(verb == 'delete')}-1")
+    plan = EVERYTHING | {"repair": {"job-0-1": {"labels": {}}}}
+    for events in (["AttemptStarted", "PodChangeRejected"], ["AttemptStarted"]):
+        scene.client.log.clear()
+        with pytest.raises(RejectedError, match="denied by a webhook"):
+            await scene.apply(**plan)
+        done = {"status job", "assign job-0-1", "repair job-0-1", "delete job-1-1"}
+        assert {*done, "create job-0-2"} <= {*scene.client.log}
+        assert scene.client.log[-len(events) :] == [f"event {reason}" for reason in events]
+
+
+async def test_a_pod_that_is_refused_beside_a_change_is_reported_all_the_same() -> None:
+    scene = Scene(
+        delete=RejectedError(403, "denied"), create=RejectedError(403, "exceeded quota: pods")
+    )
+    assert await scene.apply(**EVERYTHING) == "exceeded quota: pods"
+    assert scene.client.log[-1] == "event PodChangeRejected"
+
+
+async def test_who_is_not_the_holder_tells_nobody_of_a_refusal() -> None:
+    scene = Scene(delete=RejectedError(422, f"'a' {names.NOT_THE_HOLDER}, 'b' does"))
+    with pytest.raises(RejectedError):
+        await scene.apply(**EVERYTHING)
+    assert not any(line.startswith(("create", "event")) for line in scene.client.log)
+
+
 async def test_all_requests_end_before_the_first_failure_is_raised() -> None:
     scene = Scene(assign=UnavailableError(500, "down"))
     with pytest.raises(UnavailableError):

@@ -81,6 +81,7 @@ class Reason:
     CONTAINER_CONFIG_ERROR: Final = "ContainerConfigError"
     POD_START_FAILED: Final = "PodStartFailed"
     POD_CREATION_REJECTED: Final = "PodCreationRejected"
+    POD_CHANGE_REJECTED: Final = "PodChangeRejected"
     POD_POLICY_VIOLATION: Final = "PodPolicyViolation"
     ALL_PODS_READY: Final = "AllPodsReady"
     ENOUGH_PODS_READY: Final = "EnoughPodsReady"

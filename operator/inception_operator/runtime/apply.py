@@ -24,7 +24,7 @@ from inception_operator.contract.errors import (
     StaleViewError,
     StatusRefusedError,
 )
-from inception_operator.contract.types import Assignment, Json, Plan, PodView
+from inception_operator.contract.types import WARNING, Assignment, Event, Json, Plan, PodView
 from inception_operator.decide import slots
 from inception_operator.pod import identity
 from inception_operator.pod.view import view
@@ -34,7 +34,7 @@ from .courier import Courier
 from .events import EventPoster
 from .job_cache import JobCache
 from .metrics import Metrics
-from .objects import key_of, name_of, uid_of
+from .objects import PerJob, key_of, name_of, uid_of
 from .pod_cache import PodCache
 from .workqueue import Key
 
@@ -62,15 +62,19 @@ class Applier:
         self._metrics = metrics
         self._courier = courier
         self._creator = creator
+        self._refusals = PerJob[str]()
 
     async def apply(self, resource: Json, pods: Iterable[PodView], plan: Plan) -> str | None:
         """Carry out ``plan``; returns the API server's text if it refused to create a pod.
+
+        Raises RejectedError at the end if it refused to change or delete one: somebody's webhook
+        that does not like one pod keeps nothing from the others.
 
         ``resource`` and ``pods`` are those that the plan was made from.
         """
         if plan.status is not None:
             await self._write_status(resource, plan.status)
-        await _all(self._changes_of_pods(resource, pods, plan))
+        refusal = await _all_but_refused(self._changes_of_pods(resource, pods, plan))
         # A pod without its template would wait for a claim that nobody makes.
         refused = await _all([self._create_template(resource, t) for t in plan.claim_templates])
         pods_to_create = () if any(refused) else plan.create
@@ -80,7 +84,26 @@ class Applier:
         # Last, so that an event never tells of something that then failed.
         for event in plan.events:
             self._events.post(resource, event)
-        return next((text for text in rejections if text is not None), None)
+        self._tell(resource, refusal)
+        rejection = next((text for text in rejections if text is not None), None)
+        if rejection is None and refusal is not None:
+            # Only now: it stops nothing else, and the work queue tries again.
+            raise refusal
+        return rejection
+
+    def forget(self, key: Key) -> None:
+        """Drop what was kept about a job that is gone."""
+        self._refusals.drop(key)
+
+    def _tell(self, resource: Json, refusal: RejectedError | None) -> None:
+        """Post an event about a refusal of a change or deletion; the same one only once."""
+        key = key_of(resource)
+        if refusal is None:
+            self._refusals.drop(key)
+        elif self._refusals.get(key, resource) != refusal.message:
+            self._refusals.put(key, resource, refusal.message)
+            text = f"a change of a pod was refused and is tried again: {refusal.message}"
+            self._events.post(resource, Event(WARNING, names.Reason.POD_CHANGE_REJECTED, text))
 
     async def reread(self, key: Key) -> None:
         """Get the latest version of a custom resource, whatever the watch has seen."""
@@ -271,6 +294,19 @@ class Applier:
             return uid_of(await self._client.get(PODS, namespace, name)) == uid
         except NotFoundError:
             return False
+
+
+async def _all_but_refused(requests: Iterable[Awaitable[None]]) -> RejectedError | None:
+    """Wait for all, then raise the first failure, but for a refusal, which is the answer."""
+    answers = await asyncio.gather(*requests, return_exceptions=True)
+    refusal: RejectedError | None = None
+    for answer in answers:
+        # Who is no longer the holder of the Lease is refused everything, and tells nobody.
+        if isinstance(answer, RejectedError) and names.NOT_THE_HOLDER not in answer.message:
+            refusal = refusal or answer
+        elif isinstance(answer, BaseException):
+            raise answer
+    return refusal
 
 
 async def _all(requests: Iterable[Awaitable[Any]]) -> list[Any]:

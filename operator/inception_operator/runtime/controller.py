@@ -151,6 +151,7 @@ class Controller:
     def _forget(self, key: Key) -> None:
         self._queue.forget(key)
         self._observer.forget(key)
+        self._applier.forget(key)
         self._rejections.drop(key)
 
 
