@@ -11,7 +11,7 @@ import pytest
 from inception_operator.contract.assignment import work
 from inception_operator.contract.names import Cause
 from inception_operator.contract.types import PodView, Report
-from inception_operator.decide import failure, imposed
+from inception_operator.decide import failure, imposed, slots
 from inception_operator.decide.budget import Budget, Counters
 from inception_operator.decide.failure import AttemptView, Failure
 from inception_operator.decide.restart_policy import (
@@ -235,6 +235,26 @@ def test_report_says_who_and_why() -> None:
         "time": "2026-01-01T12:00:00Z",
     }
     assert found.text == "Error of rank 6 in pod job-0-1 on node node-a, exit code 7: ValueError: x"
+
+
+@pytest.mark.parametrize("skew", [timedelta(hours=-1), timedelta(seconds=-6), timedelta(hours=1)])
+def test_what_others_may_still_say_is_waited_for_by_our_own_clock(skew: timedelta) -> None:
+    """The clock of the pod's node is another one."""
+    report = Report(3, "Failed", exit_code=1, reason="PeerLost", time=NOW + skew)
+    for passed, waits in ((0, True), (1.9, True), (2, False)):
+        heard = NOW - timedelta(seconds=passed)
+        pods = (pod(0, report=report, ready=False, heard=heard), pod(1))
+        found = failure.collect(pods, attempt())
+        assert failure.must_wait(found, pods, attempt()) is waits
+
+
+@pytest.mark.parametrize("skew", [timedelta(hours=-1), timedelta(), timedelta(hours=1)])
+def test_a_launcher_that_was_told_to_end_is_waited_for_by_our_own_clock(skew: timedelta) -> None:
+    report = Report(3, "Running", leaving=True, time=NOW + skew)
+    told = pod(report=report, heard=NOW)
+    last = timedelta(seconds=125)
+    assert slots.lingering(told, NOW + last - timedelta(seconds=1))
+    assert not slots.lingering(told, NOW + last)
 
 
 def test_a_root_cause_is_never_of_a_time_to_come() -> None:

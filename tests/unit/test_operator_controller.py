@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Collection, Mapping
+from datetime import UTC, datetime
 from typing import Any, cast
 
 import pytest
@@ -15,6 +16,7 @@ from inception_operator.contract.errors import (
     RejectedError,
     UnavailableError,
 )
+from inception_operator.contract.names import CONTAINER
 from inception_operator.contract.types import (
     Json,
     Observation,
@@ -196,6 +198,24 @@ async def test_pods_and_reports_reach_the_decision_in_order() -> None:
         scene.pods.merge(pod(name))
     await scene.handle()
     assert [view.name for view in scene.seen[0].pods] == ["job-0-1", "job-0-2", "job-1-1"]
+
+
+async def test_the_end_that_a_pod_tells_of_is_dated_by_our_own_clock() -> None:
+    scene = Scene(*[Plan()] * 3)
+    terminated = {"exitCode": 1, "finishedAt": "2020-01-01T00:00:00Z"}
+    before = datetime.now(UTC)
+    for version, state in enumerate(({"waiting": {}}, *[{"terminated": terminated}] * 2), 2):
+        raw = pod(version=version)
+        raw["status"] = {"containerStatuses": [{"name": CONTAINER, "state": state}]}
+        scene.pods.merge(raw)
+        await scene.controller.handle(KEY)
+    scene.queue.close()
+    await scene.probe.close()
+    none, first, again = (seen.pods[0].heard for seen in scene.seen)
+    assert none is None
+    assert first is not None
+    assert before <= first <= datetime.now(UTC)
+    assert again == first
 
 
 async def test_a_pod_that_notifies_is_asked_though_it_looks_well() -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from cluster_sim import Sim, job
+from inception_operator.contract.assignment import work
+from inception_operator.contract.types import PodView
 from inception_operator.decide import success
-from inception_operator.decide.failure import SETTLE
+from inception_operator.decide.failure import SETTLE, AttemptView, Failure
+
+NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
 
 @pytest.fixture
@@ -138,3 +142,15 @@ def test_success_of_an_earlier_attempt_is_none_of_this_one(chief: Sim) -> None:
 
 def test_patience_is_longer_than_for_a_lost_peer() -> None:
     assert SETTLE < success.CHIEF_SETTLE < timedelta(seconds=30)
+
+
+@pytest.mark.parametrize("reason", ["LauncherUnreachable", "ContractMismatch"])
+def test_what_the_operator_itself_finds_in_every_pass_is_no_echo(reason: str) -> None:
+    """It would never be old enough to be acted on."""
+    told = work(1, 0, 2, 1, "10.0.0.1", graceful=False)
+    first = PodView("job-0-1", "uid", 0, 1, phase="Running", assignment=told)
+    found = [Failure(1, 1, reason, NOW)]
+    view = AttemptView("job", 1, 1, NOW, NOW)
+    assert not success.must_wait(found, (first, None), view, "Chief")
+    lost = [Failure(1, 1, "PeerLost", NOW - timedelta(hours=1), heard=NOW)]
+    assert success.must_wait(lost, (first, None), view, "Chief")

@@ -100,7 +100,8 @@ class PodView:
     ``unhealthy`` names its broken devices, ``trouble`` is what events say keeps it from starting.
     ``leaving`` says why its node is about to go; None while it stays, or nobody knows.
     ``excluded_nodes`` are those that it was made to keep away from, but for those of which the
-    observer knows that they are still about to go.
+    observer knows that they are still about to go. ``heard`` is when this process learned of the
+    end that the pod tells of, by its own clock: that of the pod's node may differ.
     """
 
     name: str
@@ -142,6 +143,7 @@ class PodView:
     trouble: str | None = None
     leaving: str | None = None
     excluded_nodes: frozenset[str] = frozenset()
+    heard: datetime | None = None
 
 
 @dataclass(frozen=True)

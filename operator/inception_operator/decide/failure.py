@@ -74,6 +74,14 @@ class Failure:
     told_to_end: bool = False
     """Its launcher got a signal to end, and with it all ranks of the attempt."""
     step: int | None = None
+    heard: datetime | None = None
+    """When the operator learned of it, by its own clock; None where the pod has told of no end."""
+
+    @property
+    def known_since(self) -> datetime:
+        """Since when the operator waits for others to tell more."""
+        # A hang is dated back on purpose; of everything else the clock of a node says nothing.
+        return self.time if self.reason == Cause.HANG or self.heard is None else self.heard
 
     @property
     def text(self) -> str:
@@ -200,8 +208,8 @@ def must_wait(failures: Sequence[Failure], pods: Slots, view: AttemptView) -> bo
             settled.add(slot)
     if len(settled) == involved:
         return False
-    first = min(failure.time for failure in failures)
-    # The clocks of nodes may be ahead of ours.
+    first = min(failure.known_since for failure in failures)
+    # Clocks may be set back, and those of nodes be ahead of ours.
     return abs(view.now - first) < SETTLE
 
 
@@ -293,6 +301,7 @@ def _failure(
         exit_code=code,
         message=message,
         conditions=pod.conditions,
+        heard=pod.heard,
     )
 
 

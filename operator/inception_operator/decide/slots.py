@@ -158,6 +158,16 @@ def told_to_end(pod: PodView) -> bool:
     return pod.report is not None and pod.report.leaving
 
 
+def word_of_end(pod: PodView) -> tuple[int, str, bool] | None:
+    """What a pod says of its end: attempt, state, and whether it was told to; None for nothing."""
+    report = pod.report
+    if report is not None and (
+        report.leaving or report.state in (ReportState.FAILED, ReportState.STOPPED)
+    ):
+        return report.attempt, report.state, report.leaving
+    return (0, pod.phase, False) if finished(pod) else None
+
+
 def confirmed(pod: PodView, attempt: int) -> bool:
     """The launcher has said that it has begun this attempt, or has ended."""
     if not given(pod, attempt):
@@ -200,7 +210,7 @@ def lingering(pod: PodView, now: datetime) -> bool:
 
 def _is_late(pod: PodView, now: datetime) -> bool:
     """Whether a launcher that was told to end should have ended by now."""
-    told = pod.report.time if pod.report is not None else None
+    told = pod.heard or (pod.report.time if pod.report is not None else None)
     return told is None or now >= told + timedelta(seconds=GRACE_SECONDS) + LINGER_SLACK
 
 

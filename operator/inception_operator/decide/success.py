@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Final
 
-from inception_operator.contract.names import SuccessPolicy
+from inception_operator.contract.names import Cause, SuccessPolicy
 from inception_operator.contract.types import PodView
 
 from . import slots
@@ -19,6 +19,8 @@ from .slots import Slots
 # The ranks that lose the chief say so at once; that its container has ended with 0 takes the
 # kubelet a second or two.
 CHIEF_SETTLE: Final = timedelta(seconds=5)
+# The operator finds the latter two anew in every pass, so there would be no end of waiting.
+_NO_ECHOES: Final = INFRASTRUCTURE | {Cause.LAUNCHER_UNREACHABLE, Cause.CONTRACT_MISMATCH}
 TEXT: Final = {
     SuccessPolicy.ALL: "all ranks have ended with success",
     SuccessPolicy.CHIEF: "the node of rank 0 has ended with success",
@@ -54,9 +56,9 @@ def must_wait(failures: Sequence[Failure], pods: Slots, view: AttemptView, polic
     if policy != SuccessPolicy.CHIEF or first is None:
         return False
     for failure in failures:
-        # The chief itself has failed, or the cluster states what no rank can have caused.
-        if failure.slot == first.slot or failure.reason in INFRASTRUCTURE:
+        # The chief itself has failed, or what is stated no rank can have caused.
+        if failure.slot == first.slot or failure.reason in _NO_ECHOES:
             return False
-    earliest = min(failure.time for failure in failures)
-    # The clocks of nodes may be ahead of ours.
+    earliest = min(failure.known_since for failure in failures)
+    # Clocks may be set back, and those of nodes be ahead of ours.
     return abs(view.now - earliest) < CHIEF_SETTLE

@@ -7,13 +7,14 @@ events only about pods that do not start.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Final
 
 from inception_operator.contract.types import Json, Observation, PodView, Report
 from inception_operator.decide.questions import wants_events, wants_node, wants_report
+from inception_operator.decide.slots import word_of_end
 from inception_operator.pod.view import view
 
 from .node_watch import LeavingNodes
@@ -54,6 +55,8 @@ class Observer:
         self._events = events
         self._leaving = leaving
         self._notifications = Notifications(time.monotonic)
+        # By job and pod: what it says of its end, and when that was first seen.
+        self._ends: dict[Key, dict[str, tuple[object, datetime]]] = {}
         self._kept: dict[str, tuple[Json, _Known, PodView | None]] = {}
 
     def notify(self, key: Key, pod_name: str) -> bool | None:
@@ -72,6 +75,7 @@ class Observer:
         uids = {pod.uid for pod in pods}
         self._probe.retain(key, uids)
         self._notifications.retain(key, uids)
+        self._retain_ends(key, uids)
         notified = self._notifications.pending(key)
         due = [pod for pod in pods if pod.uid in notified or wants_report(resource, pod)]
         if due and not await self._probe.refresh(key, due, notified):
@@ -113,6 +117,22 @@ class Observer:
         self._probe.retain(key, ())
         self._events.forget(key)
         self._notifications.retain(key, ())
+        self._retain_ends(key, ())
+
+    def _retain_ends(self, key: Key, uids: Collection[str]) -> None:
+        ends = {uid: end for uid, end in self._ends.pop(key, {}).items() if uid in uids}
+        if ends:
+            self._ends[key] = ends
+
+    def _heard(self, key: Key, pod: PodView) -> datetime | None:
+        """When this process first saw what the pod says of its end; None while it says nothing."""
+        word = word_of_end(pod)
+        if word is None:
+            return None
+        ends = self._ends.setdefault(key, {})
+        if pod.uid not in ends or ends[pod.uid][0] != word:
+            ends[pod.uid] = word, datetime.now(UTC)
+        return ends[pod.uid][1]
 
     def _view(self, key: Key, raw: Json) -> PodView | None:
         """The pod as decisions see it: the same one as before while nothing has changed of it."""
@@ -137,6 +157,9 @@ class Observer:
             trouble = self._events.trouble(key, pod.uid)
             if (lost, leaving, trouble) != (None, None, None):
                 pod = replace(pod, node_lost_since=lost, leaving=leaving, trouble=trouble)
+            heard = self._heard(key, pod)
+            if heard is not None:
+                pod = replace(pod, heard=heard)
             if pod.excluded_nodes:
                 # An observation does not name all nodes that are about to go.
                 staying = filter(self._leaving.stays, pod.excluded_nodes)
