@@ -44,6 +44,8 @@ class Stub:
     """What its autocast can compute in."""
     events: bool = False
     """Whether the vendor's module has ``Event``."""
+    contiguous_only: bool = False
+    """Whether it refuses tensors in another memory format."""
 
     @property
     def type(self) -> str:
@@ -129,6 +131,8 @@ def install(module: str, stub: Stub) -> None:
 
     note("import", module=module, initialized=dist.is_initialized())
     torch.ops.load_library(os.environ["STUB_LIBRARY"])
+    if stub.contiguous_only:
+        torch.ops.stub_device.have_contiguous_tensors_only()
     if stub.kind != "xla":
         torch.utils.rename_privateuse1_backend(stub.type)
         torch.ops.stub_device.add_hooks()
@@ -253,5 +257,7 @@ def _aliases(tensors: Any) -> list[Any]:
 def _note_convolutions() -> None:
     import torch
 
+    if torch.ops.stub_device.left_sgd_to_cpu():
+        note("left_sgd_to_cpu")
     numbers = torch.ops.stub_device.convolution_types()
     note("convolutions", types=[TYPES[number] for number in numbers])

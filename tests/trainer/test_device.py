@@ -301,6 +301,36 @@ def test_bf16_that_is_emulated_is_none(answer, expected) -> None:
     assert precision.by_rule("AskDevice", functions) == expected
 
 
+def test_images_lie_as_the_device_can_have_them(monkeypatch) -> None:
+    cpu, other = torch.device("cpu"), torch.device("meta")
+    assert device.image_format(cpu) == torch.channels_last
+    empty = torch.empty
+
+    def refuse(*size: int, memory_format=torch.contiguous_format, **options) -> torch.Tensor:
+        if memory_format != torch.contiguous_format:
+            raise RuntimeError("Only c10::MemoryFormat::Contiguous is supported")
+        return empty(*size, **options)
+
+    monkeypatch.setattr(torch, "empty", refuse)
+    assert device.image_format(other) == torch.contiguous_format
+    device.image_format.cache_clear()
+
+
+def test_fused_kernels_are_those_of_the_device(monkeypatch) -> None:
+    cpu = torch.device("cpu")
+    assert device.supports_fused_sgd(cpu)
+    asked: list[tuple[str, str]] = []
+
+    def has_kernel(operation: str, key: str) -> bool:
+        asked.append((operation, key))
+        return False
+
+    # A plug-in that leaves to the CPU what it has no kernel for, where the trial works.
+    monkeypatch.setattr(torch._C, "_dispatch_has_kernel_for_dispatch_key", has_kernel)
+    assert not device.supports_fused_sgd(cpu)
+    assert asked == [("aten::_fused_sgd_", "CPU")]
+
+
 class Telling:
     """A device that answers, until it breaks."""
 

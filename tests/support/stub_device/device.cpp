@@ -30,6 +30,9 @@ constexpr int DEVICES = 8;
 // Of the process, so that autograd's threads see what the program has set.
 c10::DeviceIndex current_device = 0;
 std::set<int64_t> convolved;
+// As Ascend's plug-in, which has no other tensors.
+bool contiguous_only = false;
+bool has_left_sgd_to_cpu = false;
 
 // ---- a queue: results are there at once, but whoever reads them waits as long as the work would have taken
 
@@ -186,6 +189,9 @@ struct Kernels {
       std::optional<at::Device> device,
       std::optional<bool>,
       std::optional<at::MemoryFormat> format) {
+    TORCH_CHECK(
+        !contiguous_only || format.value_or(at::MemoryFormat::Contiguous) == at::MemoryFormat::Contiguous,
+        "Only c10::MemoryFormat::Contiguous is supported for creating a tensor of the stub");
     const auto old = current_device;
     if (device.has_value() && device->has_index()) {
       current_device = device->index();
@@ -337,6 +343,7 @@ struct Kernels {
 };
 
 void to_cpu(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
+  has_left_sgd_to_cpu |= op.schema().name() == "aten::_fused_sgd_";
   at::native::cpu_fallback(op, stack);
   enqueue_after(op.schema().name());
 }
@@ -440,6 +447,14 @@ std::vector<int64_t> convolution_types() {
   return {convolved.begin(), convolved.end()};
 }
 
+void have_contiguous_tensors_only() {
+  contiguous_only = true;
+}
+
+bool left_sgd_to_cpu() {
+  return has_left_sgd_to_cpu;
+}
+
 void add_hooks() {
   static Hooks hooks;
   at::RegisterPrivateUse1HooksInterface(&hooks);
@@ -449,6 +464,8 @@ TORCH_LIBRARY(stub_device, m) {
   m.def("alias(Tensor self) -> Tensor", alias);
   m.def("set_device(int index) -> ()", set_device);
   m.def("add_hooks() -> ()", add_hooks);
+  m.def("have_contiguous_tensors_only() -> ()", have_contiguous_tensors_only);
+  m.def("left_sgd_to_cpu() -> bool", left_sgd_to_cpu);
   // On the clock of time.monotonic.
   m.def("queue_ends() -> float", queue_ends);
   // Numbers of the types that convolutions were computed in.

@@ -272,7 +272,9 @@ def threads_per_rank(settings: Settings) -> int:
 
 
 def supports_fused_sgd(device: torch.device) -> bool:
-    """Whether torch's one-kernel SGD works on this device; tried, for nothing tells."""
+    """Whether the device has a kernel of its own for torch's one-kernel SGD, and it works."""
+    if not _has_kernel("aten::_fused_sgd_", device):
+        return False
     parameter = torch.nn.Parameter(torch.zeros(1, device=device))
     parameter.grad = torch.zeros_like(parameter)
     try:
@@ -280,3 +282,17 @@ def supports_fused_sgd(device: torch.device) -> bool:
     except (RuntimeError, TypeError, NotImplementedError):
         return False
     return True
+
+
+def _has_kernel(operation: str, device: torch.device) -> bool:
+    """Whether the device does an operation itself.
+
+    torch lists every plug-in's device as one that has fused optimizers. Where it has none, the
+    plug-in leaves them to the CPU: each step then copies all weights there and back.
+    """
+    try:
+        key = torch._C._dispatch_key_for_device(device.type)  # noqa: SLF001 - nothing public tells
+        return torch._C._dispatch_has_kernel_for_dispatch_key(operation, key)  # noqa: SLF001
+    except (AttributeError, RuntimeError):
+        # Older releases of torch know neither these functions nor, before 2.3, the operation.
+        return device.type in ("cpu", "cuda")

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from inception_trainer.config.training import AugmentationConfig
 from inception_trainer.data.counter_rng import hashes, stream_key
+from inception_trainer.device import image_format
 
 MIXUP_STREAM, CUTMIX_STREAM, RECTANGLE_STREAM, CHOICE_STREAM = 5, 20, 21, 22
 """Counters of :func:`stream_key`: coefficients of mixup and CutMix, where CutMix cuts, and which of
@@ -96,7 +97,8 @@ def blend_images(images: Tensor, lam: float) -> Tensor:
     position.
     """
     # Mirrored, not shuffled: no order has to be drawn, and all but the middle one get a partner.
-    return torch.lerp(images.flip(0), images, lam).contiguous(memory_format=torch.channels_last)
+    blended = torch.lerp(images.flip(0), images, lam)
+    return blended.contiguous(memory_format=image_format(images.device))
 
 
 def _uniforms(seed: int, step: int, attempt: int, stream: int) -> tuple[float, float]:

@@ -18,7 +18,7 @@ from inception_trainer import models
 from inception_trainer.comm import Comm
 from inception_trainer.config.training import TrainingConfig
 from inception_trainer.data import Splits
-from inception_trainer.device import Accelerator
+from inception_trainer.device import Accelerator, image_format
 from inception_trainer.errors import ConfigError
 from inception_trainer.weights.layouts import AUXILIARY
 from inception_trainer.weights.load import WeightsSource, load_weights, local_file
@@ -71,7 +71,7 @@ def build_network(
         synchronize_batch_norms(network, device)
     # After it: a norm that is frozen stays so on any number of ranks.
     freeze(network, config.model)
-    network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network.to(device, memory_format=image_format(device))  # type: ignore[call-overload]
     comm.broadcast_tensors([*network.parameters(), *network.buffers()], source)
     return network, loaded
 
@@ -83,7 +83,7 @@ def empty_network(config: TrainingConfig, classes: int, device: torch.device) ->
     name = config.model.name
     network = models.without_values(name, lambda: _create(config, classes, auxiliary=True))
     models.with_memory(network, device)
-    network.to(memory_format=torch.channels_last)
+    network.to(memory_format=image_format(device))
     return network
 
 

@@ -27,7 +27,7 @@ from inception_trainer.data import Batch
 from inception_trainer.data.augment import finish
 from inception_trainer.data.counter_rng import stream_key
 from inception_trainer.data.sampler import BatchPlan
-from inception_trainer.device import Accelerator, StepTimes
+from inception_trainer.device import Accelerator, StepTimes, image_format
 
 from .ema import WeightAverage
 from .losses import Criterion
@@ -103,6 +103,7 @@ class Normalise:
         self._shift = mean / deviation
         self._offset = -self._shift
         self._swaps = normalization.order == "BGR"
+        self._format = image_format(device)
         # The CPU would convert first all the same, into memory of its own.
         self._in_one_pass = device.type != "cpu" and self._works_in_one_pass()
 
@@ -114,7 +115,7 @@ class Normalise:
         if self._in_one_pass:
             return self._one_pass(x)
         x = x.float()
-        return (x * self._scale - self._shift).contiguous(memory_format=torch.channels_last)
+        return (x * self._scale - self._shift).contiguous(memory_format=self._format)
 
     def _one_pass(self, x: Tensor) -> Tensor:
         """Conversion, scale, shift, rounding and layout in one kernel, which computes in float32:
@@ -122,7 +123,7 @@ class Normalise:
         """
         shape = (len(x), 3, *x.shape[2:])
         normalised = torch.empty(
-            shape, dtype=self._kind, device=x.device, memory_format=torch.channels_last
+            shape, dtype=self._kind, device=x.device, memory_format=self._format
         )
         return torch.addcmul(self._offset, x, self._scale, out=normalised)
 

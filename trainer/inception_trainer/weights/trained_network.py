@@ -23,6 +23,7 @@ from inception_trainer.config.catalog import facts
 from inception_trainer.config.normalization import Normalization
 from inception_trainer.config.training import TrainingConfig
 from inception_trainer.data import Splits
+from inception_trainer.device import image_format
 from inception_trainer.errors import ConfigError, DataError, InputMissing
 from inception_trainer.log import logger
 from inception_trainer.stores import Remote, is_url, place, temporary_folder
@@ -155,7 +156,7 @@ def open_trained(
             network, trained.model, trained.path, may_unpickle=may_be_read, kind=kind
         )
     )
-    network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network.to(device, memory_format=image_format(device))  # type: ignore[call-overload]
     comm.broadcast_tensors([*network.parameters(), *network.buffers()])
     return network.eval(), trained
 
