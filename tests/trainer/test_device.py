@@ -3,6 +3,7 @@
 Whole trainings on stubs of the vendors' plug-ins are in ``test_device_vendors.py``.
 """
 
+import dataclasses
 import os
 import sys
 import types
@@ -331,6 +332,18 @@ def test_fused_kernels_are_those_of_the_device(monkeypatch) -> None:
     assert asked == [("aten::_fused_sgd_", "CPU")]
 
 
+def test_random_numbers_of_every_device_begin_with_the_seed(monkeypatch) -> None:
+    """torch seeds its own devices and those of plug-ins that have no type of their own in it."""
+    seeded: list[tuple[str, int]] = []
+    monkeypatch.setattr(torch, "manual_seed", lambda value: seeded.append(("torch", value)))
+    cpu = device.resolve(CPU, "FP32", settings())
+    cpu.seed(3)
+    dataclasses.replace(cpu, seeder=lambda value: seeded.append(("device", value))).seed(4)
+    assert seeded == [("torch", 3), ("torch", 4), ("device", 4)]
+    unknown_to_torch = {name for name, row in table.TYPES.items() if row.seeder is not None}
+    assert unknown_to_torch == {"hpu", "xla"}
+
+
 class Telling:
     """A device that answers, until it breaks."""
 
@@ -371,6 +384,21 @@ def test_figures_are_those_that_the_device_tells() -> None:
     assert reader.read() == Figures(temperature_celsius=61, power_watts=250.0, healthy=0.0)
     device_functions.broken = False
     assert reader.read().healthy == 1.0
+
+
+@pytest.mark.parametrize(
+    ("name", "hip", "told"),
+    [("cuda", None, 250_000), ("cuda", "6.4", 250), ("xpu", None, 250.0)],
+)
+def test_power_is_in_watts_whatever_the_vendor_tells(monkeypatch, name, hip, told) -> None:
+    functions = getattr(torch, name)
+    monkeypatch.setattr(torch.version, "hip", hip)
+    for other in ("mem_get_info", "memory_allocated", "max_memory_allocated"):
+        monkeypatch.setattr(functions, other, None)
+    for other in ("utilization", "temperature"):
+        monkeypatch.setattr(functions, other, None, raising=False)
+    monkeypatch.setattr(functions, "power_draw", lambda _index: told, raising=False)
+    assert Reader(functions, 0).read() == Figures(power_watts=250.0, healthy=1.0)
 
 
 def test_device_that_tells_nothing_has_no_figures() -> None:

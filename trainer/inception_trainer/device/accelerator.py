@@ -49,6 +49,8 @@ class Accelerator:
     """The vendor's module with device functions, like ``torch.cuda``."""
     flush: Callable[[], Any] | None = None
     """Sends the operations of a step to a device that collects them."""
+    seeder: Callable[[int], Any] | None = None
+    """Begins the random numbers of a device that ``torch.manual_seed`` does not know."""
     numbered: bool = False
     """Whether the process may use several devices and so names its own by number."""
     _reader: Reader = field(default_factory=lambda: Reader(None, None))
@@ -86,6 +88,12 @@ class Accelerator:
         if self.precision != "FP16":
             return None
         return loss_scaler(self.device, self.functions, initial_scale)
+
+    def seed(self, value: int) -> None:
+        """Begin the random numbers of the host and of the device anew."""
+        torch.manual_seed(value)
+        if self.seeder is not None:
+            self.seeder(value)
 
     def end_of_step(self) -> None:
         """Tell devices that collect operations that a step is complete."""
@@ -158,6 +166,7 @@ def _resolve(config: AcceleratorConfig, requested: str, settings: Settings) -> A
         name=str(_name(functions, device) or choice.device),
         functions=functions,
         flush=plugins.function(choice.device_type.marker),
+        seeder=plugins.function(choice.device_type.seeder),
         numbered=numbered,
         _reader=Reader(functions, device.index if numbered else None),
     )

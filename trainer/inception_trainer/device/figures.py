@@ -10,6 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 # ImportError: torch.cuda's load and power need NVML's Python module.
 NEVER = (ImportError, AttributeError, NotImplementedError, TypeError, AssertionError)
 """Errors that say that a figure does not exist here; others say that the device does not answer."""
@@ -45,7 +47,7 @@ class Reader:
         free_total = self._ask("mem_get_info")
         allocated = self._ask("memory_allocated") if free_total is None else None
         percent = self._ask("utilization")
-        milliwatts = self._ask("power_draw")
+        power = self._ask("power_draw")
         if free_total is None:
             used = allocated
             total = None
@@ -59,7 +61,7 @@ class Reader:
             memory_peak_bytes=self._ask("max_memory_allocated"),
             utilization_ratio=None if percent is None else percent / 100,
             temperature_celsius=self._ask("temperature"),
-            power_watts=None if milliwatts is None else milliwatts / 1000,
+            power_watts=None if power is None else power / units_per_watt(self._functions),
             healthy=float(not self._failed) if self._answered else None,
         )
 
@@ -88,3 +90,12 @@ class Reader:
         if value is not None:
             self._answered.add(name)
         return value
+
+
+def units_per_watt(functions: Any) -> int:
+    """In what these functions tell ``power_draw``: NVIDIA's library in milliwatts, and torch hands
+    on the watts of AMD's and Intel's as they are.
+    """
+    is_amd = functions is torch.cuda and torch.version.hip is not None
+    is_intel = functions is getattr(torch, "xpu", None)
+    return 1 if is_amd or is_intel else 1000

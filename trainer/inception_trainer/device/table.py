@@ -39,6 +39,10 @@ class DeviceType:
     """
     marker: tuple[str, str] | None = None
     """Module and function that send a step to a device which collects operations first."""
+    seeder: tuple[str, str] | None = None
+    """Module and function that begin the random numbers of a device which ``torch.manual_seed``
+    does not know.
+    """
     fp32_variables: Mapping[str, str] = field(default_factory=dict)
     """What makes FP32 mean FP32; set before the plug-in is imported."""
 
@@ -78,6 +82,7 @@ TYPES: Mapping[str, DeviceType] = {
         companions=("habana_frameworks.torch.core", "habana_frameworks.torch.distributed.hccl"),
         chooser=("habana_frameworks.torch.distributed.hccl", "initialize_distributed_hpu"),
         marker=("habana_frameworks.torch.core", "mark_step"),
+        seeder=("habana_frameworks.torch.hpu", "manual_seed_all"),
     ),
     "xla": DeviceType(
         "torch_xla",
@@ -88,6 +93,7 @@ TYPES: Mapping[str, DeviceType] = {
         functions="torch_xla.core.xla_model",
         chooser=("torch_xla.core.xla_model", "xla_device"),
         marker=("torch_xla.core.xla_model", "mark_step"),
+        seeder=("torch_xla.core.xla_model", "set_rng_state"),
     ),
 }
 """By device type. Six vendors say ``cuda``: what differs between them is in :data:`RULES` or comes

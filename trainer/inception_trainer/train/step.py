@@ -274,7 +274,7 @@ class TrainStep:
         if self._has_dropout:
             # Dropout too is a function of counters, so that a resumed run draws the same.
             key = stream_key(self._seed, step, self._comm.rank, DROPOUT_STREAM)
-            torch.manual_seed(int(key) >> 1)
+            self._accelerator.seed(int(key) >> 1)
         mix = None
         if step < self._mixed_steps:
             mix = draw_mix(self._augmentation, self._seed, step)
