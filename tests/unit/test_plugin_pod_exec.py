@@ -19,7 +19,8 @@ from inception_operator.plugin import pod_exec
 
 POD: dict[str, Any] = {"metadata": {"name": "digits-0-1"}}
 SUCCESS = b'\x03{"status": "Success"}'
-FORBIDDEN_ANSWER = {"message": 'pods "digits-0-1" is forbidden: no exec', "reason": "Forbidden"}
+RIGHT = 'User "jane" cannot create resource "pods/exec" in API group ""'
+FORBIDDEN_ANSWER = {"message": f'pods "digits-0-1" is forbidden: {RIGHT}', "reason": "Forbidden"}
 
 
 class ApiServer:
@@ -112,7 +113,7 @@ def test_output_comes_as_it_is_and_the_end_is_the_code_of_the_command(
 @pytest.mark.parametrize(
     ("frames", "stays", "code", "said"),
     [
-        ([], False, FORBIDDEN, "is forbidden: no exec"),
+        ([], False, FORBIDDEN, f"is forbidden: {RIGHT}"),
         ([b"\x01half"], False, UNAVAILABLE, "the connection broke"),
         ([b"\x01half"], True, UNAVAILABLE, "has said nothing for 0 s"),
     ],
