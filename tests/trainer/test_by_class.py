@@ -129,8 +129,9 @@ def test_what_is_kept_follows_from_the_pairs_that_occur(tmp_path) -> None:
     counts = ByClass(classes)
     logits = torch.zeros(3, classes)
     logits[:, 7] = 1
+    batch = seen(logits, torch.tensor([7, classes - 1, -100]))
     for _ in range(BATCHES_WAITING + 1):
-        counts.add(seen(logits, torch.tensor([7, classes - 1, -100])))
+        counts.add(batch)
     result = counts.result(ALONE)
     again = BATCHES_WAITING + 1
     assert result.pairs.tolist() == [[7 * classes + 7, (classes - 1) * classes + 7], [again] * 2]
