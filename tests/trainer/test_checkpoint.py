@@ -1,17 +1,21 @@
 """Checkpoints survive what happens to disks and processes, and only the newest attempt writes."""
 
+import contextlib
+import errno
 import hashlib
 import json
 import os
 import threading
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import fsspec.config
 import pytest
 import torch
 from torch import nn
 
-from inception_trainer import models
+from inception_trainer import models, storage
 from inception_trainer.checkpoint import checksums, folder
 from inception_trainer.checkpoint.base import FORMAT, FailedSave
 from inception_trainer.checkpoint.folder import FolderCheckpoints
@@ -21,7 +25,7 @@ from inception_trainer.config.normalization import INCEPTION
 from inception_trainer.config.settings import from_environment
 from inception_trainer.config.training import from_mapping
 from inception_trainer.device import Accelerator
-from inception_trainer.errors import DataError, Fenced, NonFiniteLoss
+from inception_trainer.errors import DataError, Fenced, NonFiniteLoss, StorageFailed
 from inception_trainer.reporting.records import Bus
 from inception_trainer.train.build import open_store
 from inception_trainer.train.state import Snapshot, TrainingState
@@ -70,7 +74,7 @@ def test_round_trip_and_retention(writer, tmp_path) -> None:
 
 def test_the_newest_step_is_known_without_reading_a_checkpoint(writer, tmp_path) -> None:
     assert writer.newest_step() == -1
-    save(writer, 1, 12, 3)
+    save(writer, 12, 3)
     for path in (tmp_path / "checkpoints").glob("*.pt"):
         path.write_bytes(b"")
     # The last one written, whatever its number.
@@ -193,6 +197,139 @@ def test_all_damaged_is_no_silent_beginning(writer, tmp_path) -> None:
     for path in (tmp_path / "checkpoints").glob("step-*.pt"):
         flip_bit(path)
     with pytest.raises(DataError, match=r"step-000000002\.pt: its SHA-256"):
+        writer.load()
+
+
+def test_without_its_checksum_nobody_knows_whether_a_checkpoint_is_whole(
+    writer, tmp_path, caplog
+) -> None:
+    """It is passed over with a word, and where there is no other one it is no silent beginning."""
+    save(writer, 1, 2)
+    (tmp_path / "latest.json").unlink()
+    newest = tmp_path / "checkpoints" / "step-000000002.pt"
+    checksums.beside(newest).write_bytes(b"")
+    assert writer.load()["progress"] == {"step": 1}
+    assert "step-000000002.pt.sha256 is missing or holds no checksum" in caplog.text
+    for path in (tmp_path / "checkpoints").glob("*.sha256"):
+        path.unlink()
+    with pytest.raises(DataError, match=r"sha256sum step-000000002\.pt > step-000000002\.pt\.sha"):
+        writer.load()
+    # The remedy that the message tells.
+    checksum = hashlib.sha256(newest.read_bytes()).hexdigest()
+    checksums.beside(newest).write_bytes(checksums.entry(checksum, newest.name))
+    assert writer.load()["progress"] == {"step": 2}
+
+
+@pytest.mark.parametrize(
+    ("damaged", "kept"),
+    [
+        ((), ["step-000000002.pt", "step-000000003.pt"]),
+        ((3,), ["step-000000002.pt", "step-000000003.pt"]),
+        ((2, 3), ["step-000000001.pt", "step-000000002.pt"]),
+    ],
+    ids=str,
+)
+def test_damaged_checkpoints_do_not_count_among_those_that_are_kept(
+    tmp_path, damaged, kept
+) -> None:
+    before = FolderCheckpoints(tmp_path, 1, keep=3)
+    before.acquire()
+    save(before, 1, 2, 3)
+    for step in damaged:
+        flip_bit(tmp_path / "checkpoints" / f"step-{step:09d}.pt")
+    writer = FolderCheckpoints(tmp_path, 2, keep=2)
+    writer.acquire()
+    step = writer.load()["progress"]["step"]
+    save(writer, step + 1 if damaged else step)
+    assert names(tmp_path) == kept
+
+
+def test_steps_of_a_training_that_went_back_go_before_those_that_it_does_again(tmp_path) -> None:
+    writer = FolderCheckpoints(tmp_path, 1, keep=3)
+    writer.acquire()
+    save(writer, 10, 20, 30, 14, 18)
+    assert names(tmp_path) == [f"step-0000000{step}.pt" for step in (10, 14, 18)]
+
+
+@pytest.mark.parametrize("pointer", ["as it was", "damaged"])
+def test_the_same_step_saved_again_and_cut_off_anywhere_leaves_one_of_both(
+    tmp_path, monkeypatch, pointer
+) -> None:
+    """As the final save of a job does that was stopped at its last step; what was cut off is not
+    taken for all that a finished job leaves.
+    """
+    found = []
+    for number in range(40):
+        root = tmp_path / str(number)
+        writer = FolderCheckpoints(root, 1, keep=1)
+        writer.acquire()
+        save(writer, 5)
+        left = iter(range(number))
+
+        def replace(
+            path: Path, target: Path, left: Iterator[int] = left, original: Any = Path.rename
+        ) -> Path:
+            if next(left, None) is None:
+                raise SystemExit
+            return original(path, target)
+
+        monkeypatch.setattr(Path, "replace", replace)
+        was_cut = True
+        with contextlib.suppress(SystemExit):
+            again = small_checkpoint(5) | {"progress": {"step": 5, "summary": {}}}
+            writer.commit(again, 5, True, True)
+            was_cut = False
+        monkeypatch.undo()
+        if pointer == "damaged":
+            (root / "latest.json").write_bytes(b"")
+        successor = FolderCheckpoints(root, 2, keep=1)
+        successor.acquire()
+        is_final = "summary" in successor.load()["progress"]
+        found.append(is_final)
+        assert successor.is_settled == (pointer == "as it was" and not (is_final and was_cut))
+        if not was_cut:
+            break
+    assert found == sorted(found)
+    assert found.count(True) > 5
+
+
+@pytest.mark.parametrize("bad", [(2,), (1, 2)], ids=str)
+def test_a_file_that_the_disk_cannot_read_any_more_is_passed_over(
+    writer, tmp_path, monkeypatch, bad
+) -> None:
+    """Unless none can be read: then it is the disk, which may come back."""
+    save(writer, 1, 2)
+    read = Path.read_bytes
+
+    def broken(path: Path) -> bytes:
+        if path.name in [f"step-{step:09d}.pt" for step in bad]:
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", broken)
+    monkeypatch.setattr(storage, "PATIENCE", 0.1)
+    monkeypatch.setattr(folder, "LITTLE_PATIENCE", 0.1)
+    if bad == (2,):
+        assert writer.load()["progress"] == {"step": 1}
+    else:
+        with pytest.raises(StorageFailed, match=r"step-000000002\.pt: EIO"):
+            writer.load()
+
+
+def test_a_folder_that_cannot_be_listed_is_not_taken_for_an_empty_one(
+    writer, tmp_path, monkeypatch
+) -> None:
+    save(writer, 1)
+    (tmp_path / "latest.json").unlink()
+    (tmp_path / "checkpoints" / "step-mine.pt").write_bytes(b"of somebody else")
+    assert writer.load()["progress"] == {"step": 1}
+
+    def refused(path: Any = ".") -> Any:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    monkeypatch.setattr(os, "listdir", refused)
+    monkeypatch.setattr(os, "scandir", refused)
+    with pytest.raises(PermissionError):
         writer.load()
 
 
@@ -373,6 +510,32 @@ def test_the_final_weights_are_there_as_safetensors(writer, tmp_path, averaged, 
     file = open_weights("bninception", path, may_unpickle=True)
     assert (file.content["class_names"], file.content["progress"]["step"]) == (list("abcd"), 7)
     assert file.content["preprocessing"]["imageSize"] == 64
+
+
+@pytest.mark.parametrize(
+    ("text", "is_checksum"),
+    [
+        ("{sum}  w.pt\n", True),
+        ("{sum} *w.pt\r\n", True),
+        ("{SUM}  w.pt", True),
+        ("SHA256 (w.pt) = {sum}\n", True),
+        ("SHA2-256(w.pt)= {sum}\n", True),
+        ("\nAlgorithm : SHA256\nHash      : {SUM}\nPath      : C:\\w.pt\n", True),
+        ("", False),
+        ("<html>not here</html>", False),
+        ("{sum}0  w.pt", False),
+    ],
+)
+def test_checksums_are_read_as_the_programs_write_them_that_make_them(
+    tmp_path, text, is_checksum
+) -> None:
+    path = tmp_path / "w.pt"
+    path.write_bytes(b"weights")
+    checksum = checksums.file_sha256(path)
+    written = text.format(sum=checksum, SUM=checksum.upper())
+    checksums.beside(path).write_text(written, newline="")
+    assert checksums.recorded(path) == ((checksum,) if is_checksum else ())
+    checksums.check(path)
 
 
 @pytest.mark.parametrize("name", ["final.safetensors", "best.pt"])

@@ -108,7 +108,13 @@ def test_a_job_that_has_ended_early_stays_so_and_goes_on_when_asked_for_more(tmp
     assert again.wait() == [0]
     assert "finished before, at step 4: nothing to do" in again.output()
     assert (tmp_path / "latest.json").read_bytes() == ended
-    more = trainer_ranks.start(tmp_path, job(tmp_path), attempt=3)
+    # As if the final save had been cut off after it had written the checkpoint.
+    for name in ("latest.json", "checkpoints/final.pt", "checkpoints/final.safetensors"):
+        (tmp_path / name).unlink()
+    assert trainer_ranks.start(tmp_path, early, attempt=3).wait() == [0]
+    assert json.loads((tmp_path / "latest.json").read_bytes())["step"] == 4
+    assert (tmp_path / "checkpoints" / "final.safetensors").exists()
+    more = trainer_ranks.start(tmp_path, job(tmp_path), attempt=4)
     assert more.wait() == [0]
     assert "continuing at step 4 " in more.output()
     assert (summary(tmp_path)["exitReason"], summary(tmp_path)["steps"]) == ("Completed", 36)

@@ -112,6 +112,12 @@ def test_a_step_a_file_and_the_newest_can_be_asked_for(root: str) -> None:
         promote.promote(Request(root, "best.pt"))
 
 
+def test_the_newest_is_found_without_a_pointer_to_it(tmp_path: Path) -> None:
+    train(str(tmp_path), 1, 2, 3)
+    (tmp_path / "latest.json").unlink()
+    assert promote.promote(Request(str(tmp_path)))["step"] == 3
+
+
 def test_again_makes_it_the_current_one_and_a_name_is_never_given_twice(root: str) -> None:
     train(root, 1, 2)
     promote.promote(Request(root, "1"))

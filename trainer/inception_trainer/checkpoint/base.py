@@ -99,6 +99,10 @@ class CheckpointWriter(abc.ABC):
         self.root = root
         self.other: AnyPath | None = None
         """Where to look for checkpoints of this job while there are none in ``root``."""
+        self.is_settled = True
+        """Whether all that goes with the checkpoint that was loaded (``final.pt`` and the like) is
+        in ``root``, too: a save may have been cut off before.
+        """
         self._saved = saved or (lambda _record: None)
         self.failed: Callable[[FailedSave], None] = lambda _record: None
         """Called in the writer thread for each checkpoint that cannot be written just now."""

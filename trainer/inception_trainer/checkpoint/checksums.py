@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import hashlib
 import io
+import re
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from typing_extensions import override
 
 from inception_trainer.errors import DataError
+
+_SHA256 = re.compile(r"(?<![0-9a-fA-F])[0-9a-fA-F]{64}(?![0-9a-fA-F])")
 
 
 class HashingFile(io.RawIOBase):
@@ -66,7 +69,8 @@ def recorded(path: Path) -> tuple[str, ...]:
     except (OSError, ValueError):
         # No checksum is no damage: files of other programs have none.
         return ()
-    return tuple(line.split()[0] for line in text.splitlines() if line.strip())
+    # Programs put it before the name or behind it, some in capital letters.
+    return tuple(checksum.lower() for checksum in _SHA256.findall(text))
 
 
 def check(path: Path) -> None:

@@ -22,12 +22,15 @@ import json
 import re
 import stat
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from typing_extensions import override
 
+from inception_trainer.errors import StorageFailed
 from inception_trainer.log import logger
 from inception_trainer.storage import describe, lacks_room, patiently
 
@@ -49,6 +52,19 @@ from .safetensors_file import encode_weights
 CHECKPOINT_NAME = re.compile(r"checkpoints/step-[0-9]{1,20}\.pt")
 """What ``latest.json`` may name: nothing above the folder, no absolute path, no URL."""
 STEP_NAME = re.compile(r"step-([0-9]{1,20})\.pt")
+LITTLE_PATIENCE = 2.0
+"""Seconds for which a checkpoint is tried where the one before it could not be read."""
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """A checkpoint that may be whole."""
+
+    path: Path
+    checksum: str
+    """Empty where there is none."""
+    is_latest: bool = False
+    """Whether ``latest.json`` names it: all that goes with it is there, too."""
 
 
 class FolderCheckpoints(CheckpointWriter):
@@ -70,6 +86,8 @@ class FolderCheckpoints(CheckpointWriter):
         self._fence = Fence(root, self._owner)
         self._whole: str | None = None
         """Name of the checkpoint that was read or written last: the one to go on from."""
+        self._unusable: set[str] = set()
+        """Names of those that could not be read."""
 
     @override
     def acquire(self) -> int:
@@ -97,17 +115,28 @@ class FolderCheckpoints(CheckpointWriter):
     @override
     def load(self) -> Checkpoint | None:
         problems: list[str] = []
-        for path, checksum in self._candidates():
+        failure: StorageFailed | None = None
+        for candidate in self._candidates():
+            name = candidate.path.name
+            # A disk that is there may have a file that it cannot read any more.
+            patience = None if failure is None else LITTLE_PATIENCE
             try:
-                data = patiently(functools.partial(self._read, path), path)
-                checkpoint = decode(data, checksum)
-                self._whole = path.name
+                data = patiently(functools.partial(self._read, candidate), candidate.path, patience)
+                checkpoint = decode(data, candidate.checksum)
+                self._whole = name
+                self._unusable.discard(name)
+                self.is_settled = candidate.is_latest
                 return checkpoint
-            except (OSError, *DAMAGE_ERRORS) as error:
-                problems.append(f"{path.name}: {error}")
+            except (OSError, StorageFailed, *DAMAGE_ERRORS) as error:
+                if isinstance(error, StorageFailed):
+                    failure = failure or error
+                self._unusable.add(name)
+                problems.append(f"{name}: {error}")
                 logger.warning(
-                    "checkpoint %s cannot be used (%s); trying the one before", path.name, error
+                    "checkpoint %s cannot be used (%s); trying the one before", name, error
                 )
+        if failure is not None:
+            raise failure
         if problems:
             raise all_damaged(self._folder, problems)
         return self._load_from_elsewhere()
@@ -124,12 +153,13 @@ class FolderCheckpoints(CheckpointWriter):
         if checkpoint is None or job_of(checkpoint) not in ("", self._owner.job):
             return None
         logger.info("there is nothing at %s yet: going on from %s", self.root, self.other)
+        self.is_settled = False
         return checkpoint
 
     @override
     def newest_step(self) -> int:
-        for path, _ in self._candidates():
-            match = STEP_NAME.fullmatch(path.name)
+        for candidate in self._candidates():
+            match = STEP_NAME.fullmatch(candidate.path.name)
             if match:
                 return int(match[1])
         return -1
@@ -163,15 +193,12 @@ class FolderCheckpoints(CheckpointWriter):
     @override
     def make_room(self) -> bool:
         self._fence.check()
-        for path in sorted(self._folder.glob("step-*.pt")):
-            # Without one to go on from, nobody knows which of them is whole.
-            if self._whole is None or path.name == self._whole:
-                continue
-            logger.warning(
-                "no room for another checkpoint at %s: removing %s", self.root, path.name
-            )
-            self._remove(path.name)
-            return not path.exists()
+        # Without one to go on from, nobody knows which of them is whole.
+        others = [] if self._whole is None else self._least_needed_first(self._whole)
+        for name in others[:1]:
+            logger.warning("no room for another checkpoint at %s: removing %s", self.root, name)
+            self._remove(name)
+            return not (self._folder / name).exists()
         return False
 
     def _write_files(
@@ -180,9 +207,8 @@ class FolderCheckpoints(CheckpointWriter):
         name = f"step-{step:09d}.pt"
         draft = self._fence.draft(name)
         size, checksum = _write_tensors(checkpoint, draft)
-        # The checksum first: a checkpoint that has its name has its checksum, too.
-        self._fence.write(self._folder / f"{name}.sha256", checksums.entry(checksum, name))
-        self._fence.publish(draft, self._folder / name)
+        # There may be one of this step already, which is whole until this one is there.
+        self._replace(draft, self._folder / name, checksum)
         if kept_epoch is not None:
             self._alias(name, f"epoch-{kept_epoch:06d}.pt", checksum)
         if best:
@@ -195,6 +221,7 @@ class FolderCheckpoints(CheckpointWriter):
         latest = {"file": f"checkpoints/{name}", "sha256": checksum, "step": step}
         self._fence.write(self.root / "latest.json", json.dumps(latest).encode())
         self._whole = name
+        self._unusable.discard(name)
         self._prune(name)
         return size
 
@@ -233,8 +260,9 @@ class FolderCheckpoints(CheckpointWriter):
     def _replace(self, draft: Path, path: Path, checksum: str) -> None:
         """Put a draft in the place of a file that others may read meanwhile.
 
-        A file and its checksum cannot be renamed in one step, so in between the checksums of both
-        the old and the new file are there.
+        A file and its checksum cannot be renamed in one step. The checksum comes first: a file that
+        has its name has its checksum, too; in between those of both the old and the new file are
+        there.
         """
         beside = checksums.beside(path)
         new = checksums.entry(checksum, path.name)
@@ -246,30 +274,46 @@ class FolderCheckpoints(CheckpointWriter):
             self._fence.write(beside, new)
 
     def _prune(self, newest: str) -> None:
-        """Remove the oldest checkpoints, so that ``keep`` remain."""
-        steps = sorted(path.name for path in self._folder.glob("step-*.pt"))
-        # After going back to an older checkpoint the newest one written is not the highest step.
-        others = [name for name in steps if name != newest]
-        for name in others[: max(0, len(steps) - self._keep)]:
+        """Remove the checkpoints that are needed least, so that ``keep`` remain."""
+        others = self._least_needed_first(newest)
+        for name in others[: max(0, len(others) + 1 - self._keep)]:
             self._remove(name)
+
+    def _least_needed_first(self, newest: str) -> list[str]:
+        """All but ``newest``: those that could not be read, which must not outlive one that can;
+        those ahead of it, which were left when the training went back; then from the oldest on.
+        """
+        names = [path.name for path in self._steps() if path.name != newest]
+        return sorted(names, key=lambda name: (name not in self._unusable, name < newest, name))
 
     def _remove(self, name: str) -> None:
         self._fence.remove(self._folder / name)
         self._fence.remove(self._folder / f"{name}.sha256")
 
-    def _read(self, path: Path) -> bytes:
-        """A checkpoint's bytes; ValueError for what is no file, or a link that leads elsewhere."""
+    def _read(self, candidate: _Candidate) -> bytes:
+        """A checkpoint's bytes; ValueError for what is no file, a link that leads elsewhere, or one
+        of which nobody knows whether it is whole.
+        """
+        path = candidate.path
         if leads_out(path, self.root):
             raise ValueError(f"it is a link that leads out of {self.root}")
         # A pipe of that name would never end.
         if not stat.S_ISREG(path.stat().st_mode):
             raise ValueError("it is no file")
+        if not candidate.checksum:
+            beside = checksums.beside(path).name
+            raise ValueError(
+                f"{beside} is missing or holds no checksum; if the file is whole, write it with "
+                f"sha256sum {path.name} > {beside}"
+            )
         return path.read_bytes()
 
-    def _candidates(self) -> Iterator[tuple[Path, str]]:
-        """Checkpoints with their checksums, in the order in which they are to be tried."""
+    def _candidates(self) -> Iterator[_Candidate]:
+        """Checkpoints in the order in which they are to be tried, once with each checksum that they
+        may have.
+        """
         latest = _read_json(self.root / "latest.json")
-        newest = None
+        first: tuple[Path, str] | None = None
         # Somebody may have edited the file, or removed the checkpoint.
         if latest and {"file", "sha256"} <= latest.keys():
             name = str(latest["file"])
@@ -277,14 +321,27 @@ class FolderCheckpoints(CheckpointWriter):
                 logger.warning(
                     "latest.json names %.200r, which is no checkpoint of %s", name, self.root
                 )
-            elif (newest := self.root / name).is_file():
-                yield newest, str(latest["sha256"])
-        paths = sorted(self._folder.glob("step-*.pt"), reverse=True)
+            elif (self.root / name).is_file():
+                first = (self.root / name, str(latest["sha256"]))
+                yield _Candidate(*first, is_latest=True)
+        paths = self._steps()[::-1]
+        if first is not None:
+            # A save that wrote the checkpoint of this step once more may have been cut off before
+            # it came to latest.json.
+            paths.sort(key=lambda path: path != first[0])
         for path in paths:
-            if path == newest:
-                continue
-            for checksum in checksums.recorded(path):
-                yield path, checksum
+            for checksum in checksums.recorded(path) or ("",):
+                if (path, checksum) != first:
+                    yield _Candidate(path, checksum)
+
+    def _steps(self) -> list[Path]:
+        """The checkpoints that are not best, final or kept, the lowest step first.
+
+        Raises OSError for a folder that cannot be listed: to glob it would be one that holds none.
+        """
+        with suppress(FileNotFoundError):
+            return sorted(path for path in self._folder.iterdir() if STEP_NAME.fullmatch(path.name))
+        return []
 
     def _lease_holder(self) -> Owner | None:
         """The attempt that lease.json names; None where it names none."""

@@ -148,7 +148,8 @@ def _choose_file(root: Path, wanted: str | None) -> Path:
     folder = root / "checkpoints"
     if wanted is None:
         newest = _newest(root)
-        candidates = [*FAVOURITES, *([newest] if newest else [])]
+        steps = sorted((path.name for path in folder.glob("step-*.pt")), reverse=True)
+        candidates = [*FAVOURITES, *([newest] if newest else []), *steps]
         for name in candidates:
             if (folder / name).is_file():
                 return folder / name

@@ -225,7 +225,7 @@ def _finished_before(plan: TrainingPlan) -> dict[str, Any] | None:
     ended = early_end(progress, plan.setup.config.evaluation)
     if progress.step < plan.length.total_steps and ended is None:
         return None
-    if plan.start.from_memory:
+    if plan.start.from_memory or not plan.start.is_settled:
         # What a finished job leaves on the disk was perhaps still being written.
         return None
     progress.history.restarts.pop()

@@ -52,6 +52,8 @@ class ResumePoint:
     progress: Progress
     resumes: bool
     """Whether there is a state to go on from."""
+    is_settled: bool = True
+    """Whether all that was to be saved with it is in the checkpoint folder."""
     saved_ranks: int = 0
     """How many ranks were in the attempt that it is of."""
     normalization: Normalization | None = None
@@ -249,10 +251,11 @@ def _from_disk(
         if payload["progress"]["step"] < in_memory:
             return None
         comparison = continuation.compare(continuation.saved(payload), now)
+        assert search.store is not None  # noqa: S101 - it was read from there
         if comparison.conflicts:
-            assert search.store is not None  # noqa: S101 - it was read from there
             raise ConfigError(comparison.refusal(search.store.root))
-        return _describe(payload, now, disk.attempt)
+        start = _describe(payload, now, disk.attempt)
+        return dataclasses.replace(start, is_settled=search.store.is_settled)
 
     start = comm.from_first(describe)
     if start is None or not comm.is_first:
