@@ -249,10 +249,19 @@ sbom: ## Say what is in the images, in CycloneDX: out/sbom
 	for image in $(IMAGES); do $(IMAGE_BUILD) --target $$image-sbom --output out/sbom .; done
 
 .PHONY: push
-push: ## Build the images and push them to REGISTRY; their digests are in out/operator.json and out/trainer.json
+push: ## Build the images for this machine's kind and push them to REGISTRY; their digests are in out/operator.json and out/trainer.json
 	mkdir -p out
 	for image in $(IMAGES); do $(IMAGE_BUILD) --target $$image --provenance=false --metadata-file out/$$image.json \
-	  --output type=image,name=$(REGISTRY)/inception-$$image:$(VERSION),push=true,rewrite-timestamp=true .; done
+	  --output type=image,name=$(REGISTRY)/inception-$$image:$(VERSION)$(TAG_SUFFIX),push=true,rewrite-timestamp=true .; done
+
+# An emulated build of the trainer takes hours, so each kind of machine builds its own (TAG_SUFFIX=-amd64).
+ARCHITECTURES ?= amd64 arm64
+.PHONY: index
+index: ## Put what was pushed with TAG_SUFFIX=-amd64 and -arm64 under one tag; its digest is in out/operator.digest and out/trainer.digest
+	mkdir -p out
+	for image in $(IMAGES); do name=$(REGISTRY)/inception-$$image:$(VERSION); \
+	  docker buildx imagetools create --tag $$name $(foreach kind,$(ARCHITECTURES),$$name-$(kind)); \
+	  docker buildx imagetools inspect $$name --format '{{.Manifest.Digest}}' >out/$$image.digest; done
 
 LOCK := uv pip compile -q --python-version 3.11 --generate-hashes --no-annotate --no-header --no-emit-index-url --no-emit-find-links
 .PHONY: lock

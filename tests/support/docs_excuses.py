@@ -43,7 +43,7 @@ EXCUSED: Final = {
         "--certificate-oidc-issuer https://token.actions.githubusercontent.com "
         "--certificate-identity "
         "https://github.com/OWNER/REPO/.github/workflows/release.yml@refs/tags/vX.Y.Z",
-        "cosign verify-attestation --type cyclonedx … ghcr.io/OWNER/REPO/inception-operator:X.Y.Z",
+        "cosign verify-attestation --type cyclonedx … ghcr.io/OWNER/REPO/inception-operator:X.Y.Z-amd64",
         "gh attestation verify oci://ghcr.io/OWNER/REPO/inception-operator:X.Y.Z --repo OWNER/REPO",
     ),
     "needs the release before; tests/integration/test_moving.py does it": (

@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -24,6 +25,7 @@ WORKFLOWS: Final = sorted((ROOT / ".github/workflows").glob("*.yml"))
 RIGHTS: Final = {
     ("codeql", "analyze"): {"security-events"},
     ("release", "images"): {"packages", "id-token", "attestations"},
+    ("release", "index"): {"packages", "id-token", "attestations"},
     ("release", "chart"): {"packages", "id-token"},
     ("release", "publish"): {"contents"},
     ("scorecard", "scorecard"): {"id-token", "security-events"},
@@ -112,12 +114,49 @@ def test_dependency_updates_cover_every_folder_of_go_modules() -> None:
     assert modules - covered == set()
 
 
-def test_the_base_of_both_images_is_pinned_again_by_one_command(tmp_path: Path) -> None:
-    digest = f"sha256:{'0123456789abcdef' * 4}"
-    # Answers as the registry would; nothing else of Docker is asked.
-    docker = tmp_path / "docker"
-    docker.write_text(f'#!/bin/sh\necho "$@" >asked\necho {digest}\n')
+DIGEST: Final = f"sha256:{'0123456789abcdef' * 4}"
+
+
+def make(target: str, folder: Path, *settings: str) -> list[str]:
+    """Run a target of the Makefile in a folder where Docker answers as a registry would; what was
+    asked of it.
+    """
+    docker = folder / "docker"
+    docker.write_text(f'#!/bin/sh\necho "$@" >>{folder}/asked\necho {DIGEST}\n')
     docker.chmod(0o755)
+    path = f"{folder}:{os.environ['PATH']}"
+    command = ["make", f"--makefile={ROOT / 'Makefile'}", target, *settings]
+    subprocess.run(command, cwd=folder, env={**os.environ, "PATH": path}, check=True)
+    return (folder / "asked").read_text().splitlines()
+
+
+def test_images_of_all_kinds_of_machines_get_one_tag(tmp_path: Path) -> None:
+    machines = workflow(ROOT / ".github/workflows/release.yml")["jobs"]["images"]["strategy"]
+    kinds = [each["kind"] for each in machines["matrix"]["machine"]]
+    asked = make("index", tmp_path, "REGISTRY=example.com/me", "VERSION=1.2.3", "IMAGES=trainer")
+    name = "example.com/me/inception-trainer:1.2.3"
+    assert asked == [
+        f"buildx imagetools create --tag {name} {name}-amd64 {name}-arm64",
+        f"buildx imagetools inspect {name} --format {{{{.Manifest.Digest}}}}",
+    ]
+    assert kinds == ["amd64", "arm64"]
+    assert (tmp_path / "out/trainer.digest").read_text() == f"{DIGEST}\n"
+
+
+# It asks the index of packages.
+@pytest.mark.nightly
+@pytest.mark.parametrize("lock", ["operator", "torch", "trainer", "nvidia"])
+def test_the_packages_of_the_images_are_there_for_arm64_too(lock: str, tmp_path: Path) -> None:
+    options = ["--dry-run", "--no-deps", "--only-binary=:all:", "--require-hashes"]
+    target = ["--python-platform=aarch64-unknown-linux-gnu", f"--target={tmp_path}"]
+    command = [sys.executable, "-m", "uv", "pip", "install", *options, *target]
+    file = ROOT / "requirements" / f"{lock}.txt"
+    done = subprocess.run([*command, "-r", file], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "Would install" in done.stderr
+
+
+def test_the_base_of_both_images_is_pinned_again_by_one_command(tmp_path: Path) -> None:
     shutil.copy(ROOT / "Dockerfile", tmp_path)
     pinned = r"(?m)^ARG \w*BASE_IMAGE=(\S+)@(sha256:[0-9a-f]{64})$"
     before = re.findall(pinned, (ROOT / "Dockerfile").read_text())
@@ -125,10 +164,7 @@ def test_the_base_of_both_images_is_pinned_again_by_one_command(tmp_path: Path) 
     assert len(before) == 2
     assert len(tags) == 1
 
-    path = f"{tmp_path}:{os.environ['PATH']}"
-    command = ["make", f"--makefile={ROOT / 'Makefile'}", "base"]
-    subprocess.run(command, cwd=tmp_path, env={**os.environ, "PATH": path}, check=True)
+    asked = make("base", tmp_path)
     after = re.findall(pinned, (tmp_path / "Dockerfile").read_text())
-    assert after == [(tag, digest) for tag, _ in before]
-    asked = (tmp_path / "asked").read_text()
-    assert asked == f"buildx imagetools inspect {tags.pop()} --format {{{{.Manifest.Digest}}}}\n"
+    assert after == [(tag, DIGEST) for tag, _ in before]
+    assert asked == [f"buildx imagetools inspect {tags.pop()} --format {{{{.Manifest.Digest}}}}"]
