@@ -43,7 +43,8 @@ EXCUSED: Final = {
         "--certificate-oidc-issuer https://token.actions.githubusercontent.com "
         "--certificate-identity "
         "https://github.com/OWNER/REPO/.github/workflows/release.yml@refs/tags/vX.Y.Z",
-        "cosign verify-attestation --type cyclonedx … ghcr.io/OWNER/REPO/inception-operator:X.Y.Z-amd64",
+        "cosign verify-attestation --type cyclonedx … "
+        "ghcr.io/OWNER/REPO/inception-operator:X.Y.Z-amd64",
         "gh attestation verify oci://ghcr.io/OWNER/REPO/inception-operator:X.Y.Z --repo OWNER/REPO",
     ),
     "needs the release before; tests/integration/test_moving.py does it": (
@@ -66,6 +67,7 @@ EXCUSED: Final = {
         "kubectl debug -n inception-system -it deploy/inception-operator --image=… "
         "--target=operator",
         "kubectl cp /data/pets/. loader:/pets",
+        "kubectl exec loader -- chmod -R a+rX /pets",
         "kubectl logs POD -n NAMESPACE",
         "kubectl inception logs digits --rank 3 --attempt 2",
         "kubectl inception preflight -f job.yaml",
