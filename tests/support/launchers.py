@@ -13,6 +13,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from inception_trainer.launcher import linux
+
 ROOT = Path(__file__).resolve().parents[2]
 TINY = "tiny_program:train"
 BUNDLED = ("-m", "inception_trainer.launcher.main")
@@ -143,9 +145,19 @@ class Launcher:
 
     def close(self) -> None:
         """End the launcher, whatever it does."""
+        below = linux.descendants(self.process.pid)
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait(30)
+        # They die with it, a moment later, and until then they write into its folder.
+        wait_for("the end of what it had started", lambda: not any(map(_lives, below)))
+
+
+def _lives(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2][1] != "Z"
+    except OSError:
+        return False
 
 
 class Gang:
