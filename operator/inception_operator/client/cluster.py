@@ -157,43 +157,31 @@ class Cluster(Place):
         accept: str,
         timeout: tuple[float, float | None],
     ) -> Any:
+        import urllib3
+        from kubernetes.client.exceptions import ApiException
+
+        api = self._api
         tries = 0
         while True:
             tries += 1
-            answer = self._sent(method, path, body, query, headers, accept, timeout)
+            try:
+                parts = api.param_serialize(
+                    method,
+                    path,
+                    query_params=list(query),
+                    header_params={**headers, "Accept": accept},
+                    body=body,
+                    auth_settings=["BearerToken"],
+                )
+                answer = api.call_api(*parts, _request_timeout=timeout)
+            except (urllib3.exceptions.HTTPError, ApiException, OSError) as error:
+                raise unreachable(self.address, error) from error
             again = answer.response.headers.get("Retry-After")
             seconds = seconds_until_again(answer.status, again, tries)
             if seconds is None:
                 return answer
             answer.response.close()
             time.sleep(seconds)
-
-    def _sent(
-        self,
-        method: str,
-        path: str,
-        body: Any,
-        query: Query,
-        headers: dict[str, str],
-        accept: str,
-        timeout: tuple[float, float | None],
-    ) -> Any:
-        import urllib3
-        from kubernetes.client.exceptions import ApiException
-
-        api = self._api
-        try:
-            parts = api.param_serialize(
-                method,
-                path,
-                query_params=list(query),
-                header_params={**headers, "Accept": accept},
-                body=body,
-                auth_settings=["BearerToken"],
-            )
-            return api.call_api(*parts, _request_timeout=timeout)
-        except (urllib3.exceptions.HTTPError, ApiException, OSError) as error:
-            raise unreachable(self.address, error) from error
 
     def jobs_path(self, name: str = "", sub: str = "", *, everywhere: bool = False) -> str:
         """URL path of the jobs of the namespace or of all, of one job, or of a part of it."""
