@@ -122,6 +122,17 @@ def test_heartbeat_file(text: str, step: int | None, count: int, patient: bool) 
     assert parse_heartbeat(text, "2").mark != heartbeat.mark, "a touched file is a sign of life"
 
 
+def test_a_file_that_is_just_being_written_leaves_known_how_far_a_rank_has_come() -> None:
+    written, emptied = parse_heartbeat("7 40 step", "1"), parse_heartbeat("", "2")
+    detector = watch((0, {0: written}), (9, {0: emptied}))
+    known = detector.ranks[0].heartbeat
+    assert known is not None
+    assert (known.step, known.count, known.paced) == (7, 40, True)
+    assert detector.silence(0) == 0, "it is a sign of life"
+    assert not watch((0, {0: written}), (9, {0: emptied}), (18, {0: emptied})).hangs()
+    assert watch((0, {0: written}), (9, {0: emptied}), (19, {0: emptied})).hangs()
+
+
 @pytest.mark.parametrize(
     ("text", "step"),
     [('{"step": 7, "metrics": {}}', 7), ('{"step": "x"}', None), ("{to", None), ("[]", None)],

@@ -12,8 +12,9 @@ import signal
 import sys
 import threading
 import time
+import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import takewhile
 from pathlib import Path
@@ -39,7 +40,17 @@ from inception_trainer.reporting.records import (
 from inception_trainer.sinks import build, tracking
 from inception_trainer.sinks.mlflow import ENVIRONMENT, MLflow, mend
 from inception_trainer.sinks.tracking import Journal, Outcome, Point, Stored, Tracking
-from inception_trainer.sinks.wandb import Wandb, history, records
+from inception_trainer.sinks.wandb import (
+    BLOCK_BYTES,
+    FIRST,
+    HEADER_BYTES,
+    LAST,
+    PART,
+    WHOLE,
+    Wandb,
+    history,
+    records,
+)
 from launchers import free_port
 from mlflow_server import MlflowServer, serving
 from trainer_ranks import TINY
@@ -56,6 +67,8 @@ INFO = dataclasses.replace(
     config={"epochs": 2, "optimizer": {"name": "SGD"}},
 )
 SUMMARY: dict[str, Any] = {"steps": 20}
+MIDDLE = 3
+"""Place of the parts of a record in a file of Weights & Biases between its first and its last."""
 
 
 def logged(step: int) -> LogRecord:
@@ -398,6 +411,35 @@ def test_a_torn_record_of_wandb_ends_its_file_wherever_it_is(
         assert found == all_rows[: len(found)]
         kept = [place for place, _ in written if place <= end]
         assert whole == max(kept, default=min(len(torn), 7))
+
+
+def log_of(written: Iterable[bytes]) -> bytes:
+    """A file of records as LevelDB's writer cuts them."""
+    content = bytearray(HEADER_BYTES)
+    for data in written:
+        rest, begins = data, True
+        while begins or rest:
+            left = BLOCK_BYTES - len(content) % BLOCK_BYTES
+            if left < PART.size:
+                content += bytes(left)
+                left = BLOCK_BYTES
+            part, rest = rest[: left - PART.size], rest[left - PART.size :]
+            place = (WHOLE if begins else LAST) if not rest else (FIRST if begins else MIDDLE)
+            checksum = zlib.crc32(part, zlib.crc32(bytes((place,))))
+            content += PART.pack(checksum, len(part), place) + part
+            begins = False
+    return bytes(content)
+
+
+@pytest.mark.parametrize("left", range(2 * PART.size + 1))
+@pytest.mark.parametrize("length", [1, 100, 3 * BLOCK_BYTES])
+def test_a_record_of_wandb_is_read_wherever_a_block_ends(left: int, length: int) -> None:
+    # Where there is room for the head of a part alone, the record begins with nothing.
+    first = b"a" * (BLOCK_BYTES - HEADER_BYTES - PART.size - left)
+    written = [first, b"b" * length, b"c"]
+    content = log_of(written)
+    assert [data for _, data in records(content)] == written
+    assert [place for place, _ in records(content)][-1] == len(content)
 
 
 @DAMAGE

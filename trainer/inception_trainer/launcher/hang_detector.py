@@ -233,6 +233,10 @@ class HangDetector:
         if heartbeat is None or heartbeat.mark == mark:
             return replace(before, stopped=stopped)
         self._deadline.learn(before, self._clock - before.since)
+        if heartbeat.step is None and before.heartbeat is not None:
+            # A program that opens the file anew for every step has just emptied it, and may be
+            # stopped there: how far it has come is known all the same.
+            heartbeat = replace(before.heartbeat, mark=heartbeat.mark)
         return RankHealth(heartbeat, self._clock, stopped)
 
     def silence(self, local: int) -> float:

@@ -136,7 +136,9 @@ def records(content: bytes) -> Iterator[tuple[int, bytes]]:
     The first one that is not as it was written is the end: a node that dies may leave zeros, or
     parts of what was written last, in a file that has its full length.
     """
-    at, data = HEADER_BYTES, b""
+    at = HEADER_BYTES
+    data: bytes | None = None
+    """Of a record that has begun: nothing yet where just the head of a part fitted in a block."""
     while at + PART.size <= len(content):
         left = BLOCK_BYTES - at % BLOCK_BYTES
         if left < PART.size:
@@ -149,9 +151,9 @@ def records(content: bytes) -> Iterator[tuple[int, bytes]]:
         at += length
         if len(part) < length or zlib.crc32(part, zlib.crc32(bytes((place,)))) != checksum:
             return
-        if (place in (WHOLE, FIRST)) == bool(data):
+        if (place in (WHOLE, FIRST)) != (data is None):
             return
-        data += part
+        data = (data or b"") + part
         if place in (WHOLE, LAST):
             yield at, data
-            data = b""
+            data = None
