@@ -13,8 +13,12 @@ from typing import Any
 import pytest
 
 from inception_operator.client import following, pod_logs
+from inception_operator.client.cluster import Cluster
+from inception_operator.client.errors import AnswerError, ClientError
+from inception_operator.client.questions import Questions, Request, answered
 from inception_operator.contract import names
-from inception_operator.plugin import cli
+from inception_operator.contract.types import Json
+from inception_operator.plugin import cli, waiting
 from job_api import NAMESPACE, ROOT_CAUSE, JobApi
 from plugin_commands import Commands
 
@@ -99,6 +103,42 @@ def test_what_goes_on_is_on_top_and_what_has_ended_only_on_demand(
     assert column(table, "NAME") == ["running", "waiting"]
     head, _, table = command("top", "--all", "--once").out.partition("\n")
     assert column(table, "NAME") == ["running", "broken", "waiting"]
+
+
+def test_what_goes_on_stays_shown_while_the_api_server_is_away(
+    api: JobApi, kubeconfig: Path
+) -> None:
+    three_jobs(api)
+    with Cluster(str(kubeconfig)) as cluster:
+        pictures = waiting.pictures(cluster, False, False)
+        first = next(pictures)
+        path = f"/namespaces/{NAMESPACE}/{names.PLURAL}"
+        api.refusals[path] = (500, "etcd is away")
+        reason, _, still = next(pictures).partition("\n\n")
+        assert "etcd is away" in reason
+        assert still == first
+        del api.refusals[path]
+        assert next(pictures) == first
+        api.refusals[path] = (403, "no longer allowed")
+        with pytest.raises(ClientError, match="no longer allowed"):
+            next(pictures)
+
+
+def test_a_list_whose_moment_is_forgotten_is_asked_for_anew() -> None:
+    asked: list[str | None] = []
+
+    def send(request: Request) -> Json:
+        token = dict(request.query).get("continue")
+        asked.append(token)
+        if token == "old":
+            raise AnswerError(410, "The provided continue parameter is too old")
+        if "limit" in dict(request.query):
+            return {"items": [{"of": "the first page"}], "metadata": {"continue": "old"}}
+        return {"items": [{"n": 1}, {"n": 2}], "metadata": {}}
+
+    question = Questions("team", "test").everything("/api/v1/events", [("labelSelector", "a=b")])
+    assert answered(question, send) == [{"n": 1}, {"n": 2}]
+    assert asked == [None, "old", None]
 
 
 def test_a_page_says_why_a_job_has_failed_to_who_may_see_no_pods(

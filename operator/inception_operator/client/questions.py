@@ -37,6 +37,7 @@ JSON: Final = "application/json"
 _GROUP_PATH: Final = f"/apis/{names.API_VERSION}"
 _PAGE: Final = 500
 _BUSY: Final = 429
+_GONE: Final = 410
 _NO_RIGHT: Final = '" cannot '
 """As in: User "jane" cannot patch resource "pods" …"""
 _TRIES: Final = 10
@@ -99,7 +100,15 @@ class Questions:
         token = ""
         while True:
             page = [*query, ("limit", str(_PAGE)), *([("continue", token)] if token else [])]
-            answer = yield Request("GET", path, query=page)
+            try:
+                answer = yield Request("GET", path, query=page)
+            except AnswerError as error:
+                if error.status != _GONE or not token:
+                    raise
+                # All pages are of one moment, and etcd forgets that after some minutes: what has
+                # been read by then is worth nothing. As kubectl does, the whole list is asked for.
+                answer = yield Request("GET", path, query=query)
+                return answer.get("items") or []
             found += answer.get("items") or []
             token = str((answer.get("metadata") or {}).get("continue") or "")
             if not token:

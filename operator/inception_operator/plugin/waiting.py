@@ -5,15 +5,16 @@ from __future__ import annotations
 import shutil
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final, NoReturn
 
 import click
 
 from inception_operator.client import figures
 from inception_operator.client.cluster import Cluster
+from inception_operator.client.errors import ClientError
 from inception_operator.client.figures import part
-from inception_operator.client.following import until, until_held
+from inception_operator.client.following import bear, until, until_held
 from inception_operator.client.outcome import exit_code, is_ended, is_over, is_suspended, summary
 from inception_operator.client.progress_line import progress_line
 from inception_operator.contract.names import State
@@ -120,12 +121,24 @@ def top(cluster: Cluster, everywhere: bool, once: bool, every: float, ended: boo
 
     console = Console(no_color=not is_coloured(), highlight=False)
     with Live(console=console, screen=True, auto_refresh=False) as live:
-        while True:
-            shown = Text.from_ansi(
-                _picture(cluster, everywhere, ended), no_wrap=True, overflow="ellipsis"
-            )
-            live.update(shown, refresh=True)
+        for picture in pictures(cluster, everywhere, ended):
+            live.update(Text.from_ansi(picture, no_wrap=True, overflow="ellipsis"), refresh=True)
             time.sleep(max(1.0, every))
+
+
+def pictures(cluster: Cluster, everywhere: bool, ended: bool) -> Iterator[str]:
+    """One for each turn; while the API server is away, the last one and why."""
+    picture = _picture(cluster, everywhere, ended)
+    lost_since: float | None = None
+    yield picture
+    while True:
+        try:
+            picture = _picture(cluster, everywhere, ended)
+            lost_since = None
+            yield picture
+        except ClientError as error:
+            lost_since = bear(error, lost_since)
+            yield f"{error.message}\n\n{picture}"
 
 
 def _picture(cluster: Cluster, everywhere: bool, ended: bool) -> str:
