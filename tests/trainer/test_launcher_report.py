@@ -93,11 +93,12 @@ def test_long_message_is_cut_at_its_end() -> None:
     assert len(message) > 3500
 
 
-def test_metrics_give_way_last() -> None:
-    report = _with("words " * 50, **{f"metric{n}": 1.0 for n in range(500)})
+@pytest.mark.parametrize("count", [190, 500], ids=["nearly all the room", "more than there is"])
+def test_many_metrics_do_not_cost_the_message(count: int) -> None:
+    report = _with("words " * 300, **{f"metric{n}": 1.0 for n in range(count)})
     data = json.loads(termination_message(report))
     assert data["metrics"] == {}
-    assert data["exitCode"] == 1
+    assert data["message"] == "words " * 300
 
 
 @settings(deadline=None)

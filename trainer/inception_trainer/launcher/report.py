@@ -97,18 +97,21 @@ def with_progress(report: Report, progress: object) -> Report:
 
 
 def termination_message(report: Report, limit: int = TERMINATION_MESSAGE_BYTES) -> bytes:
-    """Encode a report in at most ``limit`` bytes: first the message gives way, then the metrics.
+    """Encode a report in at most ``limit`` bytes: what does not fit is cut off the message, but
+    metrics that take more than half of it are left out first.
 
     Where the steps went is left out: it is of interest only while they go on.
     """
     report = dataclasses.replace(report, ranks=())
     data = report.to_bytes()
+    if len(data) > limit and len(dataclasses.replace(report, message=None).to_bytes()) > limit // 2:
+        # Why an attempt ended is worth more than its last figures.
+        report = dataclasses.replace(report, metrics={})
+        data = report.to_bytes()
     text = report.message or ""
     while len(data) > limit and text:
         # Six bytes is the longest escape of one character, so a cut of this size never takes too
         # much.
         text = text[: len(text) - max(1, (len(data) - limit) // 6)]
         data = dataclasses.replace(report, message=text + CUT if text else None).to_bytes()
-    if len(data) > limit:
-        data = dataclasses.replace(report, message=None, metrics={}).to_bytes()
     return data
