@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import subprocess
 import sys
 import types
 from pathlib import Path
@@ -163,3 +164,33 @@ def test_notes_and_process_numbers(tmp_path: Path) -> None:
     rank.pid_path(tmp_path, 0).write_text(str(os.getpid()), encoding="ascii")
     rank.pid_path(tmp_path, 1).write_text("", encoding="ascii")
     assert rank.processes(tmp_path) == {0: os.getpid()}
+
+
+@pytest.mark.parametrize("end", ["sys.exit(5)", "raise ValueError('of the helper')"])
+def test_what_a_program_forks_ends_without_a_word_for_the_rank(tmp_path: Path, end: str) -> None:
+    script, mark = tmp_path / "script.py", tmp_path / "mark"
+    script.write_text(
+        "import os, sys, threading\n"
+        "if os.fork() == 0:\n"
+        f"    threading.Timer(0.1, open, ({str(mark)!r}, 'w')).start()\n"
+        f"    {end}\n"
+        "status = os.waitstatus_to_exitcode(os.wait()[1])\n"
+        f"assert not os.path.exists({str(rank.note_path(tmp_path, 0))!r})\n"
+        "sys.exit(60 + status)\n",
+        encoding="utf-8",
+    )
+    start = f"from {rank.__name__} import main; print(main({str(tmp_path)!r}, ({str(script)!r},)))"
+    environment = {
+        **os.environ,
+        "LOCAL_RANK": "0",
+        "INCEPTION_STOP_FILE": str(tmp_path / "stop"),
+        "PYTHONPATH": os.pathsep.join(sys.path),
+    }
+    ended = subprocess.run(
+        [sys.executable, "-c", start], env=environment, capture_output=True, text=True, check=False
+    )
+    assert (ended.returncode, ended.stdout) == (65 if "exit" in end else 61, "")
+    note = rank.read_note(tmp_path, 0)
+    assert note is not None
+    assert note["exitCode"] == ended.returncode
+    assert mark.exists()

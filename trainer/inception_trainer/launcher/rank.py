@@ -15,6 +15,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Sequence
@@ -95,7 +96,17 @@ def main(folder: str, program: tuple[str, ...]) -> int:
     if program and Path(os.environ["INCEPTION_STOP_FILE"]).exists():
         # SIGTERM was sent before this rank could be known.
         return ExitCode.STOPPED
+    rank_pid = os.getpid()
     code, error, message = run(program or (BUNDLED,))
+    if os.getpid() != rank_pid:
+        # A process that the program has forked ends, not the rank: it leaves no note, nor does it
+        # come back to torch elastic, which would have it wait for the ranks. Its own threads may
+        # finish, as at the end of any interpreter.
+        for thread in threading.enumerate():
+            if thread is not threading.current_thread() and not thread.daemon:
+                thread.join()
+        _flush()
+        os._exit(code)
     if code not in (ExitCode.DONE, ExitCode.STOPPED) and not message:
         error, message = recorded_error()
     has_peers = int(os.environ.get("WORLD_SIZE", "1")) > 1
@@ -107,9 +118,7 @@ def main(folder: str, program: tuple[str, ...]) -> int:
         "peerLost": has_peers and is_peer_loss(error, message),
     }
     _write(note_path(files, local), note)
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError, ValueError):
-            stream.flush()
+    _flush()
     if code not in (ExitCode.DONE, ExitCode.STOPPED):
         # A normal exit would wait for threads and children that may be stuck in a collective.
         os._exit(code)
@@ -282,6 +291,12 @@ def _load_device_plugins() -> None:
     load = getattr(sys.modules.get("torch"), "_import_device_backends", None)
     if load is not None:
         load()
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:
