@@ -2,6 +2,7 @@
 imports.
 """
 
+import json
 import os
 import socket
 import sys
@@ -13,8 +14,9 @@ import pytest
 from torch import distributed
 from torch.distributed.elastic.rendezvous import static_tcp_rendezvous
 
-from inception_trainer.launcher import agent, forkserver, plain_store, wire
+from inception_trainer.launcher import agent, forkserver, plain_store, rank, wire
 from inception_trainer.launcher.assignment import Assignment
+from inception_trainer.launcher.outcome import Outcome
 
 REQUEST = wire.Request(Assignment(3, 1, 2, 4, "10.0.0.1", 29503), "/tmp/a", ("x:y",), "team/digits")
 
@@ -191,6 +193,30 @@ def test_packets(tmp_path: Path) -> None:
         assert wire.Request.from_dict(message["request"]) == REQUEST
         ours.shutdown(socket.SHUT_RDWR)
         assert wire.receive(theirs) is None
+
+
+class EndedRank:
+    """A rank process that has ended with 1."""
+
+    exitcode = 1
+    pid = 0
+
+
+def test_many_ranks_with_long_words_tell_the_cause(tmp_path: Path) -> None:
+    size = 128
+    request = wire.Request(Assignment(3, 0, 1, size, "10.0.0.1", 29503), str(tmp_path))
+    ranks = agent._Ranks(request)
+    vars(ranks)["_processes"] = [EndedRank()] * size
+    for local in range(size):
+        note = {"message": "数" * 2000, "time": abs(local - 70), "peerLost": False}
+        rank.note_path(tmp_path, local).write_text(json.dumps(note), encoding="utf-8")
+    ours, theirs = wire.pair()
+    with ours, theirs:
+        wire.send(ours, "outcome", outcome=ranks.outcome().to_dict())
+        message = wire.receive(theirs)
+    assert message is not None
+    (failure,) = Outcome.from_dict(message["outcome"]).failures
+    assert (failure.rank, failure.message) == (70, "数" * 2000)
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from typing import Any
 from . import last_copy, linux, plain_store, rank
 from .assignment import Assignment
 from .exitcodes import ExitCode, is_peer_loss
-from .outcome import Failure, Outcome, Result
+from .outcome import Failure, Outcome, Result, root_cause
 from .rank_process import RankProcess
 from .wire import Request
 
@@ -261,7 +261,9 @@ class _Ranks:
         codes = STOP_CODES if stopping else (ExitCode.STOPPED,)
         stopped = all(failure.exit_code in codes for failure in failures)
         result = Result.STOPPED if stopped else Result.FAILED
-        return Outcome(self._request.assignment.attempt, result, tuple(failures))
+        # The others would tell nothing more, and the words of many ranks exceed a packet.
+        cause = (root_cause(failures),) if failures else ()
+        return Outcome(self._request.assignment.attempt, result, cause)
 
     def _worth_waiting(self, deadline: float) -> bool:
         failures = self._failures()
