@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -72,6 +73,30 @@ def test_orphans_of_a_session_are_those_whose_parents_have_ended() -> None:
         child_of_a_living = int(leader.stdout.readline())
         assert linux.orphans(leader.pid) == {orphan}
         linux.kill([orphan, child_of_a_living, *linux.descendants(leader.pid)])
+
+
+TRACKED = """
+import sys
+from multiprocessing import resource_tracker
+resource_tracker.ensure_running()
+print(resource_tracker._resource_tracker._pid, flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_resource_tracker_is_told_from_other_processes() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", TRACKED], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        tracker = int(process.stdout.readline())
+        until = time.monotonic() + 10
+        # Until it has become another program it looks like its parent.
+        while not (found := linux.trackers([process.pid, tracker])) and time.monotonic() < until:
+            time.sleep(0.01)
+        assert found == {tracker}
+        process.communicate()
+    assert linux.trackers([process.pid]) == set()
 
 
 def test_signals_to_the_dead_are_ignored() -> None:

@@ -177,6 +177,27 @@ def test_orphans_are_reaped(gang: Gang) -> None:
     assert launcher.wait_exit() == 75
 
 
+SHARED = """
+import os, time
+from multiprocessing.shared_memory import SharedMemory
+from pathlib import Path
+memory = SharedMemory(f"launcher-{os.stat('.').st_ino}", create=True, size=4096)
+Path(f"step-{os.environ['INCEPTION_ATTEMPT']}-0").write_text(str(os.getpid()))
+time.sleep(600)
+"""
+
+
+@of(1, program=[sys.executable, "shared.py"])
+def test_the_shared_memory_of_a_killed_program_is_not_in_the_way_of_the_next(gang: Gang) -> None:
+    (gang.folder / "shared.py").write_text(SHARED, encoding="utf-8")
+    for attempt in (1, 2):
+        gang.assign(attempt)
+        gang.first_steps(attempt, 1)
+    gang.launchers[0].terminate()
+    assert gang.launchers[0].wait_exit() == 75
+    assert not Path(f"/dev/shm/launcher-{gang.folder.stat().st_ino}").exists()
+
+
 def _children(parent: int) -> list[list[str]]:
     return [fields for fields in map(_stat, all_processes()) if fields[1:2] == [str(parent)]]
 

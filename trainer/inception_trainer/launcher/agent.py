@@ -315,7 +315,8 @@ def _kill_orphans() -> None:
     They hold the rank's connections too: until they are gone, ranks of other nodes wait for one
     that is dead.
     """
-    linux.kill(linux.orphans(os.getpid()))
+    orphans = linux.orphans(os.getpid())
+    linux.kill(orphans - linux.trackers(orphans))
 
 
 def _no_ranks(request: Request, error: Exception) -> Outcome:

@@ -11,6 +11,7 @@ from pathlib import Path
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _CGROUP = Path("/sys/fs/cgroup")
+_TRACKER = b"resource_tracker import main"
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,16 @@ def orphans(leader: int) -> set[int]:
         process.pid for process in _processes() if process.session == leader and not process.ended
     }
     return members - descendants(leader) - {leader}
+
+
+def trackers(pids: Iterable[int]) -> set[int]:
+    """Pick the resource trackers of Python's multiprocessing, and of joblib.
+
+    Each outlives the processes that have started it, removes the shared memory that they have left
+    behind, and ends: killed with them, it would leave that to fill /dev/shm, or to be in the way of
+    the next attempt, which makes it by the same name.
+    """
+    return {pid for pid in pids if _TRACKER in _command(pid)}
 
 
 def kill(pids: Iterable[int]) -> None:
@@ -126,6 +137,12 @@ def _counter(path: Path, key: str) -> int | None:
             if name == key:
                 return int(value)
     return None
+
+
+def _command(pid: int) -> bytes:
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    return b""
 
 
 def _processes() -> Iterable[_Process]:

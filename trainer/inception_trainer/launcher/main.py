@@ -35,6 +35,9 @@ from .stderr import Tails
 TURN_SECONDS = 0.05
 BUSY_TURN_SECONDS = 0.01
 """While processes are being killed: the next attempt waits for the last of them."""
+TRACKER_SECONDS = 2.0
+"""How long resource trackers may take once all else of an attempt is gone; tenths of a second do.
+"""
 LAST_SWEEP_SECONDS = 5.0
 """How long the launcher, about to exit, goes on killing what is left."""
 
@@ -65,6 +68,8 @@ class Launcher:
         self._killing = False
         self._copy_until = float("-inf")
         """Until when ranks that are to be killed may write a last copy of their state."""
+        self._trackers_until = float("-inf")
+        """Until when resource trackers may remove what the killed have left in shared memory."""
         self._sigterms = 0
         """Signals that are not yet told to the machine."""
         self._oom_kills = 0
@@ -303,6 +308,7 @@ class Launcher:
                 self._ask_stop()
             case state.Kill(after_copy):
                 self._killing = True
+                self._trackers_until = time.monotonic() + TRACKER_SECONDS
                 if after_copy:
                     self._take_last_copies()
                 if self._hang_monitor is not None:
@@ -387,11 +393,16 @@ class Launcher:
             return False
         spare = [self._server.pid] if self._server is not None else []
         left = linux.descendants(os.getpid(), spare)
-        if left and self._agent is not None:
+        trackers = linux.trackers(left)
+        if left != trackers:
+            self._trackers_until = time.monotonic() + TRACKER_SECONDS
+        elif time.monotonic() >= self._trackers_until:
+            trackers = set()
+        if left and not trackers and self._agent is not None:
             linux.kill_group(self._agent)
         # One by one as well, and in the next turn again: a process may have left the group, and may
         # have forked since it was listed.
-        linux.kill(left)
+        linux.kill(left - trackers)
         # An agent that was asked for may be forked late, and its end may be told late, when the
         # next one runs already.
         return not left and not self._agent_requested and self._agent is None
