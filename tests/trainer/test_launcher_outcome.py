@@ -79,6 +79,11 @@ def test_unknown_signal_has_a_name() -> None:
         ),
         ("DistStoreError", "wait timeout after 300000ms, keys: /0"),
         ("RuntimeError", "Connection refused"),
+        (
+            "RuntimeError",
+            "HcclAllreduce, error code is 6\nEI0006: Getting socket times out. Reason: Remote Rank "
+            "did not send the data in time.",
+        ),
     ],
 )
 def test_consequences(error: str, message: str) -> None:

@@ -91,6 +91,8 @@ _PEER_LOSS = re.compile(
     # Of NCCL and its relatives.
     "|unhandled system error|ncclRemoteError|ncclSystemError|ncclInProgress"
     "|communicator was aborted|collective operation timeout"
+    # Of HCCL: EI0002 waits for what a remote rank has not told, EI0006 for its connection.
+    "|EI0002|EI0006|remote rank|getting socket times out"
     # Of the store of the rendezvous, and of gloo's time-outs.
     "|failed to recv|failed to connect|recvValue failed|sendBytes failed|recvBytes|TCPStore|store->"
     "|application timeout caused pair closure|timed out waiting|wait timeout",
