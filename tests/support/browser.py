@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import os
 import shutil
+import signal
 import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -111,7 +113,11 @@ async def browser(folder: Path) -> AsyncIterator[Tab]:
         "about:blank",
     )
     with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log)  # noqa: ASYNC220
+        # The program on the path is a shell script that waits for the browser: a signal to it alone
+        # would leave the browser behind.
+        process = subprocess.Popen(  # noqa: ASYNC220
+            command, stdout=log, stderr=log, start_new_session=True
+        )
     try:
         port = await _port(process, folder)
         async with aiohttp.ClientSession() as session:
@@ -122,7 +128,7 @@ async def browser(folder: Path) -> AsyncIterator[Tab]:
             async with session.ws_connect(url, max_msg_size=2**26) as socket:
                 yield Tab(socket)
     finally:
-        process.terminate()
+        os.killpg(process.pid, signal.SIGTERM)
         await asyncio.to_thread(process.wait, SECONDS)
 
 
