@@ -114,6 +114,7 @@ def test_a_stopped_rank_is_not_slow() -> None:
         ("", None, 0, False),
         ("tick", None, 0, False),
         ("-3 x", None, 0, False),
+        ("9" * 5000, None, 0, False),
     ],
 )
 def test_heartbeat_file(text: str, step: int | None, count: int, patient: bool) -> None:
@@ -135,7 +136,13 @@ def test_a_file_that_is_just_being_written_leaves_known_how_far_a_rank_has_come(
 
 @pytest.mark.parametrize(
     ("text", "step"),
-    [('{"step": 7, "metrics": {}}', 7), ('{"step": "x"}', None), ("{to", None), ("[]", None)],
+    [
+        ('{"step": 7, "metrics": {}}', 7),
+        ('{"step": "x"}', None),
+        ("{to", None),
+        ("[]", None),
+        ("[" * 60_000, None),
+    ],
 )
 def test_progress_file(text: str, step: int | None) -> None:
     assert parse_progress(text, "1").step == step

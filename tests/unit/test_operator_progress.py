@@ -145,3 +145,12 @@ def test_merging() -> None:
     assert (
         progress.merged(merged, Progress(NOW + timedelta(hours=1), step=2), at_once=True) is None
     ), "nothing new"
+
+
+def test_of_more_figures_than_there_may_be_the_first_ones_are_read() -> None:
+    own = {f"recall/{number}": 0.5 for number in range(report.MAX_METRICS)}
+    said = {"attempt": 1, "state": "Running", "metrics": {"loss": 0.25, **own}}
+    read = report.from_json(said)
+    assert read is not None
+    assert read.metrics["loss"] == 0.25
+    assert len(read.metrics) == report.MAX_METRICS

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from itertools import islice
 from typing import Any, Final
 
 from . import version
@@ -82,9 +83,10 @@ def _text(value: object, most: int) -> str | None:
 
 
 def _numbers(value: object) -> dict[str, float]:
-    if not isinstance(value, Mapping) or len(value) > MAX_METRICS:
+    if not isinstance(value, Mapping):
         return {}
-    numbers = {str(key): decimal_number(number) for key, number in value.items()}
+    first = islice(value.items(), MAX_METRICS)
+    numbers = {str(key): decimal_number(number) for key, number in first}
     return {key: number for key, number in numbers.items() if number is not None}
 
 

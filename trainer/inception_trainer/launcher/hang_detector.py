@@ -7,6 +7,7 @@ job says (``GivenDeadline``), else what its own steps have taken (``LearnedDeadl
 
 import json
 import math
+import re
 from collections import deque
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -39,6 +40,8 @@ LONGEST_GAP_SECONDS = 5.0
 """Between two looks; time beyond it, in which the launcher too stood still, is not held against the
 ranks.
 """
+_NUMBER = re.compile("[0-9]{1,20}")
+"""Python refuses to read numbers of thousands of digits, with an error."""
 SUSPICIOUS_SHARE = 0.5
 """Ranks that are to be killed anyway show their stacks first when they have been silent for this
 share of the deadline.
@@ -88,7 +91,7 @@ def parse_heartbeat(text: str, changed: str) -> Heartbeat:
     from another.
     """
     fields = text.split()
-    numbers = [int(field) for field in fields[:2] if field.isascii() and field.isdigit()]
+    numbers = [int(field) for field in fields[:2] if _NUMBER.fullmatch(field)]
     return Heartbeat(
         mark=f"{changed} {text}",
         step=numbers[0] if numbers else None,
@@ -102,7 +105,8 @@ def parse_progress(text: str, changed: str) -> Heartbeat:
     """Read the progress file of a program that leaves no heartbeat file as if it were one."""
     try:
         content = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
+        # The second one for thousands of brackets, which would end the launcher.
         content = None
     step = content.get("step") if isinstance(content, dict) else None
     number = step if isinstance(step, int) and step >= 0 else None
