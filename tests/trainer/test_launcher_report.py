@@ -98,6 +98,7 @@ def test_many_metrics_do_not_cost_the_message(count: int) -> None:
     report = _with("words " * 300, **{f"metric{n}": 1.0 for n in range(count)})
     data = json.loads(termination_message(report))
     assert data["metrics"] == {}
+    assert data["exitCode"] == 1
     assert data["message"] == "words " * 300
 
 

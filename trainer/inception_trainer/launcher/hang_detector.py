@@ -40,12 +40,12 @@ LONGEST_GAP_SECONDS = 5.0
 """Between two looks; time beyond it, in which the launcher too stood still, is not held against the
 ranks.
 """
-_NUMBER = re.compile("[0-9]{1,20}")
-"""Python refuses to read numbers of thousands of digits, with an error."""
 SUSPICIOUS_SHARE = 0.5
 """Ranks that are to be killed anyway show their stacks first when they have been silent for this
 share of the deadline.
 """
+# Python refuses to read numbers of thousands of digits, with an error.
+_NUMBER = re.compile("[0-9]{1,20}")
 
 
 @dataclass(frozen=True)

@@ -137,8 +137,8 @@ def records(content: bytes) -> Iterator[tuple[int, bytes]]:
     parts of what was written last, in a file that has its full length.
     """
     at = HEADER_BYTES
+    # Of the record that has begun: empty, not None, where just the head of a part had room.
     data: bytes | None = None
-    """Of a record that has begun: nothing yet where just the head of a part fitted in a block."""
     while at + PART.size <= len(content):
         left = BLOCK_BYTES - at % BLOCK_BYTES
         if left < PART.size:
