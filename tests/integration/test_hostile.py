@@ -14,6 +14,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+import yaml
 
 from fake_launcher import FakeLauncher
 from hostile import PAGES, RESOURCES, STATUSES, Hostile, pods
@@ -21,6 +22,7 @@ from inception_operator.contract import names
 from localcluster.apiclient import ApiClient, ApiError
 from localcluster.cluster import Cluster
 from operator_process import OperatorProcess
+from plugin_commands import Commands
 from trainings import Json, Trainings, wait_for
 
 HOLD = {"kwok.localcluster/hold": "true"}
@@ -55,6 +57,19 @@ def post(trainings: Trainings, row: Hostile) -> str | None:
     except ApiError as error:
         return str(error)
     return None
+
+
+def forge(trainings: Trainings, name: str, status: Json) -> None:
+    """Write into the status of a job, as somebody may who is allowed to."""
+    path = f"/apis/{names.API_VERSION}/namespaces/{trainings.namespace}/{names.PLURAL}"
+    ApiClient(trainings.cluster.kubeconfig).request(
+        "PATCH", f"{path}/{name}/status", {"status": status}, "application/merge-patch+json"
+    )
+
+
+def where(trainings: Trainings) -> tuple[str, str]:
+    """The options that lead a command to a tenant's namespace."""
+    return f"--kubeconfig={trainings.cluster.kubeconfig}", f"--namespace={trainings.namespace}"
 
 
 def said(status: Json) -> str | None:
@@ -113,26 +128,65 @@ def test_every_author_is_told_and_no_neighbour_notices(
     )
 
 
+@pytest.mark.parametrize("command", [("list",), ("top", "--once")])
+def test_a_list_shows_every_job_beside_hostile_ones(
+    trainings: Trainings, capsys: pytest.CaptureFixture[str], command: tuple[str, ...]
+) -> None:
+    for row in RESOURCES:
+        post(trainings, row)
+    shown = Commands(capsys, *where(trainings))(*command).out
+    stored = trainings.cluster.kubectl(
+        *("get", "itrain", f"--namespace={trainings.namespace}"),
+        "--output=jsonpath={.items[*].metadata.name}",
+    ).split()
+    assert len(stored) > 40
+    assert not [name for name in stored if name not in shown]
+
+
+@pytest.mark.usefixtures("operator")
+def test_every_hostile_job_is_shown_whole_and_described(
+    trainings: Trainings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As far as it can be decoded; what is left out is named, and nobody can apply the rest."""
+    stored = [row for row in RESOURCES if post(trainings, row) is None]
+    wait_for("everybody is told", lambda: all(all_said(trainings).values()))
+    command = Commands(capsys, *where(trainings))
+    listed = {job["metadata"]["name"]: job for job in command("list", "-o", "json").json["items"]}
+    assert set(listed) == {row.name for row in stored}
+    for row in stored:
+        assert row.name in command("describe", row.name).out
+        assert yaml.safe_load(command("get", row.name, "-o", "yaml").out) == listed[row.name]
+    left_out = {name: job["unreadable"] for name, job in listed.items() if "unreadable" in job}
+    assert left_out
+    assert all(text.startswith("spec.") for text in left_out.values()), left_out
+
+
 @pytest.mark.usefixtures("operator")
 def test_a_forged_status_hurts_its_own_job_alone(
     trainings: Trainings, neighbour: Trainings
 ) -> None:
-    api = ApiClient(trainings.cluster.kubeconfig)
-    path = f"/apis/{names.API_VERSION}/namespaces/{trainings.namespace}/{names.PLURAL}"
     for number, status in enumerate(STATUSES):
         trainings.create(f"forged-{number}", nodes=2, elasticPolicy={"minNodes": 1})
         trainings.wait_state(f"forged-{number}", "Running")
-        api.request(
-            "PATCH",
-            f"{path}/forged-{number}/status",
-            {"status": status},
-            "application/merge-patch+json",
-        )
+        forge(trainings, f"forged-{number}", status)
     neighbour.create("friendly")
     neighbour.wait_state("friendly", "Running")
     for number in range(len(STATUSES)):
         trainings.change(f"forged-{number}", runPolicy={"suspend": True})
         trainings.wait_state(f"forged-{number}", "Suspended")
+
+
+def test_a_forged_status_is_shown_like_another(
+    trainings: Trainings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = Commands(capsys, *where(trainings))
+    for number, status in enumerate(STATUSES):
+        name = f"forged-{number}"
+        trainings.create(name, nodes=2)
+        forge(trainings, name, {"state": "Running", **status})
+        assert name in command("list", "-o", "wide").out
+        assert name in command("describe", name).out
+    assert "forged-0" in command("top", "--once").out
 
 
 @pytest.mark.usefixtures("operator")

@@ -151,14 +151,23 @@ def test_error_file(
     assert rank.recorded_error() == expected
 
 
+def test_an_error_file_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "error.json"
+    monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(path))
+    for torn in ("{torn", "[" * 60_000, "\x00"):
+        path.write_text(torn, encoding="utf-8")
+        assert rank.recorded_error() == ("", "")
+
+
 def test_no_error_file() -> None:
     assert rank.recorded_error() == ("", "")
 
 
 def test_notes_and_process_numbers(tmp_path: Path) -> None:
     assert rank.read_note(tmp_path, 0) is None
-    rank.note_path(tmp_path, 0).write_text("{torn", encoding="utf-8")
-    assert rank.read_note(tmp_path, 0) is None
+    for torn in ("{torn", "[" * 60_000):
+        rank.note_path(tmp_path, 0).write_text(torn, encoding="utf-8")
+        assert rank.read_note(tmp_path, 0) is None
     rank.note_path(tmp_path, 0).write_text('{"exitCode": 7}', encoding="utf-8")
     assert rank.read_note(tmp_path, 0) == {"exitCode": 7}
     rank.pid_path(tmp_path, 0).write_text(str(os.getpid()), encoding="ascii")

@@ -166,6 +166,13 @@ def test_an_older_attempt_does_not_write_once_a_newer_one_has_taken_over(tmp_pat
         old.take_over(5, None, 1)
 
 
+@pytest.mark.parametrize("torn", ["", "{", "[" * 60_000, '{"attempt": []}'])
+def test_a_torn_owner_file_is_none(tmp_path, torn) -> None:
+    mine = folder(tmp_path, 2)
+    (mine.path / "owner.json").write_text(torn, encoding="ascii")
+    mine.check_owner()
+
+
 def test_taking_over_leaves_nothing_that_could_pass_for_newer_than_the_start(tmp_path) -> None:
     old = folder(tmp_path, 2)
     write(old, 7)

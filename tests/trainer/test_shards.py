@@ -228,6 +228,11 @@ WRONG_SAMPLES = {
         {"labelKey": "y"},
         ["no class number but None"],
     ),
+    "json of brackets": (
+        [("a.png", b"x"), ("a.json", b"[" * 2000)],
+        {"labelKey": "y"},
+        ["no class number but None"],
+    ),
     "no number": (
         [("a.png", b"x"), ("a.cls", b"cat")],
         {},

@@ -16,6 +16,7 @@ from inception_operator.contract.decoding import (
     UNREADABLE,
     MalformedError,
     decode,
+    decode_answer,
     decode_event,
     decode_list,
     decode_object,
@@ -59,6 +60,15 @@ def test_the_others_of_a_list_are_whole() -> None:
     assert [UNREADABLE in item for item in page["items"]] == [False, True, False]
     assert page["items"][2]["spec"]["template"] == {"spec": [1]}
     assert page["metadata"] == {"resourceVersion": "9"}
+
+
+def test_an_answer_for_people_is_whole_but_for_what_is_too_deep() -> None:
+    large = text_of('"' + "x" * MAX_ITEM_BYTES + '"')
+    alone = decode_answer(large)
+    page = decode_answer(b'{"metadata":{},"items":[%s,%s]}' % (large, text_of(nested(2000))))
+    assert page["items"][0] == alone
+    assert [UNREADABLE in item for item in page["items"]] == [False, True]
+    assert decode_answer(text_of(nested(2000))) == page["items"][1]
 
 
 def test_an_event_keeps_its_type() -> None:

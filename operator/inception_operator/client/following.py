@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -85,9 +84,12 @@ class Following:
 
 def change(line: bytes) -> Change | None:
     """What a line of a watch says; None when the job has to be asked for anew."""
+    # pydantic takes time, and the client that has asked has imported it already.
+    from inception_operator.contract.decoding import MalformedError, decode_event
+
     try:
-        event = json.loads(line)
-    except ValueError:
+        event = decode_event(line)
+    except MalformedError:
         return None
     if part(event, "type") not in ("ADDED", "MODIFIED", "DELETED"):
         return None

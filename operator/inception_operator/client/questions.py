@@ -7,7 +7,6 @@ half of the SDK with another one, so that no rule and no message exists twice.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
@@ -267,13 +266,22 @@ def _number(text: str) -> int:
 
 
 def document(data: bytes, address: str) -> Json:
-    """The JSON of an answer."""
+    """The JSON of an answer.
+
+    An object that nobody can decode is shown without the field at fault, so that it spoils no list
+    of others; the key ``unreadable`` then says which and why, and no API server takes it back.
+    """
+    # pydantic takes time, and the client that has asked has imported it already.
+    from inception_operator.contract.decoding import UNREADABLE, MalformedError, decode_answer
+
     try:
-        found = json.loads(data)
-    except ValueError:
-        found = None
-    if not isinstance(found, dict):
-        raise ClientError(f"{address} has not answered with JSON", code=UNAVAILABLE)
+        found = decode_answer(data)
+    except MalformedError as error:
+        message = f"{address} has not answered with JSON"
+        raise ClientError(message, code=UNAVAILABLE) from error
+    for each in [found, *(found.get("items") or [])]:
+        if UNREADABLE in each:
+            each[UNREADABLE] = " ".join(each[UNREADABLE])
     return found
 
 
@@ -281,11 +289,17 @@ def check(status: int, data: bytes, request: str, options: str) -> None:
     """Raise what an answer means that is a refusal; ``options`` as of `Questions`."""
     if status < 300:
         return
+    refuse(status, refusal(data), data, request, options)
+
+
+def refusal(data: bytes) -> Json:
+    """What the API server says of a refusal, which need not be an object."""
+    from inception_operator.contract.decoding import MalformedError, decode_object
+
     try:
-        answer = json.loads(data)
-    except ValueError:
-        answer = {}
-    refuse(status, answer if isinstance(answer, dict) else {}, data, request, options)
+        return decode_object(data)
+    except MalformedError:
+        return {}
 
 
 def seconds_until_again(status: int, retry_after: str | None, tries: int) -> float | None:

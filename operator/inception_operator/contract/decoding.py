@@ -13,7 +13,7 @@ half as long as ``json``.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 from pydantic_core import from_json
@@ -75,11 +75,15 @@ def decode_list(text: bytes) -> Json:
     whole = _whole(text, MAX_LIST_BYTES)
     if whole is not None:
         return whole
-    members = _members(text)
-    page = {key: decode(value) for key, value in members.items() if key != "items"}
-    items = members.get("items", b"null")
-    page["items"] = [] if items == b"null" else [decode_object(item) for item in _entries(items)]
-    return page
+    return _page(text, decode_object)
+
+
+def decode_answer(text: bytes) -> Json:
+    """What a command has asked for, of any size: an object, or a list as of `decode_list`."""
+    whole = _whole(text, len(text))
+    if whole is not None:
+        return whole
+    return _page(text, decode_answer) if "items" in _members(text) else decode_object(text)
 
 
 def whole_number(value: object, least: int, most: int) -> int | None:
@@ -98,6 +102,15 @@ def decimal_number(value: object) -> float | None:
         return float(value)
     except OverflowError:
         return None
+
+
+def _page(text: bytes, decode_item: Callable[[bytes], Json]) -> Json:
+    """A page of a list, each of its objects decoded by itself."""
+    members = _members(text)
+    page = {key: decode(value) for key, value in members.items() if key != "items"}
+    items = members.get("items", b"null")
+    page["items"] = [] if items == b"null" else [decode_item(item) for item in _entries(items)]
+    return page
 
 
 def _whole(text: bytes, most: int) -> Json | None:

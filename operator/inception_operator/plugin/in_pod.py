@@ -30,7 +30,7 @@ def listed(root: Path) -> dict[str, object]:
             files.append({"file": path.name, "bytes": found.st_size, "time": found.st_mtime})
     try:
         latest = Path(json.loads(text(root / "latest.json"))["file"]).name
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         latest = None
     return {"latest": latest, "files": files[-2000:]}
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import time
 from collections.abc import Callable, Sequence
@@ -12,7 +11,7 @@ from typing import Any, Final
 from inception_operator.client.cluster import Cluster
 from inception_operator.client.errors import UNAVAILABLE, ClientError
 from inception_operator.client.figures import name_of, part
-from inception_operator.client.questions import refuse
+from inception_operator.client.questions import refusal, refuse
 from inception_operator.client.text import clean_line
 from inception_operator.contract import names
 from inception_operator.contract.types import Json
@@ -115,16 +114,13 @@ def _read(client: Any, pod: str, sink: Sink, seconds: float) -> Ending:
 
 def _code(ending: bytes) -> int:
     """The exit code in what the kubelet says at the end of a command."""
-    try:
-        status = json.loads(ending)
-    except ValueError:
-        status = None
-    if part(status or {}, "status") == "Success":
+    status = refusal(ending)
+    if part(status, "status") == "Success":
         return 0
-    causes = part(status or {}, "details", "causes") or []
+    causes = part(status, "details", "causes") or []
     codes = [str(cause.get("message")) for cause in causes if cause.get("reason") == "ExitCode"]
     if not codes or not codes[0].isdigit():
-        message = part(status or {}, "message") or "the connection broke"
+        message = part(status, "message") or "the connection broke"
         raise ClientError(f"the command could not be run: {clean_line(message)}", code=UNAVAILABLE)
     return int(codes[0])
 
@@ -136,16 +132,12 @@ def _refusal(error: Exception, pod: Json) -> ClientError:
         text = f"the pod {name_of(pod)} cannot be reached: {clean_line(error)}"
         return ClientError(text, code=UNAVAILABLE)
     try:
-        answer = json.loads(body)
-    except ValueError:
-        answer = {}
-    try:
-        refuse(status, answer if isinstance(answer, dict) else {}, body, f"exec in {name_of(pod)}")
-    except ClientError as refusal:
-        if _NO_CONTAINER in refusal.message:
+        refuse(status, refusal(body), body, f"exec in {name_of(pod)}")
+    except ClientError as refused:
+        if _NO_CONTAINER in refused.message:
             text = f"the trainer of {name_of(pod)} has just ended"
             return ContainerEndedError(text, code=UNAVAILABLE)
-        return refusal
+        return refused
 
 
 def runs(pod: Json) -> bool:

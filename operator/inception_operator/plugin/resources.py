@@ -198,8 +198,8 @@ def value(text: str) -> Any:
 
         try:
             return json.loads(text)
-        except ValueError as error:
-            raise ClientError(f"{text}: no JSON: {error}", code=USAGE) from error
+        except (ValueError, RecursionError) as error:
+            raise ClientError(f"{text[:100]}: no JSON: {error}", code=USAGE) from error
     if _NUMBER.fullmatch(text):
         return int(text)
     return _WORDS.get(text, text)

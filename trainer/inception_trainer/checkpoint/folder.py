@@ -31,6 +31,7 @@ import torch
 from typing_extensions import override
 
 from inception_trainer.errors import StorageFailed
+from inception_trainer.launcher import json_text
 from inception_trainer.log import logger
 from inception_trainer.storage import describe, lacks_room, patiently
 
@@ -370,8 +371,8 @@ def _write_tensors(checkpoint: Checkpoint, path: Path) -> tuple[int, str]:
 def _read_json(path: Path) -> dict[str, Any] | None:
     """An object in a small file; None for a file that is missing or holds no object."""
     try:
-        data = json.loads(patiently(path.read_bytes, path))
-    except (OSError, ValueError, RecursionError):
+        data = json_text.decode(patiently(path.read_bytes, path))
+    except (OSError, ValueError):
         return None
     if not isinstance(data, dict):
         return None

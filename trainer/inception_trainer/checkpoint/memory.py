@@ -24,6 +24,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from inception_trainer.errors import Fenced
+from inception_trainer.launcher import json_text
 from inception_trainer.launcher.linux import left_in_cgroup
 from inception_trainer.log import logger
 
@@ -58,7 +59,7 @@ class MemoryFolder:
                 continue
             try:
                 copy = read_copy(file.path)
-            except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+            except (OSError, ValueError, KeyError, TypeError) as error:
                 logger.warning("memory copy %s is not used: %s", file.path.name, error)
                 continue
             if self._is_ours(copy.header):
@@ -103,7 +104,7 @@ class MemoryFolder:
         owner = 0
         with suppress(OSError, ValueError, KeyError, TypeError):
             content = (self.path / "owner.json").read_text(encoding="ascii")
-            owner = int(json.loads(content)["attempt"])
+            owner = int(json_text.decode(content)["attempt"])
         if owner > self.attempt:
             raise Fenced(f"attempt {owner} owns {self.path}; attempt {self.attempt} must not write")
 

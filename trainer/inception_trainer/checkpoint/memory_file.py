@@ -29,6 +29,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from inception_trainer.launcher import json_text
+
 MAGIC = b"INCEPTION-COPY-1"
 PREFIX = struct.Struct("<16sQQQQII")
 DATA_START = 4096
@@ -276,7 +278,7 @@ def read_copy(path: Path) -> MemoryCopy:
                 encoded = bytes(content[data_end:end])
     if zlib.crc32(encoded) != prefix.header_checksum:
         raise ValueError("its header is damaged")
-    header = json.loads(encoded)
+    header = json_text.decode(encoded)
     decode_layout(header["tensors"], prefix.data_size)
     if (header["attempt"], header["step"]) != (prefix.attempt, prefix.step):
         raise ValueError("its header is not of its prefix")

@@ -37,6 +37,7 @@ import torch
 from typing_extensions import override
 
 from inception_trainer.errors import ConfigError, DataError, Fenced, StoreFailed
+from inception_trainer.launcher import json_text
 from inception_trainer.log import logger
 from inception_trainer.storage import patiently
 from inception_trainer.stores import Remote
@@ -105,7 +106,7 @@ class Record:
     @classmethod
     def decode(cls, data: bytes) -> Record:
         """A record from the content of record.json; raises ValueError, KeyError or TypeError."""
-        content = json.loads(data)
+        content = json_text.decode(data)
         single = {
             name: StoredObject.decode(content[name])
             for name in ("best", "final", "weights")
@@ -365,7 +366,7 @@ def current_attempt(attempts: Remote) -> CurrentAttempt | None:
         except FileNotFoundError:
             # It has only claimed so far, or was pruned.
             continue
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
+        except (ValueError, KeyError, TypeError) as error:
             # Going back to an older attempt by ourselves would lose work without a word.
             raise DataError(
                 f"{folder}/record.json cannot be read: {error!r}; "

@@ -31,6 +31,7 @@ from typing import Any
 import torch
 
 from inception_trainer.errors import ConfigError, DataError, InputMissing, TrainerError
+from inception_trainer.launcher import json_text
 from inception_trainer.launcher.linux import left_in_cgroup
 from inception_trainer.storage import describe
 from inception_trainer.stores import Remote, place
@@ -170,8 +171,8 @@ def _choose_file(root: Path, wanted: str | None) -> Path:
 
 
 def _newest(root: Path) -> str | None:
-    with suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
-        file = str(json.loads((root / "latest.json").read_text(encoding="utf-8"))["file"])
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        file = str(json_text.decode((root / "latest.json").read_bytes())["file"])
         if CHECKPOINT_NAME.fullmatch(file):
             return file.partition("/")[2]
     return None
@@ -318,10 +319,10 @@ def _publish(folder: Path, target: Path | Remote, about: dict[str, Any]) -> dict
 def _about(final: Path | Remote) -> dict[str, Any] | None:
     """What is promoted under this name already; None for nothing."""
     try:
-        content = json.loads((final / ABOUT).read_bytes())
+        content = json_text.decode((final / ABOUT).read_bytes())
     except FileNotFoundError:
         return None
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise DataError(
             f"{final / ABOUT} cannot be read: {error}; choose another --name"
         ) from error

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from pathlib import Path
 
 from inception_trainer.errors import DataError, InputMissing
+from inception_trainer.launcher import json_text
 from inception_trainer.storage import read_data
 
 from .lists import decode_text
@@ -71,6 +71,6 @@ def _lines(text: str) -> list[str]:
 
 def _json_list(text: str, path: Path) -> list[str]:
     try:
-        return [str(name) for name in json.loads(text)]
+        return [str(name) for name in json_text.decode(text)]
     except ValueError as error:
         raise DataError(f"inference.classNames: {path} is no list in JSON: {error}") from None

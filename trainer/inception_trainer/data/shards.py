@@ -8,7 +8,6 @@ sample is one positioned read, in any order, by any process.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import threading
 from array import array
@@ -22,6 +21,7 @@ from typing_extensions import override
 
 from inception_trainer.config.training import DataConfig
 from inception_trainer.errors import DataError, InputMissing
+from inception_trainer.launcher import json_text
 from inception_trainer.storage import read_data
 from inception_trainer.stores import AnyPath, Remote, is_url, place
 
@@ -399,7 +399,7 @@ def _split(name: str) -> tuple[str, str]:
 
 def _value(text: bytes, label_key: str) -> object:
     try:
-        return json.loads(text)[label_key]
+        return json_text.decode(text)[label_key]
     except (ValueError, KeyError, TypeError):
         return None
 

@@ -7,13 +7,13 @@ decides what follows from it.
 
 import hashlib
 import hmac
-import json
 import logging
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from . import json_text
 from .contract import CONTRACT, SPOKEN, UNSAID
 
 log = logging.getLogger("inception-launcher")
@@ -75,7 +75,7 @@ def parse(text: str) -> Assignment | None:
     if not text.strip():
         return None
     try:
-        raw = json.loads(text)
+        raw = json_text.decode(text)
     except ValueError as error:
         raise InvalidAssignmentError(f"not JSON: {error}") from error
     if not isinstance(raw, dict):

@@ -5,13 +5,14 @@ first heartbeat on; one of the bundled trainer from its start. How long it may b
 job says (``GivenDeadline``), else what its own steps have taken (``LearnedDeadline``).
 """
 
-import json
 import math
 import re
 from collections import deque
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
+
+from . import json_text
 
 PATIENCE = 10
 """How many deadlines the start of an attempt, an evaluation or a checkpoint may take."""
@@ -104,9 +105,8 @@ def parse_heartbeat(text: str, changed: str) -> Heartbeat:
 def parse_progress(text: str, changed: str) -> Heartbeat:
     """Read the progress file of a program that leaves no heartbeat file as if it were one."""
     try:
-        content = json.loads(text)
-    except (ValueError, RecursionError):
-        # The second one for thousands of brackets, which would end the launcher.
+        content = json_text.decode(text)
+    except ValueError:
         content = None
     step = content.get("step") if isinstance(content, dict) else None
     number = step if isinstance(step, int) and step >= 0 else None

@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from . import stacks, stderr
+from . import json_text, stacks, stderr
 from .exitcodes import ExitCode, contract_code, is_peer_loss
 from .linux import die_with_parent
 
@@ -77,7 +77,7 @@ def read_note(folder: Path, local_rank: int) -> dict[str, Any] | None:
     """Read how a rank ended, if it could still say it."""
     path = note_path(folder, local_rank)
     try:
-        note = json.loads(path.read_text(encoding="utf-8"))
+        note = json_text.decode(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     return note if isinstance(note, dict) else None
@@ -177,7 +177,7 @@ def recorded_error() -> tuple[str, str]:
     """
     path = Path(os.environ.get("TORCHELASTIC_ERROR_FILE", ""))
     try:
-        message = json.loads(path.read_text(encoding="utf-8"))["message"]
+        message = json_text.decode(path.read_bytes())["message"]
         text = str(message["message"] if isinstance(message, dict) else message)
     except (OSError, ValueError, KeyError, TypeError):
         return "", ""

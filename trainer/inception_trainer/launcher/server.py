@@ -10,14 +10,13 @@ what was delivered. A launcher whose main loop stands still therefore still answ
 """
 
 import hmac
-import json
 import re
 import threading
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from . import rank_times
+from . import json_text, rank_times
 from .assignment import Assignment, InvalidAssignmentError, parse
 from .listener import Handler, Listener
 from .report import Report, State, with_progress
@@ -206,7 +205,7 @@ class _Handler(Handler):
             return None
         try:
             return parse(self.rfile.read(int(length)).decode())
-        except (UnicodeDecodeError, InvalidAssignmentError, RecursionError):
+        except (UnicodeDecodeError, InvalidAssignmentError):
             return None
 
     def _is_operator(self) -> bool:
@@ -225,6 +224,6 @@ def _read(path: Path) -> object:
     try:
         with path.open("rb") as file:
             text = file.read(PROGRESS_BYTES + 1)
-        return json.loads(text) if len(text) <= PROGRESS_BYTES else None
-    except (OSError, ValueError, RecursionError):
+        return json_text.decode(text) if len(text) <= PROGRESS_BYTES else None
+    except (OSError, ValueError):
         return None

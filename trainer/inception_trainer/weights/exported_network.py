@@ -6,7 +6,6 @@ They can be evaluated like weights. Their neighbours: ``exporters`` writes such 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -19,6 +18,7 @@ from typing_extensions import override
 
 from inception_trainer.config.normalization import Normalization
 from inception_trainer.errors import ConfigError, DataError, InputMissing
+from inception_trainer.launcher import json_text
 
 from .exporters import DTYPES, METADATA, Compute, OnnxSession, load_program, load_torchscript
 
@@ -110,7 +110,7 @@ def open_exported(path: Path) -> ExportedFile:
         raise InputMissing(f"model.weights: no file {path}")
     try:
         compute, text = _read(path)
-        metadata = json.loads(text) if text else {}
+        metadata = json_text.decode(text) if text else {}
         return ExportedFile(path, compute, metadata)
     except ConfigError:
         raise
