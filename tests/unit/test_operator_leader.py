@@ -156,6 +156,39 @@ def test_a_released_lease_is_taken_at_the_next_look() -> None:
     run(main())
 
 
+def test_a_lease_is_released_although_a_renewal_was_cut_off() -> None:
+    class SlowAnswers(FakeLeases):
+        async def replace(self, kind: Kind, namespace: str, name: str, body: Json) -> Json:
+            stored = await super().replace(kind, namespace, name, body)
+            await asyncio.sleep(1)
+            return stored
+
+    async def main() -> None:
+        leases = SlowAnswers()
+        one = leader(leases, "one")
+        await one.acquire()
+        holding = asyncio.create_task(one.renew())
+        await asyncio.sleep(2.5)
+        assert leases.version == 2
+        holding.cancel()
+        await one.release()
+        assert leases.spec["holderIdentity"] == ""
+
+    run(main())
+
+
+def test_a_lease_that_somebody_else_has_taken_is_left_alone() -> None:
+    async def main() -> None:
+        leases = FakeLeases()
+        one = leader(leases, "one")
+        await one.acquire()
+        leases._store({**(leases.lease or {}), "spec": {**leases.spec, "holderIdentity": "two"}})
+        await one.release()
+        assert leases.spec["holderIdentity"] == "two"
+
+    run(main())
+
+
 def test_only_one_of_many_wins() -> None:
     async def main() -> None:
         leases = FakeLeases()

@@ -178,6 +178,10 @@ def test_a_page_shows_the_events_of_the_job_and_the_warnings_of_its_pods(
         event("running", "uid-running", "of the job", names.KIND),
         event("running-0-1", "gone", "of its pod"),
         event("running-0-0-1", "other", "of another job's"),
+        {
+            **event("running-0-1", "gone", "Readiness probe failed: HTTP probe failed"),
+            "reason": "Unhealthy",
+        },
         {**event("running-0-1", "before", "of a job before"), "lastTimestamp": "2025-12-31"},
     ]
     api.put("running", state="Running")
@@ -190,6 +194,7 @@ def test_a_page_shows_the_events_of_the_job_and_the_warnings_of_its_pods(
     assert "running-0-1" in of_pods
     assert "of its pod" in of_pods
     assert "of another" not in page
+    assert "Readiness" not in page
     assert "before" not in page
 
 

@@ -59,6 +59,7 @@ def describe(
     """The page. ``pods`` is None for who may not see them; the advice is for jobs of a cluster, to
     which ``options`` lead its commands.
     """
+    of_pods = [each for each in events if _is_of_pod(each) and not _is_about_readiness(each)]
     parts = [
         _title(resource, now),
         _fields(_what(resource)),
@@ -67,7 +68,7 @@ def describe(
         _section("Why", _why(resource, now)),
         _section("Time", _goodput(resource)),
         _section("Events", _events([each for each in events if not _is_of_pod(each)], now)),
-        _section("Warnings of pods", _events([each for each in events if _is_of_pod(each)], now)),
+        _section("Warnings of pods", _events(of_pods, now)),
     ]
     if advises:
         lines = advice(resource, options)
@@ -220,6 +221,16 @@ def _goodput(resource: Json) -> str:
 
 def _is_of_pod(event: Json) -> bool:
     return bool(part(event, "involvedObject", "kind") == "Pod")
+
+
+def _is_about_readiness(event: Json) -> bool:
+    """Whether the kubelet says that a pod is not ready yet or any more.
+
+    It does so of every pod that starts, and twice; where pods never get ready the job's own
+    conditions say so, and why.
+    """
+    message = str(event.get("message") or "")
+    return event.get("reason") == "Unhealthy" and message.startswith("Readiness probe ")
 
 
 def _events(events: Sequence[Json], now: datetime) -> str:

@@ -9,7 +9,9 @@ from __future__ import annotations
 import datetime
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
+from typing import Final
 
 from inception_operator.contract.errors import (
     ApiError,
@@ -23,6 +25,9 @@ from inception_operator.contract.types import Json
 from .client import LEASES, Client
 
 _log = logging.getLogger(__name__)
+
+_TRIES: Final = 3
+"""How often a Lease is given back that somebody has written meanwhile."""
 
 
 @dataclass(frozen=True)
@@ -98,12 +103,21 @@ class Lease:
 
         A shared one is left to expire: others may go on in the same name.
         """
-        if self._terms.shared or not self.held or self._latest is None:
+        if self._terms.shared or not self.held:
             return
         self.held = False
-        spec = {**self._latest["spec"], "holderIdentity": "", "leaseDurationSeconds": 1}
+        lease = self._latest
         try:
-            await self._replace({**self._latest, "spec": spec})
+            for _ in range(_TRIES):
+                lease = lease or await self._read()
+                if lease is None or not self._is_ours(lease):
+                    return
+                spec = {**lease["spec"], "holderIdentity": "", "leaseDurationSeconds": 1}
+                with suppress(ConflictError):
+                    await self._replace({**lease, "spec": spec})
+                    return
+                # A renewal whose answer nobody waited for any more has been carried out.
+                lease = None
         except (ApiError, LeadershipLostError) as error:
             _log.info("the Lease %s was not released: %s", self, error)
 
