@@ -145,7 +145,7 @@ def test_a_list_shows_every_job_beside_hostile_ones(
 
 @pytest.mark.usefixtures("operator")
 def test_every_hostile_job_is_shown_whole_and_described(
-    trainings: Trainings, capsys: pytest.CaptureFixture[str]
+    trainings: Trainings, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     """As far as it can be decoded; what is left out is named, and nobody can apply the rest."""
     stored = [row for row in RESOURCES if post(trainings, row) is None]
@@ -153,12 +153,16 @@ def test_every_hostile_job_is_shown_whole_and_described(
     command = Commands(capsys, *where(trainings))
     listed = {job["metadata"]["name"]: job for job in command("list", "-o", "json").json["items"]}
     assert set(listed) == {row.name for row in stored}
-    for row in stored:
-        assert row.name in command("describe", row.name).out
-        assert yaml.safe_load(command("get", row.name, "-o", "yaml").out) == listed[row.name]
+    for name in listed:
+        assert name in command("describe", name).out
     left_out = {name: job["unreadable"] for name, job in listed.items() if "unreadable" in job}
     assert left_out
     assert all(text.startswith("spec.") for text in left_out.values()), left_out
+    page = tmp_path / "page.html"
+    for name in left_out:
+        assert yaml.safe_load(command("get", name, "-o", "yaml").out) == listed[name]
+        command("report", name, f"--output={page}")
+        assert name in page.read_text(encoding="utf-8")
 
 
 @pytest.mark.usefixtures("operator")

@@ -62,6 +62,7 @@ SINCE = {
     # The device type is a part of torch.
     "test_device.py::test_xpu_is_in_torch": (2, 3),
     # The CPU computes in FP16 too.
+    "test_device.py::test_fp16_needs_a_loss_scaler_that_works": (2, 3),
     "test_optimisation.py::test_overflowing_fp16_step_changes_nothing_and_is_counted": (2, 3),
     "test_optimisation.py::test_loss_scale_is_saved_and_restored": (2, 3),
     # The stub of a device is written for newer headers.

@@ -8,6 +8,7 @@ import os
 import sys
 import types
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -260,14 +261,18 @@ def test_scaler_of_older_torch(monkeypatch) -> None:
     assert scaling.loss_scaler(types.SimpleNamespace(type="mlu"), own) == "own"
 
 
-class NoKernel(torch.amp.GradScaler):
+SCALER: Any = getattr(torch.amp, "GradScaler", object)
+"""torch's own; before 2.3 there is none for the CPU."""
+
+
+class NoKernel(SCALER):
     """torch's scaler on a device whose plug-in has no operation for it."""
 
     def unscale_(self, optimizer: torch.optim.Optimizer) -> None:
         raise NotImplementedError("'aten::_amp_foreach_non_finite_check_and_unscale_' is missing")
 
 
-class Losing(torch.amp.GradScaler):
+class Losing(SCALER):
     """The same where the CPU computes it and nobody copies the gradients back."""
 
     def unscale_(self, optimizer: torch.optim.Optimizer) -> None:
@@ -277,7 +282,7 @@ class Losing(torch.amp.GradScaler):
 @pytest.mark.parametrize(
     ("scaler", "words"),
     [
-        (torch.amp.GradScaler, None),
+        (SCALER, None),
         (NoKernel, "check_and_unscale_' is missing"),
         (Losing, "a loss scaler makes 65536.0 of a gradient of 1"),
     ],
@@ -393,9 +398,8 @@ def test_figures_are_those_that_the_device_tells() -> None:
 def test_power_is_in_watts_whatever_the_vendor_tells(monkeypatch, name, hip, told) -> None:
     functions = getattr(torch, name)
     monkeypatch.setattr(torch.version, "hip", hip)
-    for other in ("mem_get_info", "memory_allocated", "max_memory_allocated"):
-        monkeypatch.setattr(functions, other, None)
-    for other in ("utilization", "temperature"):
+    memory = ("mem_get_info", "memory_allocated", "max_memory_allocated")
+    for other in (*memory, "utilization", "temperature"):
         monkeypatch.setattr(functions, other, None, raising=False)
     monkeypatch.setattr(functions, "power_draw", lambda _index: told, raising=False)
     assert Reader(functions, 0).read() == Figures(power_watts=250.0, healthy=1.0)

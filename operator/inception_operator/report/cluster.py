@@ -13,6 +13,7 @@ from kubernetes import client, config
 from kubernetes.client.exceptions import ApiException
 from kubernetes.config.config_exception import ConfigException
 
+from inception_operator.contract.decoding import decode_answer
 from inception_operator.contract.errors import OperatorError
 from inception_operator.contract.names import GROUP, KIND, PLURAL, VERSION, Reason
 from inception_operator.contract.times import parse_time
@@ -37,12 +38,13 @@ def read(
     """What the API server says of a job; raises NoJobError."""
     api = _api(kubeconfig, context)
     try:
-        # The client declares `object`; what the API server stores is one.
-        resource: Any = client.CustomObjectsApi(api).get_namespaced_custom_object(
-            GROUP, VERSION, namespace, PLURAL, name
+        # The client's own decoder does not get through what is nested a thousand levels deep.
+        answer: Any = client.CustomObjectsApi(api).get_namespaced_custom_object(
+            GROUP, VERSION, namespace, PLURAL, name, _preload_content=False
         )
     except ApiException as error:
         raise NoJobError(f"{namespace}/{name}: {error.status} {error.reason}") from error
+    resource = decode_answer(answer.data)
     notes: list[str] = []
     return of_resource(resource, _events(api, resource, notes), made, notes)
 
