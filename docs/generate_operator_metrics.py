@@ -32,8 +32,8 @@ Beside them there are the `process_…` series of any program (processor, memory
 and `python_info`.
 
 ## How many series
-A job has at most {MOST_SERIES} series, and one more for each of its pods: about 26 while it runs,
-30 once it has ended. They appear with the job and are gone with it, so `ttlSecondsAfterFinished`
+A job has at most {MOST_SERIES} series, and one more for each of its pods: about 27 while it runs,
+32 once it has ended. They appear with the job and are gone with it, so `ttlSecondsAfterFinished`
 bounds them. What a program or a user may write freely (reasons, names of profiles) is no label of a
 series that outlives a job: unknown reasons are `Other`, unknown profiles `other`. So a counter has
 at most namespaces x profiles x reasons series, and those of a namespace stay until the operator

@@ -72,6 +72,8 @@ def test_a_job_that_runs_has_live_figures_and_no_final_ones() -> None:
     assert sample(metrics, "job_accuracy_ratio", **ONE, k="1") == 0.78
     assert sample(metrics, "job_final_loss", **ONE) is None
     assert sample(metrics, "job_final_duration_seconds", **ONE) is None
+    assert sample(metrics, "job_completion_timestamp_seconds", **ONE) is None
+    assert sample(metrics, "job_created_timestamp_seconds", **ONE) == 1767254400
 
 
 @pytest.mark.parametrize("state", ["Succeeded", "Failed"])
@@ -82,6 +84,7 @@ def test_a_job_that_has_ended_has_no_speed_but_final_figures(state: str) -> None
     assert sample(metrics, "job_final_accuracy_ratio", **ONE, k="1") == 0.78
     assert sample(metrics, "job_final_samples", **ONE) == 1281167
     assert sample(metrics, "job_final_duration_seconds", **ONE) == 7200
+    assert sample(metrics, "job_completion_timestamp_seconds", **ONE) == 1767254400 + 7200
     assert sample(metrics, "job_outcome", **ONE, outcome=state, reason="Completed") == 1
 
 

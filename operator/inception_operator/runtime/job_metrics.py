@@ -38,7 +38,7 @@ from .objects import key_of
 from .workqueue import Key
 
 PREFIX: Final = "inception_operator"
-MOST_SERIES: Final = 30
+MOST_SERIES: Final = 32
 MOST_KEPT: Final = 4096
 """Texts of so many ended jobs are kept, each of about 4 KiB; beyond that they are made anew."""
 _JOB: Final = ("namespace", "name")
@@ -53,6 +53,12 @@ Texts = dict[str, str]
 # Of each family: kind, name, help, labels beside namespace and name of the job.
 _FAMILIES: Final[dict[str, tuple[type[Any], str, str, tuple[str, ...]]]] = {
     "info": (InfoMetricFamily, "job", "What a job is about.", ("accelerator", "model")),
+    "created": (
+        GaugeMetricFamily,
+        "job_created_timestamp_seconds",
+        "When a job was created: tells it from an earlier one of the same name.",
+        (),
+    ),
     "state": (GaugeMetricFamily, "job_state", "1 for the present state of a job.", ("state",)),
     "condition": (
         GaugeMetricFamily,
@@ -132,6 +138,12 @@ _FAMILIES: Final[dict[str, tuple[type[Any], str, str, tuple[str, ...]]]] = {
         GaugeMetricFamily,
         "job_final_duration_seconds",
         "Time from the creation of a job to its end.",
+        (),
+    ),
+    "completed": (
+        GaugeMetricFamily,
+        "job_completion_timestamp_seconds",
+        "When a job has ended.",
         (),
     ),
 }
@@ -278,6 +290,9 @@ def _samples(resource: Json, now: datetime) -> Iterator[Sample]:
 
     yield "info", (status.get("accelerator") or "", status.get("model") or ""), 1
     yield "state", (state,), 1
+    created = _created(resource)
+    if created is not None:
+        yield "created", (), created.timestamp()
     for condition in present:
         if condition["type"] in conditions.OWN and condition["status"] != conditions.UNKNOWN:
             value = float(condition["status"] == conditions.TRUE)
@@ -321,10 +336,15 @@ def _final_figures(resource: Json, status: Json) -> Iterator[Sample]:
     yield from _known("loss", (), figures.get("loss"))
     yield from _known("top1", ("1",), figures.get("accuracyTop1"))
     yield from _known("samples", (), figures.get("samplesSeen"))
-    begin = parse_time(resource["metadata"].get("creationTimestamp"))
-    end = parse_time(status.get("completionTime"))
+    begin, end = _created(resource), parse_time(status.get("completionTime"))
+    if end is not None:
+        yield "completed", (), end.timestamp()
     if begin is not None and end is not None:
         yield "duration", (), max(0.0, (end - begin).total_seconds())
+
+
+def _created(resource: Json) -> datetime | None:
+    return parse_time(resource["metadata"].get("creationTimestamp"))
 
 
 def _known(
