@@ -193,6 +193,21 @@ def test_no_record_is_for_nothing() -> None:
     assert unread == set()
 
 
+def test_pages_of_jobs_cannot_speak_for_others(render: Render) -> None:
+    """Rules take the label namespace of the operator's page at its word, so no tenant may have
+    series of these names, nor such as the rules make.
+    """
+    monitors = render({"metrics": {"trainer": {"podMonitor": {"enabled": True}}}})
+    (endpoint,) = only(monitors, "PodMonitor", "-trainers")["spec"]["podMetricsEndpoints"]
+    (dropped,) = endpoint["metricRelabelings"]
+    assert (dropped["action"], dropped["sourceLabels"]) == ("drop", ["__name__"])
+    read = {name for rule in RULES for name in names_read(rule["expr"])} | RECORDED
+    kept = {name for name in read if not re.fullmatch(dropped["regex"], name)}
+    assert {name.partition("_")[0] for name in kept} == {"trainer"}
+    of_trainer = {name for name in exported() if name.startswith("trainer_")}
+    assert not [name for name in of_trainer if re.fullmatch(dropped["regex"], name)]
+
+
 @pytest.mark.parametrize("rule", RULES, ids=name_of)
 def test_no_rule_mixes_clusters_or_namespaces(rule: dict[str, Any]) -> None:
     for part in nodes(promql_parser.parse(rule["expr"])):
