@@ -150,9 +150,23 @@ def test_nodes_are_read_only_with_a_right_of_its_own(
 
 
 def test_a_namespace_without_rights_is_named(kubeconfig: Path, tmp_path: Path) -> None:
-    with operator(kubeconfig, tmp_path / "log", LISTED[0], ELSEWHERE).standing_by() as process:
+    with operator(kubeconfig, tmp_path / "log", ELSEWHERE).standing_by() as process:
         code = process.wait(60)
     assert code == 1
     (line,) = [line for line in process.log.splitlines() if "the operator ends" in line]
+    assert f"may not list inceptiontrainings in namespace {ELSEWHERE}" in line
     assert f"give the operator its Role in {ELSEWHERE} or take it off the list" in line
     assert "Traceback" not in process.log
+
+
+def test_a_namespace_that_takes_its_rights_away_stops_nobody_else(
+    kubeconfig: Path, places: dict[str, Trainings], tmp_path: Path
+) -> None:
+    places[ELSEWHERE].create("alone")
+    with operator(kubeconfig, tmp_path / "log", ELSEWHERE, LISTED[0]) as process:
+        places[LISTED[0]].create("job")
+        places[LISTED[0]].wait_state("job", "Running")
+        assert f"give the operator its Role in {ELSEWHERE} or take it off the list" in process.log
+        assert places[ELSEWHERE].status("alone") == {}
+        assert process.metric("api_requests_total", code="403") == 0
+        assert process.stop() == 0

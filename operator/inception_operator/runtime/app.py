@@ -23,7 +23,6 @@ from inception_operator.contract.errors import (
     ApiError,
     OperatorError,
     ProfileError,
-    RejectedError,
     SettingsError,
 )
 from inception_operator.contract.types import Json
@@ -31,7 +30,7 @@ from inception_operator.decide.reconcile import Context
 
 from .apply import Applier
 from .certificate import Certificate
-from .client import JOBS, NODES, Client, load_configuration
+from .client import JOBS, NODES, PODS, Client, load_configuration
 from .controller import Controller
 from .courier import Courier
 from .events import EventPoster
@@ -53,6 +52,12 @@ from .scraper import Scraper
 from .server import Guard, Server
 from .settings import Settings
 from .workqueue import Key, WorkQueue, work
+
+RIGHTS_TRIES = 3
+RIGHTS_PAUSE = 2.0
+"""An API server that has just started refuses everybody until it has read the roles."""
+RIGHTS_POLL = 600.0
+"""By then the kubelet has forgotten the last restart, so that one more costs ten seconds only."""
 
 _log = logging.getLogger(__name__)
 
@@ -87,6 +92,8 @@ class App:
         self._configuration = configuration
         self._stop = asyncio.Event()
         self._leading = False
+        self._namespaces = settings.namespaces
+        self._left_out: tuple[str, ...] = ()
 
         self._jobs = JobCache(settings.shard)
         self._metrics = Metrics(
@@ -223,6 +230,8 @@ class App:
                 await self._pods.wait_synced()
                 _spawn(group, "jobs", self._watch_jobs())
                 _spawn(group, "resync", self._resync.run())
+                if self._left_out:
+                    _spawn(group, "namespaces", self._wait_for_rights())
                 if self._signs:
                     _spawn(group, "nodes", self._node_watch.run())
                 for number in range(self._settings.workers):
@@ -235,16 +244,65 @@ class App:
             await self._leader.release()
 
     async def _check_namespaces(self) -> None:
-        """Raise SettingsError for a namespace that the operator may not list."""
-        # Later kopf would end the process for it, in many words and none of them the remedy.
-        for namespace in self._settings.namespaces:
-            try:
-                await self._client.list_page(JOBS, {}, metadata_only=True, namespace=namespace)
-            except RejectedError as error:
-                remedy = f"give the operator its Role in {namespace} or take it off the list"
-                raise SettingsError(f"--namespaces: {error.message}; {remedy}") from error
-            except ApiError as error:
-                _log.warning("the rights in %s are not known yet: %s", namespace, error)
+        """Leave out namespaces without the rights to look after their jobs: whoever may delete the
+        operator's Role in one must not stop those of all. Raises SettingsError when none is left.
+        """
+        # Later kopf would try for ever, and the liveness probe end the process for the silence.
+        missing = await self._missing_rights()
+        if not missing:
+            return
+        for namespace, text in missing.items():
+            remedy = f"give the operator its Role in {namespace} or take it off the list"
+            problem = f"--namespaces: {text}; {remedy}"
+            if len(missing) == len(self._namespaces):
+                raise SettingsError(problem)
+            _log.error("%s; until then the jobs there are left alone", problem)
+        self._left_out = tuple(missing)
+        self._namespaces = tuple(name for name in self._namespaces if name not in missing)
+        self._pods.leave_out(self._left_out)
+        self._resync.leave_out(self._left_out)
+
+    async def _missing_rights(self) -> dict[str, str]:
+        """By namespace, what the operator may not do there."""
+        missing: dict[str, str] = {}
+        for again in reversed(range(RIGHTS_TRIES)):
+            missing = {}
+            for namespace in self._namespaces:
+                try:
+                    text = await self._missing_right(namespace)
+                except ApiError as error:
+                    _log.warning("the rights in %s are not known yet: %s", namespace, error)
+                    continue
+                if text is not None:
+                    missing[namespace] = text
+            if not missing:
+                break
+            if again:
+                await asyncio.sleep(RIGHTS_PAUSE)
+        return missing
+
+    async def _missing_right(self, namespace: str) -> str | None:
+        """What of the watches the operator may not have in a namespace, None for nothing."""
+        for kind in (JOBS, PODS):
+            for verb in ("list", "watch"):
+                if not await self._client.allowed(verb, kind, namespace):
+                    return f"the operator may not {verb} {kind.plural} in namespace {namespace}"
+        return None
+
+    async def _wait_for_rights(self) -> None:
+        """End the process once it may look after a namespace that was left out: the next one begins
+        with it.
+        """
+        while True:
+            await asyncio.sleep(RIGHTS_POLL)
+            for namespace in self._left_out:
+                try:
+                    text = await self._missing_right(namespace)
+                except ApiError as error:
+                    text = str(error)
+                if text is None:
+                    raise OperatorError(f"the rights in namespace {namespace} are back")
+                _log.warning("the jobs of namespace %s are left alone: %s", namespace, text)
 
     async def _check_nodes(self) -> None:
         """Find out whether nodes can be read: jobs that ask for it are told when they cannot."""
@@ -272,8 +330,8 @@ class App:
             await kopf.operator(
                 registry=make_registry(self._configuration, self._jobs, self._queue.add),
                 settings=make_settings(),
-                clusterwide=not self._settings.namespaces,
-                namespaces=self._settings.namespaces,
+                clusterwide=not self._namespaces,
+                namespaces=self._namespaces,
                 standalone=True,
                 ready_flag=ready,
             )

@@ -204,9 +204,11 @@ class Client:
         """Create an object; the answer is what is stored."""
         return await self._request("create", "POST", kind, kind.path(namespace), body=body)
 
-    async def allowed(self, verb: str, kind: Kind) -> bool:
-        """Whether RBAC lets the operator do this to a kind, in all namespaces if it has any."""
+    async def allowed(self, verb: str, kind: Kind, namespace: str = "") -> bool:
+        """Whether RBAC lets the operator do this to a kind, in all namespaces if none is named."""
         attributes = {"verb": verb, "group": kind.group, "resource": kind.plural}
+        if namespace:
+            attributes["namespace"] = namespace
         spec = {"resourceAttributes": attributes}
         answer = await self.review(REVIEWS, "SelfSubjectAccessReview", spec)
         return bool(answer.get("allowed"))

@@ -33,6 +33,11 @@ class PodCache:
             for namespace in (namespaces or (None,))
         }
 
+    def leave_out(self, namespaces: Collection[str]) -> None:
+        """Watch all but these; to be said before `run`."""
+        for namespace in namespaces:
+            del self._reflectors[namespace]
+
     def pods(self, key: Key) -> tuple[Json, ...]:
         """The trimmed pods of one job."""
         reflector = self._reflectors.get(None) or self._reflectors.get(key[0])

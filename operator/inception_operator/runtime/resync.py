@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import aclosing
 
 from inception_operator.contract.errors import ApiError, StalledWatchError
@@ -62,6 +62,10 @@ class Resync:
         self._proven = clock()
         self._versions: Versions = {}
         self._comparisons = 0
+
+    def leave_out(self, namespaces: Collection[str]) -> None:
+        """Compare all but these; to be said before `run`."""
+        self._namespaces = tuple(name for name in self._namespaces if name not in namespaces)
 
     @property
     def age(self) -> float:
