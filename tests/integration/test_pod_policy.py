@@ -148,6 +148,7 @@ HARMLESS = {
 }
 
 
+APPARMOR = "container.apparmor.security.beta.kubernetes.io"
 REFUSED: tuple[tuple[Json, str], ...] = (
     ({"template": {"spec": {"hostNetwork": True}}}, "spec.template.spec may only have"),
     ({"template": {"spec": {"hostPID": True}}}, "spec.template.spec may only have"),
@@ -183,6 +184,10 @@ REFUSED: tuple[tuple[Json, str], ...] = (
         "may have no hostPort",
     ),
     (
+        {"template": {"metadata": {"annotations": {f"{APPARMOR}/trainer": "unconfined"}}}},
+        "may not set the AppArmor profile",
+    ),
+    (
         {"training": {"data": {"kind": "Digits"}, "model": {"foreignPickle": "Allow"}}},
         "foreignPickle may not be Allow",
     ),
@@ -200,7 +205,10 @@ def test_the_sample_of_an_admission_policy_refuses_what_it_says(trainings: Train
 
     for spec, words in REFUSED:
         assert words in refusal("POST", f"{path}?dryRun=All", training("refused", **spec))
-    harmless = {"spec": {"containers": [{"name": "trainer", **HARMLESS}]}}
+    harmless = {
+        "metadata": {"annotations": {"note": "b"}},
+        "spec": {"containers": [{"name": "trainer", **HARMLESS}]},
+    }
     elastic = {"minNodes": 1, "maxNodes": 100}
     trainings.create("allowed", template=harmless, elasticPolicy=elastic)
     scale = ApiClient(trainings.cluster.kubeconfig).request("GET", f"{path}/allowed/scale")
