@@ -164,6 +164,7 @@ COMPANIONS = {
         *(
             "nvidia.com/hostdev",
             "volcano.sh/vgpu-memory",
+            "volcano.sh/vgpu-memory-percentage",
             "volcano.sh/vgpu-cores",
             "volcano.sh/gpu-memory",
         ),
