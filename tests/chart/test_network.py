@@ -59,7 +59,7 @@ def test_network_policy_lets_through_what_the_operator_needs(render: Render) -> 
         "launchers ring"
     )
     ports = [{entry["port"] for entry in rule["ports"]} for rule in policy["egress"]]
-    assert ports == [{53}, {443, 6443}, {8080, 8081}]
+    assert ports == [{53, 5353}, {443, 6443}, {8080, 8081}], "OpenShift's DNS is at 5353"
     assert policy["egress"][2]["to"] == [{"namespaceSelector": {}, "podSelector": trainers}]
 
 
@@ -92,7 +92,12 @@ def test_the_policy_of_jobs_limits_what_they_reach_when_asked(render: Render) ->
     }
     ranks, names, operator, wanted = policy["egress"]
     assert ranks == {"to": [{"podSelector": JOB_PODS}]}
-    assert {entry["protocol"] for entry in names["ports"]} == {"UDP", "TCP"}
+    assert [(entry["port"], entry["protocol"]) for entry in names["ports"]] == [
+        (53, "UDP"),
+        (53, "TCP"),
+        (5353, "UDP"),
+        (5353, "TCP"),
+    ], "OpenShift's DNS is at 5353"
     assert "to" not in names
     assert operator["to"] == policy["ingress"][1]["from"]
     assert [entry["port"] for entry in operator["ports"]] == [8080], "launchers ring"

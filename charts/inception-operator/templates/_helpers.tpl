@@ -109,6 +109,19 @@ podSelector:
     {{- include "inception-operator.selectorLabels" . | nindent 4 }}
 {{- end }}
 
+{{- /*
+Ports of DNS in a NetworkPolicy. Most network plug-ins compare the port of the pod behind a Service, and OpenShift's DNS
+listens on 5353.
+*/}}
+{{- define "inception-operator.dnsPorts" -}}
+{{- range $port := list 53 5353 }}
+{{- range $protocol := list "UDP" "TCP" }}
+- port: {{ $port }}
+  protocol: {{ $protocol }}
+{{- end }}
+{{- end }}
+{{- end }}
+
 {{- /* Limits of a scrape: a map with sampleLimit and labelLimit. Prometheus takes 0 for none. */}}
 {{- define "inception-operator.scrapeLimits" -}}
 sampleLimit: {{ int64 .sampleLimit }}
