@@ -71,6 +71,51 @@ def test_schema_and_values_have_the_same_keys(path: Path_) -> None:
     assert set(value) == schema_keys
 
 
+@pytest.mark.parametrize("wanted", [True, False])
+def test_another_chart_may_have_it_as_a_dependency_with_a_condition(
+    helm: str, tmp_path: Path, wanted: bool
+) -> None:
+    dependency = {"name": "inception-operator", "version": "0.1.0"}
+    parent = {
+        "apiVersion": "v2",
+        "name": "platform",
+        "version": "1.0.0",
+        "dependencies": [{**dependency, "condition": "inception-operator.enabled"}],
+    }
+    (tmp_path / "Chart.yaml").write_text(yaml.safe_dump(parent))
+    (tmp_path / "charts").mkdir()
+    (tmp_path / "charts" / "inception-operator").symlink_to(plain.CHART)
+    chosen = f"--set=inception-operator.enabled={str(wanted).lower()}"
+    done = subprocess.run(
+        [helm, "template", "release", str(tmp_path), chosen],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert ("kind: Deployment" in done.stdout) == wanted
+
+
+@pytest.mark.parametrize(
+    ("namespaces", "command"),
+    [([], "kubectl apply"), (["team-a", "team-b"], "kubectl -n team-a apply")],
+    ids=["all", "list"],
+)
+def test_the_notes_make_a_job_where_the_operator_looks(
+    helm: str, namespaces: list[str], command: str
+) -> None:
+    done = subprocess.run(
+        [
+            *(helm, "install", "release", str(plain.CHART), "--dry-run=client"),
+            f"--set-json=watchNamespaces={json.dumps(namespaces)}",
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert f"\n{command} --server-side" in done.stdout.partition("NOTES:")[2]
+
+
 @pytest.mark.parametrize("path", list(CLOSED), ids=lambda path: ".".join(path) or "top")
 def test_a_misspelt_key_is_refused(template: Callable[..., Any], path: Path_) -> None:
     done = template(nested((*path, "misspelt"), True))
