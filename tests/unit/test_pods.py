@@ -22,6 +22,7 @@ from inception_operator.pod.policy import find_violations
 from inception_operator.spec.job import parse
 
 TABLE = load_profiles()
+NO_MESH = {"sidecar.istio.io/inject": "false", "linkerd.io/inject": "disabled"}
 
 
 def build(
@@ -137,7 +138,7 @@ def test_what_every_pod_has() -> None:
         "app.kubernetes.io/component": "worker",
         "app.kubernetes.io/managed-by": "inception-operator",
     }
-    assert pod["metadata"]["annotations"] == {"sidecar.istio.io/inject": "false"}
+    assert pod["metadata"]["annotations"] == NO_MESH
     assert (spec["restartPolicy"], spec["terminationGracePeriodSeconds"]) == ("Never", 120)
     assert spec["enableServiceLinks"] is False
     assert {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": "64Gi"}} in spec["volumes"]
@@ -434,7 +435,7 @@ def test_template_is_merged_by_name() -> None:
     spec, main, values = pod["spec"], container(pod), env(pod)
     assert pod["metadata"]["labels"]["team"] == "a"
     assert pod["metadata"]["labels"]["training.inception.dev/job"] == "digits"
-    assert pod["metadata"]["annotations"] == {"sidecar.istio.io/inject": "false", "note": "b"}
+    assert pod["metadata"]["annotations"] == {**NO_MESH, "note": "b"}
     assert spec["nodeSelector"] == {"disk": "ssd"}
     assert [t["key"] for t in spec["tolerations"]] == ["cambricon.com/mlu", "spot"]
     assert spec["securityContext"]["fsGroup"] == 5

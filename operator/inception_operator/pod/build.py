@@ -53,6 +53,9 @@ _KEYS: Final = {
 _MERGED: Final = frozenset(("containers", "initContainers"))
 _APPENDED: Final = frozenset(("tolerations",))
 _HOSTNAME: Final = "kubernetes.io/hostname"
+# The ranks talk to one another directly, and a sidecar that outlives them would keep the pod from
+# ending.
+_NO_MESH: Final = {"sidecar.istio.io/inject": "false", "linkerd.io/inject": "disabled"}
 _PREFERRED: Final = "preferredDuringSchedulingIgnoredDuringExecution"
 _REQUIRED: Final = "requiredDuringSchedulingIgnoredDuringExecution"
 
@@ -177,9 +180,7 @@ def _annotations(
     job: Job, assignment: Assignment | None, exclude: Collection[str]
 ) -> dict[str, str]:
     users = (job.template.get("metadata") or {}).get("annotations") or {}
-    # The ranks talk to one another directly, and a sidecar that outlives them would keep the pod
-    # from ending.
-    annotations = {"sidecar.istio.io/inject": "false", **users}
+    annotations = {**_NO_MESH, **users}
     # A stale assignment, copied with a template out of a running pod, would start ranks of no job.
     for key in (ANNOTATION_ASSIGNMENT, ANNOTATION_EXCLUDED_NODES):
         annotations.pop(key, None)
