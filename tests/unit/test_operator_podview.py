@@ -195,6 +195,23 @@ def test_a_side_car_does_not_keep_a_slot_from_ending() -> None:
     assert not slots.finished(seen(pod({**container(running={}), "phase": "Running"})))
 
 
+@pytest.mark.parametrize("ready", [True, False])
+def test_a_side_car_that_has_ended_does_not_hide_a_trainer_that_is_ready(ready: bool) -> None:
+    status: dict[str, Any] = {
+        "phase": "Running",
+        "conditions": [{"type": "Ready", "status": "False", "reason": "ContainersNotReady"}],
+        "containerStatuses": [
+            {"name": "side", "ready": False, "state": {"terminated": {"exitCode": 0}}},
+            {"name": "trainer", "ready": ready, "state": {"running": {}}},
+        ],
+    }
+    found = seen(pod(status))
+    assert (found.ready, found.trainer_ready) == (False, ready)
+    status["conditions"] = [{"type": "Ready", "status": "True"}]
+    found = seen(pod(status))
+    assert (found.ready, found.trainer_ready) == (True, False)
+
+
 def test_termination_message_of_another_program() -> None:
     found = seen(
         pod(container(terminated={"exitCode": 1, "message": "Traceback: x"})),

@@ -499,6 +499,8 @@ def test_who_is_asked(sim: Sim) -> None:
     assert not wants_report(sim.job, replace(steady, reachable=False, report=None))
     assert wants_progress(sim.job, steady)
     assert not wants_progress(sim.job, view_of(sim, 1))
+    assert not wants_progress(sim.job, replace(steady, ready=False))
+    assert wants_progress(sim.job, replace(steady, ready=False, trainer_ready=True))
     sim.suspend(True)
     assert not wants_report(sim.job, replace(steady, ready=False))
     assert not wants_progress(sim.job, steady)

@@ -144,6 +144,7 @@ class PodView:
     leaving: str | None = None
     excluded_nodes: frozenset[str] = frozenset()
     heard: datetime | None = None
+    trainer_ready: bool = False
 
 
 @dataclass(frozen=True)

@@ -64,7 +64,7 @@ def _trains(resource: Json, pod: PodView) -> bool:
         return False
     if pod.deleting or slots.finished(pod):
         return False
-    return pod.ready and bool(pod.ip)
+    return (pod.ready or pod.trainer_ready) and bool(pod.ip)
 
 
 def wants_node(resource: Json, pod: PodView, now: datetime) -> bool:

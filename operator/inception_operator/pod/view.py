@@ -57,8 +57,13 @@ def trim_pod(pod: Json) -> Json:
         small["managedFields"] = [{"manager": FIELD_MANAGER}]
     state = _pick(status, _STATUS)
     state["conditions"] = [_trim_condition(c) for c in status.get("conditions") or ()]
+    of_ready_pod = any(
+        c.get("type") == "Ready" and c.get("status") == "True" for c in state["conditions"]
+    )
     for key in ("containerStatuses", "initContainerStatuses"):
-        containers = [_trim_container(c) for c in status.get(key) or () if _tells(key, c)]
+        containers = [
+            _trim_container(c, of_ready_pod) for c in status.get(key) or () if _tells(key, c)
+        ]
         if containers:
             state[key] = containers
     return {
@@ -123,6 +128,7 @@ def view(
         ran_before=ran_before,
         owner_uid=owner.get("uid") if owner else None,
         unhealthy=_unhealthy_text(status),
+        trainer_ready=ready.get("status") != "True" and _trainer_ready(status),
         orphan_of=_orphan_of(metadata) if owner is None else None,
         **fields,
     )
@@ -186,8 +192,10 @@ def _shared_condition(kind: str, status: str) -> Json:
     return {"type": kind, "status": status}
 
 
-def _trim_container(container: Json) -> Json:
+def _trim_container(container: Json, of_ready_pod: bool) -> Json:
     small = _pick(container, ("name", "state"))
+    if container.get("ready") is True and not of_ready_pod:
+        small["ready"] = True
     if broken := _unhealthy(container):
         small["allocatedResourcesStatus"] = broken
     return small
@@ -219,6 +227,14 @@ def _unhealthy_text(status: Json) -> str | None:
         ids = ", ".join(str(device.get("resourceID")) for device in resource["resources"])
         texts.append(f"{resource['name']} {ids}")
     return "; ".join(texts) or None
+
+
+def _trainer_ready(status: Json) -> bool:
+    # A side-car that has ended, for good or not, keeps the whole pod from being ready ever again.
+    return any(
+        container.get("name") == CONTAINER and container.get("ready") is True
+        for container in status.get("containerStatuses") or ()
+    )
 
 
 def _deletion_fields(metadata: Json) -> Json:
