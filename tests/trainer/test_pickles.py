@@ -140,6 +140,7 @@ def test_training_refuses_it_likewise(
 def test_what_is_allowed_or_cannot_hold_code_or_is_the_jobs_own_is_read(
     monkeypatch: pytest.MonkeyPatch, pickled: Path, tmp_path: Path
 ) -> None:
+    monkeypatch.setattr(torch, "__version__", "2.10.0")
     evaluate(pickled, tmp_path / "job")
     monkeypatch.setattr(torch, "__version__", "2.1.0")
     evaluate(pickled, tmp_path / "job", foreignPickle="Allow")
