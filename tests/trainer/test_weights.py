@@ -13,6 +13,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from inception_trainer import models
+from inception_trainer.checkpoint.base import FORMAT
+from inception_trainer.checkpoint.safetensors_file import encode_weights
+from inception_trainer.comm import Comm
 from inception_trainer.config.normalization import (
     CAFFE_BGR,
     IMAGENET,
@@ -20,11 +23,16 @@ from inception_trainer.config.normalization import (
     Normalization,
     choose,
 )
+from inception_trainer.config.training import from_mapping
+from inception_trainer.data import Splits
 from inception_trainer.errors import ConfigError, DataError, InputMissing
+from inception_trainer.modes.common import with_preprocessing
 from inception_trainer.weights import layouts
 from inception_trainer.weights.load import WeightsSource, load_weights
+from inception_trainer.weights.trained_network import TrainedModel, open_trained
 
 State = dict[str, Tensor]
+ALONE = (Comm(0, 1, "gloo"), torch.device("cpu"))
 
 
 def rename(state: State, old: str, new: str) -> State:
@@ -266,3 +274,109 @@ def test_choice_of_the_inputs(
     wanted: str, of_weights: Normalization | None, chosen: Normalization
 ) -> None:
     assert choose(wanted, IMAGENET, of_weights) == chosen
+
+
+def zeros(model: str) -> State:
+    with torch.device("meta"):
+        network = models.create(model, 3)
+    return {
+        key: torch.zeros_like(value, device="cpu") for key, value in network.state_dict().items()
+    }
+
+
+@pytest.mark.parametrize("suffix", ["safetensors", "pth"])
+def test_modes_take_the_network_that_the_weights_are_of(tmp_path: Path, suffix: str) -> None:
+    """As docs/own-data.md has it: best.pt of any network, and nothing said of its name."""
+    state = zeros("resnet50")
+    checkpoint = {
+        "format": FORMAT,
+        "model": state,
+        "preprocessing": {**IMAGENET.as_dict(), "imageSize": 32},
+        "class_names": ["a", "b", "c"],
+        "progress": {"step": 3},
+    }
+    path = tmp_path / f"best.{suffix}"
+    if suffix == "safetensors":
+        content = encode_weights(checkpoint)
+        assert content is not None
+        path.write_bytes(content)
+    else:
+        torch.save(state, path)
+    job: dict[str, Any] = {
+        "mode": "Infer",
+        "model": {"weights": str(path), "foreignPickle": "Allow"},
+        "inference": {"path": "/photos"},
+        "output": {"path": "/out"},
+    }
+    network, trained = open_trained(from_mapping(job), *ALONE)
+    assert (trained.model, type(network).__name__) == ("resnet50", "ResNet50")
+    # What somebody wrote does not give way.
+    job["model"] |= {"name": "bninception"}
+    with pytest.raises(ConfigError, match=r"holds resnet50; set model\.name to it"):
+        open_trained(from_mapping(job), *ALONE)
+
+
+@pytest.mark.parametrize(("written", "side"), [({}, 299), ({"imageSize": 128}, 128)])
+def test_the_image_size_is_that_of_the_network_that_the_weights_are_of(
+    written: dict[str, Any], side: int
+) -> None:
+    data = {"kind": "ImageFolder", "path": "/data", **written}
+    config = from_mapping({"mode": "Evaluate", "data": data})
+    trained = TrainedModel(Path("w.pt"), "inception_v3", 3)
+    assert with_preprocessing(config, trained).data.image_size == side
+
+
+def data_of(*names: str) -> Splits:
+    nothing: Any = None
+    return Splits(nothing, nothing, len(names), names)
+
+
+NUMBERS = tuple(f"class-{number}" for number in range(3))
+
+
+@pytest.mark.parametrize(
+    ("trained", "here"),
+    [
+        ((), ("cat", "dog", "elk")),
+        # Mode Export numbers the classes of weights that do not name them.
+        (NUMBERS, ("cat", "dog", "elk")),
+        # Shards and lists without classes.txt.
+        (("cat", "dog", "elk"), NUMBERS),
+        (("cat", "dog", "elk"), ("class-0", "class-1")),
+        (("cat", "dog", "elk"), ("cat", "dog")),
+        (("cat", "dog", "class-2"), ("cat", "dog")),
+    ],
+)
+def test_classes_that_nobody_has_named_are_no_other_classes(
+    trained: tuple[str, ...], here: tuple[str, ...]
+) -> None:
+    TrainedModel(Path("w.pt"), "resnet50", 3, trained).check(data_of(*here))
+
+
+@pytest.mark.parametrize("here", [("dog", "cat", "elk"), ("cat", "elk")])
+def test_classes_of_other_names_are_refused(here: tuple[str, ...]) -> None:
+    trained = TrainedModel(Path("w.pt"), "resnet50", 3, ("cat", "dog", "elk"))
+    with pytest.raises(ConfigError, match="use the data it was trained on"):
+        trained.check(data_of(*here))
+
+
+def test_names_of_classes_are_those_of_whoever_knows_them() -> None:
+    named = TrainedModel(Path("w.pt"), "resnet50", 3, ("cat", "dog", "elk"))
+    assert named.names(data_of("cat", "dog")) == ("cat", "dog", "elk")
+    assert named.names(data_of(*NUMBERS)) == ("cat", "dog", "elk")
+    assert named.names(None) == ("cat", "dog", "elk")
+    for numbered in (NUMBERS, ()):
+        nameless = TrainedModel(Path("w.pt"), "resnet50", 3, numbered)
+        assert nameless.names(data_of("cat", "dog", "elk")) == ("cat", "dog", "elk")
+        assert nameless.names(None) == numbered
+
+
+def test_a_part_of_the_classes_of_a_network_that_does_not_name_them_is_told(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Imagenette's ten classes are not the first ten of ImageNet."""
+    published = TrainedModel(Path("resnet50.pth"), "resnet50", 1000)
+    published.check(data_of(*(str(number) for number in range(1000))))
+    assert not caplog.text
+    published.check(data_of("n01440764", "n02102040"))
+    assert "resnet50.pth knows 1000 classes and does not say what they are called" in caplog.text

@@ -21,6 +21,7 @@ from inception_trainer.comm import Comm
 from inception_trainer.config import preprocessing
 from inception_trainer.config.catalog import facts
 from inception_trainer.config.normalization import Normalization
+from inception_trainer.config.timm_networks import TIMM
 from inception_trainer.config.training import TrainingConfig
 from inception_trainer.data import Splits
 from inception_trainer.device import image_format
@@ -194,7 +195,7 @@ def _of_exported_file(exported: ExportedFile, config: TrainingConfig) -> Trained
 def _of_weight_file(config: TrainingConfig) -> TrainedModel:
     """What is known of the configuration's weight file."""
     file = open_weights(
-        models.canonical(config.model.name),
+        None if follows else name,
         weight_file(config),
         may_unpickle=may_unpickle(config),
         kind=config.model.weights_kind,
@@ -220,3 +221,9 @@ def _evaluated_with(path: Path, content: Mapping[str, Any]) -> dict[str, Any]:
         return preprocessing.of_file(content)
     except ConfigError as error:
         raise DataError(f"model.weights: {path}: {error}") from None
+    name = models.canonical(config.model.name)
+    written = "model.name" in config.written
+    # Nobody has to repeat what the file says; timm's names are often those of other networks.
+    follows = not written and not name.startswith(TIMM)
+    if file.model != name:
+        logger.info("model.name: %s, of which the weights are", file.model)
