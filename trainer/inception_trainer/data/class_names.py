@@ -21,6 +21,11 @@ def numbered_names(first: int, end: int) -> tuple[str, ...]:
     return tuple(f"class-{number}" for number in range(first, end))
 
 
+def given_names(names: tuple[str, ...]) -> tuple[str, ...]:
+    """The names, or none where nobody has given any and all of them are numbers."""
+    return () if names == numbered_names(0, len(names)) else names
+
+
 def class_names(path: str | None, names: tuple[str, ...], classes: int) -> tuple[str, ...]:
     """The ``classes`` names in the file ``path``, or without one ``names`` and, where they are too
     few, numbers.

@@ -75,7 +75,7 @@ def run(run: Run) -> dict[str, Any]:
     classes = by_class.result(comm)
     mistaken = worst.result(comm)
     if comm.is_first and run.output is not None:
-        names = readable(splits.class_names or trained.class_names)
+        names = readable(trained.names(splits))
         labels = class_names(None, names, trained.classes)
         by_class_files.write(classes, labels, run.output)
         mistakes.write(mistaken, labels, splits.val.name, run.output)

@@ -190,8 +190,7 @@ def _rounds(images: Images | None, together: int) -> list[Indices]:
 
 def _class_names(run: Run, trained: TrainedModel | None, images: Images) -> tuple[str, ...]:
     assert trained is not None  # noqa: S101 - there are images
-    of_data = images.splits.class_names if images.splits else ()
-    names = trained.class_names or of_data
+    names = trained.names(images.splits)
     path = run.config.inference.class_names
     return run.comm.from_first(lambda: class_names(path, readable(names), trained.classes))
 

@@ -24,6 +24,7 @@ from inception_trainer.config.normalization import Normalization
 from inception_trainer.config.timm_networks import TIMM
 from inception_trainer.config.training import TrainingConfig
 from inception_trainer.data import Splits
+from inception_trainer.data.class_names import given_names
 from inception_trainer.device import image_format
 from inception_trainer.errors import ConfigError, DataError, InputMissing
 from inception_trainer.log import logger
@@ -56,6 +57,13 @@ class TrainedModel:
         """Side of its images in pixels."""
         return self.evaluated_with.get("image_size")
 
+    def names(self, splits: Splits | None) -> tuple[str, ...]:
+        """Of the classes: as it was trained, else as the data has them; of a part of the classes
+        the data does not know them all.
+        """
+        of_data = splits.class_names if splits else ()
+        return given_names(self.class_names) or of_data or self.class_names
+
     def check(self, splits: Splits) -> None:
         """Raise ConfigError when the data has other classes than the network.
 
@@ -66,10 +74,20 @@ class TrainedModel:
                 f"model.weights: {self.path} knows {self.classes} classes, "
                 f"the data has {splits.num_classes}"
             )
-        names_here = splits.class_names
-        names_trained = self.class_names[: len(names_here)]
+        names_here = given_names(splits.class_names)
+        names = given_names(self.class_names)
+        if not names and splits.num_classes < self.classes:
+            logger.warning(
+                "%s knows %d classes and does not say what they are called, the data has %d: class "
+                "number N of the data is taken for output N, which makes no sense unless the "
+                "network was trained with these numbers",
+                self.path,
+                self.classes,
+                splits.num_classes,
+            )
+        names_trained = names[: len(names_here)]
         # Other names at the same numbers would give an accuracy near 0, and no error.
-        if not self.class_names or names_trained == names_here:
+        if not names or names_trained == names_here:
             return
         pairs = zip(names_trained, names_here, strict=False)
         differing = (number for number, (one, other) in enumerate(pairs) if one != other)
