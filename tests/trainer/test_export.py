@@ -207,6 +207,33 @@ def test_every_network_as_onnx(tmp_path, name, size) -> None:
         found, wanted, atol=1e-3 * float(wanted.abs().max().clamp(min=1)), rtol=0
     )
 
+@pytest.mark.parametrize(("asked", "epsilon"), [({}, 0.5), ({"batchNormEpsilon": "0.25"}, 0.25)])
+def test_exported_weights_keep_the_epsilon_of_the_batch_norms(tmp_path, asked, epsilon) -> None:
+    with torch.device("meta"):
+        network = models.create("bninception", 3)
+    described = {**CIFAR10.as_dict(), "imageSize": 32}
+    state = {key: torch.zeros(value.shape) for key, value in network.state_dict().items()}
+    metadata = safetensors_file.metadata(
+        model="bninception", step=3, preprocessing=described, batch_norm_epsilon=0.5
+    )
+    (tmp_path / "one.safetensors").write_bytes(safetensors_file.encode(state, metadata))
+
+    def opened_as(mode: str, name: str, **model) -> tuple:
+        model = {"weights": str(tmp_path / name), **model}
+        place = {"output": {"path": "/out"}, "data": {"kind": "Digits"}}
+        config = from_mapping({"mode": mode, "model": model, **place})
+        found = trained_network.open_trained(config, Comm(0, 1, "gloo"), torch.device("cpu"))
+        return (config, *found)
+
+    config, network, known = opened_as("Export", "one.safetensors", **asked)
+    described = describe(with_preprocessing(config, known), known, CIFAR10, "FP32")
+    request = exporters.ExportRequest(network, torch.zeros(1), described)
+    exporters.SafetensorsExporter().write(request, tmp_path / "two.safetensors", fixed=False)
+    _, network, _ = opened_as("Evaluate", "two.safetensors")
+    norms = [each for each in network.modules() if isinstance(each, torch.nn.BatchNorm2d)]
+    assert {each.eps for each in norms} == {epsilon}
+
+
 
 def test_two_ranks_export_once(weights, tmp_path) -> None:
     assert trainer_ranks.run(tmp_path, job(tmp_path, weights), 2) == [0, 0]

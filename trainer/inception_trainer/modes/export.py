@@ -95,6 +95,7 @@ def describe(
     """What a program must know to use the network; plain data."""
     side = config.data.image_size
     batch = config.export.batch_size or "batch"
+    asked = config.model.batch_norm_epsilon
     names = class_names(config.inference.class_names, trained.class_names, trained.classes)
     return {
         "trainer": __version__,
@@ -105,6 +106,8 @@ def describe(
         "output": {"name": "logits", "shape": [batch, trained.classes]},
         "preprocessing": preprocessing.described(config.data, normalization),
         "classNames": list(names),
+        # Programs have it in them, weights alone do not.
+        "batchNormEpsilon": trained.batch_norm_epsilon if asked is None else asked,
     }
 
 

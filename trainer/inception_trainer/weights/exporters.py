@@ -208,6 +208,7 @@ class SafetensorsExporter(Exporter):
             class_names=description["classNames"],
         )
         path.write_bytes(safetensors_file.encode(request.network.state_dict(), metadata))
+            batch_norm_epsilon=description.get("batchNormEpsilon"),
 
     @override
     def load(self, path: Path, network: nn.Module) -> Compute:
