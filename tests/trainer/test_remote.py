@@ -17,6 +17,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -29,6 +30,7 @@ import trainer_ranks
 from inception_trainer import models, storage, stores
 from inception_trainer.checkpoint import checksums
 from inception_trainer.checkpoint.object_store import best_of
+from inception_trainer.comm import Comm
 from inception_trainer.config.training import from_mapping, merge
 from inception_trainer.data import open_splits
 from inception_trainer.data.images import files_to_classify, image_files
@@ -39,8 +41,11 @@ from inception_trainer.errors import (
     StorageFailed,
     StoreFailed,
 )
+from inception_trainer.modes.common import Run
 from inception_trainer.reporting import outputs
 from inception_trainer.stores import Remote, place
+from inception_trainer.weights import trained_network
+from inception_trainer.weights.exported_network import ExportedFile
 from inception_trainer.weights.load import local_file, open_weights
 from launchers import wait_for
 from object_store import OWN_FOLDERS, STORES, new_place, upload
@@ -235,6 +240,55 @@ def test_an_image_that_is_gone(tmp_path, memory) -> None:
     Remote(train.name(0)).remove()
     with pytest.raises(InputMissing, match="was there at the start and is gone"):
         train.batch(np.arange(1), 0)
+
+
+def test_a_program_in_a_store_is_fetched_by_every_rank(tmp_path, memory, monkeypatch) -> None:
+    """What the first rank has fetched lies in another pod."""
+
+    class Second(Comm):
+        def from_first(self, produce: Any) -> Any:
+            return Path("/copy/of/the/first/rank") / Path(produce()).name
+
+    (Remote(memory) / "x.onnx").write_bytes(b"program")
+    read: list[bytes] = []
+
+    def opened(path: Path) -> Any:
+        read.append(path.read_bytes())
+        return ExportedFile(path, lambda images: images.mean((2, 3)), {})
+
+    monkeypatch.setattr(trained_network, "open_exported", opened)
+    job = {"mode": "Evaluate", "data": {"kind": "Digits"}, "model": {"weights": f"{memory}/x.onnx"}}
+    trained_network.open_trained(from_mapping(job), Second(0, 1, "gloo"), torch.device("cpu"))
+    assert read == [b"program"]
+
+
+@pytest.mark.parametrize(
+    ("job", "expected"),
+    [
+        ({"model": {"weights": "https://a.example/w.pt?sig=1"}}, "https://a.example/w.pt"),
+        ({"model": {"weights": "/w/w.pt"}}, "/tmp/copy/w.pt"),
+        ({"checkpoint": {"path": "s3://b/runs/"}}, "s3://b/runs: w.pt"),
+        ({"checkpoint": {"path": "/runs"}}, "/tmp/copy/w.pt"),
+    ],
+)
+def test_summaries_say_where_weights_come_from(job, expected) -> None:
+    """Not where the copy lay that is gone with the process."""
+    config = from_mapping({"mode": "Evaluate", "data": {"kind": "Digits"}, **job})
+    assert trained_network.origin(config, Path("/tmp/copy/w.pt")) == expected
+
+
+def test_summaries_say_where_files_are_found() -> None:
+    for output, expected in (("s3://b/out/", "s3://b/out/infer/x.csv"), ("/out", "/tmp/m/x.csv")):
+        config = from_mapping(
+            {
+                "mode": "Infer",
+                "model": {"weights": "/w.pt"},
+                "inference": {"path": "/photos"},
+                "output": {"path": output},
+            }
+        )
+        run: Any = SimpleNamespace(config=config)
+        assert Run.place_of(run, Path("/tmp/m/x.csv")) == expected
 
 
 def test_images_to_classify_are_those_of_the_folder(tmp_path, url) -> None:

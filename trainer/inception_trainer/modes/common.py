@@ -9,6 +9,7 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -27,6 +28,7 @@ from inception_trainer.heartbeat import Heartbeat
 from inception_trainer.log import logger
 from inception_trainer.reporting.progress import History
 from inception_trainer.reporting.records import EndRecord, RunInfo, StepRecord
+from inception_trainer.stores import is_url
 from inception_trainer.train import memory_full, results
 from inception_trainer.train.network import count_parameters
 from inception_trainer.train.setup import RunSetup, set_up_run
@@ -69,6 +71,11 @@ class Run(RunSetup):
         # Ranks take samples in turn, so this pod's part is known without asking them.
         pod = round(samples * self.settings.local_world_size / self.comm.world_size)
         self.bus.step(StepRecord(step, host_seconds, pod, self.samples_seen, phase))
+
+    def place_of(self, path: Path) -> str:
+        """Where people find a file of the output folder, which may be the mirror of a store."""
+        url = output_url(self.config)
+        return f"{url}/{path.name}" if url is not None and is_url(url) else str(path)
 
     def summary(self, info: RunInfo, **figures: Any) -> dict[str, Any]:
         """The content of summary.json: what every mode has, and its own ``figures``."""

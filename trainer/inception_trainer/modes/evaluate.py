@@ -16,7 +16,7 @@ from inception_trainer.train.evaluation import Evaluation, Evaluator, Seen
 from inception_trainer.train.results import evaluation_record
 from inception_trainer.train.setup import check_same_data
 from inception_trainer.train.step import Normalise
-from inception_trainer.weights.trained_network import TrainedModel, open_trained
+from inception_trainer.weights.trained_network import TrainedModel, open_trained, origin
 
 from . import by_class as by_class_files
 from . import mistakes
@@ -83,7 +83,8 @@ def run(run: Run) -> dict[str, Any]:
         info,
         normalization=normalization.as_dict(),
         preprocessing=preprocessing.described(config.data, normalization),
-        classNames=list(trained.class_names or splits.class_names),
+        classNames=list(trained.names(splits)),
+        weights=origin(config, trained.path),
         **_figures(result, trained, rounds),
         **classes.figures(),
     )
@@ -91,7 +92,6 @@ def run(run: Run) -> dict[str, Any]:
 
 def _figures(result: Evaluation, trained: TrainedModel, rounds: int) -> dict[str, Any]:
     return {
-        "weights": str(trained.path),
         "weightsStep": trained.step,
         "accuracyTop1": result.accuracy_top1,
         "accuracyTop5": result.accuracy_top5,

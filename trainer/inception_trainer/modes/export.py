@@ -31,7 +31,7 @@ from inception_trainer.weights.exporters import (
     Exporter,
     ExportRequest,
 )
-from inception_trainer.weights.trained_network import TrainedModel, open_trained
+from inception_trainer.weights.trained_network import TrainedModel, open_trained, origin
 
 from .common import Boundary, Run, choose_normalization, with_preprocessing
 
@@ -80,7 +80,7 @@ def run(run: Run) -> dict[str, Any]:
         replace_file(run.output / "export.json", content)
     return run.summary(
         info,
-        weights=str(trained.path),
+        weights=origin(config, trained.path),
         weightsStep=trained.step,
         normalization=normalization.as_dict(),
         preprocessing=described["preprocessing"],
@@ -127,7 +127,8 @@ class _Work:
         assert run.output is not None  # noqa: S101 - the configuration has been checked
         path = run.output / f"{self.trained.model.replace('/', '-')}{exporter.suffix}"
         # Under another name until it has been checked: a wrong file must never be taken for one.
-        draft = path.with_name(f".{run.settings.attempt or 0}.{path.name}")
+        # The end of the name keeps it out of a store that the folder is mirrored into.
+        draft = path.with_name(f".{path.name}.{run.settings.attempt or 0}.tmp")
         fixed_batch = run.config.export.batch_size
         # Two images where the batch is free: exporters take a size of one for a constant.
         images = self._images(fixed_batch or 2, 0)
@@ -148,14 +149,14 @@ class _Work:
             draft.unlink(missing_ok=True)
         logger.info(
             "%s: %.1f MB, logits differ by at most %.2g (%s)",
-            path,
+            run.place_of(path),
             size / 1e6,
             difference,
             exporter.checked_with,
         )
         return {
             "format": exporter.name,
-            "file": str(path),
+            "file": run.place_of(path),
             "bytes": size,
             "sha256": checksum,
             "largestDifference": difference,

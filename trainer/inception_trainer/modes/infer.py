@@ -36,7 +36,7 @@ from inception_trainer.train.network import build_network
 from inception_trainer.train.prefetch import beside, stream_batches
 from inception_trainer.train.setup import check_same_data
 from inception_trainer.train.step import Normalise
-from inception_trainer.weights.trained_network import TrainedModel, open_trained
+from inception_trainer.weights.trained_network import TrainedModel, open_trained, origin
 
 from . import latency
 from .common import Boundary, Run, choose_normalization, input_type, rank_batch, with_preprocessing
@@ -70,7 +70,7 @@ def run(run: Run) -> dict[str, Any]:
     boundary.settle()
     weights: dict[str, Any] = {"weights": None}
     if trained:
-        weights = {"weights": str(trained.path), "weightsStep": trained.step}
+        weights = {"weights": origin(config, trained.path), "weightsStep": trained.step}
     described = preprocessing.described(config.data, normalization)
     return run.summary(
         info,
@@ -210,7 +210,7 @@ def _classify(run: Run, boundary: Boundary, classifier: Classifier, work: _Work)
         readable = pipeline.classify(boundary)
     seconds = time.monotonic() - began
     return {
-        "predictions": str(writer.path) if writer.path else None,
+        "predictions": run.place_of(writer.path) if writer.path else None,
         "predictionsFormat": inference.format,
         "samples": readable,
         "skippedSamples": images - readable,

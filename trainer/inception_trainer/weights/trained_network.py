@@ -28,7 +28,7 @@ from inception_trainer.data.class_names import given_names
 from inception_trainer.device import image_format
 from inception_trainer.errors import ConfigError, DataError, InputMissing
 from inception_trainer.log import logger
-from inception_trainer.stores import Remote, is_url, place, temporary_folder
+from inception_trainer.stores import Remote, is_url, place, temporary_folder, without_query
 
 from .exported_network import SUFFIXES, ExportedFile, ExportedNetwork, open_exported
 from .load import OWN_LAYOUT, load_weights, local_file, open_weights
@@ -126,6 +126,16 @@ def weight_file(config: TrainingConfig) -> Path:
     )
 
 
+def origin(config: TrainingConfig, path: Path) -> str:
+    """Where the weight file ``path`` comes from: the copy of one in a store goes with the
+    process.
+    """
+    if config.model.weights is not None:
+        return without_query(config.model.weights) if is_url(config.model.weights) else str(path)
+    root = config.checkpoint.path or ""
+    return f"{root.rstrip('/')}: {path.name}" if is_url(root) else str(path)
+
+
 @functools.cache
 def _fetched(url: str) -> Path:
     """A copy of the job's best checkpoint in a store, there as long as this process lives."""
@@ -159,7 +169,8 @@ def open_trained(
                 "rights of this job; take it from where you would take an image",
                 path,
             )
-        exported = open_exported(path)
+        # Of what lies behind a URL every rank has a copy of its own: they may be in several pods.
+        exported = open_exported(weight_file(config))
         return ExportedNetwork(exported).eval(), _of_exported_file(exported, config)
     trained = comm.from_first(lambda: _of_weight_file(config))
     network = models.without_values(
