@@ -3,6 +3,7 @@ codes, files.
 """
 
 import json
+import math
 import signal
 import statistics
 from pathlib import Path
@@ -160,6 +161,20 @@ def test_evaluation_refuses_what_does_not_fit(trained, tmp_path, change, code, w
     gang = trainer_ranks.start(tmp_path, config(tmp_path, mode="Evaluate", **given, **change))
     assert gang.wait() == [code], gang.output()
     assert words in json.loads((tmp_path / "error-0.json").read_text())["message"]["message"]
+
+
+@pytest.mark.parametrize("mode", ["Evaluate", "Infer"])
+def test_logits_that_are_no_numbers_are_no_result(trained, tmp_path, mode) -> None:
+    state = torch.load(weights(trained), weights_only=True)["model"]
+    state["last_linear.bias"][1] = math.inf
+    path = tmp_path / "w.pt"
+    torch.save({"model": state}, path)
+    model = {"weights": str(path), "foreignPickle": "Allow"}
+    gang = trainer_ranks.start(tmp_path, config(tmp_path, mode=mode, model=model), 2)
+    assert gang.wait() == [65, 65], gang.output()
+    message = json.loads((tmp_path / "error-0.json").read_text())["message"]["message"]
+    assert f"model.weights: {path} gives logits that are NaN or infinite" in message
+    assert not list(tmp_path.rglob("summary.json")) + list(tmp_path.rglob("*predictions*"))
 
 
 def test_a_network_may_know_more_classes_than_the_data(trained, tmp_path) -> None:

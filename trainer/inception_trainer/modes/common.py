@@ -23,7 +23,7 @@ from inception_trainer.config.normalization import Normalization, choose
 from inception_trainer.config.settings import Settings
 from inception_trainer.config.training import TrainingConfig
 from inception_trainer.data.sampler import LengthPlan
-from inception_trainer.errors import Stopped
+from inception_trainer.errors import DataError, Stopped
 from inception_trainer.heartbeat import Heartbeat
 from inception_trainer.log import logger
 from inception_trainer.reporting.progress import History
@@ -163,6 +163,18 @@ def input_type(run: Run, network: nn.Module) -> torch.dtype:
     """
     is_exported = isinstance(network, ExportedNetwork)
     return torch.float32 if is_exported else run.accelerator.compute_type
+
+
+def not_finite(run: Run, path: Path | None) -> DataError:
+    """The error for a network whose logits are NaN or infinite, which are no classes."""
+    precision = run.accelerator.precision
+    remedy = "it holds such weights"
+    if precision == "FP16":
+        remedy = "FP16 may be too narrow for it: set precision to BF16 or FP32"
+    return DataError(
+        f"model.weights: {path} gives logits that are NaN or infinite (precision {precision}); "
+        f"{remedy}"
+    )
 
 
 def execute(

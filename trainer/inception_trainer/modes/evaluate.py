@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import closing
 from typing import Any
 
@@ -25,6 +26,7 @@ from .common import (
     Run,
     choose_normalization,
     input_type,
+    not_finite,
     rank_batch,
     stopped,
     with_preprocessing,
@@ -69,6 +71,8 @@ def run(run: Run) -> dict[str, Any]:
         result = evaluator.run(run.stop.requested, advance)
     if result is None:
         raise stopped()
+    if not math.isfinite(result.loss):
+        raise not_finite(run, trained.path)
     # No samples of the pod: they were counted batch by batch.
     record = evaluation_record(result, step=rounds, epoch=0.0, pod_samples=0, is_best=False)
     run.bus.evaluation(record)

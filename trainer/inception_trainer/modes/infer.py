@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -39,7 +40,15 @@ from inception_trainer.train.step import Normalise
 from inception_trainer.weights.trained_network import TrainedModel, open_trained, origin
 
 from . import latency
-from .common import Boundary, Run, choose_normalization, input_type, rank_batch, with_preprocessing
+from .common import (
+    Boundary,
+    Run,
+    choose_normalization,
+    input_type,
+    not_finite,
+    rank_batch,
+    with_preprocessing,
+)
 from .predictions import Row, Writer, open_writer
 
 
@@ -66,7 +75,8 @@ def run(run: Run) -> dict[str, Any]:
     if images is not None:
         names = _class_names(run, trained, images)
         figures["classNames"] = list(names)
-        figures |= _classify(run, boundary, classifier, _Work(images, rounds, sweep_steps, names))
+        work = _Work(images, rounds, sweep_steps, names, trained.path if trained else None)
+        figures |= _classify(run, boundary, classifier, work)
     boundary.settle()
     weights: dict[str, Any] = {"weights": None}
     if trained:
@@ -155,6 +165,8 @@ class _Work:
     """Of the classes."""
 
 
+    path: Path | None = None
+    """Of the weights."""
 def _network(run: Run) -> tuple[nn.Module, TrainedModel | None]:
     """The trained network; a random one where nothing but its speed is asked for."""
     config, device = run.config, run.accelerator.device
@@ -295,6 +307,9 @@ class _Pipeline:
         gathered = self._run.comm.gather(_padded(best, self._size)).flatten(0, 1)
         asked = time.perf_counter()
         write((flight.indices, gathered[: len(flight.indices)]))
+        # On all ranks at once. One infinite logit makes all probabilities of its image NaN.
+        if gathered.isnan().any():
+            raise not_finite(self._run, self._work.path)
         self._seconds["rows"] += time.perf_counter() - asked
         self._run.step(flight.number, len(flight.indices), "infer")
         times = StepTimes(flight.number, flight.waited, done - flight.came)
