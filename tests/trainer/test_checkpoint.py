@@ -568,6 +568,24 @@ def test_a_reader_finds_the_checksum_of_the_best_at_every_moment_of_its_replacem
     assert len(checksums.recorded(best)) == 1
 
 
+def test_a_reader_whose_checkpoint_is_replaced_between_two_reads_finds_no_damage(
+    writer, tmp_path, monkeypatch
+) -> None:
+    best = tmp_path / "checkpoints" / "best.pt"
+    save(writer, 1, best=True)
+    read, replaced = checksums.file_sha256, []
+
+    def replacing(path: Path) -> str:
+        if not replaced:
+            replaced.append(path)
+            save(writer, 2, best=True)
+        return read(path)
+
+    monkeypatch.setattr(checksums, "file_sha256", replacing)
+    checksums.check(best)
+    assert replaced == [best]
+
+
 # The environment of a pod.
 
 POD = {
