@@ -170,7 +170,8 @@ def test_a_listed_file_that_is_not_there_would_end_a_training(folder: Path, caps
     (folder / "val.txt").write_text("val/cat/0.png 0\n")
     found = report("ImageList", folder, capsys, batch=2)
     assert found["problem"]["exitCode"] == 66
-    assert "none.png was there at the start and is gone" in found["problem"]["message"]
+    assert "train.txt names " in found["problem"]["message"]
+    assert "none.png, which is not there" in found["problem"]["message"]
     assert found["splits"]["train"]["unreadable"]["count"] == 1
 
 

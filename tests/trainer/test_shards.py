@@ -268,6 +268,15 @@ def test_wrong_samples_are_named(tmp_path, entries, keys, words) -> None:
         assert word in str(caught.value)
 
 
+def test_a_dot_in_what_samples_are_called_makes_no_message_of_a_whole_shard(tmp_path) -> None:
+    entries = [(f"photo.{n:04d}.{end}", b"1") for n in range(500) for end in ("jpg", "cls")]
+    write_tar(tmp_path / "t-0.tar", entries)
+    with pytest.raises(DataError, match="the same up to the first dot") as caught:
+        indexed(tmp_path / "t-0.tar")
+    assert "but 0000.jpg, 0000.cls, 0001.jpg" in str(caught.value)
+    assert len(str(caught.value)) < 500
+
+
 @pytest.fixture
 def shards(tmp_path: Path) -> Path:
     return same_data(tmp_path)[1]

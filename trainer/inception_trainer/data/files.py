@@ -38,8 +38,10 @@ class Files(Samples):
         folder_of: NDArray[np.int32],
         names: TextTable,
         classes: NDArray[np.int32],
+        listing: str = "",
     ) -> None:
         self._root = root
+        self._listing = listing
         self._folders = folders
         self._folder_of = folder_of
         self._names = names
@@ -109,6 +111,11 @@ class Files(Samples):
             if os.path.islink(path):  # noqa: PTH114 - paths are texts here
                 target = os.readlink(path)  # noqa: PTH115
                 raise UnreadableImage(f"it is a link to {target}, which is not there") from None
+            if self._listing:
+                # Nobody has looked: a question for each of a million would take minutes.
+                raise InputMissing(
+                    f"data.path: {self._listing} names {path}, which is not there"
+                ) from None
             raise InputMissing(f"data.path: {path} was there at the start and is gone") from None
 
 
@@ -130,10 +137,13 @@ def check_size(size: int) -> None:
 
 
 class FileList:
-    """Collects files and their classes; ``root`` is what their paths have in common."""
+    """Collects files and their classes; ``root`` is what their paths have in common, ``listing``
+    the file that names them, where nobody has seen them in a folder.
+    """
 
-    def __init__(self, root: str = "") -> None:
+    def __init__(self, root: str = "", listing: str = "") -> None:
         self._root = root
+        self._listing = listing
         self._folders = TextTableBuilder()
         self._numbers: dict[str, int] = {}
         """Of the folders, by their paths."""
@@ -167,4 +177,5 @@ class FileList:
             np.array(self._folder_of, np.int32),
             self._names.build(),
             np.array(self._classes, np.int32),
+            self._listing,
         )

@@ -112,7 +112,7 @@ def _validation(root: AnyPath, classes: list[str], ignored: Ignored) -> Files:
     listing = root / "val.txt"
     if _classes(folder, Ignored()) or not listing.is_file():
         return _scan(root, folder, classes, ignored)
-    files = FileList(str(root))
+    files = FileList(str(root), listing.name)
     path_of = ListedPaths(listing, (folder,))
     for entry in read_list(listing, ignored, len(classes)):
         files.add(path_of(entry.name.removeprefix(f"{folder.name}/")), entry.label)

@@ -48,7 +48,7 @@ def _samples(root: AnyPath, split: str, ignored: Ignored) -> Files:
             f"data.path: no file {listing}; expected {EXPECTED}; found {describe_folder(root)}"
             + (REMEDY if split == "val" else "")
         )
-    files = FileList(str(root))
+    files = FileList(str(root), listing.name)
     path_of = ListedPaths(listing, (root, root / split))
     for entry in read_list(listing, ignored):
         files.add(path_of(entry.name), entry.label)

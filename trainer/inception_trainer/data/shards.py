@@ -52,6 +52,8 @@ THREADS = 8
 """Shards indexed side by side, which pays where each read waits for a network."""
 PIECE = 1 << 24
 """Bytes of a shard that are read at once where it is fetched as a whole."""
+MOST_SHOWN = 6
+"""Members of a sample that a message names."""
 MOST_OPEN = 128
 """Shards that one thread keeps open."""
 
@@ -325,9 +327,15 @@ class _Sample:
         if images:
             raise self.wrong(f"has {len(images)} images: {', '.join(images)}; write one per sample")
         raise self.wrong(
-            f"has no image ({', '.join(IMAGES)}) but {', '.join(self.parts)}; "
-            "the members of a sample must follow one another in the shard"
+            f"has no image ({', '.join(IMAGES)}) but {self._members()}; "
+            "the members of a sample must follow one another in the shard, and their names be the "
+            "same up to the first dot"
         )
+
+    def _members(self) -> str:
+        # Where a dot is part of what samples are called, a whole shard is taken for one of them.
+        some = list(self.parts)[:MOST_SHOWN]
+        return ", ".join([*some, "..."] if len(self.parts) > len(some) else some)
 
     def label(self, label_key: str | None) -> int:
         if self.text is None:
@@ -358,7 +366,7 @@ class _Sample:
             remedy = (
                 f"set data.labelKey to the key of its {DESCRIPTION} that holds the class number"
             )
-        return f"has no {missing} but {', '.join(self.parts)}; {remedy}"
+        return f"has no {missing} but {self._members()}; {remedy}"
 
 
 def _samples(
