@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import os
 import resource
@@ -143,6 +144,21 @@ def test_a_disk_that_is_full_ends_the_cache_and_not_the_training() -> None:
     worker.start()
     assert result.get() == (True, [1, 1, 2, 2, 2])
     worker.join(60)
+
+
+def test_a_disk_that_cannot_be_read_any_more_ends_no_training(monkeypatch) -> None:
+    """The next attempt in the pod would find the same cache, and fail by it as well."""
+
+    def broken(*_: object) -> bytes:
+        raise OSError(errno.EIO, "Input/output error")
+
+    store = Store([64, 128])
+    samples = CachedSamples(store, Room([Area.on_disk(1000)]))
+    for _ in range(2):
+        assert samples.read(1) == store.content(1)
+    monkeypatch.setattr(os, "pread", broken)
+    assert samples.read(1) == store.content(1)
+    assert store.reads == [0, 2]
 
 
 def test_samples_larger_than_the_largest_are_read_again(monkeypatch) -> None:

@@ -317,10 +317,11 @@ class CachedSamples(Samples):
         word = int(self._words[index])
         if word:
             area = self._room.areas[int(bool(word & AREA_BIT))]
-            data = area.read((word >> (SIZE_BITS + 1)) - 1, word & LARGEST)
-            # A disk may lose what it was given.
-            if len(data) == word & LARGEST:
-                return data
+            # A disk may lose what it was given, or be unable to read it; the data is still there.
+            with suppress(OSError):
+                data = area.read((word >> (SIZE_BITS + 1)) - 1, word & LARGEST)
+                if len(data) == word & LARGEST:
+                    return data
         data = self._samples.read(index)
         self._keep(index, data)
         return data
