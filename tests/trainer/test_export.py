@@ -15,6 +15,7 @@ from safetensors import safe_open
 
 import trainer_ranks
 from inception_trainer import models
+from inception_trainer.checkpoint import safetensors_file
 from inception_trainer.checkpoint.checksums import file_sha256
 from inception_trainer.comm import Comm
 from inception_trainer.config import training as schema
@@ -22,6 +23,10 @@ from inception_trainer.config.normalization import CIFAR10
 from inception_trainer.config.training import from_mapping, merge
 from inception_trainer.data import open_splits
 from inception_trainer.errors import ConfigError, DataError, ExportDiffers
+from inception_trainer.modes.common import with_preprocessing
+from inception_trainer.modes.export import describe
+from inception_trainer.reporting.outputs import Mirror
+from inception_trainer.stores import Remote
 from inception_trainer.train.step import Normalise
 from inception_trainer.weights import exporters, trained_network
 from inception_trainer.weights.exported_network import ExportedFile, ExportedNetwork, open_exported
@@ -151,6 +156,24 @@ def test_exported_files_are_evaluated_like_weights(exported, weights, tmp_path, 
     assert other["loss"] == pytest.approx(one["loss"], abs=1e-4)
 
 
+def test_files_that_are_not_checked_yet_stay_out_of_a_store(weights, tmp_path, monkeypatch) -> None:
+    """Where output.path is a URL, a thread stores what lies in the folder every 30 s."""
+    export, seen = tmp_path / "export", []
+
+    def load(_exporter, draft, network):
+        assert draft.is_file()
+        seen.extend(Mirror(Remote("memory://nowhere"), export)._states())
+        return network
+
+    monkeypatch.setattr(exporters.Pt2Exporter, "load", load)
+    from inception_trainer import modes
+    from inception_trainer.config.settings import Settings
+
+    modes.run(from_mapping(job(tmp_path, weights)), Settings())
+    assert (export / "bninception.pt2").is_file()
+    assert not [path for path in seen if "pt2" in path.name]
+
+
 def test_safetensors_bring_their_inputs_along(tmp_path) -> None:
     network, path = models.create("bninception", 2), tmp_path / "x.safetensors"
     described = {"trainer": "1", "model": "bninception", "step": 7, "classNames": ["a", "b"]}
@@ -167,6 +190,33 @@ def test_safetensors_bring_their_inputs_along(tmp_path) -> None:
     known = trained_network._of_weight_file(from_mapping(job))
     assert (known.normalization, known.image_size, known.step) == (CIFAR10, 32, 7)
     assert (known.classes, known.class_names) == (2, ("a", "b"))
+
+
+@pytest.mark.parametrize(("asked", "epsilon"), [({}, 0.5), ({"batchNormEpsilon": "0.25"}, 0.25)])
+def test_exported_weights_keep_the_epsilon_of_the_batch_norms(tmp_path, asked, epsilon) -> None:
+    with torch.device("meta"):
+        network = models.create("bninception", 3)
+    described = {**CIFAR10.as_dict(), "imageSize": 32}
+    state = {key: torch.zeros(value.shape) for key, value in network.state_dict().items()}
+    metadata = safetensors_file.metadata(
+        model="bninception", step=3, preprocessing=described, batch_norm_epsilon=0.5
+    )
+    (tmp_path / "one.safetensors").write_bytes(safetensors_file.encode(state, metadata))
+
+    def opened_as(mode: str, name: str, **model) -> tuple:
+        model = {"weights": str(tmp_path / name), **model}
+        place = {"output": {"path": "/out"}, "data": {"kind": "Digits"}}
+        config = from_mapping({"mode": mode, "model": model, **place})
+        found = trained_network.open_trained(config, Comm(0, 1, "gloo"), torch.device("cpu"))
+        return (config, *found)
+
+    config, network, known = opened_as("Export", "one.safetensors", **asked)
+    described = describe(with_preprocessing(config, known), known, CIFAR10, "FP32")
+    request = exporters.ExportRequest(network, torch.zeros(1), described)
+    exporters.SafetensorsExporter().write(request, tmp_path / "two.safetensors", fixed=False)
+    _, network, _ = opened_as("Evaluate", "two.safetensors")
+    norms = [each for each in network.modules() if isinstance(each, torch.nn.BatchNorm2d)]
+    assert {each.eps for each in norms} == {epsilon}
 
 
 @pytest.mark.parametrize("precision", but_nightly(("FP32", "FP16", "BF16"), ()))
@@ -206,33 +256,6 @@ def test_every_network_as_onnx(tmp_path, name, size) -> None:
     torch.testing.assert_close(
         found, wanted, atol=1e-3 * float(wanted.abs().max().clamp(min=1)), rtol=0
     )
-
-@pytest.mark.parametrize(("asked", "epsilon"), [({}, 0.5), ({"batchNormEpsilon": "0.25"}, 0.25)])
-def test_exported_weights_keep_the_epsilon_of_the_batch_norms(tmp_path, asked, epsilon) -> None:
-    with torch.device("meta"):
-        network = models.create("bninception", 3)
-    described = {**CIFAR10.as_dict(), "imageSize": 32}
-    state = {key: torch.zeros(value.shape) for key, value in network.state_dict().items()}
-    metadata = safetensors_file.metadata(
-        model="bninception", step=3, preprocessing=described, batch_norm_epsilon=0.5
-    )
-    (tmp_path / "one.safetensors").write_bytes(safetensors_file.encode(state, metadata))
-
-    def opened_as(mode: str, name: str, **model) -> tuple:
-        model = {"weights": str(tmp_path / name), **model}
-        place = {"output": {"path": "/out"}, "data": {"kind": "Digits"}}
-        config = from_mapping({"mode": mode, "model": model, **place})
-        found = trained_network.open_trained(config, Comm(0, 1, "gloo"), torch.device("cpu"))
-        return (config, *found)
-
-    config, network, known = opened_as("Export", "one.safetensors", **asked)
-    described = describe(with_preprocessing(config, known), known, CIFAR10, "FP32")
-    request = exporters.ExportRequest(network, torch.zeros(1), described)
-    exporters.SafetensorsExporter().write(request, tmp_path / "two.safetensors", fixed=False)
-    _, network, _ = opened_as("Evaluate", "two.safetensors")
-    norms = [each for each in network.modules() if isinstance(each, torch.nn.BatchNorm2d)]
-    assert {each.eps for each in norms} == {epsilon}
-
 
 
 def test_two_ranks_export_once(weights, tmp_path) -> None:
@@ -287,11 +310,17 @@ def test_broken_files_are_data_errors(tmp_path, suffix) -> None:
         open_exported(path)
 
 
-def opened(monkeypatch, tmp_path: Path, described: dict, **data) -> trained_network.TrainedModel:
+def means(images: torch.Tensor) -> torch.Tensor:
+    return images.mean((2, 3))
+
+
+def opened(
+    monkeypatch, tmp_path: Path, described: dict, compute=means, **data
+) -> trained_network.TrainedModel:
     """What is known of an ONNX file whose logits are the means of the three colours."""
     path = tmp_path / "x.onnx"
     path.touch()
-    file = ExportedFile(path, lambda images: images.mean((2, 3)), described)
+    file = ExportedFile(path, compute, described)
     monkeypatch.setattr(trained_network, "open_exported", lambda _path: file)
     job = {"mode": "Infer", "model": {"weights": str(path)}, "output": {"path": "/o"}, "data": data}
     config = from_mapping({**job, "inference": {"path": "/p"}})
@@ -316,6 +345,81 @@ def test_a_file_that_takes_images_of_one_size_refuses_others(monkeypatch, tmp_pa
     assert opened(monkeypatch, tmp_path, described).image_size == 32
     with pytest.raises(ConfigError, match="takes images of 32 pixels, not 64; set it to 32"):
         opened(monkeypatch, tmp_path, described, imageSize=64)
+
+
+def of_others(path: Path, batch: int | str, *sizes: int | str, kind: int = onnx.TensorProto.FLOAT):
+    """An ONNX file whose logits are the means of the colours, for one size of input."""
+    nodes = [
+        onnx.helper.make_node("GlobalAveragePool", ["pixels"], ["pooled"]),
+        onnx.helper.make_node("Flatten", ["pooled"], ["out"]),
+    ]
+    if kind == onnx.TensorProto.UINT8:
+        # There is no mean of such numbers.
+        nodes = [onnx.helper.make_node("Flatten", ["pixels"], ["out"])]
+    given = onnx.helper.make_tensor_value_info("pixels", kind, [batch, *sizes])
+    out = onnx.helper.make_tensor_value_info("out", kind, [batch, sizes[0]])
+    graph = onnx.helper.make_graph(nodes, "g", [given], [out])
+    opset = [onnx.helper.make_opsetid("", 17)]
+    onnx.save(onnx.helper.make_model(graph, opset_imports=opset, ir_version=9), path)
+    return path
+
+
+def program_of_others(path: Path) -> Path:
+    """What torch.export writes by default: for one size of everything."""
+    network = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
+    torch.export.save(torch.export.export(network, (torch.zeros(2, 3, 40, 40),)), path)
+    return path
+
+
+@pytest.mark.parametrize("form", ["one", "free", "half", "program"])
+def test_files_of_others_take_any_number_of_images(tmp_path, form) -> None:
+    path = tmp_path / "x.onnx"
+    if form == "program":
+        path = program_of_others(tmp_path / "x.pt2")
+    elif form == "half":
+        of_others(path, 1, 3, 40, 40, kind=onnx.TensorProto.FLOAT16)
+    else:
+        of_others(path, 1 if form == "one" else "n", 3, *([40, 40] if form == "one" else "hw"))
+    data = {"kind": "ImageFolder", "path": "/data"}
+    config = from_mapping({"mode": "Evaluate", "model": {"weights": str(path)}, "data": data})
+    network, known = trained_network.open_trained(config, Comm(0, 1, "gloo"), torch.device("cpu"))
+    side = 224 if form == "free" else 40
+    assert (known.classes, with_preprocessing(config, known).data.image_size) == (3, side)
+    images = torch.randn(5, 3, side, side)
+    tolerance = 1e-2 if form == "half" else 1e-5
+    torch.testing.assert_close(network(images), means(images), atol=tolerance, rtol=0)
+    data["imageSize"] = 64
+    config = from_mapping({"mode": "Evaluate", "model": {"weights": str(path)}, "data": data})
+    if form != "free":
+        with pytest.raises(ConfigError, match="takes images of 40 pixels, not 64; set it to 40"):
+            trained_network.open_trained(config, Comm(0, 1, "gloo"), torch.device("cpu"))
+
+
+@pytest.mark.parametrize(
+    ("sizes", "kind", "words"),
+    [
+        ((40, 40, 3), onnx.TensorProto.FLOAT, r"takes float32 \[any, 40, 40, 3\], and not images"),
+        ((3, 40, 50), onnx.TensorProto.FLOAT, "takes float32"),
+        ((1, 40, 40), onnx.TensorProto.FLOAT, "takes float32"),
+        ((3, 40, 40), onnx.TensorProto.UINT8, "takes uint8"),
+    ],
+)
+def test_files_of_others_that_take_no_images_say_what_they_take(
+    tmp_path, sizes, kind, words
+) -> None:
+    path = of_others(tmp_path / "x.onnx", "n", *sizes, kind=kind)
+    with pytest.raises(ConfigError, match=words):
+        open_exported(path)
+
+
+def test_files_of_others_that_give_no_logits_are_refused(monkeypatch, tmp_path) -> None:
+    def broken(_images: torch.Tensor) -> torch.Tensor:
+        raise OSError("no room")
+
+    with pytest.raises(ConfigError, match=r"does not give logits for images of 224 pixels"):
+        opened(monkeypatch, tmp_path, {}, compute=lambda images: images)
+    with pytest.raises(ConfigError, match=r"224 pixels \(data.imageSize\): no room"):
+        opened(monkeypatch, tmp_path, {}, compute=broken)
 
 
 def test_stops_between_forms(weights, tmp_path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
@@ -17,8 +18,9 @@ import pytest
 import torch
 
 from inception_trainer.comm import Comm
+from inception_trainer.config.normalization import IMAGENET
 from inception_trainer.config.training import from_mapping
-from inception_trainer.data import open_splits
+from inception_trainer.data import Batch, open_splits
 from inception_trainer.modes import infer
 from inception_trainer.modes.predictions import SUFFIXES, Row, Writer, open_writer
 from inception_trainer.train.prefetch import DEPTH, beside
@@ -79,6 +81,25 @@ def test_the_device_has_the_next_batch_before_results_are_waited_for() -> None:
         *[event for n in range(1, 5) for event in (f"start {n}", f"wait {n - 1}")],
         "wait 4",
     ]
+
+
+def test_a_rank_without_images_in_the_last_round_needs_no_network_that_takes_none() -> None:
+    """As Swin of timm does not: of no numbers nobody knows the shape."""
+
+    class Windows(torch.nn.Module):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return images.reshape(len(images), 3, -1).mean(2)
+
+    device = torch.device("cpu")
+    accelerator = SimpleNamespace(
+        device=device, autocast=contextlib.nullcontext, compute_type=torch.float32
+    )
+    run: Any = SimpleNamespace(accelerator=accelerator)
+    classifier = infer.Classifier(run, Windows(), IMAGENET)
+    for count in (0, 2):
+        images = torch.zeros(count, 3, 8, 8, dtype=torch.uint8)
+        computed = classifier.start(Batch(images, torch.zeros(count, dtype=torch.int64)))
+        assert computed.best(2).shape == (count, 5)
 
 
 @pytest.mark.parametrize("ahead", [0, 1, 3, 9])

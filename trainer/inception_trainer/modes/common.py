@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from inception_trainer.comm import Agreement, Comm
 from inception_trainer import models
+from inception_trainer.comm import Agreement, Comm
 from inception_trainer.config import preprocessing
 from inception_trainer.config.catalog import facts
 from inception_trainer.config.normalization import Normalization, choose
@@ -118,6 +118,10 @@ def with_preprocessing(config: TrainingConfig, trained: TrainedModel | None) -> 
     weights were evaluated with, else defaults. Says where they differ.
     """
     evaluated_with = trained.evaluated_with if trained else {}
+    if trained and trained.model != models.canonical(config.model.name):
+        # A default or a recipe has the size of another network.
+        own_size = {"image_size": facts(trained.model).image_size}
+        evaluated_with = {**own_size, **evaluated_with}
     data, differences = preprocessing.following(config.data, evaluated_with, config.written)
     for difference in differences:
         # What the user asks for may be a mistake, the other is none.
@@ -125,10 +129,6 @@ def with_preprocessing(config: TrainingConfig, trained: TrainedModel | None) -> 
     if not data.image_size:
         own = facts(trained.model if trained else config.model.name).image_size
         data = dataclasses.replace(data, image_size=own)
-    if trained and trained.model != models.canonical(config.model.name):
-        # A default or a recipe has the size of another network.
-        own_size = {"image_size": facts(trained.model).image_size}
-        evaluated_with = {**own_size, **evaluated_with}
     return dataclasses.replace(config, data=data)
 
 

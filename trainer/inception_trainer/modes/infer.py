@@ -123,9 +123,11 @@ class Classifier:
 
     @torch.inference_mode()
     def _compute(self, images: Tensor) -> Tensor:
+        # In the last round a rank may have none, and not every network takes so few.
+        some = images if len(images) else images.new_zeros(1, *images.shape[1:])
         with self._accelerator.autocast():
-            logits: Tensor = self._network(self._normalise(images))
-        return logits.float()
+            logits: Tensor = self._network(self._normalise(some))
+        return logits[: len(images)].float()
 
 
 @dataclass(frozen=True)
@@ -163,10 +165,10 @@ class _Work:
     """Steps that were done before, by the latencies."""
     names: tuple[str, ...]
     """Of the classes."""
-
-
     path: Path | None = None
     """Of the weights."""
+
+
 def _network(run: Run) -> tuple[nn.Module, TrainedModel | None]:
     """The trained network; a random one where nothing but its speed is asked for."""
     config, device = run.config, run.accelerator.device
@@ -305,11 +307,11 @@ class _Pipeline:
         self._seconds["results"] += done - asked
         self._latencies.append(done - flight.came)
         gathered = self._run.comm.gather(_padded(best, self._size)).flatten(0, 1)
-        asked = time.perf_counter()
-        write((flight.indices, gathered[: len(flight.indices)]))
         # On all ranks at once. One infinite logit makes all probabilities of its image NaN.
         if gathered.isnan().any():
             raise not_finite(self._run, self._work.path)
+        asked = time.perf_counter()
+        write((flight.indices, gathered[: len(flight.indices)]))
         self._seconds["rows"] += time.perf_counter() - asked
         self._run.step(flight.number, len(flight.indices), "infer")
         times = StepTimes(flight.number, flight.waited, done - flight.came)

@@ -20,14 +20,24 @@ from inception_trainer.config.normalization import Normalization
 from inception_trainer.errors import ConfigError, DataError, InputMissing
 from inception_trainer.launcher import json_text
 
-from .exporters import DTYPES, METADATA, Compute, OnnxSession, load_program, load_torchscript
+from .exporters import (
+    DTYPES,
+    METADATA,
+    PRECISIONS,
+    Compute,
+    Input,
+    OnnxSession,
+    Program,
+    load_torchscript,
+)
 
 SUFFIXES = (".pt2", ".onnx", ".torchscript")
 
 
 @dataclass(frozen=True)
 class ExportedFile:
-    """A file that computes logits, and its metadata of ours, which are empty for files of others.
+    """A file that computes logits, and its metadata of ours; for files of others what they say of
+    their input, if anything.
 
     The keys of ``metadata`` are those that ``modes.export.describe`` gives.
     """
@@ -47,8 +57,9 @@ class ExportedFile:
     @property
     def image_size(self) -> int | None:
         """Side of its images in pixels, if the file says it; it takes no others."""
-        preprocessing = self.metadata.get("preprocessing", {})
-        return _number(preprocessing.get("imageSize"))
+        preprocessing = self.metadata.get("preprocessing") or {}
+        shape = self.metadata.get("input", {}).get("shape", [None])
+        return _number(preprocessing.get("imageSize", shape[-1]))
 
     @property
     def normalization(self) -> Normalization | None:
@@ -110,13 +121,13 @@ def open_exported(path: Path) -> ExportedFile:
         raise InputMissing(f"model.weights: no file {path}")
     try:
         compute, text = _read(path)
-        metadata = json_text.decode(text) if text else {}
+        metadata = json_text.decode(text) if text else _of_others(path, compute)
         return ExportedFile(path, compute, metadata)
     except ConfigError:
         raise
     except Exception as error:
         # onnxruntime's exceptions derive from Exception alone, and say it in many lines.
-        first_line = str(error).splitlines()[0]
+        first_line = next(iter(str(error).splitlines()), type(error).__name__)
         raise DataError(f"model.weights: {path} cannot be read: {first_line}") from None
 
 
@@ -127,14 +138,32 @@ def _read(path: Path) -> tuple[Compute, str]:
         return session, session.metadata.get(METADATA, "")
     # torch fills in the values of the keys that it is given, as str or bytes by its version.
     extra_files: dict[str, Any] = {METADATA: ""}
+    compute: Compute
     if path.suffix == ".pt2":
-        compute = load_program(path, extra_files)
+        compute = Program(path, extra_files)
     else:
         compute = load_torchscript(path, extra_files)
     text = extra_files[METADATA]
     if isinstance(text, bytes):
         text = text.decode()
     return compute, text
+
+
+def _of_others(path: Path, compute: Compute) -> dict[str, Any]:
+    """What a file of others says of its input: most are for one size of images and of batches."""
+    found: Input | None = getattr(compute, "input", None)
+    if found is None:
+        return {}
+    side = found.shape[-1] if found.shape else None
+    fits = len(found.shape) == 4 and found.shape[1] in (3, None) and found.shape[2] == side
+    if not fits or found.dtype not in PRECISIONS:
+        sizes = ", ".join("any" if size is None else str(size) for size in found.shape)
+        raise ConfigError(
+            f"model.weights: {path} takes {found.dtype} [{sizes}], and not images "
+            "[any, 3, side, side] in float32, float16 or bfloat16; export it with such an input"
+        )
+    shape = [found.shape[0] or "batch", 3, side or "side", side or "side"]
+    return {"input": {"shape": shape}, "precision": PRECISIONS[found.dtype]}
 
 
 def _number(value: object) -> int | None:

@@ -11,7 +11,7 @@ import copy
 import importlib.util
 import json
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +25,8 @@ from inception_trainer.checkpoint import safetensors_file
 from inception_trainer.errors import ConfigError
 
 DTYPES = {"FP32": torch.float32, "BF16": torch.bfloat16, "FP16": torch.float16}
+PRECISIONS = {str(dtype).removeprefix("torch."): name for name, dtype in DTYPES.items()}
+"""The names of DTYPES by those of torch."""
 METADATA = "inception.json"
 """Name of our metadata inside the files."""
 Compute = Callable[[Tensor], Tensor]
@@ -94,7 +96,7 @@ class Pt2Exporter(Exporter):
     @override
     def load(self, path: Path, network: nn.Module) -> Compute:
         del network
-        return load_program(path, {})
+        return Program(path, {})
 
 
 class OnnxExporter(Exporter):
@@ -206,9 +208,9 @@ class SafetensorsExporter(Exporter):
             trainer=str(description["trainer"]),
             preprocessing=description["preprocessing"],
             class_names=description["classNames"],
+            batch_norm_epsilon=description.get("batchNormEpsilon"),
         )
         path.write_bytes(safetensors_file.encode(request.network.state_dict(), metadata))
-            batch_norm_epsilon=description.get("batchNormEpsilon"),
 
     @override
     def load(self, path: Path, network: nn.Module) -> Compute:
@@ -237,11 +239,34 @@ def export_program(request: ExportRequest, *, fixed: bool) -> Any:
     return torch.export.export(request.network, (request.images,), dynamic_shapes=shapes)
 
 
-def load_program(path: Path, extra_files: dict[str, Any]) -> Compute:
+@dataclass(frozen=True)
+class Input:
+    """What a program says of its first input."""
+
+    shape: tuple[int | None, ...]
+    """None where any size goes."""
+    dtype: str
+
+    @classmethod
+    def of(cls, sizes: Iterable[object], dtype: str) -> Input:
+        """From sizes that are numbers or, where they are free, names and symbols."""
+        return cls(tuple(size if type(size) is int and size > 0 else None for size in sizes), dtype)
+
+
+class Program:
     """A .pt2 file as a function; the values of ``extra_files`` are filled in by their keys."""
-    with path.open("rb") as file, _no_warnings():
-        program: Compute = torch.export.load(file, extra_files=extra_files).module()
-    return program
+
+    def __init__(self, path: Path, extra_files: dict[str, Any]) -> None:
+        with path.open("rb") as file, _no_warnings():
+            program = torch.export.load(file, extra_files=extra_files)
+            self._compute: Compute = program.module()
+        name = program.graph_signature.user_inputs[0]
+        (value,) = (node.meta["val"] for node in program.graph.nodes if node.name == name)
+        self.input = Input.of(value.shape, str(value.dtype).removeprefix("torch."))
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Images ``[n, 3, side, side]`` to logits ``[n, classes]``."""
+        return self._compute(images)
 
 
 def load_torchscript(path: Path, extra_files: dict[str, Any]) -> Compute:
@@ -271,7 +296,10 @@ class OnnxSession:
         self._session = onnxruntime.InferenceSession(
             str(path), options, providers=["CPUExecutionProvider"]
         )
-        self._input_name = self._session.get_inputs()[0].name
+        first = self._session.get_inputs()[0]
+        self._input_name = first.name
+        kind = first.type.removeprefix("tensor(").removesuffix(")")
+        self.input = Input.of(first.shape, "float32" if kind == "float" else kind)
         self.metadata: dict[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
 
     def __call__(self, images: Tensor) -> Tensor:

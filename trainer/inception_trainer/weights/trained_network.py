@@ -207,28 +207,51 @@ def _of_exported_file(exported: ExportedFile, config: TrainingConfig) -> Trained
     classes = exported.classes
     if classes is None:
         # Somebody else's file: only running it shows how many logits come out.
-        image_size = config.data.image_size or facts(model).image_size
-        images = torch.zeros(1, 3, image_size, image_size)
-        classes = ExportedNetwork(exported)(images).shape[1]
+        image_size = side or config.data.image_size or facts(model).image_size
+        classes = _count_logits(exported, image_size)
+    own_size = {} if side is None else {"image_size": side}
     return TrainedModel(
         path=exported.path,
         model=model,
         classes=classes,
         class_names=tuple(metadata.get("classNames", ())),
         normalization=exported.normalization,
-        evaluated_with=_evaluated_with(exported.path, metadata),
+        evaluated_with=own_size | _evaluated_with(exported.path, metadata),
         step=metadata.get("step"),
     )
 
 
+def _count_logits(exported: ExportedFile, side: int) -> int:
+    """How many classes there are by what comes out; ConfigError where the file cannot be run."""
+    try:
+        logits = ExportedNetwork(exported)(torch.zeros(1, 3, side, side))
+        rows, classes = (int(size) for size in logits.shape)
+        if rows != 1:
+            raise ValueError(f"{rows} rows come out for one image")
+        return classes
+    except Exception as error:
+        # Programs of others fail in any way.
+        first_line = next(iter(str(error).splitlines()), type(error).__name__)
+        raise ConfigError(
+            f"model.weights: {exported.path} does not give logits for images of {side} pixels "
+            f"(data.imageSize): {first_line}"
+        ) from error
+
+
 def _of_weight_file(config: TrainingConfig) -> TrainedModel:
     """What is known of the configuration's weight file."""
+    name = models.canonical(config.model.name)
+    written = "model.name" in config.written
+    # Nobody has to repeat what the file says; timm's names are often those of other networks.
+    follows = not written and not name.startswith(TIMM)
     file = open_weights(
         None if follows else name,
         weight_file(config),
         may_unpickle=may_unpickle(config),
         kind=config.model.weights_kind,
     )
+    if file.model != name:
+        logger.info("model.name: %s, of which the weights are", file.model)
     is_own = file.source.layout == OWN_LAYOUT
     content: Mapping[str, Any] = file.content if is_own else {}
     return TrainedModel(
@@ -250,9 +273,3 @@ def _evaluated_with(path: Path, content: Mapping[str, Any]) -> dict[str, Any]:
         return preprocessing.of_file(content)
     except ConfigError as error:
         raise DataError(f"model.weights: {path}: {error}") from None
-    name = models.canonical(config.model.name)
-    written = "model.name" in config.written
-    # Nobody has to repeat what the file says; timm's names are often those of other networks.
-    follows = not written and not name.startswith(TIMM)
-    if file.model != name:
-        logger.info("model.name: %s, of which the weights are", file.model)
