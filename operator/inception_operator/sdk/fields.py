@@ -493,8 +493,8 @@ class SpecTrainingInference(TypedDict, total=False):
 
     classNames: str
     """ClassNames is the absolute path, inside the container, of a file with the names of the
-    classes, one per line or as a list in JSON. Without it they are those of the checkpoint, or of
-    the data."""
+    classes: one per line, or in JSON a list or an object of numbers and names. Without it they are
+    those of the checkpoint, or of the data."""
 
     batchSizes: list[int]
     """BatchSizes are numbers of images per device whose latencies are measured: from pixels in the

@@ -112,8 +112,8 @@ class InferenceConfig:
 
     class_names: str | None = key(None, api=Api(pattern="^/.+", max_length=1024))
     """ClassNames is the absolute path, inside the container, of a file with the names of the
-    classes, one per line or as a list in JSON. Without it they are those of the checkpoint, or of
-    the data.
+    classes: one per line, or in JSON a list or an object of numbers and names. Without it they are
+    those of the checkpoint, or of the data.
     """
 
     batch_sizes: tuple[int, ...] = key(

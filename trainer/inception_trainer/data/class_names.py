@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from pathlib import Path
+from typing import Any
 
 from inception_trainer.errors import DataError, InputMissing
 from inception_trainer.launcher import json_text
@@ -53,7 +55,7 @@ def readable(names: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _read(path: Path, classes: int) -> tuple[str, ...]:
-    """One name per line, or a JSON list; DataError when their number is not that of the classes."""
+    """One name per line, or JSON; DataError when their number is not that of the classes."""
     try:
         data = read_data(path.read_bytes, f"inference.classNames: {path}")
     except OSError as error:
@@ -61,8 +63,8 @@ def _read(path: Path, classes: int) -> tuple[str, ...]:
             f"inference.classNames: {path} cannot be read: {error.strerror}"
         ) from None
     text = decode_text(data, f"inference.classNames: {path}")
-    # Names may begin with any letter but this one, so both forms need no setting of their own.
-    names = _json_list(text, path) if text.lstrip().startswith("[") else _lines(text)
+    # Names may begin with any letter but these, so both forms need no setting of their own.
+    names = _of_json(text, path) if text.lstrip().startswith(("[", "{")) else _lines(text)
     if len(names) != classes:
         raise DataError(
             f"inference.classNames: {path} names {len(names)} classes, the network knows {classes}"
@@ -74,8 +76,33 @@ def _lines(text: str) -> list[str]:
     return [line.strip() for line in text.splitlines() if line.strip()]
 
 
-def _json_list(text: str, path: Path) -> list[str]:
+def _of_json(text: str, path: Path) -> list[str]:
+    """A list of names, or an object as publishers have them."""
     try:
-        return [str(name) for name in json_text.decode(text)]
+        content = json_text.decode(text)
     except ValueError as error:
-        raise DataError(f"inference.classNames: {path} is no list in JSON: {error}") from None
+        raise DataError(f"inference.classNames: {path} is no JSON: {error}") from None
+    if isinstance(content, list):
+        return [str(name) for name in content]
+    # Hugging Face's config.json has the names among much else.
+    table = content.get("id2label", content)
+    names = _by_number(table) if isinstance(table, dict) else {}
+    if not names or sorted(names) != list(range(len(names))):
+        raise DataError(
+            f"inference.classNames: the object in {path} does not give each of the numbers from 0 "
+            'on one name, as {"0": "ash", "1": "birch"} or {"ash": 0, "birch": 1}'
+        )
+    return [names[number] for number in range(len(names))]
+
+
+def _by_number(table: dict[str, Any]) -> dict[int, str]:
+    """The names by their numbers; without what has none."""
+    names: dict[int, str] = {}
+    for key, value in table.items():
+        if re.fullmatch("[0-9]{1,9}", key):
+            # ImageNet's class index gives two names: ["n01440764", "tench"].
+            name = value[-1] if isinstance(value, list) and value else value
+            names[int(key)] = str(name)
+        elif type(value) is int:
+            names[value] = key
+    return names
