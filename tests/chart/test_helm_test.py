@@ -103,6 +103,16 @@ def test_secrets_for_its_images_reach_the_job(render: Render) -> None:
     assert job_of(hooks)["spec"]["template"]["spec"]["imagePullSecrets"] == secrets
 
 
+def test_the_job_finds_a_node_where_the_operator_does(render: Render) -> None:
+    values = {
+        "nodeSelector": {"pool": "cpu"},
+        "tolerations": [{"key": "dedicated", "operator": "Exists", "effect": "NoSchedule"}],
+    }
+    pod = job_of(render(values, of_test=True))["spec"]["template"]["spec"]
+    assert {key: pod[key] for key in values} == values
+    assert not values.keys() & job_of(render({}, of_test=True))["spec"]["template"]["spec"].keys()
+
+
 def test_it_trains_where_it_is_told_to(render: Render) -> None:
     values = {"watchNamespaces": ["a", "b"], "test": {"namespace": "b", "timeoutSeconds": 900}}
     args = only(render(values, of_test=True), "Pod")["spec"]["containers"][0]["args"]
