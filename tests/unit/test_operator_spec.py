@@ -114,6 +114,11 @@ REFUSED = [
         id="arguments alone",
     ),
     pytest.param(
+        {"template": trainer(readinessProbe={"periodSeconds": 5, "exec": {"command": ["true"]}})},
+        r"containers[0].readinessProbe.exec: the launcher tells",
+        id="readiness of its own",
+    ),
+    pytest.param(
         {"template": trainer(command=["bash"]), "training": {"recipe": "r"}},
         "spec.training: configures the bundled trainer",
         id="program and training",
@@ -180,6 +185,12 @@ def test_program(overlay: dict[str, Any], program: tuple[str, ...]) -> None:
 def test_names_that_do_not_fit(name: str) -> None:
     with pytest.raises(SpecError, match=r"^metadata\.name: "):
         job(name)
+
+
+def test_other_probes_and_the_times_of_ours_are_the_users() -> None:
+    probe = {"exec": {"command": ["true"]}}
+    template = trainer(livenessProbe=probe, startupProbe=probe, readinessProbe={"periodSeconds": 5})
+    assert job(template=template).pod_overlay["containers"] == template["spec"]["containers"]
 
 
 def test_other_containers_are_welcome() -> None:

@@ -23,6 +23,7 @@ RESERVED_NAMES: Final = frozenset(
 )
 # What the launcher preloads is the one thing of ours that a user may set.
 FREE_NAMES: Final = frozenset(("INCEPTION_PRELOAD",))
+PROBE_HANDLERS: Final = frozenset(("exec", "grpc", "httpGet", "tcpSocket"))
 OWN_VOLUMES: Final = frozenset(("assignment", LAUNCHER_VOLUME))
 
 
@@ -61,6 +62,7 @@ class Container(Named):
     args: list[str] | None = None
     env: list[Named] | None = None
     ports: list[Port] | None = None
+    readiness_probe: Json | None = None
     resources: Resources | None = None
     volume_mounts: list[VolumeMount] | None = None
 
@@ -162,6 +164,13 @@ def _check_container(path: str, container: Container) -> None:
             "needs a command: the launcher starts the program "
             "and cannot know the image's entry point",
             at=f"{path}.args",
+        )
+    # Kubernetes takes one handler; and by the launcher's a member's loss is noticed.
+    if handlers := sorted(PROBE_HANDLERS.intersection(container.readiness_probe or ())):
+        raise refusal(
+            "the launcher tells the kubelet when this container is ready; remove it, a "
+            "livenessProbe and a startupProbe are free",
+            at=f"{path}.readinessProbe.{handlers[0]}",
         )
     for variable in _reserved(container.env or ()):
         raise refusal(
