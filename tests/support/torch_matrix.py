@@ -61,6 +61,9 @@ SINCE = {
     "test_execution.py::test_compiled_trains_the_same_or_says_what_is_missing": (2, 6),
     # The device type is a part of torch.
     "test_device.py::test_xpu_is_in_torch": (2, 3),
+    "test_device.py::test_power_is_in_watts_whatever_the_vendor_tells[xpu-None-250.0]": (2, 3),
+    # The CPU has fused optimizers.
+    "test_device.py::test_fused_kernels_are_those_of_the_device": (2, 4),
     # The CPU computes in FP16 too.
     "test_device.py::test_fp16_needs_a_loss_scaler_that_works": (2, 3),
     "test_optimisation.py::test_overflowing_fp16_step_changes_nothing_and_is_counted": (2, 3),
