@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import tempfile
 from collections.abc import Iterator
@@ -20,7 +21,7 @@ from inception_trainer.config.training import ModelConfig, from_mapping, merge
 from inception_trainer.errors import ConfigError
 from inception_trainer.models.blocks import depths
 from inception_trainer.train.freezing import FrozenBatchNorm, freeze
-from inception_trainer.train.optimizers import make_optimizer, parameter_groups
+from inception_trainer.train.optimizers import STATE_PARTS, make_optimizer, parameter_groups
 from inception_trainer.train.step import OptimizerStep
 from inception_trainer.train.syncnorm import synchronize_batch_norms
 from trainer_ranks import TINY, assert_equal, final
@@ -138,6 +139,17 @@ def test_batch_norm_that_is_frozen_computes_what_evaluation_does() -> None:
     assert torch.equal(network.train()(images), network.eval()(images))
 
 
+def test_a_frozen_norm_that_holds_an_activation_keeps_it() -> None:
+    network = models.create("timm/test_efficientnet", 5)
+    images = torch.randn(2, 3, 160, 160)
+    expected = network.eval()(images)
+    freeze(network, ModelConfig(name="timm/test_efficientnet", batch_norm="Frozen"))
+    network.train()
+    assert not any(norm.training for norm in network.modules() if isinstance(norm, nn.BatchNorm2d))
+    # Nothing else of it differs between training and evaluation.
+    assert torch.equal(copy.deepcopy(network)(images), expected)
+
+
 def test_a_frozen_norm_is_not_synchronized() -> None:
     network = frozen_resnet(batch_norm="Frozen")
     synchronize_batch_norms(network, torch.device("cpu"))
@@ -193,6 +205,27 @@ def test_four_steps_and_four_more_are_eight(tmp_path, weights) -> None:
         assert torch.equal(value, begun[name]) == is_frozen, name
     losses = [row[1] for row in one["progress"]["history"]["train"]]
     assert all(math.isfinite(loss) for loss in losses)
+
+
+@pytest.mark.parametrize("name", ["SGD", "RMSProp", "AdamW"])
+def test_layers_may_be_unfrozen_when_a_training_goes_on(tmp_path, name) -> None:
+    optimizer = {"name": name, "learningRate": 0.001}
+    first = tmp_path / "first"
+    assert trainer_ranks.run(first, config(first, maxSteps=1)) == [0]
+    weights = first / "checkpoints" / "final.pt"
+    path = tmp_path / "tuned"
+    for attempt, steps, frozen in ((1, 2, ["wide.conv"]), (2, 4, None)):
+        model = {"weights": str(weights), "freeze": frozen}
+        job = config(path, maxSteps=steps, optimizer=optimizer, model=model)
+        gang = trainer_ranks.start(path, job, 2, attempt)
+        assert gang.wait() == [0, 0], gang.output()
+    assert "continuing at step 2" in gang.output()
+    begun, content = final(first), final(path)
+    tuned = "wide.conv.weight"
+    assert not torch.equal(content["model"][tuned], begun["model"][tuned])
+    for part in STATE_PARTS[name]:
+        assert tuned in content["optimizer"][part]
+        assert all(value.isfinite().all() for value in content["optimizer"][part].values())
 
 
 @pytest.fixture

@@ -119,6 +119,22 @@ def test_overflowing_fp16_step_changes_nothing_and_is_counted(name) -> None:
     assert (updater.read_skipped(), updater.read_skipped()) == (1, 0)
 
 
+def test_the_first_step_may_overflow_whatever_is_in_new_memory() -> None:
+    network, updater = linear(method(learningRate=0.1, momentum=0.9, clipNorm=None), "FP16")
+    torch.use_deterministic_algorithms(True)
+    try:
+        # Memory that nobody has written to is full of NaN then.
+        assert torch.empty(1).isnan()
+        updater.backward(network(torch.ones(1, 3)).sum() * 1e38)
+        updater.apply(0.1, 1)
+        updater.backward(network(torch.ones(1, 3)).sum())
+        updater.apply(0.1, 2)
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert updater.read_skipped() == 1
+    assert network.weight.isfinite().all()
+
+
 def test_average_follows_the_weights_and_the_statistics() -> None:
     network = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
     average = WeightAverage(

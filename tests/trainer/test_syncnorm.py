@@ -8,6 +8,8 @@ import torch.distributed as dist
 from torch import nn
 
 from inception_trainer import models
+from inception_trainer.errors import ConfigError
+from inception_trainer.train.norm_counters import NormCounters
 from inception_trainer.train.syncnorm import SynchronizedBatchNorm, synchronize_batch_norms
 
 
@@ -67,6 +69,20 @@ def test_every_norm_of_a_network_is_replaced_and_keeps_its_tensors() -> None:
     assert kinds == {SynchronizedBatchNorm}
     assert list(network.state_dict()) == names
     assert all(parameter is before[name] for name, parameter in network.named_parameters())
+
+
+def test_torchs_own_counts_its_batches_itself() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.BatchNorm2d(4))
+    network[1] = nn.SyncBatchNorm.convert_sync_batchnorm(network[1])
+    with NormCounters(network):
+        network(torch.randn(2, 3, 8, 8))
+    assert [norm.num_batches_tracked.item() for norm in network[1:]] == [1, 1]
+
+
+def test_norms_that_hold_an_activation_are_refused() -> None:
+    network = models.create("timm/test_efficientnet", 3)
+    with pytest.raises(ConfigError, match=r"model\.batchNorm: .* BatchNormAct2d; choose PerRank"):
+        synchronize_batch_norms(network, torch.device("cpu"))
 
 
 def test_torchs_own_is_taken_where_it_is_known_to_work() -> None:

@@ -43,7 +43,15 @@ def freeze(network: nn.Module, config: ModelConfig) -> None:
         is_frozen = config.batch_norm == "Frozen" or f"{name}.weight".startswith(prefixes)
         if isinstance(module, nn.BatchNorm2d) and is_frozen:
             parent, _, last = name.rpartition(".")
-            setattr(network.get_submodule(parent), last, in_place_of(module, FrozenBatchNorm))
+            setattr(network.get_submodule(parent), last, _frozen(module))
+
+
+def _frozen(norm: nn.BatchNorm2d) -> nn.Module:
+    if type(norm) is nn.BatchNorm2d:
+        return in_place_of(norm, FrozenBatchNorm)
+    # Those of timm that hold an activation too: they stay what they are, but for their mode.
+    norm.__class__ = type("FrozenBatchNorm", (FrozenBatchNorm, type(norm)), {})
+    return norm.train()
 
 
 def _check(network: nn.Module, prefixes: Sequence[str]) -> None:

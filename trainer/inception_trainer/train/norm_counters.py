@@ -27,6 +27,8 @@ class NormCounters:
             if isinstance(module, nn.modules.batchnorm._BatchNorm)  # noqa: SLF001
             and module.num_batches_tracked is not None
             and module.momentum is not None
+            # Torch's raises an error where it has no counter.
+            and not isinstance(module, nn.SyncBatchNorm)
         ]
         self._taken: list[tuple[nn.Module, Tensor]] = []
 

@@ -118,13 +118,20 @@ def make_optimizer(
         )
     # Before 2.3, torch's SGD does not know the word "fused".
     kernel = "fused" if supports_fused_sgd(device) else "foreach"
-    return torch.optim.SGD(
+    optimizer = torch.optim.SGD(
         groups,
         lr=config.learning_rate,
         momentum=config.momentum,
         nesterov=config.nesterov,
         **{kernel: True},
     )
+    if kernel == "fused" and config.momentum:
+        # Torch takes memory for them in the first step and leaves in it what was there before,
+        # where that step's FP16 gradients overflow. Zeros are what the first step begins with.
+        for group in groups:
+            for parameter in group["params"]:
+                optimizer.state[parameter][MOMENTUM] = torch.zeros_like(parameter)
+    return optimizer
 
 
 def parameter_groups(

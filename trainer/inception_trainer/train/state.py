@@ -174,11 +174,14 @@ class TrainingState:
                 like = {name: torch.empty(()) for name in parameters}
             size = sum(value.numel() for value in like.values())
             # One vector for the buffers of all parameters, which then stay views of it.
-            flat = torch.empty(size, device=next(iter(like.values())).device)
+            # What was frozen before has none in the checkpoint: it begins afresh.
+            first = 1.0 if self._optimizer_step.name == "RMSProp" and part == "squares" else 0.0
+            flat = torch.full((size,), first, device=next(iter(like.values())).device)
             buffers = dict(_views_like(like, flat))
             if saved is not None:
                 for name, buffer in buffers.items():
-                    buffer.copy_(saved[part][name])
+                    if name in saved[part]:
+                        buffer.copy_(saved[part][name])
             self._comm.broadcast(flat, source)
             for name, buffer in buffers.items():
                 state = self._optimizer_step.optimizer.state[parameters[name]]

@@ -16,6 +16,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 from typing_extensions import override
 
+from inception_trainer.errors import ConfigError
+
+from .freezing import FrozenBatchNorm
 from .norms import in_place_of
 
 TORCHS_DEVICES = ("cuda",)
@@ -138,6 +141,15 @@ def synchronize_batch_norms(network: nn.Module, device: torch.device) -> None:
         for name, child in list(parent.named_children()):
             if type(child) is nn.BatchNorm2d:
                 setattr(parent, name, synchronized(child))
+            elif isinstance(child, nn.BatchNorm2d) and not isinstance(child, KINDS):
+                raise ConfigError(
+                    "model.batchNorm: Synchronized does not go with this network, whose norms are "
+                    f"of the kind {type(child).__name__}; choose PerRank"
+                )
+
+
+KINDS = (SynchronizedBatchNorm, FrozenBatchNorm)
+"""Of norms that stay as they are."""
 
 
 def _torchs(norm: nn.BatchNorm2d) -> nn.Module:
