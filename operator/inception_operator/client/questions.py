@@ -289,11 +289,13 @@ def check(status: int, data: bytes, request: str, options: str) -> None:
     """Raise what an answer means that is a refusal; ``options`` as of `Questions`."""
     if status < 300:
         return
-    refuse(status, refusal(data), data, request, options)
+    refuse(status, status_of(data), data, request, options)
 
 
-def refusal(data: bytes) -> Json:
-    """What the API server says of a refusal, which need not be an object."""
+def status_of(data: bytes) -> Json:
+    """The Status of an answer, by which the API server and the kubelet tell success and refusal;
+    empty where there is none.
+    """
     from inception_operator.contract.decoding import MalformedError, decode_object
 
     try:

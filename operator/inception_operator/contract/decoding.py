@@ -13,7 +13,7 @@ half as long as ``json``.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
 from pydantic_core import from_json
@@ -55,7 +55,7 @@ def decode(text: str | bytes) -> Any:
 def decode_object(text: bytes) -> Json:
     """One object of the API server, or a stub of it; raises `MalformedError` if it is neither."""
     whole = _whole(text, MAX_ITEM_BYTES)
-    return _stub(text) if whole is None else whole
+    return _stub(_members(text)) if whole is None else whole
 
 
 def decode_event(text: bytes) -> Json:
@@ -75,7 +75,7 @@ def decode_list(text: bytes) -> Json:
     whole = _whole(text, MAX_LIST_BYTES)
     if whole is not None:
         return whole
-    return _page(text, decode_object)
+    return _page(_members(text), decode_object)
 
 
 def decode_answer(text: bytes) -> Json:
@@ -83,7 +83,8 @@ def decode_answer(text: bytes) -> Json:
     whole = _whole(text, len(text))
     if whole is not None:
         return whole
-    return _page(text, decode_answer) if "items" in _members(text) else decode_object(text)
+    members = _members(text)
+    return _page(members, decode_answer) if "items" in members else _stub(members)
 
 
 def whole_number(value: object, least: int, most: int) -> int | None:
@@ -104,9 +105,8 @@ def decimal_number(value: object) -> float | None:
         return None
 
 
-def _page(text: bytes, decode_item: Callable[[bytes], Json]) -> Json:
+def _page(members: Mapping[str, bytes], decode_item: Callable[[bytes], Json]) -> Json:
     """A page of a list, each of its objects decoded by itself."""
-    members = _members(text)
     page = {key: decode(value) for key, value in members.items() if key != "items"}
     items = members.get("items", b"null")
     page["items"] = [] if items == b"null" else [decode_item(item) for item in _entries(items)]
@@ -124,10 +124,10 @@ def _whole(text: bytes, most: int) -> Json | None:
     return value if isinstance(value, dict) else None
 
 
-def _stub(text: bytes) -> Json:
+def _stub(members: Mapping[str, bytes]) -> Json:
     """What can be read of an object: each field of ``metadata`` and ``spec`` by itself."""
     stub: Json = {}
-    for key, value in _members(text).items():
+    for key, value in members.items():
         if key not in _SPLIT:
             _read(stub, stub, key, value, key)
             continue

@@ -11,7 +11,7 @@ from typing import Any, Final
 from inception_operator.client.cluster import Cluster
 from inception_operator.client.errors import UNAVAILABLE, ClientError
 from inception_operator.client.figures import name_of, part
-from inception_operator.client.questions import refusal, refuse
+from inception_operator.client.questions import refuse, status_of
 from inception_operator.client.text import clean_line
 from inception_operator.contract import names
 from inception_operator.contract.types import Json
@@ -114,7 +114,7 @@ def _read(client: Any, pod: str, sink: Sink, seconds: float) -> Ending:
 
 def _code(ending: bytes) -> int:
     """The exit code in what the kubelet says at the end of a command."""
-    status = refusal(ending)
+    status = status_of(ending)
     if part(status, "status") == "Success":
         return 0
     causes = part(status, "details", "causes") or []
@@ -132,7 +132,7 @@ def _refusal(error: Exception, pod: Json) -> ClientError:
         text = f"the pod {name_of(pod)} cannot be reached: {clean_line(error)}"
         return ClientError(text, code=UNAVAILABLE)
     try:
-        refuse(status, refusal(body), body, f"exec in {name_of(pod)}")
+        refuse(status, status_of(body), body, f"exec in {name_of(pod)}")
     except ClientError as refused:
         if _NO_CONTAINER in refused.message:
             text = f"the trainer of {name_of(pod)} has just ended"

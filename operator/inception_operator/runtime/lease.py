@@ -118,6 +118,7 @@ class Lease:
                     return
                 # A renewal whose answer nobody waited for any more has been carried out.
                 lease = None
+            _log.info("the Lease %s was not released: it is written again and again", self)
         except (ApiError, LeadershipLostError) as error:
             _log.info("the Lease %s was not released: %s", self, error)
 

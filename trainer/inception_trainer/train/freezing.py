@@ -13,8 +13,6 @@ from typing_extensions import override
 from inception_trainer.config.training import ModelConfig
 from inception_trainer.errors import ConfigError, closest
 
-from .norms import in_place_of
-
 
 class FrozenBatchNorm(nn.BatchNorm2d):
     """A BatchNorm2d in evaluation mode for good: it normalises with its running means and
@@ -39,19 +37,18 @@ def freeze(network: nn.Module, config: ModelConfig) -> None:
             parameter.requires_grad = False
     if not any(parameter.requires_grad for parameter in network.parameters()):
         raise ConfigError("model.freeze: nothing is left to train; leave the last layer out")
-    for name, module in list(network.named_modules()):
+    for name, module in network.named_modules():
         is_frozen = config.batch_norm == "Frozen" or f"{name}.weight".startswith(prefixes)
         if isinstance(module, nn.BatchNorm2d) and is_frozen:
-            parent, _, last = name.rpartition(".")
-            setattr(network.get_submodule(parent), last, _frozen(module))
+            # Nothing but the mode of a norm changes: those of timm hold an activation as well.
+            module.__class__ = _frozen(type(module))
+            module.train()
 
 
-def _frozen(norm: nn.BatchNorm2d) -> nn.Module:
-    if type(norm) is nn.BatchNorm2d:
-        return in_place_of(norm, FrozenBatchNorm)
-    # Those of timm that hold an activation too: they stay what they are, but for their mode.
-    norm.__class__ = type("FrozenBatchNorm", (FrozenBatchNorm, type(norm)), {})
-    return norm.train()
+def _frozen(kind: type[nn.BatchNorm2d]) -> type[FrozenBatchNorm]:
+    if kind is nn.BatchNorm2d:
+        return FrozenBatchNorm
+    return type(FrozenBatchNorm.__name__, (FrozenBatchNorm, kind), {})
 
 
 def _check(network: nn.Module, prefixes: Sequence[str]) -> None:

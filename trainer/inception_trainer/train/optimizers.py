@@ -33,6 +33,8 @@ STATE_PARTS = {
     "LAMB": {"momentum": "exp_avg", "squares": "exp_avg_sq", STEPS: "step"},
 }
 """For each optimizer what a checkpoint keeps of its state, and the key that torch has for it."""
+BEGIN_WITH_ONES = (("RMSProp", "squares"),)
+"""Parts of the state that begin with ones, as TensorFlow's; all others begin with zeros."""
 # _BatchNorm is the common base of all batch norms, synchronized ones included.
 NORMS = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.LayerNorm)  # noqa: SLF001
 

@@ -20,7 +20,7 @@ from inception_trainer.comm import Comm
 from inception_trainer.device.transfers import HostCopies
 from inception_trainer.errors import NonFiniteLoss
 
-from .optimizers import STATE_PARTS, STEPS
+from .optimizers import BEGIN_WITH_ONES, STATE_PARTS, STEPS
 from .step import OptimizerStep
 
 OPTIMIZER_PARTS = ("momentum", "squares", STEPS)
@@ -173,9 +173,9 @@ class TrainingState:
                 # Numbers that the optimizer counts with in the host's memory.
                 like = {name: torch.empty(()) for name in parameters}
             size = sum(value.numel() for value in like.values())
+            # What was frozen before is not in the checkpoint, and begins afresh.
+            first = float((self._optimizer_step.name, part) in BEGIN_WITH_ONES)
             # One vector for the buffers of all parameters, which then stay views of it.
-            # What was frozen before has none in the checkpoint: it begins afresh.
-            first = 1.0 if self._optimizer_step.name == "RMSProp" and part == "squares" else 0.0
             flat = torch.full((size,), first, device=next(iter(like.values())).device)
             buffers = dict(_views_like(like, flat))
             if saved is not None:

@@ -131,6 +131,10 @@ def _affine(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
     return x.float() * _wide(scale) + _wide(shift)
 
 
+STAYS = (SynchronizedBatchNorm, FrozenBatchNorm)
+"""Norms that need not be replaced."""
+
+
 def synchronize_batch_norms(network: nn.Module, device: torch.device) -> None:
     """Replace every BatchNorm2d inside ``network`` by a synchronized one for ``device``, which
     takes over its parameters.
@@ -141,15 +145,11 @@ def synchronize_batch_norms(network: nn.Module, device: torch.device) -> None:
         for name, child in list(parent.named_children()):
             if type(child) is nn.BatchNorm2d:
                 setattr(parent, name, synchronized(child))
-            elif isinstance(child, nn.BatchNorm2d) and not isinstance(child, KINDS):
+            elif isinstance(child, nn.BatchNorm2d) and not isinstance(child, STAYS):
                 raise ConfigError(
                     "model.batchNorm: Synchronized does not go with this network, whose norms are "
                     f"of the kind {type(child).__name__}; choose PerRank"
                 )
-
-
-KINDS = (SynchronizedBatchNorm, FrozenBatchNorm)
-"""Of norms that stay as they are."""
 
 
 def _torchs(norm: nn.BatchNorm2d) -> nn.Module:

@@ -127,8 +127,12 @@ def open_exported(path: Path) -> ExportedFile:
         raise
     except Exception as error:
         # onnxruntime's exceptions derive from Exception alone, and say it in many lines.
-        first_line = next(iter(str(error).splitlines()), type(error).__name__)
-        raise DataError(f"model.weights: {path} cannot be read: {first_line}") from None
+        raise DataError(f"model.weights: {path} cannot be read: {first_line(error)}") from None
+
+
+def first_line(error: Exception) -> str:
+    """The first line of what an error says, or its kind where it says nothing."""
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def _read(path: Path) -> tuple[Compute, str]:

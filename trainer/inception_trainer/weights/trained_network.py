@@ -30,7 +30,7 @@ from inception_trainer.errors import ConfigError, DataError, InputMissing
 from inception_trainer.log import logger
 from inception_trainer.stores import Remote, is_url, place, temporary_folder, without_query
 
-from .exported_network import SUFFIXES, ExportedFile, ExportedNetwork, open_exported
+from .exported_network import SUFFIXES, ExportedFile, ExportedNetwork, first_line, open_exported
 from .load import OWN_LAYOUT, load_weights, local_file, open_weights
 from .pickles import check_within, is_own, may_unpickle
 
@@ -231,10 +231,9 @@ def _count_logits(exported: ExportedFile, side: int) -> int:
         return classes
     except Exception as error:
         # Programs of others fail in any way.
-        first_line = next(iter(str(error).splitlines()), type(error).__name__)
         raise ConfigError(
             f"model.weights: {exported.path} does not give logits for images of {side} pixels "
-            f"(data.imageSize): {first_line}"
+            f"(data.imageSize): {first_line(error)}"
         ) from error
 
 
